@@ -1,0 +1,142 @@
+//! Where time comes from.
+//!
+//! Invariant: nothing else in this crate reads a clock. Two kinds of time are kept apart: [`Timestamp`], milliseconds
+//! since the Unix epoch as the *store's server* counts them, which records carry; and monotonic time, for
+//! durations inside this process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since the Unix epoch on the clock of the store's server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(pub(crate) u64);
+
+impl Timestamp {
+    /// From milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// This time, `later` on. Saturates.
+    #[must_use]
+    pub fn plus(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(millis(later)))
+    }
+
+    /// How long until `deadline`; zero if it has passed.
+    #[must_use]
+    pub fn until(self, deadline: Self) -> Duration {
+        Duration::from_millis(deadline.0.saturating_sub(self.0))
+    }
+}
+
+/// A duration in whole milliseconds, saturating.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The source of time of one cache. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug, Default)]
+enum Source {
+    #[default]
+    System,
+    Manual(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// The system's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still until [`advance`](Self::advance), for tests. Starts at 2026-01-01T00:00:00Z.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn manual() -> Self {
+        const START_MS: u64 = 1_767_225_600_000;
+        Self(Source::Manual(Arc::new(AtomicU64::new(START_MS))))
+    }
+
+    /// Moves a manual clock forward; the system's clock is left alone.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn advance(&self, by: Duration) {
+        if let Source::Manual(now) = &self.0 {
+            now.fetch_add(millis(by), Ordering::SeqCst);
+        }
+    }
+
+    /// This machine's wall clock. It orders nothing: records use the server's time.
+    pub(crate) fn wall(&self) -> Timestamp {
+        match &self.0 {
+            #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+            Source::System => Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)),
+            Source::Manual(now) => Timestamp(now.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// A point in monotonic time, for measuring how long something took.
+    pub(crate) fn start(&self) -> Stopwatch {
+        Stopwatch { clock: self.clone(), started: self.monotonic() }
+    }
+
+    fn monotonic(&self) -> Monotonic {
+        match &self.0 {
+            #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+            Source::System => Monotonic::System(Instant::now()),
+            Source::Manual(now) => Monotonic::Manual(now.load(Ordering::SeqCst)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Monotonic {
+    System(Instant),
+    Manual(u64),
+}
+
+/// Measures elapsed monotonic time.
+#[derive(Debug, Clone)]
+pub(crate) struct Stopwatch {
+    clock: Clock,
+    started: Monotonic,
+}
+
+impl Stopwatch {
+    pub(crate) fn elapsed(&self) -> Duration {
+        match (self.started, self.clock.monotonic()) {
+            (Monotonic::System(from), Monotonic::System(to)) => to.saturating_duration_since(from),
+            (Monotonic::Manual(from), Monotonic::Manual(to)) => Duration::from_millis(to.saturating_sub(from)),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// How far the server's clock is ahead of ours, learned on each connection and heartbeat.
+#[derive(Debug, Default)]
+pub(crate) struct ServerOffset(AtomicI64);
+
+impl ServerOffset {
+    /// Records that the server's clock showed `server` while ours showed `ours`.
+    pub(crate) fn learn(&self, server: Timestamp, ours: Timestamp) {
+        let ahead = i128::from(server.0).saturating_sub(i128::from(ours.0));
+        let ahead = i64::try_from(ahead).unwrap_or(if ahead > 0 { i64::MAX } else { i64::MIN });
+        self.0.store(ahead, Ordering::Relaxed);
+    }
+
+    /// `ours` on the server's clock.
+    pub(crate) fn apply(&self, ours: Timestamp) -> Timestamp {
+        Timestamp(ours.0.saturating_add_signed(self.0.load(Ordering::Relaxed)))
+    }
+}

@@ -1,0 +1,112 @@
+//! The one error type: what failed, at which step, and why.
+//!
+//! Its texts never contain keys, payloads or credentials.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// A fault of the cache itself.
+///
+/// A cached function never returns it: there a fault is an [`Event`](crate::events::Event) and the function runs.
+/// Explicit operations (`connect`, `set`, `invalidate`, objects, `plain`) do.
+pub struct Error {
+    kind: ErrorKind,
+    step: &'static str,
+    detail: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What sort of fault it is, for deciding what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The configuration can never work: a wrong URL, a wrong password, a name that is not allowed.
+    Configuration,
+    /// The store cannot be reached, did not answer in time or lost the connection. Trying later may work.
+    /// A write that ended like this may or may not have been executed.
+    Unavailable,
+    /// The store answered, and refused: read-only, out of memory, no permission, wrong type.
+    Refused,
+    /// A value could not be encoded.
+    Encode,
+    /// Stored bytes are not what this program would have written.
+    Decode,
+    /// A bound was hit: a value over the size limit, too many conflicting updates.
+    Limit,
+    /// The cache was shut down.
+    Closed,
+}
+
+/// The result of an explicit cache operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, step: &'static str) -> Self {
+        Self { kind, step, detail: None, source: None }
+    }
+
+    /// Adds what went wrong and what to do about it. Never a key, a payload or a credential.
+    pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub(crate) fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What sort of fault it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The step that failed, such as `"connect"` or `"fill"`.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        self.step
+    }
+
+    /// Whether trying again later may work without any change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.kind == ErrorKind::Unavailable
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            ErrorKind::Configuration => "the cache is not configured right",
+            ErrorKind::Unavailable => "the cache's store is unavailable",
+            ErrorKind::Refused => "the cache's store refused the operation",
+            ErrorKind::Encode => "the value could not be encoded",
+            ErrorKind::Decode => "the stored bytes could not be decoded",
+            ErrorKind::Limit => "a limit was reached",
+            ErrorKind::Closed => "the cache is shut down",
+        };
+        write!(f, "{}: {what}", self.step)?;
+        if let Some(detail) = &self.detail {
+            write!(f, ": {detail}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind)
+            .field("step", &self.step)
+            .field("detail", &self.detail)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}

@@ -1,0 +1,279 @@
+//! What happened inside the cache, for logs, metrics and tests.
+//!
+//! Events carry names of functions and kinds of faults; never keys, payloads or credentials.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::broadcast;
+
+use crate::error::{Error, ErrorKind};
+
+/// Something worth knowing that a caller does not see.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// The store's connection is up and set up.
+    Connected,
+    /// The connection is lost; calls compute until it is back.
+    Disconnected {
+        /// Why, as far as it is known.
+        reason: Arc<str>,
+    },
+    /// An attempt to connect failed; the next one follows by itself.
+    ConnectFailed {
+        /// Whether this can only be mended by a change (credentials, address), or may pass.
+        kind: ErrorKind,
+        /// What the server or the system said.
+        reason: Arc<str>,
+    },
+    /// A store operation failed; the call went on without it.
+    StoreFailed {
+        /// The operation, such as `"read"` or `"fill"`.
+        step: &'static str,
+        /// What sort of fault.
+        kind: ErrorKind,
+        /// What the server or the system said.
+        reason: Arc<str>,
+    },
+    /// Stored bytes are not a record of this function: a miss.
+    Undecodable {
+        /// The function's key name.
+        name: Arc<str>,
+        /// What is wrong with them.
+        reason: &'static str,
+    },
+    /// A computed value was returned but not stored, because its lease was gone: invalidated, overwritten or expired.
+    FillRefused {
+        /// The function's key name.
+        name: Arc<str>,
+    },
+    /// A value could not be encoded; it was returned, not stored.
+    EncodeFailed {
+        /// The function's key name.
+        name: Arc<str>,
+        /// The codec's message.
+        reason: Arc<str>,
+    },
+    /// A value is over the size limit; it was returned, not stored.
+    TooLarge {
+        /// The function's key name.
+        name: Arc<str>,
+        /// Its encoded size in bytes.
+        bytes: usize,
+    },
+    /// A codec cannot read back what it wrote for this type; MessagePack is used for it instead.
+    CodecReplaced {
+        /// The value's type.
+        type_name: &'static str,
+        /// The codec that was asked for.
+        codec: &'static str,
+    },
+    /// The structural fingerprint of this type is incomplete, so a change of its fields may go unnoticed: set `version`.
+    FingerprintIncomplete {
+        /// The value's type.
+        type_name: &'static str,
+    },
+    /// Nothing is installed: `#[cached]` functions use a cache in this process's memory.
+    NotInstalled,
+    /// The server does not allow client tracking; waiting for other processes falls back to polling.
+    TrackingUnavailable {
+        /// What the server said.
+        reason: Arc<str>,
+    },
+    /// The embedded store removed entries to stay within its memory limit.
+    Evicted {
+        /// How many at once.
+        entries: u64,
+    },
+}
+
+/// A function that sees every event at once, on the task where it happens. It must not block.
+pub type Observer = dyn Fn(&Event) + Send + Sync;
+
+/// How many events a slow subscriber may lag behind before it misses some.
+const SUBSCRIBER_BUFFER: usize = 1024;
+
+/// The place where events are told. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Events(Arc<Inner>);
+
+struct Inner {
+    observers: Vec<Arc<Observer>>,
+    sender: broadcast::Sender<Event>,
+    stats: Counters,
+}
+
+impl Events {
+    pub(crate) fn new(observers: Vec<Arc<Observer>>) -> Self {
+        Self(Arc::new(Inner {
+            observers,
+            sender: broadcast::Sender::new(SUBSCRIBER_BUFFER),
+            stats: Counters::default(),
+        }))
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        self.0.stats.note(&event);
+        #[cfg(feature = "tracing")]
+        crate::events::trace(&event);
+        for observer in &self.0.observers {
+            observer(&event);
+        }
+        // An error here only says that nobody listens.
+        drop(self.0.sender.send(event));
+    }
+
+    /// The event for a store fault that a call survived.
+    pub(crate) fn store_failed(&self, error: &Error) {
+        self.emit(Event::StoreFailed { step: error.step(), kind: error.kind(), reason: reason(error) });
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.0.sender.subscribe()
+    }
+
+    pub(crate) fn count(&self) -> &Counters {
+        &self.0.stats
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Events")
+    }
+}
+
+/// An error with its sources in one line.
+pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> Arc<str> {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text.into()
+}
+
+/// Counters of one cache; they only ever rise.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) hits: AtomicU64,
+    pub(crate) misses: AtomicU64,
+    pub(crate) computes: AtomicU64,
+    pub(crate) compute_errors: AtomicU64,
+    pub(crate) fills: AtomicU64,
+    pub(crate) joined: AtomicU64,
+    pub(crate) waited: AtomicU64,
+    refused_fills: AtomicU64,
+    undecodable: AtomicU64,
+    store_failures: AtomicU64,
+    connects: AtomicU64,
+    evicted: AtomicU64,
+}
+
+/// Adds one.
+pub(crate) fn bump(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What a cache has done since it was made. Counters only ever rise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Calls answered from a stored value.
+    pub hits: u64,
+    /// Calls that found no usable value.
+    pub misses: u64,
+    /// Times a function's body ran for the cache.
+    pub computes: u64,
+    /// Times it returned an error.
+    pub compute_errors: u64,
+    /// Values stored after a compute.
+    pub fills: u64,
+    /// Calls that shared the run of another call in this process.
+    pub joined: u64,
+    /// Calls that waited for another process.
+    pub waited: u64,
+    /// Values not stored because their lease was gone.
+    pub refused_fills: u64,
+    /// Stored bytes that were no record.
+    pub undecodable: u64,
+    /// Store operations that failed.
+    pub store_failures: u64,
+    /// Connections made.
+    pub connects: u64,
+    /// Entries the embedded store gave up for its memory limit.
+    pub evicted: u64,
+}
+
+impl Counters {
+    fn note(&self, event: &Event) {
+        match event {
+            Event::Connected => bump(&self.connects),
+            Event::StoreFailed { .. } => bump(&self.store_failures),
+            Event::Undecodable { .. } => bump(&self.undecodable),
+            Event::FillRefused { .. } => bump(&self.refused_fills),
+            Event::Evicted { entries } => {
+                self.evicted.fetch_add(*entries, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            hits: read(&self.hits),
+            misses: read(&self.misses),
+            computes: read(&self.computes),
+            compute_errors: read(&self.compute_errors),
+            fills: read(&self.fills),
+            joined: read(&self.joined),
+            waited: read(&self.waited),
+            refused_fills: read(&self.refused_fills),
+            undecodable: read(&self.undecodable),
+            store_failures: read(&self.store_failures),
+            connects: read(&self.connects),
+            evicted: read(&self.evicted),
+        }
+    }
+}
+
+#[cfg(feature = "tracing")]
+fn trace(event: &Event) {
+    match event {
+        Event::Connected => tracing::info!("cache store connected"),
+        Event::NotInstalled => tracing::warn!(
+            "no cache is installed: #[cached] functions use this process's memory; call `Cache::install` at start-up"
+        ),
+        Event::Disconnected { reason } => {
+            tracing::warn!(%reason, "cache store disconnected; functions run uncached until it is back")
+        }
+        Event::ConnectFailed { reason, .. } => tracing::warn!(%reason, "cache store cannot be reached; trying again"),
+        Event::StoreFailed { step, reason, .. } => tracing::warn!(step, %reason, "cache store operation failed"),
+        Event::Undecodable { name, reason } => {
+            tracing::warn!(%name, reason, "stored bytes are not a record; treated as a miss")
+        }
+        Event::FillRefused { name } => tracing::debug!(%name, "value not stored: its lease was gone"),
+        Event::EncodeFailed { name, reason } => {
+            tracing::error!(%name, %reason, "value could not be encoded; not cached")
+        }
+        Event::TooLarge { name, bytes } => tracing::warn!(%name, bytes, "value over the size limit; not cached"),
+        Event::CodecReplaced { type_name, codec } => tracing::warn!(
+            type_name,
+            codec,
+            "the codec cannot read back what it writes for this type; MessagePack is used; say `codec = \"msgpack\"`"
+        ),
+        Event::FingerprintIncomplete { type_name } => tracing::warn!(
+            type_name,
+            "changes of this type's fields may go unnoticed; raise `version` in #[cached(..)] when they change"
+        ),
+        Event::TrackingUnavailable { reason } => {
+            tracing::warn!(%reason, "the server does not allow CLIENT TRACKING; waiting falls back to polling")
+        }
+        Event::Evicted { entries } => tracing::debug!(entries, "embedded store over its memory limit"),
+    }
+}

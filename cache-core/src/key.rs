@@ -1,0 +1,444 @@
+//! Keys: injective, readable in `redis-cli`, bounded.
+//!
+//! ```text
+//! <namespace>:<name>:<arguments>@<fingerprint>      blog:blog.posts.by_author:7,rust@9f2c64b0d81e77aa
+//! ```
+//!
+//! Invariant: namespace and name contain no `:`, the fingerprint no `@`, and within the arguments every part can be
+//! told from the next, so distinct arguments give distinct keys. A key is at most [`MAX_KEY_LEN`] bytes: longer arguments
+//! end in `~` and a SHA-256 hash of the whole, cut to 128 bits.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
+use std::num::NonZero;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+/// The longest key that is ever sent to Redis, in bytes, up to the `@`.
+pub const MAX_KEY_LEN: usize = 512;
+
+/// `~` and 32 hex digits.
+const HASH_LEN: usize = 33;
+
+/// A function's name and its arguments: what a value is stored under, before namespace and fingerprint.
+///
+/// `#[cached]` makes it from the function and its arguments; by hand:
+///
+/// ```
+/// use cache_core::Key;
+/// let key = Key::new("user").part(&7_u64).part("de");
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    name: Cow<'static, str>,
+    args: String,
+}
+
+impl Key {
+    /// A key without arguments. Characters that a name cannot hold (`:`, `@`, braces, white space, control characters)
+    /// are escaped, so any name is allowed; the plain ones stay readable.
+    #[must_use]
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: clean_name(name.into()), args: String::new() }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn part<P: KeyPart + ?Sized>(mut self, part: &P) -> Self {
+        let mut writer = KeyWriter { out: &mut self.args, first: false };
+        if !writer.out.is_empty() {
+            writer.raw(',');
+        }
+        let before = writer.out.len();
+        part.write_key(&mut writer);
+        // An argument that renders as nothing (a `()`) must still be seen, or ("a", ()) would be ("a").
+        if writer.out.len() == before {
+            writer.raw('(');
+            writer.raw(')');
+        }
+        self
+    }
+
+    /// The name: of the function, or as given.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn from_parts(name: Cow<'static, str>, args: String) -> Self {
+        Self { name, args }
+    }
+
+    pub(crate) fn args(&self) -> &str {
+        &self.args
+    }
+}
+
+// Arguments may be personal data: only the name shows.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({}:..)", self.name)
+    }
+}
+
+/// Escapes what would make a name ambiguous inside a key.
+pub(crate) fn clean_name(name: Cow<'static, str>) -> Cow<'static, str> {
+    let plain = |c: char| !(c.is_control() || c.is_whitespace() || matches!(c, ':' | '@' | '{' | '}' | '%' | '~'));
+    if name.chars().all(plain) {
+        return name;
+    }
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        if plain(c) { out.push(c) } else { escape(&mut out, c) }
+    }
+    out.into()
+}
+
+/// Writes the value key `<namespace>:<name>:<arguments>@<fingerprint>` into `out`, bounded.
+pub(crate) fn write_value_key(out: &mut String, namespace: &str, name: &str, args: &str, fingerprint: &str) {
+    out.push_str(namespace);
+    out.push(':');
+    out.push_str(name);
+    out.push(':');
+    out.push_str(args);
+    shorten(out);
+    out.push('@');
+    out.push_str(fingerprint);
+}
+
+/// The registry of the builds that store under a name. It has no third part, so it equals no value key.
+pub(crate) fn builds_key(namespace: &str, name: &str) -> String {
+    let mut out = format!("{namespace}:{name}");
+    shorten(&mut out);
+    out.push_str("@builds");
+    out
+}
+
+/// Cuts at a character boundary and puts the hash of the whole in place of the tail.
+pub(crate) fn shorten(key: &mut String) {
+    if key.len() <= MAX_KEY_LEN {
+        return;
+    }
+    let hash = Sha256::digest(key.as_bytes());
+    let mut cut = MAX_KEY_LEN.saturating_sub(HASH_LEN);
+    while !key.is_char_boundary(cut) {
+        cut = cut.saturating_sub(1);
+    }
+    key.truncate(cut);
+    key.push('~');
+    for byte in hash.iter().take(16) {
+        let _infallible = write!(key, "{byte:02x}");
+    }
+}
+
+/// Where a [`KeyPart`] writes itself. Text is escaped; only structure is written raw.
+pub struct KeyWriter<'a> {
+    out: &'a mut String,
+    first: bool,
+}
+
+impl<'a> KeyWriter<'a> {
+    pub(crate) fn new(out: &'a mut String) -> Self {
+        Self { out, first: true }
+    }
+
+    /// Writes text, escaping what the structure of a key uses. Empty text becomes `""`, so that it can be seen.
+    pub fn text(&mut self, text: &str) {
+        if text.is_empty() {
+            self.out.push_str("\"\"");
+        }
+        let mut rest = text;
+        // Most text needs no escape: copied in one piece.
+        while let Some(at) = rest.find(needs_escape) {
+            let (plain, tail) = rest.split_at(at);
+            self.out.push_str(plain);
+            let mut chars = tail.chars();
+            if let Some(c) = chars.next() {
+                escape(self.out, c);
+            }
+            rest = chars.as_str();
+        }
+        self.out.push_str(rest);
+    }
+
+    /// Writes something that displays as plain text; escaped like [`text`](Self::text).
+    pub fn display(&mut self, value: &dyn fmt::Display) {
+        struct Escaped<'w, 'a>(&'w mut KeyWriter<'a>, bool);
+        impl fmt::Write for Escaped<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                if !text.is_empty() {
+                    self.1 = true;
+                    self.0.text(text);
+                }
+                Ok(())
+            }
+        }
+        let mut escaped = Escaped(self, false);
+        let _infallible = write!(escaped, "{value}");
+        if !escaped.1 {
+            escaped.0.text("");
+        }
+    }
+
+    /// Writes a group `(a,b)`, each member by `members`.
+    pub fn group(&mut self, members: impl FnOnce(&mut KeyWriter<'_>)) {
+        self.nested('(', ')', members);
+    }
+
+    /// Writes a member of a group: a comma if it is not the first, then the part.
+    pub fn member<P: KeyPart + ?Sized>(&mut self, part: &P) {
+        if !std::mem::replace(&mut self.first, false) {
+            self.out.push(',');
+        }
+        part.write_key(&mut KeyWriter::new(self.out));
+    }
+
+    /// Writes literal text of a key template; the macro has checked that it holds nothing that needs an escape.
+    pub fn literal(&mut self, text: &'static str) {
+        self.out.push_str(text);
+    }
+
+    fn list(&mut self, members: impl FnOnce(&mut KeyWriter<'_>)) {
+        self.nested('[', ']', members);
+    }
+
+    fn nested(&mut self, open: char, close: char, members: impl FnOnce(&mut KeyWriter<'_>)) {
+        self.out.push(open);
+        members(&mut KeyWriter::new(self.out));
+        self.out.push(close);
+    }
+
+    fn raw(&mut self, c: char) {
+        self.out.push(c);
+    }
+}
+
+impl fmt::Debug for KeyWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyWriter")
+    }
+}
+
+fn needs_escape(c: char) -> bool {
+    matches!(c, '%' | ',' | '(' | ')' | '[' | ']' | '{' | '}' | '"' | '~') || c.is_control() || c.is_whitespace()
+}
+
+/// `%` and two hex digits for each byte of the character.
+fn escape(out: &mut String, c: char) {
+    let mut bytes = [0; 4];
+    for byte in c.encode_utf8(&mut bytes).bytes() {
+        let _infallible = write!(out, "%{byte:02X}");
+    }
+}
+
+/// A type that can be part of a key.
+///
+/// The rendering must be injective for values of one type (different values, different text) and stable
+/// between builds and platforms. Implemented for integers, `bool`, `char`, text, tuples, `Option`, sequences, ordered maps and sets, references and
+/// smart pointers; `uuid`, `chrono`, `time` and `jiff` types by feature; your own types by `#[derive(KeyPart)]`. Not for floats
+/// (use `to_bits()`) and hash maps (no order).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be part of a cache key",
+    label = "this argument cannot be part of the key",
+    note = "leave it out of the key with `skip(..)` in `#[cached(..)]`, or `#[cached(skip)]` on the parameter",
+    note = "or add `#[derive(KeyPart)]` to `{Self}`, or name the parts that matter: `key = \"{{arg.field}}\"`"
+)]
+pub trait KeyPart {
+    /// Writes this value.
+    fn write_key(&self, key: &mut KeyWriter<'_>);
+}
+
+macro_rules! by_display {
+    ($($type:ty),* $(,)?) => {$(
+        impl KeyPart for $type {
+            fn write_key(&self, key: &mut KeyWriter<'_>) {
+                let _infallible = write!(key.out, "{self}");
+            }
+        }
+    )*};
+}
+by_display!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, bool);
+by_display!(std::net::IpAddr, std::net::Ipv4Addr, std::net::Ipv6Addr);
+#[cfg(feature = "uuid")]
+by_display!(uuid::Uuid);
+
+by_display!(NonZero<u8>, NonZero<u16>, NonZero<u32>, NonZero<u64>, NonZero<u128>, NonZero<usize>);
+by_display!(NonZero<i8>, NonZero<i16>, NonZero<i32>, NonZero<i64>, NonZero<i128>, NonZero<isize>);
+
+impl KeyPart for str {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.text(self);
+    }
+}
+
+impl KeyPart for String {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.text(self);
+    }
+}
+
+impl KeyPart for char {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.text(self.encode_utf8(&mut [0; 4]));
+    }
+}
+
+impl KeyPart for () {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.group(|_| {});
+    }
+}
+
+/// `None` is `!`, `Some(x)` is `?x`: the first character tells, whatever `x` renders as.
+impl<P: KeyPart> KeyPart for Option<P> {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        match self {
+            None => key.raw('!'),
+            Some(part) => {
+                key.raw('?');
+                part.write_key(key);
+            }
+        }
+    }
+}
+
+impl<P: KeyPart> KeyPart for [P] {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.list(|list| self.iter().for_each(|part| list.member(part)));
+    }
+}
+
+impl<P: KeyPart, const N: usize> KeyPart for [P; N] {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        self.as_slice().write_key(key);
+    }
+}
+
+impl<P: KeyPart> KeyPart for Vec<P> {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        self.as_slice().write_key(key);
+    }
+}
+
+impl<P: KeyPart> KeyPart for BTreeSet<P> {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.list(|list| self.iter().for_each(|part| list.member(part)));
+    }
+}
+
+impl<K: KeyPart, V: KeyPart> KeyPart for BTreeMap<K, V> {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.list(|list| self.iter().for_each(|pair| list.member(&pair)));
+    }
+}
+
+macro_rules! by_deref {
+    ($($type:ty),* $(,)?) => {$(
+        impl<P: KeyPart + ?Sized> KeyPart for $type {
+            fn write_key(&self, key: &mut KeyWriter<'_>) {
+                (**self).write_key(key);
+            }
+        }
+    )*};
+}
+by_deref!(&P, &mut P, Box<P>, Rc<P>, Arc<P>);
+
+impl<P: KeyPart + ToOwned + ?Sized> KeyPart for Cow<'_, P> {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        (**self).write_key(key);
+    }
+}
+
+macro_rules! tuples {
+    ($(($($name:ident)+))*) => {$(
+        impl<$($name: KeyPart),+> KeyPart for ($($name,)+) {
+            fn write_key(&self, key: &mut KeyWriter<'_>) {
+                #[expect(non_snake_case, reason = "a variable for each type parameter")]
+                let ($($name,)+) = self;
+                key.group(|group| {
+                    $(group.member($name);)+
+                });
+            }
+        }
+    )*};
+}
+tuples!((A)(A B)(A B C)(A B C D)(A B C D E)(A B C D E F)(A B C D E F G)(A B C D E F G H)(A B C D E F G H I)(A B C D E F G H I J)(A B C D E F G H I J K)(A B C D E F G H I J K L));
+
+// Dates in ISO 8601; none of their characters needs an escape but the space, which these forms do not have.
+#[cfg(feature = "chrono")]
+mod chrono_parts {
+    use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeZone};
+
+    use super::{KeyPart, KeyWriter};
+
+    impl KeyPart for NaiveDate {
+        fn write_key(&self, key: &mut KeyWriter<'_>) {
+            key.display(&format_args!("{self:?}"));
+        }
+    }
+    impl KeyPart for NaiveTime {
+        fn write_key(&self, key: &mut KeyWriter<'_>) {
+            key.display(&format_args!("{self:?}"));
+        }
+    }
+    impl KeyPart for NaiveDateTime {
+        fn write_key(&self, key: &mut KeyWriter<'_>) {
+            key.display(&format_args!("{self:?}"));
+        }
+    }
+    /// The instant, in UTC: two offsets that mean the same instant are equal values, so they are one key.
+    impl<Z: TimeZone> KeyPart for DateTime<Z> {
+        fn write_key(&self, key: &mut KeyWriter<'_>) {
+            key.display(&format_args!("{:?}Z", self.naive_utc()));
+        }
+    }
+}
+
+#[cfg(feature = "time")]
+mod time_parts {
+    use time::{Date, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
+
+    use super::{KeyPart, KeyWriter};
+
+    impl KeyPart for Date {
+        fn write_key(&self, key: &mut KeyWriter<'_>) {
+            key.display(self);
+        }
+    }
+    impl KeyPart for Time {
+        fn write_key(&self, key: &mut KeyWriter<'_>) {
+            key.display(self);
+        }
+    }
+    impl KeyPart for PrimitiveDateTime {
+        fn write_key(&self, key: &mut KeyWriter<'_>) {
+            key.display(&format_args!("{}T{}", self.date(), self.time()));
+        }
+    }
+    /// The instant, in UTC: two offsets that mean the same instant are equal values, so they are one key.
+    impl KeyPart for OffsetDateTime {
+        fn write_key(&self, key: &mut KeyWriter<'_>) {
+            let utc = self.to_offset(UtcOffset::UTC);
+            key.display(&format_args!("{}T{}Z", utc.date(), utc.time()));
+        }
+    }
+}
+
+#[cfg(feature = "jiff")]
+mod jiff_parts {
+    use super::{KeyPart, KeyWriter};
+
+    macro_rules! by_display {
+        ($($type:ty),*) => {$(
+            impl KeyPart for $type {
+                fn write_key(&self, key: &mut KeyWriter<'_>) {
+                    key.display(self);
+                }
+            }
+        )*};
+    }
+    by_display!(jiff::Timestamp, jiff::Zoned, jiff::civil::Date, jiff::civil::Time, jiff::civil::DateTime);
+}

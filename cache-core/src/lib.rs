@@ -1,0 +1,12 @@
+//! Read-through caching for async Rust services.
+
+pub mod clock;
+pub mod codec;
+mod error;
+pub mod events;
+mod key;
+mod random;
+mod store;
+
+pub use error::{Error, ErrorKind, Result};
+pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};

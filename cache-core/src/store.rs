@@ -1,0 +1,273 @@
+//! The byte operations every tier-two store has: embedded ([`memory`]) and Redis ([`redis`](self::redis)).
+//!
+//! Invariant: each operation is atomic in the store, and what it did is either known or reported as
+//! [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). No operation blocks for longer than the store's response timeout.
+//!
+//! ```text
+//! value key  k        absent | lease "L" + 32 hex digits | record (envelope) | foreign bytes | not a string
+//! lease key  {k}:l    absent | 32 hex digits             (a refresh beside a stale record)
+//! builds     a set of fingerprints per function: which records an invalidation has to unlink
+//! ```
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use crate::clock::Timestamp;
+use crate::error::Result;
+
+pub(crate) mod memory;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
+
+/// What stands under a value key.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Nothing.
+    Absent,
+    /// Somebody computes the value; the lease ends after this long unless it is renewed. `None`: not known.
+    Leased(Option<Duration>),
+    /// Bytes that are not a lease. Whether they are a record is for the envelope to say.
+    Bytes(Bytes),
+    /// A value of another Redis type.
+    WrongType,
+}
+
+/// Identifies one attempt to compute, never a client: 128 random bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Token(u128);
+
+/// Which record a fill may replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// The lease stands in the value key itself: there was no record.
+    Nothing,
+    /// A stale record with this fill id; the lease stands in the second key.
+    Record(u64),
+}
+
+/// The answer to [`Store::acquire`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Acquired {
+    /// The lease is ours.
+    Ours,
+    /// There is something already (or, for a refresh, again): look at it instead.
+    Found(Slot),
+}
+
+/// The answer to [`Store::swap`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Swapped {
+    /// The new bytes stand.
+    Done,
+    /// Other bytes stood there; nothing was changed.
+    Conflict,
+    /// Nothing stood there; nothing was changed.
+    Gone,
+}
+
+/// An expiry for [`Store`] writes. Redis counts milliseconds; zero is not allowed and is rounded up to one.
+pub(crate) type Expiry = Duration;
+
+/// Resolves when the key it watches may have changed, or when the store can no longer tell.
+pub(crate) type Wake = BoxFuture<'static, ()>;
+
+/// What an explicit write or removal touches besides its own key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Siblings<'a> {
+    /// Value keys of the same entry in other builds; they and their lease keys are unlinked.
+    pub keys: &'a [String],
+    /// The function's registry of builds, read in the same trip.
+    pub builds: &'a str,
+}
+
+/// A tier-two store.
+pub(crate) trait Store: Send + Sync + 'static {
+    /// The server's time, as well as it is known here.
+    fn now(&self) -> Timestamp;
+
+    /// The slot, if it can be told without waiting. Redis: always `None`.
+    fn read_now(&self, key: &str) -> Option<Slot>;
+
+    /// One plain read, one round trip.
+    fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>>;
+
+    /// A read that also registers the key: the wake-up resolves at the first change after it, at the latest when
+    /// the store loses track (a lost connection), never too late. Registered before the read is sent.
+    fn read_and_watch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, Wake)>>;
+
+    /// Takes the lease for one attempt if nobody has it.
+    /// `Over::Nothing`: only if the value key is absent. `Over::Record(id)`: only if that very record still stands.
+    fn acquire<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        over: Over,
+    ) -> BoxFuture<'a, Result<Acquired>>;
+
+    /// Stores the record if the lease is still this attempt's and, for a refresh, the record it was to replace still stands.
+    /// The lease is gone afterwards. `false`: it was lost, nothing was stored.
+    fn fill<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        over: Over,
+        record: Bytes,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<bool>>;
+
+    /// Extends the lease if it is still this attempt's.
+    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>>;
+
+    /// Gives the lease back if it is still this attempt's.
+    fn release<'a>(&'a self, key: &'a str, token: Token, over: Over) -> BoxFuture<'a, Result<()>>;
+
+    /// Removes what stands under the key if it still is exactly this: for bytes that are no record.
+    fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>>;
+
+    /// Writes unconditionally, ends every lease on the key, unlinks the siblings, returns the known builds.
+    fn write<'a>(
+        &'a self,
+        key: &'a str,
+        record: Bytes,
+        expiry: Expiry,
+        siblings: Siblings<'a>,
+    ) -> BoxFuture<'a, Result<Vec<String>>>;
+
+    /// Unlinks the siblings (which include the own key) with their leases, returns the known builds.
+    fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>>;
+
+    /// Adds a build's fingerprint to a function's registry. `expiry` outlasts every entry; it is set anew.
+    fn register_build<'a>(&'a self, builds: &'a str, fingerprint: &'a str, expiry: Expiry)
+    -> BoxFuture<'a, Result<()>>;
+
+    /// The bytes and the time left (`None`: no expiry) of a key of objects or plain values. A wrong type is [`ErrorKind::Refused`](crate::ErrorKind::Refused).
+    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<(Bytes, Option<Duration>)>>>;
+
+    /// Writes, replacing whatever stood there. `None`: without expiry.
+    fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>>;
+
+    /// Writes only if nothing stands there.
+    fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>>;
+
+    /// Replaces exactly `expected`. `expiry` `None`: the time left stays as it is.
+    fn swap<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Bytes,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Swapped>>;
+
+    /// Sets the time left. `None`: removes the expiry. `false`: nothing stands there.
+    fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>>;
+
+    /// Deletes. `false`: nothing stood there.
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool>>;
+
+    /// Sets fields of a hash.
+    fn hash_set<'a>(&'a self, key: &'a str, fields: Vec<(String, Bytes)>) -> BoxFuture<'a, Result<()>>;
+
+    /// One field of a hash.
+    fn hash_get<'a>(&'a self, key: &'a str, field: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>>;
+
+    /// All fields of a hash with their values, in no particular order.
+    fn hash_all<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Bytes)>>>;
+
+    /// The field names of a hash, in no particular order.
+    fn hash_keys<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<String>>>;
+
+    /// Removes fields of a hash; the number that stood there.
+    fn hash_remove<'a>(&'a self, key: &'a str, fields: &'a [String]) -> BoxFuture<'a, Result<u64>>;
+
+    /// Sends a message; the number of subscribers that the server handed it to.
+    fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>>;
+
+    /// Messages of a channel from now on. The stream ends when the store is closed; a lost connection is reported
+    /// as [`Message::Interrupted`] and the subscription is taken up again by itself.
+    fn subscribe<'a>(&'a self, channel: &'a str)
+    -> BoxFuture<'a, Result<futures::stream::BoxStream<'static, Message>>>;
+
+    /// Whether the store can be used right now.
+    fn is_available(&self) -> bool;
+
+    /// Ends connections and background work. Operations fail with [`ErrorKind::Closed`](crate::ErrorKind::Closed) afterwards.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// One thing that arrived on a subscription.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// A payload somebody published.
+    Payload(Bytes),
+    /// Messages may have been lost here: the connection broke, or the reader was too slow.
+    Interrupted,
+}
+
+/// The first byte of a lease in a value key. A record starts with another one.
+pub(crate) const LEASE_MARK: u8 = b'L';
+/// `L` and 32 hex digits.
+pub(crate) const LEASE_LEN: usize = 33;
+
+impl Slot {
+    /// What these bytes of a value key mean. `left`: the key's time to live, where known.
+    pub(crate) fn of(bytes: Option<Bytes>, left: Option<Duration>) -> Self {
+        match bytes {
+            None => Self::Absent,
+            Some(bytes) if bytes.len() == LEASE_LEN && bytes.first() == Some(&LEASE_MARK) => Self::Leased(left),
+            Some(bytes) => Self::Bytes(bytes),
+        }
+    }
+}
+
+/// The second key of an entry: the lease of a refresh, in the slot of its value key.
+pub(crate) fn lease_key(key: &str) -> String {
+    format!("{{{key}}}:l")
+}
+
+impl Token {
+    /// A new one from the operating system's random source.
+    pub(crate) fn random() -> Self {
+        Self(crate::random::u128())
+    }
+
+    /// As it stands in the second key.
+    pub(crate) fn hex(self) -> String {
+        format!("{:032x}", self.0)
+    }
+
+    /// As it stands in the value key.
+    pub(crate) fn mark(self) -> String {
+        format!("L{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+// Payloads stay out of logs: only their sizes show.
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("Absent"),
+            Self::Leased(left) => f.debug_tuple("Leased").field(left).finish(),
+            Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Self::WrongType => f.write_str("WrongType"),
+        }
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Payload(bytes) => write!(f, "Payload({} bytes)", bytes.len()),
+            Self::Interrupted => f.write_str("Interrupted"),
+        }
+    }
+}
