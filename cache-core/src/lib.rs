@@ -2,8 +2,11 @@
 
 pub mod clock;
 pub mod codec;
+mod envelope;
 mod error;
 pub mod events;
+mod fingerprint;
+mod freshness;
 mod key;
 mod random;
 mod store;
