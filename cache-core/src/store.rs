@@ -194,6 +194,10 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Whether the store can be used right now.
     fn is_available(&self) -> bool;
 
+    /// Changes whenever the store may have lost keys without telling: a new connection, a flush. What was registered
+    /// under an older number (a build, a subscription) has to be registered again.
+    fn epoch(&self) -> u64;
+
     /// Ends connections and background work. Operations fail with [`ErrorKind::Closed`](crate::ErrorKind::Closed) afterwards.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -206,6 +210,14 @@ pub(crate) enum Message {
     /// Messages may have been lost here: the connection broke, or the reader was too slow.
     Interrupted,
 }
+
+/// Whether a record holds this fill id.
+pub(crate) fn has_fill_id(record: &[u8], fill_id: u64) -> bool {
+    record.get(FILL_ID).is_some_and(|bytes| bytes == fill_id.to_le_bytes())
+}
+
+/// Where the fill id stands in a record; the envelope has the layout and a test that they agree.
+pub(crate) const FILL_ID: std::ops::Range<usize> = 6..14;
 
 /// The first byte of a lease in a value key. A record starts with another one.
 pub(crate) const LEASE_MARK: u8 = b'L';
