@@ -1,5 +1,6 @@
 //! Read-through caching for async Rust services.
 
+mod background;
 pub mod clock;
 pub mod codec;
 mod error;
