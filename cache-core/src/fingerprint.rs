@@ -25,3 +25,11 @@ impl fmt::Display for Fingerprint {
         write!(f, "{:016x}", self.hash)
     }
 }
+
+/// The fingerprint in a key: of the type's structure, the function's version and the codec.
+pub(crate) fn fingerprint_text(of_type: Fingerprint, version: u64, codec: u8) -> String {
+    let mut bytes = [0; 17];
+    let parts = of_type.hash.to_le_bytes().into_iter().chain(version.to_le_bytes()).chain([codec]);
+    bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes))
+}

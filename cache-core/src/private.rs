@@ -13,9 +13,11 @@ pub use crate::codec::{Codec, DefaultCodec};
 pub use crate::shape::{Probe, Returns, Rules, via};
 
 use crate::cache::Cache;
-use crate::entry::{CachedEntry, EntryKey};
+use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
+use crate::events::Event;
+use crate::fingerprint::fingerprint_text;
 use crate::key::{self, KeyWriter};
-use crate::read_through::{self, Landing, Plan};
+use crate::read_through::{self, Plan};
 
 /// The cache that is installed, or one in memory.
 #[must_use]
@@ -42,7 +44,6 @@ struct Resolved {
     name: Arc<str>,
     fingerprint: Arc<str>,
     fingerprint_complete: bool,
-    type_name: &'static str,
 }
 
 impl fmt::Debug for Function {
@@ -130,20 +131,140 @@ impl<R: Send + 'static> Cached<R> {
     /// # Errors
     /// The miss, to be run.
     pub fn look_up(&self, cache: &Cache, args: impl FnOnce(&mut KeyWriter<'_>)) -> Result<R, Miss<R>> {
-        todo!()
+        let resolved = self.resolve(cache);
+        with_buffer(|key| {
+            key.push_str(&cache.0.namespace);
+            key.push(':');
+            key.push_str(&resolved.name);
+            key.push(':');
+            args(&mut KeyWriter::new(key));
+            key::shorten(key);
+            key.push('@');
+            key.push_str(&resolved.fingerprint);
+            cache.0.at_hand(key, self.returns.hit).ok_or_else(|| Miss {
+                cache: cache.clone(),
+                key: EntryKey {
+                    value_key: key.as_str().into(),
+                    name: Arc::clone(&resolved.name),
+                    fingerprint: Arc::clone(&resolved.fingerprint),
+                },
+                returns: self.returns,
+            })
+        })
     }
 
     /// The entry of these arguments.
-    #[must_use]
     pub fn entry(&self, cache: &Cache, rules: Rules, args: impl FnOnce(&mut KeyWriter<'_>)) -> CachedEntry<R> {
-        todo!()
+        self.entry_of(cache, Arc::new(rules), written(args))
     }
 
     /// The entry of these arguments, where only the caller can say in which cache.
-    #[must_use]
-    pub fn unbound_entry(&self, rules: Rules, args: impl FnOnce(&mut KeyWriter<'_>)) -> crate::UnboundEntry<R> {
-        todo!()
+    pub fn unbound_entry(&self, rules: Rules, args: impl FnOnce(&mut KeyWriter<'_>)) -> UnboundEntry<R> {
+        let (this, args) = (*self, written(args));
+        UnboundEntry { bind: Box::new(move |cache| this.entry_of(cache, Arc::new(rules), args)) }
     }
+
+    fn entry_of(&self, cache: &Cache, rules: Arc<Rules>, args: Arc<str>) -> CachedEntry<R> {
+        let resolved = self.resolve(cache);
+        let key = EntryKey::new(&cache.0, &resolved.name, &args, &resolved.fingerprint);
+        let plan = Plan { key, value: self.returns.value, rules, refresh: false };
+        CachedEntry::new(cache.clone(), Arc::new(plan), self.returns, args)
+    }
+
+    /// The name and fingerprint of this instance; worked out at its first call.
+    fn resolve(&self, cache: &Cache) -> &'static Resolved {
+        let (Owner::Path(owner) | Owner::Type(owner)) = self.owner;
+        let value = (self.returns.value.type_id)();
+        let is_this = |resolved: &Resolved| {
+            // Mostly the same constant, so that no byte is compared.
+            resolved.value == value && same(resolved.owner, owner) && same(resolved.of, self.of)
+        };
+        let mut is_new = false;
+        let first = self.function.first.get_or_init(|| {
+            is_new = true;
+            self.work_out(owner, value)
+        });
+        let resolved = if is_this(first) {
+            first
+        } else {
+            let mut others = self.function.others.lock().unwrap_or_else(PoisonError::into_inner);
+            match others.iter().find(|resolved| is_this(resolved)) {
+                Some(resolved) => resolved,
+                None => {
+                    is_new = true;
+                    let resolved: &'static Resolved = Box::leak(Box::new(self.work_out(owner, value)));
+                    others.push(resolved);
+                    resolved
+                }
+            }
+        };
+        if is_new && !resolved.fingerprint_complete {
+            cache.0.events.emit(Event::FingerprintIncomplete { type_name: (self.returns.value.type_name)() });
+        }
+        resolved
+    }
+
+    fn work_out(&self, owner: &'static str, value: TypeId) -> Resolved {
+        let fingerprint = (self.returns.value.fingerprint)();
+        let text = fingerprint_text(fingerprint, self.function.version, self.returns.value.codec_id);
+        Resolved {
+            owner,
+            of: self.of,
+            value,
+            name: self.name().into(),
+            fingerprint: text.into(),
+            // A version says that its owner keeps track of changes.
+            fingerprint_complete: fingerprint.complete || self.function.version != 0,
+        }
+    }
+
+    fn name(&self) -> String {
+        let mut name = match (self.function.named, self.owner) {
+            (Some(name), _) => name.to_owned(),
+            (None, Owner::Path(path)) => readable(path),
+            (None, Owner::Type(owner)) => format!("{}.{}", readable(owner), self.function.ident),
+        };
+        if !self.of.is_empty() {
+            name.push('<');
+            name.push_str(&readable(self.of));
+            name.push('>');
+        }
+        key::clean_name(name.into()).into_owned()
+    }
+}
+
+fn same(a: &'static str, b: &'static str) -> bool {
+    (std::ptr::eq(a.as_ptr(), b.as_ptr()) && a.len() == b.len()) || a == b
+}
+
+/// A `type_name` as a key shows it: dots for `::`, no white space, no lifetimes (which some compilers print and others do not).
+fn readable(type_name: &str) -> String {
+    let mut out = type_name.replace("{{closure}}", "closure").replace("::", ".");
+    while let Some(at) = out.find("'_") {
+        let end = out.get(at..).and_then(|rest| rest.strip_prefix("'_, ")).map_or(2, |_| 4);
+        out.replace_range(at..at.saturating_add(end), "");
+    }
+    out.replace("<>", "").replace(' ', "")
+}
+
+fn written(args: impl FnOnce(&mut KeyWriter<'_>)) -> Arc<str> {
+    with_buffer(|buffer| {
+        args(&mut KeyWriter::new(buffer));
+        buffer.as_str().into()
+    })
+}
+
+/// An empty string that keeps its memory from call to call.
+fn with_buffer<T>(use_it: impl FnOnce(&mut String) -> T) -> T {
+    thread_local!(static BUFFER: RefCell<String> = const { RefCell::new(String::new()) });
+    BUFFER.with(|buffer| match buffer.try_borrow_mut() {
+        Ok(mut buffer) => {
+            buffer.clear();
+            use_it(&mut buffer)
+        }
+        // Only a `KeyPart` that asks a cache while it writes itself comes here.
+        Err(_in_use) => use_it(&mut String::new()),
+    })
 }
 
 /// A call that found nothing at hand. Boxed once it runs, so that the calling future stays small.
@@ -154,6 +275,12 @@ pub struct Miss<R: 'static> {
     returns: Returns<R>,
 }
 
+impl<R> fmt::Debug for Miss<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Miss").field(&self.key).finish()
+    }
+}
+
 impl<R: Send + 'static> Miss<R> {
     /// Runs the pipeline with a future that owns all it needs: callers that join share this very run, and it goes on
     /// while any of them waits.
@@ -161,7 +288,15 @@ impl<R: Send + 'static> Miss<R> {
     where
         F: Future<Output = R> + Send + 'static,
     {
-        todo!()
+        let Self { cache, key, returns } = self;
+        let function = function.map(returns.split).boxed();
+        async move {
+            let name = Arc::clone(&key.name);
+            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), refresh: false };
+            let landing = read_through::run_shared(&cache.0, plan, function).await;
+            returns.land(landing, &name)
+        }
+        .boxed()
     }
 
     /// Runs the pipeline with a future that borrows from its caller: if that caller is dropped, one of the callers
@@ -170,6 +305,13 @@ impl<R: Send + 'static> Miss<R> {
     where
         F: Future<Output = R> + Send + 'a,
     {
-        todo!()
+        let Self { cache, key, returns } = self;
+        let function = function.map(returns.split).boxed();
+        async move {
+            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), refresh: false };
+            let landing = read_through::run_here(&cache.0, &plan, function).await;
+            returns.land(landing, &plan.key.name)
+        }
+        .boxed()
     }
 }

@@ -19,6 +19,7 @@ use crate::codec::{Codec, Coding};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
 use crate::options::EntryOptions;
+use crate::single_flight::Landing;
 
 /// A value that can be cached: `Clone + Serialize + DeserializeOwned + Send + Sync + 'static`.
 ///
@@ -445,7 +446,7 @@ where
     F::Payload: CacheValue,
 {
     if present {
-        Coding::<F::Payload>::of::<C>().decode(codec, bytes).map(|payload| Some(F::present(payload)))
+        (Coding::<F::Payload>::of::<C>().decode)(codec, bytes).map(|payload| Some(F::present(payload)))
     } else {
         Ok(F::absent())
     }
@@ -470,6 +471,23 @@ impl<R> Clone for Returns<R> {
     }
 }
 impl<R> Copy for Returns<R> {}
+
+impl<R> Returns<R> {
+    /// What the caller gets of a run.
+    pub(crate) fn land(self, landing: Landing, name: &str) -> R {
+        let returned = match landing {
+            Landing::Value(value) => (self.ok)(&value),
+            Landing::Failed(error) => (self.err)(error),
+            Landing::Panicked(panic) => panic.resume(name),
+            Landing::Abandoned => None,
+        };
+        #[expect(
+            clippy::panic,
+            reason = "flights are told apart by value type, and abandoned ones are led anew; only a bug here leads to it"
+        )]
+        returned.unwrap_or_else(|| panic!("a run of `{name}` came to a value of another type"))
+    }
+}
 
 impl<R> fmt::Debug for Returns<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -559,18 +577,16 @@ impl<F: Form> TypedRules<F> {
     /// The time to live by the value.
     #[must_use]
     pub fn ttl_of(mut self, ttl_of: fn(&F::Payload) -> Duration) -> Self {
-        self.rules.ttl_of = Some(Box::new(move |value| {
-            value.downcast_ref::<F::Value>().and_then(F::payload).map(ttl_of)
-        }));
+        self.rules.ttl_of =
+            Some(Box::new(move |value| value.downcast_ref::<F::Value>().and_then(F::payload).map(ttl_of)));
         self
     }
 
     /// Whether to store the value. An absent value is `negative_ttl`'s affair.
     #[must_use]
     pub fn cache_if(mut self, cache_if: fn(&F::Payload) -> bool) -> Self {
-        self.rules.cache_if = Some(Box::new(move |value| {
-            value.downcast_ref::<F::Value>().and_then(F::payload).is_none_or(cache_if)
-        }));
+        self.rules.cache_if =
+            Some(Box::new(move |value| value.downcast_ref::<F::Value>().and_then(F::payload).is_none_or(cache_if)));
         self
     }
 
