@@ -23,7 +23,9 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         }
         if unit.is_empty() {
             if tail.starts_with('.') {
-                return Err(format!("`{text}` is not a whole number; write it in a smaller unit, such as `\"1500ms\"`"));
+                return Err(format!(
+                    "`{text}` is not a whole number; write it in a smaller unit, such as `\"1500ms\"`"
+                ));
             }
             return Err(format!("`{number}` has no unit; {usage}"));
         }

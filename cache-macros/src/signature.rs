@@ -31,8 +31,7 @@ impl Parse for Function {
         let default = input.parse()?;
         let sig = input.parse()?;
         let body = input.parse()?;
-        let mut function =
-            Self { attrs, vis, default, sig, body, skipped: Vec::new(), helper_errors: Vec::new() };
+        let mut function = Self { attrs, vis, default, sig, body, skipped: Vec::new(), helper_errors: Vec::new() };
         function.take_helpers();
         Ok(function)
     }
@@ -231,7 +230,9 @@ pub(crate) fn mentions<'a>(tokens: &TokenStream, names: impl IntoIterator<Item =
     let mut after_dot = false;
     for token in tokens.clone() {
         match &token {
-            TokenTree::Ident(ident) if !after_dot && names.clone().into_iter().any(|name| name == ident) => return true,
+            TokenTree::Ident(ident) if !after_dot && names.clone().into_iter().any(|name| name == ident) => {
+                return true;
+            }
             TokenTree::Group(group) if mentions(&group.stream(), names.clone()) => return true,
             _ => {}
         }
@@ -317,10 +318,9 @@ fn check_input(input: &FnArg, errors: &mut Errors) {
     let attrs = match input {
         FnArg::Receiver(receiver) => {
             match (&receiver.reference, &receiver.mutability, &receiver.colon_token) {
-                (Some(_), Some(token), None) => errors.at(
-                    token,
-                    "a cached function cannot change `self`: a hit would not; take `&self`",
-                ),
+                (Some(_), Some(token), None) => {
+                    errors.at(token, "a cached function cannot change `self`: a hit would not; take `&self`")
+                }
                 _ => Mutable(errors).visit_type(&receiver.ty),
             }
             &receiver.attrs

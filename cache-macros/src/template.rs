@@ -120,7 +120,10 @@ fn check_literals(pieces: &[Piece], wrong: &mut Vec<String>) {
         for c in text.chars().filter(|c| needs_escape(*c)) {
             if !seen.contains(&c) {
                 seen.push(c);
-                wrong.push(format!("`{}` cannot stand in a key; write `:`, `/`, `-` or `_` instead", c.escape_default()));
+                wrong.push(format!(
+                    "`{}` cannot stand in a key; write `:`, `/`, `-` or `_` instead",
+                    c.escape_default()
+                ));
             }
         }
     }

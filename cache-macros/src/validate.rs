@@ -76,7 +76,10 @@ fn check_skip(args: &Args, function: &Function, params: &[Param], errors: &mut E
             }
         };
         if let Some(name) = names.iter().find(|name| args.skip.contains(name)) {
-            errors.at_span(*span, format!("`{name}` is skipped twice; remove `#[cached(skip)]`, or the name from `skip(..)`"));
+            errors.at_span(
+                *span,
+                format!("`{name}` is skipped twice; remove `#[cached(skip)]`, or the name from `skip(..)`"),
+            );
         }
     }
 }
@@ -85,8 +88,8 @@ fn check_skip(args: &Args, function: &Function, params: &[Param], errors: &mut E
 fn check_self(args: &Args, function: &Function, errors: &mut Errors) {
     let Some(receiver) = function.receiver() else { return };
     let in_template = args.key.as_ref().is_some_and(|key| placeholders(key).any(|place| place.root == "self"));
-    let skipped = args.skip.iter().any(|name| name == "self")
-        || function.skipped.iter().any(|(position, _)| *position == 0);
+    let skipped =
+        args.skip.iter().any(|name| name == "self") || function.skipped.iter().any(|(position, _)| *position == 0);
     if !in_template && !skipped {
         errors.at(
             receiver,
@@ -159,13 +162,7 @@ fn placeholders(key: &Key) -> impl Iterator<Item = &Placeholder> {
     })
 }
 
-fn from_template(
-    key: &Key,
-    args: &Args,
-    function: &Function,
-    params: &[Param],
-    errors: &mut Errors,
-) -> Vec<KeyStep> {
+fn from_template(key: &Key, args: &Args, function: &Function, params: &[Param], errors: &mut Errors) -> Vec<KeyStep> {
     let span = key.literal.span();
     let has_self = function.receiver().is_some();
     let mut steps = Vec::new();
@@ -187,9 +184,15 @@ fn from_template(
             continue;
         }
         if let Some(name) = args.skip.iter().find(|name| name.unraw() == bare(root)) {
-            errors.at(name, format!("`{root}` is in the key's template, so it cannot be skipped; remove it from one of the two"));
+            errors.at(
+                name,
+                format!("`{root}` is in the key's template, so it cannot be skipped; remove it from one of the two"),
+            );
         } else if param.is_some_and(|param| param.skipped) {
-            errors.at_span(span, format!("`{root}` is skipped, so it cannot be in the key; remove it, or `#[cached(skip)]`"));
+            errors.at_span(
+                span,
+                format!("`{root}` is skipped, so it cannot be in the key; remove it, or `#[cached(skip)]`"),
+            );
         }
         if is_self && placeholder.fields.is_empty() {
             errors.at_span(span, "`{self}` is the whole object; name a field that tells it apart: `{self.tenant}`");

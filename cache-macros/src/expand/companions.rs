@@ -14,8 +14,7 @@ use crate::signature::{self, Param};
 pub(super) fn all(context: &Context<'_>) -> TokenStream {
     let Context { plan, function, mixed, .. } = context;
     let cfg: Vec<&Attribute> = function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).collect();
-    let functions =
-        [context.cached(), context.rules(), context.entry(), context.uncached(), context.refresh()];
+    let functions = [context.cached(), context.rules(), context.entry(), context.uncached(), context.refresh()];
     let allowance = quote_spanned! {*mixed=>
         #[allow(dead_code, unreachable_pub, clippy::missing_errors_doc, clippy::missing_panics_doc, reason = "generated")]
     };
@@ -175,8 +174,7 @@ impl Context<'_> {
         let Self { plan, function, mixed, names, .. } = self;
         let krate = &plan.krate;
         let vis = &function.vis;
-        let signature =
-            self.signature(&names.refresh, super::receiver_without_mut(function.receiver()).as_ref());
+        let signature = self.signature(&names.refresh, super::receiver_without_mut(function.receiver()).as_ref());
         let (cached, rules, key) = (self.call_cached(), self.call_rules(), self.key());
         let (cache, uncached) = (self.cache(), self.call_uncached());
         let attrs = self.companion_attrs();
@@ -193,7 +191,10 @@ impl Context<'_> {
     /// The user's lint levels, for what is generated from the user's signature.
     fn companion_attrs(&self) -> Vec<Attribute> {
         let attrs = self.function.attrs.iter();
-        attrs.filter(|attr| goes_everywhere(attr) && !attr.path().is_ident("cfg")).map(expectation_as_allowance).collect()
+        attrs
+            .filter(|attr| goes_everywhere(attr) && !attr.path().is_ident("cfg"))
+            .map(expectation_as_allowance)
+            .collect()
     }
 
     /// Methods' hidden companions stand among the user's own.
