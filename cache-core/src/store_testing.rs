@@ -147,7 +147,6 @@ impl RawStore {
 }
 
 /// The operations, as the trait has them.
-#[expect(clippy::missing_errors_doc, reason = "they are the trait's")]
 impl RawStore {
     pub async fn read(&self, key: &str) -> Result<RawSlot> {
         self.store.read(key).await.map(RawSlot::from)

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use cache_core::events::Event;
-use cache_core::store_testing::{RawSlot, RawStore};
+use cache_core::store_testing::{RawMessage, RawOver, RawSlot, RawStore};
 use cache_core::{Error, ErrorKind};
+use futures::StreamExt;
 use support::{Proxy, RedisServer, eventually, soon};
 use tokio::sync::broadcast::Receiver;
 
@@ -214,15 +215,40 @@ async fn a_user_without_rights_is_refused_without_the_key_in_the_text() {
     for error in [
         store.read("private:7").await.map(drop).unwrap_err(),
         store.put("allowed:private:7", b"v", None).await.unwrap_err(),
-        store
-            .renew("private:7", 1, cache_core::store_testing::RawOver::Nothing, Duration::from_secs(1))
-            .await
-            .map(drop)
-            .unwrap_err(),
+        store.renew("private:7", 1, RawOver::Nothing, Duration::from_secs(1)).await.map(drop).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
         assert!(!format!("{error} {error:?}").contains("private"), "{error:?}");
         assert_silent(&error);
     }
     assert!(store.is_available());
+}
+
+// A channel that the user may not see is refused; the others work, also after a reconnect.
+#[tokio::test]
+async fn a_channel_without_rights_is_refused() {
+    let rule = format!("app on >{SECRET} ~* &open:* +@all");
+    let server = RedisServer::builder().user(&rule).start();
+    let store = RawStore::redis(&server.url_as(&format!("app:{SECRET}"))).await.unwrap();
+    let mut open = store.subscribe("open:news").await.unwrap();
+    let error = store.subscribe("closed:news").await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("NOPERM") && !error.to_string().contains("closed:"), "{error}");
+    server.cli(&["PUBLISH", "open:news", "x"]);
+    assert_eq!(soon("the message arrives", open.next()).await, Some(RawMessage::Payload(b"x".to_vec())));
+}
+
+// What passes by itself is no mistake of the operator.
+#[tokio::test]
+async fn a_server_without_a_free_place_is_waited_for() {
+    let server = RedisServer::builder().option("maxclients", "1").start();
+    let holder = RawStore::redis(&server.url()).await.unwrap();
+    assert!(holder.is_available());
+    let (store, mut events) = RawStore::redis_watched(&server.url()).await;
+    let store = store.unwrap();
+    let told = next(&mut events, "it is told", |_| true).await;
+    assert!(matches!(told, Event::ConnectFailed { kind: ErrorKind::Unavailable, .. }), "{told:?}");
+    holder.close().await;
+    drop(holder);
+    eventually("there is a place", || async { store.is_available() }).await;
 }

@@ -281,6 +281,7 @@ impl Session {
 
 /// Keeps a session up until the store is closed. `first`: one that is published already.
 pub(super) async fn supervise(link: Arc<Link>, first: Option<Arc<Session>>) {
+    let _guard = Unpublish(Arc::clone(&link));
     let mut backoff = Backoff::default();
     let mut published = first;
     while !link.is_closed() {
@@ -306,13 +307,20 @@ pub(super) async fn supervise(link: Arc<Link>, first: Option<Arc<Session>>) {
             }
         };
         let ended = watch_over(&link, &session, &mut backoff).await;
-        // A closed store stays closed, whatever this task was doing meanwhile.
         link.publish(None);
         if let Some(error) = ended {
             link.events.emit(Event::Disconnected { reason: reason(&error) });
         }
     }
-    link.publish(None);
+}
+
+/// A connection that nobody watches is used by nobody: also when the supervisor is dropped at any of its awaits.
+struct Unpublish(Arc<Link>);
+
+impl Drop for Unpublish {
+    fn drop(&mut self) {
+        self.0.publish(None);
+    }
 }
 
 /// Returns why the session is over; `None`: the store was closed.
