@@ -22,6 +22,9 @@ mod read_through;
 mod shape;
 mod single_flight;
 mod store;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod store_testing;
 
 #[doc(hidden)]
 #[path = "private.rs"]
