@@ -7,6 +7,8 @@ mod error;
 pub mod events;
 mod fingerprint;
 mod freshness;
+#[cfg(test)]
+mod golden;
 mod key;
 mod random;
 mod store;
