@@ -12,6 +12,8 @@ mod golden;
 mod key;
 mod random;
 mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
