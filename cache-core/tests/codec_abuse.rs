@@ -1,5 +1,7 @@
 //! Hostile bytes against everything that reads them. Deterministic: the same mutations in every run.
 
+#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Mutex;

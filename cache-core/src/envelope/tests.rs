@@ -129,7 +129,7 @@ fn a_payload_that_cannot_be_written_is_no_record() {
 #[test]
 fn no_text_and_no_lease_begins_like_a_record() {
     assert_ne!(MAGIC[0], crate::store::LEASE_MARK);
-    assert!(std::str::from_utf8(&MAGIC).is_err());
+    assert!(String::from_utf8(MAGIC.to_vec()).is_err());
     assert!(Envelope::open(format!("L{:032x}", 5).as_bytes(), "k").is_err());
 }
 
