@@ -1,6 +1,11 @@
 //! Hostile bytes against everything that reads them. Deterministic: the same mutations in every run.
 
-#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests: to panic is to fail, as it should"
+)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
