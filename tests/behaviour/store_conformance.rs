@@ -38,6 +38,19 @@ macro_rules! conformance {
                 }
             )*
         }
+
+        mod embedded {
+            use cache_core::store_testing::RawStore;
+
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    let store = RawStore::memory();
+                    super::$name(&store).await;
+                    assert!(store.close().await);
+                }
+            )*
+        }
     };
 }
 
