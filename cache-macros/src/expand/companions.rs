@@ -22,7 +22,7 @@ pub(super) fn all(context: &Context<'_>) -> TokenStream {
         Home::Companion(companion) => {
             let vis = &function.vis;
             let docs = format!(
-                "The cache entries of [`{name}()`]: `{companion}::entry(..)` is the entry of the arguments in its key.",
+                " The cache entries of [`{name}()`]: `{companion}::entry(..)` is the entry of the arguments in its key.",
                 name = context.plain_name(),
             );
             quote_spanned! {*mixed=>
