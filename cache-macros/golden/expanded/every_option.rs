@@ -95,9 +95,11 @@ impl UserCache {
     }
     /// Runs the function without the cache.
     pub(crate) async fn uncached(
+        #[allow(unused_variables, reason = "an option mentions it")]
         state: &State,
         tenant: Tenant,
         id: u64,
+        #[allow(unused_variables, reason = "an option mentions it")]
         fresh: bool,
     ) -> Result<Option<User>, Error> {
         state.find(tenant, id).await

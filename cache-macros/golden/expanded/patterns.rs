@@ -106,6 +106,7 @@ impl user {
     /// Runs the function without the cache.
     async fn uncached(
         Path(id): Path<u64>,
+        #[allow(unused_variables, reason = "an option mentions it")]
         (fresh, mut tenant): (bool, u32),
         _: Marker,
     ) -> User {
