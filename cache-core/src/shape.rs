@@ -187,7 +187,7 @@ impl<F, E, W> Typed<F, E, W> {
 }
 
 /// The traits that the probes' methods come from. Bring all into scope, then call `(&&&&probe).method()`.
-pub mod via {
+pub(crate) mod via {
     use std::convert::Infallible;
     use std::marker::PhantomData;
 

@@ -353,8 +353,7 @@ impl Store for MemoryStore {
             let wake = match left {
                 None => changed,
                 Some(left) => {
-                    let clock = self.clock.clone();
-                    let ended = async move { clock.sleep(left).await };
+                    let ended = self.clock.sleep(left);
                     future::select(changed, ended.boxed()).map(|_either| ()).boxed()
                 }
             };
