@@ -1,7 +1,7 @@
 //! How a value becomes bytes.
 //!
-//! Invariant: decoding never panics and never takes much more memory than the input and the type ask for; [`bounded`] stands
-//! between every binary format and the value's type. What a codec cannot read back is never stored: [`coding`].
+//! Invariant: decoding never panics and never takes much more memory than the input and the type ask for; `bounded` stands
+//! between every binary format and the value's type. `coding` finds what a codec cannot read back before it is stored.
 //!
 //! | codec | id | field names in the bytes | for |
 //! |---|---|---|---|

@@ -211,7 +211,7 @@ fn open<C: Codec, T: Value>(bytes: &[u8]) -> cache_core::Result<T> {
 // V7
 #[test]
 fn every_mutated_record_is_an_error_and_never_a_panic_or_an_allocation_bomb() {
-    const EACH: usize = 3_200;
+    const EACH: usize = 3_600;
     fn check<C: Codec, T: Value>(random: &mut Random, value: &T, other: &T) -> usize {
         let stored = record::seal::<C, T>(KEY, value).unwrap();
         let other = record::seal::<C, T>(KEY, other).unwrap();
@@ -238,7 +238,7 @@ fn every_mutated_record_is_an_error_and_never_a_panic_or_an_allocation_bomb() {
 // V7
 #[test]
 fn hostile_payloads_under_a_valid_checksum_are_read_without_a_panic_and_in_bounded_memory() {
-    const EACH: usize = 2_800;
+    const EACH: usize = 3_600;
     fn check<C: Codec, T: Value>(random: &mut Random, value: &T, other: &T) -> usize {
         let stored = record::seal::<C, T>(KEY, value).unwrap();
         let other = record::seal::<C, T>(KEY, other).unwrap();
