@@ -287,6 +287,11 @@ impl Inner {
         Some(value)
     }
 
+    /// Tells of a store fault that a call survived.
+    pub(crate) fn store_failed(&self, error: &Error) {
+        self.events.store_failed(error, self.store.is_available());
+    }
+
     fn key_by_hand(&self, key: &Key, value: ValueType) -> EntryKey {
         let fingerprint = fingerprint_text((value.fingerprint)(), 0, value.codec_id);
         EntryKey::new(self, &key.name().into(), key.args(), &fingerprint.into())

@@ -56,7 +56,7 @@ impl Lease {
                     Ok(true) => bump(&self.inner.events.count().renewals),
                     // Lost: the fill will be refused and told then.
                     Ok(false) => break,
-                    Err(error) => self.inner.events.store_failed(&error),
+                    Err(error) => self.inner.store_failed(&error),
                 }
             }
             std::future::pending::<T>().await
@@ -93,7 +93,7 @@ impl Drop for Lease {
         // Outside a runtime or after the shutdown nobody can: then the lease runs out by itself.
         let _spawned = self.inner.background.work(async move {
             if let Err(error) = inner.store.release(&key, token, over).await {
-                inner.events.store_failed(&error);
+                inner.store_failed(&error);
             }
         });
     }
