@@ -1,0 +1,126 @@
+//! The application: opened from a [`Config`], served as a router, closed in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::config::{Config, StartError};
+use crate::db::Db;
+use crate::pages;
+
+/// How long requests that are running when the stop signal comes may take.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App {
+    db: Db,
+}
+
+impl App {
+    /// Connects to the store and the database, and fills an empty one.
+    ///
+    /// # Errors
+    /// Names the variable that has to be changed.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        Ok(Self { db: Db::open(&config.database).await? })
+    }
+
+    /// Every page.
+    pub fn router(&self) -> Router {
+        pages::router(self.clone())
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Which store the cache uses, for people; without credentials.
+    #[must_use]
+    pub fn store(&self) -> String {
+        "in this process".to_owned()
+    }
+
+    /// Drains the cache's work and closes the connections.
+    pub async fn close(self) {
+        self.db.close().await;
+    }
+}
+
+/// Runs the blog until Ctrl-C or SIGTERM and says on standard output what it uses.
+///
+/// # Errors
+/// If it cannot start.
+#[expect(clippy::print_stdout, reason = "what was started, for the person who started it")]
+pub async fn serve(config: Config) -> Result<(), StartError> {
+    let listener = listen(&config.addr).await?;
+    let addr = listener.local_addr().map_err(|error| StartError::Unavailable(format!("BLOG_ADDR: {error}")))?;
+    let app = App::open(&config).await?;
+    println!("listening on http://{addr}/");
+    println!("store:    {}", app.store());
+    println!("database: {}", config.database);
+
+    let stopping = Arc::new(Notify::new());
+    let server = axum::serve(listener, app.router()).with_graceful_shutdown({
+        let stopping = Arc::clone(&stopping);
+        async move {
+            stop_signal().await;
+            stopping.notify_one();
+        }
+    });
+    tokio::select! {
+        done = server => done.map_err(|error| StartError::Unavailable(format!("the server failed: {error}")))?,
+        () = async { stopping.notified().await; tokio::time::sleep(GRACE).await } => {
+            tracing::warn!("requests were still running after {} s", GRACE.as_secs());
+        }
+    }
+    app.close().await;
+    println!("stopped");
+    Ok(())
+}
+
+async fn listen(addr: &str) -> Result<TcpListener, StartError> {
+    use std::io::ErrorKind;
+    TcpListener::bind(addr).await.map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => {
+            StartError::Unavailable(format!("BLOG_ADDR: {addr} is in use; stop the other program or take another port"))
+        }
+        ErrorKind::AddrNotAvailable => {
+            StartError::Unavailable(format!("BLOG_ADDR: {addr} is not an address of this machine"))
+        }
+        ErrorKind::PermissionDenied => {
+            StartError::Unavailable(format!("BLOG_ADDR: no permission to use {addr}; take a port above 1023"))
+        }
+        _ => StartError::Unavailable(format!("BLOG_ADDR: cannot listen on {addr}: {error}")),
+    })
+}
+
+/// Ctrl-C, or SIGTERM where there is one.
+async fn stop_signal() {
+    let interrupt = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            tracing::warn!("Ctrl-C cannot be caught");
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
+}
