@@ -56,7 +56,7 @@ fn cut(text: &str, chars: usize) -> String {
 }
 
 fn options() -> Options {
-    Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH
+    Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_SMART_PUNCTUATION
 }
 
 /// Web and mail addresses and places on this site; anything else (`javascript:`, `data:`) becomes `#`.

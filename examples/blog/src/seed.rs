@@ -86,8 +86,10 @@ pub(crate) async fn fill_if_empty(tx: &mut Transaction<'static, Any>) -> Result<
                 continue;
             }
             said.push(text);
-            let author = random.pick(&everyone).copied().unwrap_or_default();
-            insert_comment(tx, post, author, text, written).await?;
+            let reader = random.pick(&everyone).copied().unwrap_or_default();
+            if reader != author {
+                insert_comment(tx, post, reader, text, written).await?;
+            }
         }
     }
     Ok(())

@@ -60,7 +60,7 @@ async fn whole(visit: &Visit, post: &Post, form: &CommentForm, mistakes: &Mistak
             aside.more {
                 h2 { "More by " (post.author) }
                 ul { @for other in more {
-                    li { a href=(format!("/posts/{}", other.id)) { (other.title) } " " (date(other.published)) }
+                    li { a href=(format!("/posts/{}", other.id)) { (other.title) } (date(other.published)) }
                 } }
             }
         }

@@ -68,7 +68,14 @@ pub(super) const KITCHEN: Theme = Theme {
             "At some point {s} became fashionable and began to wear things: seeds, foams, a drizzle. I would like to say a word for the plain kind.",
         ),
     ],
-    headings: &["What you need", "The method", "About the salt", "Leftovers", "The one mistake to avoid", "Variations"],
+    headings: &[
+        "What I changed",
+        "One thing to know",
+        "The second attempt",
+        "A word of warning",
+        "From experience",
+        "The rest",
+    ],
     middles: &[
         "Heat is not a number. My hob says six and means four, yours says medium and means anything. Listen instead: it should sound like light rain on a tent, not like applause.",
         "Salt early and lightly, then again at the end. Salt that had time tastes of the food, salt that had none tastes of salt.",

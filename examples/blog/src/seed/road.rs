@@ -64,7 +64,7 @@ pub(super) const ROAD: Theme = Theme {
             "I am writing this at a table that wobbles, with a coffee that cost less than the stamp. You asked what {s} is like. It is mostly stairs.",
         ),
     ],
-    headings: &["Getting there", "Where I slept", "The walk worth taking", "Food", "What it cost", "Next time"],
+    headings: &["The first day", "A short detour", "What I remember", "The day after", "One more thing", "Next time"],
     middles: &[
         "The market opens at six and is over by ten. Go at seven, when the crates are still being argued about, and buy whatever the oldest customer is buying.",
         "I have a rule about viewpoints: climb to the second best one. The best has a railing and a queue. The second best has a bench and a dog.",

@@ -72,7 +72,7 @@ pub(super) const WORKSHOP: Theme = Theme {
     headings: &[
         "What we tried first",
         "The part nobody mentions",
-        "Numbers",
+        "What we learned",
         "How it looks now",
         "If you start tomorrow",
         "Where it still hurts",
