@@ -43,6 +43,13 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A clock that is moved by hand.
+#[derive(Debug)]
+struct Manual {
+    now: AtomicU64,
+    moved: tokio::sync::Notify,
+}
+
 /// The source of time of one cache. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Source);
@@ -51,7 +58,7 @@ pub struct Clock(Source);
 enum Source {
     #[default]
     System,
-    Manual(Arc<AtomicU64>),
+    Manual(Arc<Manual>),
 }
 
 impl Clock {
@@ -66,14 +73,15 @@ impl Clock {
     #[must_use]
     pub fn manual() -> Self {
         const START_MS: u64 = 1_767_225_600_000;
-        Self(Source::Manual(Arc::new(AtomicU64::new(START_MS))))
+        Self(Source::Manual(Arc::new(Manual { now: AtomicU64::new(START_MS), moved: tokio::sync::Notify::new() })))
     }
 
     /// Moves a manual clock forward; the system's clock is left alone.
     #[cfg(any(test, feature = "testing"))]
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual(now) = &self.0 {
-            now.fetch_add(millis(by), Ordering::SeqCst);
+        if let Source::Manual(manual) = &self.0 {
+            manual.now.fetch_add(millis(by), Ordering::SeqCst);
+            manual.moved.notify_waiters();
         }
     }
 
@@ -82,7 +90,7 @@ impl Clock {
         match &self.0 {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
             Source::System => Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)),
-            Source::Manual(now) => Timestamp(now.load(Ordering::SeqCst)),
+            Source::Manual(manual) => Timestamp(manual.now.load(Ordering::SeqCst)),
         }
     }
 
@@ -91,11 +99,29 @@ impl Clock {
         Stopwatch { clock: self.clone(), started: self.monotonic() }
     }
 
+    /// Resolves after `duration`; on a manual clock, once it has been advanced that far.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        match &self.0 {
+            Source::System => tokio::time::sleep(duration).await,
+            Source::Manual(manual) => {
+                let deadline = manual.now.load(Ordering::SeqCst).saturating_add(millis(duration));
+                loop {
+                    // Registered before the look, so that no move is missed in between.
+                    let moved = manual.moved.notified();
+                    if manual.now.load(Ordering::SeqCst) >= deadline {
+                        return;
+                    }
+                    moved.await;
+                }
+            }
+        }
+    }
+
     fn monotonic(&self) -> Monotonic {
         match &self.0 {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
             Source::System => Monotonic::System(Instant::now()),
-            Source::Manual(now) => Monotonic::Manual(now.load(Ordering::SeqCst)),
+            Source::Manual(manual) => Monotonic::Manual(manual.now.load(Ordering::SeqCst)),
         }
     }
 }

@@ -1,20 +1,61 @@
 //! How a value becomes bytes.
+//!
+//! Invariant: decoding never panics and never takes much more memory than the input and the type ask for; [`bounded`] stands
+//! between every binary format and the value's type. What a codec cannot read back is never stored: [`coding`].
+//!
+//! | codec | id | field names in the bytes | for |
+//! |---|---|---|---|
+//! | [`Bincode`] | 1 | no | the default |
+//! | [`Postcard`] | 2 | no | as fast, smaller, maintained |
+//! | [`MsgPack`] | 3 | yes | untagged, flattened and skipped fields, `serde_json::Value` |
+//! | [`Json`] | 4 | yes | reading along in `redis-cli` |
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+
+#[cfg(feature = "bincode")]
+mod bincode;
+mod bounded;
+mod coding;
+mod json;
+mod msgpack;
+mod postcard;
+mod skipped;
+
+#[cfg(feature = "bincode")]
+pub use self::bincode::Bincode;
+pub use self::json::Json;
+pub use self::msgpack::MsgPack;
+pub use self::postcard::Postcard;
+
+pub(crate) use self::coding::Coding;
+
+/// What is used where no codec is named: [`Bincode`], or [`Postcard`] without the feature `bincode`.
+#[cfg(feature = "bincode")]
+pub type DefaultCodec = Bincode;
+/// What is used where no codec is named: `Bincode`, or [`Postcard`] without the feature `bincode`.
+#[cfg(not(feature = "bincode"))]
+pub type DefaultCodec = Postcard;
 
 /// A codec: one way to turn values into bytes and back.
 ///
 /// An own codec takes an id from `128..=255` that no other codec of the program has.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a codec",
+    note = "use `Bincode`, `Postcard`, `MsgPack` or `Json` from `cache_core::codec`, or implement `Codec`"
+)]
 pub trait Codec: Send + Sync + 'static {
     /// Stands in every record; a record of another codec is a miss.
     const ID: u8;
     /// For messages.
     const NAME: &'static str;
+    /// Whether the bytes name their fields, so that a field which was left out (`skip_serializing_if`) is noticed
+    /// when they are read. Values with such a field are stored as [`MsgPack`] if this is `false`.
+    const SELF_DESCRIBING: bool;
 
-    /// Appends the encoded value to `out`.
+    /// Appends the encoded value to `out`. What it appended before an error is of no interest.
     ///
     /// # Errors
     /// [`ErrorKind::Encode`](crate::ErrorKind::Encode) if the codec has no form for this value.
@@ -27,3 +68,19 @@ pub trait Codec: Send + Sync + 'static {
     /// allocate more than a small multiple of `bytes`.
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T>;
 }
+
+fn encode_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Encode, "encode").source(error)
+}
+
+// Without the format's own message: those quote the bytes they stumbled over, and payloads stay out of errors.
+fn decode_error(codec: &'static str) -> Error {
+    Error::new(ErrorKind::Decode, "decode").detail(format!("the bytes are not {codec} of this type"))
+}
+
+fn trailing_error() -> Error {
+    Error::new(ErrorKind::Decode, "decode").detail("bytes are left over behind the value")
+}
+
+#[cfg(test)]
+mod tests;

@@ -117,7 +117,7 @@ impl Events {
     pub(crate) fn emit(&self, event: Event) {
         self.0.stats.note(&event);
         #[cfg(feature = "tracing")]
-        crate::events::trace(&event);
+        trace(&event);
         for observer in &self.0.observers {
             observer(&event);
         }

@@ -53,7 +53,8 @@ pub(crate) enum Over {
 pub(crate) enum Acquired {
     /// The lease is ours.
     Ours,
-    /// There is something already (or, for a refresh, again): look at it instead.
+    /// There is something already: look at it instead. For a refresh: what stands in the record's place now, or
+    /// [`Slot::Leased`] if the record still stands and somebody else refreshes it.
     Found(Slot),
 }
 
@@ -70,6 +71,9 @@ pub(crate) enum Swapped {
 
 /// An expiry for [`Store`] writes. Redis counts milliseconds; zero is not allowed and is rounded up to one.
 pub(crate) type Expiry = Duration;
+
+/// Bytes and the time they have left; `None`: no expiry.
+pub(crate) type Loaded = (Bytes, Option<Duration>);
 
 /// Resolves when the key it watches may have changed, or when the store can no longer tell.
 pub(crate) type Wake = BoxFuture<'static, ()>;
@@ -145,7 +149,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     -> BoxFuture<'a, Result<()>>;
 
     /// The bytes and the time left (`None`: no expiry) of a key of objects or plain values. A wrong type is [`ErrorKind::Refused`](crate::ErrorKind::Refused).
-    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<(Bytes, Option<Duration>)>>>;
+    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Loaded>>>;
 
     /// Writes, replacing whatever stood there. `None`: without expiry.
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>>;
@@ -194,6 +198,10 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Whether the store can be used right now.
     fn is_available(&self) -> bool;
 
+    /// Changes whenever the store may have lost keys without telling: a new connection, a flush. What was registered
+    /// under an older number (a build, a subscription) has to be registered again.
+    fn epoch(&self) -> u64;
+
     /// Ends connections and background work. Operations fail with [`ErrorKind::Closed`](crate::ErrorKind::Closed) afterwards.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -207,8 +215,15 @@ pub(crate) enum Message {
     Interrupted,
 }
 
+/// Whether a record holds this fill id.
+pub(crate) fn has_fill_id(record: &[u8], fill_id: u64) -> bool {
+    record.get(FILL_ID_AT).is_some_and(|bytes| bytes == fill_id.to_le_bytes())
+}
+
 /// The first byte of a lease in a value key. A record starts with another one.
 pub(crate) const LEASE_MARK: u8 = b'L';
+/// Where the fill id stands in a record's header, little endian: a refresh replaces only the record it has read.
+pub(crate) const FILL_ID_AT: std::ops::Range<usize> = 6..14;
 /// `L` and 32 hex digits.
 pub(crate) const LEASE_LEN: usize = 33;
 

@@ -1,1 +1,664 @@
-//! The embedded store.
+//! The embedded store: the operations of [`Store`] in this process, for tests, small services and machines without Redis.
+//!
+//! Invariant: a value key and its lease key live in one shard, so each operation is atomic under one lock; no lock is
+//! held while anything else runs. Memory is bounded: over the limit, sampled least recently used entries go (the
+//! approximation that Redis uses for `allkeys-lru`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{self, BoxFuture};
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
+use indexmap::IndexMap;
+use tokio::sync::{broadcast, oneshot};
+
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::{Event, Events};
+use crate::store::{
+    Acquired, Expiry, Message, Over, Siblings, Slot, Store, Swapped, Token, Wake, has_fill_id, lease_key,
+};
+
+const SHARDS: usize = 64;
+/// What an entry costs beside its key and bytes: table slot, two allocations, bookkeeping.
+const ENTRY_OVERHEAD: usize = 128;
+/// How many entries are looked at to find one to give up.
+const EVICTION_SAMPLE: usize = 5;
+/// How many messages a slow subscriber may lag behind.
+const CHANNEL_BUFFER: usize = 1024;
+
+/// An in-process store. Several caches may share one, as several processes share a Redis.
+pub(crate) struct MemoryStore {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+    clock: Clock,
+    events: Events,
+    limit_bytes: usize,
+    used_bytes: AtomicUsize,
+    /// Counts uses; an entry's last use is its rank for eviction.
+    tick: AtomicU64,
+    watchers: Arc<Watchers>,
+    channels: Mutex<HashMap<String, broadcast::Sender<Bytes>>>,
+    closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Shard {
+    entries: IndexMap<Box<str>, Entry>,
+}
+
+struct Entry {
+    value: Value,
+    expires: Option<Timestamp>,
+    used: u64,
+}
+
+enum Value {
+    Bytes(Bytes),
+    Hash(BTreeMap<String, Bytes>),
+    Set(BTreeSet<String>),
+}
+
+impl MemoryStore {
+    pub(crate) fn new(clock: Clock, events: Events, limit_bytes: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            clock,
+            events,
+            limit_bytes,
+            used_bytes: AtomicUsize::new(0),
+            tick: AtomicU64::new(0),
+            watchers: Arc::default(),
+            channels: Mutex::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs `step` on the shard of `key`, then keeps the bounds and tells watchers of the keys that changed.
+    fn with<T>(&self, key: &str, step: impl FnOnce(&mut Access<'_>) -> Result<T>) -> Result<T> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "store"));
+        }
+        let mut access = Access { store: self, shard: self.shard(key), changed: Vec::new(), now: self.clock.wall() };
+        let result = step(&mut access);
+        let changed = access.changed;
+        drop(access.shard);
+        for key in &changed {
+            self.watchers.wake(key);
+        }
+        if self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
+            self.make_room();
+        }
+        result
+    }
+
+    fn ready<'a, T: Send + 'a>(
+        &self,
+        key: &str,
+        step: impl FnOnce(&mut Access<'_>) -> Result<T>,
+    ) -> BoxFuture<'a, Result<T>> {
+        Box::pin(future::ready(self.with(key, step)))
+    }
+
+    /// `k` and `{k}:l` are in one shard, as they are in one slot of a Redis Cluster.
+    fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
+        let tag = key.strip_prefix('{').and_then(|rest| rest.rsplit_once('}')).map_or(key, |(tag, _)| tag);
+        let index = self.hasher.hash_one(tag) as usize % SHARDS;
+        #[expect(clippy::indexing_slicing, reason = "the index is below SHARDS, the length")]
+        lock(&self.shards[index])
+    }
+
+    /// Gives up entries until the limit holds: expired ones, else the least recently used of a sample.
+    fn make_room(&self) {
+        let now = self.clock.wall();
+        let mut evicted = 0_u64;
+        let mut changed = Vec::new();
+        // Each round visits every shard once; a round that frees nothing ends it.
+        while self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
+            let before = evicted;
+            for shard in &self.shards {
+                let mut shard = lock(shard);
+                if let Some(index) = shard.victim(now) {
+                    if let Some((key, entry)) = shard.entries.swap_remove_index(index) {
+                        self.used_bytes.fetch_sub(weight(&key, &entry.value), Ordering::Relaxed);
+                        evicted = evicted.saturating_add(1);
+                        changed.push(key);
+                    }
+                }
+                drop(shard);
+                if self.used_bytes.load(Ordering::Relaxed) <= self.limit_bytes {
+                    break;
+                }
+            }
+            if evicted == before {
+                break;
+            }
+        }
+        for key in &changed {
+            self.watchers.wake(key);
+        }
+        if evicted > 0 {
+            self.events.emit(Event::Evicted { entries: evicted });
+        }
+    }
+}
+
+impl Shard {
+    fn victim(&self, now: Timestamp) -> Option<usize> {
+        let len = self.entries.len();
+        let mut best: Option<(u64, usize)> = None;
+        for _ in 0..EVICTION_SAMPLE.min(len) {
+            let index = (crate::random::fraction() * len as f64) as usize;
+            let (_, entry) = self.entries.get_index(index)?;
+            if entry.is_expired(now) {
+                return Some(index);
+            }
+            if best.is_none_or(|(used, _)| entry.used < used) {
+                best = Some((entry.used, index));
+            }
+        }
+        best.map(|(_, index)| index)
+    }
+}
+
+impl Entry {
+    fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+fn weight(key: &str, value: &Value) -> usize {
+    let value = match value {
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Hash(fields) => fields
+            .iter()
+            .map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(ENTRY_OVERHEAD))
+            .sum(),
+        Value::Set(members) => members.iter().map(|member| member.len().saturating_add(ENTRY_OVERHEAD)).sum(),
+    };
+    key.len().saturating_add(value).saturating_add(ENTRY_OVERHEAD)
+}
+
+/// One operation's hold on a shard.
+struct Access<'a> {
+    store: &'a MemoryStore,
+    shard: MutexGuard<'a, Shard>,
+    changed: Vec<Box<str>>,
+    now: Timestamp,
+}
+
+impl Access<'_> {
+    fn get(&mut self, key: &str) -> Option<&mut Entry> {
+        if self.shard.entries.get(key)?.is_expired(self.now) {
+            self.remove(key);
+            return None;
+        }
+        let used = self.store.tick.fetch_add(1, Ordering::Relaxed);
+        let entry = self.shard.entries.get_mut(key)?;
+        entry.used = used;
+        Some(entry)
+    }
+
+    fn bytes(&mut self, key: &str) -> Result<Option<Bytes>> {
+        match self.get(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::Bytes(bytes)) => Ok(Some(bytes.clone())),
+            Some(_) => Err(wrong_type()),
+        }
+    }
+
+    fn left(&mut self, key: &str) -> Option<Duration> {
+        let now = self.now;
+        self.get(key)?.expires.map(|expires| now.until(expires))
+    }
+
+    fn slot(&mut self, key: &str) -> Slot {
+        match self.bytes(key) {
+            Ok(bytes) => {
+                let left = self.left(key);
+                Slot::of(bytes, left)
+            }
+            Err(_wrong_type) => Slot::WrongType,
+        }
+    }
+
+    fn put(&mut self, key: &str, value: Value, expiry: Option<Expiry>) {
+        self.remove(key);
+        let expires = expiry.map(|expiry| self.now.plus(expiry.max(Duration::from_millis(1))));
+        let used = self.store.tick.fetch_add(1, Ordering::Relaxed);
+        self.store.used_bytes.fetch_add(weight(key, &value), Ordering::Relaxed);
+        self.shard.entries.insert(key.into(), Entry { value, expires, used });
+        self.changed.push(key.into());
+    }
+
+    fn remove(&mut self, key: &str) -> bool {
+        match self.shard.entries.swap_remove_entry(key) {
+            None => false,
+            Some((key, entry)) => {
+                self.store.used_bytes.fetch_sub(weight(&key, &entry.value), Ordering::Relaxed);
+                let live = !entry.is_expired(self.now);
+                self.changed.push(key);
+                live
+            }
+        }
+    }
+
+    fn expire(&mut self, key: &str, expiry: Option<Expiry>) -> bool {
+        let expires = expiry.map(|expiry| self.now.plus(expiry));
+        match self.get(key) {
+            None => false,
+            Some(entry) => {
+                entry.expires = expires;
+                self.changed.push(key.into());
+                true
+            }
+        }
+    }
+
+    /// Changes a hash in place; the weight follows.
+    fn hash<T>(
+        &mut self,
+        key: &str,
+        create: bool,
+        change: impl FnOnce(&mut BTreeMap<String, Bytes>) -> T,
+    ) -> Result<Option<T>> {
+        if self.get(key).is_none() {
+            if !create {
+                return Ok(None);
+            }
+            self.put(key, Value::Hash(BTreeMap::new()), None);
+        }
+        let Some(entry) = self.shard.entries.get_mut(key) else { return Ok(None) };
+        let before = weight(key, &entry.value);
+        let Value::Hash(fields) = &mut entry.value else { return Err(wrong_type()) };
+        let result = change(fields);
+        let empty = fields.is_empty();
+        let after = weight(key, &entry.value);
+        self.store.used_bytes.fetch_add(after, Ordering::Relaxed);
+        self.store.used_bytes.fetch_sub(before, Ordering::Relaxed);
+        self.changed.push(key.into());
+        // Redis has no empty hashes.
+        if empty {
+            self.remove(key);
+        }
+        Ok(Some(result))
+    }
+
+    /// Whether this attempt's lease stands: in the value key, or in the second one.
+    fn holds(&mut self, key: &str, token: Token, over: Over) -> bool {
+        let (key, mark) = match over {
+            Over::Nothing => (key.to_owned(), token.mark()),
+            Over::Record(_) => (lease_key(key), token.hex()),
+        };
+        matches!(self.bytes(&key), Ok(Some(bytes)) if bytes == mark.as_bytes())
+    }
+
+    fn record_is(&mut self, key: &str, fill_id: u64) -> bool {
+        matches!(self.bytes(key), Ok(Some(record)) if has_fill_id(&record, fill_id))
+    }
+}
+
+fn wrong_type() -> Error {
+    Error::new(ErrorKind::Refused, "store").detail("the key holds a value of another type")
+}
+
+impl Store for MemoryStore {
+    fn now(&self) -> Timestamp {
+        self.clock.wall()
+    }
+
+    fn read_now(&self, key: &str) -> Option<Slot> {
+        self.with(key, |access| Ok(access.slot(key))).ok()
+    }
+
+    fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>> {
+        self.ready(key, |access| Ok(access.slot(key)))
+    }
+
+    fn read_and_watch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, Wake)>> {
+        let wake = Watchers::watch(&self.watchers, key);
+        Box::pin(future::ready(self.with(key, |access| Ok(access.slot(key))).map(|slot| (slot, wake))))
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        over: Over,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        self.ready(key, |access| {
+            let slot = access.slot(key);
+            match over {
+                Over::Nothing if slot != Slot::Absent => return Ok(Acquired::Found(slot)),
+                Over::Nothing => access.put(key, Value::Bytes(token.mark().into()), Some(lease)),
+                Over::Record(id) => {
+                    if !access.record_is(key, id) {
+                        return Ok(Acquired::Found(slot));
+                    }
+                    let lease_key = lease_key(key);
+                    if access.get(&lease_key).is_some() {
+                        return Ok(Acquired::Found(Slot::Leased(access.left(&lease_key))));
+                    }
+                    access.put(&lease_key, Value::Bytes(token.hex().into()), Some(lease));
+                }
+            }
+            Ok(Acquired::Ours)
+        })
+    }
+
+    fn fill<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        over: Over,
+        record: Bytes,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| {
+            if !access.holds(key, token, over) {
+                return Ok(false);
+            }
+            access.remove(&lease_key(key));
+            if let Over::Record(id) = over {
+                if !access.record_is(key, id) {
+                    return Ok(false);
+                }
+            }
+            access.put(key, Value::Bytes(record), Some(expiry));
+            Ok(true)
+        })
+    }
+
+    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| {
+            if !access.holds(key, token, over) {
+                return Ok(false);
+            }
+            Ok(match over {
+                Over::Nothing => access.expire(key, Some(lease)),
+                Over::Record(_) => access.expire(&lease_key(key), Some(lease)),
+            })
+        })
+    }
+
+    fn release<'a>(&'a self, key: &'a str, token: Token, over: Over) -> BoxFuture<'a, Result<()>> {
+        self.ready(key, |access| {
+            if access.holds(key, token, over) {
+                match over {
+                    Over::Nothing => access.remove(key),
+                    Over::Record(_) => access.remove(&lease_key(key)),
+                };
+            }
+            Ok(())
+        })
+    }
+
+    fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>> {
+        self.ready(key, |access| {
+            if access.slot(key) == *what {
+                access.remove(key);
+            }
+            Ok(())
+        })
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a str,
+        record: Bytes,
+        expiry: Expiry,
+        siblings: Siblings<'a>,
+    ) -> BoxFuture<'a, Result<Vec<String>>> {
+        let written = self.with(key, |access| {
+            access.put(key, Value::Bytes(record), Some(expiry));
+            access.remove(&lease_key(key));
+            Ok(())
+        });
+        match written {
+            Ok(()) => self.remove(siblings),
+            Err(error) => Box::pin(future::ready(Err(error))),
+        }
+    }
+
+    fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
+        for key in siblings.keys {
+            let removed = self.with(key, |access| {
+                access.remove(key);
+                access.remove(&lease_key(key));
+                Ok(())
+            });
+            if let Err(error) = removed {
+                return Box::pin(future::ready(Err(error)));
+            }
+        }
+        self.ready(siblings.builds, |access| match access.get(siblings.builds).map(|entry| &entry.value) {
+            None => Ok(Vec::new()),
+            Some(Value::Set(members)) => Ok(members.iter().cloned().collect()),
+            Some(_) => Err(wrong_type()),
+        })
+    }
+
+    fn register_build<'a>(
+        &'a self,
+        builds: &'a str,
+        fingerprint: &'a str,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<()>> {
+        self.ready(builds, |access| {
+            let mut members = match access.get(builds).map(|entry| &entry.value) {
+                None => BTreeSet::new(),
+                Some(Value::Set(members)) => members.clone(),
+                Some(_) => return Err(wrong_type()),
+            };
+            members.insert(fingerprint.to_owned());
+            access.put(builds, Value::Set(members), Some(expiry));
+            Ok(())
+        })
+    }
+
+    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<(Bytes, Option<Duration>)>>> {
+        self.ready(key, |access| {
+            let bytes = access.bytes(key)?;
+            Ok(bytes.map(|bytes| (bytes, access.left(key))))
+        })
+    }
+
+    fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
+        self.ready(key, |access| {
+            access.put(key, Value::Bytes(bytes), expiry);
+            Ok(())
+        })
+    }
+
+    fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| {
+            if access.get(key).is_some() {
+                return Ok(false);
+            }
+            access.put(key, Value::Bytes(bytes), expiry);
+            Ok(true)
+        })
+    }
+
+    fn swap<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Bytes,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Swapped>> {
+        self.ready(key, |access| match access.bytes(key)? {
+            None => Ok(Swapped::Gone),
+            Some(found) if found != expected => Ok(Swapped::Conflict),
+            Some(_) => {
+                let expiry = expiry.or_else(|| access.left(key));
+                access.put(key, Value::Bytes(bytes), expiry);
+                Ok(Swapped::Done)
+            }
+        })
+    }
+
+    fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| Ok(access.expire(key, expiry)))
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| Ok(access.remove(key)))
+    }
+
+    fn hash_set<'a>(&'a self, key: &'a str, fields: Vec<(String, Bytes)>) -> BoxFuture<'a, Result<()>> {
+        self.ready(key, |access| access.hash(key, true, |hash| hash.extend(fields)).map(|_| ()))
+    }
+
+    fn hash_get<'a>(&'a self, key: &'a str, field: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
+        self.ready(key, |access| Ok(read_hash(access, key)?.and_then(|hash| hash.get(field).cloned())))
+    }
+
+    fn hash_all<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Bytes)>>> {
+        self.ready(key, |access| {
+            Ok(read_hash(access, key)?
+                .map_or_else(Vec::new, |hash| hash.iter().map(|(k, v)| (k.clone(), v.clone())).collect()))
+        })
+    }
+
+    fn hash_keys<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        self.ready(key, |access| {
+            Ok(read_hash(access, key)?.map_or_else(Vec::new, |hash| hash.keys().cloned().collect()))
+        })
+    }
+
+    fn hash_remove<'a>(&'a self, key: &'a str, fields: &'a [String]) -> BoxFuture<'a, Result<u64>> {
+        self.ready(key, |access| {
+            let removed =
+                access.hash(key, false, |hash| fields.iter().filter(|field| hash.remove(*field).is_some()).count())?;
+            Ok(removed.unwrap_or(0) as u64)
+        })
+    }
+
+    fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {
+        let mut channels = lock(&self.channels);
+        let receivers = match channels.get(channel) {
+            None => 0,
+            // An error says that the last subscriber has gone.
+            Some(sender) => sender.send(message).unwrap_or_else(|_| {
+                channels.remove(channel);
+                0
+            }),
+        };
+        Box::pin(future::ready(Ok(receivers as u64)))
+    }
+
+    fn subscribe<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
+        let receiver = lock(&self.channels)
+            .entry(channel.to_owned())
+            .or_insert_with(|| broadcast::Sender::new(CHANNEL_BUFFER))
+            .subscribe();
+        let messages = stream::unfold(receiver, |mut receiver| async move {
+            match receiver.recv().await {
+                Ok(payload) => Some((Message::Payload(payload), receiver)),
+                Err(broadcast::error::RecvError::Lagged(_)) => Some((Message::Interrupted, receiver)),
+                Err(broadcast::error::RecvError::Closed) => None,
+            }
+        });
+        Box::pin(future::ready(Ok(messages.boxed())))
+    }
+
+    fn is_available(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
+    }
+
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.closed.store(true, Ordering::Release);
+        lock(&self.channels).clear();
+        self.watchers.wake_all();
+        Box::pin(future::ready(()))
+    }
+}
+
+fn read_hash<'a>(access: &'a mut Access<'_>, key: &str) -> Result<Option<&'a BTreeMap<String, Bytes>>> {
+    match access.get(key).map(|entry| &entry.value) {
+        None => Ok(None),
+        Some(Value::Hash(hash)) => Ok(Some(hash)),
+        Some(_) => Err(wrong_type()),
+    }
+}
+
+/// Who waits for a change of which key.
+#[derive(Default)]
+pub(crate) struct Watchers {
+    waiting: Mutex<HashMap<Box<str>, Vec<(u64, oneshot::Sender<()>)>>>,
+    next_id: AtomicU64,
+    /// So that a write without watchers takes no second lock.
+    count: AtomicUsize,
+}
+
+impl Watchers {
+    /// From now on a change of `key` resolves the wake-up. Dropping it takes it off the list.
+    pub(crate) fn watch(this: &Arc<Self>, key: &str) -> Wake {
+        let (sender, receiver) = oneshot::channel();
+        let id = this.next_id.fetch_add(1, Ordering::Relaxed);
+        this.count.fetch_add(1, Ordering::SeqCst);
+        lock(&this.waiting).entry(key.into()).or_default().push((id, sender));
+        let guard = Watch { watchers: Arc::downgrade(this), key: key.into(), id };
+        receiver.map(move |_woken_or_closed| drop(guard)).boxed()
+    }
+
+    pub(crate) fn wake(&self, key: &str) {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let woken = lock(&self.waiting).remove(key).unwrap_or_default();
+        self.send(woken);
+    }
+
+    pub(crate) fn wake_all(&self) {
+        let all = std::mem::take(&mut *lock(&self.waiting));
+        self.send(all.into_values().flatten());
+    }
+
+    fn send(&self, woken: impl IntoIterator<Item = (u64, oneshot::Sender<()>)>) {
+        for (_, sender) in woken {
+            self.count.fetch_sub(1, Ordering::SeqCst);
+            // An error says that the waiter has gone.
+            let _gone = sender.send(());
+        }
+    }
+}
+
+struct Watch {
+    watchers: Weak<Watchers>,
+    key: Box<str>,
+    id: u64,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let Some(watchers) = self.watchers.upgrade() else { return };
+        let mut waiting = lock(&watchers.waiting);
+        let Some(list) = waiting.get_mut(&self.key) else { return };
+        let before = list.len();
+        list.retain(|(id, _)| *id != self.id);
+        if list.len() < before {
+            watchers.count.fetch_sub(1, Ordering::SeqCst);
+        }
+        if list.is_empty() {
+            waiting.remove(&self.key);
+        }
+    }
+}
+
+/// A lock whose holder panicked is still a lock: no step leaves a shard half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,1 +1,452 @@
 //! The Redis store.
+//!
+//! A hit is one plain GET. What compares before it writes is a script; what writes several keys is a pipeline, and needs no
+//! MULTI: between its commands another process may run a fill, but a fill compares the lease or the fill id that the
+//! first command of the pipeline has already replaced (R2).
+//!
+//! All types of the client stay inside this module.
+
+mod config;
+mod connection;
+mod faults;
+mod pubsub;
+mod reply;
+mod scripts;
+mod tracking;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use redis::{Cmd, Script, ScriptInvocation, Value};
+
+pub(crate) use self::config::RedisConfig;
+use self::connection::Link;
+pub(crate) use self::connection::OnGap;
+use self::pubsub::Channels;
+use super::{Acquired, Expiry, Loaded, Message, Over, Siblings, Slot, Store, Swapped, Token, Wake, lease_key};
+use crate::background::Background;
+use crate::clock::{Clock, Timestamp, millis};
+use crate::error::{ErrorKind, Result};
+use crate::events::{Event, Events, reason};
+
+/// Where the server does not push: how long a waiter sleeps before it looks again.
+const POLL: Duration = Duration::from_millis(100);
+/// Redis counts expiries in a signed number of milliseconds since 1970; 100 years stay clear of its end.
+const LONGEST_EXPIRY_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
+
+/// A Redis server, or anything that speaks its protocol.
+pub(crate) struct RedisStore {
+    link: Arc<Link>,
+    channels: Arc<Channels>,
+    background: Arc<Background>,
+}
+
+impl RedisStore {
+    /// Connects once, within the connect timeout. A server that cannot be reached is no error: connecting goes on in the background,
+    /// and calls fail at once with [`ErrorKind::Unavailable`] until it works.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`]: only a change can mend it (wrong password, database, certificate, protocol).
+    /// [`ErrorKind::Closed`]: there is no tokio runtime, or `background` was shut down.
+    pub(crate) async fn connect(
+        config: RedisConfig,
+        clock: Clock,
+        events: Events,
+        background: Arc<Background>,
+    ) -> Result<Arc<Self>> {
+        let link = Arc::new(Link::new(config, clock, events)?);
+        let first = match link.open().await {
+            Ok(session) => {
+                let session = Arc::new(session);
+                link.publish(Some(Arc::clone(&session)));
+                link.events.emit(Event::Connected);
+                Some(session)
+            }
+            Err(error) => {
+                link.events.emit(Event::ConnectFailed { kind: error.kind(), reason: reason(&error) });
+                if error.kind() == ErrorKind::Configuration {
+                    return Err(error);
+                }
+                None
+            }
+        };
+        if !background.service(connection::supervise(Arc::clone(&link), first)) {
+            return Err(faults::closed("connect"));
+        }
+        Ok(Arc::new(Self { link, channels: Arc::default(), background }))
+    }
+
+    /// Calls `listener` whenever pushes may have been missed: on each lost connection, and before each new one is used.
+    pub(crate) fn on_gap(&self, listener: OnGap) {
+        self.link.on_gap(listener);
+    }
+
+    async fn run(&self, step: &'static str, script: &ScriptInvocation<'_>) -> Result<Value> {
+        self.link.script(step, script).await
+    }
+
+    async fn set(
+        &self,
+        step: &'static str,
+        key: &str,
+        bytes: &Bytes,
+        expiry: Option<Expiry>,
+        nx: bool,
+    ) -> Result<bool> {
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(bytes.as_ref());
+        if nx {
+            command.arg("NX");
+        }
+        if let Some(expiry) = expiry {
+            command.arg("PX").arg(ms(expiry));
+        }
+        reply::was_set(step, self.link.command(step, &command).await?)
+    }
+}
+
+impl Store for RedisStore {
+    fn now(&self) -> Timestamp {
+        self.link.now()
+    }
+
+    fn read_now(&self, _key: &str) -> Option<Slot> {
+        None
+    }
+
+    fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>> {
+        Box::pin(async move { reply::slot("read", self.link.command("read", &on(key, "GET")).await?, None) })
+    }
+
+    fn read_and_watch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, Wake)>> {
+        const STEP: &str = "wait";
+        Box::pin(async move {
+            // Registered first, then the session is taken: a session that is lost in between wakes this waiter.
+            // Cancelled below, the waiter is dropped and deregisters.
+            let waiter = self.link.watchers.register(key);
+            let session = self.link.session(STEP)?;
+            let waiter = waiter.filter(|_| session.tracks());
+            let mut pipeline = redis::pipe();
+            if waiter.is_some() {
+                pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
+            }
+            pipeline.add_command(on(key, "GET")).add_command(on(key, "PTTL"));
+            let mut replies = self.link.pipeline_on(&session, STEP, &pipeline).await?;
+            let waiter = match waiter {
+                Some(waiter) => replies.value().is_ok().then_some(waiter),
+                None => None,
+            };
+            let found = replies.raw()?;
+            let slot = reply::slot(STEP, found, reply::time_left(STEP, replies.raw()?)?)?;
+            let wake: Wake = match waiter {
+                Some(waiter) => Box::pin(waiter),
+                None => Box::pin(tokio::time::sleep(POLL)),
+            };
+            Ok((slot, wake))
+        })
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        over: Over,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        const STEP: &str = "acquire";
+        Box::pin(async move {
+            match over {
+                Over::Nothing => {
+                    let mut command = redis::cmd("SET");
+                    command.arg(key).arg(token.mark()).arg("NX").arg("GET").arg("PX").arg(ms(lease));
+                    let found = reply::slot(STEP, self.link.command(STEP, &command).await?, None)?;
+                    Ok(if found == Slot::Absent { Acquired::Ours } else { Acquired::Found(found) })
+                }
+                Over::Record(id) => {
+                    let mut script = refresh(&scripts::ACQUIRE_REFRESH, key);
+                    script.arg(&id.to_le_bytes()[..]).arg(token.hex()).arg(ms(lease));
+                    acquired(STEP, self.run(STEP, &script).await?)
+                }
+            }
+        })
+    }
+
+    fn fill<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        over: Over,
+        record: Bytes,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<bool>> {
+        const STEP: &str = "fill";
+        Box::pin(async move {
+            let reply = match over {
+                Over::Nothing => {
+                    let mut script = scripts::FILL.key(key);
+                    script.arg(token.mark()).arg(record.as_ref()).arg(ms(expiry));
+                    self.run(STEP, &script).await?
+                }
+                Over::Record(id) => {
+                    let mut script = refresh(&scripts::FILL_REFRESH, key);
+                    script.arg(token.hex()).arg(record.as_ref()).arg(ms(expiry)).arg(&id.to_le_bytes()[..]);
+                    self.run(STEP, &script).await?
+                }
+            };
+            Ok(reply::integer(STEP, reply)? == 1)
+        })
+    }
+
+    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let (key, mark) = lease_of(key, token, over);
+            let mut script = scripts::RENEW.key(key);
+            script.arg(mark).arg(ms(lease));
+            Ok(reply::integer("renew", self.run("renew", &script).await?)? == 1)
+        })
+    }
+
+    fn release<'a>(&'a self, key: &'a str, token: Token, over: Over) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (key, mark) = lease_of(key, token, over);
+            let mut script = scripts::RELEASE.key(key);
+            script.arg(mark);
+            self.run("release", &script).await.map(drop)
+        })
+    }
+
+    fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>> {
+        const STEP: &str = "discard";
+        Box::pin(async move {
+            match what {
+                Slot::Absent | Slot::Leased(_) => Ok(()),
+                Slot::Bytes(bytes) => {
+                    let mut script = scripts::DISCARD.key(key);
+                    script.arg(bytes.as_ref());
+                    self.run(STEP, &script).await.map(drop)
+                }
+                Slot::WrongType => self.run(STEP, &scripts::DISCARD_WRONG_TYPE.key(key)).await.map(drop),
+            }
+        })
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a str,
+        record: Bytes,
+        expiry: Expiry,
+        siblings: Siblings<'a>,
+    ) -> BoxFuture<'a, Result<Vec<String>>> {
+        const STEP: &str = "write";
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("SET").arg(key).arg(record.as_ref()).arg("PX").arg(ms(expiry));
+            let mut unlink = on(&lease_key(key), "UNLINK");
+            for sibling in siblings.keys.iter().filter(|sibling| *sibling != key) {
+                unlink.arg(sibling).arg(lease_key(sibling));
+            }
+            pipeline.add_command(unlink).add_command(on(siblings.builds, "SMEMBERS"));
+            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            replies.value()?;
+            replies.value()?;
+            reply::texts(STEP, replies.raw()?)
+        })
+    }
+
+    fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
+        const STEP: &str = "remove";
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            if !siblings.keys.is_empty() {
+                let mut unlink = redis::cmd("UNLINK");
+                for sibling in siblings.keys {
+                    unlink.arg(sibling).arg(lease_key(sibling));
+                }
+                pipeline.add_command(unlink);
+            }
+            pipeline.add_command(on(siblings.builds, "SMEMBERS"));
+            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            if !siblings.keys.is_empty() {
+                replies.value()?;
+            }
+            reply::texts(STEP, replies.raw()?)
+        })
+    }
+
+    fn register_build<'a>(
+        &'a self,
+        builds: &'a str,
+        fingerprint: &'a str,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("SADD").arg(builds).arg(fingerprint);
+            pipeline.cmd("PEXPIRE").arg(builds).arg(ms(expiry));
+            let mut replies = self.link.pipeline("register", &pipeline).await?;
+            replies.value()?;
+            replies.value().map(drop)
+        })
+    }
+
+    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Loaded>>> {
+        const STEP: &str = "load";
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            pipeline.add_command(on(key, "GET")).add_command(on(key, "PTTL"));
+            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            let Some(bytes) = reply::bytes(STEP, replies.raw()?)? else { return Ok(None) };
+            Ok(Some((bytes, reply::time_left(STEP, replies.raw()?)?)))
+        })
+    }
+
+    fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { self.set("put", key, &bytes, expiry, false).await.map(drop) })
+    }
+
+    fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move { self.set("create", key, &bytes, expiry, true).await })
+    }
+
+    fn swap<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Bytes,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Swapped>> {
+        Box::pin(async move {
+            let mut script = scripts::SWAP.key(key);
+            script.arg(expected.as_ref()).arg(bytes.as_ref());
+            script.arg(expiry.map_or_else(String::new, |expiry| ms(expiry).to_string()));
+            match reply::integer("swap", self.run("swap", &script).await?)? {
+                1 => Ok(Swapped::Done),
+                0 => Ok(Swapped::Conflict),
+                _ => Ok(Swapped::Gone),
+            }
+        })
+    }
+
+    fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
+        const STEP: &str = "expire";
+        Box::pin(async move {
+            let reply = match expiry {
+                Some(expiry) => self.link.command(STEP, on(key, "PEXPIRE").arg(ms(expiry))).await?,
+                None => self.run(STEP, &scripts::PERSIST.key(key)).await?,
+            };
+            Ok(reply::integer(STEP, reply)? == 1)
+        })
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move { Ok(reply::count("delete", self.link.command("delete", &on(key, "UNLINK")).await?)? > 0) })
+    }
+
+    fn hash_set<'a>(&'a self, key: &'a str, fields: Vec<(String, Bytes)>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if fields.is_empty() {
+                return Ok(());
+            }
+            let mut command = on(key, "HSET");
+            for (field, bytes) in &fields {
+                command.arg(field).arg(bytes.as_ref());
+            }
+            reply::count("hash_set", self.link.command("hash_set", &command).await?).map(drop)
+        })
+    }
+
+    fn hash_get<'a>(&'a self, key: &'a str, field: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
+        Box::pin(
+            async move { reply::bytes("hash_get", self.link.command("hash_get", on(key, "HGET").arg(field)).await?) },
+        )
+    }
+
+    fn hash_all<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Bytes)>>> {
+        Box::pin(async move { reply::fields("hash_all", self.link.command("hash_all", &on(key, "HGETALL")).await?) })
+    }
+
+    fn hash_keys<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async move { reply::texts("hash_keys", self.link.command("hash_keys", &on(key, "HKEYS")).await?) })
+    }
+
+    fn hash_remove<'a>(&'a self, key: &'a str, fields: &'a [String]) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            if fields.is_empty() {
+                return Ok(0);
+            }
+            reply::count("hash_remove", self.link.command("hash_remove", on(key, "HDEL").arg(fields)).await?)
+        })
+    }
+
+    fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            let reply = self.link.command("publish", on(channel, "PUBLISH").arg(message.as_ref())).await?;
+            reply::count("publish", reply)
+        })
+    }
+
+    fn subscribe<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
+        Box::pin(pubsub::subscribe(&self.channels, &self.link, &self.background, channel))
+    }
+
+    fn is_available(&self) -> bool {
+        self.link.is_up()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.link.watchers.epoch()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        // Nothing to wait for: the sockets close as their tasks are dropped, which `Background::shutdown` waits for.
+        self.link.close();
+        self.channels.close();
+        Box::pin(std::future::ready(()))
+    }
+}
+
+fn on(key: &str, name: &str) -> Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(key);
+    command
+}
+
+fn refresh<'a>(script: &'a Script, key: &str) -> ScriptInvocation<'a> {
+    let mut script = script.key(key);
+    script.key(lease_key(key));
+    script
+}
+
+/// The key that holds the lease and what stands there.
+fn lease_of(key: &str, token: Token, over: Over) -> (String, String) {
+    match over {
+        Over::Nothing => (key.to_owned(), token.mark()),
+        Over::Record(_) => (lease_key(key), token.hex()),
+    }
+}
+
+/// The reply of [`scripts::ACQUIRE_REFRESH`].
+fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
+    let Value::Array(parts) = reply::checked(step, value)? else { return Err(faults::unexpected(step)) };
+    let mut parts = parts.into_iter();
+    match (parts.next(), parts.next()) {
+        (Some(Value::Int(1)), _) => Ok(Acquired::Ours),
+        (Some(Value::Int(0)), Some(found)) => reply::slot(step, found, None).map(Acquired::Found),
+        // `return {0, false}`: a false at the end of a table is kept as nil by some versions and cut off by others.
+        (Some(Value::Int(0)), None) => Ok(Acquired::Found(Slot::Absent)),
+        (Some(Value::Int(2)), Some(left)) => {
+            reply::time_left(step, left).map(|left| Acquired::Found(Slot::Leased(left)))
+        }
+        (Some(Value::Int(3)), _) => Ok(Acquired::Found(Slot::WrongType)),
+        _ => Err(faults::unexpected(step)),
+    }
+}
+
+/// What Redis takes as an expiry: at least one millisecond, and not beyond its range.
+fn ms(expiry: Duration) -> u64 {
+    millis(expiry).clamp(1, LONGEST_EXPIRY_MS)
+}

@@ -1,0 +1,302 @@
+//! Making a cache.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::background::Background;
+use crate::builds::Builds;
+use crate::cache::{Cache, Defaults, Inner, Limits};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::{Event, Events, Observer};
+use crate::single_flight::Flights;
+use crate::store::Store;
+use crate::store::memory::MemoryStore;
+
+/// The environment variable of [`Cache::from_env`].
+pub const CACHE_URL: &str = "CACHE_URL";
+
+/// Settings of a cache, from [`Cache::builder`].
+#[derive(Clone)]
+pub struct CacheBuilder {
+    url: Option<String>,
+    namespace: Option<String>,
+    ttl: Duration,
+    negative_ttl: Option<Duration>,
+    lease: Duration,
+    max_value_bytes: usize,
+    memory_limit_bytes: usize,
+    connect_timeout: Option<Duration>,
+    response_timeout: Option<Duration>,
+    client_name: Option<String>,
+    observers: Vec<Arc<Observer>>,
+    clock: Clock,
+    store: Option<Arc<dyn Store>>,
+}
+
+impl CacheBuilder {
+    pub(crate) fn new() -> Self {
+        Self {
+            url: None,
+            namespace: None,
+            ttl: Duration::from_secs(3600),
+            negative_ttl: None,
+            lease: Duration::from_secs(10),
+            max_value_bytes: 16 << 20,
+            memory_limit_bytes: 256 << 20,
+            connect_timeout: None,
+            response_timeout: None,
+            client_name: None,
+            observers: Vec::new(),
+            clock: Clock::system(),
+            store: None,
+        }
+    }
+
+    /// Where the store is:
+    ///
+    /// | URL | store |
+    /// |---|---|
+    /// | `redis://[user[:password]@]host[:port][/database]` | Redis by TCP |
+    /// | `rediss://..` | Redis by TLS (feature `tls`) |
+    /// | `redis+unix:///path?db=0` | Redis by Unix socket |
+    /// | `memory://` | this process |
+    ///
+    /// Options: `?namespace=shop&connect_timeout=1s&response_timeout=500ms&client_name=shop`. What is set by the builder's methods wins.
+    /// Default: `memory://`.
+    #[must_use]
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.url = Some(url.into());
+        self
+    }
+
+    /// The first part of every key, so that programs can share a Redis. No `:`, `@`, braces or white space. Default: `cache`.
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// The ttl of functions that name none. Default: one hour.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// How long functions that say nothing of it keep an absent value (`None`). Default: it is not stored.
+    #[must_use]
+    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
+        self.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// How long a key is waited for when the process that computes it has died. While it lives, it renews its lease at a third of this
+    /// time. Default: 10 s.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// The largest value that is stored, encoded, in bytes. A larger one is returned, and not stored. Default: 16 MiB.
+    #[must_use]
+    pub fn max_value_bytes(mut self, bytes: usize) -> Self {
+        self.max_value_bytes = bytes;
+        self
+    }
+
+    /// How much an embedded store may hold before it gives up what was used least recently, in bytes. Default: 256 MiB.
+    #[must_use]
+    pub fn memory_limit_bytes(mut self, bytes: usize) -> Self {
+        self.memory_limit_bytes = bytes;
+        self
+    }
+
+    /// For one attempt to connect. Default: 1 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// For one operation of the store; the longest that a stalled Redis delays a call, before it counts as disconnected. Default: 500 ms.
+    #[must_use]
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = Some(timeout);
+        self
+    }
+
+    /// What `CLIENT LIST` shows. Default: `cache-core`.
+    #[must_use]
+    pub fn client_name(mut self, name: impl Into<String>) -> Self {
+        self.client_name = Some(name.into());
+        self
+    }
+
+    /// Calls `observer` at each event, on the task where it happens; it must not block. May be called several times.
+    #[must_use]
+    pub fn on_event(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// The clock, for tests of code that caches.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// A store of the test's choice.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Makes the cache; on Redis, tries to connect once and goes on trying in the background.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] for what can never work: a wrong URL, user, password, database, namespace.
+    pub async fn connect(self) -> Result<Cache> {
+        let url = self.url.clone().unwrap_or_else(|| "memory://".to_owned());
+        if let Some(rest) = url.strip_prefix("memory:") {
+            return self.memory_url(rest);
+        }
+        self.connect_redis(&url).await
+    }
+
+    /// As [`connect`](Self::connect), with the URL of the environment variable `CACHE_URL` if there is one.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); the text names the variable.
+    pub async fn connect_from_env(mut self) -> Result<Cache> {
+        let step = "CACHE_URL";
+        match std::env::var(CACHE_URL) {
+            Ok(url) if !url.trim().is_empty() => self.url = Some(url),
+            // Empty is how a shell unsets it for one command.
+            Ok(_) | Err(std::env::VarError::NotPresent) => {}
+            Err(std::env::VarError::NotUnicode(_)) => {
+                return Err(Error::new(ErrorKind::Configuration, step).detail("the variable is not UTF-8"));
+            }
+        }
+        self.connect().await.map_err(|error| Error::new(error.kind(), step).source(error))
+    }
+
+    /// Makes a cache in this process's memory.
+    ///
+    /// # Panics
+    /// Never for the default namespace; for a namespace that is not allowed, with what is wrong with it. [`connect`](Self::connect)
+    /// with the URL `memory://` returns an error instead.
+    #[must_use]
+    pub fn in_memory(self) -> Cache {
+        #[expect(clippy::panic, reason = "documented, and only a constant in the program's text leads to it")]
+        self.build_in_memory().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn memory_url(mut self, rest: &str) -> Result<Cache> {
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
+        match rest.split_once('?').map_or((rest, ""), |(path, query)| (path, query)) {
+            ("", "") => {}
+            ("", query) if query.strip_prefix("namespace=").is_some_and(|name| !name.contains('&')) => {
+                if self.namespace.is_none() {
+                    self.namespace = query.strip_prefix("namespace=").map(str::to_owned);
+                }
+            }
+            _ => {
+                let detail = "write `memory://` or `memory://?namespace=name`: the embedded store has no other options";
+                return Err(Error::new(ErrorKind::Configuration, "connect").detail(detail));
+            }
+        }
+        self.build_in_memory()
+    }
+
+    fn build_in_memory(self) -> Result<Cache> {
+        let events = Events::new(self.observers.clone());
+        let store: Arc<dyn Store> = match &self.store {
+            Some(store) => Arc::clone(store),
+            None => Arc::new(MemoryStore::new(self.clock.clone(), events.clone(), self.memory_limit_bytes)),
+        };
+        let namespace = self.namespace.clone();
+        self.build(store, events, Arc::default(), namespace)
+    }
+
+    #[cfg(feature = "redis")]
+    async fn connect_redis(self, url: &str) -> Result<Cache> {
+        use crate::store::redis::{RedisConfig, RedisStore};
+
+        let mut config = RedisConfig::parse(url)?;
+        if let Some(timeout) = self.connect_timeout {
+            config.connect_timeout = timeout;
+        }
+        if let Some(timeout) = self.response_timeout {
+            config.response_timeout = timeout;
+        }
+        if let Some(name) = &self.client_name {
+            config.client_name.clone_from(name);
+        }
+        let namespace = self.namespace.clone().or_else(|| config.namespace.clone());
+        check_namespace(namespace.as_deref())?;
+        let events = Events::new(self.observers.clone());
+        let background = Arc::new(Background::new());
+        let store = RedisStore::connect(config, self.clock.clone(), events.clone(), Arc::clone(&background)).await?;
+        self.build(store, events, background, namespace)
+    }
+
+    #[cfg(not(feature = "redis"))]
+    async fn connect_redis(self, _url: &str) -> Result<Cache> {
+        let detail = "this program was built without the feature `redis` of cache-core; only `memory://` works";
+        Err(Error::new(ErrorKind::Configuration, "connect").detail(detail))
+    }
+
+    fn build(
+        self,
+        store: Arc<dyn Store>,
+        events: Events,
+        background: Arc<Background>,
+        namespace: Option<String>,
+    ) -> Result<Cache> {
+        check_namespace(namespace.as_deref())?;
+        if self.lease < Duration::from_millis(30) {
+            let detail = "a lease is at least 30 ms, so that it can be renewed in time";
+            return Err(Error::new(ErrorKind::Configuration, "connect").detail(detail));
+        }
+        Ok(Cache(Arc::new(Inner {
+            store,
+            clock: self.clock,
+            events,
+            namespace: namespace.unwrap_or_else(|| "cache".to_owned()).into(),
+            flights: Flights::new(),
+            builds: Builds::default(),
+            defaults: Defaults { ttl: self.ttl, negative_ttl: self.negative_ttl },
+            limits: Limits { lease: self.lease, max_value_bytes: self.max_value_bytes },
+            background,
+        })))
+    }
+}
+
+fn check_namespace(namespace: Option<&str>) -> Result<()> {
+    let Some(namespace) = namespace else { return Ok(()) };
+    let bad = namespace
+        .chars()
+        .find(|c| c.is_control() || c.is_whitespace() || matches!(c, ':' | '@' | '{' | '}' | '%' | '~'));
+    let detail = match bad {
+        None if namespace.is_empty() => "the namespace is empty; leave it out for the default, `cache`".to_owned(),
+        None if namespace.len() > 64 => "the namespace is longer than 64 bytes".to_owned(),
+        None => return Ok(()),
+        Some(c) => {
+            format!("the namespace contains {c:?}, which keys use for themselves; write for example `shop.staging`")
+        }
+    };
+    Err(Error::new(ErrorKind::Configuration, "namespace").detail(detail))
+}
+
+// The URL may hold a password.
+impl fmt::Debug for CacheBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBuilder").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}

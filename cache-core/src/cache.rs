@@ -1,0 +1,294 @@
+//! The handle.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::background::Background;
+use crate::builder::CacheBuilder;
+use crate::builds::Builds;
+use crate::clock::Clock;
+use crate::codec::DefaultCodec;
+use crate::entry::EntryKey;
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::{Event, Events, Stats, bump};
+use crate::fingerprint::fingerprint_text;
+use crate::key::Key;
+use crate::object::{CacheObject, Objects};
+use crate::options::EntryOptions;
+use crate::plain::PlainValues;
+use crate::read_through::{self, Plan};
+use crate::shape::{CacheValue, Erased, Form, Optional, Plain, Rules, ValueType};
+use crate::single_flight::{Flights, Landing};
+use crate::store::Store;
+
+/// A cache: a store, and all that makes reading through it right. Cheap to clone; clones are the same cache.
+///
+/// ```
+/// # use cache_core::Cache;
+/// # async fn start() -> Result<(), cache_core::Error> {
+/// let cache = Cache::connect("redis://127.0.0.1/").await?; // starts even if Redis is down
+/// Cache::install(cache).expect("installed once");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Cache(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Clock,
+    pub(crate) events: Events,
+    pub(crate) namespace: Box<str>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) builds: Builds,
+    pub(crate) defaults: Defaults,
+    pub(crate) limits: Limits,
+    pub(crate) background: Arc<Background>,
+}
+
+/// What an entry gets where its function says nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Defaults {
+    pub(crate) ttl: Duration,
+    pub(crate) negative_ttl: Option<Duration>,
+}
+
+/// The bounds of one cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    pub(crate) lease: Duration,
+    pub(crate) max_value_bytes: usize,
+}
+
+static INSTALLED: OnceLock<Cache> = OnceLock::new();
+
+impl Cache {
+    /// A cache on Redis: `redis://`, `rediss://` (feature `tls`), `redis+unix://`; or `memory://`. See [`CacheBuilder::url`] for what a URL can say.
+    ///
+    /// Starts even if Redis is down: functions run uncached until it is there. Takes at most the connect timeout, one second by default.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] for what can never work: a wrong URL, user, password or database.
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::builder().url(url).connect().await
+    }
+
+    /// A cache in this process's memory, bounded to 256 MiB.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::builder().in_memory()
+    }
+
+    /// By the environment variable `CACHE_URL`; without it, in memory.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn from_env() -> Result<Self> {
+        Self::builder().connect_from_env().await
+    }
+
+    /// A cache with settings.
+    #[must_use]
+    pub fn builder() -> CacheBuilder {
+        CacheBuilder::new()
+    }
+
+    /// Makes this the cache of all `#[cached]` functions that name no other. Once per process, at start-up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] if there is one already: installed before, or made when a cached function was called first.
+    pub fn install(cache: Self) -> Result<()> {
+        INSTALLED.set(cache).map_err(|_| {
+            let detail =
+                "a cache is in use already; call `Cache::install` once, before the first call of a cached function";
+            Error::new(ErrorKind::Configuration, "install").detail(detail)
+        })
+    }
+
+    /// The installed cache. If there is none, one in memory is installed, and [`Event::NotInstalled`] says so.
+    #[must_use]
+    pub fn global() -> &'static Self {
+        INSTALLED.get_or_init(|| {
+            let cache = Self::in_memory();
+            cache.0.events.emit(Event::NotInstalled);
+            cache
+        })
+    }
+
+    /// The value stored under `key`; if there is none, what `compute` returns, stored for the next caller.
+    ///
+    /// This is what `#[cached]` does, by hand. Callers of one key share one run, in this process and over all that
+    /// share the store; a fault of the store is an [event](Self::subscribe), and `compute` runs. If the caller that runs
+    /// it is dropped, another that waits runs its own.
+    ///
+    /// ```
+    /// # use cache_core::{Cache, EntryOptions, Key};
+    /// # use std::time::Duration;
+    /// # async fn load(id: u64) -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: &Cache, id: u64) -> Result<(), std::sync::Arc<std::io::Error>> {
+    /// let options = EntryOptions::new().ttl(Duration::from_secs(60));
+    /// let name = cache.get_or_compute(Key::new("user_name").part(&id), &options, || load(id)).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `compute`, shared by all who waited for that run.
+    ///
+    /// # Panics
+    /// If `compute` panics, or asks for the same key: it would wait for itself for ever.
+    pub async fn get_or_compute<T, E, C, F>(&self, key: Key, options: &EntryOptions, compute: C) -> Result<T, Arc<E>>
+    where
+        T: CacheValue,
+        E: Send + Sync + 'static,
+        C: FnOnce() -> F,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        self.by_hand::<Plain<T>, E, C, F>(key, options, compute).await
+    }
+
+    /// As [`get_or_compute`](Self::get_or_compute) for values that may be absent: `None` is stored for `negative_ttl` if that is set, else not at all.
+    ///
+    /// # Errors
+    /// Those of `compute`, shared by all who waited for that run.
+    ///
+    /// # Panics
+    /// If `compute` panics, or asks for the same key.
+    pub async fn get_or_compute_optional<T, E, C, F>(
+        &self,
+        key: Key,
+        options: &EntryOptions,
+        compute: C,
+    ) -> Result<Option<T>, Arc<E>>
+    where
+        T: CacheValue,
+        E: Send + Sync + 'static,
+        C: FnOnce() -> F,
+        F: Future<Output = Result<Option<T>, E>> + Send,
+    {
+        self.by_hand::<Optional<T>, E, C, F>(key, options, compute).await
+    }
+
+    async fn by_hand<V, E, C, F>(&self, key: Key, options: &EntryOptions, compute: C) -> Result<V::Value, Arc<E>>
+    where
+        V: Form,
+        V::Payload: CacheValue,
+        E: Send + Sync + 'static,
+        C: FnOnce() -> F,
+        F: Future<Output = Result<V::Value, E>> + Send,
+    {
+        let value = const { ValueType::of::<V, DefaultCodec>() };
+        let key = self.0.key_by_hand(&key, value);
+        if let Some(value) =
+            self.0.at_hand(&key.value_key, |codec, present, bytes| (value.decode)(codec, present, bytes))
+        {
+            if let Some(value) = value.downcast_ref::<V::Value>() {
+                return Ok(value.clone());
+            }
+        }
+        let rules = Arc::new(Rules { options: options.clone(), ttl_of: None, cache_if: None });
+        let plan = Plan { key, value, rules, refresh: false };
+        let function = compute();
+        let run = async move {
+            let function = Box::pin(async move {
+                match function.await {
+                    Ok(value) => Ok(Arc::new(value) as Erased),
+                    Err(error) => Err(Arc::new(error) as Erased),
+                }
+            });
+            let landing = read_through::run_here(&self.0, &plan, function).await;
+            (landing, plan)
+        };
+        let (landing, plan) = Box::pin(run).await;
+        match landing {
+            Landing::Value(value) => match value.downcast_ref::<V::Value>() {
+                Some(value) => Ok(value.clone()),
+                None => mismatch(&plan.key.name),
+            },
+            Landing::Failed(error) => match error.downcast::<E>() {
+                Ok(error) => Err(error),
+                Err(_) => mismatch(&plan.key.name),
+            },
+            Landing::Panicked(panic) => panic.resume(&plan.key.name),
+            Landing::Abandoned => mismatch(&plan.key.name),
+        }
+    }
+
+    /// The objects of one type, which live in this cache's store.
+    #[must_use]
+    pub fn objects<T: CacheObject>(&self) -> Objects<T> {
+        Objects::new(self.clone())
+    }
+
+    /// Values that programs in other languages read and write too.
+    #[must_use]
+    pub fn plain(&self) -> PlainValues {
+        PlainValues::new(self.clone())
+    }
+
+    /// What happens in this cache from now on. A subscriber that lags more than 1,024 events behind misses some.
+    #[must_use]
+    pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Event> {
+        self.0.events.subscribe()
+    }
+
+    /// What this cache has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.events.count().snapshot()
+    }
+
+    /// Whether the store can be used right now. In memory: until [`shutdown`](Self::shutdown).
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.0.store.is_available()
+    }
+
+    /// Closes the connection and ends background work, waiting for it up to five seconds. Cached functions run uncached afterwards.
+    pub async fn shutdown(&self) {
+        // Work first: what it computed may still be stored.
+        self.0.background.shutdown(SHUTDOWN_LIMIT).await;
+        self.0.store.close().await;
+    }
+}
+
+/// How long a shutdown waits for background work.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+#[expect(clippy::panic, reason = "flights are told apart by value type, so only a bug in this crate leads here")]
+fn mismatch(name: &str) -> ! {
+    panic!("a run of `{name}` came to a value of another type")
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("namespace", &self.0.namespace)
+            .field("available", &self.is_available())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// The value of a fresh record, where the store has it without waiting. Whatever is wrong with it is left to the pipeline.
+    pub(crate) fn at_hand<T>(&self, key: &str, decode: impl FnOnce(u8, bool, &[u8]) -> Result<Option<T>>) -> Option<T> {
+        use crate::envelope::Envelope;
+        use crate::freshness::{Freshness, verdict};
+        use crate::store::Slot;
+
+        let Some(Slot::Bytes(bytes)) = self.store.read_now(key) else { return None };
+        let (envelope, payload_at) = Envelope::open(&bytes, key).ok()?;
+        match verdict(&envelope, self.store.now()) {
+            Freshness::Fresh | Freshness::RefreshAhead => {}
+            Freshness::Stale | Freshness::Expired => return None,
+        }
+        let value = decode(envelope.codec, envelope.present, bytes.get(payload_at..)?).ok()??;
+        bump(&self.events.count().hits);
+        Some(value)
+    }
+
+    fn key_by_hand(&self, key: &Key, value: ValueType) -> EntryKey {
+        let fingerprint = fingerprint_text((value.fingerprint)(), 0, value.codec_id);
+        EntryKey::new(self, &key.name().into(), key.args(), &fingerprint.into())
+    }
+}

@@ -1,0 +1,282 @@
+//! One entry: what `f::entry(args)` returns.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use crate::cache::{Cache, Inner};
+use crate::envelope::Envelope;
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::Event;
+use crate::freshness::{Freshness, verdict};
+use crate::key;
+use crate::read_through::{self, Plan};
+use crate::shape::{Erased, Returns, ValueType};
+use crate::store::Slot;
+
+/// An entry's key in all its forms.
+#[derive(Clone)]
+pub(crate) struct EntryKey {
+    /// `<namespace>:<name>:<arguments>@<fingerprint>`
+    pub(crate) value_key: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) fingerprint: Arc<str>,
+}
+
+impl EntryKey {
+    pub(crate) fn new(inner: &Inner, name: &Arc<str>, args: &str, fingerprint: &Arc<str>) -> Self {
+        let mut value_key = String::new();
+        key::write_value_key(&mut value_key, &inner.namespace, name, args, fingerprint);
+        Self { value_key: value_key.into(), name: Arc::clone(name), fingerprint: Arc::clone(fingerprint) }
+    }
+
+    /// The key of the same entry in another build.
+    pub(crate) fn of_build(&self, fingerprint: &str) -> String {
+        let base = self.value_key.strip_suffix(&*self.fingerprint).unwrap_or(&self.value_key);
+        format!("{base}{fingerprint}")
+    }
+}
+
+// Arguments may be personal data: only the name shows.
+impl fmt::Debug for EntryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:..@{}", self.name, self.fingerprint)
+    }
+}
+
+/// The entry of a cached function for certain arguments, from `f::entry(args)`.
+///
+/// `R` is the function's return type; the methods speak of the value in it: of `T` for `T` and `Result<T, E>`, where an
+/// `Option` is a value too. They act on the cache that the function uses, or on that given to [`on`](Self::on).
+///
+/// Unlike the function itself they report faults of the store.
+#[must_use = "an entry does nothing until one of its methods is called"]
+pub struct CachedEntry<R: 'static>(Bare<R>);
+
+/// What a [`CachedEntry`] of a function that returns no `Result` dereferences to; the methods are the same.
+pub struct Bare<R: 'static> {
+    cache: Cache,
+    plan: Arc<Plan>,
+    returns: Returns<R>,
+    /// The key's arguments, for the same entry in another cache.
+    args: Arc<str>,
+}
+
+impl<R> Clone for CachedEntry<R> {
+    fn clone(&self) -> Self {
+        let Bare { cache, plan, returns, args } = &self.0;
+        Self(Bare { cache: cache.clone(), plan: Arc::clone(plan), returns: *returns, args: Arc::clone(args) })
+    }
+}
+
+impl<R> fmt::Debug for CachedEntry<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<R> fmt::Debug for Bare<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CachedEntry").field(&self.plan.key).finish()
+    }
+}
+
+impl<R> Deref for CachedEntry<R> {
+    type Target = Bare<R>;
+
+    fn deref(&self) -> &Bare<R> {
+        &self.0
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static, E> CachedEntry<Result<T, E>> {
+    /// The stored value, without running the function. `None`: nothing is stored, or what is stored has run out.
+    ///
+    /// One round trip.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn get(&self) -> Result<Option<T>> {
+        Ok(self.0.peek().await?.and_then(|value| value.downcast_ref::<T>().cloned()))
+    }
+
+    /// Stores a value as if the function had returned it: with its ttl, `cache_if` and `negative_ttl`. A run that is under way
+    /// does not overwrite it. A value that those rules do not store is removed instead.
+    ///
+    /// One round trip, and one more at a function's first write. If the call is dropped or fails as unavailable, the value may have been stored or not.
+    ///
+    /// # Errors
+    /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
+    pub async fn set(&self, value: impl Borrow<T>) -> Result<()> {
+        self.0.store(Arc::new(value.borrow().clone())).await
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Bare<T> {
+    /// The stored value, without running the function. `None`: nothing is stored, or what is stored has run out.
+    ///
+    /// One round trip.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn get(&self) -> Result<Option<T>> {
+        Ok(self.peek().await?.and_then(|value| value.downcast_ref::<T>().cloned()))
+    }
+
+    /// Stores a value as if the function had returned it: with its ttl, `cache_if` and `negative_ttl`. A run that is under way
+    /// does not overwrite it. A value that those rules do not store is removed instead.
+    ///
+    /// One round trip, and one more at a function's first write. If the call is dropped or fails as unavailable, the value may have been stored or not.
+    ///
+    /// # Errors
+    /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
+    pub async fn set(&self, value: impl Borrow<T>) -> Result<()> {
+        self.store(Arc::new(value.borrow().clone())).await
+    }
+}
+
+impl<R: 'static> CachedEntry<R> {
+    pub(crate) fn new(cache: Cache, plan: Arc<Plan>, returns: Returns<R>, args: Arc<str>) -> Self {
+        Self(Bare { cache, plan, returns, args })
+    }
+
+    /// The same entry in another cache.
+    pub fn on(self, cache: &Cache) -> Self {
+        let Bare { plan, returns, args, .. } = self.0;
+        let key = EntryKey::new(&cache.0, &plan.key.name, &args, &plan.key.fingerprint);
+        let plan = Arc::new(Plan { key, value: plan.value, rules: Arc::clone(&plan.rules), refresh: false });
+        Self(Bare { cache: cache.clone(), plan, returns, args })
+    }
+
+    /// Removes the entry, in every build of the program that shares the store, and ends the runs that are under way for
+    /// it: what they compute goes to their callers and is not stored. Once this has returned, no value from before it is served.
+    ///
+    /// One round trip, and one more where another build is found. If the call is dropped or fails as unavailable, the entry may have been removed or not.
+    ///
+    /// # Errors
+    /// Faults of the store: then old values may go on being served, until their ttl.
+    pub async fn invalidate(&self) -> Result<()> {
+        let (inner, key) = (&self.0.cache.0, &self.0.plan.key);
+        inner.detached(key, inner.builds.remove(inner, key)).await
+    }
+
+    /// The key as it stands in Redis.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.0.plan.key.value_key
+    }
+
+    /// How long the stored value will still be served; `None`: nothing is stored.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn ttl(&self) -> Result<Option<Duration>> {
+        let inner = &self.0.cache.0;
+        Ok(self.0.record().await?.map(|(envelope, _)| inner.store.now().until(envelope.fresh_until())))
+    }
+}
+
+impl<R: Send + 'static> CachedEntry<R> {
+    /// For generated code: runs the function whatever is stored, and stores what it returns.
+    #[doc(hidden)]
+    pub fn __refresh<'a, F>(self, function: F) -> BoxFuture<'a, R>
+    where
+        F: Future<Output = R> + Send + 'a,
+    {
+        let Bare { cache, plan, returns, .. } = self.0;
+        let function = function.map(returns.split).boxed();
+        async move {
+            let key = plan.key.clone();
+            let plan = Plan { key, value: plan.value, rules: Arc::clone(&plan.rules), refresh: true };
+            let landing = read_through::run_here(&cache.0, &plan, function).await;
+            returns.land(landing, &plan.key.name)
+        }
+        .boxed()
+    }
+}
+
+impl<R: 'static> Bare<R> {
+    async fn record(&self) -> Result<Option<(Envelope, bytes::Bytes)>> {
+        let inner = &self.cache.0;
+        let key = &self.plan.key;
+        let Slot::Bytes(bytes) = inner.store.read(&key.value_key).await? else { return Ok(None) };
+        match Envelope::open(&bytes, &key.value_key) {
+            Ok((envelope, payload_at)) => match verdict(&envelope, inner.store.now()) {
+                Freshness::Fresh | Freshness::RefreshAhead => Ok(Some((envelope, bytes.slice(payload_at..)))),
+                Freshness::Stale | Freshness::Expired => Ok(None),
+            },
+            Err(reason) => {
+                inner.events.emit(Event::Undecodable { name: Arc::clone(&key.name), reason });
+                Ok(None)
+            }
+        }
+    }
+
+    async fn peek(&self) -> Result<Option<Erased>> {
+        let Some((envelope, payload)) = self.record().await? else { return Ok(None) };
+        let value: ValueType = self.plan.value;
+        match (value.decode)(envelope.codec, envelope.present, &payload) {
+            Ok(value) => Ok(value),
+            Err(_undecodable) => {
+                let reason = "the payload is not a value of this type";
+                self.cache.0.events.emit(Event::Undecodable { name: Arc::clone(&self.plan.key.name), reason });
+                Ok(None)
+            }
+        }
+    }
+
+    async fn store(&self, value: Erased) -> Result<()> {
+        let (inner, plan): (&Arc<Inner>, &Plan) = (&self.cache.0, &self.plan);
+        let Some(ttl) = read_through::ttl_for(inner, plan, &value) else {
+            return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
+        };
+        match read_through::try_seal(inner, plan, &value, ttl, Duration::ZERO) {
+            Ok(record) => inner.detached(&plan.key, inner.builds.write(inner, &plan.key, record, ttl)).await,
+            Err(error) => {
+                // What stands there is older than what the caller wanted there.
+                inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The entry of a function whose cache depends on arguments that the entry does not have: say which with [`on`](Self::on).
+#[must_use = "an entry does nothing until one of its methods is called"]
+pub struct UnboundEntry<R: 'static> {
+    pub(crate) bind: Box<dyn FnOnce(&Cache) -> CachedEntry<R> + Send>,
+}
+
+impl<R> fmt::Debug for UnboundEntry<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UnboundEntry")
+    }
+}
+
+impl<R: 'static> UnboundEntry<R> {
+    /// The entry in this cache.
+    pub fn on(self, cache: &Cache) -> CachedEntry<R> {
+        (self.bind)(cache)
+    }
+}
+
+impl Inner {
+    /// Runs a write of a key so that no caller that begins after it joins a run that began before it: whoever is under
+    /// way is detached before the write is sent and again after its answer.
+    pub(crate) async fn detached<T>(&self, key: &EntryKey, write: impl Future<Output = Result<T>>) -> Result<T> {
+        self.flights.detach(&key.value_key);
+        // Dropped here: the second detaching is left out, as the write may not have happened at all.
+        let result = write.await;
+        self.flights.detach(&key.value_key);
+        result.map_err(|error| match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::Refused | ErrorKind::Closed => error,
+            _ => Error::new(error.kind(), "write").source(error),
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! What can be said about one entry. Data only.
+
+use std::time::Duration;
+
+/// Options of one function's entries, or of one [`Cache::get_or_compute`](crate::Cache::get_or_compute) call.
+///
+/// Whatever is not set comes from the cache's defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EntryOptions {
+    /// See [`ttl`](Self::ttl).
+    pub ttl: Option<Duration>,
+    /// See [`negative_ttl`](Self::negative_ttl).
+    pub negative_ttl: Option<Duration>,
+    /// See [`flight`](Self::flight).
+    pub flight: FlightScope,
+}
+
+/// How far callers of one key share one run of the function.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FlightScope {
+    /// Over all processes that share the store: one runs, the others wait for its value.
+    #[default]
+    Cluster,
+    /// Within this process; two processes may run at the same time, and the first to finish is stored.
+    Process,
+    /// Not at all: every caller that misses runs the function.
+    None,
+}
+
+impl EntryOptions {
+    /// Nothing set.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { ttl: None, negative_ttl: None, flight: FlightScope::Cluster }
+    }
+
+    /// How long a value is served. Zero means: not stored. Default: the cache's, one hour unless set.
+    #[must_use]
+    pub const fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// How long an absent value (`None`) is served. Default: an absent value is not stored.
+    #[must_use]
+    pub const fn negative_ttl(mut self, ttl: Duration) -> Self {
+        self.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// How far callers share one run. Default: [`FlightScope::Cluster`].
+    #[must_use]
+    pub const fn flight(mut self, scope: FlightScope) -> Self {
+        self.flight = scope;
+        self
+    }
+}

@@ -1,0 +1,317 @@
+//! What generated code names; nothing else may. It changes without notice.
+
+use std::any::TypeId;
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+pub use crate::codec::{Codec, DefaultCodec};
+pub use crate::shape::{Probe, Returns, Rules, via};
+
+use crate::cache::Cache;
+use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
+use crate::events::Event;
+use crate::fingerprint::fingerprint_text;
+use crate::key::{self, KeyWriter};
+use crate::read_through::{self, Plan};
+
+/// The cache that is installed, or one in memory.
+#[must_use]
+pub fn installed() -> &'static Cache {
+    Cache::global()
+}
+
+/// What is fixed about one cached function. One `static` each.
+pub struct Function {
+    ident: &'static str,
+    named: Option<&'static str>,
+    version: u64,
+    first: OnceLock<Resolved>,
+    /// Further instances of a generic function or of a method of a generic type; leaked, one per instance.
+    others: Mutex<Vec<&'static Resolved>>,
+}
+
+/// A function's name and fingerprint, for one value type and one owner.
+#[derive(Debug)]
+struct Resolved {
+    owner: &'static str,
+    of: &'static str,
+    value: TypeId,
+    name: Arc<str>,
+    fingerprint: Arc<str>,
+    fingerprint_complete: bool,
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Function").field(&self.named.unwrap_or(self.ident)).finish()
+    }
+}
+
+impl Function {
+    /// A function called `ident`.
+    #[must_use]
+    pub const fn new(ident: &'static str) -> Self {
+        Self { ident, named: None, version: 0, first: OnceLock::new(), others: Mutex::new(Vec::new()) }
+    }
+
+    /// With a key name of the user's choice, which the macro has checked.
+    #[must_use]
+    pub const fn named(mut self, name: &'static str) -> Self {
+        self.named = Some(name);
+        self
+    }
+
+    /// With a version that is part of the fingerprint.
+    #[must_use]
+    pub const fn version(mut self, version: u64) -> Self {
+        self.version = version;
+        self
+    }
+}
+
+/// A cached function with its types: what its companions share.
+pub struct Cached<R: 'static> {
+    function: &'static Function,
+    owner: Owner,
+    of: &'static str,
+    returns: Returns<R>,
+}
+
+/// What a function belongs to, by `type_name`.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    /// A free function: the path of its companion type is its own path.
+    Path(&'static str),
+    /// A method of this type.
+    Type(&'static str),
+}
+
+impl<R> Clone for Cached<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<R> Copy for Cached<R> {}
+
+impl<R> fmt::Debug for Cached<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.function.fmt(f)
+    }
+}
+
+impl<R: Send + 'static> Cached<R> {
+    /// A free function; `path` is the `type_name` of its companion.
+    #[must_use]
+    pub const fn function(function: &'static Function, path: &'static str, returns: Returns<R>) -> Self {
+        Self { function, owner: Owner::Path(path), of: "", returns }
+    }
+
+    /// A method; `owner` is the `type_name` of `Self`.
+    #[must_use]
+    pub const fn method(function: &'static Function, owner: &'static str, returns: Returns<R>) -> Self {
+        Self { function, owner: Owner::Type(owner), of: "", returns }
+    }
+
+    /// One instance of a function whose return type depends on a type parameter; `of` is the `type_name` of the return type.
+    #[must_use]
+    pub const fn instance(mut self, of: &'static str) -> Self {
+        self.of = of;
+        self
+    }
+
+    /// The value, if the store has it at hand. `args` writes the key's arguments.
+    ///
+    /// Neither waits nor, beyond the value itself, allocates.
+    ///
+    /// # Errors
+    /// The miss, to be run.
+    pub fn look_up(&self, cache: &Cache, args: impl FnOnce(&mut KeyWriter<'_>)) -> Result<R, Miss<R>> {
+        let resolved = self.resolve(cache);
+        with_buffer(|key| {
+            key.push_str(&cache.0.namespace);
+            key.push(':');
+            key.push_str(&resolved.name);
+            key.push(':');
+            args(&mut KeyWriter::new(key));
+            key::shorten(key);
+            key.push('@');
+            key.push_str(&resolved.fingerprint);
+            cache.0.at_hand(key, self.returns.hit).ok_or_else(|| Miss {
+                cache: cache.clone(),
+                key: EntryKey {
+                    value_key: key.as_str().into(),
+                    name: Arc::clone(&resolved.name),
+                    fingerprint: Arc::clone(&resolved.fingerprint),
+                },
+                returns: self.returns,
+            })
+        })
+    }
+
+    /// The entry of these arguments.
+    pub fn entry(&self, cache: &Cache, rules: Rules, args: impl FnOnce(&mut KeyWriter<'_>)) -> CachedEntry<R> {
+        self.entry_of(cache, Arc::new(rules), written(args))
+    }
+
+    /// The entry of these arguments, where only the caller can say in which cache.
+    pub fn unbound_entry(&self, rules: Rules, args: impl FnOnce(&mut KeyWriter<'_>)) -> UnboundEntry<R> {
+        let (this, args) = (*self, written(args));
+        UnboundEntry { bind: Box::new(move |cache| this.entry_of(cache, Arc::new(rules), args)) }
+    }
+
+    fn entry_of(&self, cache: &Cache, rules: Arc<Rules>, args: Arc<str>) -> CachedEntry<R> {
+        let resolved = self.resolve(cache);
+        let key = EntryKey::new(&cache.0, &resolved.name, &args, &resolved.fingerprint);
+        let plan = Plan { key, value: self.returns.value, rules, refresh: false };
+        CachedEntry::new(cache.clone(), Arc::new(plan), self.returns, args)
+    }
+
+    /// The name and fingerprint of this instance; worked out at its first call.
+    fn resolve(&self, cache: &Cache) -> &'static Resolved {
+        let (Owner::Path(owner) | Owner::Type(owner)) = self.owner;
+        let value = (self.returns.value.type_id)();
+        let is_this = |resolved: &Resolved| {
+            // Mostly the same constant, so that no byte is compared.
+            resolved.value == value && same(resolved.owner, owner) && same(resolved.of, self.of)
+        };
+        let mut is_new = false;
+        let first = self.function.first.get_or_init(|| {
+            is_new = true;
+            self.work_out(owner, value)
+        });
+        let resolved = if is_this(first) {
+            first
+        } else {
+            let mut others = self.function.others.lock().unwrap_or_else(PoisonError::into_inner);
+            match others.iter().find(|resolved| is_this(resolved)) {
+                Some(resolved) => resolved,
+                None => {
+                    is_new = true;
+                    let resolved: &'static Resolved = Box::leak(Box::new(self.work_out(owner, value)));
+                    others.push(resolved);
+                    resolved
+                }
+            }
+        };
+        if is_new && !resolved.fingerprint_complete {
+            cache.0.events.emit(Event::FingerprintIncomplete { type_name: (self.returns.value.type_name)() });
+        }
+        resolved
+    }
+
+    fn work_out(&self, owner: &'static str, value: TypeId) -> Resolved {
+        let fingerprint = (self.returns.value.fingerprint)();
+        let text = fingerprint_text(fingerprint, self.function.version, self.returns.value.codec_id);
+        Resolved {
+            owner,
+            of: self.of,
+            value,
+            name: self.name().into(),
+            fingerprint: text.into(),
+            // A version says that its owner keeps track of changes.
+            fingerprint_complete: fingerprint.complete || self.function.version != 0,
+        }
+    }
+
+    fn name(&self) -> String {
+        let mut name = match (self.function.named, self.owner) {
+            (Some(name), _) => name.to_owned(),
+            (None, Owner::Path(path)) => readable(path),
+            (None, Owner::Type(owner)) => format!("{}.{}", readable(owner), self.function.ident),
+        };
+        if !self.of.is_empty() {
+            name.push('<');
+            name.push_str(&readable(self.of));
+            name.push('>');
+        }
+        key::clean_name(name.into()).into_owned()
+    }
+}
+
+fn same(a: &'static str, b: &'static str) -> bool {
+    (std::ptr::eq(a.as_ptr(), b.as_ptr()) && a.len() == b.len()) || a == b
+}
+
+/// A `type_name` as a key shows it: dots for `::`, no white space, no lifetimes (which some compilers print and others do not).
+fn readable(type_name: &str) -> String {
+    let mut out = type_name.replace("{{closure}}", "closure").replace("::", ".");
+    while let Some(at) = out.find("'_") {
+        let end = out.get(at..).and_then(|rest| rest.strip_prefix("'_, ")).map_or(2, |_| 4);
+        out.replace_range(at..at.saturating_add(end), "");
+    }
+    out.replace("<>", "").replace(' ', "")
+}
+
+fn written(args: impl FnOnce(&mut KeyWriter<'_>)) -> Arc<str> {
+    with_buffer(|buffer| {
+        args(&mut KeyWriter::new(buffer));
+        buffer.as_str().into()
+    })
+}
+
+/// An empty string that keeps its memory from call to call.
+fn with_buffer<T>(use_it: impl FnOnce(&mut String) -> T) -> T {
+    thread_local!(static BUFFER: RefCell<String> = const { RefCell::new(String::new()) });
+    BUFFER.with(|buffer| match buffer.try_borrow_mut() {
+        Ok(mut buffer) => {
+            buffer.clear();
+            use_it(&mut buffer)
+        }
+        // Only a `KeyPart` that asks a cache while it writes itself comes here.
+        Err(_in_use) => use_it(&mut String::new()),
+    })
+}
+
+/// A call that found nothing at hand. Boxed once it runs, so that the calling future stays small.
+#[must_use = "a miss does nothing until it runs"]
+pub struct Miss<R: 'static> {
+    cache: Cache,
+    key: EntryKey,
+    returns: Returns<R>,
+}
+
+impl<R> fmt::Debug for Miss<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Miss").field(&self.key).finish()
+    }
+}
+
+impl<R: Send + 'static> Miss<R> {
+    /// Runs the pipeline with a future that owns all it needs: callers that join share this very run, and it goes on
+    /// while any of them waits.
+    pub fn run_shared<F>(self, rules: Rules, function: F) -> BoxFuture<'static, R>
+    where
+        F: Future<Output = R> + Send + 'static,
+    {
+        let Self { cache, key, returns } = self;
+        let function = function.map(returns.split).boxed();
+        async move {
+            let name = Arc::clone(&key.name);
+            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), refresh: false };
+            let landing = read_through::run_shared(&cache.0, plan, function).await;
+            returns.land(landing, &name)
+        }
+        .boxed()
+    }
+
+    /// Runs the pipeline with a future that borrows from its caller: if that caller is dropped, one of the callers
+    /// that joined starts its own.
+    pub fn run_here<'a, F>(self, rules: Rules, function: F) -> BoxFuture<'a, R>
+    where
+        F: Future<Output = R> + Send + 'a,
+    {
+        let Self { cache, key, returns } = self;
+        let function = function.map(returns.split).boxed();
+        async move {
+            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), refresh: false };
+            let landing = read_through::run_here(&cache.0, &plan, function).await;
+            returns.land(landing, &plan.key.name)
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,598 @@
+//! What a function returns, seen by trait instead of by name: `T`, `Option<T>`, `Result<T, E>`, `Result<Option<T>, E>`, through any alias.
+//!
+//! A macro sees tokens, not types. The generated code therefore asks a [`Probe`] of the return type for its form, and
+//! method resolution picks the first that fits, each with one reference less (autoref specialization, described by
+//! David Tolnay for `anyhow!`). What comes out is a struct of plain function pointers.
+
+use std::any::{Any, TypeId};
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec::{Codec, Coding};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fingerprint::Fingerprint;
+use crate::options::EntryOptions;
+use crate::single_flight::Landing;
+
+/// A value that can be cached: `Clone + Serialize + DeserializeOwned + Send + Sync + 'static`.
+///
+/// Implemented for all such types. Wrap large values in [`Arc`]: then a hit in this process clones a pointer.
+pub trait CacheValue: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
+
+impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> CacheValue for T {}
+
+/// A value whose type the engine does not name.
+pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
+
+/// How the function's `Ok` value relates to what is stored.
+pub trait Form: 'static {
+    /// What the function returns, without its error.
+    type Value: Clone + Send + Sync + 'static;
+    /// What is encoded.
+    type Payload: 'static;
+
+    /// What there is to store; `None` for an absent value.
+    fn payload(value: &Self::Value) -> Option<&Self::Payload>;
+    /// The value of a stored payload.
+    fn present(payload: Self::Payload) -> Self::Value;
+    /// The value of a stored absence, if this form has one.
+    fn absent() -> Option<Self::Value>;
+}
+
+/// The value itself is stored.
+#[derive(Debug)]
+pub struct Plain<T>(PhantomData<fn() -> T>);
+
+impl<T: Clone + Send + Sync + 'static> Form for Plain<T> {
+    type Value = T;
+    type Payload = T;
+
+    fn payload(value: &T) -> Option<&T> {
+        Some(value)
+    }
+    fn present(payload: T) -> T {
+        payload
+    }
+    fn absent() -> Option<T> {
+        None
+    }
+}
+
+/// `Some` is stored as its content, `None` as an absence: with `negative_ttl`, else not at all.
+#[derive(Debug)]
+pub struct Optional<T>(PhantomData<fn() -> T>);
+
+impl<T: Clone + Send + Sync + 'static> Form for Optional<T> {
+    type Value = Option<T>;
+    type Payload = T;
+
+    fn payload(value: &Option<T>) -> Option<&T> {
+        value.as_ref()
+    }
+    fn present(payload: T) -> Option<T> {
+        Some(payload)
+    }
+    fn absent() -> Option<Option<T>> {
+        Some(None)
+    }
+}
+
+/// Asks for the form of the return type `R`.
+pub struct Probe<R>(PhantomData<fn() -> R>);
+
+impl<R> Probe<R> {
+    /// For the type, without a value of it.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "only generated code makes one")]
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<R> fmt::Debug for Probe<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Probe")
+    }
+}
+
+/// Whether the function returns its value in a `Result` or bare.
+pub trait Wrap<V, E>: 'static {
+    /// The function's return type.
+    type Returned;
+
+    /// The value or the error.
+    ///
+    /// # Errors
+    /// The function's own.
+    fn split(returned: Self::Returned) -> Result<V, E>;
+    /// The return value of a value.
+    fn ok(value: V) -> Self::Returned;
+    /// The return value of an error.
+    fn err(error: E) -> Self::Returned;
+}
+
+/// `Result<V, E>`.
+#[derive(Debug)]
+pub struct Fallible;
+
+impl<V, E> Wrap<V, E> for Fallible {
+    type Returned = Result<V, E>;
+
+    fn split(returned: Result<V, E>) -> Result<V, E> {
+        returned
+    }
+    fn ok(value: V) -> Result<V, E> {
+        Ok(value)
+    }
+    fn err(error: E) -> Result<V, E> {
+        Err(error)
+    }
+}
+
+/// `V`.
+#[derive(Debug)]
+pub struct Bare;
+
+impl<V> Wrap<V, Infallible> for Bare {
+    type Returned = V;
+
+    fn split(returned: V) -> Result<V, Infallible> {
+        Ok(returned)
+    }
+    fn ok(value: V) -> V {
+        value
+    }
+    fn err(error: Infallible) -> V {
+        match error {}
+    }
+}
+
+/// A return type taken apart: form, error type, wrapping.
+pub struct Typed<F, E, W>(PhantomData<fn() -> (F, E, W)>);
+
+impl<F, E, W> Clone for Typed<F, E, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<F, E, W> Copy for Typed<F, E, W> {}
+
+impl<F, E, W> fmt::Debug for Typed<F, E, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Typed")
+    }
+}
+
+impl<F, E, W> Typed<F, E, W> {
+    /// Asks how the error can reach every caller that waits for one run.
+    #[must_use]
+    pub const fn error(self) -> ErrorProbe<E> {
+        ErrorProbe(PhantomData)
+    }
+}
+
+/// The traits that the probes' methods come from. Bring all into scope, then call `(&&&&probe).method()`.
+pub mod via {
+    use std::convert::Infallible;
+    use std::marker::PhantomData;
+
+    use super::{
+        Bare, ByClone, ByImpl, ByIoError, ByMessage, ErrorProbe, Fallible, Optional, Plain, Probe, ShareError,
+        SharedError, Typed,
+    };
+
+    /// First: `Result<Option<T>, E>`.
+    pub trait ResultOption<T, E> {
+        /// The form.
+        fn returns(self) -> Typed<Optional<T>, E, Fallible>;
+    }
+    impl<T, E> ResultOption<T, E> for &&&Probe<Result<Option<T>, E>> {
+        fn returns(self) -> Typed<Optional<T>, E, Fallible> {
+            Typed(PhantomData)
+        }
+    }
+
+    /// Second: `Result<T, E>`.
+    pub trait ResultPlain<T, E> {
+        /// The form.
+        fn returns(self) -> Typed<Plain<T>, E, Fallible>;
+    }
+    impl<T, E> ResultPlain<T, E> for &&Probe<Result<T, E>> {
+        fn returns(self) -> Typed<Plain<T>, E, Fallible> {
+            Typed(PhantomData)
+        }
+    }
+
+    /// Third: `Option<T>`.
+    pub trait JustOption<T> {
+        /// The form.
+        fn returns(self) -> Typed<Optional<T>, Infallible, Bare>;
+    }
+    impl<T> JustOption<T> for &Probe<Option<T>> {
+        fn returns(self) -> Typed<Optional<T>, Infallible, Bare> {
+            Typed(PhantomData)
+        }
+    }
+
+    /// Last: any other type.
+    pub trait JustPlain<T> {
+        /// The form.
+        fn returns(self) -> Typed<Plain<T>, Infallible, Bare>;
+    }
+    impl<T> JustPlain<T> for Probe<T> {
+        fn returns(self) -> Typed<Plain<T>, Infallible, Bare> {
+            Typed(PhantomData)
+        }
+    }
+
+    /// First: the error says itself how.
+    pub trait SharesByImpl<E> {
+        /// The way.
+        fn sharing(self) -> ByImpl;
+    }
+    impl<E: ShareError> SharesByImpl<E> for &&&&ErrorProbe<E> {
+        fn sharing(self) -> ByImpl {
+            ByImpl
+        }
+    }
+
+    /// Second: a clone for each.
+    pub trait SharesByClone<E> {
+        /// The way.
+        fn sharing(self) -> ByClone;
+    }
+    impl<E: Clone> SharesByClone<E> for &&&ErrorProbe<E> {
+        fn sharing(self) -> ByClone {
+            ByClone
+        }
+    }
+
+    /// Third: an error that carries its text (`anyhow::Error`, `Box<dyn Error + Send + Sync>`).
+    pub trait SharesByMessage<E> {
+        /// The way.
+        fn sharing(self) -> ByMessage;
+    }
+    impl<E: From<SharedError> + std::fmt::Display> SharesByMessage<E> for &&ErrorProbe<E> {
+        fn sharing(self) -> ByMessage {
+            ByMessage
+        }
+    }
+
+    /// Fourth: the same, by way of `std::io::Error` (`sqlx::Error`).
+    pub trait SharesByIoError<E> {
+        /// The way.
+        fn sharing(self) -> ByIoError;
+    }
+    impl<E: From<std::io::Error> + std::fmt::Display> SharesByIoError<E> for &ErrorProbe<E> {
+        fn sharing(self) -> ByIoError {
+            ByIoError
+        }
+    }
+
+    /// Last: no way is left; the bound's message says what to do.
+    pub trait CannotShare<E> {
+        /// Never compiles.
+        fn sharing(self) -> ByImpl
+        where
+            E: ShareError;
+    }
+    impl<E> CannotShare<E> for ErrorProbe<E> {
+        fn sharing(self) -> ByImpl
+        where
+            E: ShareError,
+        {
+            ByImpl
+        }
+    }
+}
+
+/// Asks how an error can reach every caller that waits for one run.
+pub struct ErrorProbe<E>(PhantomData<fn() -> E>);
+
+impl<E> fmt::Debug for ErrorProbe<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ErrorProbe")
+    }
+}
+
+/// Makes the error that another caller gets when the run it waited for failed.
+///
+/// A caller that was alone gets the very error its function returned. When several waited for one run, the last to
+/// look gets it and each other one a copy: by this trait if it is implemented, else by `Clone`, else by
+/// `From<SharedError>` (as `anyhow::Error` and `Box<dyn Error + Send + Sync>` have), else by `From<std::io::Error>`
+/// (as `sqlx::Error` has). Implement it where a copy should keep more than the text:
+///
+/// ```
+/// # #[derive(Debug)] enum AppError { NotFound, Database(std::io::Error) }
+/// impl cache_core::ShareError for AppError {
+///     fn share(&self) -> Self {
+///         match self {
+///             Self::NotFound => Self::NotFound,
+///             Self::Database(error) => Self::Database(std::io::Error::other(error.to_string())),
+///         }
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot reach every caller that waits for one run",
+    label = "this error can be copied neither by `Clone` nor in another way",
+    note = "add `#[derive(Clone)]` to `{Self}`, or `impl From<cache_core::SharedError> for {Self}`, or `impl cache_core::ShareError for {Self}`",
+    note = "or let every caller run the function itself: `#[cached(flight = \"none\")]`"
+)]
+pub trait ShareError {
+    /// A copy for another caller.
+    #[must_use]
+    fn share(&self) -> Self;
+}
+
+/// The text of an error that happened in a run which several callers waited for.
+#[derive(Clone)]
+pub struct SharedError {
+    message: Arc<str>,
+}
+
+impl SharedError {
+    fn of(error: &dyn fmt::Display) -> Self {
+        // The alternate form is the whole chain of causes for the errors that have one.
+        Self { message: format!("{error:#}").into() }
+    }
+}
+
+impl fmt::Display for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SharedError").field(&self.message).finish()
+    }
+}
+
+impl std::error::Error for SharedError {}
+
+/// A way to copy an error.
+pub trait Sharing<E>: 'static {
+    /// A copy for another caller.
+    fn share(error: &E) -> E;
+}
+
+/// By [`ShareError`].
+#[derive(Debug)]
+pub struct ByImpl;
+impl<E: ShareError> Sharing<E> for ByImpl {
+    fn share(error: &E) -> E {
+        error.share()
+    }
+}
+
+/// By `Clone`.
+#[derive(Debug)]
+pub struct ByClone;
+impl<E: Clone> Sharing<E> for ByClone {
+    fn share(error: &E) -> E {
+        error.clone()
+    }
+}
+
+/// By `From<SharedError>`.
+#[derive(Debug)]
+pub struct ByMessage;
+impl<E: From<SharedError> + fmt::Display> Sharing<E> for ByMessage {
+    fn share(error: &E) -> E {
+        SharedError::of(error).into()
+    }
+}
+
+/// By `From<std::io::Error>`.
+#[derive(Debug)]
+pub struct ByIoError;
+impl<E: From<io::Error> + fmt::Display> Sharing<E> for ByIoError {
+    fn share(error: &E) -> E {
+        io::Error::other(SharedError::of(error)).into()
+    }
+}
+
+/// What the engine has to know about a value type: function pointers, so that it is compiled once for all types.
+#[derive(Clone, Copy)]
+pub(crate) struct ValueType {
+    pub(crate) type_id: fn() -> TypeId,
+    pub(crate) type_name: fn() -> &'static str,
+    pub(crate) codec_id: u8,
+    pub(crate) codec_name: &'static str,
+    pub(crate) fingerprint: fn() -> Fingerprint,
+    /// Whether there is a payload to store.
+    pub(crate) is_present: fn(&Erased) -> bool,
+    /// Appends the payload; the codec that was used. Calls the last argument if that is not the one asked for.
+    pub(crate) encode: fn(&Erased, &mut Vec<u8>, &mut dyn FnMut()) -> Result<u8>,
+    /// The value of a record: codec, presence, payload. `None`: a stored absence that this form cannot express.
+    pub(crate) decode: fn(u8, bool, &[u8]) -> Result<Option<Erased>>,
+}
+
+impl ValueType {
+    pub(crate) const fn of<F: Form, C: Codec>() -> Self
+    where
+        F::Payload: CacheValue,
+    {
+        Self {
+            type_id: TypeId::of::<F::Value>,
+            type_name: std::any::type_name::<F::Payload>,
+            codec_id: C::ID,
+            codec_name: C::NAME,
+            fingerprint: Fingerprint::of::<F::Payload>,
+            is_present: |value| value.downcast_ref::<F::Value>().and_then(F::payload).is_some(),
+            encode: |value, out, on_replaced| {
+                let payload = value.downcast_ref::<F::Value>().and_then(F::payload);
+                let payload = payload.ok_or_else(|| Error::new(ErrorKind::Encode, "encode"))?;
+                Coding::<F::Payload>::of::<C>().encode_checked(payload, out, on_replaced)
+            },
+            decode: |codec, present, bytes| {
+                Ok(decode_value::<F, C>(codec, present, bytes)?.map(|value| Arc::new(value) as Erased))
+            },
+        }
+    }
+}
+
+fn decode_value<F: Form, C: Codec>(codec: u8, present: bool, bytes: &[u8]) -> Result<Option<F::Value>>
+where
+    F::Payload: CacheValue,
+{
+    if present {
+        (Coding::<F::Payload>::of::<C>().decode)(codec, bytes).map(|payload| Some(F::present(payload)))
+    } else {
+        Ok(F::absent())
+    }
+}
+
+/// A return type as the engine uses it. `Copy`, and nothing but function pointers.
+pub struct Returns<R> {
+    pub(crate) value: ValueType,
+    /// A hit, decoded without a detour.
+    pub(crate) hit: fn(u8, bool, &[u8]) -> Result<Option<R>>,
+    /// What the function returned, as value or error.
+    pub(crate) split: fn(R) -> Result<Erased, Erased>,
+    /// The function's `Ok` of a value. `None` only if the value is of another type.
+    pub(crate) ok: fn(&Erased) -> Option<R>,
+    /// The function's `Err` of an error: itself for the last that looks, a copy for the others.
+    pub(crate) err: fn(Erased) -> Option<R>,
+}
+
+impl<R> Clone for Returns<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<R> Copy for Returns<R> {}
+
+impl<R> Returns<R> {
+    /// What the caller gets of a run.
+    pub(crate) fn land(self, landing: Landing, name: &str) -> R {
+        let returned = match landing {
+            Landing::Value(value) => (self.ok)(&value),
+            Landing::Failed(error) => (self.err)(error),
+            Landing::Panicked(panic) => panic.resume(name),
+            Landing::Abandoned => None,
+        };
+        #[expect(
+            clippy::panic,
+            reason = "flights are told apart by value type, and abandoned ones are led anew; only a bug here leads to it"
+        )]
+        returned.unwrap_or_else(|| panic!("a run of `{name}` came to a value of another type"))
+    }
+}
+
+impl<R> fmt::Debug for Returns<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Returns").field("codec", &self.value.codec_name).finish_non_exhaustive()
+    }
+}
+
+impl<F, E, W> Typed<F, E, W>
+where
+    F: Form,
+    F::Payload: CacheValue,
+    E: Send + Sync + 'static,
+    W: Wrap<F::Value, E>,
+{
+    /// With the codec `C`, and a way to copy errors.
+    #[must_use]
+    pub fn with<C: Codec, S: Sharing<E>>(self, _sharing: S) -> Returns<W::Returned> {
+        Returns {
+            value: const { ValueType::of::<F, C>() },
+            hit: |codec, present, bytes| Ok(decode_value::<F, C>(codec, present, bytes)?.map(W::ok)),
+            split: |returned| match W::split(returned) {
+                Ok(value) => Ok(Arc::new(value)),
+                Err(error) => Err(Arc::new(error)),
+            },
+            ok: |value| value.downcast_ref::<F::Value>().cloned().map(W::ok),
+            err: |error| {
+                let error = error.downcast::<E>().ok()?;
+                let error = Arc::try_unwrap(error).unwrap_or_else(|shared| S::share(&shared));
+                Some(W::err(error))
+            },
+        }
+    }
+
+    /// With the codec `C`, for runs that have one caller each: errors are never copied.
+    #[must_use]
+    pub fn unshared<C: Codec>(self) -> Returns<W::Returned> {
+        Returns {
+            err: |error| {
+                let error = error.downcast::<E>().ok()?;
+                Arc::into_inner(error).map(W::err)
+            },
+            ..self.with::<C, _>(NeverShared)
+        }
+    }
+
+    /// The rules of one function, whose closures see its payload.
+    #[must_use]
+    pub fn rules(self, options: EntryOptions) -> TypedRules<F> {
+        TypedRules { rules: Rules { options, ttl_of: None, cache_if: None }, form: PhantomData }
+    }
+}
+
+/// For runs that have one caller.
+struct NeverShared;
+impl<E> Sharing<E> for NeverShared {
+    fn share(_error: &E) -> E {
+        unreachable!("a run with one caller shares no error")
+    }
+}
+
+/// What a function decides by its value, on top of its options.
+pub struct Rules {
+    pub(crate) options: EntryOptions,
+    pub(crate) ttl_of: Option<Box<dyn Fn(&Erased) -> Option<Duration> + Send + Sync>>,
+    pub(crate) cache_if: Option<Box<dyn Fn(&Erased) -> bool + Send + Sync>>,
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// [`Rules`] while the payload's type is known.
+pub struct TypedRules<F> {
+    rules: Rules,
+    form: PhantomData<fn() -> F>,
+}
+
+impl<F> fmt::Debug for TypedRules<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.rules.fmt(f)
+    }
+}
+
+impl<F: Form> TypedRules<F> {
+    /// The time to live by the value.
+    #[must_use]
+    pub fn ttl_of(mut self, ttl_of: fn(&F::Payload) -> Duration) -> Self {
+        self.rules.ttl_of =
+            Some(Box::new(move |value| value.downcast_ref::<F::Value>().and_then(F::payload).map(ttl_of)));
+        self
+    }
+
+    /// Whether to store the value. An absent value is `negative_ttl`'s affair.
+    #[must_use]
+    pub fn cache_if(mut self, cache_if: fn(&F::Payload) -> bool) -> Self {
+        self.rules.cache_if =
+            Some(Box::new(move |value| value.downcast_ref::<F::Value>().and_then(F::payload).is_none_or(cache_if)));
+        self
+    }
+
+    /// For the engine.
+    #[must_use]
+    pub fn erase(self) -> Rules {
+        self.rules
+    }
+}

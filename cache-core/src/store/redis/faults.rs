@@ -1,0 +1,175 @@
+//! What went wrong, in the crate's own words.
+//!
+//! Invariant: no text from the server gets through but the error's code. Server messages can quote arguments, which are keys and payloads.
+
+use redis::{ErrorKind as RedisKind, RedisError, ServerError};
+
+use crate::error::{Error, ErrorKind};
+
+/// A failed operation.
+pub(super) fn of(step: &'static str, error: &RedisError) -> Error {
+    if error.is_timeout() {
+        return timed_out(step);
+    }
+    if let Some(code) = error.code() {
+        return of_code(step, code);
+    }
+    let new = |kind, detail: &str| Error::new(kind, step).detail(detail);
+    match error.kind() {
+        // The system's own words: no argument of a command gets in there.
+        RedisKind::Io => new(ErrorKind::Unavailable, &format!("the connection broke: {error}")),
+        RedisKind::Parse => {
+            new(ErrorKind::Unavailable, "the server's answer could not be read; the connection is made anew")
+        }
+        RedisKind::UnexpectedReturnType => unexpected(step),
+        _ => new(ErrorKind::Refused, error.category()),
+    }
+}
+
+/// An error reply.
+pub(super) fn of_server(step: &'static str, error: &ServerError) -> Error {
+    of_code(step, error.code())
+}
+
+/// A reply of a type that this command never has.
+pub(super) fn unexpected(step: &'static str) -> Error {
+    Error::new(ErrorKind::Refused, step).detail("the server's answer has an unexpected type")
+}
+
+/// There is no connection at the moment.
+pub(super) fn disconnected(step: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, step).detail("not connected; connecting goes on in the background")
+}
+
+/// The store was closed.
+pub(super) fn closed(step: &'static str) -> Error {
+    Error::new(ErrorKind::Closed, step)
+}
+
+/// No answer within the response timeout.
+pub(super) fn timed_out(step: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, step)
+        .detail("no answer in time; the operation may or may not have been executed")
+}
+
+/// An attempt to connect that failed. [`ErrorKind::Configuration`] if only a change can mend it.
+pub(super) fn of_connect(error: &RedisError) -> Error {
+    const STEP: &str = "connect";
+    let configuration = |detail: String| Error::new(ErrorKind::Configuration, STEP).detail(detail);
+    let passing = |detail: String| Error::new(ErrorKind::Unavailable, STEP).detail(detail);
+    match (error.code(), error.kind()) {
+        (Some("WRONGPASS"), _) => configuration("the server refuses this user and password (WRONGPASS)".into()),
+        (_, RedisKind::AuthenticationFailed) => configuration("the server refuses this user and password".into()),
+        (Some("NOAUTH"), _) => configuration(
+            "the server wants a password (NOAUTH); write `redis://:password@host` or `redis://user:password@host`"
+                .into(),
+        ),
+        (Some("NOPERM"), _) => configuration(
+            "the user may not run HELLO or SELECT (NOPERM); give it `+@connection` in the server's ACL".into(),
+        ),
+        (Some("NOPROTO"), _) | (_, RedisKind::RESP3NotSupported) => {
+            configuration("the server does not speak RESP3; it must be Redis 7.0, Valkey 7.2 or later".into())
+        }
+        (Some("ERR"), _) => of_plain_refusal(error),
+        (Some(code), _) => {
+            let error = of_code(STEP, code);
+            if error.kind() == ErrorKind::Unavailable { error } else { configuration(described(code)) }
+        }
+        (None, RedisKind::Io) => of_io(&error.to_string()),
+        (None, RedisKind::Parse) => configuration(
+            "what answers there is not Redis, or wants TLS; check host and port, or write `rediss://`".into(),
+        ),
+        (None, RedisKind::InvalidClientConfig) => configuration(error.to_string()),
+        _ => passing(error.category().to_owned()),
+    }
+}
+
+/// `ERR` has no finer code: the message is looked at, never shown.
+fn of_plain_refusal(error: &RedisError) -> Error {
+    let says = |words: &str| error.detail().is_some_and(|detail| detail.contains(words));
+    let (kind, detail) = if says("max number of clients") {
+        (ErrorKind::Unavailable, "the server has its maximum number of clients")
+    } else if says("DB index") || says("SELECT is not allowed") {
+        (ErrorKind::Configuration, "the server has no database with this number; see `databases` in its configuration")
+    } else if says("AUTH") {
+        (ErrorKind::Configuration, "the server has no password for this user; leave the password out of the URL")
+    } else {
+        (ErrorKind::Configuration, "the server refuses the connection's set-up (ERR)")
+    };
+    Error::new(kind, "connect").detail(detail)
+}
+
+fn of_io(text: &str) -> Error {
+    let kind_and_hint = if text.contains("invalid peer certificate") {
+        (
+            ErrorKind::Configuration,
+            "; trust its authority with `?tls_ca=/path/ca.pem`, and use the name that the certificate has",
+        )
+    } else if text.contains("corrupt message") {
+        (ErrorKind::Configuration, "; what answers there does not speak TLS: write `redis://`, or use the TLS port")
+    } else if text.contains("Permission denied") {
+        (ErrorKind::Configuration, "; the process may not use this socket")
+    } else {
+        (ErrorKind::Unavailable, "")
+    };
+    let (kind, hint) = kind_and_hint;
+    Error::new(kind, "connect").detail(format!("{text}{hint}"))
+}
+
+fn of_code(step: &'static str, code: &str) -> Error {
+    let kind = match code {
+        "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "UNBLOCKED" => ErrorKind::Unavailable,
+        _ => ErrorKind::Refused,
+    };
+    Error::new(kind, step).detail(described(code))
+}
+
+fn described(code: &str) -> String {
+    let words = match code {
+        "WRONGTYPE" => "the key holds another type",
+        "READONLY" => "the server is a read-only replica",
+        "OOM" => "the server is out of memory and does not evict; see its `maxmemory-policy`",
+        "MISCONF" => "the server cannot save to its disk and refuses writes",
+        "NOREPLICAS" => "too few replicas are connected for a write",
+        "NOPERM" => "the user may not run this command, or not on this key; see the server's ACL",
+        "NOAUTH" | "WRONGPASS" => "the server refuses the credentials",
+        "LOADING" => "the server is loading its data",
+        "BUSY" => "the server is busy with a script",
+        "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => "the server is failing over",
+        "NOSCRIPT" => "the server forgot a script that was just loaded",
+        _ => "the server answered with an error",
+    };
+    // A code is upper-case letters; anything else came out of a script or a proxy and may be data.
+    if !code.is_empty() && code.len() <= 24 && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        format!("{words} ({code})")
+    } else {
+        words.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_quotes_stays_out() {
+        for (code, detail) in [("ERR", "value of 'user:7' is wrong"), ("user:7", "x"), ("WRONGTYPE", "user:7")] {
+            let error = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
+            for error in [of("read", &error), of_connect(&error)] {
+                assert!(!format!("{error} {error:?}").contains("user:7"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn passing_faults_are_told_from_refusals() {
+        for (code, kind) in [
+            ("LOADING", ErrorKind::Unavailable),
+            ("READONLY", ErrorKind::Refused),
+            ("OOM", ErrorKind::Refused),
+            ("WRONGTYPE", ErrorKind::Refused),
+        ] {
+            assert_eq!(of_code("read", code).kind(), kind, "{code}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Messages on channels, over a connection of their own.
+//!
+//! Their own, because a slow reader of messages must not stand between a call and its reply. It is made with the first
+//! subscription and given up with the last. Subscribers of one channel share one subscription at the server.
+//!
+//! Invariant: what the task has subscribed at the server follows the map of wanted channels; a subscriber that was told "ready"
+//! sees every message after that, or [`Message::Interrupted`].
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use redis::aio::MultiplexedConnection;
+use redis::{PushInfo, PushKind, Value};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{sleep, timeout};
+
+use super::connection::{Backoff, Link};
+use super::faults;
+use crate::background::Background;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::Message;
+
+/// Messages a slow subscriber may lag behind before it misses some and is told so.
+const BUFFER: usize = 1024;
+/// Channels of one process.
+const MAX_CHANNELS: usize = 4096;
+
+#[derive(Default)]
+pub(super) struct Channels {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    running: bool,
+    wanted: HashMap<String, Channel>,
+}
+
+struct Channel {
+    messages: broadcast::Sender<Message>,
+    ready: watch::Sender<bool>,
+    subscribers: usize,
+}
+
+/// One subscriber's share of a channel; the last one to go gives the channel up.
+struct Membership {
+    channels: Arc<Channels>,
+    name: String,
+}
+
+/// Resolves when the server has confirmed the subscription.
+pub(super) async fn subscribe(
+    channels: &Arc<Channels>,
+    link: &Arc<Link>,
+    background: &Background,
+    name: &str,
+) -> Result<BoxStream<'static, Message>> {
+    const STEP: &str = "subscribe";
+    // Fails at once while the server is away, like every call.
+    drop(link.session(STEP)?);
+    let (membership, messages, mut ready) = channels.join(name, STEP)?;
+    if !channels.start(link, background) {
+        return Err(faults::closed(STEP));
+    }
+    channels.changed.notify_one();
+    let bound = link.config.connect_timeout.saturating_add(link.config.response_timeout);
+    // Cancelled here, the membership ends and the task gives the channel up.
+    match timeout(bound, ready.wait_for(|ready| *ready)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(_closed)) => return Err(faults::closed(STEP)),
+        Err(_elapsed) => return Err(faults::timed_out(STEP)),
+    }
+    let stream = stream::unfold((messages, membership), |(mut messages, membership)| async move {
+        let message = match messages.recv().await {
+            Ok(message) => message,
+            Err(broadcast::error::RecvError::Lagged(_)) => Message::Interrupted,
+            Err(broadcast::error::RecvError::Closed) => return None,
+        };
+        Some((message, (messages, membership)))
+    });
+    Ok(stream.boxed())
+}
+
+impl Channels {
+    fn join(
+        self: &Arc<Self>,
+        name: &str,
+        step: &'static str,
+    ) -> Result<(Membership, broadcast::Receiver<Message>, watch::Receiver<bool>)> {
+        let mut state = self.state();
+        if !state.wanted.contains_key(name) && state.wanted.len() >= MAX_CHANNELS {
+            return Err(Error::new(ErrorKind::Limit, step).detail(format!("more than {MAX_CHANNELS} channels")));
+        }
+        let channel = state.wanted.entry(name.to_owned()).or_insert_with(|| Channel {
+            messages: broadcast::Sender::new(BUFFER),
+            ready: watch::Sender::new(false),
+            subscribers: 0,
+        });
+        channel.subscribers = channel.subscribers.saturating_add(1);
+        let membership = Membership { channels: Arc::clone(self), name: name.to_owned() };
+        Ok((membership, channel.messages.subscribe(), channel.ready.subscribe()))
+    }
+
+    /// Starts the task with the first subscription.
+    fn start(self: &Arc<Self>, link: &Arc<Link>, background: &Background) -> bool {
+        let mut state = self.state();
+        if !state.running {
+            state.running = background.service(run(Arc::clone(self), Arc::clone(link)));
+        }
+        state.running
+    }
+
+    fn deliver(&self, push: &PushInfo) {
+        let [Value::BulkString(name), Value::BulkString(payload), ..] = push.data.as_slice() else { return };
+        let Ok(name) = std::str::from_utf8(name) else { return };
+        let state = self.state();
+        if let Some(channel) = state.wanted.get(name) {
+            // An error says that the last subscriber is leaving.
+            drop(channel.messages.send(Message::Payload(Bytes::copy_from_slice(payload))));
+        }
+    }
+
+    fn interrupted(&self) {
+        for channel in self.state().wanted.values() {
+            channel.ready.send_replace(false);
+            drop(channel.messages.send(Message::Interrupted));
+        }
+    }
+
+    /// The server has confirmed these. `again`: after a lost connection.
+    fn confirm(&self, names: &HashSet<String>, again: bool) {
+        let state = self.state();
+        for channel in names.iter().filter_map(|name| state.wanted.get(name)) {
+            if again {
+                // Told once more after the server has confirmed: what a reader looks up from now on cannot be missed as well.
+                drop(channel.messages.send(Message::Interrupted));
+            }
+            channel.ready.send_replace(true);
+        }
+    }
+
+    fn names(&self) -> HashSet<String> {
+        self.state().wanted.keys().cloned().collect()
+    }
+
+    /// Ends every stream.
+    pub(super) fn close(&self) {
+        self.state().wanted.clear();
+        self.changed.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let mut state = self.channels.state();
+        let Some(channel) = state.wanted.get_mut(&self.name) else { return };
+        channel.subscribers = channel.subscribers.saturating_sub(1);
+        if channel.subscribers == 0 {
+            state.wanted.remove(&self.name);
+            self.channels.changed.notify_one();
+        }
+    }
+}
+
+async fn run(channels: Arc<Channels>, link: Arc<Link>) {
+    let keep = async {
+        let mut backoff = Backoff::default();
+        let mut again = false;
+        loop {
+            while channels.names().is_empty() {
+                again = false;
+                channels.changed.notified().await;
+            }
+            // The main connection tells of faults; here one only tries again.
+            if let Ok(()) = serve(&channels, &link, again, &mut backoff).await {
+                again = false;
+                continue;
+            }
+            channels.interrupted();
+            again = true;
+            sleep(backoff.next()).await;
+        }
+    };
+    tokio::select! {
+        () = keep => {}
+        () = link.until_closed() => channels.close(),
+    }
+}
+
+/// One connection's life. `Ok`: nobody wants a channel any more.
+async fn serve(channels: &Arc<Channels>, link: &Link, again: bool, backoff: &mut Backoff) -> Result<()> {
+    let lost = Arc::new(Notify::new());
+    let (target, told) = (Arc::clone(channels), Arc::clone(&lost));
+    let on_push = move |push: PushInfo| -> Result<(), std::fmt::Error> {
+        match push.kind {
+            PushKind::Message => target.deliver(&push),
+            PushKind::Disconnection => told.notify_one(),
+            _ => {}
+        }
+        Ok(())
+    };
+    let bound = link.config.response_timeout;
+    let connect = timeout(link.config.connect_timeout, link.connect(on_push));
+    let mut connection = connect.await.map_err(|_elapsed| faults::timed_out("subscribe"))??;
+    let mut subscribed: HashSet<String> = HashSet::new();
+    loop {
+        let wanted = channels.names();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let gone: Vec<String> = subscribed.difference(&wanted).cloned().collect();
+        let new: Vec<String> = wanted.difference(&subscribed).cloned().collect();
+        if !gone.is_empty() {
+            within(bound, connection.unsubscribe(&gone)).await?;
+        }
+        if !new.is_empty() {
+            within(bound, connection.subscribe(&new)).await?;
+        }
+        // Also those of old: a channel that was left and joined again in one go has a new entry.
+        channels.confirm(&wanted, again && subscribed.is_empty());
+        subscribed = wanted;
+        tokio::select! {
+            () = channels.changed.notified() => {}
+            () = lost.notified() => return Err(faults::disconnected("subscribe")),
+            () = sleep(link.config.heartbeat) => {
+                ping(bound, &mut connection).await?;
+                backoff.reset();
+            }
+        }
+    }
+}
+
+async fn ping(bound: Duration, connection: &mut MultiplexedConnection) -> Result<()> {
+    within(bound, connection.send_packed_command(&redis::cmd("PING"))).await.map(drop)
+}
+
+async fn within<T>(bound: Duration, call: impl Future<Output = redis::RedisResult<T>>) -> Result<T> {
+    match timeout(bound, call).await {
+        Ok(reply) => reply.map_err(|error| faults::of("subscribe", &error)),
+        Err(_elapsed) => Err(faults::timed_out("subscribe")),
+    }
+}

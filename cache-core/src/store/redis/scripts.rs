@@ -1,0 +1,94 @@
+//! The scripts: each compares before it changes something, in one atomic step.
+//!
+//! A hit never runs one (a script costs the server ten times a GET). Invariant: a script touches keys of one slot only,
+//! `KEYS[1]` = the value key, `KEYS[2]` = its lease key, and reads of a large value only what it compares.
+//! `pcall` where the value key may hold another type: that is an answer, not a fault.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use crate::store::FILL_ID_AT;
+
+/// The first lines of the scripts that compare.
+fn script(body: &str) -> Script {
+    // GETRANGE counts its last byte in.
+    let (from, to) = (FILL_ID_AT.start, FILL_ID_AT.end.saturating_sub(1));
+    let prelude = format!(
+        "local function stands(mark) return redis.pcall('GETRANGE', KEYS[1], 0, 33) == mark end \
+         local function filled_by(id) return redis.pcall('GETRANGE', KEYS[1], {from}, {to}) == id end "
+    );
+    Script::new(&(prelude + body))
+}
+
+/// `KEYS`: value, lease. `ARGV`: fill id, token, ms. Returns `{1}` ours; `{0, bytes or false}` other record;
+/// `{2, ms left}` somebody else's lease; `{3}` another type.
+pub(super) static ACQUIRE_REFRESH: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "if not filled_by(ARGV[1]) then \
+           local found = redis.pcall('GET', KEYS[1]) \
+           if type(found) == 'table' then return {3} end \
+           return {0, found} \
+         end \
+         if redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then return {1} end \
+         return {2, redis.call('PTTL', KEYS[2])}",
+    )
+});
+
+/// `KEYS`: value. `ARGV`: mark, record, ms.
+pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "if not stands(ARGV[1]) then return 0 end \
+         redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
+         return 1",
+    )
+});
+
+/// `KEYS`: value, lease. `ARGV`: token, record, ms, fill id of the record to replace.
+pub(super) static FILL_REFRESH: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then return 0 end \
+         redis.call('DEL', KEYS[2]) \
+         if not filled_by(ARGV[4]) then return 0 end \
+         redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
+         return 1",
+    )
+});
+
+/// `KEYS`: the key with the lease. `ARGV`: what must stand there, ms.
+pub(super) static RENEW: LazyLock<Script> =
+    LazyLock::new(|| script("if not stands(ARGV[1]) then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])"));
+
+/// `KEYS`: the key with the lease. `ARGV`: what must stand there.
+pub(super) static RELEASE: LazyLock<Script> =
+    LazyLock::new(|| script("if not stands(ARGV[1]) then return 0 end return redis.call('DEL', KEYS[1])"));
+
+/// `KEYS`: value. `ARGV`: the bytes that must stand there.
+pub(super) static DISCARD: LazyLock<Script> = LazyLock::new(|| {
+    script("if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('UNLINK', KEYS[1])")
+});
+
+/// `KEYS`: value. Removes a value that is no string.
+pub(super) static DISCARD_WRONG_TYPE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local kind = redis.call('TYPE', KEYS[1])['ok'] \
+         if kind == 'string' or kind == 'none' then return 0 end \
+         return redis.call('UNLINK', KEYS[1])",
+    )
+});
+
+/// `KEYS`: value. `ARGV`: expected, new, ms or empty for the time that is left. Returns 1 done, 0 conflict, -1 gone.
+pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local found = redis.call('GET', KEYS[1]) \
+         if not found then return -1 end \
+         if found ~= ARGV[1] then return 0 end \
+         if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL') \
+         else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end \
+         return 1",
+    )
+});
+
+/// `KEYS`: value. Takes the expiry away. Returns 0 if nothing stands there.
+pub(super) static PERSIST: LazyLock<Script> =
+    LazyLock::new(|| script("redis.call('PERSIST', KEYS[1]) return redis.call('EXISTS', KEYS[1])"));
