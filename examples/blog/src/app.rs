@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use cache_core::Cache;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use crate::config::{Config, StartError};
+use crate::config::{self, Config, StartError};
 use crate::db::Db;
 use crate::pages;
 
@@ -18,15 +19,20 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct App {
     db: Db,
+    cache: Cache,
+    store: Arc<str>,
 }
 
 impl App {
-    /// Connects to the store and the database, and fills an empty one.
+    /// Connects to the store and the database, and fills an empty one. Once a process: its cache is that of every
+    /// cached function.
     ///
     /// # Errors
     /// Names the variable that has to be changed.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
-        Ok(Self { db: Db::open(&config.database).await? })
+        let db = Db::open(&config.database).await?;
+        let cache = open_cache(config.cache_url.as_deref(), db.identity()).await?;
+        Ok(Self { db, cache, store: config::store_name(config.cache_url.as_deref()).into() })
     }
 
     /// Every page.
@@ -42,12 +48,19 @@ impl App {
 
     /// Which store the cache uses, for people; without credentials.
     #[must_use]
-    pub fn store(&self) -> String {
-        "in this process".to_owned()
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// Drains the cache's work and closes the connections.
     pub async fn close(self) {
+        self.cache.shutdown().await;
         self.db.close().await;
     }
 }
@@ -62,7 +75,8 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     let addr = listener.local_addr().map_err(|error| StartError::Unavailable(format!("BLOG_ADDR: {error}")))?;
     let app = App::open(&config).await?;
     println!("listening on http://{addr}/");
-    println!("store:    {}", app.store());
+    let store = if app.cache.is_available() { "" } else { " (not reachable; pages are made without it until it is)" };
+    println!("store:    {}{store}", app.store());
     println!("database: {}", config.database);
 
     let stopping = Arc::new(Notify::new());
@@ -82,6 +96,29 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     app.close().await;
     println!("stopped");
     Ok(())
+}
+
+/// The cache of all cached functions. Its namespace is the database's own, so that a new database never meets the
+/// entries of an old one; a namespace in the URL is the user's word.
+async fn open_cache(url: Option<&str>, database: i64) -> Result<Cache, StartError> {
+    let url = url.unwrap_or("memory://");
+    let mut builder = Cache::builder().url(url).client_name("blog");
+    if !url.contains("namespace=") {
+        builder = builder.namespace(format!("blog-{database:08x}"));
+    }
+    let cache = builder.connect().await.map_err(|error| wrong_cache(&error))?;
+    Cache::install(cache.clone()).map_err(|error| wrong_cache(&error))?;
+    Ok(cache)
+}
+
+fn wrong_cache(error: &cache_core::Error) -> StartError {
+    let mut text = format!("CACHE_URL: {error}");
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    if error.is_transient() { StartError::Unavailable(text) } else { StartError::Setting(text) }
 }
 
 async fn listen(addr: &str) -> Result<TcpListener, StartError> {

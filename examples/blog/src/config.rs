@@ -81,6 +81,11 @@ impl Database {
                 Ok(Self::Sqlite { url })
             }
             Some("postgres" | "postgresql") => match Url::parse(text) {
+                // A `/`, `?` or `#` in the password ends the host early, and the rest would be shown as an address.
+                Ok(url) if url.username().is_empty() && text.contains('@') => Err(StartError::Setting(
+                    "DATABASE_URL: the password has a character that must be percent-encoded, such as %2F for /"
+                        .to_owned(),
+                )),
                 Ok(_) => Ok(Self::Postgres { url: text.to_owned() }),
                 Err(error) => Err(StartError::Setting(format!("DATABASE_URL: is not a URL ({error}); {FIX}"))),
             },
@@ -146,6 +151,17 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// Which store a `CACHE_URL` names, for people: what stands after the credentials and before the options.
+pub(crate) fn store_name(url: Option<&str>) -> String {
+    let Some((scheme, rest)) = url.and_then(|url| url.split_once("://")) else { return "in this process".to_owned() };
+    if scheme == "memory" {
+        return "in this process".to_owned();
+    }
+    // A socket's credentials are options; a host's stand before the last `@`.
+    let rest = if scheme.ends_with("unix") { rest } else { rest.rsplit_once('@').map_or(rest, |(_, rest)| rest) };
+    format!("Redis, {}", rest.split_once('?').map_or(rest, |(rest, _)| rest).trim_end_matches('/'))
+}
+
 fn sqlite_path(url: &str) -> &str {
     let rest = url.strip_prefix("sqlite:").unwrap_or(url);
     rest.strip_prefix("//").unwrap_or(rest)
@@ -184,6 +200,14 @@ mod tests {
     }
 
     #[test]
+    fn stores_are_named_without_their_password() {
+        assert_eq!(store_name(None), "in this process");
+        assert_eq!(store_name(Some("memory://?namespace=x")), "in this process");
+        assert_eq!(store_name(Some("redis://me:se/cr?et@host:6380/2?client_name=x")), "Redis, host:6380/2");
+        assert_eq!(store_name(Some("redis+unix:///run/redis.sock?password=a@b")), "Redis, /run/redis.sock");
+    }
+
+    #[test]
     fn wrong_addresses_are_named() {
         for wrong in ["127.0.0.1:99999", "127.0.0.1", ":3000", "3000", "a b:1", "[::1:3000"] {
             let Err(error) = with("BLOG_ADDR", wrong) else { panic!("{wrong} was accepted") };
@@ -201,6 +225,12 @@ mod tests {
             let Err(error) = with("DATABASE_URL", wrong) else { panic!("{wrong} was accepted") };
             assert!(error.to_string().starts_with("DATABASE_URL: "), "{error}");
             assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        for unencoded in
+            ["postgres://me:12/secret@host/x", "postgres://me:12#secret@host/x", "postgres://me:1?secret@host/x"]
+        {
+            let Err(error) = with("DATABASE_URL", unencoded) else { panic!("{unencoded} was accepted") };
+            assert!(error.to_string().contains("percent-encoded"), "{error}");
         }
         let config = with("DATABASE_URL", "postgres://me:secret@db.example:5433/blog?sslmode=disable").unwrap();
         assert_eq!(config.database.to_string(), "Postgres, db.example:5433/blog");

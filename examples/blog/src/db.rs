@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sqlx::any::AnyPoolOptions;
-use sqlx::{Any, AnyPool, Executor, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
 
 use crate::config::{Database, StartError};
 use crate::{schema, seed};
@@ -21,6 +21,7 @@ const CONNECTIONS_MAX: u32 = 8;
 pub struct Db {
     pool: AnyPool,
     queries: Arc<AtomicU32>,
+    identity: i64,
 }
 
 impl Db {
@@ -31,22 +32,29 @@ impl Db {
     pub async fn open(database: &Database) -> Result<Self, StartError> {
         sqlx::any::install_default_drivers();
         let fault = |error: sqlx::Error| {
-            StartError::Unavailable(format!("DATABASE_URL: cannot use {database}: {}", reason(&error)))
+            let text = format!("DATABASE_URL: cannot use {database}: {}", reason(&error));
+            match error {
+                sqlx::Error::Configuration(_) => StartError::Setting(text),
+                _ => StartError::Unavailable(text),
+            }
         };
+        // By hand first: the pool tries again until it gives up, and what was wrong is lost.
+        let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, first_connection(database)).await;
+        connected.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(fault)?;
         let pool = pool_options(database).connect(database.url()).await.map_err(fault)?;
-        let db = Self { pool, queries: Arc::default() };
+        let db = Self { pool, queries: Arc::default(), identity: 0 };
         // One transaction: of two processes that start together one prepares, and the other finds it done.
         let mut tx = schema::begin(&db, database).await.map_err(fault)?;
-        schema::migrate(&mut tx, database).await.map_err(fault)?;
+        let identity = schema::migrate(&mut tx, database).await.map_err(fault)?;
         seed::fill_if_empty(&mut tx).await.map_err(fault)?;
         tx.commit().await.map_err(fault)?;
-        Ok(db)
+        Ok(Self { identity, ..db })
     }
 
     /// The same database with a query count of its own.
     #[must_use]
     pub fn visit(&self) -> Self {
-        Self { pool: self.pool.clone(), queries: Arc::default() }
+        Self { pool: self.pool.clone(), queries: Arc::default(), identity: self.identity }
     }
 
     /// For one query.
@@ -61,6 +69,12 @@ impl Db {
         self.read().begin().await
     }
 
+    /// A number that no other database has: two of them can share a store without seeing each other's posts.
+    #[must_use]
+    pub fn identity(&self) -> i64 {
+        self.identity
+    }
+
     /// How many queries went out through this handle and its clones.
     #[must_use]
     pub fn queries(&self) -> u32 {
@@ -73,18 +87,22 @@ impl Db {
     }
 }
 
+/// Shows that the database can be used. SQLite's journal mode is a property of the file and set here, once.
+async fn first_connection(database: &Database) -> Result<(), sqlx::Error> {
+    let mut connection = AnyConnection::connect(database.url()).await?;
+    if matches!(database, Database::Sqlite { .. }) {
+        connection.execute("PRAGMA journal_mode = WAL").await?;
+    }
+    connection.close().await
+}
+
 fn pool_options(database: &Database) -> AnyPoolOptions {
     let options = AnyPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
     match database {
-        // A file does not go away between two requests, so no ping. Foreign keys are on by the driver's default.
+        // A file does not go away between two requests, so no ping.
+        // Foreign keys and a busy timeout of 5 s are the driver's defaults.
         Database::Sqlite { .. } => options.test_before_acquire(false).after_connect(|connection, _| {
-            Box::pin(async move {
-                for pragma in ["PRAGMA busy_timeout = 5000", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL"]
-                {
-                    connection.execute(pragma).await?;
-                }
-                Ok(())
-            })
+            Box::pin(async move { connection.execute("PRAGMA synchronous = NORMAL").await.map(drop) })
         }),
         Database::Postgres { .. } => options,
     }
@@ -95,6 +113,7 @@ fn reason(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
         sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Configuration(error) => error.to_string().replace("error with configuration: ", ""),
         sqlx::Error::PoolTimedOut => "no connection within 5 s".to_owned(),
         error => error.to_string(),
     }

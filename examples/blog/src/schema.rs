@@ -1,5 +1,7 @@
 //! The tables, in steps. A step that was released is never edited; a change is a new step at the end.
 
+use std::hash::{BuildHasher as _, RandomState};
+
 use sqlx::{Any, Executor, Transaction};
 
 use crate::config::Database;
@@ -50,13 +52,16 @@ pub(crate) async fn begin(db: &Db, database: &Database) -> Result<Transaction<'s
     }
 }
 
-/// Brings the tables to the newest step.
-pub(crate) async fn migrate(tx: &mut Transaction<'static, Any>, database: &Database) -> Result<(), sqlx::Error> {
+/// Brings the tables to the newest step and returns the database's identity.
+pub(crate) async fn migrate(tx: &mut Transaction<'static, Any>, database: &Database) -> Result<i64, sqlx::Error> {
     tx.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BIGINT NOT NULL)").await?;
     let done: Option<i64> =
         sqlx::query_scalar("SELECT value FROM meta WHERE name = 'schema'").fetch_optional(&mut **tx).await?;
     let done = usize::try_from(done.unwrap_or(0)).unwrap_or(0);
 
+    if done > STEPS.len() {
+        return Err(sqlx::Error::Configuration("it was made by a newer version of the blog".into()));
+    }
     let id = match database {
         Database::Sqlite { .. } => "INTEGER PRIMARY KEY AUTOINCREMENT",
         Database::Postgres { .. } => "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
@@ -73,5 +78,11 @@ pub(crate) async fn migrate(tx: &mut Transaction<'static, Any>, database: &Datab
         .execute(&mut **tx)
         .await?;
     }
-    Ok(())
+    // The standard library seeds its hashers from the operating system.
+    let random = i64::try_from(RandomState::new().hash_one("identity") >> 32).unwrap_or(0);
+    sqlx::query("INSERT INTO meta (name, value) VALUES ('identity', $1) ON CONFLICT (name) DO NOTHING")
+        .bind(random)
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query_scalar("SELECT value FROM meta WHERE name = 'identity'").fetch_one(&mut **tx).await
 }

@@ -9,11 +9,38 @@ use crate::app::App;
 use crate::visit::Visit;
 
 pub(super) async fn show(State(app): State<App>, visit: Visit) -> Response {
+    let cache = app.cache();
+    let stats = cache.stats();
+    let counters = [
+        ("Hits", "answered from the cache", stats.hits),
+        ("Misses", "nothing usable was there", stats.misses),
+        ("Computes", "the function ran", stats.computes),
+        ("Failed computes", "the function returned an error", stats.compute_errors),
+        ("Fills", "a result was stored", stats.fills),
+        ("Refused fills", "a result was outdated before it was stored", stats.refused_fills),
+        ("Joined", "waited for a run in this process", stats.joined),
+        ("Waited", "waited for a run in another process", stats.waited),
+        ("Undecodable", "stored bytes could not be read", stats.undecodable),
+        ("Store failures", "the store did not answer or refused", stats.store_failures),
+        ("Connects", "connections made to the store", stats.connects),
+        ("Evicted", "given up for lack of room", stats.evicted),
+    ];
     let content = html! {
         h1 { "Cache" }
-        table {
-            tbody { tr { th scope="row" { "Store" } td { (app.store()) } } }
+        p.meta {
+            span { "Store: " (app.store()) }
+            span { @if cache.is_available() { "available" } @else { "not reachable" } }
         }
+        table {
+            caption.hidden { "What this process has done since it started" }
+            thead { tr { th scope="col" { "What" } th.number scope="col" { "Count" } th.wide scope="col" { "Meaning" } } }
+            tbody {
+                @for (name, meaning, count) in counters {
+                    tr { th scope="row" { (name) } td.number { (count) } td.wide { (meaning) } }
+                }
+            }
+        }
+        p.hint { "Counted in this process since it started. Reload for new numbers." }
     };
     layout::page(&visit, "Cache", &content)
 }
