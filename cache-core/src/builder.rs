@@ -150,10 +150,11 @@ impl CacheBuilder {
         self
     }
 
-    /// A store of the test's choice.
+    /// The store of another cache, embedded or not: for a test, two caches on one store are two processes on one Redis.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn store(mut self, store: Arc<dyn Store>) -> Self {
-        self.store = Some(store);
+    #[must_use]
+    pub fn share_store(mut self, with: &Cache) -> Self {
+        self.store = Some(Arc::clone(&with.0.store));
         self
     }
 

@@ -201,6 +201,20 @@ impl<'a> KeyWriter<'a> {
         self.out.push_str(text);
     }
 
+    /// Writes a placeholder of a key template. What may separate placeholders is escaped in it, so where one ends can
+    /// always be told: the macro has checked that a separator stands between every two.
+    pub fn placeholder<P: KeyPart + ?Sized>(&mut self, part: &P) {
+        let start = self.out.len();
+        part.write_key(&mut KeyWriter::new(self.out));
+        // The text before it holds none of this part, and mostly the part holds no separator.
+        if self.out.get(start..).is_some_and(|written| written.contains(separates)) {
+            let written = self.out.split_off(start);
+            for c in written.chars() {
+                if separates(c) { escape(self.out, c) } else { self.out.push(c) }
+            }
+        }
+    }
+
     fn list(&mut self, members: impl FnOnce(&mut KeyWriter<'_>)) {
         self.nested('[', ']', members);
     }
@@ -224,6 +238,11 @@ impl fmt::Debug for KeyWriter<'_> {
 
 fn needs_escape(c: char) -> bool {
     matches!(c, '%' | ',' | '(' | ')' | '[' | ']' | '{' | '}' | '"' | '~') || c.is_control() || c.is_whitespace()
+}
+
+/// What a template may have between placeholders; `SEPARATORS` in the macro's `template.rs` is the same.
+fn separates(c: char) -> bool {
+    matches!(c, ':' | '/' | '=' | '|' | '+' | '*' | '&' | '#' | '$' | '^' | ';' | '<' | '>' | '\'' | '\\' | '`')
 }
 
 /// `%` and two hex digits for each byte of the character.

@@ -11,37 +11,51 @@ use bytes::Bytes;
 
 use crate::cache::Inner;
 use crate::entry::EntryKey;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::store::{Acquired, Over, Slot, Token};
 
-/// A lease that was ours when it was taken.
-#[derive(Debug)]
+/// A lease that was ours when it was taken. Dropped, it is given back in the background.
 pub(crate) struct Lease {
+    inner: Arc<Inner>,
     key: Arc<str>,
     token: Token,
     over: Over,
+    /// Whether it has still to be given back.
+    held: bool,
 }
 
 impl Lease {
     /// Takes it, or tells what stands in the way.
-    pub(crate) async fn acquire(inner: &Inner, key: &EntryKey, over: Over) -> Result<Result<Self, Slot>> {
-        let token = Token::random();
-        match inner.store.acquire(&key.value_key, token, inner.limits.lease, over).await? {
-            Acquired::Ours => Ok(Ok(Self { key: Arc::clone(&key.value_key), token, over })),
-            Acquired::Found(slot) => Ok(Err(slot)),
+    pub(crate) async fn acquire(inner: &Arc<Inner>, key: &EntryKey, over: Over) -> Result<Result<Self, Slot>> {
+        // Made before the request: dropped while that is under way, the lease may be ours all the same.
+        let mut lease =
+            Self { inner: Arc::clone(inner), key: Arc::clone(&key.value_key), token: Token::random(), over, held: true };
+        let acquired = inner.store.acquire(&lease.key, lease.token, inner.limits.lease, over).await;
+        match acquired {
+            Ok(Acquired::Ours) => Ok(Ok(lease)),
+            Ok(Acquired::Found(slot)) => {
+                lease.held = false;
+                Ok(Err(slot))
+            }
+            Err(error) => {
+                // An answer that did not come in time says nothing: given back in any case, when the store answers again.
+                lease.held = error.kind() == ErrorKind::Unavailable && inner.store.is_available();
+                Err(error)
+            }
         }
     }
 
     /// Drives `work`, and renews the lease at a third of its time while that goes on.
-    pub(crate) async fn keep<T>(&self, inner: &Inner, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn keep<T>(&self, work: impl Future<Output = T>) -> T {
+        let limit = self.inner.limits.lease;
         let renewal = async {
             loop {
-                inner.clock.sleep(inner.limits.lease / 3).await;
-                match inner.store.renew(&self.key, self.token, self.over, inner.limits.lease).await {
+                self.inner.clock.sleep(limit / 3).await;
+                match self.inner.store.renew(&self.key, self.token, self.over, limit).await {
                     Ok(true) => {}
                     // Lost: the fill will be refused and told then.
                     Ok(false) => break,
-                    Err(error) => inner.events.store_failed(&error),
+                    Err(error) => self.inner.events.store_failed(&error),
                 }
             }
             std::future::pending::<T>().await
@@ -54,12 +68,32 @@ impl Lease {
     }
 
     /// Stores the record if the lease is still ours; `false` if not.
-    pub(crate) async fn fill(self, inner: &Inner, record: Bytes, ttl: Duration) -> Result<bool> {
-        inner.store.fill(&self.key, self.token, self.over, record, ttl).await
+    pub(crate) async fn fill(mut self, record: Bytes, ttl: Duration) -> Result<bool> {
+        let filled = self.inner.store.fill(&self.key, self.token, self.over, record, ttl).await?;
+        self.held = false;
+        Ok(filled)
     }
 
     /// Gives it back, so that the next caller need not wait for its end.
-    pub(crate) async fn release(self, inner: &Inner) -> Result<()> {
-        inner.store.release(&self.key, self.token, self.over).await
+    pub(crate) async fn release(mut self) -> Result<()> {
+        self.inner.store.release(&self.key, self.token, self.over).await?;
+        self.held = false;
+        Ok(())
+    }
+}
+
+/// A caller that is dropped must not make the next one wait for the lease's end.
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.held {
+            return;
+        }
+        let (inner, key, token, over) = (Arc::clone(&self.inner), Arc::clone(&self.key), self.token, self.over);
+        // Outside a runtime or after the shutdown nobody can: then the lease runs out by itself.
+        let _spawned = self.inner.background.work(async move {
+            if let Err(error) = inner.store.release(&key, token, over).await {
+                inner.events.store_failed(&error);
+            }
+        });
     }
 }

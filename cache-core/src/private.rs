@@ -10,7 +10,15 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 pub use crate::codec::{Codec, DefaultCodec};
-pub use crate::shape::{Probe, Returns, Rules, via};
+pub use crate::shape::{Probe, Returns, Rules};
+
+/// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
+pub mod via {
+    pub use crate::shape::via::{
+        CannotShare as _, JustOption as _, JustPlain as _, ResultOption as _, ResultPlain as _, SharesByClone as _,
+        SharesByImpl as _, SharesByIoError as _, SharesByMessage as _,
+    };
+}
 
 use crate::cache::Cache;
 use crate::entry::{CachedEntry, EntryKey, UnboundEntry};

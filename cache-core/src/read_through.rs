@@ -62,7 +62,7 @@ pub(crate) async fn run_here(inner: &Arc<Inner>, plan: &Plan, function: Function
                 }
             }
             Joined::Lead(duty) => {
-                // Dropped here: the duty goes too, and a follower takes over. The lease runs out by itself.
+                // Dropped here: the duty goes too, and a follower takes over.
                 let landing = lead(inner, plan, function).await;
                 duty.land(landing.clone());
                 return landing;
@@ -232,11 +232,11 @@ async fn compute(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing 
 /// Runs the function under the lease, stores what it returns, gives the lease back otherwise.
 async fn compute_and_fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, function: Function<'_>) -> Landing {
     let started = inner.clock.start();
-    // Dropped here: nothing is given back; the lease ends by itself, and a waiter takes over.
-    let landing = lease.keep(inner, compute(inner, plan, function)).await;
+    // Dropped here: the lease is given back in the background, and a waiter takes over.
+    let landing = lease.keep(compute(inner, plan, function)).await;
     let stored = match &landing {
         Landing::Value(value) => fill(inner, plan, lease, value, started.elapsed()).await,
-        Landing::Failed(_) | Landing::Panicked(_) | Landing::Abandoned => lease.release(inner).await,
+        Landing::Failed(_) | Landing::Panicked(_) | Landing::Abandoned => lease.release().await,
     };
     if let Err(error) = stored {
         inner.events.store_failed(&error);
@@ -245,9 +245,9 @@ async fn compute_and_fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, functio
 }
 
 async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cost: Duration) -> Result<()> {
-    let Some(ttl) = ttl_for(inner, plan, value) else { return lease.release(inner).await };
-    let Some(record) = seal(inner, plan, value, ttl, cost) else { return lease.release(inner).await };
-    if lease.fill(inner, record, ttl).await? {
+    let Some(ttl) = ttl_for(inner, plan, value) else { return lease.release().await };
+    let Some(record) = seal(inner, plan, value, ttl, cost) else { return lease.release().await };
+    if lease.fill(record, ttl).await? {
         bump(&inner.events.count().fills);
     } else {
         inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });

@@ -96,6 +96,14 @@ impl<R> Probe<R> {
     }
 }
 
+// The last resort is taken by value, through the references.
+impl<R> Clone for Probe<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<R> Copy for Probe<R> {}
+
 impl<R> fmt::Debug for Probe<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Probe")
@@ -295,6 +303,14 @@ pub mod via {
 
 /// Asks how an error can reach every caller that waits for one run.
 pub struct ErrorProbe<E>(PhantomData<fn() -> E>);
+
+// The last resort is taken by value, through the references.
+impl<E> Clone for ErrorProbe<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<E> Copy for ErrorProbe<E> {}
 
 impl<E> fmt::Debug for ErrorProbe<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,358 @@
+//! The options of `#[cached(..)]`: tokens to values, each checked on its own.
+
+use std::time::Duration;
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::quote;
+use syn::ext::IdentExt as _;
+use syn::parse::{Parse, ParseStream, Parser as _};
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned as _;
+use syn::{Expr, Ident, Lit, LitInt, LitStr, Path, Token, UnOp, parenthesized};
+
+use crate::duration;
+use crate::errors::{Errors, did_you_mean};
+use crate::template::{self, Piece};
+
+/// What `#[cached(..)]` says.
+#[derive(Default)]
+pub(crate) struct Args {
+    pub(crate) ttl: Option<Lifetime>,
+    pub(crate) name: Option<LitStr>,
+    pub(crate) key: Option<Key>,
+    pub(crate) skip: Vec<Ident>,
+    pub(crate) version: Option<LitInt>,
+    pub(crate) codec: Option<Codec>,
+    pub(crate) cache: Option<Expr>,
+    pub(crate) cache_if: Option<Expr>,
+    pub(crate) bypass: Option<Expr>,
+    pub(crate) negative_ttl: Option<Lifetime>,
+    pub(crate) flight: Flight,
+    pub(crate) crate_path: Option<Path>,
+    pub(crate) companion: Option<Ident>,
+    /// An associated function without `self`, which looks like a free function.
+    pub(crate) method: Option<Ident>,
+}
+
+/// A time to live.
+pub(crate) enum Lifetime {
+    /// Known now.
+    Constant(Duration),
+    /// An expression of type `Duration`.
+    Expression(Expr),
+    /// A closure from the value to a `Duration`.
+    OfValue(Expr),
+}
+
+/// A key template and the token it stands in.
+pub(crate) struct Key {
+    pub(crate) literal: LitStr,
+    pub(crate) pieces: Vec<Piece>,
+}
+
+/// How values become bytes.
+pub(crate) enum Codec {
+    /// One of the library's, by its type's name.
+    BuiltIn(&'static str),
+    /// The user's.
+    Own(Box<syn::Type>),
+}
+
+/// How far callers share one run.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Flight {
+    #[default]
+    Cluster,
+    Process,
+    None,
+}
+
+/// Every option, and how it is written.
+const OPTIONS: [(&str, &str); 14] = [
+    ("ttl", "ttl = \"1d\""),
+    ("name", "name = \"user\""),
+    ("key", "key = \"user:{id}\""),
+    ("skip", "skip(db)"),
+    ("version", "version = 1"),
+    ("codec", "codec = \"msgpack\""),
+    ("cache", "cache = &CACHE"),
+    ("cache_if", "cache_if = |value| value.is_final()"),
+    ("bypass", "bypass = fresh"),
+    ("negative_ttl", "negative_ttl = \"30s\""),
+    ("flight", "flight = \"process\""),
+    ("crate", "crate = my_crate::cache_core"),
+    ("companion", "companion = UserCache"),
+    ("method", "method"),
+];
+
+/// Words of other libraries for options of this one.
+const SYNONYMS: [(&str, &str); 13] = [
+    ("time", "ttl"),
+    ("expire", "ttl"),
+    ("expires", "ttl"),
+    ("expiry", "ttl"),
+    ("duration", "ttl"),
+    ("prefix", "name"),
+    ("namespace", "name"),
+    ("ignore", "skip"),
+    ("exclude", "skip"),
+    ("condition", "cache_if"),
+    ("when", "cache_if"),
+    ("unless", "bypass"),
+    ("convert", "key"),
+];
+
+const CODECS: [(&str, &str); 4] =
+    [("bincode", "Bincode"), ("postcard", "Postcard"), ("msgpack", "MsgPack"), ("json", "Json")];
+
+impl Args {
+    /// Reads all options; what is wrong goes to `errors`, the rest is kept.
+    pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> Self {
+        let mut args = Self::default();
+        let mut seen: Vec<String> = Vec::new();
+        let read = |input: ParseStream<'_>| {
+            while !input.is_empty() {
+                if let Err(error) = args.option(input, &mut seen, errors) {
+                    errors.push(error);
+                    skip_to_comma(input)?;
+                }
+                if !input.is_empty() && !input.peek(Token![,]) {
+                    errors.at_span(input.span(), "expected `,` before the next option");
+                    skip_to_comma(input)?;
+                }
+                let _comma: Option<Token![,]> = input.parse()?;
+            }
+            Ok(())
+        };
+        if let Err(error) = read.parse2(tokens) {
+            errors.push(error);
+        }
+        args
+    }
+
+    fn option(&mut self, input: ParseStream<'_>, seen: &mut Vec<String>, errors: &mut Errors) -> syn::Result<()> {
+        if !input.peek(Ident::peek_any) {
+            return Err(input.error("expected an option, such as `ttl = \"1d\"`"));
+        }
+        let ident = input.call(Ident::parse_any)?;
+        let name = ident.to_string();
+        let Some((_, usage)) = OPTIONS.iter().find(|(known, _)| *known == name) else {
+            return Err(syn::Error::new(ident.span(), unknown_option(&name)));
+        };
+        if seen.contains(&name) {
+            errors.at(&ident, format!("`{name}` is given twice; remove one of them"));
+        }
+        seen.push(name.clone());
+        match name.as_str() {
+            "skip" => {
+                if !input.peek(syn::token::Paren) {
+                    return Err(syn::Error::new(ident.span(), format!("write `{usage}`, with the parameters' names")));
+                }
+                let list;
+                parenthesized!(list in input);
+                let names = Punctuated::<Ident, Token![,]>::parse_terminated_with(&list, Ident::parse_any)?;
+                if names.is_empty() {
+                    errors.at(&ident, format!("`skip()` names no parameter; write `{usage}` or remove it"));
+                }
+                self.skip.extend(names);
+                return Ok(());
+            }
+            "method" => {
+                self.method = Some(ident);
+                return Ok(());
+            }
+            _ => {}
+        }
+        if !input.peek(Token![=]) {
+            return Err(syn::Error::new(ident.span(), format!("`{name}` needs a value: `{usage}`")));
+        }
+        input.parse::<Token![=]>()?;
+        if input.is_empty() || input.peek(Token![,]) {
+            return Err(syn::Error::new(ident.span(), format!("`{name}` needs a value: `{usage}`")));
+        }
+        self.value(&name, usage, input, errors)
+    }
+
+    fn value(&mut self, name: &str, usage: &str, input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<()> {
+        match name {
+            "ttl" => self.ttl = lifetime(name, input.parse()?, errors),
+            "negative_ttl" => {
+                self.negative_ttl = lifetime(name, input.parse()?, errors);
+                if let Some(Lifetime::OfValue(closure)) = &self.negative_ttl {
+                    errors.at(closure, "`negative_ttl` has no value to look at; write a duration: `\"30s\"`");
+                }
+            }
+            "name" => {
+                let literal: LitStr = literal(usage, input)?;
+                check_name(&literal, errors);
+                self.name = Some(literal);
+            }
+            "key" => {
+                let literal: LitStr = literal(usage, input)?;
+                match template::parse(&literal.value()) {
+                    Ok(pieces) => self.key = Some(Key { literal, pieces }),
+                    Err(wrong) => wrong.into_iter().for_each(|message| errors.at(&literal, message)),
+                }
+            }
+            "version" => {
+                let literal: LitInt = literal(usage, input)?;
+                if literal.base10_parse::<u64>().is_err() || !literal.suffix().is_empty() {
+                    errors.at(&literal, format!("a version is a plain number: `{usage}`"));
+                }
+                self.version = Some(literal);
+            }
+            "codec" => self.codec = codec(input)?,
+            "flight" => self.flight = flight(input)?,
+            "cache" => self.cache = Some(input.parse()?),
+            "cache_if" => self.cache_if = Some(input.parse()?),
+            "bypass" => self.bypass = Some(input.parse()?),
+            "crate" => self.crate_path = Some(input.call(Path::parse_mod_style)?),
+            "companion" => self.companion = Some(input.parse()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn unknown_option(name: &str) -> String {
+    let synonym = SYNONYMS.iter().find(|(word, _)| *word == name);
+    let hint = match synonym {
+        Some((_, option)) => format!("; did you mean `{option}`?"),
+        None => did_you_mean(name, OPTIONS.iter().map(|(known, _)| *known)),
+    };
+    if hint.is_empty() {
+        let all: Vec<String> = OPTIONS.iter().map(|(known, _)| format!("`{known}`")).collect();
+        return format!("unknown option `{name}`; the options are {}", all.join(", "));
+    }
+    format!("unknown option `{name}`{hint}")
+}
+
+/// Moves to the next comma between options, or to the end.
+fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
+    while !input.is_empty() && !input.peek(Token![,]) {
+        let _skipped: TokenTree = input.parse()?;
+    }
+    Ok(())
+}
+
+/// A literal of the right kind, or how the option is written.
+fn literal<T: Parse>(usage: &str, input: ParseStream<'_>) -> syn::Result<T> {
+    let at = input.span();
+    input.parse().map_err(|_| syn::Error::new(at, format!("write `{usage}`")))
+}
+
+/// A ttl in one of its forms.
+pub(crate) fn lifetime(name: &str, value: Expr, errors: &mut Errors) -> Option<Lifetime> {
+    // What a `macro_rules!` passes on comes in an invisible group.
+    let value = match value {
+        Expr::Group(group) => *group.expr,
+        other => other,
+    };
+    let span = value.span();
+    let mut wrong = |message: String| {
+        errors.at_span(span, message);
+        None
+    };
+    let constant = match &value {
+        Expr::Closure(_) => return Some(Lifetime::OfValue(value)),
+        Expr::Lit(lit) => match &lit.lit {
+            Lit::Int(seconds) if !seconds.suffix().is_empty() => {
+                return wrong(format!("write seconds as a plain number, or text: `{name} = \"{seconds}\"`"));
+            }
+            Lit::Int(seconds) => match seconds.base10_parse() {
+                Ok(seconds) => Duration::from_secs(seconds),
+                Err(_) => return wrong(format!("`{seconds}` seconds are longer than can be counted")),
+            },
+            Lit::Str(text) => match duration::parse(&text.value()) {
+                Ok(duration) => duration,
+                Err(message) => return wrong(message),
+            },
+            Lit::Float(_) => return wrong(format!("whole seconds only; write `{name} = \"1500ms\"`")),
+            _ => return wrong(format!("no duration; write seconds or text: `{name} = \"1d\"`")),
+        },
+        Expr::Unary(unary) if matches!(unary.op, UnOp::Neg(_)) => {
+            return wrong(format!("a duration cannot be negative; write `{name} = \"1d\"`"));
+        }
+        _ => return Some(Lifetime::Expression(value)),
+    };
+    if constant.is_zero() {
+        return wrong(format!(
+            "`{name}` is zero, so nothing would ever be served; remove `{}`, or give it a duration",
+            if name == "ttl" { "#[cached]" } else { name }
+        ));
+    }
+    Some(Lifetime::Constant(constant))
+}
+
+/// A name stands in the key as it is.
+pub(crate) fn check_name(literal: &LitStr, errors: &mut Errors) {
+    let name = literal.value();
+    if name.is_empty() {
+        errors.at(literal, "an empty name; write one, such as `name = \"user\"`");
+    }
+    let bad = |c: char| c.is_control() || c.is_whitespace() || matches!(c, ':' | '@' | '{' | '}' | '%' | '~');
+    if let Some(c) = name.chars().find(|c| bad(*c)) {
+        let plain: String = name.chars().map(|c| if bad(c) { '.' } else { c }).collect();
+        let hint = if matches!(c, '{' | '}') { "; placeholders go into `key = \"..\"`" } else { "" };
+        errors.at(literal, format!("`{}` cannot stand in a name; write `\"{plain}\"`{hint}", c.escape_default()));
+    }
+}
+
+fn codec(input: ParseStream<'_>) -> syn::Result<Option<Codec>> {
+    if !input.peek(LitStr) {
+        let span = input.span();
+        let own = input.parse().map_err(|_| syn::Error::new(span, "write `codec = \"msgpack\"` or a type's path"))?;
+        return Ok(Some(Codec::Own(Box::new(own))));
+    }
+    let literal: LitStr = input.parse()?;
+    built_in_codec(&literal).map(|codec| Some(Codec::BuiltIn(codec)))
+}
+
+/// The type of a codec's word.
+pub(crate) fn built_in_codec(literal: &LitStr) -> syn::Result<&'static str> {
+    let word = literal.value();
+    if let Some((_, codec)) = CODECS.iter().find(|(known, _)| *known == word) {
+        return Ok(codec);
+    }
+    let hint = did_you_mean(&word.to_lowercase(), CODECS.iter().map(|(known, _)| *known));
+    let message = format!("unknown codec `{word}`{hint} (\"bincode\", \"postcard\", \"msgpack\", \"json\", or a type)");
+    Err(syn::Error::new(literal.span(), message))
+}
+
+fn flight(input: ParseStream<'_>) -> syn::Result<Flight> {
+    let literal: LitStr = literal("flight = \"process\"", input)?;
+    let word = literal.value();
+    match word.as_str() {
+        "cluster" => Ok(Flight::Cluster),
+        "process" => Ok(Flight::Process),
+        "none" => Ok(Flight::None),
+        other => {
+            let hint = did_you_mean(other, ["cluster", "process", "none"]);
+            let message = format!("unknown flight `{other}`{hint} (\"cluster\", \"process\" or \"none\")");
+            Err(syn::Error::new(literal.span(), message))
+        }
+    }
+}
+
+impl Lifetime {
+    /// The expression of type `Duration`, if it needs no value.
+    pub(crate) fn to_expression(&self, span: Span) -> Option<TokenStream> {
+        match self {
+            Self::Constant(duration) => Some(constant(*duration, span)),
+            Self::Expression(expression) => Some(quote!(#expression)),
+            Self::OfValue(_) => None,
+        }
+    }
+}
+
+/// A duration as an expression, in seconds where it has whole ones.
+pub(crate) fn constant(duration: Duration, span: Span) -> TokenStream {
+    let (function, number) = if duration.subsec_millis() == 0 {
+        ("from_secs", duration.as_secs())
+    } else {
+        ("from_millis", u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    };
+    let function = Ident::new(function, span);
+    let number = proc_macro2::Literal::u64_unsuffixed(number);
+    quote::quote_spanned!(span=> ::core::time::Duration::#function(#number))
+}

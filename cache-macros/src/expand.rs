@@ -1,0 +1,244 @@
+//! The plan as tokens: key, options, one call. Policy lives in the library.
+//!
+//! Hygiene: variables of generated code are at `mixed_site`, where no name of the user's can be mistaken for them; all
+//! items are named by full paths.
+
+mod companions;
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
+use syn::{Attribute, Ident, Meta, Receiver, Signature};
+
+use crate::generics::{self, Kept};
+use crate::plan::{Home, KeyStep, Plan, Run};
+use crate::signature::{self, Function};
+
+/// The function and its companions.
+pub(crate) fn expand(plan: &Plan, function: &Function) -> TokenStream {
+    let context = Context::new(plan, function);
+    let cached = context.cached_function();
+    let companions = companions::all(&context);
+    quote!(#cached #companions)
+}
+
+/// What all generated functions share.
+struct Context<'a> {
+    plan: &'a Plan,
+    function: &'a Function,
+    /// Generated code's own names.
+    mixed: Span,
+    names: Names,
+    /// The generics of what depends on the return type alone.
+    of_returned: Kept,
+}
+
+/// What the companions are called, and how they are reached.
+struct Names {
+    cached: Ident,
+    rules: Ident,
+    entry: Ident,
+    uncached: Ident,
+    refresh: Ident,
+    /// `user` or `Self`.
+    home: TokenStream,
+}
+
+impl Names {
+    fn new(plan: &Plan, ident: &Ident, mixed: Span) -> Self {
+        let at = ident.span();
+        match &plan.home {
+            Home::Companion(companion) => Self {
+                cached: Ident::new("__cached", mixed),
+                rules: Ident::new("__rules", mixed),
+                entry: Ident::new("entry", at),
+                uncached: Ident::new("uncached", at),
+                refresh: Ident::new("refresh", at),
+                home: companion.to_token_stream(),
+            },
+            Home::Impl => Self {
+                cached: format_ident!("__{}_cached", ident),
+                rules: format_ident!("__{}_rules", ident),
+                entry: format_ident!("{}_entry", ident),
+                uncached: format_ident!("{}_uncached", ident),
+                refresh: format_ident!("{}_refresh", ident),
+                home: quote_spanned!(mixed=> Self),
+            },
+        }
+    }
+}
+
+impl<'a> Context<'a> {
+    fn new(plan: &'a Plan, function: &'a Function) -> Self {
+        let mixed = Span::mixed_site();
+        Self {
+            names: Names::new(plan, &function.sig.ident, mixed),
+            of_returned: generics::keep(&function.sig.generics, &plan.returned.to_token_stream()),
+            plan,
+            function,
+            mixed,
+        }
+    }
+
+    /// The user's function, with its name, attributes and signature.
+    fn cached_function(&self) -> TokenStream {
+        let Self { plan, function, mixed, .. } = self;
+        let attrs = function.attrs.iter().map(expectation_as_allowance);
+        let (vis, default) = (&function.vis, &function.default);
+        let signature = self.signature(&function.sig.ident, receiver_without_mut(function.receiver()).as_ref());
+        let uncached = self.call_uncached();
+        let bypass = plan.bypass.as_ref().map(|expression| {
+            let expression = self.with_bindings(expression.to_token_stream());
+            quote_spanned! {*mixed=>
+                let __bypass: bool = #expression;
+                if __bypass {
+                    return #uncached.await;
+                }
+            }
+        });
+        let krate = &plan.krate;
+        let cache = self.cache();
+        let (cached, rules) = (self.call_cached(), self.call_rules());
+        let key = self.key();
+        let run = Ident::new(
+            match plan.run {
+                Run::Shared => "run_shared",
+                Run::Here => "run_here",
+            },
+            // A body that is not `Send` is reported where the function is named.
+            mixed.located_at(function.sig.ident.span()),
+        );
+        quote_spanned! {*mixed=>
+            #(#attrs)*
+            #vis #default #signature {
+                #bypass
+                let __cached = #cached;
+                let __cache: &#krate::Cache = #cache;
+                match __cached.look_up(__cache, #key) {
+                    ::core::result::Result::Ok(__hit) => __hit,
+                    ::core::result::Result::Err(__miss) => __miss.#run(#rules, #uncached).await,
+                }
+            }
+        }
+    }
+
+    /// The user's signature under another name, with names in place of patterns.
+    fn signature(&self, ident: &Ident, receiver: Option<&Receiver>) -> Signature {
+        let mut signature = self.function.sig.clone();
+        signature.ident = ident.clone();
+        signature.inputs = signature::inputs(receiver, &self.plan.params);
+        signature
+    }
+
+    /// A call of the user's body, with all arguments.
+    fn call_uncached(&self) -> TokenStream {
+        let Names { home, uncached, .. } = &self.names;
+        let turbofish = generics::turbofish(&self.function.sig.generics);
+        let receiver = self.function.receiver().map(|receiver| receiver.self_token.to_token_stream());
+        let params = self.plan.params.iter().map(|param| param.ident.to_token_stream());
+        let arguments = receiver.into_iter().chain(params);
+        quote_spanned!(self.mixed=> #home::#uncached #turbofish(#(#arguments),*))
+    }
+
+    fn call_cached(&self) -> TokenStream {
+        let Names { home, cached, .. } = &self.names;
+        let turbofish = self.of_returned.turbofish();
+        quote_spanned!(self.mixed=> #home::#cached #turbofish())
+    }
+
+    fn call_rules(&self) -> TokenStream {
+        let Names { home, rules, .. } = &self.names;
+        let turbofish = self.of_returned.turbofish();
+        quote_spanned!(self.mixed=> #home::#rules #turbofish())
+    }
+
+    /// The expression of the cache: the user's, or the installed one.
+    fn cache(&self) -> TokenStream {
+        let krate = &self.plan.krate;
+        match &self.plan.cache {
+            Some(expression) => self.with_bindings(expression.to_token_stream()),
+            None => quote_spanned!(self.mixed=> #krate::__private::installed()),
+        }
+    }
+
+    /// The closure that writes the key's arguments.
+    fn key(&self) -> TokenStream {
+        let mixed = self.mixed;
+        if self.plan.key.is_empty() {
+            return quote_spanned!(mixed=> |_| {});
+        }
+        let expressions = self.plan.key.iter().filter_map(|step| match step {
+            KeyStep::Member(expression, _) | KeyStep::Placeholder(expression, _) => Some(expression.clone()),
+            KeyStep::Literal(_) => None,
+        });
+        let bindings = self.bindings(&expressions.collect());
+        let steps = self.plan.key.iter().map(|step| match step {
+            KeyStep::Member(expression, span) => {
+                quote_spanned!(mixed.located_at(*span)=> __key.member(&#expression);)
+            }
+            KeyStep::Placeholder(expression, span) => {
+                quote_spanned!(mixed.located_at(*span)=> __key.placeholder(&#expression);)
+            }
+            KeyStep::Literal(text) => quote_spanned!(mixed=> __key.literal(#text);),
+        });
+        quote_spanned! {mixed=>
+            |__key| {
+                #bindings
+                #(#steps)*
+            }
+        }
+    }
+
+    /// A block in which the names that patterns bind are known, or the expression as it is if it needs none.
+    fn with_bindings(&self, expression: TokenStream) -> TokenStream {
+        let bindings = self.bindings(&expression);
+        if bindings.is_empty() { expression } else { quote_spanned!(self.mixed=> { #bindings #expression }) }
+    }
+
+    /// `let (a, b) = &__arg0;` for each pattern of which `used` names something.
+    fn bindings(&self, used: &TokenStream) -> TokenStream {
+        let patterns = self.plan.params.iter().filter_map(|param| {
+            let pattern = param.pattern.as_ref().filter(|_| signature::mentions(used, &param.names))?;
+            let ident = &param.ident;
+            Some(quote_spanned! {self.mixed=>
+                #[allow(unused_variables, reason = "a pattern may bind more than the key needs")]
+                let #pattern = &#ident;
+            })
+        });
+        patterns.collect()
+    }
+
+    /// The return type's place, for what fails there.
+    fn at_returned(&self) -> Span {
+        self.mixed.located_at(self.plan.returned.span())
+    }
+
+    /// The function's plain name.
+    fn plain_name(&self) -> String {
+        self.function.sig.ident.unraw().to_string()
+    }
+}
+
+fn receiver_without_mut(receiver: Option<&Receiver>) -> Option<Receiver> {
+    let mut receiver = receiver?.clone();
+    // `mut self` is the body's affair; in `&mut self` it never comes here.
+    receiver.mutability = None;
+    Some(receiver)
+}
+
+/// The user's attribute for a generated function: what is expected of the body is only allowed there.
+fn expectation_as_allowance(attr: &Attribute) -> Attribute {
+    let mut attr = attr.clone();
+    if attr.path().is_ident("expect")
+        && let Meta::List(list) = &mut attr.meta
+    {
+        list.path = syn::parse_quote!(allow);
+    }
+    attr
+}
+
+/// Whether an attribute belongs on everything that is generated from the function.
+fn goes_everywhere(attr: &Attribute) -> bool {
+    ["cfg", "allow", "expect", "warn", "deny", "forbid"].iter().any(|name| attr.path().is_ident(name))
+}

@@ -1,0 +1,208 @@
+//! What stands beside the function: `user::entry`, `user::uncached`, `user::refresh`, or `user_entry` and so on for a method.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{Attribute, Ident, Receiver};
+
+use super::{Context, expectation_as_allowance, goes_everywhere};
+use crate::args::{Codec, Flight, Lifetime};
+use crate::generics;
+use crate::plan::{Home, Plan};
+use crate::signature::{self, Param};
+
+/// The companion type with its functions, or a method's companion functions.
+pub(super) fn all(context: &Context<'_>) -> TokenStream {
+    let Context { plan, function, mixed, .. } = context;
+    let cfg: Vec<&Attribute> = function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).collect();
+    let functions = [context.cached(), context.rules(), context.entry(), context.uncached(), context.refresh()];
+    let allowance = quote_spanned! {*mixed=>
+        #[allow(dead_code, unreachable_pub, clippy::missing_errors_doc, clippy::missing_panics_doc, reason = "generated")]
+    };
+    match &plan.home {
+        Home::Companion(companion) => {
+            let vis = &function.vis;
+            let docs = format!(
+                "The cache entries of [`{name}()`]: `{companion}::entry(..)` is the entry of the arguments in its key.",
+                name = context.plain_name(),
+            );
+            quote_spanned! {*mixed=>
+                #(#cfg)*
+                #[doc = #docs]
+                #[allow(
+                    non_camel_case_types, dead_code, unreachable_pub, missing_debug_implementations,
+                    missing_copy_implementations, reason = "a companion is only a place for functions",
+                )]
+                #vis struct #companion {}
+                #(#cfg)*
+                #allowance
+                impl #companion {
+                    #(#functions)*
+                }
+            }
+        }
+        Home::Impl => functions.iter().map(|function| quote!(#(#cfg)* #allowance #function)).collect(),
+    }
+}
+
+impl Context<'_> {
+    /// The function with its types.
+    fn cached(&self) -> TokenStream {
+        let Self { plan, function, mixed, names, of_returned, .. } = self;
+        let Plan { krate, returned, .. } = plan;
+        let ident = &names.cached;
+        let (generics, where_clause) = (of_returned.declare(), of_returned.where_clause());
+        let plain = self.plain_name();
+        let named = plan.function.name.as_ref().map(|name| quote_spanned!(*mixed=> .named(#name)));
+        let version = plan.function.version.map(proc_macro2::Literal::u64_unsuffixed);
+        let version = version.map(|version| quote_spanned!(*mixed=> .version(#version)));
+        let codec = match &plan.codec {
+            None => quote_spanned!(*mixed=> #krate::__private::DefaultCodec),
+            Some(Codec::BuiltIn(name)) => {
+                let name = Ident::new(name, *mixed);
+                quote_spanned!(*mixed=> #krate::codec::#name)
+            }
+            Some(Codec::Own(own)) => own.to_token_stream(),
+        };
+        let at = self.at_returned();
+        let returns = if plan.flight == Flight::None {
+            quote_spanned!(at=> __returns.unshared::<#codec>())
+        } else {
+            quote_spanned!(at=> __returns.with::<#codec, _>((&&&&__returns.error()).sharing()))
+        };
+        let (constructor, owner) = match &plan.home {
+            Home::Companion(companion) => ("function", companion.to_token_stream()),
+            Home::Impl => ("method", names.home.clone()),
+        };
+        let constructor = Ident::new(constructor, *mixed);
+        let instance = generics::mentions_parameter(&function.sig.generics, &returned.to_token_stream())
+            .then(|| quote_spanned!(*mixed=> .instance(::core::any::type_name::<#returned>())));
+        let hidden = self.hidden();
+        quote_spanned! {*mixed=>
+            #hidden
+            fn #ident #generics() -> #krate::__private::Cached<#returned> #where_clause {
+                use #krate::__private::via::*;
+                static FUNCTION: #krate::__private::Function = #krate::__private::Function::new(#plain) #named #version;
+                let __returns = (&&&#krate::__private::Probe::<#returned>::new()).returns();
+                #krate::__private::Cached::#constructor(&FUNCTION, ::core::any::type_name::<#owner>(), #returns) #instance
+            }
+        }
+    }
+
+    /// Its options.
+    fn rules(&self) -> TokenStream {
+        let Self { plan, mixed, names, of_returned, .. } = self;
+        let Plan { krate, returned, .. } = plan;
+        let ident = &names.rules;
+        let (generics, where_clause) = (of_returned.declare(), of_returned.where_clause());
+        let duration = |lifetime: &Option<Lifetime>| lifetime.as_ref().and_then(|ttl| ttl.to_expression(*mixed));
+        let ttl = duration(&plan.ttl).map(|ttl| quote_spanned!(*mixed=> .ttl(#ttl)));
+        let negative_ttl = duration(&plan.negative_ttl).map(|ttl| quote_spanned!(*mixed=> .negative_ttl(#ttl)));
+        let flight = match plan.flight {
+            Flight::Cluster => None,
+            Flight::Process => Some(Ident::new("Process", *mixed)),
+            Flight::None => Some(Ident::new("None", *mixed)),
+        };
+        let flight = flight.map(|scope| quote_spanned!(*mixed=> .flight(#krate::FlightScope::#scope)));
+        let ttl_of = match &plan.ttl {
+            Some(Lifetime::OfValue(closure)) => Some(quote_spanned!(*mixed=> .ttl_of(#closure))),
+            _ => None,
+        };
+        let cache_if = plan.cache_if.as_ref().map(|closure| quote_spanned!(*mixed=> .cache_if(#closure)));
+        let hidden = self.hidden();
+        quote_spanned! {*mixed=>
+            #hidden
+            fn #ident #generics() -> #krate::__private::Rules #where_clause {
+                use #krate::__private::via::*;
+                let __options = #krate::EntryOptions::new() #ttl #negative_ttl #flight;
+                (&&&#krate::__private::Probe::<#returned>::new()).returns().rules(__options) #ttl_of #cache_if .erase()
+            }
+        }
+    }
+
+    /// The entry of the arguments in the key.
+    fn entry(&self) -> TokenStream {
+        let Self { plan, function, mixed, names, .. } = self;
+        let Plan { krate, returned, .. } = plan;
+        let (ident, vis) = (&names.entry, &function.vis);
+        let receiver: Option<Receiver> =
+            plan.entry.takes_self.then(|| syn::parse_quote_spanned!(self.self_span()=> &self));
+        let takes = |at: &usize| plan.entry.takes.contains(at);
+        let params: Vec<&Param> =
+            plan.params.iter().enumerate().filter(|(at, _)| takes(at)).map(|(_, param)| param).collect();
+        let inputs = signature::inputs(receiver.as_ref(), params);
+        let kept = generics::keep(&function.sig.generics, &quote!(#inputs -> #returned));
+        let (generics, where_clause) = (kept.declare(), kept.where_clause());
+        let (cached, rules, key) = (self.call_cached(), self.call_rules(), self.key());
+        let attrs = self.companion_attrs();
+        if plan.entry.bound {
+            let cache = self.cache();
+            return quote_spanned! {*mixed=>
+                /// The entry of these arguments.
+                #(#attrs)*
+                #vis fn #ident #generics(#inputs) -> #krate::CachedEntry<#returned> #where_clause {
+                    let __cache: &#krate::Cache = #cache;
+                    #cached.entry(__cache, #rules, #key)
+                }
+            };
+        }
+        quote_spanned! {*mixed=>
+            /// The entry of these arguments, once told in which cache: `.on(&cache)`.
+            #(#attrs)*
+            #vis fn #ident #generics(#inputs) -> #krate::UnboundEntry<#returned> #where_clause {
+                #cached.unbound_entry(#rules, #key)
+            }
+        }
+    }
+
+    /// The user's body under the user's signature, so that what is wrong in it stays on its line.
+    fn uncached(&self) -> TokenStream {
+        let Self { function, mixed, names, .. } = self;
+        let vis = &function.vis;
+        let mut signature = function.sig.clone();
+        signature.ident = names.uncached.clone();
+        let body = &function.body;
+        let attrs = function.attrs.iter().filter(|attr| goes_everywhere(attr) && !attr.path().is_ident("cfg"));
+        quote_spanned! {*mixed=>
+            /// Runs the function without the cache.
+            #(#attrs)*
+            #vis #signature #body
+        }
+    }
+
+    /// Runs and stores.
+    fn refresh(&self) -> TokenStream {
+        let Self { plan, function, mixed, names, .. } = self;
+        let krate = &plan.krate;
+        let vis = &function.vis;
+        let signature = self.signature(&names.refresh, super::receiver_without_mut(function.receiver()).as_ref());
+        let (cached, rules, key) = (self.call_cached(), self.call_rules(), self.key());
+        let (cache, uncached) = (self.cache(), self.call_uncached());
+        let attrs = self.companion_attrs();
+        quote_spanned! {*mixed=>
+            /// Runs the function now and stores what it returns.
+            #(#attrs)*
+            #vis #signature {
+                let __cache: &#krate::Cache = #cache;
+                #cached.entry(__cache, #rules, #key).__refresh(#uncached).await
+            }
+        }
+    }
+
+    /// The user's lint levels, for what is generated from the user's signature.
+    fn companion_attrs(&self) -> Vec<Attribute> {
+        let attrs = self.function.attrs.iter();
+        attrs
+            .filter(|attr| goes_everywhere(attr) && !attr.path().is_ident("cfg"))
+            .map(expectation_as_allowance)
+            .collect()
+    }
+
+    /// Methods' hidden companions stand among the user's own.
+    fn hidden(&self) -> Option<TokenStream> {
+        matches!(self.plan.home, Home::Impl).then(|| quote_spanned!(self.mixed=> #[doc(hidden)]))
+    }
+
+    fn self_span(&self) -> proc_macro2::Span {
+        self.function.receiver().map_or(self.mixed, |receiver| receiver.self_token.span)
+    }
+}

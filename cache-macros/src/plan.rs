@@ -1,0 +1,70 @@
+//! What is generated, decided: nothing after this stage can fail.
+
+use proc_macro2::TokenStream;
+use syn::{Expr, Ident, Path, Type};
+
+use crate::args::{Codec, Flight, Lifetime};
+use crate::signature::Param;
+
+/// A cached function.
+pub(crate) struct Plan {
+    pub(crate) krate: Path,
+    pub(crate) home: Home,
+    pub(crate) params: Vec<Param>,
+    pub(crate) returned: Type,
+    pub(crate) key: Vec<KeyStep>,
+    /// Which names the entry's key needs.
+    pub(crate) entry: Entry,
+    pub(crate) run: Run,
+    pub(crate) function: FunctionOptions,
+    pub(crate) codec: Option<Codec>,
+    pub(crate) flight: Flight,
+    pub(crate) ttl: Option<Lifetime>,
+    pub(crate) negative_ttl: Option<Lifetime>,
+    pub(crate) cache: Option<Expr>,
+    pub(crate) cache_if: Option<Expr>,
+    pub(crate) bypass: Option<Expr>,
+}
+
+/// Where the companions live.
+pub(crate) enum Home {
+    /// A free function: in a type of this name.
+    Companion(Ident),
+    /// A method: beside it, with its name in front.
+    Impl,
+}
+
+/// What goes into the function's `static`.
+pub(crate) struct FunctionOptions {
+    pub(crate) name: Option<String>,
+    pub(crate) version: Option<u64>,
+}
+
+/// One step of writing a key's arguments.
+pub(crate) enum KeyStep {
+    /// An argument, or a name that a pattern binds.
+    Member(TokenStream, proc_macro2::Span),
+    /// Literal text of a template.
+    Literal(String),
+    /// A placeholder of a template.
+    Placeholder(TokenStream, proc_macro2::Span),
+}
+
+/// The signature of the companion that makes entries.
+pub(crate) struct Entry {
+    /// Whether it takes `&self`.
+    pub(crate) takes_self: bool,
+    /// Which parameters it takes, by position in [`Plan::params`].
+    pub(crate) takes: Vec<usize>,
+    /// Whether it can say in which cache.
+    pub(crate) bound: bool,
+}
+
+/// How a miss runs the function.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// The future owns what it needs: callers share it.
+    Shared,
+    /// The future borrows from its caller.
+    Here,
+}

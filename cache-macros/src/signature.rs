@@ -1,0 +1,338 @@
+//! The function under `#[cached]`, taken apart. The body stays tokens: it is moved, never read.
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident};
+use syn::parse::{Parse, ParseStream};
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned as _;
+use syn::visit::Visit;
+use syn::visit_mut::VisitMut;
+use syn::{Attribute, FnArg, Ident, Pat, PatType, Receiver, ReturnType, Signature, Token, Type, Visibility};
+
+use crate::errors::Errors;
+
+/// A function as written, with the helper attributes taken off its parameters.
+pub(crate) struct Function {
+    pub(crate) attrs: Vec<Attribute>,
+    pub(crate) vis: Visibility,
+    pub(crate) default: Option<Token![default]>,
+    pub(crate) sig: Signature,
+    pub(crate) body: TokenTree,
+    /// The parameters that `#[cached(skip)]` stands on, by position, and where.
+    pub(crate) skipped: Vec<(usize, Span)>,
+    /// What is wrong with helper attributes.
+    pub(crate) helper_errors: Vec<syn::Error>,
+}
+
+impl Parse for Function {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let attrs = input.call(Attribute::parse_outer)?;
+        let vis = input.parse()?;
+        let default = input.parse()?;
+        let sig = input.parse()?;
+        let body = input.parse()?;
+        let mut function = Self { attrs, vis, default, sig, body, skipped: Vec::new(), helper_errors: Vec::new() };
+        function.take_helpers();
+        Ok(function)
+    }
+}
+
+impl ToTokens for Function {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        self.attrs.iter().for_each(|attr| attr.to_tokens(tokens));
+        self.vis.to_tokens(tokens);
+        self.default.to_tokens(tokens);
+        self.sig.to_tokens(tokens);
+        self.body.to_tokens(tokens);
+    }
+}
+
+impl Function {
+    /// Takes `#[cached(skip)]` off the parameters: no such attribute exists there for the compiler.
+    fn take_helpers(&mut self) {
+        for (position, input) in self.sig.inputs.iter_mut().enumerate() {
+            let attrs = match input {
+                FnArg::Receiver(receiver) => &mut receiver.attrs,
+                FnArg::Typed(typed) => &mut typed.attrs,
+            };
+            attrs.retain(|attr| {
+                if !attr.path().segments.last().is_some_and(|segment| segment.ident == "cached") {
+                    return true;
+                }
+                match attr.parse_args::<Ident>() {
+                    Ok(word) if word == "skip" => self.skipped.push((position, attr.span())),
+                    _ => self.helper_errors.push(syn::Error::new_spanned(
+                        attr,
+                        "on a parameter there is only `#[cached(skip)]`; other options go on the function",
+                    )),
+                }
+                false
+            });
+        }
+    }
+
+    /// The return type's tokens, where there is one.
+    pub(crate) fn returned(&self) -> Option<&Type> {
+        match &self.sig.output {
+            ReturnType::Default => None,
+            ReturnType::Type(_, ty) => Some(ty),
+        }
+    }
+
+    pub(crate) fn receiver(&self) -> Option<&Receiver> {
+        match self.sig.inputs.first() {
+            Some(FnArg::Receiver(receiver)) => Some(receiver),
+            _ => None,
+        }
+    }
+}
+
+/// One parameter other than `self`.
+pub(crate) struct Param {
+    /// What generated functions call it.
+    pub(crate) ident: Ident,
+    pub(crate) ty: Type,
+    /// For a pattern: itself without `mut` and `ref`, so that it also matches a reference.
+    pub(crate) pattern: Option<Pat>,
+    /// The names that the body sees.
+    pub(crate) names: Vec<Ident>,
+    pub(crate) attrs: Vec<Attribute>,
+    pub(crate) skipped: bool,
+}
+
+impl Param {
+    /// As a parameter of a generated function.
+    pub(crate) fn declare(&self) -> PatType {
+        PatType {
+            attrs: self.attrs.clone(),
+            pat: Box::new(Pat::Ident(syn::PatIdent {
+                attrs: Vec::new(),
+                by_ref: None,
+                mutability: None,
+                ident: self.ident.clone(),
+                subpat: None,
+            })),
+            colon_token: Token![:](self.ty.span()),
+            ty: Box::new(self.ty.clone()),
+        }
+    }
+}
+
+/// The parameters in order, without `self`.
+pub(crate) fn params(function: &Function, skip: &[Ident]) -> Vec<Param> {
+    let typed = function.sig.inputs.iter().enumerate().filter_map(|(position, input)| match input {
+        FnArg::Receiver(_) => None,
+        FnArg::Typed(typed) => Some((position, typed)),
+    });
+    typed
+        .map(|(position, typed)| {
+            let mut bindings = Bindings::default();
+            let mut pattern = (*typed.pat).clone();
+            bindings.visit_pat_mut(&mut pattern);
+            let simple = match &pattern {
+                Pat::Ident(name) if name.subpat.is_none() => Some(name.ident.clone()),
+                _ => None,
+            };
+            let by_name = bindings.names.iter().any(|name| skip.contains(name));
+            let by_attribute = function.skipped.iter().any(|(skipped, _)| *skipped == position);
+            Param {
+                pattern: simple.is_none().then_some(pattern),
+                ident: simple.unwrap_or_else(|| format_ident!("__arg{position}", span = Span::mixed_site())),
+                ty: (*typed.ty).clone(),
+                names: bindings.names,
+                attrs: typed.attrs.clone(),
+                skipped: by_name || by_attribute,
+            }
+        })
+        .collect()
+}
+
+/// Collects the names that a pattern binds and takes `mut` and `ref` off them.
+#[derive(Default)]
+struct Bindings {
+    names: Vec<Ident>,
+}
+
+impl VisitMut for Bindings {
+    fn visit_pat_ident_mut(&mut self, pat: &mut syn::PatIdent) {
+        pat.mutability = None;
+        pat.by_ref = None;
+        // An upper case name without a subpattern is a constant or a unit struct, not a binding.
+        if pat.subpat.is_some() || !pat.ident.to_string().starts_with(char::is_uppercase) {
+            self.names.push(pat.ident.clone());
+        }
+        syn::visit_mut::visit_pat_ident_mut(self, pat);
+    }
+}
+
+/// The inputs of a generated function.
+pub(crate) fn inputs<'a>(
+    receiver: Option<&Receiver>,
+    params: impl IntoIterator<Item = &'a Param>,
+) -> Punctuated<FnArg, Token![,]> {
+    let receiver = receiver.map(|receiver| FnArg::Receiver(receiver.clone()));
+    receiver.into_iter().chain(params.into_iter().map(|param| FnArg::Typed(param.declare()))).collect()
+}
+
+/// Whether a future that holds these parameters borrows nothing, as far as tokens can tell.
+pub(crate) fn owns_everything(function: &Function, params: &[Param]) -> bool {
+    let generics = &function.sig.generics;
+    if generics.lifetimes().next().is_some() {
+        return false;
+    }
+    let bound_by_static = |ident: &Ident| {
+        let is_static = |bounds: &Punctuated<syn::TypeParamBound, Token![+]>| {
+            bounds.iter().any(|bound| matches!(bound, syn::TypeParamBound::Lifetime(l) if l.ident == "static"))
+        };
+        let inline = generics.type_params().any(|param| param.ident == *ident && is_static(&param.bounds));
+        let predicates = generics.where_clause.iter().flat_map(|clause| &clause.predicates);
+        inline
+            || predicates.into_iter().any(|predicate| match predicate {
+                syn::WherePredicate::Type(predicate) => {
+                    matches!(&predicate.bounded_ty, Type::Path(path) if path.path.is_ident(ident))
+                        && is_static(&predicate.bounds)
+                }
+                _ => false,
+            })
+    };
+    if !generics.type_params().all(|param| bound_by_static(&param.ident)) {
+        return false;
+    }
+    let mut borrows = Borrows(false);
+    params.iter().for_each(|param| borrows.visit_type(&param.ty));
+    if let Some(receiver) = function.receiver() {
+        borrows.visit_receiver(receiver);
+    }
+    !borrows.0
+}
+
+/// Whether a type holds a reference, a lifetime or an `impl Trait`.
+pub(crate) struct Borrows(pub(crate) bool);
+
+impl<'ast> Visit<'ast> for Borrows {
+    fn visit_receiver(&mut self, receiver: &'ast Receiver) {
+        self.0 |= receiver.reference.is_some();
+        syn::visit::visit_receiver(self, receiver);
+    }
+    fn visit_type_reference(&mut self, _: &'ast syn::TypeReference) {
+        self.0 = true;
+    }
+    fn visit_type_impl_trait(&mut self, _: &'ast syn::TypeImplTrait) {
+        self.0 = true;
+    }
+    fn visit_lifetime(&mut self, lifetime: &'ast syn::Lifetime) {
+        self.0 |= lifetime.ident != "static";
+    }
+}
+
+/// Whether `tokens` name one of `names`, other than as a field or a method.
+pub(crate) fn mentions<'a>(tokens: &TokenStream, names: impl IntoIterator<Item = &'a Ident> + Clone) -> bool {
+    let mut after_dot = false;
+    for token in tokens.clone() {
+        match &token {
+            TokenTree::Ident(ident) if !after_dot && names.clone().into_iter().any(|name| name == ident) => {
+                return true;
+            }
+            TokenTree::Group(group) if mentions(&group.stream(), names.clone()) => return true,
+            _ => {}
+        }
+        // `a..b` is a range: its second dot is no field access.
+        after_dot = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '.' && !after_dot);
+    }
+    false
+}
+
+/// Says what of the signature cannot be cached.
+pub(crate) fn check(function: &Function, errors: &mut Errors) {
+    let sig = &function.sig;
+    if sig.asyncness.is_none() {
+        errors.at(sig.fn_token, "`#[cached]` needs an async function; write `async fn`");
+    }
+    if let Some(token) = &sig.constness {
+        errors.at(token, "a `const fn` cannot be cached; remove `const`");
+    }
+    if let Some(token) = &sig.unsafety {
+        errors.at(token, "an `unsafe fn` cannot be cached; put the unsafe code into a block of its body");
+    }
+    if let Some(abi) = &sig.abi {
+        errors.at(abi, "an `extern` function cannot be cached; cache a function that calls it");
+    }
+    if let Some(variadic) = &sig.variadic {
+        errors.at(variadic, "a variadic function cannot be cached; name its parameters");
+    }
+    if let TokenTree::Punct(semicolon) = &function.body {
+        errors.at(semicolon, "`#[cached]` needs a body; put it on the function of the `impl`");
+    }
+    match function.returned() {
+        None => errors.at(&sig.ident, "nothing to cache: the function returns nothing; give it a return type"),
+        Some(returned) => check_returned(returned, errors),
+    }
+    for input in &sig.inputs {
+        check_input(input, errors);
+    }
+}
+
+fn check_returned(returned: &Type, errors: &mut Errors) {
+    struct Returned<'e>(&'e mut Errors);
+    impl<'ast> Visit<'ast> for Returned<'_> {
+        fn visit_type_reference(&mut self, reference: &'ast syn::TypeReference) {
+            self.0.at(
+                reference,
+                "a cached value is owned, so it cannot be returned by reference; return `String` for `&str`, `Arc<T>` for `&T`",
+            );
+        }
+        fn visit_lifetime(&mut self, lifetime: &'ast syn::Lifetime) {
+            if lifetime.ident != "static" {
+                self.0.at(lifetime, "a cached value is owned, so it cannot borrow; return an owned type");
+            }
+        }
+        fn visit_type_impl_trait(&mut self, ty: &'ast syn::TypeImplTrait) {
+            self.0.at(ty, "a cached value needs a type with a name; return a named type or a `Vec<T>`");
+        }
+        fn visit_type_trait_object(&mut self, ty: &'ast syn::TypeTraitObject) {
+            // The error type of a `Result` is not stored and may be a trait object.
+            let _kept = ty;
+        }
+    }
+    match returned {
+        Type::Never(never) => errors.at(never, "nothing to cache: the function never returns"),
+        returned => Returned(errors).visit_type(returned),
+    }
+}
+
+fn check_input(input: &FnArg, errors: &mut Errors) {
+    struct Mutable<'e>(&'e mut Errors);
+    impl<'ast> Visit<'ast> for Mutable<'_> {
+        fn visit_type_reference(&mut self, reference: &'ast syn::TypeReference) {
+            if let Some(token) = &reference.mutability {
+                self.0.at(
+                    token,
+                    "a cached function cannot change its arguments: a hit would not; take `&` and return what changed",
+                );
+            }
+            syn::visit::visit_type_reference(self, reference);
+        }
+        fn visit_parenthesized_generic_arguments(&mut self, _: &'ast syn::ParenthesizedGenericArguments) {}
+        fn visit_type_bare_fn(&mut self, _: &'ast syn::TypeBareFn) {}
+    }
+    let attrs = match input {
+        FnArg::Receiver(receiver) => {
+            match (&receiver.reference, &receiver.mutability, &receiver.colon_token) {
+                (Some(_), Some(token), None) => {
+                    errors.at(token, "a cached function cannot change `self`: a hit would not; take `&self`")
+                }
+                _ => Mutable(errors).visit_type(&receiver.ty),
+            }
+            &receiver.attrs
+        }
+        FnArg::Typed(typed) => {
+            Mutable(errors).visit_type(&typed.ty);
+            &typed.attrs
+        }
+    };
+    for attr in attrs {
+        if attr.path().is_ident("cfg") || attr.path().is_ident("cfg_attr") {
+            errors.at(attr, "a parameter of a cached function cannot be conditional; put `#[cfg]` on two functions");
+        }
+    }
+}

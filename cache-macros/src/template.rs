@@ -1,0 +1,207 @@
+//! Key templates: `"user:{id}"`.
+//!
+//! Invariant of a parsed template: between two placeholders stands a character that no placeholder can render, so
+//! different arguments give different text. `KeyWriter::placeholder` is the other half of it: there, everything that
+//! [`SEPARATORS`] holds is escaped.
+
+use syn::Ident;
+use syn::ext::IdentExt as _;
+use syn::parse::Parser as _;
+
+/// What may stand between placeholders and never occurs in one.
+const SEPARATORS: &str = ":/=|+*&#$^;<>'\\`";
+
+/// One piece of a template.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// Text as it stands.
+    Literal(String),
+    /// An argument, or a field of one.
+    Placeholder(Placeholder),
+}
+
+/// `{arg}` or `{arg.field.path}`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Placeholder {
+    pub(crate) root: String,
+    pub(crate) fields: Vec<String>,
+}
+
+impl std::fmt::Display for Placeholder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.root)?;
+        self.fields.iter().try_for_each(|field| write!(f, ".{field}"))
+    }
+}
+
+/// The pieces of `text`, or all that is wrong with it.
+pub(crate) fn parse(text: &str) -> Result<Vec<Piece>, Vec<String>> {
+    let mut wrong = Vec::new();
+    if text.is_empty() {
+        wrong.push("an empty key; write a template such as `\"user:{id}\"`".to_owned());
+    }
+    let pieces = split(text, &mut wrong);
+    check_literals(&pieces, &mut wrong);
+    check_separation(&pieces, &mut wrong);
+    if wrong.is_empty() { Ok(pieces) } else { Err(wrong) }
+}
+
+fn split(text: &str, wrong: &mut Vec<String>) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '{' | '}' if chars.peek() == Some(&c) => {
+                chars.next();
+                literal.push(c);
+            }
+            '{' => {
+                let mut inner = String::new();
+                let closed = loop {
+                    match chars.next() {
+                        Some('}') => break true,
+                        Some(c) => inner.push(c),
+                        None => break false,
+                    }
+                };
+                if !closed {
+                    wrong.push(format!("`{{{inner}` is never closed; write `{{{{` for a brace that is text"));
+                    return pieces;
+                }
+                if !literal.is_empty() {
+                    pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+                }
+                match placeholder(&inner) {
+                    Ok(placeholder) => pieces.push(Piece::Placeholder(placeholder)),
+                    Err(message) => wrong.push(message),
+                }
+            }
+            '}' => wrong.push("a `}` without its `{`; write `}}` for a brace that is text".to_owned()),
+            c => literal.push(c),
+        }
+    }
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(literal));
+    }
+    pieces
+}
+
+fn placeholder(inner: &str) -> Result<Placeholder, String> {
+    if inner.is_empty() {
+        return Err("an empty placeholder; name an argument in it, such as `{id}`".to_owned());
+    }
+    if let Some((name, _)) = inner.split_once(':') {
+        return Err(format!("`{{{inner}}}`: a placeholder has no format; write `{{{name}}}`"));
+    }
+    let mut parts = inner.split('.');
+    let root = parts.next().unwrap_or_default();
+    let fields: Vec<String> = parts.map(str::to_owned).collect();
+    let is_field = |field: &String| is_ident(field) || field.parse::<u32>().is_ok();
+    if is_ident(root) && fields.iter().all(is_field) {
+        return Ok(Placeholder { root: root.to_owned(), fields });
+    }
+    Err(format!("`{{{inner}}}` is no placeholder; it takes an argument or fields of one: `{{id}}`, `{{user.id}}`"))
+}
+
+fn is_ident(text: &str) -> bool {
+    Ident::parse_any.parse_str(text).is_ok_and(|ident| ident != "_")
+}
+
+/// The characters that the library escapes in a key (`needs_escape` in its `key.rs`).
+fn needs_escape(c: char) -> bool {
+    matches!(c, '%' | ',' | '(' | ')' | '[' | ']' | '{' | '}' | '"' | '~') || c.is_control() || c.is_whitespace()
+}
+
+fn check_literals(pieces: &[Piece], wrong: &mut Vec<String>) {
+    let mut seen = Vec::new();
+    for piece in pieces {
+        let Piece::Literal(text) = piece else { continue };
+        for c in text.chars().filter(|c| needs_escape(*c)) {
+            if !seen.contains(&c) {
+                seen.push(c);
+                wrong.push(format!(
+                    "`{}` cannot stand in a key; write `:`, `/`, `-` or `_` instead",
+                    c.escape_default()
+                ));
+            }
+        }
+    }
+}
+
+fn check_separation(pieces: &[Piece], wrong: &mut Vec<String>) {
+    let mut last: Option<&Placeholder> = None;
+    let mut between: Option<&str> = None;
+    for piece in pieces {
+        match piece {
+            Piece::Literal(text) => between = Some(text),
+            Piece::Placeholder(next) => {
+                if let Some(last) = last {
+                    let text = between.unwrap_or_default();
+                    if text.is_empty() {
+                        wrong.push(format!(
+                            "nothing stands between `{{{last}}}` and `{{{next}}}`, so different arguments could give one \
+                             key; write `{{{last}}}:{{{next}}}`"
+                        ));
+                    } else if !text.contains(|c| SEPARATORS.contains(c)) {
+                        wrong.push(format!(
+                            "`{text}` can also be part of a value, so `{{{last}}}` and `{{{next}}}` could run together; \
+                             put a `:` or `/` between them"
+                        ));
+                    }
+                }
+                last = Some(next);
+                between = None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Piece, Placeholder, parse};
+
+    fn literal(text: &str) -> Piece {
+        Piece::Literal(text.to_owned())
+    }
+
+    fn placeholder(text: &str) -> Piece {
+        let mut parts = text.split('.').map(str::to_owned);
+        Piece::Placeholder(Placeholder { root: parts.next().unwrap(), fields: parts.collect() })
+    }
+
+    #[test]
+    fn literals_and_placeholders() {
+        assert_eq!(parse("user:{id}"), Ok(vec![literal("user:"), placeholder("id")]));
+        assert_eq!(parse("{a.b.0}/{r#type}"), Ok(vec![placeholder("a.b.0"), literal("/"), placeholder("r#type")]));
+        assert_eq!(parse("all"), Ok(vec![literal("all")]));
+    }
+
+    #[test]
+    fn mistakes_name_the_fix() {
+        for (text, part) in [
+            ("", "an empty key"),
+            ("{", "never closed"),
+            ("{id", "`{id` is never closed"),
+            ("}", "write `}}`"),
+            ("{}", "an empty placeholder"),
+            ("{id:?}", "write `{id}`"),
+            ("{id()}", "no placeholder"),
+            ("{a b}", "no placeholder"),
+            ("{0}", "no placeholder"),
+            ("a b", "` ` cannot stand in a key"),
+            ("{{x", "`{` cannot stand in a key"),
+            ("{a}{b}", "nothing stands between `{a}` and `{b}`"),
+            ("{a}-{b.c}", "`-` can also be part of a value"),
+            ("{a},{b}", "`,` cannot stand in a key"),
+        ] {
+            let wrong = parse(text).unwrap_err().join("\n");
+            assert!(wrong.contains(part), "{text}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        assert_eq!(parse("a b{}{x}{y}").unwrap_err().len(), 3);
+    }
+}

@@ -1,0 +1,256 @@
+//! Options against signature: what fits becomes a [`Plan`], what does not an error.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote_spanned};
+use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
+use syn::visit::Visit;
+use syn::{Expr, Ident, Member};
+
+use crate::args::{Args, Key, Lifetime};
+use crate::errors::{Errors, did_you_mean};
+use crate::plan::{Entry, FunctionOptions, Home, KeyStep, Plan, Run};
+use crate::signature::{self, Function, Param};
+use crate::template::{Piece, Placeholder};
+
+/// The plan, if everything fits.
+pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Option<Plan> {
+    signature::check(function, errors);
+    function.helper_errors.iter().for_each(|error| errors.push(error.clone()));
+    let params = signature::params(function, &args.skip);
+    check_skip(&args, function, &params, errors);
+    check_self(&args, function, errors);
+    check_expressions(&args, function, &params, errors);
+    let home = home(&args, function, errors);
+    let key = match &args.key {
+        Some(key) => from_template(key, &args, function, &params, errors),
+        None => from_params(&params),
+    };
+    if !errors.is_empty() {
+        return None;
+    }
+    let entry = entry(&args, function, &params);
+    let run = if signature::owns_everything(function, &params) { Run::Shared } else { Run::Here };
+    let version = args.version.as_ref().and_then(|version| version.base10_parse().ok());
+    Some(Plan {
+        krate: args.crate_path.unwrap_or_else(|| syn::parse_quote!(::cache_core)),
+        home,
+        returned: function.returned()?.clone(),
+        key,
+        entry,
+        run,
+        params,
+        function: FunctionOptions { name: args.name.map(|name| name.value()), version },
+        codec: args.codec,
+        flight: args.flight,
+        ttl: args.ttl,
+        negative_ttl: args.negative_ttl,
+        cache: args.cache,
+        cache_if: args.cache_if,
+        bypass: args.bypass,
+    })
+}
+
+/// Every name in `skip(..)` is a parameter, and each is said once.
+fn check_skip(args: &Args, function: &Function, params: &[Param], errors: &mut Errors) {
+    let has_self = function.receiver().is_some();
+    for (position, name) in args.skip.iter().enumerate() {
+        if args.skip.iter().take(position).any(|earlier| earlier == name) {
+            errors.at(name, format!("`{name}` is skipped twice; remove one of them"));
+            continue;
+        }
+        let is_self = has_self && name == "self";
+        if !is_self && !params.iter().any(|param| param.names.contains(name)) {
+            let known = names(params, has_self);
+            let hint = did_you_mean(&name.to_string(), known.iter().map(String::as_str));
+            errors.at(name, format!("no parameter is called `{name}`{hint}"));
+        }
+    }
+    for (position, span) in &function.skipped {
+        let input = function.sig.inputs.iter().nth(*position);
+        let names: Vec<Ident> = match input {
+            Some(syn::FnArg::Receiver(receiver)) => vec![Ident::new("self", receiver.self_token.span)],
+            _ => {
+                let typed = position.checked_sub(usize::from(has_self)).and_then(|at| params.get(at));
+                typed.map(|param| param.names.clone()).unwrap_or_default()
+            }
+        };
+        if let Some(name) = names.iter().find(|name| args.skip.contains(name)) {
+            errors.at_span(
+                *span,
+                format!("`{name}` is skipped twice; remove `#[cached(skip)]`, or the name from `skip(..)`"),
+            );
+        }
+    }
+}
+
+/// A method says what `self` is to the key.
+fn check_self(args: &Args, function: &Function, errors: &mut Errors) {
+    let Some(receiver) = function.receiver() else { return };
+    let in_template = args.key.as_ref().is_some_and(|key| placeholders(key).any(|place| place.root == "self"));
+    let skipped =
+        args.skip.iter().any(|name| name == "self") || function.skipped.iter().any(|(position, _)| *position == 0);
+    if !in_template && !skipped {
+        errors.at(
+            receiver,
+            "is `self` part of the key? If all values of this type give the same result, write `skip(self)`; \
+             if not, name what tells them apart: `key = \"{self.tenant}:{id}\"`",
+        );
+    }
+    if let Some(token) = &args.method {
+        errors.at(token, "`method` is for associated functions without `self`; remove it");
+    }
+}
+
+/// Durations know no arguments, and an expression of the arguments is no closure.
+fn check_expressions(args: &Args, function: &Function, params: &[Param], errors: &mut Errors) {
+    let names: Vec<&Ident> = params.iter().flat_map(|param| &param.names).collect();
+    for (option, lifetime) in [("ttl", &args.ttl), ("negative_ttl", &args.negative_ttl)] {
+        let Some(Lifetime::Expression(expression)) = lifetime else { continue };
+        let self_ident = Ident::new("self", Span::call_site());
+        let mut known = names.clone();
+        if function.receiver().is_some() {
+            known.push(&self_ident);
+        }
+        if signature::mentions(&expression.to_token_stream(), known.iter().copied()) {
+            errors.at(
+                expression,
+                format!("`{option}` cannot depend on the arguments; use a constant, or a closure of the value: `ttl = |value| ..`"),
+            );
+        }
+    }
+    if let Some(expression @ Expr::Closure(_)) = &args.bypass {
+        errors.at(expression, "`bypass` is an expression of the arguments, not a closure: `bypass = fresh`");
+    }
+    if let Some(expression @ Expr::Lit(_)) = &args.cache_if {
+        errors.at(expression, "`cache_if` is a closure of the value: `cache_if = |value| value.is_final()`");
+    }
+    if let Some(expression @ (Expr::Closure(_) | Expr::Lit(_))) = &args.cache {
+        errors.at(expression, "`cache` is an expression that gives a `&Cache`: `cache = &state.cache`");
+    }
+}
+
+fn home(args: &Args, function: &Function, errors: &mut Errors) -> Home {
+    struct MentionsSelf(bool);
+    impl<'ast> Visit<'ast> for MentionsSelf {
+        fn visit_ident(&mut self, ident: &'ast Ident) {
+            self.0 |= ident == "Self";
+        }
+    }
+    let mut mentions_self = MentionsSelf(false);
+    mentions_self.visit_signature(&function.sig);
+    if function.receiver().is_some() || args.method.is_some() || mentions_self.0 {
+        if let Some(name) = &args.companion {
+            errors.at(name, "a method has no companion type: its companions are called after it; remove `companion`");
+        }
+        return Home::Impl;
+    }
+    Home::Companion(args.companion.clone().unwrap_or_else(|| function.sig.ident.clone()))
+}
+
+/// All that the body can see, in order.
+fn from_params(params: &[Param]) -> Vec<KeyStep> {
+    let kept = params.iter().filter(|param| !param.skipped);
+    kept.flat_map(|param| param.names.iter().map(|name| KeyStep::Member(name.to_token_stream(), param.ty.span())))
+        .collect()
+}
+
+fn placeholders(key: &Key) -> impl Iterator<Item = &Placeholder> {
+    key.pieces.iter().filter_map(|piece| match piece {
+        Piece::Literal(_) => None,
+        Piece::Placeholder(placeholder) => Some(placeholder),
+    })
+}
+
+fn from_template(key: &Key, args: &Args, function: &Function, params: &[Param], errors: &mut Errors) -> Vec<KeyStep> {
+    let span = key.literal.span();
+    let has_self = function.receiver().is_some();
+    let mut steps = Vec::new();
+    for piece in &key.pieces {
+        let placeholder = match piece {
+            Piece::Literal(text) => {
+                steps.push(KeyStep::Literal(text.clone()));
+                continue;
+            }
+            Piece::Placeholder(placeholder) => placeholder,
+        };
+        let root = placeholder.root.as_str();
+        let is_self = has_self && root == "self";
+        let param = params.iter().find(|param| param.names.iter().any(|name| name.unraw() == bare(root)));
+        if !is_self && param.is_none() {
+            let known = names(params, has_self);
+            let hint = did_you_mean(root, known.iter().map(String::as_str));
+            errors.at_span(span, format!("no parameter is called `{root}`{hint}"));
+            continue;
+        }
+        if let Some(name) = args.skip.iter().find(|name| name.unraw() == bare(root)) {
+            errors.at(
+                name,
+                format!("`{root}` is in the key's template, so it cannot be skipped; remove it from one of the two"),
+            );
+        } else if param.is_some_and(|param| param.skipped) {
+            errors.at_span(
+                span,
+                format!("`{root}` is skipped, so it cannot be in the key; remove it, or `#[cached(skip)]`"),
+            );
+        }
+        if is_self && placeholder.fields.is_empty() {
+            errors.at_span(span, "`{self}` is the whole object; name a field that tells it apart: `{self.tenant}`");
+        }
+        steps.push(KeyStep::Placeholder(expression(placeholder, params, span), span));
+    }
+    let needs = params.iter().filter(|param| !param.skipped).flat_map(|param| &param.names).next();
+    if let (None, Some(name)) = (placeholders(key).next(), needs) {
+        errors.at_span(
+            span,
+            format!("the key names no argument, so all calls would share one entry; add `{{{name}}}`, or write `skip({name})` too"),
+        );
+    }
+    steps
+}
+
+/// `arg.field.path`, at the template.
+fn expression(placeholder: &Placeholder, params: &[Param], span: Span) -> TokenStream {
+    let known = params.iter().flat_map(|param| &param.names).find(|name| name.unraw() == bare(&placeholder.root));
+    let root = match known {
+        Some(name) => {
+            let mut name = name.clone();
+            name.set_span(name.span().located_at(span));
+            name
+        }
+        None => Ident::new("self", span),
+    };
+    let fields = placeholder.fields.iter().map(|field| match field.parse::<u32>() {
+        Ok(index) => Member::Unnamed(syn::Index { index, span }),
+        Err(_) => match field.strip_prefix("r#") {
+            Some(raw) => Member::Named(Ident::new_raw(raw, span)),
+            None => Member::Named(Ident::new(field, span)),
+        },
+    });
+    quote_spanned!(span=> #root #(.#fields)*)
+}
+
+fn bare(name: &str) -> &str {
+    name.strip_prefix("r#").unwrap_or(name)
+}
+
+fn names(params: &[Param], has_self: bool) -> Vec<String> {
+    let own = has_self.then(|| "self".to_owned());
+    own.into_iter().chain(params.iter().flat_map(|param| &param.names).map(Ident::to_string)).collect()
+}
+
+fn entry(args: &Args, function: &Function, params: &[Param]) -> Entry {
+    let in_key = |param: &Param| match &args.key {
+        Some(key) => placeholders(key).any(|place| param.names.iter().any(|name| name.unraw() == bare(&place.root))),
+        None => !param.skipped && !param.names.is_empty(),
+    };
+    let takes: Vec<usize> = params.iter().enumerate().filter(|(_, param)| in_key(param)).map(|(at, _)| at).collect();
+    let cache = args.cache.as_ref().map(Expr::to_token_stream).unwrap_or_default();
+    let not_taken = params.iter().enumerate().filter(|(at, _)| !takes.contains(at)).flat_map(|(_, param)| &param.names);
+    let bound = !signature::mentions(&cache, not_taken);
+    let self_ident = Ident::new("self", Span::call_site());
+    let self_in_key = args.key.as_ref().is_some_and(|key| placeholders(key).any(|place| place.root == "self"));
+    let self_in_cache = bound && signature::mentions(&cache, [&self_ident]);
+    let takes_self = function.receiver().is_some() && (self_in_key || self_in_cache);
+    Entry { takes_self, takes, bound }
+}

@@ -1,0 +1,275 @@
+//! Interleavings that other caches get wrong. Each run waits at a gate while the other side acts.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use cache_core::events::Event;
+use cache_core::{Cache, cached};
+use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
+
+/// The row: what the function would read from a database.
+#[cached(name = "row", ttl = 60, key = "{id}", cache = cache)]
+async fn row(cache: &Cache, gate: &Gate, id: u32, text: &str) -> Result<String, String> {
+    let _ = cache;
+    // The row is read before the wait, as by a slow query.
+    let text = text.to_owned();
+    gate.pass().await;
+    if text == "error" { Err(text) } else { Ok(text) }
+}
+
+/// A call on a task of its own; its run waits at the gate.
+fn start(cache: &Cache, gate: &Gate, text: &'static str) -> tokio::task::JoinHandle<Result<String, String>> {
+    let (cache, gate) = (cache.clone(), gate.clone());
+    tokio::spawn(async move { row(&cache, &gate, 7, text).await })
+}
+
+async fn read(cache: &Cache, text: &str) -> String {
+    soon("a read", row(cache, &Gate::open(), 7, text)).await.unwrap()
+}
+
+on_both_stores! {
+    // R1
+    async fn an_invalidation_kills_the_fill_in_flight(nodes: &Nodes) {
+        let (here, there, gate) = (nodes.node().await, nodes.node().await, Gate::shut());
+        for by in [&here, &there] {
+            let mut events = here.subscribe();
+            let slow = start(&here, &gate, "v1");
+            gate.arrival().await;
+            row::entry(7).on(by).invalidate().await.unwrap();
+            gate.let_through(1);
+            assert_eq!(soon("the old run ends", slow).await.unwrap().unwrap(), "v1", "its caller gets its value");
+            event(&mut events, "the fill is refused", |event| matches!(event, Event::FillRefused { .. })).await;
+            assert_eq!(row::entry(7).on(&here).get().await.unwrap(), None);
+            assert_eq!(read(&here, "v2").await, "v2");
+            assert_eq!(read(&there, "v3").await, "v2");
+            row::entry(7).on(&here).invalidate().await.unwrap();
+        }
+    }
+
+    // R1
+    async fn a_key_deleted_by_hand_kills_the_fill_in_flight(nodes: &Nodes) {
+        let (here, gate) = (nodes.node().await, Gate::shut());
+        let slow = start(&here, &gate, "v1");
+        gate.arrival().await;
+        nodes.delete_by_hand(row::entry(7).on(&here).key()).await;
+        gate.let_through(1);
+        assert_eq!(soon("the old run ends", slow).await.unwrap().unwrap(), "v1");
+        assert_eq!(read(&here, "v2").await, "v2");
+    }
+
+    // R2
+    async fn an_explicit_set_is_not_overwritten_by_an_older_run(nodes: &Nodes) {
+        let (here, there, gate) = (nodes.node().await, nodes.node().await, Gate::shut());
+        for by in [&here, &there] {
+            let slow = start(&here, &gate, "v1");
+            gate.arrival().await;
+            row::entry(7).on(by).set("v2".to_owned()).await.unwrap();
+            gate.let_through(1);
+            assert_eq!(soon("the old run ends", slow).await.unwrap().unwrap(), "v1");
+            for node in [&here, &there] {
+                assert_eq!(row::entry(7).on(node).get().await.unwrap().as_deref(), Some("v2"));
+            }
+            row::entry(7).on(&here).invalidate().await.unwrap();
+        }
+    }
+
+    // T7
+    async fn an_own_write_is_read_back_at_once_even_while_an_older_run_goes_on(nodes: &Nodes) {
+        let (here, gate) = (nodes.node().await, Gate::shut());
+        let slow = start(&here, &gate, "v1");
+        gate.arrival().await;
+        row::entry(7).on(&here).set("v2".to_owned()).await.unwrap();
+        assert_eq!(read(&here, "v3").await, "v2", "the read joined a run from before the write");
+        row::entry(7).on(&here).invalidate().await.unwrap();
+        assert_eq!(read(&here, "v4").await, "v4");
+        gate.let_through(1);
+        assert_eq!(soon("the old run ends", slow).await.unwrap().unwrap(), "v1");
+        assert_eq!(read(&here, "v5").await, "v4");
+    }
+
+    // R10
+    async fn a_lease_belongs_to_one_attempt_not_to_a_client(nodes: &Nodes) {
+        let (here, gate) = (nodes.node().await, Gate::shut());
+        let first = start(&here, &gate, "v1");
+        gate.arrival().await;
+        row::entry(7).on(&here).invalidate().await.unwrap();
+        let second_gate = Gate::shut();
+        let second = start(&here, &second_gate, "v2");
+        second_gate.arrival().await;
+        // The first attempt ends while the second, of the same client, has the lease.
+        gate.let_through(1);
+        assert_eq!(soon("the first ends", first).await.unwrap().unwrap(), "v1");
+        assert_eq!(row::entry(7).on(&here).get().await.unwrap(), None, "the first attempt stored on the second's lease");
+        second_gate.let_through(1);
+        assert_eq!(soon("the second ends", second).await.unwrap().unwrap(), "v2");
+        assert_eq!(row::entry(7).on(&here).get().await.unwrap().as_deref(), Some("v2"));
+    }
+
+    // R12
+    async fn a_holder_whose_lease_is_gone_does_not_release_the_next_ones(nodes: &Nodes) {
+        let (here, there, gate) = (nodes.node().await, nodes.node().await, Gate::shut());
+        let failing = start(&here, &gate, "error");
+        gate.arrival().await;
+        nodes.let_expire(row::entry(7).on(&here).key(), Duration::from_secs(11)).await;
+        let next_gate = Gate::shut();
+        let next = start(&there, &next_gate, "v2");
+        next_gate.arrival().await;
+        gate.let_through(1);
+        assert!(soon("the first fails", failing).await.unwrap().is_err());
+        // Were the lease released, a third would start; it waits instead, and gets what the second stores.
+        let third_gate = Gate::open();
+        let third = start(&here, &third_gate, "v3");
+        eventually("the third waits", || async { here.stats().waited >= 1 }).await;
+        next_gate.let_through(1);
+        assert_eq!(soon("the second ends", next).await.unwrap().unwrap(), "v2");
+        assert_eq!(soon("the third ends", third).await.unwrap().unwrap(), "v2");
+        assert_eq!(third_gate.runs(), 0);
+    }
+
+    // X1, X2
+    async fn a_second_process_waits_for_the_first_and_gets_its_value(nodes: &Nodes) {
+        let (here, there, gate) = (nodes.node().await, nodes.node().await, Gate::shut());
+        let first = start(&here, &gate, "v1");
+        gate.arrival().await;
+        let other = Gate::open();
+        let second = start(&there, &other, "v2");
+        eventually("the second waits", || async { there.stats().waited >= 1 }).await;
+        gate.let_through(1);
+        assert_eq!(soon("the first ends", first).await.unwrap().unwrap(), "v1");
+        assert_eq!(soon("the second is woken", second).await.unwrap().unwrap(), "v1");
+        assert_eq!(other.runs(), 0);
+    }
+
+    // R13, X4
+    async fn a_lease_is_renewed_while_its_run_is_alive(nodes: &Nodes) {
+        let (here, there, gate) = (nodes.node().await, nodes.node().await, Gate::shut());
+        let slow = start(&here, &gate, "v1");
+        gate.arrival().await;
+        let other = Gate::open();
+        let second = start(&there, &other, "v2");
+        eventually("the second waits", || async { there.stats().waited >= 1 }).await;
+        if let Nodes::Embedded(_, clock) = nodes {
+            // Three times the lease's length, in steps that the renewal sees.
+            for _ in 0..30 {
+                clock.advance(Duration::from_secs(1));
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                eventually("the lease stands", || async { !second.is_finished() }).await;
+            }
+        }
+        assert_eq!(other.runs(), 0);
+        gate.let_through(1);
+        assert_eq!(soon("the first ends", slow).await.unwrap().unwrap(), "v1");
+        assert_eq!(soon("the second ends", second).await.unwrap().unwrap(), "v1");
+    }
+
+    // R11, X3
+    async fn the_lease_of_a_dead_holder_is_taken_over(nodes: &Nodes) {
+        let (there, gate) = (nodes.node().await, Gate::shut());
+        // A process of its own, as far as this one can have it: its runtime goes without a chance to clean up.
+        let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let connected = process.spawn(nodes.node_in_a_process());
+        let here = soon("it connects", connected).await.unwrap();
+        let (cache, held) = (here.clone(), gate.clone());
+        let _dead = process.spawn(async move { row(&cache, &held, 7, "v1").await });
+        gate.arrival().await;
+        process.shutdown_background();
+        let second = start(&there, &Gate::open(), "v2");
+        eventually("the second waits", || async { there.stats().waited >= 1 || second.is_finished() }).await;
+        nodes.let_expire(row::entry(7).on(&here).key(), Duration::from_secs(11)).await;
+        assert_eq!(soon("it takes over", second).await.unwrap().unwrap(), "v2");
+    }
+}
+
+mod two_builds {
+    //! Two builds of one program, with one struct changed.
+
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    macro_rules! build {
+        ($module:ident, $type:item, $value:expr) => {
+            pub mod $module {
+                use super::*;
+                #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+                $type
+
+                #[cached(name = "thing", ttl = 60, key = "{id}", cache = cache)]
+                pub async fn thing(cache: &Cache, gate: &Gate, id: u32) -> Result<Thing, Infallible> {
+                    let _ = (cache, id);
+                    gate.pass().await;
+                    Ok($value)
+                }
+            }
+        };
+    }
+    build!(original, pub struct Thing { pub a: u32, pub b: u32 }, Thing { a: 1, b: 2 });
+    build!(reordered, pub struct Thing { pub b: u32, pub a: u32 }, Thing { a: 3, b: 4 });
+    build!(added, pub struct Thing { pub a: u32, pub b: u32, #[serde(default)] pub c: bool }, Thing { a: 5, b: 6, c: true });
+    build!(removed, pub struct Thing { pub a: u32 }, Thing { a: 7 });
+    build!(retyped, pub struct Thing { pub a: i32, pub b: u32 }, Thing { a: 8, b: 9 });
+    build!(variants, pub enum Thing { A(u32), B { b: u32 } }, Thing::A(10));
+    build!(more_variants, pub enum Thing { A(u32), New, B { b: u32 } }, Thing::New);
+
+    /// Each build stores and reads its own.
+    macro_rules! check_builds {
+        ($nodes:expr, $($module:ident),+) => {{
+            let gate = Gate::open();
+            $(let $module = $nodes.node().await;)+
+            for _ in 0..2 {
+                $(
+                    let value = soon("a build", $module::thing(&$module, &gate, 7)).await.unwrap();
+                    assert_eq!(Some(value), $module::thing::entry(7).on(&$module).get().await.unwrap());
+                )+
+            }
+            assert_eq!(gate.runs(), [$(stringify!($module)),+].len(), "each build ran once and then hit");
+        }};
+    }
+
+    on_both_stores! {
+        // R21
+        async fn builds_share_a_store_without_reading_or_evicting_each_other(nodes: &Nodes) {
+            check_builds!(nodes, original, reordered, added, removed, retyped, variants, more_variants);
+        }
+
+        // R21
+        async fn an_invalidation_by_one_build_reaches_the_others(nodes: &Nodes) {
+            let (old, new, gate) = (nodes.node().await, nodes.node().await, Gate::open());
+            for _ in 0..3 {
+                original::thing(&old, &gate, 7).await.unwrap();
+                added::thing(&new, &gate, 7).await.unwrap();
+                original::thing::entry(7).on(&old).invalidate().await.unwrap();
+                assert_eq!(added::thing::entry(7).on(&new).get().await.unwrap(), None);
+                original::thing(&old, &gate, 7).await.unwrap();
+                added::thing(&new, &gate, 7).await.unwrap();
+                added::thing::entry(7).on(&new).invalidate().await.unwrap();
+                assert_eq!(original::thing::entry(7).on(&old).get().await.unwrap(), None);
+            }
+        }
+
+        // R21
+        async fn an_invalidation_by_one_build_kills_the_fill_in_flight_of_another(nodes: &Nodes) {
+            let (old, new, gate) = (nodes.node().await, nodes.node().await, Gate::shut());
+            let slow = tokio::spawn({
+                let (old, gate) = (old.clone(), gate.clone());
+                async move { original::thing(&old, &gate, 7).await }
+            });
+            gate.arrival().await;
+            // This process has never heard of the other build: it learns of it in the same trip.
+            added::thing::entry(7).on(&new).invalidate().await.unwrap();
+            gate.let_through(1);
+            soon("the run ends", slow).await.unwrap().unwrap();
+            assert_eq!(original::thing::entry(7).on(&old).get().await.unwrap(), None);
+        }
+
+        // R21
+        async fn a_set_by_one_build_removes_the_value_of_another(nodes: &Nodes) {
+            let (old, new, gate) = (nodes.node().await, nodes.node().await, Gate::open());
+            original::thing(&old, &gate, 7).await.unwrap();
+            added::thing::entry(7).on(&new).set(added::Thing { a: 0, b: 0, c: false }).await.unwrap();
+            assert_eq!(original::thing::entry(7).on(&old).get().await.unwrap(), None);
+        }
+    }
+}
