@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cache_core::cached;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
@@ -22,6 +23,7 @@ pub struct Author {
 }
 
 /// One author.
+#[cached(ttl = "1h", skip(db))]
 pub async fn author(db: &Db, id: i64) -> Result<Option<Arc<Author>>, sqlx::Error> {
     let author: Option<Author> = sqlx::query_as("SELECT id, name, bio, joined FROM authors WHERE id = $1")
         .bind(id)
@@ -31,6 +33,7 @@ pub async fn author(db: &Db, id: i64) -> Result<Option<Arc<Author>>, sqlx::Error
 }
 
 /// All authors by name.
+#[cached(ttl = "1h", skip(db))]
 pub async fn authors(db: &Db) -> Result<Arc<Vec<Author>>, sqlx::Error> {
     let authors =
         sqlx::query_as("SELECT id, name, bio, joined FROM authors ORDER BY name, id").fetch_all(db.read()).await?;

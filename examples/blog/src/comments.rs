@@ -1,14 +1,15 @@
 //! What readers say under a post.
 //!
-//! A new comment changes `comments(post)` and `comment_count(post)` and no list: lists ask for each count by its post.
+//! A new comment changes `comments_on(post)` and `comment_count(post)` and no list: lists ask for each count by its post.
 
 use std::sync::Arc;
 
+use cache_core::cached;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use crate::db::Db;
+use crate::db::{Db, invalidated};
 use crate::{dates, posts};
 
 /// A post's page shows the first this many.
@@ -30,7 +31,8 @@ pub struct Comment {
 }
 
 /// The comments of a post, oldest first.
-pub async fn comments(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sqlx::Error> {
+#[cached(ttl = "10m", skip(db))]
+pub async fn comments_on(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sqlx::Error> {
     let comments = sqlx::query_as(
         "SELECT c.id, c.author_id, a.name AS author, c.body, c.written
          FROM comments c JOIN authors a ON a.id = c.author_id WHERE c.post_id = $1 ORDER BY c.id LIMIT $2",
@@ -43,6 +45,7 @@ pub async fn comments(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sqlx::
 }
 
 /// How many comments a post has.
+#[cached(ttl = "10m", skip(db))]
 pub async fn comment_count(db: &Db, post_id: i64) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT COUNT(*) FROM comments WHERE post_id = $1").bind(post_id).fetch_one(db.read()).await
 }
@@ -69,7 +72,10 @@ pub async fn add(db: &Db, post_id: i64, author_id: i64, body: &str) -> Result<Op
 }
 
 /// Invalidates what is cached about the comments of a post.
-pub(crate) async fn forget(_post_id: i64) {}
+pub(crate) async fn forget(post_id: i64) {
+    invalidated(comments_on::entry(post_id).invalidate().await);
+    invalidated(comment_count::entry(post_id).invalidate().await);
+}
 
 impl<'r> FromRow<'r, AnyRow> for Comment {
     fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {

@@ -96,6 +96,14 @@ async fn first_connection(database: &Database) -> Result<(), sqlx::Error> {
     connection.close().await
 }
 
+/// Takes note of an invalidation. The write it follows has been committed and stays; if the store could not be told,
+/// old values may show until their ttl, and the log says so.
+pub(crate) fn invalidated(result: cache_core::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "a cached value may be out of date");
+    }
+}
+
 fn pool_options(database: &Database) -> AnyPoolOptions {
     let options = AnyPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
     match database {

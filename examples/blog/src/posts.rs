@@ -8,11 +8,12 @@
 
 use std::sync::Arc;
 
+use cache_core::cached;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use crate::db::Db;
+use crate::db::{Db, invalidated};
 use crate::{dates, markdown, revision};
 
 /// Posts on one page of a list.
@@ -61,6 +62,7 @@ pub struct Summary {
 }
 
 /// One post.
+#[cached(ttl = "10m", skip(db))]
 pub async fn post(db: &Db, id: i64) -> Result<Option<Arc<Post>>, sqlx::Error> {
     let post: Option<Post> = sqlx::query_as(
         "SELECT p.id, p.author_id, a.name AS author, p.title, p.body, p.published, p.edited
@@ -73,11 +75,13 @@ pub async fn post(db: &Db, id: i64) -> Result<Option<Arc<Post>>, sqlx::Error> {
 }
 
 /// How many posts there are. Here and below the revision is in the key alone.
+#[cached(ttl = "10m", skip(db))]
 pub async fn count(db: &Db, _revision: i64) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT COUNT(*) FROM posts").fetch_one(db.read()).await
 }
 
 /// A page of the front list, newest first. Pages count from 1.
+#[cached(ttl = "10m", skip(db))]
 pub async fn page(db: &Db, _revision: i64, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let posts = sqlx::query_as(
         "SELECT p.id, p.author_id, a.name AS author, p.title, p.body, p.published
@@ -92,6 +96,7 @@ pub async fn page(db: &Db, _revision: i64, page: u32) -> Result<Arc<Vec<Summary>
 }
 
 /// An author's posts, newest first.
+#[cached(ttl = "10m", skip(db))]
 pub async fn posts_by(db: &Db, author_id: i64) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let posts = sqlx::query_as(
         "SELECT p.id, p.author_id, a.name AS author, p.title, p.body, p.published
@@ -169,7 +174,11 @@ pub async fn delete(db: &Db, id: i64) -> Result<bool, sqlx::Error> {
 
 /// Invalidates what a write to this post has changed. After the commit, never before: a read in between would put
 /// the old value back.
-async fn forget(_id: i64, _author_id: i64) {}
+async fn forget(id: i64, author_id: i64) {
+    invalidated(post::entry(id).invalidate().await);
+    invalidated(posts_by::entry(author_id).invalidate().await);
+    invalidated(revision::revision::entry().invalidate().await);
+}
 
 /// How many rows come before a page.
 pub(crate) fn offset(page: u32) -> i64 {

@@ -13,11 +13,13 @@
 //! that was read while the write committed is stored under the old number; it may be newer than its number, never
 //! older.
 
+use cache_core::cached;
 use sqlx::{Any, Transaction};
 
 use crate::db::Db;
 
 /// The present revision.
+#[cached(ttl = "1h", skip(db))]
 pub async fn revision(db: &Db) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT value FROM meta WHERE name = 'revision'").fetch_one(db.read()).await
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cache_core::cached;
+
 use crate::db::Db;
 use crate::posts::{self, PAGE_SIZE, Summary};
 
@@ -44,6 +46,7 @@ impl Query {
 }
 
 /// How many posts match a [`Query`]'s text.
+#[cached(ttl = "10m", skip(db))]
 pub async fn matches(db: &Db, _revision: i64, query: &str) -> Result<i64, sqlx::Error> {
     let mut select = sqlx::query_scalar(
         r"SELECT COUNT(*) FROM posts
@@ -57,6 +60,7 @@ pub async fn matches(db: &Db, _revision: i64, query: &str) -> Result<i64, sqlx::
 }
 
 /// A page of the posts that match, newest first.
+#[cached(ttl = "10m", skip(db))]
 pub async fn search(db: &Db, _revision: i64, query: &str, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let mut select = sqlx::query_as(
         r"SELECT p.id, p.author_id, a.name AS author, p.title, p.body, p.published

@@ -212,3 +212,9 @@ fn paging_reaches_every_post_once() {
     seen.dedup();
     assert_eq!((seen.len(), Ok(count)), (count, total));
 }
+
+#[test]
+fn a_page_read_again_asks_the_database_nothing() {
+    assert_eq!(get("/authors/11").status, 200);
+    assert!(get("/authors/11").body.contains("without a database query"));
+}

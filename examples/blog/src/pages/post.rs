@@ -6,7 +6,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::layout::{self, author_field, badge, chosen_author, counted, date, mistake};
 use crate::authors::authors;
-use crate::comments::{self, Comment, comments};
+use crate::comments::{self, Comment, comments_on};
 use crate::form::{CommentForm, Form, Id, Mistakes};
 use crate::posts::{Post, Summary, post, posts_by};
 use crate::problem::Problem;
@@ -37,7 +37,7 @@ pub(super) async fn comment(visit: Visit, Id(id): Id, Form(mut form): Form<Comme
 async fn whole(visit: &Visit, post: &Post, form: &CommentForm, mistakes: &Mistakes) -> Result<Markup, Problem> {
     let db = &visit.db;
     let (comments, authors, by_author) =
-        (comments(db, post.id).await?, authors(db).await?, posts_by(db, post.author_id).await?);
+        (comments_on(db, post.id).await?, authors(db).await?, posts_by(db, post.author_id).await?);
     let more: Vec<&Summary> = by_author.iter().filter(|other| other.id != post.id).take(MORE).collect();
     let author_href = format!("/authors/{}", post.author_id);
     Ok(html! {
