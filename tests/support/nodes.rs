@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cache_core::Cache;
+use cache_core::{Cache, CacheBuilder};
 use cache_core::clock::Clock;
 use cache_core::events::Event;
 use tokio::sync::Semaphore;
@@ -40,16 +40,16 @@ impl Nodes {
 
     /// The same, to be made on the runtime of another.
     pub fn node_in_a_process(&self) -> impl Future<Output = Cache> + Send + 'static {
-        let made = match self {
-            Self::Embedded(cache, clock) => Ok(Cache::builder().clock(clock.clone()).share_store(cache).in_memory()),
-            Self::Redis(server) => Err(server.url()),
+        self.node_with(Cache::builder())
+    }
+
+    /// One more cache on the store, with settings.
+    pub fn node_with(&self, settings: CacheBuilder) -> impl Future<Output = Cache> + Send + 'static {
+        let settings = match self {
+            Self::Embedded(cache, clock) => settings.clock(clock.clone()).share_store(cache),
+            Self::Redis(server) => settings.url(server.url()),
         };
-        async move {
-            match made {
-                Ok(cache) => cache,
-                Err(url) => Cache::connect(&url).await.expect("Redis is up"),
-            }
-        }
+        async move { settings.connect().await.expect("the store is up") }
     }
 
     /// Removes a key as somebody at a prompt would.
