@@ -13,7 +13,7 @@ use crate::db::Db;
 use crate::pages;
 
 /// How long requests that are running when the stop signal comes may take.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -89,13 +89,20 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     });
     tokio::select! {
         done = server => done.map_err(|error| StartError::Unavailable(format!("the server failed: {error}")))?,
-        () = async { stopping.notified().await; tokio::time::sleep(GRACE).await } => {
-            tracing::warn!("requests were still running after {} s", GRACE.as_secs());
-        }
+        () = impatient(&stopping) => tracing::warn!("stopped while requests were running"),
     }
     app.close().await;
     println!("stopped");
     Ok(())
+}
+
+/// Ends when the grace after the stop signal is over, or with a second signal.
+async fn impatient(stopping: &Notify) {
+    stopping.notified().await;
+    tokio::select! {
+        () = tokio::time::sleep(GRACE) => {}
+        () = stop_signal() => {}
+    }
 }
 
 /// The cache of all cached functions. Its namespace is the database's own, so that a new database never meets the

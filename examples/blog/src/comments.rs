@@ -12,7 +12,7 @@ use sqlx::{FromRow, Row};
 use crate::db::{Db, invalidated};
 use crate::{dates, posts};
 
-/// A post's page shows the first this many.
+/// A post's page shows the newest this many.
 const COMMENTS_MAX: i64 = 500;
 
 /// A comment.
@@ -33,14 +33,15 @@ pub struct Comment {
 /// The comments of a post, oldest first.
 #[cached(ttl = "10m", skip(db))]
 pub async fn comments_on(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sqlx::Error> {
-    let comments = sqlx::query_as(
+    let mut comments: Vec<Comment> = sqlx::query_as(
         "SELECT c.id, c.author_id, a.name AS author, c.body, c.written
-         FROM comments c JOIN authors a ON a.id = c.author_id WHERE c.post_id = $1 ORDER BY c.id LIMIT $2",
+         FROM comments c JOIN authors a ON a.id = c.author_id WHERE c.post_id = $1 ORDER BY c.id DESC LIMIT $2",
     )
     .bind(post_id)
     .bind(COMMENTS_MAX)
     .fetch_all(db.read())
     .await?;
+    comments.reverse();
     Ok(Arc::new(comments))
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn show(State(app): State<App>, visit: Visit) -> Response {
         ("Fills", "a result was stored", stats.fills),
         ("Refused fills", "a result was outdated before it was stored", stats.refused_fills),
         ("Joined", "waited for a run in this process", stats.joined),
-        ("Waited", "waited for a run in another process", stats.waited),
+        ("Waited", "waited for a run elsewhere", stats.waited),
         ("Undecodable", "stored bytes could not be read", stats.undecodable),
         ("Store failures", "the store did not answer or refused", stats.store_failures),
         ("Connects", "connections made to the store", stats.connects),
@@ -32,7 +32,6 @@ pub(super) async fn show(State(app): State<App>, visit: Visit) -> Response {
             span { @if cache.is_available() { "available" } @else { "not reachable" } }
         }
         table {
-            caption.hidden { "What this process has done since it started" }
             thead { tr { th scope="col" { "What" } th.number scope="col" { "Count" } th.wide scope="col" { "Meaning" } } }
             tbody {
                 @for (name, meaning, count) in counters {
@@ -40,7 +39,7 @@ pub(super) async fn show(State(app): State<App>, visit: Visit) -> Response {
                 }
             }
         }
-        p.hint { "Counted in this process since it started. Reload for new numbers." }
+        p.hint { "Counted in this process since it started." }
     };
     layout::page(&visit, "Cache", &content)
 }
