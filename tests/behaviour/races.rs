@@ -110,7 +110,7 @@ on_both_stores! {
         let (here, there, gate) = (nodes.node().await, nodes.node().await, Gate::shut());
         let failing = start(&here, &gate, "error");
         gate.arrival().await;
-        nodes.let_expire(row::entry(7).on(&here).key(), Duration::from_secs(11)).await;
+        nodes.let_expire(row::entry(7).on(&here).key(), Duration::from_secs(11));
         let next_gate = Gate::shut();
         let next = start(&there, &next_gate, "v2");
         next_gate.arrival().await;
@@ -175,7 +175,7 @@ on_both_stores! {
         process.shutdown_background();
         let second = start(&there, &Gate::open(), "v2");
         eventually("the second waits", || async { there.stats().waited >= 1 || second.is_finished() }).await;
-        nodes.let_expire(row::entry(7).on(&here).key(), Duration::from_secs(11)).await;
+        nodes.let_expire(row::entry(7).on(&here).key(), Duration::from_secs(11));
         assert_eq!(soon("it takes over", second).await.unwrap().unwrap(), "v2");
     }
 }

@@ -77,13 +77,12 @@ impl Nodes {
         }
     }
 
-    /// Lets a key run out of time, as if that much had passed.
-    pub async fn let_expire(&self, key: &str, after: Duration) {
+    /// Lets a key run out of time, as if that much had passed. On Redis it goes within a few milliseconds.
+    pub fn let_expire(&self, key: &str, after: Duration) {
         match self {
             Self::Embedded(_, clock) => clock.advance(after),
             Self::Redis(server) => {
                 server.cli(&["PEXPIRE", key, "1"]);
-                crate::eventually("the key is gone", || async { server.cli(&["EXISTS", key]).trim() == "0" }).await;
             }
         }
     }
