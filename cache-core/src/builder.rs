@@ -257,6 +257,7 @@ impl CacheBuilder {
     fn build(
         self,
         store: Arc<dyn Store>,
+        address: Box<str>,
         events: Events,
         background: Arc<Background>,
         namespace: Option<String>,

@@ -29,8 +29,13 @@ impl Lease {
     /// Takes it, or tells what stands in the way.
     pub(crate) async fn acquire(inner: &Arc<Inner>, key: &EntryKey, over: Over) -> Result<Result<Self, Slot>> {
         // Made before the request: dropped while that is under way, the lease may be ours all the same.
-        let mut lease =
-            Self { inner: Arc::clone(inner), key: Arc::clone(&key.value_key), token: Token::random(), over, held: true };
+        let mut lease = Self {
+            inner: Arc::clone(inner),
+            key: Arc::clone(&key.value_key),
+            token: Token::random(),
+            over,
+            held: true,
+        };
         let acquired = inner.store.acquire(&lease.key, lease.token, inner.limits.lease, over).await;
         match acquired {
             Ok(Acquired::Ours) => Ok(Ok(lease)),

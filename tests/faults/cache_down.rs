@@ -41,7 +41,8 @@ async fn recovers(cache: &Cache) {
 async fn redis_down_at_start_up_the_application_starts_and_recovers_by_itself() {
     let server = RedisServer::start();
     server.kill();
-    let connected = timeout(BOUND, Cache::connect(&format!("{}{OPTIONS}", server.url()))).await.expect("it starts in time");
+    let connected =
+        timeout(BOUND, Cache::connect(&format!("{}{OPTIONS}", server.url()))).await.expect("it starts in time");
     let (cache, gate) = (connected.expect("Redis down is no error"), Gate::open());
     let mut events = cache.subscribe();
     for id in 0..20 {
@@ -141,7 +142,8 @@ async fn calls_dropped_at_any_await_leave_nobody_waiting() {
         let gate = Gate::open();
         // Dropped after a time that differs from round to round, so somewhere in its way.
         let _dropped_or_done = timeout(Duration::from_micros(round * 7), row(&cache, &gate, 7)).await;
-        let value = timeout(BOUND, row(&cache, &gate, 7)).await.expect("the next caller does not wait for the lease's end");
+        let value =
+            timeout(BOUND, row(&cache, &gate, 7)).await.expect("the next caller does not wait for the lease's end");
         assert_eq!(value, Ok(7));
         row::entry(7).on(&cache).invalidate().await.unwrap();
     }

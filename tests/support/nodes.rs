@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cache_core::{Cache, CacheBuilder};
 use cache_core::clock::Clock;
 use cache_core::events::Event;
+use cache_core::{Cache, CacheBuilder};
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -145,7 +145,11 @@ impl Gate {
 }
 
 /// Waits until a subscriber sees an event that fits.
-pub async fn event(events: &mut tokio::sync::broadcast::Receiver<Event>, what: &str, fits: impl Fn(&Event) -> bool) -> Event {
+pub async fn event(
+    events: &mut tokio::sync::broadcast::Receiver<Event>,
+    what: &str,
+    fits: impl Fn(&Event) -> bool,
+) -> Event {
     crate::soon(what, async {
         loop {
             match events.recv().await {
