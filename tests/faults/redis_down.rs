@@ -309,3 +309,19 @@ async fn closing_is_bounded_whatever_the_server_does() {
     let store = store_at(&away.url()).await;
     assert!(timeout(BOUND, store.close()).await.unwrap());
 }
+
+// As with a global cache in a program, or a test binary, that has several runtimes one after another.
+#[test]
+fn a_store_whose_runtime_ended_fails_at_once() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = RedisServer::start();
+    let first = runtime();
+    let store = first.block_on(store_at(&server.url()));
+    let messages = first.block_on(store.subscribe("news")).unwrap();
+    drop(first);
+    assert!(!store.is_available());
+    runtime().block_on(async {
+        assert_each_call_fails_at_once(&store).await;
+        assert_eq!(soon("the stream ends", messages.collect::<Vec<_>>()).await, []);
+    });
+}
