@@ -74,12 +74,18 @@ async fn assert_each_call_fails_at_once(store: &RawStore) {
     }
 }
 
+/// Reads, writes and pushes work again. Tried as a whole: a heartbeat that was sent before the fault ended may still find its
+/// deadline passed and cost the connection once more.
 async fn assert_recovers(store: &RawStore) {
-    eventually("the store works again", || async { store.put("again", b"v", None).await.is_ok() }).await;
-    assert_eq!(store.read("again").await.unwrap(), RawSlot::Bytes(b"v".to_vec()));
-    let (_, wake) = store.read_and_watch("again").await.unwrap();
-    store.put("again", b"w", None).await.unwrap();
-    soon("pushes work again", wake).await;
+    let round = || async {
+        store.put("again", b"v", None).await?;
+        let (slot, wake) = store.read_and_watch("again").await?;
+        assert_eq!(slot, RawSlot::Bytes(b"v".to_vec()));
+        store.put("again", b"w", None).await?;
+        soon("pushes work again", wake).await;
+        store.delete("again").await
+    };
+    eventually("the store works again", || async { round().await.is_ok() }).await;
 }
 
 #[tokio::test]
@@ -194,9 +200,9 @@ async fn a_frozen_link_is_noticed_without_any_call() {
 async fn a_slow_link_is_slow_and_nothing_more() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
-    let store = store_at(&proxy.url()).await;
+    let store = RawStore::redis(&format!("{}?response_timeout=10s&heartbeat=20ms", proxy.url())).await.unwrap();
     let mut events = store.events();
-    proxy.delay(Duration::from_millis(5));
+    proxy.delay(Duration::from_millis(20));
     for (name, call) in every_operation(&store) {
         // A swap of a missing key, a load of a present one: all are answers.
         call.await.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -214,7 +220,7 @@ async fn killed_connections_are_made_again_without_an_end() {
         soon("it is told", async { while !matches!(events.recv().await.unwrap(), Event::Disconnected { .. }) {} })
             .await;
         soon("it connects", async { while !matches!(events.recv().await.unwrap(), Event::Connected) {} }).await;
-        assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+        eventually("it works", || async { store.read("k").await.is_ok() }).await;
     }
     let clients = server.cli(&["CLIENT", "LIST"]);
     assert_eq!(clients.lines().filter(|line| line.contains("name=cache-core")).count(), 1, "{clients}");
