@@ -1,6 +1,6 @@
 //! What the library promises, by the ids of the list of behaviours.
 
-// mod objects;
+mod objects;
 mod plain;
 mod races;
 mod redis_store;

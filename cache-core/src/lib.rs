@@ -12,6 +12,8 @@ mod error;
 pub mod events;
 mod fingerprint;
 mod freshness;
+#[cfg(test)]
+mod golden;
 mod key;
 mod lease;
 mod object;
@@ -25,6 +27,8 @@ mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod store_testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 #[doc(hidden)]
 #[path = "private.rs"]

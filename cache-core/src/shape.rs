@@ -187,7 +187,7 @@ impl<F, E, W> Typed<F, E, W> {
 }
 
 /// The traits that the probes' methods come from. Bring all into scope, then call `(&&&&probe).method()`.
-pub mod via {
+pub(crate) mod via {
     use std::convert::Infallible;
     use std::marker::PhantomData;
 
@@ -443,7 +443,7 @@ impl ValueType {
             type_name: std::any::type_name::<F::Payload>,
             codec_id: C::ID,
             codec_name: C::NAME,
-            fingerprint: Fingerprint::of::<F::Payload>,
+            fingerprint: const { Coding::<F::Payload>::of::<C>() }.fingerprint,
             is_present: |value| value.downcast_ref::<F::Value>().and_then(F::payload).is_some(),
             encode: |value, out, on_replaced| {
                 let payload = value.downcast_ref::<F::Value>().and_then(F::payload);

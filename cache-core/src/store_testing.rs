@@ -113,6 +113,16 @@ impl RawStore {
         (connect.await, seen)
     }
 
+    /// An embedded store on a manual clock.
+    #[must_use]
+    pub fn memory() -> Self {
+        use crate::store::memory::MemoryStore;
+
+        let (events, clock) = (Events::new(Vec::new()), Clock::manual());
+        let store = Arc::new(MemoryStore::new(clock.clone(), events.clone(), usize::MAX));
+        Self { store, background: Arc::new(Background::new()), events, clock: Some(clock) }
+    }
+
     /// Lets time pass for the store's expiries: a manual clock is moved, a server's is waited for.
     pub async fn let_pass(&self, time: Duration) {
         match &self.clock {

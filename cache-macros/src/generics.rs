@@ -2,7 +2,7 @@
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::{ToTokens, quote};
-use syn::{GenericParam, Generics, Ident};
+use syn::{GenericParam, Generics, Ident, WherePredicate};
 
 /// What is left of a function's generics for a part of its signature.
 pub(crate) struct Kept {
@@ -12,28 +12,42 @@ pub(crate) struct Kept {
 /// The generic parameters that `signature` needs.
 pub(crate) fn keep(generics: &Generics, signature: &TokenStream) -> Kept {
     let all: Vec<String> = generics.params.iter().map(name).collect();
+    let predicates = || generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let mut kept: Vec<String> = Vec::new();
     let mut mentioned = names_in(signature, &all);
-    // A kept parameter's bounds may mention others, so once more until nothing is new.
+    // What bounds a kept parameter may mention others, so once more until nothing is new.
     while mentioned.iter().any(|name| !kept.contains(name)) {
-        kept.extend(mentioned.drain(..));
+        kept.append(&mut mentioned);
         for param in generics.params.iter().filter(|param| kept.contains(&name(param))) {
             mentioned.extend(names_in(&param.to_token_stream(), &all));
         }
-    }
-    let mut generics = generics.clone();
-    generics.params = generics.params.into_iter().filter(|param| kept.contains(&name(param))).collect();
-    if let Some(clause) = &mut generics.where_clause {
-        let predicates = std::mem::take(&mut clause.predicates).into_iter();
-        let needs_only_kept = |predicate: &syn::WherePredicate| {
-            names_in(&predicate.to_token_stream(), &all).iter().all(|name| kept.contains(name))
-        };
-        clause.predicates = predicates.filter(needs_only_kept).collect();
-        if clause.predicates.is_empty() {
-            generics.where_clause = None;
+        for predicate in predicates().filter(|predicate| bounds_only(predicate, &kept, &all)) {
+            mentioned.extend(names_in(&predicate.to_token_stream(), &all));
         }
     }
-    Kept { generics }
+    let mut remaining = generics.clone();
+    remaining.params = generics.params.iter().filter(|param| kept.contains(&name(param))).cloned().collect();
+    if let Some(clause) = &mut remaining.where_clause {
+        clause.predicates = predicates().filter(|predicate| bounds_only(predicate, &kept, &all)).cloned().collect();
+        if clause.predicates.is_empty() {
+            remaining.where_clause = None;
+        }
+    }
+    Kept { generics: remaining }
+}
+
+/// Whether a predicate says something of kept parameters, and of no other: `T: From<D>` is about `T`.
+fn bounds_only(predicate: &WherePredicate, kept: &[String], all: &[String]) -> bool {
+    let bounded = match predicate {
+        WherePredicate::Type(predicate) => predicate.bounded_ty.to_token_stream(),
+        WherePredicate::Lifetime(predicate) => predicate.lifetime.to_token_stream(),
+        other => other.to_token_stream(),
+    };
+    let mut about = names_in(&bounded, all);
+    if about.is_empty() {
+        about = names_in(&predicate.to_token_stream(), all);
+    }
+    about.iter().all(|name| kept.contains(name))
 }
 
 impl Kept {

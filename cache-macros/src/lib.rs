@@ -12,6 +12,10 @@ mod duration;
 mod errors;
 mod expand;
 mod generics;
+#[cfg(test)]
+mod golden;
+mod key_part;
+mod object;
 mod plan;
 mod signature;
 mod template;
@@ -28,6 +32,18 @@ use crate::signature::Function;
 #[proc_macro_attribute]
 pub fn cached(args: proc_macro::TokenStream, item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     expand_cached(args.into(), item.into()).into()
+}
+
+/// Makes a type a part of cache keys, so that it can be an argument of a cached function.
+#[proc_macro_derive(KeyPart, attributes(key))]
+pub fn derive_key_part(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    key_part::derive(item.into()).into()
+}
+
+/// Makes a struct an object of the cache, for `cache.objects::<T>()`.
+#[proc_macro_derive(CacheObject, attributes(cache_object))]
+pub fn derive_cache_object(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    object::derive(item.into()).into()
 }
 
 fn expand_cached(args: TokenStream, item: TokenStream) -> TokenStream {

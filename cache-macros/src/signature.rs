@@ -56,7 +56,7 @@ impl Function {
                 FnArg::Typed(typed) => &mut typed.attrs,
             };
             attrs.retain(|attr| {
-                if !attr.path().segments.last().is_some_and(|segment| segment.ident == "cached") {
+                if attr.path().segments.last().is_none_or(|segment| segment.ident != "cached") {
                     return true;
                 }
                 match attr.parse_args::<Ident>() {

@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Attribute, Ident, Receiver};
+use syn::{Attribute, FnArg, Ident, Receiver, Signature};
 
 use super::{Context, expectation_as_allowance, goes_everywhere};
 use crate::args::{Codec, Flight, Lifetime};
@@ -22,7 +22,7 @@ pub(super) fn all(context: &Context<'_>) -> TokenStream {
         Home::Companion(companion) => {
             let vis = &function.vis;
             let docs = format!(
-                "The cache entries of [`{name}()`]: `{companion}::entry(..)` is the entry of the arguments in its key.",
+                " The cache entries of [`{name}()`]: `{companion}::entry(..)` is the entry of the arguments in its key.",
                 name = context.plain_name(),
             );
             quote_spanned! {*mixed=>
@@ -160,12 +160,28 @@ impl Context<'_> {
         let vis = &function.vis;
         let mut signature = function.sig.clone();
         signature.ident = names.uncached.clone();
+        self.allow_unused_in_body(&mut signature);
         let body = &function.body;
         let attrs = function.attrs.iter().filter(|attr| goes_everywhere(attr) && !attr.path().is_ident("cfg"));
         quote_spanned! {*mixed=>
             /// Runs the function without the cache.
             #(#attrs)*
             #vis #signature #body
+        }
+    }
+
+    /// What only the options mention is used, though the body does not see it.
+    fn allow_unused_in_body(&self, signature: &mut Signature) {
+        let options = [&self.plan.cache, &self.plan.bypass];
+        let mentioned: TokenStream = options.into_iter().flatten().map(ToTokens::to_token_stream).collect();
+        let typed = signature.inputs.iter_mut().filter_map(|input| match input {
+            FnArg::Receiver(_) => None,
+            FnArg::Typed(typed) => Some(typed),
+        });
+        for (typed, param) in typed.zip(&self.plan.params) {
+            if signature::mentions(&mentioned, &param.names) {
+                typed.attrs.push(syn::parse_quote_spanned!(self.mixed=> #[allow(unused_variables, reason = "an option mentions it")]));
+            }
         }
     }
 

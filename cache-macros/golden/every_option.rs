@@ -1,0 +1,17 @@
+#[cached(
+    ttl = |user| user.ttl(),
+    negative_ttl = "500ms",
+    name = "user",
+    key = "{tenant.id}:{id}",
+    version = 3,
+    codec = "msgpack",
+    cache = &state.cache,
+    cache_if = |user| user.is_active,
+    bypass = fresh,
+    flight = "none",
+    crate = our::cache,
+    companion = UserCache
+)]
+pub(crate) async fn user(state: &State, tenant: Tenant, id: u64, fresh: bool) -> Result<Option<User>, Error> {
+    state.find(tenant, id).await
+}

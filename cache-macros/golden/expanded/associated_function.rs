@@ -1,0 +1,114 @@
+impl Settings {
+    pub async fn load(tenant: u32) -> Result<Self, Error> {
+        let __cached = Self::__load_cached();
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        match __cached
+            .look_up(
+                __cache,
+                |__key| {
+                    __key.member(&tenant);
+                },
+            )
+        {
+            ::core::result::Result::Ok(__hit) => __hit,
+            ::core::result::Result::Err(__miss) => {
+                __miss
+                    .run_shared(Self::__load_rules(), Self::load_uncached(tenant))
+                    .await
+            }
+        }
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    #[doc(hidden)]
+    fn __load_cached() -> ::cache_core::__private::Cached<Result<Self, Error>> {
+        use ::cache_core::__private::via::*;
+        static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(
+            "load",
+        );
+        let __returns = (&&&::cache_core::__private::Probe::<Result<Self, Error>>::new())
+            .returns();
+        ::cache_core::__private::Cached::method(
+            &FUNCTION,
+            ::core::any::type_name::<Self>(),
+            __returns
+                .with::<
+                    ::cache_core::__private::DefaultCodec,
+                    _,
+                >((&&&&__returns.error()).sharing()),
+        )
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    #[doc(hidden)]
+    fn __load_rules() -> ::cache_core::__private::Rules {
+        use ::cache_core::__private::via::*;
+        let __options = ::cache_core::EntryOptions::new()
+            .ttl(::core::time::Duration::from_secs(300));
+        (&&&::cache_core::__private::Probe::<Result<Self, Error>>::new())
+            .returns()
+            .rules(__options)
+            .erase()
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    /// The entry of these arguments.
+    pub fn load_entry(tenant: u32) -> ::cache_core::CachedEntry<Result<Self, Error>> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        Self::__load_cached()
+            .entry(
+                __cache,
+                Self::__load_rules(),
+                |__key| {
+                    __key.member(&tenant);
+                },
+            )
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    /// Runs the function without the cache.
+    pub async fn load_uncached(tenant: u32) -> Result<Self, Error> {
+        read(tenant).await
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    /// Runs the function now and stores what it returns.
+    pub async fn load_refresh(tenant: u32) -> Result<Self, Error> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        Self::__load_cached()
+            .entry(
+                __cache,
+                Self::__load_rules(),
+                |__key| {
+                    __key.member(&tenant);
+                },
+            )
+            .__refresh(Self::load_uncached(tenant))
+            .await
+    }
+}

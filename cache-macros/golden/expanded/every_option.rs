@@ -1,0 +1,128 @@
+pub(crate) async fn user(
+    state: &State,
+    tenant: Tenant,
+    id: u64,
+    fresh: bool,
+) -> Result<Option<User>, Error> {
+    let __bypass: bool = fresh;
+    if __bypass {
+        return UserCache::uncached(state, tenant, id, fresh).await;
+    }
+    let __cached = UserCache::__cached();
+    let __cache: &our::cache::Cache = &state.cache;
+    match __cached
+        .look_up(
+            __cache,
+            |__key| {
+                __key.placeholder(&tenant.id);
+                __key.literal(":");
+                __key.placeholder(&id);
+            },
+        )
+    {
+        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Err(__miss) => {
+            __miss
+                .run_here(
+                    UserCache::__rules(),
+                    UserCache::uncached(state, tenant, id, fresh),
+                )
+                .await
+        }
+    }
+}
+/// The cache entries of [`user()`]: `UserCache::entry(..)` is the entry of the arguments in its key.
+#[allow(
+    non_camel_case_types,
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    missing_copy_implementations,
+    reason = "a companion is only a place for functions",
+)]
+pub(crate) struct UserCache {}
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "generated"
+)]
+impl UserCache {
+    fn __cached() -> our::cache::__private::Cached<Result<Option<User>, Error>> {
+        use our::cache::__private::via::*;
+        static FUNCTION: our::cache::__private::Function = our::cache::__private::Function::new(
+                "user",
+            )
+            .named("user")
+            .version(3);
+        let __returns = (&&&our::cache::__private::Probe::<
+            Result<Option<User>, Error>,
+        >::new())
+            .returns();
+        our::cache::__private::Cached::function(
+            &FUNCTION,
+            ::core::any::type_name::<UserCache>(),
+            __returns.unshared::<our::cache::codec::MsgPack>(),
+        )
+    }
+    fn __rules() -> our::cache::__private::Rules {
+        use our::cache::__private::via::*;
+        let __options = our::cache::EntryOptions::new()
+            .negative_ttl(::core::time::Duration::from_millis(500))
+            .flight(our::cache::FlightScope::None);
+        (&&&our::cache::__private::Probe::<Result<Option<User>, Error>>::new())
+            .returns()
+            .rules(__options)
+            .ttl_of(|user| user.ttl())
+            .cache_if(|user| user.is_active)
+            .erase()
+    }
+    /// The entry of these arguments, once told in which cache: `.on(&cache)`.
+    pub(crate) fn entry(
+        tenant: Tenant,
+        id: u64,
+    ) -> our::cache::UnboundEntry<Result<Option<User>, Error>> {
+        UserCache::__cached()
+            .unbound_entry(
+                UserCache::__rules(),
+                |__key| {
+                    __key.placeholder(&tenant.id);
+                    __key.literal(":");
+                    __key.placeholder(&id);
+                },
+            )
+    }
+    /// Runs the function without the cache.
+    pub(crate) async fn uncached(
+        #[allow(unused_variables, reason = "an option mentions it")]
+        state: &State,
+        tenant: Tenant,
+        id: u64,
+        #[allow(unused_variables, reason = "an option mentions it")]
+        fresh: bool,
+    ) -> Result<Option<User>, Error> {
+        state.find(tenant, id).await
+    }
+    /// Runs the function now and stores what it returns.
+    pub(crate) async fn refresh(
+        state: &State,
+        tenant: Tenant,
+        id: u64,
+        fresh: bool,
+    ) -> Result<Option<User>, Error> {
+        let __cache: &our::cache::Cache = &state.cache;
+        UserCache::__cached()
+            .entry(
+                __cache,
+                UserCache::__rules(),
+                |__key| {
+                    __key.placeholder(&tenant.id);
+                    __key.literal(":");
+                    __key.placeholder(&id);
+                },
+            )
+            .__refresh(UserCache::uncached(state, tenant, id, fresh))
+            .await
+    }
+}

@@ -1,0 +1,93 @@
+/// Finds a user.
+pub async fn user(db: &Pool, id: u64) -> Res<User> {
+    let __cached = user::__cached();
+    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+    match __cached
+        .look_up(
+            __cache,
+            |__key| {
+                __key.member(&id);
+            },
+        )
+    {
+        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Err(__miss) => {
+            __miss.run_here(user::__rules(), user::uncached(db, id)).await
+        }
+    }
+}
+/// The cache entries of [`user()`]: `user::entry(..)` is the entry of the arguments in its key.
+#[allow(
+    non_camel_case_types,
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    missing_copy_implementations,
+    reason = "a companion is only a place for functions",
+)]
+pub struct user {}
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "generated"
+)]
+impl user {
+    fn __cached() -> ::cache_core::__private::Cached<Res<User>> {
+        use ::cache_core::__private::via::*;
+        static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(
+            "user",
+        );
+        let __returns = (&&&::cache_core::__private::Probe::<Res<User>>::new())
+            .returns();
+        ::cache_core::__private::Cached::function(
+            &FUNCTION,
+            ::core::any::type_name::<user>(),
+            __returns
+                .with::<
+                    ::cache_core::__private::DefaultCodec,
+                    _,
+                >((&&&&__returns.error()).sharing()),
+        )
+    }
+    fn __rules() -> ::cache_core::__private::Rules {
+        use ::cache_core::__private::via::*;
+        let __options = ::cache_core::EntryOptions::new()
+            .ttl(::core::time::Duration::from_secs(60));
+        (&&&::cache_core::__private::Probe::<Res<User>>::new())
+            .returns()
+            .rules(__options)
+            .erase()
+    }
+    /// The entry of these arguments.
+    pub fn entry(id: u64) -> ::cache_core::CachedEntry<Res<User>> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        user::__cached()
+            .entry(
+                __cache,
+                user::__rules(),
+                |__key| {
+                    __key.member(&id);
+                },
+            )
+    }
+    /// Runs the function without the cache.
+    pub async fn uncached(db: &Pool, id: u64) -> Res<User> {
+        db.find(id).await
+    }
+    /// Runs the function now and stores what it returns.
+    pub async fn refresh(db: &Pool, id: u64) -> Res<User> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        user::__cached()
+            .entry(
+                __cache,
+                user::__rules(),
+                |__key| {
+                    __key.member(&id);
+                },
+            )
+            .__refresh(user::uncached(db, id))
+            .await
+    }
+}

@@ -1,0 +1,128 @@
+async fn load<'a, D, T, const N: usize>(
+    db: &'a D,
+    ids: [u64; N],
+) -> Result<Vec<T>, Error>
+where
+    D: Database + Sync,
+    T: Row<'a> + CacheValue,
+{
+    let __cached = load::__cached::<T>();
+    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+    match __cached
+        .look_up(
+            __cache,
+            |__key| {
+                __key.member(&ids);
+            },
+        )
+    {
+        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Err(__miss) => {
+            __miss
+                .run_here(load::__rules::<T>(), load::uncached::<D, T, N>(db, ids))
+                .await
+        }
+    }
+}
+/// The cache entries of [`load()`]: `load::entry(..)` is the entry of the arguments in its key.
+#[allow(
+    non_camel_case_types,
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    missing_copy_implementations,
+    reason = "a companion is only a place for functions",
+)]
+struct load {}
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "generated"
+)]
+impl load {
+    fn __cached<'a, T>() -> ::cache_core::__private::Cached<Result<Vec<T>, Error>>
+    where
+        T: Row<'a> + CacheValue,
+    {
+        use ::cache_core::__private::via::*;
+        static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(
+            "load",
+        );
+        let __returns = (&&&::cache_core::__private::Probe::<
+            Result<Vec<T>, Error>,
+        >::new())
+            .returns();
+        ::cache_core::__private::Cached::function(
+                &FUNCTION,
+                ::core::any::type_name::<load>(),
+                __returns
+                    .with::<
+                        ::cache_core::__private::DefaultCodec,
+                        _,
+                    >((&&&&__returns.error()).sharing()),
+            )
+            .instance(::core::any::type_name::<Result<Vec<T>, Error>>())
+    }
+    fn __rules<'a, T>() -> ::cache_core::__private::Rules
+    where
+        T: Row<'a> + CacheValue,
+    {
+        use ::cache_core::__private::via::*;
+        let __options = ::cache_core::EntryOptions::new();
+        (&&&::cache_core::__private::Probe::<Result<Vec<T>, Error>>::new())
+            .returns()
+            .rules(__options)
+            .erase()
+    }
+    /// The entry of these arguments.
+    fn entry<'a, T, const N: usize>(
+        ids: [u64; N],
+    ) -> ::cache_core::CachedEntry<Result<Vec<T>, Error>>
+    where
+        T: Row<'a> + CacheValue,
+    {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        load::__cached::<T>()
+            .entry(
+                __cache,
+                load::__rules::<T>(),
+                |__key| {
+                    __key.member(&ids);
+                },
+            )
+    }
+    /// Runs the function without the cache.
+    async fn uncached<'a, D, T, const N: usize>(
+        db: &'a D,
+        ids: [u64; N],
+    ) -> Result<Vec<T>, Error>
+    where
+        D: Database + Sync,
+        T: Row<'a> + CacheValue,
+    {
+        db.load(ids).await
+    }
+    /// Runs the function now and stores what it returns.
+    async fn refresh<'a, D, T, const N: usize>(
+        db: &'a D,
+        ids: [u64; N],
+    ) -> Result<Vec<T>, Error>
+    where
+        D: Database + Sync,
+        T: Row<'a> + CacheValue,
+    {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        load::__cached::<T>()
+            .entry(
+                __cache,
+                load::__rules::<T>(),
+                |__key| {
+                    __key.member(&ids);
+                },
+            )
+            .__refresh(load::uncached::<D, T, N>(db, ids))
+            .await
+    }
+}

@@ -1,0 +1,119 @@
+impl<C: Connection> Repo<C> {
+    async fn user(self: Arc<Self>, id: u64) -> Res<User> {
+        let __cached = Self::__user_cached();
+        let __cache: &::cache_core::Cache = &self.cache;
+        match __cached
+            .look_up(
+                __cache,
+                |__key| {
+                    __key.placeholder(&self.tenant);
+                    __key.literal(":");
+                    __key.placeholder(&id);
+                },
+            )
+        {
+            ::core::result::Result::Ok(__hit) => __hit,
+            ::core::result::Result::Err(__miss) => {
+                __miss
+                    .run_shared(Self::__user_rules(), Self::user_uncached(self, id))
+                    .await
+            }
+        }
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    #[doc(hidden)]
+    fn __user_cached() -> ::cache_core::__private::Cached<Res<User>> {
+        use ::cache_core::__private::via::*;
+        static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(
+            "user",
+        );
+        let __returns = (&&&::cache_core::__private::Probe::<Res<User>>::new())
+            .returns();
+        ::cache_core::__private::Cached::method(
+            &FUNCTION,
+            ::core::any::type_name::<Self>(),
+            __returns
+                .with::<
+                    ::cache_core::__private::DefaultCodec,
+                    _,
+                >((&&&&__returns.error()).sharing()),
+        )
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    #[doc(hidden)]
+    fn __user_rules() -> ::cache_core::__private::Rules {
+        use ::cache_core::__private::via::*;
+        let __options = ::cache_core::EntryOptions::new();
+        (&&&::cache_core::__private::Probe::<Res<User>>::new())
+            .returns()
+            .rules(__options)
+            .erase()
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    /// The entry of these arguments.
+    fn user_entry(&self, id: u64) -> ::cache_core::CachedEntry<Res<User>> {
+        let __cache: &::cache_core::Cache = &self.cache;
+        Self::__user_cached()
+            .entry(
+                __cache,
+                Self::__user_rules(),
+                |__key| {
+                    __key.placeholder(&self.tenant);
+                    __key.literal(":");
+                    __key.placeholder(&id);
+                },
+            )
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    /// Runs the function without the cache.
+    async fn user_uncached(self: Arc<Self>, id: u64) -> Res<User> {
+        self.db.find(id).await
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    /// Runs the function now and stores what it returns.
+    async fn user_refresh(self: Arc<Self>, id: u64) -> Res<User> {
+        let __cache: &::cache_core::Cache = &self.cache;
+        Self::__user_cached()
+            .entry(
+                __cache,
+                Self::__user_rules(),
+                |__key| {
+                    __key.placeholder(&self.tenant);
+                    __key.literal(":");
+                    __key.placeholder(&id);
+                },
+            )
+            .__refresh(Self::user_uncached(self, id))
+            .await
+    }
+}

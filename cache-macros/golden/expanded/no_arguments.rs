@@ -1,0 +1,71 @@
+async fn front_page() -> String {
+    let __cached = front_page::__cached();
+    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+    match __cached.look_up(__cache, |_| {}) {
+        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Err(__miss) => {
+            __miss.run_shared(front_page::__rules(), front_page::uncached()).await
+        }
+    }
+}
+/// The cache entries of [`front_page()`]: `front_page::entry(..)` is the entry of the arguments in its key.
+#[allow(
+    non_camel_case_types,
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    missing_copy_implementations,
+    reason = "a companion is only a place for functions",
+)]
+struct front_page {}
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "generated"
+)]
+impl front_page {
+    fn __cached() -> ::cache_core::__private::Cached<String> {
+        use ::cache_core::__private::via::*;
+        static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(
+            "front_page",
+        );
+        let __returns = (&&&::cache_core::__private::Probe::<String>::new()).returns();
+        ::cache_core::__private::Cached::function(
+            &FUNCTION,
+            ::core::any::type_name::<front_page>(),
+            __returns
+                .with::<
+                    ::cache_core::__private::DefaultCodec,
+                    _,
+                >((&&&&__returns.error()).sharing()),
+        )
+    }
+    fn __rules() -> ::cache_core::__private::Rules {
+        use ::cache_core::__private::via::*;
+        let __options = ::cache_core::EntryOptions::new()
+            .ttl(::core::time::Duration::from_secs(5400));
+        (&&&::cache_core::__private::Probe::<String>::new())
+            .returns()
+            .rules(__options)
+            .erase()
+    }
+    /// The entry of these arguments.
+    fn entry() -> ::cache_core::CachedEntry<String> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        front_page::__cached().entry(__cache, front_page::__rules(), |_| {})
+    }
+    /// Runs the function without the cache.
+    async fn uncached() -> String {
+        render().await
+    }
+    /// Runs the function now and stores what it returns.
+    async fn refresh() -> String {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        front_page::__cached()
+            .entry(__cache, front_page::__rules(), |_| {})
+            .__refresh(front_page::uncached())
+            .await
+    }
+}

@@ -1,0 +1,160 @@
+/// Finds a user.
+#[tracing::instrument(skip_all)]
+#[allow(clippy::too_many_arguments)]
+#[cfg(feature = "users")]
+#[must_use]
+async fn user(
+    a: u8,
+    b: u8,
+    c: u8,
+    #[allow(unused)]
+    d: u8,
+    e: u8,
+    f: u8,
+    g: u8,
+    h: u8,
+) -> User {
+    let __cached = user::__cached();
+    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+    match __cached
+        .look_up(
+            __cache,
+            |__key| {
+                __key.member(&a);
+                __key.member(&b);
+                __key.member(&d);
+                __key.member(&e);
+                __key.member(&f);
+                __key.member(&g);
+                __key.member(&h);
+            },
+        )
+    {
+        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Err(__miss) => {
+            __miss
+                .run_shared(user::__rules(), user::uncached(a, b, c, d, e, f, g, h))
+                .await
+        }
+    }
+}
+#[cfg(feature = "users")]
+/// The cache entries of [`user()`]: `user::entry(..)` is the entry of the arguments in its key.
+#[allow(
+    non_camel_case_types,
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    missing_copy_implementations,
+    reason = "a companion is only a place for functions",
+)]
+struct user {}
+#[cfg(feature = "users")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "generated"
+)]
+impl user {
+    fn __cached() -> ::cache_core::__private::Cached<User> {
+        use ::cache_core::__private::via::*;
+        static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(
+            "user",
+        );
+        let __returns = (&&&::cache_core::__private::Probe::<User>::new()).returns();
+        ::cache_core::__private::Cached::function(
+            &FUNCTION,
+            ::core::any::type_name::<user>(),
+            __returns
+                .with::<
+                    ::cache_core::__private::DefaultCodec,
+                    _,
+                >((&&&&__returns.error()).sharing()),
+        )
+    }
+    fn __rules() -> ::cache_core::__private::Rules {
+        use ::cache_core::__private::via::*;
+        let __options = ::cache_core::EntryOptions::new()
+            .ttl(::core::time::Duration::from_secs(60));
+        (&&&::cache_core::__private::Probe::<User>::new())
+            .returns()
+            .rules(__options)
+            .erase()
+    }
+    /// The entry of these arguments.
+    #[allow(clippy::too_many_arguments)]
+    fn entry(
+        a: u8,
+        b: u8,
+        #[allow(unused)]
+        d: u8,
+        e: u8,
+        f: u8,
+        g: u8,
+        h: u8,
+    ) -> ::cache_core::CachedEntry<User> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        user::__cached()
+            .entry(
+                __cache,
+                user::__rules(),
+                |__key| {
+                    __key.member(&a);
+                    __key.member(&b);
+                    __key.member(&d);
+                    __key.member(&e);
+                    __key.member(&f);
+                    __key.member(&g);
+                    __key.member(&h);
+                },
+            )
+    }
+    /// Runs the function without the cache.
+    #[expect(clippy::too_many_arguments)]
+    async fn uncached(
+        a: u8,
+        b: u8,
+        c: u8,
+        #[allow(unused)]
+        d: u8,
+        e: u8,
+        f: u8,
+        g: u8,
+        h: u8,
+    ) -> User {
+        find(a).await
+    }
+    /// Runs the function now and stores what it returns.
+    #[allow(clippy::too_many_arguments)]
+    async fn refresh(
+        a: u8,
+        b: u8,
+        c: u8,
+        #[allow(unused)]
+        d: u8,
+        e: u8,
+        f: u8,
+        g: u8,
+        h: u8,
+    ) -> User {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        user::__cached()
+            .entry(
+                __cache,
+                user::__rules(),
+                |__key| {
+                    __key.member(&a);
+                    __key.member(&b);
+                    __key.member(&d);
+                    __key.member(&e);
+                    __key.member(&f);
+                    __key.member(&g);
+                    __key.member(&h);
+                },
+            )
+            .__refresh(user::uncached(a, b, c, d, e, f, g, h))
+            .await
+    }
+}

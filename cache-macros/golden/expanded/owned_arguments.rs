@@ -1,0 +1,94 @@
+async fn total(year: u32, country: String) -> u64 {
+    let __cached = total::__cached();
+    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+    match __cached
+        .look_up(
+            __cache,
+            |__key| {
+                __key.member(&year);
+                __key.member(&country);
+            },
+        )
+    {
+        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Err(__miss) => {
+            __miss.run_shared(total::__rules(), total::uncached(year, country)).await
+        }
+    }
+}
+/// The cache entries of [`total()`]: `total::entry(..)` is the entry of the arguments in its key.
+#[allow(
+    non_camel_case_types,
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    missing_copy_implementations,
+    reason = "a companion is only a place for functions",
+)]
+struct total {}
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "generated"
+)]
+impl total {
+    fn __cached() -> ::cache_core::__private::Cached<u64> {
+        use ::cache_core::__private::via::*;
+        static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(
+            "total",
+        );
+        let __returns = (&&&::cache_core::__private::Probe::<u64>::new()).returns();
+        ::cache_core::__private::Cached::function(
+            &FUNCTION,
+            ::core::any::type_name::<total>(),
+            __returns
+                .with::<
+                    ::cache_core::__private::DefaultCodec,
+                    _,
+                >((&&&&__returns.error()).sharing()),
+        )
+    }
+    fn __rules() -> ::cache_core::__private::Rules {
+        use ::cache_core::__private::via::*;
+        let __options = ::cache_core::EntryOptions::new();
+        (&&&::cache_core::__private::Probe::<u64>::new())
+            .returns()
+            .rules(__options)
+            .erase()
+    }
+    /// The entry of these arguments.
+    fn entry(year: u32, country: String) -> ::cache_core::CachedEntry<u64> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        total::__cached()
+            .entry(
+                __cache,
+                total::__rules(),
+                |__key| {
+                    __key.member(&year);
+                    __key.member(&country);
+                },
+            )
+    }
+    /// Runs the function without the cache.
+    async fn uncached(year: u32, mut country: String) -> u64 {
+        country.make_ascii_lowercase();
+        sum(year, country).await
+    }
+    /// Runs the function now and stores what it returns.
+    async fn refresh(year: u32, country: String) -> u64 {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        total::__cached()
+            .entry(
+                __cache,
+                total::__rules(),
+                |__key| {
+                    __key.member(&year);
+                    __key.member(&country);
+                },
+            )
+            .__refresh(total::uncached(year, country))
+            .await
+    }
+}

@@ -1,0 +1,142 @@
+async fn user(__arg0: Path<u64>, __arg1: (bool, u32), __arg2: Marker) -> User {
+    let __bypass: bool = {
+        #[allow(unused_variables, reason = "a pattern may bind more than the key needs")]
+        let (fresh, tenant) = &__arg1;
+        *fresh
+    };
+    if __bypass {
+        return user::uncached(__arg0, __arg1, __arg2).await;
+    }
+    let __cached = user::__cached();
+    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+    match __cached
+        .look_up(
+            __cache,
+            |__key| {
+                #[allow(
+                    unused_variables,
+                    reason = "a pattern may bind more than the key needs"
+                )]
+                let Path(id) = &__arg0;
+                #[allow(
+                    unused_variables,
+                    reason = "a pattern may bind more than the key needs"
+                )]
+                let (fresh, tenant) = &__arg1;
+                __key.member(&id);
+                __key.member(&fresh);
+                __key.member(&tenant);
+            },
+        )
+    {
+        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Err(__miss) => {
+            __miss
+                .run_shared(user::__rules(), user::uncached(__arg0, __arg1, __arg2))
+                .await
+        }
+    }
+}
+/// The cache entries of [`user()`]: `user::entry(..)` is the entry of the arguments in its key.
+#[allow(
+    non_camel_case_types,
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    missing_copy_implementations,
+    reason = "a companion is only a place for functions",
+)]
+struct user {}
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "generated"
+)]
+impl user {
+    fn __cached() -> ::cache_core::__private::Cached<User> {
+        use ::cache_core::__private::via::*;
+        static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(
+            "user",
+        );
+        let __returns = (&&&::cache_core::__private::Probe::<User>::new()).returns();
+        ::cache_core::__private::Cached::function(
+            &FUNCTION,
+            ::core::any::type_name::<user>(),
+            __returns
+                .with::<
+                    ::cache_core::__private::DefaultCodec,
+                    _,
+                >((&&&&__returns.error()).sharing()),
+        )
+    }
+    fn __rules() -> ::cache_core::__private::Rules {
+        use ::cache_core::__private::via::*;
+        let __options = ::cache_core::EntryOptions::new();
+        (&&&::cache_core::__private::Probe::<User>::new())
+            .returns()
+            .rules(__options)
+            .erase()
+    }
+    /// The entry of these arguments.
+    fn entry(__arg0: Path<u64>, __arg1: (bool, u32)) -> ::cache_core::CachedEntry<User> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        user::__cached()
+            .entry(
+                __cache,
+                user::__rules(),
+                |__key| {
+                    #[allow(
+                        unused_variables,
+                        reason = "a pattern may bind more than the key needs"
+                    )]
+                    let Path(id) = &__arg0;
+                    #[allow(
+                        unused_variables,
+                        reason = "a pattern may bind more than the key needs"
+                    )]
+                    let (fresh, tenant) = &__arg1;
+                    __key.member(&id);
+                    __key.member(&fresh);
+                    __key.member(&tenant);
+                },
+            )
+    }
+    /// Runs the function without the cache.
+    async fn uncached(
+        Path(id): Path<u64>,
+        #[allow(unused_variables, reason = "an option mentions it")]
+        (fresh, mut tenant): (bool, u32),
+        _: Marker,
+    ) -> User {
+        tenant += 1;
+        find(tenant, id).await
+    }
+    /// Runs the function now and stores what it returns.
+    async fn refresh(__arg0: Path<u64>, __arg1: (bool, u32), __arg2: Marker) -> User {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        user::__cached()
+            .entry(
+                __cache,
+                user::__rules(),
+                |__key| {
+                    #[allow(
+                        unused_variables,
+                        reason = "a pattern may bind more than the key needs"
+                    )]
+                    let Path(id) = &__arg0;
+                    #[allow(
+                        unused_variables,
+                        reason = "a pattern may bind more than the key needs"
+                    )]
+                    let (fresh, tenant) = &__arg1;
+                    __key.member(&id);
+                    __key.member(&fresh);
+                    __key.member(&tenant);
+                },
+            )
+            .__refresh(user::uncached(__arg0, __arg1, __arg2))
+            .await
+    }
+}

@@ -1,0 +1,78 @@
+//! Expansions as people would read them: `golden/*.rs` against `golden/expanded/*.rs`. `UPDATE_GOLDEN=1` rewrites the latter.
+
+use std::path::Path;
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote};
+use syn::{Attribute, Item, Meta};
+
+#[test]
+fn expansions_are_as_written_down() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut changed = Vec::new();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&golden).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        seen += 1;
+        let input = syn::parse_file(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let expanded: TokenStream = input.items.into_iter().map(expand).collect();
+        let now = prettyplease::unparse(&syn::parse2(expanded).unwrap());
+        let file = golden.join("expanded").join(path.file_name().unwrap());
+        if update {
+            std::fs::write(&file, now).unwrap();
+        } else if std::fs::read_to_string(&file).unwrap_or_default() != now {
+            changed.push(format!("{}:\n{now}", file.display()));
+        }
+    }
+    assert!(seen > 0, "no golden files in {}", golden.display());
+    assert!(changed.is_empty(), "these expansions changed; `UPDATE_GOLDEN=1` accepts them\n{}", changed.join("\n"));
+}
+
+/// The item with our macros expanded, also in an `impl` block.
+fn expand(mut item: Item) -> TokenStream {
+    match &mut item {
+        Item::Fn(function) => match take(&mut function.attrs) {
+            Some(args) => crate::expand_cached(args, item.into_token_stream()),
+            None => item.into_token_stream(),
+        },
+        Item::Impl(block) => {
+            let items = std::mem::take(&mut block.items).into_iter().map(|mut item| match &mut item {
+                syn::ImplItem::Fn(function) => match take(&mut function.attrs) {
+                    Some(args) => crate::expand_cached(args, item.into_token_stream()),
+                    None => item.into_token_stream(),
+                },
+                _ => item.into_token_stream(),
+            });
+            let items: TokenStream = items.collect();
+            let (generics, _, clause) = block.generics.split_for_impl();
+            let ty = &block.self_ty;
+            quote!(impl #generics #ty #clause { #items })
+        }
+        Item::Struct(_) | Item::Enum(_) => {
+            let tokens = item.to_token_stream();
+            let derives = tokens.to_string();
+            let mut expanded = TokenStream::new();
+            if derives.contains("KeyPart") {
+                expanded.extend(crate::key_part::derive(tokens.clone()));
+            }
+            if derives.contains("CacheObject") {
+                expanded.extend(crate::object::derive(tokens));
+            }
+            expanded
+        }
+        _ => item.into_token_stream(),
+    }
+}
+
+/// The arguments of `#[cached(..)]`, which is taken off.
+fn take(attrs: &mut Vec<Attribute>) -> Option<TokenStream> {
+    let at = attrs.iter().position(|attr| attr.path().is_ident("cached"))?;
+    match attrs.remove(at).meta {
+        Meta::List(list) => Some(list.tokens),
+        _ => Some(TokenStream::new()),
+    }
+}
