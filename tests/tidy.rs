@@ -12,7 +12,7 @@ use std::io::Write as _;
 
 use source::{Source, words};
 
-/// Rows of code (without blank lines and comments) a file should have, and may have.
+/// Lines of code (without blank lines and comments) a file should have, and may have.
 const LONG: usize = 500;
 const TOO_LONG: usize = 600;
 
@@ -114,7 +114,7 @@ fn forbidden(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// The findings of `rule` in one file, as `line: text`.
+/// The lines in which `rule` finds something.
 fn found(rule: fn(&Source) -> Vec<Finding>, path: &str, text: &str) -> Vec<usize> {
     rule(&Source::new(path, text)).iter().map(|finding| finding.line).collect()
 }

@@ -18,7 +18,7 @@ const ROWS: &[&[&str]] = &[
     &["read_through", "batch"],
     // What users hold.
     &["cache", "builder", "entry", "object", "plain"],
-    &["session", "dashboard", "private", "testing", "store_testing"],
+    &["session", "dashboard", "private", "testing", "store_testing", "golden"],
 ];
 
 /// Items that stand lower than the module in which they are written: the engine's state is declared beside its
@@ -162,7 +162,6 @@ fn root_exports(sources: &[Source]) -> BTreeMap<String, String> {
 }
 
 /// What is found in one file, beside files that use each of the exceptions.
-#[cfg(test)]
 fn found(path: &str, text: &str) -> Vec<String> {
     let sources = [
         Source::new("cache-core/src/lib.rs", "pub use cache::Cache;\npub use error::{Error, ErrorKind};"),
