@@ -11,3 +11,4 @@
 
 mod behaviour;
 mod faults;
+mod tidy;
