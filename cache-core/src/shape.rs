@@ -192,17 +192,22 @@ pub(crate) mod via {
     use std::marker::PhantomData;
 
     use super::{
-        Bare, ByClone, ByImpl, ByIoError, ByMessage, ErrorProbe, Fallible, Optional, Plain, Probe, ShareError,
-        SharedError, Typed,
+        Bare, ByClone, ByImpl, ByIoError, ByMessage, CacheValue, ErrorProbe, Fallible, Optional, Plain, Probe,
+        ShareError, SharedError, Typed,
     };
 
     /// First: `Result<Option<T>, E>`.
     pub trait ResultOption<T, E> {
         /// The form.
-        fn returns(self) -> Typed<Optional<T>, E, Fallible>;
+        fn returns(self) -> Typed<Optional<T>, E, Fallible>
+        where
+            T: CacheValue;
     }
     impl<T, E> ResultOption<T, E> for &&&Probe<Result<Option<T>, E>> {
-        fn returns(self) -> Typed<Optional<T>, E, Fallible> {
+        fn returns(self) -> Typed<Optional<T>, E, Fallible>
+        where
+            T: CacheValue,
+        {
             Typed(PhantomData)
         }
     }
@@ -210,10 +215,15 @@ pub(crate) mod via {
     /// Second: `Result<T, E>`.
     pub trait ResultPlain<T, E> {
         /// The form.
-        fn returns(self) -> Typed<Plain<T>, E, Fallible>;
+        fn returns(self) -> Typed<Plain<T>, E, Fallible>
+        where
+            T: CacheValue;
     }
     impl<T, E> ResultPlain<T, E> for &&Probe<Result<T, E>> {
-        fn returns(self) -> Typed<Plain<T>, E, Fallible> {
+        fn returns(self) -> Typed<Plain<T>, E, Fallible>
+        where
+            T: CacheValue,
+        {
             Typed(PhantomData)
         }
     }
@@ -221,10 +231,15 @@ pub(crate) mod via {
     /// Third: `Option<T>`.
     pub trait JustOption<T> {
         /// The form.
-        fn returns(self) -> Typed<Optional<T>, Infallible, Bare>;
+        fn returns(self) -> Typed<Optional<T>, Infallible, Bare>
+        where
+            T: CacheValue;
     }
     impl<T> JustOption<T> for &Probe<Option<T>> {
-        fn returns(self) -> Typed<Optional<T>, Infallible, Bare> {
+        fn returns(self) -> Typed<Optional<T>, Infallible, Bare>
+        where
+            T: CacheValue,
+        {
             Typed(PhantomData)
         }
     }
@@ -232,10 +247,15 @@ pub(crate) mod via {
     /// Last: any other type.
     pub trait JustPlain<T> {
         /// The form.
-        fn returns(self) -> Typed<Plain<T>, Infallible, Bare>;
+        fn returns(self) -> Typed<Plain<T>, Infallible, Bare>
+        where
+            T: CacheValue;
     }
     impl<T> JustPlain<T> for Probe<T> {
-        fn returns(self) -> Typed<Plain<T>, Infallible, Bare> {
+        fn returns(self) -> Typed<Plain<T>, Infallible, Bare>
+        where
+            T: CacheValue,
+        {
             Typed(PhantomData)
         }
     }
@@ -511,16 +531,17 @@ impl<R> fmt::Debug for Returns<R> {
     }
 }
 
-impl<F, E, W> Typed<F, E, W>
-where
-    F: Form,
-    F::Payload: CacheValue,
-    E: Send + Sync + 'static,
-    W: Wrap<F::Value, E>,
-{
+// The bounds stand on the methods: there, one that is not met is reported as itself, with the trait's own advice.
+impl<F, E, W> Typed<F, E, W> {
     /// With the codec `C`, and a way to copy errors.
     #[must_use]
-    pub fn with<C: Codec, S: Sharing<E>>(self, _sharing: S) -> Returns<W::Returned> {
+    pub fn with<C: Codec, S: Sharing<E>>(self, _sharing: S) -> Returns<W::Returned>
+    where
+        F: Form,
+        F::Payload: CacheValue,
+        E: Send + Sync + 'static,
+        W: Wrap<F::Value, E>,
+    {
         Returns {
             value: const { ValueType::of::<F, C>() },
             hit: |codec, present, bytes| Ok(decode_value::<F, C>(codec, present, bytes)?.map(W::ok)),
@@ -539,7 +560,13 @@ where
 
     /// With the codec `C`, for runs that have one caller each: errors are never copied.
     #[must_use]
-    pub fn unshared<C: Codec>(self) -> Returns<W::Returned> {
+    pub fn unshared<C: Codec>(self) -> Returns<W::Returned>
+    where
+        F: Form,
+        F::Payload: CacheValue,
+        E: Send + Sync + 'static,
+        W: Wrap<F::Value, E>,
+    {
         Returns {
             err: |error| {
                 let error = error.downcast::<E>().ok()?;
@@ -551,7 +578,10 @@ where
 
     /// The rules of one function, whose closures see its payload.
     #[must_use]
-    pub fn rules(self, options: EntryOptions) -> TypedRules<F> {
+    pub fn rules(self, options: EntryOptions) -> TypedRules<F>
+    where
+        F: Form,
+    {
         TypedRules { rules: Rules { options, ttl_of: None, cache_if: None }, form: PhantomData }
     }
 }
