@@ -138,7 +138,9 @@ impl<'a> Context<'a> {
         let receiver = self.function.receiver().map(|receiver| receiver.self_token.to_token_stream());
         let params = self.plan.params.iter().map(|param| param.ident.to_token_stream());
         let arguments = receiver.into_iter().chain(params);
-        quote_spanned!(self.mixed=> #home::#uncached #turbofish(#(#arguments),*))
+        // A body that is not `Send` is reported where the function is named.
+        let at = self.mixed.located_at(self.function.sig.ident.span());
+        quote_spanned!(at=> #home::#uncached #turbofish(#(#arguments),*))
     }
 
     fn call_cached(&self) -> TokenStream {

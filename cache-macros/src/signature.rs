@@ -60,7 +60,7 @@ impl Function {
                     return true;
                 }
                 match attr.parse_args::<Ident>() {
-                    Ok(word) if word == "skip" => self.skipped.push((position, attr.span())),
+                    Ok(word) if word == "skip" => self.skipped.push((position, attr.path().span())),
                     _ => self.helper_errors.push(syn::Error::new_spanned(
                         attr,
                         "on a parameter there is only `#[cached(skip)]`; other options go on the function",
