@@ -1,3 +1,10 @@
-//! What the library promises, one file a subject.
+//! What the library promises, by the ids of the list of behaviours.
 
+mod objects;
+mod plain;
+mod races;
+mod redis_store;
 mod shapes;
+mod single_flight;
+mod store_conformance;
+mod values;

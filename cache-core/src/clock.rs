@@ -99,12 +99,20 @@ impl Clock {
         Stopwatch { clock: self.clone(), started: self.monotonic() }
     }
 
-    /// Resolves after `duration`; on a manual clock, once it has been advanced that far.
-    pub(crate) async fn sleep(&self, duration: Duration) {
-        match &self.0 {
-            Source::System => tokio::time::sleep(duration).await,
+    /// Resolves `duration` after this call; on a manual clock, once it has been advanced that far.
+    pub(crate) fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let (timer, manual) = match &self.0 {
+            Source::System => (Some(tokio::time::sleep(duration)), None),
             Source::Manual(manual) => {
                 let deadline = manual.now.load(Ordering::SeqCst).saturating_add(millis(duration));
+                (None, Some((Arc::clone(manual), deadline)))
+            }
+        };
+        async move {
+            if let Some(timer) = timer {
+                timer.await;
+            }
+            if let Some((manual, deadline)) = manual {
                 loop {
                     // Registered before the look, so that no move is missed in between.
                     let moved = manual.moved.notified();

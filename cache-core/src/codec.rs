@@ -1,7 +1,7 @@
 //! How a value becomes bytes.
 //!
-//! Invariant: decoding never panics and never takes much more memory than the input and the type ask for; [`bounded`] stands
-//! between every binary format and the value's type. What a codec cannot read back is never stored: [`coding`].
+//! Invariant: decoding never panics and never takes much more memory than the input and the type ask for; `bounded` stands
+//! between every binary format and the value's type. `coding` finds what a codec cannot read back before it is stored.
 //!
 //! | codec | id | field names in the bytes | for |
 //! |---|---|---|---|
@@ -22,7 +22,7 @@ mod coding;
 mod json;
 mod msgpack;
 mod postcard;
-mod skipped;
+mod unfit;
 
 #[cfg(feature = "bincode")]
 pub use self::bincode::Bincode;
@@ -51,8 +51,8 @@ pub trait Codec: Send + Sync + 'static {
     const ID: u8;
     /// For messages.
     const NAME: &'static str;
-    /// Whether the bytes name their fields, so that a field which was left out (`skip_serializing_if`) is noticed
-    /// when they are read. Values with such a field are stored as [`MsgPack`] if this is `false`.
+    /// Whether the bytes name their fields. If `false`, a value that leaves out a field (`skip_serializing_if`) is
+    /// stored as [`MsgPack`]. If `true`, a value with `Some(None)`, which such formats write like `None`, is not stored.
     const SELF_DESCRIBING: bool;
 
     /// Appends the encoded value to `out`. What it appended before an error is of no interest.

@@ -212,3 +212,6 @@ impl<'a> Reader<'a> {
         Some(u64::from_le_bytes(number))
     }
 }
+
+#[cfg(test)]
+mod tests;

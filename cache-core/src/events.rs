@@ -167,6 +167,7 @@ pub(crate) struct Counters {
     pub(crate) fills: AtomicU64,
     pub(crate) joined: AtomicU64,
     pub(crate) waited: AtomicU64,
+    pub(crate) renewals: AtomicU64,
     refused_fills: AtomicU64,
     undecodable: AtomicU64,
     store_failures: AtomicU64,
@@ -197,6 +198,8 @@ pub struct Stats {
     pub joined: u64,
     /// Calls that waited for another process.
     pub waited: u64,
+    /// Times a lease was renewed because its run took that long.
+    pub renewals: u64,
     /// Values not stored because their lease was gone.
     pub refused_fills: u64,
     /// Stored bytes that were no record.
@@ -233,6 +236,7 @@ impl Counters {
             fills: read(&self.fills),
             joined: read(&self.joined),
             waited: read(&self.waited),
+            renewals: read(&self.renewals),
             refused_fills: read(&self.refused_fills),
             undecodable: read(&self.undecodable),
             store_failures: read(&self.store_failures),

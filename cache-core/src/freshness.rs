@@ -46,3 +46,73 @@ pub(crate) fn refresh_ahead(envelope: &Envelope, now: Timestamp, beta: f64, rand
     // Nothing is left: that is not early any more, and not for chance to decide.
     left_ms == 0 || ahead_ms >= left_ms as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CREATED: u64 = 1_767_225_600_000;
+
+    fn envelope(fresh_ms: u64, stale_ms: u64, cost_ms: u64) -> Envelope {
+        Envelope {
+            codec: 1,
+            present: true,
+            fill_id: 1,
+            created: Timestamp::from_millis(CREATED),
+            fresh_for: Duration::from_millis(fresh_ms),
+            stale_for: Duration::from_millis(stale_ms),
+            cost: Duration::from_millis(cost_ms),
+            versions: None,
+            tags: Vec::new(),
+        }
+    }
+
+    fn at(envelope: &Envelope, after_ms: i64) -> Freshness {
+        verdict(envelope, Timestamp::from_millis(CREATED.saturating_add_signed(after_ms)))
+    }
+
+    #[test]
+    fn each_verdict_begins_at_its_millisecond() {
+        let record = envelope(1000, 500, 0);
+        assert_eq!(at(&record, 0), Freshness::Fresh);
+        assert_eq!(at(&record, 999), Freshness::Fresh);
+        assert_eq!(at(&record, 1000), Freshness::Stale);
+        assert_eq!(at(&record, 1499), Freshness::Stale);
+        assert_eq!(at(&record, 1500), Freshness::Expired);
+        assert_eq!(at(&envelope(1000, 0, 0), 1000), Freshness::Expired);
+    }
+
+    #[test]
+    fn a_record_from_the_far_future_is_not_believed() {
+        let record = envelope(1000, 0, 0);
+        assert_eq!(at(&record, -3_600_000), Freshness::Fresh);
+        assert_eq!(at(&record, -3_600_001), Freshness::Expired);
+    }
+
+    #[test]
+    fn times_at_the_end_of_their_range_do_not_wrap() {
+        let mut record = envelope(u64::MAX, u64::MAX, u64::MAX);
+        record.created = Timestamp::from_millis(u64::MAX);
+        assert_eq!(verdict(&record, Timestamp::from_millis(u64::MAX)), Freshness::Expired);
+        assert_eq!(at(&record, 0), Freshness::Expired);
+    }
+
+    // F8
+    #[test]
+    fn early_refreshes_follow_the_xfetch_formula() {
+        let record = envelope(10_000, 0, 500);
+        for (left_ms, beta) in [(100_u32, 1.0), (500, 1.0), (2000, 1.0), (500, 3.0)] {
+            let now = Timestamp::from_millis(CREATED + 10_000 - u64::from(left_ms));
+            let draws = 10_000_u32;
+            let early = (0..draws)
+                .filter(|draw| refresh_ahead(&record, now, beta, f64::from(*draw) / f64::from(draws)))
+                .count();
+            // P(cost * beta * -ln(u) >= left) = exp(-left / (cost * beta))
+            let expected = (-f64::from(left_ms) / (500.0 * beta)).exp() * f64::from(draws);
+            let off = (f64::from(u32::try_from(early).unwrap()) - expected).abs();
+            assert!(off <= 2.0, "{early} of {draws}, expected {expected}");
+        }
+        assert!(!refresh_ahead(&record, Timestamp::from_millis(CREATED + 9_999), 0.0, 0.999_999));
+        assert!(refresh_ahead(&record, Timestamp::from_millis(CREATED + 10_000), 0.0, 0.0));
+    }
+}

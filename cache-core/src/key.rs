@@ -193,7 +193,12 @@ impl<'a> KeyWriter<'a> {
         if !std::mem::replace(&mut self.first, false) {
             self.out.push(',');
         }
+        let before = self.out.len();
         part.write_key(&mut KeyWriter::new(self.out));
+        // As in `Key::part`: a list of one part that renders as nothing is not the empty list.
+        if self.out.len() == before {
+            self.out.push_str("()");
+        }
     }
 
     /// Writes literal text of a key template; the macro has checked that it holds nothing that needs an escape.
@@ -462,3 +467,6 @@ mod jiff_parts {
     }
     by_display!(jiff::Timestamp, jiff::Zoned, jiff::civil::Date, jiff::civil::Time, jiff::civil::DateTime);
 }
+
+#[cfg(test)]
+mod tests;

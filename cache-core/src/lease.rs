@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::cache::Inner;
 use crate::entry::EntryKey;
 use crate::error::{ErrorKind, Result};
+use crate::events::bump;
 use crate::store::{Acquired, Over, Slot, Token};
 
 /// A lease that was ours when it was taken. Dropped, it is given back in the background.
@@ -52,7 +53,7 @@ impl Lease {
             loop {
                 self.inner.clock.sleep(limit / 3).await;
                 match self.inner.store.renew(&self.key, self.token, self.over, limit).await {
-                    Ok(true) => {}
+                    Ok(true) => bump(&self.inner.events.count().renewals),
                     // Lost: the fill will be refused and told then.
                     Ok(false) => break,
                     Err(error) => self.inner.events.store_failed(&error),

@@ -12,6 +12,8 @@ mod error;
 pub mod events;
 mod fingerprint;
 mod freshness;
+#[cfg(test)]
+mod golden;
 mod key;
 mod lease;
 mod object;
@@ -22,6 +24,11 @@ mod read_through;
 mod shape;
 mod single_flight;
 mod store;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod store_testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 #[doc(hidden)]
 #[path = "private.rs"]

@@ -463,7 +463,7 @@ impl ValueType {
             type_name: std::any::type_name::<F::Payload>,
             codec_id: C::ID,
             codec_name: C::NAME,
-            fingerprint: Fingerprint::of::<F::Payload>,
+            fingerprint: const { Coding::<F::Payload>::of::<C>() }.fingerprint,
             is_present: |value| value.downcast_ref::<F::Value>().and_then(F::payload).is_some(),
             encode: |value, out, on_replaced| {
                 let payload = value.downcast_ref::<F::Value>().and_then(F::payload);

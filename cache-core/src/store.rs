@@ -249,6 +249,12 @@ impl Token {
         Self(crate::random::u128())
     }
 
+    /// A token that a test chose.
+    #[cfg(feature = "testing")]
+    pub(crate) fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
     /// As it stands in the second key.
     pub(crate) fn hex(self) -> String {
         format!("{:032x}", self.0)

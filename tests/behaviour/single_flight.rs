@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use cache_core::{Cache, EntryOptions, Key, cached};
-use support::{Gate, Nodes, eventually, on_both_stores, soon};
+use support::{Gate, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
 
 type Text = Result<String, Arc<Infallible>>;
@@ -154,7 +154,7 @@ on_both_stores! {
                 self.0.notify_one();
             }
         }
-        #[cached(name = "abandoned", ttl = 60, key = "all", cache = &cache)]
+        #[cached(name = "abandoned", ttl = 60, skip(cache, gate, dropped), cache = &cache)]
         async fn watched(cache: Cache, gate: Gate, dropped: Arc<tokio::sync::Notify>) -> u32 {
             let _told = Told(dropped);
             let _ = &cache;

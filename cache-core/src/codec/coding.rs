@@ -8,7 +8,7 @@
 //! |---|---|
 //! | any | the first [`CHECKED_WRITES`] of each type and codec in a process are decoded once |
 //! | its fingerprint is incomplete (one of the above, or it validates) | every write is decoded |
-//! | any, with a positional codec | every write is searched for skipped fields |
+//! | any | every write is searched for what the codec would read back as something else: [`unfit_part`] |
 //!
 //! A type that fails once, and that MessagePack can hold, is stored as MessagePack from then on. What is left is a type with a
 //! complete fingerprint of which some variant, first written after the first few, cannot be read back: a miss with an
@@ -23,7 +23,7 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::skipped::skips_a_field;
+use super::unfit::unfit_part;
 use super::{Codec, MsgPack};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
@@ -44,7 +44,7 @@ pub(crate) struct Coding<T> {
     pub(crate) decode: fn(u8, &[u8]) -> Result<T>,
     record: fn() -> &'static Record,
     fallback: fn(&T, &mut Vec<u8>) -> Result<()>,
-    skips: fn(&T) -> bool,
+    unfit_part: fn(&T, bool) -> Option<&'static str>,
 }
 
 // Derives would ask for `T: Clone`.
@@ -82,7 +82,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Coding<T> {
                 record
             },
             fallback: MsgPack::encode::<T>,
-            skips: skips_a_field::<T>,
+            unfit_part: unfit_part::<T>,
         }
     }
 }
@@ -98,7 +98,7 @@ impl<T> Coding<T> {
         let start = out.len();
         let mut first_error = None;
         if !record.replaced.load(Ordering::Relaxed) {
-            match self.attempt(record, value, out) {
+            match self.attempt(record, value, out, Form::own(self)) {
                 Ok(()) => return Ok(self.codec_id),
                 Err(error) if self.codec_id == MsgPack::ID => {
                     out.truncate(start);
@@ -110,7 +110,7 @@ impl<T> Coding<T> {
                 }
             }
         }
-        let written = (self.fallback)(value, out).and_then(|()| self.check(record, MsgPack::ID, payload(out, start)));
+        let written = self.attempt(record, value, out, Form::fallback(self));
         if let Err(error) = written {
             out.truncate(start);
             // Nothing can hold this value, which says nothing about the type: a path that is not UTF-8, say.
@@ -123,14 +123,13 @@ impl<T> Coding<T> {
         Ok(MsgPack::ID)
     }
 
-    fn attempt(&self, record: &Record, value: &T, out: &mut Vec<u8>) -> Result<()> {
-        if !self.self_describing && (self.skips)(value) {
-            let what = format!("{} has no form for a value with a skipped field", self.codec_name);
-            return Err(Error::new(ErrorKind::Encode, "encode").detail(what));
+    fn attempt(&self, record: &Record, value: &T, out: &mut Vec<u8>, form: Form<T>) -> Result<()> {
+        if let Some(what) = (self.unfit_part)(value, form.self_describing) {
+            return Err(Error::new(ErrorKind::Encode, "encode").detail(format!("{} has {what}", form.name)));
         }
         let start = out.len();
-        (self.encode)(value, out)?;
-        self.check(record, self.codec_id, payload(out, start))
+        (form.encode)(value, out)?;
+        self.check(record, form.codec, out.get(start..).unwrap_or_default())
     }
 
     /// Decodes what was just encoded, if this type is still to be looked at.
@@ -147,8 +146,24 @@ impl<T> Coding<T> {
     }
 }
 
-fn payload(out: &[u8], start: usize) -> &[u8] {
-    out.get(start..).unwrap_or_default()
+/// The codec of one attempt: the type's own, or MessagePack.
+struct Form<T> {
+    codec: u8,
+    name: &'static str,
+    self_describing: bool,
+    encode: fn(&T, &mut Vec<u8>) -> Result<()>,
+}
+
+impl<T> Form<T> {
+    fn own(coding: &Coding<T>) -> Self {
+        let Coding { codec_id: codec, codec_name: name, self_describing, encode, .. } = *coding;
+        Self { codec, name, self_describing, encode }
+    }
+
+    fn fallback(coding: &Coding<T>) -> Self {
+        let encode = coding.fallback;
+        Self { codec: MsgPack::ID, name: MsgPack::NAME, self_describing: MsgPack::SELF_DESCRIBING, encode }
+    }
 }
 
 /// What a process has found out about one type and codec.

@@ -82,9 +82,7 @@ impl MemoryStore {
 
     /// Runs `step` on the shard of `key`, then keeps the bounds and tells watchers of the keys that changed.
     fn with<T>(&self, key: &str, step: impl FnOnce(&mut Access<'_>) -> Result<T>) -> Result<T> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Closed, "store"));
-        }
+        self.check_open()?;
         let mut access = Access { store: self, shard: self.shard(key), changed: Vec::new(), now: self.clock.wall() };
         let result = step(&mut access);
         let changed = access.changed;
@@ -104,6 +102,29 @@ impl MemoryStore {
         step: impl FnOnce(&mut Access<'_>) -> Result<T>,
     ) -> BoxFuture<'a, Result<T>> {
         Box::pin(future::ready(self.with(key, step)))
+    }
+
+    /// Unlinks all siblings but one, with their leases; the known builds.
+    fn unlink<'a>(&self, siblings: Siblings<'a>, but: Option<&str>) -> BoxFuture<'a, Result<Vec<String>>> {
+        for key in siblings.keys.iter().filter(|key| Some(key.as_str()) != but) {
+            let removed = self.with(key, |access| {
+                access.remove(key);
+                access.remove(&lease_key(key));
+                Ok(())
+            });
+            if let Err(error) = removed {
+                return Box::pin(future::ready(Err(error)));
+            }
+        }
+        self.ready(siblings.builds, |access| match access.get(siblings.builds).map(|entry| &entry.value) {
+            None => Ok(Vec::new()),
+            Some(Value::Set(members)) => Ok(members.iter().cloned().collect()),
+            Some(_) => Err(wrong_type()),
+        })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::new(ErrorKind::Closed, "store")) } else { Ok(()) }
     }
 
     /// `k` and `{k}:l` are in one shard, as they are in one slot of a Redis Cluster.
@@ -322,8 +343,22 @@ impl Store for MemoryStore {
     }
 
     fn read_and_watch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, Wake)>> {
-        let wake = Watchers::watch(&self.watchers, key);
-        Box::pin(future::ready(self.with(key, |access| Ok(access.slot(key))).map(|slot| (slot, wake))))
+        let changed = Watchers::watch(&self.watchers, key);
+        let read = self.with(key, |access| {
+            let slot = access.slot(key);
+            Ok((slot, access.left(key)))
+        });
+        Box::pin(future::ready(read.map(|(slot, left)| {
+            // Nothing happens here when a key runs out of time, until somebody looks: the waiter does.
+            let wake = match left {
+                None => changed,
+                Some(left) => {
+                    let ended = self.clock.sleep(left);
+                    future::select(changed, ended.boxed()).map(|_either| ()).boxed()
+                }
+            };
+            (slot, wake)
+        })))
     }
 
     fn acquire<'a>(
@@ -422,27 +457,14 @@ impl Store for MemoryStore {
             Ok(())
         });
         match written {
-            Ok(()) => self.remove(siblings),
+            // The own key named as a sibling holds the new record.
+            Ok(()) => self.unlink(siblings, Some(key)),
             Err(error) => Box::pin(future::ready(Err(error))),
         }
     }
 
     fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
-        for key in siblings.keys {
-            let removed = self.with(key, |access| {
-                access.remove(key);
-                access.remove(&lease_key(key));
-                Ok(())
-            });
-            if let Err(error) = removed {
-                return Box::pin(future::ready(Err(error)));
-            }
-        }
-        self.ready(siblings.builds, |access| match access.get(siblings.builds).map(|entry| &entry.value) {
-            None => Ok(Vec::new()),
-            Some(Value::Set(members)) => Ok(members.iter().cloned().collect()),
-            Some(_) => Err(wrong_type()),
-        })
+        self.unlink(siblings, None)
     }
 
     fn register_build<'a>(
@@ -543,6 +565,9 @@ impl Store for MemoryStore {
     }
 
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {
+        if let Err(closed) = self.check_open() {
+            return Box::pin(future::ready(Err(closed)));
+        }
         let mut channels = lock(&self.channels);
         let receivers = match channels.get(channel) {
             None => 0,
@@ -556,6 +581,9 @@ impl Store for MemoryStore {
     }
 
     fn subscribe<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
+        if let Err(closed) = self.check_open() {
+            return Box::pin(future::ready(Err(closed)));
+        }
         let receiver = lock(&self.channels)
             .entry(channel.to_owned())
             .or_insert_with(|| broadcast::Sender::new(CHANNEL_BUFFER))

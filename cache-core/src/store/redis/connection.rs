@@ -26,9 +26,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use super::config::{Address, RedisConfig};
-use super::faults;
 use super::reply::{self, Replies};
 use super::tracking::Watchers;
+use super::{faults, scripts};
 use crate::clock::{Clock, ServerOffset, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, reason};
@@ -176,10 +176,9 @@ impl Link {
             let tracking = self.set_up(&mut connection).await?;
             Ok(Session { connection, tracking, lost })
         };
-        timeout(self.config.connect_timeout, attempt).await.unwrap_or_else(|_elapsed| {
-            Err(Error::new(ErrorKind::Unavailable, "connect")
-                .detail("the server did not answer within the connect timeout"))
-        })
+        timeout(self.config.connect_timeout, attempt)
+            .await
+            .unwrap_or_else(|_elapsed| Err(faults::no_connection_in_time(&self.config)))
     }
 
     /// A bare connection, logged in. Without a time limit of its own.
@@ -195,7 +194,7 @@ impl Link {
         self.client
             .get_multiplexed_async_connection_with_config(&config)
             .await
-            .map_err(|error| faults::of_connect(&error))
+            .map_err(|error| faults::of_connect(&error, &self.config))
     }
 
     /// Returns whether the server tracks our reads.
@@ -209,7 +208,7 @@ impl Link {
         let replies = connection
             .send_packed_commands(&pipeline, 0, pipeline.len())
             .await
-            .map_err(|error| faults::of_connect(&error))?;
+            .map_err(|error| faults::of_connect(&error, &self.config))?;
         let mut replies = Replies::new("connect", replies);
         // The name is only for people who look at CLIENT LIST.
         let _name = replies.raw()?;
@@ -220,6 +219,7 @@ impl Link {
             self.events.emit(Event::TrackingUnavailable { reason: reason(error) });
         }
         self.learn_time(before, &replies.raw()?);
+        scripts::load_all(connection).await;
         Ok(tracking.is_ok())
     }
 
@@ -281,6 +281,7 @@ impl Session {
 
 /// Keeps a session up until the store is closed. `first`: one that is published already.
 pub(super) async fn supervise(link: Arc<Link>, first: Option<Arc<Session>>) {
+    let _guard = Unpublish(Arc::clone(&link));
     let mut backoff = Backoff::default();
     let mut published = first;
     while !link.is_closed() {
@@ -306,13 +307,20 @@ pub(super) async fn supervise(link: Arc<Link>, first: Option<Arc<Session>>) {
             }
         };
         let ended = watch_over(&link, &session, &mut backoff).await;
-        // A closed store stays closed, whatever this task was doing meanwhile.
         link.publish(None);
         if let Some(error) = ended {
             link.events.emit(Event::Disconnected { reason: reason(&error) });
         }
     }
-    link.publish(None);
+}
+
+/// A connection that nobody watches is used by nobody: also when the supervisor is dropped at any of its awaits.
+struct Unpublish(Arc<Link>);
+
+impl Drop for Unpublish {
+    fn drop(&mut self) {
+        self.0.publish(None);
+    }
 }
 
 /// Returns why the session is over; `None`: the store was closed.

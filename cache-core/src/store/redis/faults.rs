@@ -4,6 +4,7 @@
 
 use redis::{ErrorKind as RedisKind, RedisError, ServerError};
 
+use super::config::{Address, RedisConfig};
 use crate::error::{Error, ErrorKind};
 
 /// A failed operation.
@@ -52,8 +53,16 @@ pub(super) fn timed_out(step: &'static str) -> Error {
         .detail("no answer in time; the operation may or may not have been executed")
 }
 
+/// An attempt to connect took longer than its timeout.
+pub(super) fn no_connection_in_time(config: &RedisConfig) -> Error {
+    // A plain port waits for the rest of what it takes for a command.
+    let hint = if matches!(config.address, Address::Tls { .. }) { "; is this its TLS port?" } else { "" };
+    Error::new(ErrorKind::Unavailable, "connect")
+        .detail(format!("the server did not answer within {} ms{hint}", config.connect_timeout.as_millis()))
+}
+
 /// An attempt to connect that failed. [`ErrorKind::Configuration`] if only a change can mend it.
-pub(super) fn of_connect(error: &RedisError) -> Error {
+pub(super) fn of_connect(error: &RedisError, config: &RedisConfig) -> Error {
     const STEP: &str = "connect";
     let configuration = |detail: String| Error::new(ErrorKind::Configuration, STEP).detail(detail);
     let passing = |detail: String| Error::new(ErrorKind::Unavailable, STEP).detail(detail);
@@ -64,9 +73,9 @@ pub(super) fn of_connect(error: &RedisError) -> Error {
             "the server wants a password (NOAUTH); write `redis://:password@host` or `redis://user:password@host`"
                 .into(),
         ),
-        (Some("NOPERM"), _) => configuration(
-            "the user may not run HELLO or SELECT (NOPERM); give it `+@connection` in the server's ACL".into(),
-        ),
+        (Some("NOPERM"), _) => {
+            configuration("the user may not connect (NOPERM); give it `+@connection` in the server's ACL".into())
+        }
         (Some("NOPROTO"), _) | (_, RedisKind::RESP3NotSupported) => {
             configuration("the server does not speak RESP3; it must be Redis 7.0, Valkey 7.2 or later".into())
         }
@@ -75,7 +84,7 @@ pub(super) fn of_connect(error: &RedisError) -> Error {
             let error = of_code(STEP, code);
             if error.kind() == ErrorKind::Unavailable { error } else { configuration(described(code)) }
         }
-        (None, RedisKind::Io) => of_io(&error.to_string()),
+        (None, RedisKind::Io) => of_io(&error.to_string(), config),
         (None, RedisKind::Parse) => configuration(
             "what answers there is not Redis, or wants TLS; check host and port, or write `rediss://`".into(),
         ),
@@ -91,6 +100,8 @@ fn of_plain_refusal(error: &RedisError) -> Error {
         (ErrorKind::Unavailable, "the server has its maximum number of clients")
     } else if says("DB index") || says("SELECT is not allowed") {
         (ErrorKind::Configuration, "the server has no database with this number; see `databases` in its configuration")
+    } else if says("no permissions") {
+        (ErrorKind::Configuration, "the user may not run SELECT; give it `+select` in the server's ACL")
     } else if says("AUTH") {
         (ErrorKind::Configuration, "the server has no password for this user; leave the password out of the URL")
     } else {
@@ -99,8 +110,9 @@ fn of_plain_refusal(error: &RedisError) -> Error {
     Error::new(kind, "connect").detail(detail)
 }
 
-fn of_io(text: &str) -> Error {
-    let kind_and_hint = if text.contains("invalid peer certificate") {
+fn of_io(text: &str, config: &RedisConfig) -> Error {
+    let closed = text.contains("broken pipe") || text.contains("reset");
+    let (kind, hint) = if text.contains("invalid peer certificate") {
         (
             ErrorKind::Configuration,
             "; trust its authority with `?tls_ca=/path/ca.pem`, and use the name that the certificate has",
@@ -109,10 +121,11 @@ fn of_io(text: &str) -> Error {
         (ErrorKind::Configuration, "; what answers there does not speak TLS: write `redis://`, or use the TLS port")
     } else if text.contains("Permission denied") {
         (ErrorKind::Configuration, "; the process may not use this socket")
+    } else if closed && matches!(config.address, Address::Tcp { .. }) {
+        (ErrorKind::Unavailable, "; the server hung up: if this is its TLS port, write `rediss://`")
     } else {
         (ErrorKind::Unavailable, "")
     };
-    let (kind, hint) = kind_and_hint;
     Error::new(kind, "connect").detail(format!("{text}{hint}"))
 }
 
@@ -155,7 +168,8 @@ mod tests {
     fn what_the_server_quotes_stays_out() {
         for (code, detail) in [("ERR", "value of 'user:7' is wrong"), ("user:7", "x"), ("WRONGTYPE", "user:7")] {
             let error = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
-            for error in [of("read", &error), of_connect(&error)] {
+            let config = RedisConfig::parse("redis://h").unwrap();
+            for error in [of("read", &error), of_connect(&error, &config)] {
                 assert!(!format!("{error} {error:?}").contains("user:7"), "{error}");
             }
         }

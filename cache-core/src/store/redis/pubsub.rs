@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::join_all;
 use futures::stream::{self, BoxStream};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
@@ -44,8 +45,17 @@ struct State {
 
 struct Channel {
     messages: broadcast::Sender<Message>,
-    ready: watch::Sender<bool>,
+    subscription: watch::Sender<Subscription>,
     subscribers: usize,
+}
+
+/// How far the server is with a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subscription {
+    Pending,
+    Confirmed,
+    /// The channel is given up: trying again would only be refused again.
+    Refused,
 }
 
 /// One subscriber's share of a channel; the last one to go gives the channel up.
@@ -64,15 +74,20 @@ pub(super) async fn subscribe(
     const STEP: &str = "subscribe";
     // Fails at once while the server is away, like every call.
     drop(link.session(STEP)?);
-    let (membership, messages, mut ready) = channels.join(name, STEP)?;
+    let (membership, messages, mut subscription) = channels.join(name, STEP)?;
     if !channels.start(link, background) {
         return Err(faults::closed(STEP));
     }
     channels.changed.notify_one();
     let bound = link.config.connect_timeout.saturating_add(link.config.response_timeout);
     // Cancelled here, the membership ends and the task gives the channel up.
-    match timeout(bound, ready.wait_for(|ready| *ready)).await {
-        Ok(Ok(_)) => {}
+    let settled = subscription.wait_for(|state| *state != Subscription::Pending);
+    match timeout(bound, settled).await.map(|state| state.map(|state| *state)) {
+        Ok(Ok(Subscription::Refused)) => {
+            return Err(Error::new(ErrorKind::Refused, STEP)
+                .detail("the user may not subscribe to this channel (NOPERM); see the server's ACL"));
+        }
+        Ok(Ok(_confirmed)) => {}
         Ok(Err(_closed)) => return Err(faults::closed(STEP)),
         Err(_elapsed) => return Err(faults::timed_out(STEP)),
     }
@@ -92,19 +107,19 @@ impl Channels {
         self: &Arc<Self>,
         name: &str,
         step: &'static str,
-    ) -> Result<(Membership, broadcast::Receiver<Message>, watch::Receiver<bool>)> {
+    ) -> Result<(Membership, broadcast::Receiver<Message>, watch::Receiver<Subscription>)> {
         let mut state = self.state();
         if !state.wanted.contains_key(name) && state.wanted.len() >= MAX_CHANNELS {
             return Err(Error::new(ErrorKind::Limit, step).detail(format!("more than {MAX_CHANNELS} channels")));
         }
         let channel = state.wanted.entry(name.to_owned()).or_insert_with(|| Channel {
             messages: broadcast::Sender::new(BUFFER),
-            ready: watch::Sender::new(false),
+            subscription: watch::Sender::new(Subscription::Pending),
             subscribers: 0,
         });
         channel.subscribers = channel.subscribers.saturating_add(1);
         let membership = Membership { channels: Arc::clone(self), name: name.to_owned() };
-        Ok((membership, channel.messages.subscribe(), channel.ready.subscribe()))
+        Ok((membership, channel.messages.subscribe(), channel.subscription.subscribe()))
     }
 
     /// Starts the task with the first subscription.
@@ -128,7 +143,7 @@ impl Channels {
 
     fn interrupted(&self) {
         for channel in self.state().wanted.values() {
-            channel.ready.send_replace(false);
+            channel.subscription.send_replace(Subscription::Pending);
             drop(channel.messages.send(Message::Interrupted));
         }
     }
@@ -141,7 +156,15 @@ impl Channels {
                 // Told once more after the server has confirmed: what a reader looks up from now on cannot be missed as well.
                 drop(channel.messages.send(Message::Interrupted));
             }
-            channel.ready.send_replace(true);
+            channel.subscription.send_replace(Subscription::Confirmed);
+        }
+    }
+
+    /// Ends the channel's streams.
+    fn refuse(&self, name: &str) {
+        let channel = self.state().wanted.remove(name);
+        if let Some(channel) = channel {
+            channel.subscription.send_replace(Subscription::Refused);
         }
     }
 
@@ -214,7 +237,7 @@ async fn serve(channels: &Arc<Channels>, link: &Link, again: bool, backoff: &mut
     let mut connection = connect.await.map_err(|_elapsed| faults::timed_out("subscribe"))??;
     let mut subscribed: HashSet<String> = HashSet::new();
     loop {
-        let wanted = channels.names();
+        let mut wanted = channels.names();
         if wanted.is_empty() {
             return Ok(());
         }
@@ -223,8 +246,14 @@ async fn serve(channels: &Arc<Channels>, link: &Link, again: bool, backoff: &mut
         if !gone.is_empty() {
             within(bound, connection.unsubscribe(&gone)).await?;
         }
-        if !new.is_empty() {
-            within(bound, connection.subscribe(&new)).await?;
+        for (name, answer) in subscribe_each(bound, &connection, new).await {
+            match answer {
+                Err(error) if error.kind() == ErrorKind::Refused => {
+                    channels.refuse(&name);
+                    wanted.remove(&name);
+                }
+                answer => answer?,
+            }
         }
         // Also those of old: a channel that was left and joined again in one go has a new entry.
         channels.confirm(&wanted, again && subscribed.is_empty());
@@ -238,6 +267,22 @@ async fn serve(channels: &Arc<Channels>, link: &Link, again: bool, backoff: &mut
             }
         }
     }
+}
+
+/// One command each, all at once: the server refuses a command as a whole if the user may not see one of its channels.
+async fn subscribe_each(
+    bound: Duration,
+    connection: &MultiplexedConnection,
+    names: Vec<String>,
+) -> Vec<(String, Result<()>)> {
+    let calls = names.into_iter().map(|name| {
+        let mut connection = connection.clone();
+        async move {
+            let answer = within(bound, connection.subscribe(&name)).await;
+            (name, answer)
+        }
+    });
+    join_all(calls).await
 }
 
 async fn ping(bound: Duration, connection: &mut MultiplexedConnection) -> Result<()> {

@@ -6,9 +6,24 @@
 
 use std::sync::LazyLock;
 
+use futures::future::join_all;
 use redis::Script;
+use redis::aio::MultiplexedConnection;
 
 use crate::store::FILL_ID_AT;
+
+/// Gives all scripts to the server, so that the first use of each is one trip and not three. Without the right to do so, or after
+/// SCRIPT FLUSH, a script is given again when it is missed.
+pub(super) async fn load_all(connection: &MultiplexedConnection) {
+    let all =
+        [&ACQUIRE_REFRESH, &FILL, &FILL_REFRESH, &RENEW, &RELEASE, &DISCARD, &DISCARD_WRONG_TYPE, &SWAP, &PERSIST];
+    let loads = all.map(|script| {
+        let mut connection = connection.clone();
+        async move { script.load_async(&mut connection).await }
+    });
+    // A fault of the connection shows at its next use; anything else is no fault.
+    drop(join_all(loads).await);
+}
 
 /// The first lines of the scripts that compare.
 fn script(body: &str) -> Script {

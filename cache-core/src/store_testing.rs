@@ -1,0 +1,325 @@
+//! A store without a cache around it, for tests of the stores themselves.
+//!
+//! No promise of compatibility: only this project's tests use it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use tokio::sync::broadcast;
+
+use crate::background::Background;
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::events::{Event, Events};
+use crate::store::{self, FILL_ID_AT, Store, Token};
+
+/// One store with what it needs.
+#[derive(Clone)]
+pub struct RawStore {
+    store: Arc<dyn Store>,
+    background: Arc<Background>,
+    events: Events,
+    clock: Option<Clock>,
+}
+
+/// What stands under a value key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RawSlot {
+    /// Nothing.
+    Absent,
+    /// A lease, with the time it has left where that is known.
+    Leased(Option<Duration>),
+    /// Other bytes.
+    Bytes(Vec<u8>),
+    /// A value of another type.
+    WrongType,
+}
+
+/// Which record a fill may replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawOver {
+    /// There is none.
+    Nothing,
+    /// The one with this fill id.
+    Record(u64),
+}
+
+/// The answer to `acquire`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RawAcquired {
+    /// The lease is ours.
+    Ours,
+    /// This stands there instead.
+    Found(RawSlot),
+}
+
+/// The answer to `swap`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawSwapped {
+    /// Replaced.
+    Done,
+    /// Other bytes stood there.
+    Conflict,
+    /// Nothing stood there.
+    Gone,
+}
+
+/// One thing that arrived on a subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RawMessage {
+    /// A payload.
+    Payload(Vec<u8>),
+    /// Some may have been lost.
+    Interrupted,
+}
+
+/// Something that looks like a record to a store: the fill id at its place, then the payload.
+#[must_use]
+pub fn record(fill_id: u64, payload: &str) -> Vec<u8> {
+    let mut bytes = vec![b'R'; FILL_ID_AT.start];
+    bytes.extend_from_slice(&fill_id.to_le_bytes());
+    bytes.extend_from_slice(payload.as_bytes());
+    bytes
+}
+
+impl RawStore {
+    /// A Redis store. Subscribes to its events before it connects: see [`redis_watched`](Self::redis_watched).
+    ///
+    /// # Errors
+    ///
+    /// As `Cache::connect`.
+    #[cfg(feature = "redis")]
+    pub async fn redis(url: &str) -> Result<Self> {
+        Self::redis_watched(url).await.0
+    }
+
+    /// A Redis store, with its events from the first attempt to connect on.
+    #[cfg(feature = "redis")]
+    pub async fn redis_watched(url: &str) -> (Result<Self>, broadcast::Receiver<Event>) {
+        use crate::store::redis::{RedisConfig, RedisStore};
+
+        let (events, background) = (Events::new(Vec::new()), Arc::new(Background::new()));
+        let seen = events.subscribe();
+        let connect = async {
+            let config = RedisConfig::parse(url)?;
+            let store = RedisStore::connect(config, Clock::system(), events.clone(), background.clone()).await?;
+            Ok(Self { store, background, events, clock: None })
+        };
+        (connect.await, seen)
+    }
+
+    /// An embedded store on a manual clock.
+    #[must_use]
+    pub fn memory() -> Self {
+        use crate::store::memory::MemoryStore;
+
+        let (events, clock) = (Events::new(Vec::new()), Clock::manual());
+        let store = Arc::new(MemoryStore::new(clock.clone(), events.clone(), usize::MAX));
+        Self { store, background: Arc::new(Background::new()), events, clock: Some(clock) }
+    }
+
+    /// Lets time pass for the store's expiries: a manual clock is moved, a server's is waited for.
+    pub async fn let_pass(&self, time: Duration) {
+        match &self.clock {
+            Some(clock) => clock.advance(time),
+            None => tokio::time::sleep(time).await,
+        }
+    }
+
+    /// Events from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// The server's time in milliseconds.
+    #[must_use]
+    pub fn now_millis(&self) -> u64 {
+        self.store.now().as_millis()
+    }
+
+    /// Whether the store can be used now.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.store.is_available()
+    }
+
+    /// Closes the store and ends its background tasks. `true`: in time.
+    pub async fn close(&self) -> bool {
+        self.store.close().await;
+        self.background.shutdown(Duration::from_secs(1)).await
+    }
+}
+
+/// The operations, as the trait has them.
+impl RawStore {
+    pub async fn read(&self, key: &str) -> Result<RawSlot> {
+        self.store.read(key).await.map(RawSlot::from)
+    }
+
+    pub async fn read_and_watch(&self, key: &str) -> Result<(RawSlot, BoxFuture<'static, ()>)> {
+        self.store.read_and_watch(key).await.map(|(slot, wake)| (slot.into(), wake))
+    }
+
+    pub async fn acquire(&self, key: &str, token: u128, lease: Duration, over: RawOver) -> Result<RawAcquired> {
+        Ok(match self.store.acquire(key, Token::from_bits(token), lease, over.into()).await? {
+            store::Acquired::Ours => RawAcquired::Ours,
+            store::Acquired::Found(slot) => RawAcquired::Found(slot.into()),
+        })
+    }
+
+    pub async fn fill(&self, key: &str, token: u128, over: RawOver, record: &[u8], expiry: Duration) -> Result<bool> {
+        let record = Bytes::copy_from_slice(record);
+        self.store.fill(key, Token::from_bits(token), over.into(), record, expiry).await
+    }
+
+    pub async fn renew(&self, key: &str, token: u128, over: RawOver, lease: Duration) -> Result<bool> {
+        self.store.renew(key, Token::from_bits(token), over.into(), lease).await
+    }
+
+    pub async fn release(&self, key: &str, token: u128, over: RawOver) -> Result<()> {
+        self.store.release(key, Token::from_bits(token), over.into()).await
+    }
+
+    pub async fn discard(&self, key: &str, what: RawSlot) -> Result<()> {
+        self.store.discard(key, &what.into()).await
+    }
+
+    pub async fn write(
+        &self,
+        key: &str,
+        record: &[u8],
+        expiry: Duration,
+        siblings: &[&str],
+        builds: &str,
+    ) -> Result<Vec<String>> {
+        let keys = owned(siblings);
+        let siblings = store::Siblings { keys: &keys, builds };
+        self.store.write(key, Bytes::copy_from_slice(record), expiry, siblings).await
+    }
+
+    pub async fn remove(&self, keys: &[&str], builds: &str) -> Result<Vec<String>> {
+        self.store.remove(store::Siblings { keys: &owned(keys), builds }).await
+    }
+
+    pub async fn register_build(&self, builds: &str, fingerprint: &str, expiry: Duration) -> Result<()> {
+        self.store.register_build(builds, fingerprint, expiry).await
+    }
+
+    pub async fn load(&self, key: &str) -> Result<Option<(Vec<u8>, Option<Duration>)>> {
+        Ok(self.store.load(key).await?.map(|(bytes, left)| (bytes.into(), left)))
+    }
+
+    pub async fn put(&self, key: &str, bytes: &[u8], expiry: Option<Duration>) -> Result<()> {
+        self.store.put(key, Bytes::copy_from_slice(bytes), expiry).await
+    }
+
+    pub async fn create(&self, key: &str, bytes: &[u8], expiry: Option<Duration>) -> Result<bool> {
+        self.store.create(key, Bytes::copy_from_slice(bytes), expiry).await
+    }
+
+    pub async fn swap(&self, key: &str, expected: &[u8], bytes: &[u8], expiry: Option<Duration>) -> Result<RawSwapped> {
+        let (expected, bytes) = (Bytes::copy_from_slice(expected), Bytes::copy_from_slice(bytes));
+        Ok(match self.store.swap(key, expected, bytes, expiry).await? {
+            store::Swapped::Done => RawSwapped::Done,
+            store::Swapped::Conflict => RawSwapped::Conflict,
+            store::Swapped::Gone => RawSwapped::Gone,
+        })
+    }
+
+    pub async fn expire(&self, key: &str, expiry: Option<Duration>) -> Result<bool> {
+        self.store.expire(key, expiry).await
+    }
+
+    pub async fn delete(&self, key: &str) -> Result<bool> {
+        self.store.delete(key).await
+    }
+
+    pub async fn hash_set(&self, key: &str, fields: &[(&str, &[u8])]) -> Result<()> {
+        let fields = fields.iter().map(|(name, bytes)| ((*name).to_owned(), Bytes::copy_from_slice(bytes)));
+        self.store.hash_set(key, fields.collect()).await
+    }
+
+    pub async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.store.hash_get(key, field).await?.map(Vec::from))
+    }
+
+    /// Sorted by name.
+    pub async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let fields = self.store.hash_all(key).await?;
+        let mut fields: Vec<_> = fields.into_iter().map(|(name, bytes)| (name, Vec::from(bytes))).collect();
+        fields.sort();
+        Ok(fields)
+    }
+
+    /// Sorted.
+    pub async fn hash_keys(&self, key: &str) -> Result<Vec<String>> {
+        let mut names = self.store.hash_keys(key).await?;
+        names.sort();
+        Ok(names)
+    }
+
+    pub async fn hash_remove(&self, key: &str, fields: &[&str]) -> Result<u64> {
+        self.store.hash_remove(key, &owned(fields)).await
+    }
+
+    pub async fn publish(&self, channel: &str, message: &[u8]) -> Result<u64> {
+        self.store.publish(channel, Bytes::copy_from_slice(message)).await
+    }
+
+    pub async fn subscribe(&self, channel: &str) -> Result<BoxStream<'static, RawMessage>> {
+        let messages = self.store.subscribe(channel).await?;
+        Ok(messages
+            .map(|message| match message {
+                store::Message::Payload(bytes) => RawMessage::Payload(bytes.into()),
+                store::Message::Interrupted => RawMessage::Interrupted,
+            })
+            .boxed())
+    }
+}
+
+fn owned(keys: &[&str]) -> Vec<String> {
+    keys.iter().map(|key| (*key).to_owned()).collect()
+}
+
+impl fmt::Debug for RawStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RawStore")
+    }
+}
+
+impl From<store::Slot> for RawSlot {
+    fn from(slot: store::Slot) -> Self {
+        match slot {
+            store::Slot::Absent => Self::Absent,
+            store::Slot::Leased(left) => Self::Leased(left),
+            store::Slot::Bytes(bytes) => Self::Bytes(bytes.into()),
+            store::Slot::WrongType => Self::WrongType,
+        }
+    }
+}
+
+impl From<RawSlot> for store::Slot {
+    fn from(slot: RawSlot) -> Self {
+        match slot {
+            RawSlot::Absent => Self::Absent,
+            RawSlot::Leased(left) => Self::Leased(left),
+            RawSlot::Bytes(bytes) => Self::Bytes(bytes.into()),
+            RawSlot::WrongType => Self::WrongType,
+        }
+    }
+}
+
+impl From<RawOver> for store::Over {
+    fn from(over: RawOver) -> Self {
+        match over {
+            RawOver::Nothing => Self::Nothing,
+            RawOver::Record(id) => Self::Record(id),
+        }
+    }
+}

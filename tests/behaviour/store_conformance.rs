@@ -1,0 +1,543 @@
+//! What every store promises: the same tests for the embedded store and for Redis.
+//!
+//! Time passes through `let_pass` only, so that a store with a manual clock needs no waiting.
+
+use std::time::Duration;
+
+use cache_core::ErrorKind;
+use cache_core::store_testing::{RawAcquired, RawMessage, RawOver, RawSlot, RawStore, RawSwapped, record};
+use futures::{FutureExt, StreamExt};
+use support::{eventually, soon};
+
+use RawOver::{Nothing, Record};
+
+const LEASE: Duration = Duration::from_secs(10);
+const TTL: Duration = Duration::from_secs(60);
+/// A ttl or lease that a test lets run out.
+const SHORT: Duration = Duration::from_millis(40);
+const AFTER_SHORT: Duration = Duration::from_millis(60);
+
+/// Two attempts.
+const A: u128 = 0xa;
+const B: u128 = 0xb;
+
+/// Makes each test a test of each store.
+macro_rules! conformance {
+    ($($name:ident)*) => {
+        mod redis {
+            use cache_core::store_testing::RawStore;
+            use support::RedisServer;
+
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    let server = RedisServer::start();
+                    let store = RawStore::redis(&server.url()).await.unwrap();
+                    super::$name(&store).await;
+                    assert!(store.close().await);
+                }
+            )*
+        }
+
+        mod embedded {
+            use cache_core::store_testing::RawStore;
+
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    let store = RawStore::memory();
+                    super::$name(&store).await;
+                    assert!(store.close().await);
+                }
+            )*
+        }
+    };
+}
+
+conformance! {
+    an_absent_key_is_absent
+    a_lease_is_exclusive
+    a_lease_is_seen_by_readers
+    a_lease_ends_by_itself
+    a_fill_stores_once
+    a_fill_is_refused_after_a_removal
+    a_fill_is_refused_after_a_write
+    a_fill_is_refused_after_the_lease_ran_out
+    a_fill_is_refused_to_another_attempt
+    a_release_compares_the_token
+    a_renewal_extends_the_own_lease_only
+    a_refresh_leaves_the_stale_record_readable
+    a_refresh_is_exclusive
+    a_refresh_wants_the_record_it_has_read
+    a_refresh_is_refused_after_a_write
+    a_refresh_is_refused_after_a_removal
+    a_refresh_is_refused_to_another_attempt
+    a_refresh_lease_is_released_and_renewed_by_its_owner_only
+    a_record_expires
+    a_write_unlinks_the_siblings_and_their_leases
+    a_write_keeps_the_own_key_named_as_a_sibling
+    a_removal_ends_every_lease_of_its_keys
+    builds_are_known_until_they_expire
+    a_discard_removes_exactly_what_was_seen
+    a_waiter_is_woken_by_a_fill
+    a_waiter_is_woken_by_a_removal_and_by_a_release
+    a_waiter_is_woken_by_the_end_of_the_lease
+    a_waiter_of_another_key_sleeps_on
+    a_value_is_put_loaded_and_deleted
+    an_object_is_created_once
+    a_swap_replaces_exactly_what_was_expected
+    a_swap_can_keep_the_time_left
+    an_expiry_is_set_and_taken_away
+    a_hash_holds_fields
+    another_type_is_refused_or_told
+    any_bytes_come_back_as_they_were
+    a_message_reaches_every_subscriber
+    a_subscription_ends_with_its_last_subscriber
+    a_closed_store_says_so
+}
+
+async fn an_absent_key_is_absent(store: &RawStore) {
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+    assert_eq!(store.load("k").await.unwrap(), None);
+    assert!(!store.delete("k").await.unwrap());
+    assert!(store.is_available());
+}
+
+// X1
+async fn a_lease_is_exclusive(store: &RawStore) {
+    assert_eq!(store.acquire("k", A, LEASE, Nothing).await.unwrap(), RawAcquired::Ours);
+    let second = store.acquire("k", B, LEASE, Nothing).await.unwrap();
+    assert!(matches!(second, RawAcquired::Found(RawSlot::Leased(_))), "{second:?}");
+    assert_eq!(store.acquire("other", B, LEASE, Nothing).await.unwrap(), RawAcquired::Ours);
+}
+
+async fn a_lease_is_seen_by_readers(store: &RawStore) {
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    assert!(matches!(store.read("k").await.unwrap(), RawSlot::Leased(_)));
+    let (slot, _wake) = store.read_and_watch("k").await.unwrap();
+    let RawSlot::Leased(Some(left)) = slot else { panic!("{slot:?}") };
+    assert!(left <= LEASE && left > LEASE / 2, "{left:?}");
+}
+
+// R11
+async fn a_lease_ends_by_itself(store: &RawStore) {
+    store.acquire("k", A, SHORT, Nothing).await.unwrap();
+    store.let_pass(AFTER_SHORT).await;
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+    assert_eq!(store.acquire("k", B, LEASE, Nothing).await.unwrap(), RawAcquired::Ours);
+}
+
+async fn a_fill_stores_once(store: &RawStore) {
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    assert!(store.fill("k", A, Nothing, &record(1, "v"), TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "v")));
+    assert!(!store.fill("k", A, Nothing, &record(2, "w"), TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "v")));
+    let late = store.acquire("k", B, LEASE, Nothing).await.unwrap();
+    assert_eq!(late, RawAcquired::Found(RawSlot::Bytes(record(1, "v"))));
+}
+
+// R1
+async fn a_fill_is_refused_after_a_removal(store: &RawStore) {
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    store.remove(&["k"], "builds").await.unwrap();
+    assert!(!store.fill("k", A, Nothing, &record(1, "old"), TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+}
+
+// R2
+async fn a_fill_is_refused_after_a_write(store: &RawStore) {
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    store.write("k", &record(2, "new"), TTL, &[], "builds").await.unwrap();
+    assert!(!store.fill("k", A, Nothing, &record(1, "old"), TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(2, "new")));
+}
+
+// X5
+async fn a_fill_is_refused_after_the_lease_ran_out(store: &RawStore) {
+    store.acquire("k", A, SHORT, Nothing).await.unwrap();
+    store.let_pass(AFTER_SHORT).await;
+    assert!(!store.fill("k", A, Nothing, &record(1, "late"), TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+}
+
+// R10
+async fn a_fill_is_refused_to_another_attempt(store: &RawStore) {
+    store.acquire("k", A, SHORT, Nothing).await.unwrap();
+    store.let_pass(AFTER_SHORT).await;
+    store.acquire("k", B, LEASE, Nothing).await.unwrap();
+    assert!(!store.fill("k", A, Nothing, &record(1, "first"), TTL).await.unwrap());
+    assert!(store.fill("k", B, Nothing, &record(2, "second"), TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(2, "second")));
+}
+
+// R12
+async fn a_release_compares_the_token(store: &RawStore) {
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    store.release("k", B, Nothing).await.unwrap();
+    assert!(matches!(store.read("k").await.unwrap(), RawSlot::Leased(_)));
+    store.release("k", A, Nothing).await.unwrap();
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+    store.write("k", &record(1, "v"), TTL, &[], "builds").await.unwrap();
+    store.release("k", A, Nothing).await.unwrap();
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "v")));
+}
+
+// R13
+async fn a_renewal_extends_the_own_lease_only(store: &RawStore) {
+    store.acquire("k", A, SHORT, Nothing).await.unwrap();
+    assert!(!store.renew("k", B, Nothing, LEASE).await.unwrap());
+    assert!(store.renew("k", A, Nothing, LEASE).await.unwrap());
+    store.let_pass(AFTER_SHORT).await;
+    assert!(matches!(store.read("k").await.unwrap(), RawSlot::Leased(_)));
+    assert!(store.fill("k", A, Nothing, &record(1, "v"), TTL).await.unwrap());
+    assert!(!store.renew("k", A, Nothing, LEASE).await.unwrap());
+}
+
+// F1
+async fn a_refresh_leaves_the_stale_record_readable(store: &RawStore) {
+    store.write("k", &record(1, "stale"), TTL, &[], "builds").await.unwrap();
+    assert_eq!(store.acquire("k", A, LEASE, Record(1)).await.unwrap(), RawAcquired::Ours);
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "stale")));
+    assert!(store.fill("k", A, Record(1), &record(2, "new"), TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(2, "new")));
+    // The lease is gone with the fill: the next refresh can begin.
+    assert_eq!(store.acquire("k", B, LEASE, Record(2)).await.unwrap(), RawAcquired::Ours);
+}
+
+// F1
+async fn a_refresh_is_exclusive(store: &RawStore) {
+    store.write("k", &record(1, "stale"), TTL, &[], "builds").await.unwrap();
+    assert_eq!(store.acquire("k", A, LEASE, Record(1)).await.unwrap(), RawAcquired::Ours);
+    let second = store.acquire("k", B, LEASE, Record(1)).await.unwrap();
+    assert!(matches!(second, RawAcquired::Found(RawSlot::Leased(Some(_)))), "{second:?}");
+}
+
+// F9
+async fn a_refresh_wants_the_record_it_has_read(store: &RawStore) {
+    let missing = store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    assert_eq!(missing, RawAcquired::Found(RawSlot::Absent));
+    store.write("k", &record(2, "newer"), TTL, &[], "builds").await.unwrap();
+    let newer = store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    assert_eq!(newer, RawAcquired::Found(RawSlot::Bytes(record(2, "newer"))));
+    assert_eq!(store.acquire("k", A, LEASE, Record(2)).await.unwrap(), RawAcquired::Ours);
+}
+
+// R5
+async fn a_refresh_is_refused_after_a_write(store: &RawStore) {
+    store.write("k", &record(1, "stale"), TTL, &[], "builds").await.unwrap();
+    store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    store.write("k", &record(2, "set"), TTL, &[], "builds").await.unwrap();
+    assert!(!store.fill("k", A, Record(1), &record(3, "computed"), TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(2, "set")));
+}
+
+// R1
+async fn a_refresh_is_refused_after_a_removal(store: &RawStore) {
+    store.write("k", &record(1, "stale"), TTL, &[], "builds").await.unwrap();
+    store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    store.remove(&["k"], "builds").await.unwrap();
+    assert!(!store.fill("k", A, Record(1), &record(3, "computed"), TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+}
+
+// R10
+async fn a_refresh_is_refused_to_another_attempt(store: &RawStore) {
+    store.write("k", &record(1, "stale"), TTL, &[], "builds").await.unwrap();
+    store.acquire("k", A, SHORT, Record(1)).await.unwrap();
+    store.let_pass(AFTER_SHORT).await;
+    assert_eq!(store.acquire("k", B, LEASE, Record(1)).await.unwrap(), RawAcquired::Ours);
+    assert!(!store.fill("k", A, Record(1), &record(2, "first"), TTL).await.unwrap());
+    assert!(store.fill("k", B, Record(1), &record(3, "second"), TTL).await.unwrap());
+}
+
+// R12, R13
+async fn a_refresh_lease_is_released_and_renewed_by_its_owner_only(store: &RawStore) {
+    store.write("k", &record(1, "stale"), TTL, &[], "builds").await.unwrap();
+    store.acquire("k", A, SHORT, Record(1)).await.unwrap();
+    assert!(!store.renew("k", B, Record(1), LEASE).await.unwrap());
+    assert!(store.renew("k", A, Record(1), LEASE).await.unwrap());
+    store.let_pass(AFTER_SHORT).await;
+    store.release("k", B, Record(1)).await.unwrap();
+    let held = store.acquire("k", B, LEASE, Record(1)).await.unwrap();
+    assert!(matches!(held, RawAcquired::Found(RawSlot::Leased(_))), "{held:?}");
+    store.release("k", A, Record(1)).await.unwrap();
+    assert_eq!(store.acquire("k", B, LEASE, Record(1)).await.unwrap(), RawAcquired::Ours);
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "stale")));
+}
+
+async fn a_record_expires(store: &RawStore) {
+    store.write("k", &record(1, "v"), SHORT, &[], "builds").await.unwrap();
+    store.let_pass(AFTER_SHORT).await;
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    store.fill("k", A, Nothing, &record(2, "v"), SHORT).await.unwrap();
+    store.let_pass(AFTER_SHORT).await;
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+}
+
+// R2, R21
+async fn a_write_unlinks_the_siblings_and_their_leases(store: &RawStore) {
+    store.write("k@old", &record(1, "old build"), TTL, &[], "builds").await.unwrap();
+    store.acquire("k@old", A, LEASE, Record(1)).await.unwrap();
+    store.acquire("k@older", B, LEASE, Nothing).await.unwrap();
+    store.write("k@new", &record(2, "new"), TTL, &["k@old", "k@older"], "builds").await.unwrap();
+    assert_eq!(store.read("k@new").await.unwrap(), RawSlot::Bytes(record(2, "new")));
+    assert_eq!(store.read("k@old").await.unwrap(), RawSlot::Absent);
+    assert!(!store.fill("k@old", A, Record(1), &record(3, "old"), TTL).await.unwrap());
+    assert!(!store.fill("k@older", B, Nothing, &record(4, "old"), TTL).await.unwrap());
+}
+
+async fn a_write_keeps_the_own_key_named_as_a_sibling(store: &RawStore) {
+    store.write("k", &record(1, "v"), TTL, &["k", "k2"], "builds").await.unwrap();
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "v")));
+}
+
+// R1
+async fn a_removal_ends_every_lease_of_its_keys(store: &RawStore) {
+    store.write("a", &record(1, "stale"), TTL, &[], "builds").await.unwrap();
+    store.acquire("a", A, LEASE, Record(1)).await.unwrap();
+    store.acquire("b", B, LEASE, Nothing).await.unwrap();
+    store.remove(&["a", "b"], "builds").await.unwrap();
+    assert_eq!(store.acquire("a", 3, LEASE, Nothing).await.unwrap(), RawAcquired::Ours);
+    assert_eq!(store.acquire("b", 4, LEASE, Nothing).await.unwrap(), RawAcquired::Ours);
+    assert!(!store.fill("b", B, Nothing, &record(1, "v"), TTL).await.unwrap());
+    assert_eq!(store.remove(&[], "builds").await.unwrap(), Vec::<String>::new());
+}
+
+async fn builds_are_known_until_they_expire(store: &RawStore) {
+    store.register_build("builds", "f1", SHORT).await.unwrap();
+    store.register_build("builds", "f2", SHORT).await.unwrap();
+    let mut known = store.remove(&["k"], "builds").await.unwrap();
+    known.sort();
+    assert_eq!(known, ["f1", "f2"]);
+    let mut known = store.write("k", &record(1, "v"), TTL, &[], "builds").await.unwrap();
+    known.sort();
+    assert_eq!(known, ["f1", "f2"]);
+    store.let_pass(AFTER_SHORT).await;
+    assert_eq!(store.remove(&["k"], "builds").await.unwrap(), Vec::<String>::new());
+}
+
+// V7
+async fn a_discard_removes_exactly_what_was_seen(store: &RawStore) {
+    store.put("k", b"garbage", None).await.unwrap();
+    store.discard("k", RawSlot::Bytes(b"other".to_vec())).await.unwrap();
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(b"garbage".to_vec()));
+    store.discard("k", RawSlot::WrongType).await.unwrap();
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(b"garbage".to_vec()));
+    store.discard("k", RawSlot::Bytes(b"garbage".to_vec())).await.unwrap();
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+    store.hash_set("h", &[("f", b"v")]).await.unwrap();
+    store.discard("h", RawSlot::Bytes(b"v".to_vec())).await.unwrap();
+    assert_eq!(store.read("h").await.unwrap(), RawSlot::WrongType);
+    store.discard("h", RawSlot::WrongType).await.unwrap();
+    assert_eq!(store.read("h").await.unwrap(), RawSlot::Absent);
+    store.acquire("l", A, LEASE, Nothing).await.unwrap();
+    store.discard("l", RawSlot::Leased(None)).await.unwrap();
+    assert!(store.fill("l", A, Nothing, &record(1, "v"), TTL).await.unwrap());
+}
+
+// X2
+async fn a_waiter_is_woken_by_a_fill(store: &RawStore) {
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    let (slot, wake) = store.read_and_watch("k").await.unwrap();
+    assert!(matches!(slot, RawSlot::Leased(_)));
+    store.fill("k", A, Nothing, &record(1, "v"), TTL).await.unwrap();
+    soon("the fill wakes the waiter", wake).await;
+    let (slot, wake) = store.read_and_watch("k").await.unwrap();
+    assert_eq!(slot, RawSlot::Bytes(record(1, "v")));
+    store.write("k", &record(2, "w"), TTL, &[], "builds").await.unwrap();
+    soon("the write wakes the watcher", wake).await;
+}
+
+// X2
+async fn a_waiter_is_woken_by_a_removal_and_by_a_release(store: &RawStore) {
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    let (_, wake) = store.read_and_watch("k").await.unwrap();
+    store.remove(&["k"], "builds").await.unwrap();
+    soon("the removal wakes the waiter", wake).await;
+    store.acquire("k", B, LEASE, Nothing).await.unwrap();
+    let (_, first) = store.read_and_watch("k").await.unwrap();
+    let (_, second) = store.read_and_watch("k").await.unwrap();
+    store.release("k", B, Nothing).await.unwrap();
+    soon("the release wakes both waiters", futures::future::join(first, second)).await;
+}
+
+// R11: the push for an expiry comes when the server removes the key, soon after.
+async fn a_waiter_is_woken_by_the_end_of_the_lease(store: &RawStore) {
+    store.acquire("k", A, SHORT, Nothing).await.unwrap();
+    let (_, wake) = store.read_and_watch("k").await.unwrap();
+    store.let_pass(AFTER_SHORT).await;
+    soon("the end of the lease wakes the waiter", wake).await;
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+}
+
+async fn a_waiter_of_another_key_sleeps_on(store: &RawStore) {
+    let (_, mut wake) = store.read_and_watch("k").await.unwrap();
+    let (_, other) = store.read_and_watch("other").await.unwrap();
+    store.put("other", b"v", None).await.unwrap();
+    soon("the write wakes the other waiter", other).await;
+    assert!((&mut wake).now_or_never().is_none());
+    store.put("k", b"v", None).await.unwrap();
+    soon("the write wakes the waiter", wake).await;
+}
+
+async fn a_value_is_put_loaded_and_deleted(store: &RawStore) {
+    store.put("k", b"v", None).await.unwrap();
+    assert_eq!(store.load("k").await.unwrap(), Some((b"v".to_vec(), None)));
+    store.put("k", b"w", Some(TTL)).await.unwrap();
+    let (bytes, left) = store.load("k").await.unwrap().unwrap();
+    assert_eq!(bytes, b"w");
+    assert!(left.is_some_and(|left| left <= TTL && left > TTL / 2), "{left:?}");
+    store.put("k", b"x", None).await.unwrap();
+    assert_eq!(store.load("k").await.unwrap(), Some((b"x".to_vec(), None)));
+    assert!(store.delete("k").await.unwrap());
+    assert!(!store.delete("k").await.unwrap());
+    store.put("k", b"y", Some(SHORT)).await.unwrap();
+    store.let_pass(AFTER_SHORT).await;
+    assert_eq!(store.load("k").await.unwrap(), None);
+}
+
+async fn an_object_is_created_once(store: &RawStore) {
+    assert!(store.create("k", b"first", Some(SHORT)).await.unwrap());
+    assert!(!store.create("k", b"second", None).await.unwrap());
+    assert_eq!(store.load("k").await.unwrap().unwrap().0, b"first");
+    store.let_pass(AFTER_SHORT).await;
+    assert!(store.create("k", b"second", None).await.unwrap());
+    assert_eq!(store.load("k").await.unwrap(), Some((b"second".to_vec(), None)));
+}
+
+async fn a_swap_replaces_exactly_what_was_expected(store: &RawStore) {
+    assert_eq!(store.swap("k", b"a", b"b", Some(TTL)).await.unwrap(), RawSwapped::Gone);
+    assert_eq!(store.load("k").await.unwrap(), None);
+    store.put("k", b"a", None).await.unwrap();
+    assert_eq!(store.swap("k", b"other", b"b", Some(TTL)).await.unwrap(), RawSwapped::Conflict);
+    assert_eq!(store.swap("k", b"a", b"b", Some(TTL)).await.unwrap(), RawSwapped::Done);
+    let (bytes, left) = store.load("k").await.unwrap().unwrap();
+    assert_eq!(bytes, b"b");
+    assert!(left.is_some());
+    assert_eq!(store.swap("k", b"a", b"c", None).await.unwrap(), RawSwapped::Conflict);
+}
+
+async fn a_swap_can_keep_the_time_left(store: &RawStore) {
+    store.put("k", b"a", Some(TTL)).await.unwrap();
+    assert_eq!(store.swap("k", b"a", b"b", None).await.unwrap(), RawSwapped::Done);
+    assert!(store.load("k").await.unwrap().unwrap().1.is_some());
+    store.put("k", b"a", None).await.unwrap();
+    assert_eq!(store.swap("k", b"a", b"b", None).await.unwrap(), RawSwapped::Done);
+    assert_eq!(store.load("k").await.unwrap(), Some((b"b".to_vec(), None)));
+}
+
+async fn an_expiry_is_set_and_taken_away(store: &RawStore) {
+    assert!(!store.expire("k", Some(TTL)).await.unwrap());
+    assert!(!store.expire("k", None).await.unwrap());
+    store.put("k", b"v", None).await.unwrap();
+    assert!(store.expire("k", Some(TTL)).await.unwrap());
+    assert!(store.load("k").await.unwrap().unwrap().1.is_some());
+    assert!(store.expire("k", None).await.unwrap());
+    assert!(store.expire("k", None).await.unwrap());
+    assert_eq!(store.load("k").await.unwrap(), Some((b"v".to_vec(), None)));
+    assert!(store.expire("k", Some(SHORT)).await.unwrap());
+    store.let_pass(AFTER_SHORT).await;
+    assert_eq!(store.load("k").await.unwrap(), None);
+}
+
+async fn a_hash_holds_fields(store: &RawStore) {
+    assert_eq!(store.hash_get("h", "a").await.unwrap(), None);
+    assert_eq!(store.hash_all("h").await.unwrap(), []);
+    assert_eq!(store.hash_keys("h").await.unwrap(), Vec::<String>::new());
+    store.hash_set("h", &[("a", b"1"), ("b", b"2")]).await.unwrap();
+    store.hash_set("h", &[("b", b"3"), ("c", b"")]).await.unwrap();
+    store.hash_set("h", &[]).await.unwrap();
+    assert_eq!(store.hash_get("h", "b").await.unwrap(), Some(b"3".to_vec()));
+    assert_eq!(store.hash_get("h", "c").await.unwrap(), Some(Vec::new()));
+    let all = [("a", "1"), ("b", "3"), ("c", "")].map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+    assert_eq!(store.hash_all("h").await.unwrap(), all);
+    assert_eq!(store.hash_keys("h").await.unwrap(), ["a", "b", "c"]);
+    assert_eq!(store.hash_remove("h", &["a", "c", "x"]).await.unwrap(), 2);
+    assert_eq!(store.hash_remove("h", &[]).await.unwrap(), 0);
+    assert_eq!(store.hash_keys("h").await.unwrap(), ["b"]);
+    assert_eq!(store.hash_remove("h", &["b"]).await.unwrap(), 1);
+    assert!(!store.delete("h").await.unwrap());
+}
+
+async fn another_type_is_refused_or_told(store: &RawStore) {
+    store.hash_set("h", &[("f", b"v")]).await.unwrap();
+    assert_eq!(store.read("h").await.unwrap(), RawSlot::WrongType);
+    assert_eq!(store.read_and_watch("h").await.unwrap().0, RawSlot::WrongType);
+    for over in [Nothing, Record(1)] {
+        let found = store.acquire("h", A, LEASE, over).await.unwrap();
+        assert_eq!(found, RawAcquired::Found(RawSlot::WrongType));
+        assert!(!store.fill("h", A, over, &record(1, "v"), TTL).await.unwrap());
+        assert!(!store.renew("h", A, over, LEASE).await.unwrap());
+        store.release("h", A, over).await.unwrap();
+    }
+    let refused = [store.load("h").await.map(drop), store.swap("h", b"a", b"b", None).await.map(drop)];
+    store.put("s", b"v", None).await.unwrap();
+    let refused = refused.into_iter().chain([
+        store.hash_get("s", "f").await.map(drop),
+        store.hash_set("s", &[("f", b"v")]).await,
+        store.hash_all("s").await.map(drop),
+        store.hash_keys("s").await.map(drop),
+        store.hash_remove("s", &["f"]).await.map(drop),
+    ]);
+    for answer in refused {
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Refused);
+    }
+    // What is written unconditionally replaces any type.
+    store.write("h", &record(1, "v"), TTL, &[], "builds").await.unwrap();
+    assert_eq!(store.read("h").await.unwrap(), RawSlot::Bytes(record(1, "v")));
+}
+
+async fn any_bytes_come_back_as_they_were(store: &RawStore) {
+    let all: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    for bytes in [&b""[..], b"\r\n", b"\0", b"L", &all] {
+        store.put("k\r\n \0 {} ü", bytes, None).await.unwrap();
+        assert_eq!(store.read("k\r\n \0 {} ü").await.unwrap(), RawSlot::Bytes(bytes.to_vec()));
+    }
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    assert!(store.fill("k", A, Nothing, &all, TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(all));
+}
+
+async fn a_message_reaches_every_subscriber(store: &RawStore) {
+    assert_eq!(store.publish("news", b"nobody listens").await.unwrap(), 0);
+    let mut first = store.subscribe("news").await.unwrap();
+    let mut second = store.subscribe("news").await.unwrap();
+    let mut other = store.subscribe("other").await.unwrap();
+    assert!(store.publish("news", b"hello").await.unwrap() >= 1);
+    for subscriber in [&mut first, &mut second] {
+        let message = soon("the message arrives", subscriber.next()).await;
+        assert_eq!(message, Some(RawMessage::Payload(b"hello".to_vec())));
+    }
+    store.publish("other", b"else").await.unwrap();
+    let message = soon("the message arrives", other.next()).await;
+    assert_eq!(message, Some(RawMessage::Payload(b"else".to_vec())));
+}
+
+async fn a_subscription_ends_with_its_last_subscriber(store: &RawStore) {
+    let first = store.subscribe("news").await.unwrap();
+    let mut second = store.subscribe("news").await.unwrap();
+    drop(first);
+    store.publish("news", b"still").await.unwrap();
+    let message = soon("the message arrives", second.next()).await;
+    assert_eq!(message, Some(RawMessage::Payload(b"still".to_vec())));
+    drop(second);
+    eventually("nobody listens any more", || async { store.publish("news", b"x").await.unwrap() == 0 }).await;
+    let mut again = store.subscribe("news").await.unwrap();
+    store.publish("news", b"again").await.unwrap();
+    let message = soon("the message arrives", again.next()).await;
+    assert_eq!(message, Some(RawMessage::Payload(b"again".to_vec())));
+}
+
+async fn a_closed_store_says_so(store: &RawStore) {
+    let mut messages = store.subscribe("news").await.unwrap();
+    let (_, wake) = store.read_and_watch("k").await.unwrap();
+    assert!(store.close().await);
+    soon("closing wakes who waits", wake).await;
+    assert_eq!(soon("closing ends subscriptions", messages.next()).await, None);
+    assert!(!store.is_available());
+    assert_eq!(store.read("k").await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(store.put("k", b"v", None).await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(store.subscribe("news").await.map(drop).unwrap_err().kind(), ErrorKind::Closed);
+}

@@ -1,0 +1,157 @@
+//! Which values are stored, and what stored bytes do to a caller.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cache_core::events::Event;
+use cache_core::{Cache, EntryOptions, Key, cached};
+use support::{Gate, Nodes, event, on_both_stores, soon};
+
+#[cached(name = "fallible", ttl = 60, key = "{id}", cache = cache)]
+async fn fallible(cache: &Cache, gate: &Gate, id: u32, fails: bool) -> Result<String, String> {
+    let _ = cache;
+    gate.pass().await;
+    if fails { Err(format!("no {id}")) } else { Ok(format!("row {id}")) }
+}
+
+on_both_stores! {
+    // V1
+    async fn an_error_is_never_stored(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node().await, Gate::open());
+        for _ in 0..3 {
+            assert_eq!(fallible(&cache, &gate, 7, true).await, Err("no 7".to_owned()));
+            assert_eq!(fallible::entry(7).on(&cache).get().await.unwrap(), None);
+        }
+        assert_eq!(gate.runs(), 3);
+        // The lease is given back at once: the next caller need not wait for its end.
+        assert_eq!(soon("the next run", fallible(&cache, &gate, 7, false)).await.unwrap(), "row 7");
+        assert_eq!(cache.stats().waited, 0);
+    }
+
+    // V2
+    async fn an_absent_value_is_stored_only_with_a_negative_ttl_and_for_that_time(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node().await, Gate::open());
+        let key = || Key::new("absent");
+        let ask = |options: EntryOptions| {
+            let (cache, gate) = (cache.clone(), gate.clone());
+            async move {
+                let compute = || async { gate.pass().await; Ok::<Option<u32>, Infallible>(None) };
+                cache.get_or_compute_optional(key(), &options, compute).await.unwrap()
+            }
+        };
+        let without = EntryOptions::new().ttl(Duration::from_secs(60));
+        for _ in 0..2 {
+            assert_eq!(ask(without.clone()).await, None);
+        }
+        assert_eq!(gate.runs(), 2);
+        let with = without.negative_ttl(Duration::from_secs(5));
+        for _ in 0..5 {
+            assert_eq!(ask(with.clone()).await, None);
+        }
+        assert_eq!(gate.runs(), 3);
+        if let Nodes::Embedded(_, clock) = nodes {
+            clock.advance(Duration::from_millis(4_999));
+            ask(with.clone()).await;
+            assert_eq!(gate.runs(), 3);
+            clock.advance(Duration::from_millis(1));
+            ask(with.clone()).await;
+            assert_eq!(gate.runs(), 4);
+        }
+    }
+
+    // V7
+    async fn foreign_bytes_are_a_miss_with_an_event(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node().await, Gate::open());
+        let mut events = cache.subscribe();
+        let entry = fallible::entry(7).on(&cache);
+        let foreign = ["\"text\"", "12345", "{\"cookie\":{}}", "null"];
+        for (round, text) in foreign.iter().enumerate() {
+            nodes.write_by_hand(entry.key(), text).await;
+            assert_eq!(entry.get().await.unwrap(), None);
+            event(&mut events, "it is told", |event| matches!(event, Event::Undecodable { name, .. } if &**name == "fallible")).await;
+            assert_eq!(soon("it is computed", fallible(&cache, &gate, 7, false)).await.unwrap(), "row 7");
+            assert_eq!(gate.runs(), round + 1);
+            assert_eq!(soon("it is stored", fallible(&cache, &gate, 7, false)).await.unwrap(), "row 7");
+            assert_eq!(gate.runs(), round + 1, "what was computed replaced the foreign bytes");
+        }
+    }
+
+    // V7
+    async fn a_value_of_another_redis_type_is_a_miss_with_an_event(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node().await, Gate::open());
+        let mut events = cache.subscribe();
+        let entry = fallible::entry(7).on(&cache);
+        cache.plain().hash::<String>(entry.key()).set("field", &"value".to_owned()).await.unwrap();
+        assert_eq!(entry.get().await.unwrap(), None);
+        assert_eq!(soon("it is computed", fallible(&cache, &gate, 7, false)).await.unwrap(), "row 7");
+        event(&mut events, "it is told", |event| matches!(event, Event::Undecodable { .. })).await;
+        assert_eq!(entry.get().await.unwrap().as_deref(), Some("row 7"));
+        assert_eq!(gate.runs(), 1);
+    }
+
+    // V7
+    async fn a_record_moved_to_another_key_is_not_served_there(nodes: &Nodes) {
+        let Nodes::Redis(server) = nodes else { return };
+        let (cache, gate) = (nodes.node().await, Gate::open());
+        fallible(&cache, &gate, 1, false).await.unwrap();
+        let (one, two) = (fallible::entry(1).on(&cache), fallible::entry(2).on(&cache));
+        server.cli(&["COPY", one.key(), two.key()]);
+        assert_eq!(two.get().await.unwrap(), None);
+        assert_eq!(fallible(&cache, &gate, 2, false).await.unwrap(), "row 2");
+    }
+
+    // V7
+    async fn a_value_over_the_size_limit_is_returned_and_not_stored(nodes: &Nodes) {
+        let cache = nodes.node_with(Cache::builder().max_value_bytes(1000)).await;
+        let mut events = cache.subscribe();
+        let compute = || async { Ok::<_, Infallible>("x".repeat(1000)) };
+        let value = cache.get_or_compute(Key::new("large"), &EntryOptions::new(), compute).await.unwrap();
+        assert_eq!(value.len(), 1000);
+        event(&mut events, "it is told", |event| matches!(event, Event::TooLarge { bytes, .. } if *bytes > 1000)).await;
+        assert_eq!(cache.stats().fills, 0);
+    }
+
+    // V7
+    async fn a_type_that_the_codec_cannot_read_back_is_stored_as_messagepack(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node().await, Gate::open());
+        let mut events = cache.subscribe();
+        let ask = || async {
+            let compute = || async { gate.pass().await; Ok::<_, Infallible>(serde_json::json!({ "a": [1, "b", null] })) };
+            cache.get_or_compute(Key::new("json"), &EntryOptions::new(), compute).await.unwrap()
+        };
+        let first = ask().await;
+        if cfg!(feature = "bincode") || gate.runs() == 1 {
+            assert_eq!(ask().await, first);
+        }
+        assert_eq!(gate.runs(), 1);
+        // Told once in a process, whichever cache stores the type first.
+        while let Ok(event) = events.try_recv() {
+            assert!(!matches!(event, Event::EncodeFailed { .. }), "{event:?}");
+        }
+    }
+
+    // V3
+    async fn a_value_is_served_until_its_ttl_ends_and_not_after(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node().await, Gate::open());
+        fallible(&cache, &gate, 7, false).await.unwrap();
+        let left = fallible::entry(7).on(&cache).ttl().await.unwrap().unwrap();
+        assert!(left <= Duration::from_secs(60) && left > Duration::from_secs(55), "{left:?}");
+        if let Nodes::Embedded(_, clock) = nodes {
+            clock.advance(Duration::from_millis(59_999));
+            fallible(&cache, &gate, 7, false).await.unwrap();
+            assert_eq!(gate.runs(), 1);
+            clock.advance(Duration::from_millis(1));
+            fallible(&cache, &gate, 7, false).await.unwrap();
+            assert_eq!(gate.runs(), 2);
+        }
+    }
+
+    async fn an_arc_is_stored_as_its_content(nodes: &Nodes) {
+        let (cache, other) = (nodes.node().await, nodes.node().await);
+        let key = || Key::new("arc").part("é:/ {x}");
+        let stored = cache.get_or_compute(key(), &EntryOptions::new(), || async { Ok::<Arc<str>, Infallible>("text".into()) }).await.unwrap();
+        let read = other.get_or_compute(key(), &EntryOptions::new(), || async { Ok::<String, Infallible>("another".into()) }).await.unwrap();
+        assert_eq!(&*stored, read);
+    }
+}

@@ -1,0 +1,327 @@
+//! A `redis-server` process of one's own, on a free port, in a temporary folder, without a configuration file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// Options of a server; see [`RedisServer::builder`].
+#[derive(Debug, Default)]
+pub struct RedisServerBuilder {
+    password: Option<String>,
+    acl_users: Vec<String>,
+    maxmemory: Option<String>,
+    extra: Vec<String>,
+    tls: bool,
+}
+
+/// A running server. Dropping it ends the process.
+#[derive(Debug)]
+pub struct RedisServer {
+    folder: TempDir,
+    port: u16,
+    tls_port: Option<u16>,
+    password: Option<String>,
+    arguments: Vec<String>,
+    child: Mutex<Option<Child>>,
+}
+
+impl RedisServerBuilder {
+    /// The password of the default user.
+    #[must_use]
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self
+    }
+
+    /// A user in ACL syntax: `app on >secret ~* &* +@all`.
+    #[must_use]
+    pub fn user(mut self, rule: &str) -> Self {
+        self.acl_users.push(rule.to_owned());
+        self
+    }
+
+    /// The `maxmemory` limit, such as `2mb`. Without eviction.
+    #[must_use]
+    pub fn maxmemory(mut self, limit: &str) -> Self {
+        self.maxmemory = Some(limit.to_owned());
+        self
+    }
+
+    /// Any option of `redis-server`, without its dashes.
+    #[must_use]
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.extra.extend([format!("--{name}"), value.to_owned()]);
+        self
+    }
+
+    /// A TLS port as well, with a certificate for `localhost` by an authority made for this server.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Starts it and waits until it answers.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start(self) -> RedisServer {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut arguments: Vec<String> =
+            ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1"].map(Into::into).into();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        arguments.extend(["--dir".into(), path(""), "--unixsocket".into(), path("redis.sock")]);
+        if let Some(password) = &self.password {
+            arguments.extend(["--requirepass".into(), password.clone()]);
+        }
+        for rule in &self.acl_users {
+            arguments.push("--user".into());
+            arguments.extend(rule.split(' ').map(str::to_owned));
+        }
+        if let Some(limit) = &self.maxmemory {
+            arguments.extend(["--maxmemory".into(), limit.clone()]);
+        }
+        arguments.extend(self.extra);
+        let tls_port = self.tls.then(|| {
+            make_certificates(&folder);
+            let port = free_port();
+            arguments.extend(["--tls-port".into(), port.to_string(), "--tls-auth-clients".into(), "no".into()]);
+            arguments.extend([
+                "--tls-cert-file".into(),
+                path("server.crt"),
+                "--tls-key-file".into(),
+                path("server.key"),
+            ]);
+            arguments.extend(["--tls-ca-cert-file".into(), path("ca.crt")]);
+            port
+        });
+        let mut server =
+            RedisServer { folder, port: 0, tls_port, password: self.password, arguments, child: Mutex::default() };
+        // Between finding a free port and using it another process may take it: then once more.
+        for _ in 0..5 {
+            server.port = free_port();
+            if server.launch() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start; its arguments: {:?}", server.arguments);
+    }
+}
+
+impl RedisServer {
+    /// A plain server.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started: a test without its server fails, it is not skipped.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// A server with options.
+    #[must_use]
+    pub fn builder() -> RedisServerBuilder {
+        RedisServerBuilder::default()
+    }
+
+    /// `redis://127.0.0.1:port/`, with the default user's password if there is one.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match &self.password {
+            Some(password) => self.url_as(&format!(":{password}")),
+            None => format!("redis://127.0.0.1:{}/", self.port),
+        }
+    }
+
+    /// The URL with these credentials: `user:password`.
+    #[must_use]
+    pub fn url_as(&self, credentials: &str) -> String {
+        format!("redis://{credentials}@127.0.0.1:{}/", self.port)
+    }
+
+    /// The URL of the Unix socket.
+    #[must_use]
+    pub fn unix_url(&self) -> String {
+        format!("redis+unix://{}", self.file("redis.sock").display())
+    }
+
+    /// The URL of the TLS port with the authority to trust.
+    ///
+    /// # Panics
+    ///
+    /// If the server was not started with [`tls`](RedisServerBuilder::tls).
+    #[must_use]
+    pub fn tls_url(&self) -> String {
+        format!("{}?tls_ca={}", self.untrusted_tls_url(), self.file("ca.crt").display())
+    }
+
+    /// The URL of the TLS port without the authority.
+    ///
+    /// # Panics
+    ///
+    /// If the server was not started with [`tls`](RedisServerBuilder::tls).
+    #[must_use]
+    pub fn untrusted_tls_url(&self) -> String {
+        format!("rediss://localhost:{}/", self.tls_port.expect("the server was started with a TLS port"))
+    }
+
+    /// The TCP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// SIGSTOP: connections stay, nothing answers.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    /// SIGKILL. The data are lost.
+    pub fn kill(&self) {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut child) = child {
+            child.kill().expect("the server can be killed");
+            child.wait().expect("the server has ended");
+        }
+    }
+
+    /// Kills it if it runs and starts it on the same port, empty.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start again.
+    pub fn restart(&self) {
+        self.kill();
+        for _ in 0..50 {
+            if self.launch() {
+                return;
+            }
+        }
+        panic!("redis-server does not start again on port {}", self.port);
+    }
+
+    /// Runs `redis-cli` against it as the default user and returns what it prints.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("redis-cli");
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).args(arguments);
+        if let Some(password) = &self.password {
+            command.env("REDISCLI_AUTH", password);
+        }
+        let output = command.output().expect("redis-cli is installed");
+        assert!(output.status.success(), "redis-cli {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    /// How often each command was called, by lower-case name: `get`, `client|tracking`.
+    pub fn commandstats(&self) -> BTreeMap<String, u64> {
+        let info = self.cli(&["INFO", "commandstats"]);
+        let calls = |line: &str| -> Option<(String, u64)> {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
+        };
+        info.lines().filter_map(calls).collect()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `false`: it ended at once, so the port was taken.
+    fn launch(&self) -> bool {
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string()])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut child = match child {
+            Ok(child) => child,
+            Err(error) => {
+                panic!("these tests need redis-server 7 or valkey in the PATH (apt install redis-server): {error}")
+            }
+        };
+        for _ in 0..2000 {
+            if child.try_wait().expect("the server's state").is_some() {
+                return false;
+            }
+            if self.answers() {
+                *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+                return true;
+            }
+            sleep(Duration::from_millis(5));
+        }
+        drop(child.kill());
+        drop(child.wait());
+        panic!("redis-server on port {} does not answer", self.port);
+    }
+
+    /// Any reply will do: a server with a password says so.
+    fn answers(&self) -> bool {
+        let ask = || -> std::io::Result<u8> {
+            let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            socket.write_all(b"PING\r\n")?;
+            let mut first = [0];
+            socket.read_exact(&mut first)?;
+            Ok(first[0])
+        };
+        matches!(ask(), Ok(b'+' | b'-'))
+    }
+
+    fn signal(&self, signal: &str) {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = child.as_ref().expect("the server runs").id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().expect("kill is installed");
+        assert!(status.success(), "kill {signal} {pid}");
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+/// An authority and a certificate for `localhost`, valid for a day.
+fn make_certificates(folder: &TempDir) {
+    let openssl = |arguments: &[&str]| {
+        let output =
+            Command::new("openssl").args(arguments).current_dir(folder).output().expect("openssl is installed");
+        assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    fs::write(folder.path().join("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1").expect("a file");
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let mut authority = vec!["req", "-x509", "-subj", "/CN=tests", "-days", "1", "-keyout", "ca.key", "-out", "ca.crt"];
+    authority.extend(key);
+    openssl(&authority);
+    let mut request = vec!["req", "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr"];
+    request.extend(key);
+    openssl(&request);
+    let sign = ["x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"];
+    openssl(&[&sign[..], &["-days", "1", "-extfile", "names", "-out", "server.crt"]].concat());
+}

@@ -1,0 +1,35 @@
+//! Waiting for something to become true, with a deadline that only a failing test reaches.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+/// Long enough for a busy machine; a passing test never waits for it.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The result of `future`, which must come by itself.
+///
+/// # Panics
+///
+/// After 20 s.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("this never happened: {what}"),
+    }
+}
+
+/// Asks again and again until the answer is yes.
+///
+/// # Panics
+///
+/// After 20 s.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    soon(what, async {
+        while !holds().await {
+            sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
