@@ -24,6 +24,11 @@ use crate::single_flight::Landing;
 /// A value that can be cached: `Clone + Serialize + DeserializeOwned + Send + Sync + 'static`.
 ///
 /// Implemented for all such types. Wrap large values in [`Arc`]: then a hit in this process clones a pointer.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be cached",
+    label = "`{Self}` cannot be cached",
+    note = "add `#[derive(Clone, serde::Serialize, serde::Deserialize)]` to `{Self}`; it also has to be `Send + Sync + 'static`"
+)]
 pub trait CacheValue: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> CacheValue for T {}
@@ -619,10 +624,13 @@ impl<F> fmt::Debug for TypedRules<F> {
     }
 }
 
-impl<F: Form> TypedRules<F> {
+impl<F> TypedRules<F> {
     /// The time to live by the value.
     #[must_use]
-    pub fn ttl_of(mut self, ttl_of: fn(&F::Payload) -> Duration) -> Self {
+    pub fn ttl_of(mut self, ttl_of: fn(&F::Payload) -> Duration) -> Self
+    where
+        F: Form,
+    {
         self.rules.ttl_of =
             Some(Box::new(move |value| value.downcast_ref::<F::Value>().and_then(F::payload).map(ttl_of)));
         self
@@ -630,7 +638,10 @@ impl<F: Form> TypedRules<F> {
 
     /// Whether to store the value. An absent value is `negative_ttl`'s affair.
     #[must_use]
-    pub fn cache_if(mut self, cache_if: fn(&F::Payload) -> bool) -> Self {
+    pub fn cache_if(mut self, cache_if: fn(&F::Payload) -> bool) -> Self
+    where
+        F: Form,
+    {
         self.rules.cache_if =
             Some(Box::new(move |value| value.downcast_ref::<F::Value>().and_then(F::payload).is_none_or(cache_if)));
         self
