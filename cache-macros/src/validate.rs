@@ -147,8 +147,8 @@ fn home(args: &Args, function: &Function, errors: &mut Errors) -> Home {
 
 /// All that the body can see, in order.
 fn from_params(params: &[Param]) -> Vec<KeyStep> {
-    let kept = params.iter().filter(|param| !param.skipped);
-    kept.flat_map(|param| param.names.iter().map(|name| KeyStep::Member(name.to_token_stream(), name.span()))).collect()
+    let names = params.iter().flat_map(|param| &param.kept);
+    names.map(|name| KeyStep::Member(name.to_token_stream(), name.span())).collect()
 }
 
 fn placeholders(key: &Key) -> impl Iterator<Item = &Placeholder> {
@@ -193,7 +193,7 @@ fn from_template(key: &Key, args: &Args, function: &Function, params: &[Param], 
         }
         steps.push(KeyStep::Placeholder(expression(placeholder, params, span), span));
     }
-    let needs = params.iter().filter(|param| !param.skipped).flat_map(|param| &param.names).next();
+    let needs = params.iter().flat_map(|param| &param.kept).next();
     if let (None, Some(name)) = (placeholders(key).next(), needs) {
         errors.at_span(
             span,
@@ -242,7 +242,7 @@ fn no_such_parameter(word: &str, params: &[Param], has_self: bool) -> String {
 fn entry(args: &Args, function: &Function, params: &[Param]) -> Entry {
     let in_key = |param: &Param| match &args.key {
         Some(key) => placeholders(key).any(|place| param.names.iter().any(|name| name.unraw() == bare(&place.root))),
-        None => !param.skipped && !param.names.is_empty(),
+        None => !param.kept.is_empty(),
     };
     let takes: Vec<usize> = params.iter().enumerate().filter(|(_, param)| in_key(param)).map(|(at, _)| at).collect();
     let cache = args.cache.as_ref().map(Expr::to_token_stream).unwrap_or_default();

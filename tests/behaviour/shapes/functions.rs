@@ -39,6 +39,39 @@ async fn patterns() {
 }
 
 #[tokio::test]
+async fn skipping_one_name_of_a_pattern_keeps_the_others() {
+    // K1
+    #[cached(skip(runs, b))]
+    async fn shape(runs: &Runs, (a, b): (u32, u32)) -> u32 {
+        let _seen = (a, b);
+        runs.next()
+    }
+    let runs = Runs::default();
+    assert_eq!(shape(&runs, (1, 1)).await, 1);
+    assert_eq!(shape(&runs, (1, 2)).await, 1);
+    assert_eq!(shape(&runs, (2, 1)).await, 2);
+}
+
+#[tokio::test]
+async fn attributes_of_other_crates() {
+    #[cached(skip(runs))]
+    #[tracing::instrument(skip_all, fields(id))]
+    async fn inside(runs: &Runs, id: u32) -> Result<u32, String> {
+        Ok(runs.next() + id)
+    }
+    #[tracing::instrument(skip_all, fields(id))]
+    #[cached(skip(runs))]
+    async fn outside(runs: &Runs, id: u32) -> Result<u32, String> {
+        Ok(runs.next() + id)
+    }
+    let runs = Runs::default();
+    assert_eq!((inside(&runs, 1).await, inside(&runs, 1).await), (Ok(2), Ok(2)));
+    assert_eq!((outside(&runs, 1).await, outside(&runs, 1).await), (Ok(3), Ok(3)));
+    outside::entry(1).invalidate().await.unwrap();
+    assert_eq!(outside(&runs, 1).await, Ok(4));
+}
+
+#[tokio::test]
 async fn mutable_arguments() {
     #[cached]
     async fn shape(mut names: Vec<String>) -> usize {
