@@ -184,7 +184,7 @@ impl CacheBuilder {
                 return Err(Error::new(ErrorKind::Configuration, step).detail("the variable is not UTF-8"));
             }
         }
-        self.connect().await.map_err(|error| Error::new(error.kind(), step).source(error))
+        self.connect().await.map_err(|error| error.at(step))
     }
 
     /// Makes a cache in this process's memory.
@@ -222,7 +222,7 @@ impl CacheBuilder {
             None => Arc::new(MemoryStore::new(self.clock.clone(), events.clone(), self.memory_limit_bytes)),
         };
         let namespace = self.namespace.clone();
-        self.build(store, events, Arc::default(), namespace)
+        self.build(store, "memory://".into(), events, Arc::default(), namespace)
     }
 
     #[cfg(feature = "redis")]
@@ -241,10 +241,11 @@ impl CacheBuilder {
         }
         let namespace = self.namespace.clone().or_else(|| config.namespace.clone());
         check_namespace(namespace.as_deref())?;
+        let address = config.to_string().into();
         let events = Events::new(self.observers.clone());
         let background = Arc::new(Background::new());
         let store = RedisStore::connect(config, self.clock.clone(), events.clone(), Arc::clone(&background)).await?;
-        self.build(store, events, background, namespace)
+        self.build(store, address, events, background, namespace)
     }
 
     #[cfg(not(feature = "redis"))]
@@ -256,6 +257,7 @@ impl CacheBuilder {
     fn build(
         self,
         store: Arc<dyn Store>,
+        address: Box<str>,
         events: Events,
         background: Arc<Background>,
         namespace: Option<String>,
@@ -267,6 +269,7 @@ impl CacheBuilder {
         }
         Ok(Cache(Arc::new(Inner {
             store,
+            address,
             clock: self.clock,
             events,
             namespace: namespace.unwrap_or_else(|| "cache".to_owned()).into(),

@@ -37,6 +37,7 @@ pub struct Cache(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) address: Box<str>,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     pub(crate) namespace: Box<str>,
@@ -244,6 +245,12 @@ impl Cache {
         self.0.store.is_available()
     }
 
+    /// Where the store is, without credentials: `redis://user:***@host:6379/0`, or `memory://`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.0.address
+    }
+
     /// Closes the connection and ends background work, waiting for it up to five seconds. Cached functions run uncached afterwards.
     pub async fn shutdown(&self) {
         // Work first: what it computed may still be stored.
@@ -263,6 +270,7 @@ fn mismatch(name: &str) -> ! {
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache")
+            .field("address", &self.0.address)
             .field("namespace", &self.0.namespace)
             .field("available", &self.is_available())
             .finish_non_exhaustive()
@@ -285,6 +293,11 @@ impl Inner {
         let value = decode(envelope.codec, envelope.present, bytes.get(payload_at..)?).ok()??;
         bump(&self.events.count().hits);
         Some(value)
+    }
+
+    /// Tells of a store fault that a call survived.
+    pub(crate) fn store_failed(&self, error: &Error) {
+        self.events.store_failed(error, self.store.is_available());
     }
 
     fn key_by_hand(&self, key: &Key, value: ValueType) -> EntryKey {

@@ -56,6 +56,12 @@ impl Error {
         self
     }
 
+    /// The same fault, named after what the caller asked for.
+    pub(crate) fn at(mut self, step: &'static str) -> Self {
+        self.step = step;
+        self
+    }
+
     /// What sort of fault it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -86,11 +92,12 @@ impl fmt::Display for Error {
             ErrorKind::Limit => "a limit was reached",
             ErrorKind::Closed => "the cache is shut down",
         };
-        write!(f, "{}: {what}", self.step)?;
-        if let Some(detail) = &self.detail {
-            write!(f, ": {detail}")?;
+        match (&self.detail, self.kind) {
+            // Its detail is a sentence of its own, for whoever reads one line on a terminal.
+            (Some(detail), ErrorKind::Configuration) => write!(f, "{}: {detail}", self.step),
+            (Some(detail), _) => write!(f, "{}: {what}: {detail}", self.step),
+            (None, _) => write!(f, "{}: {what}", self.step),
         }
-        Ok(())
     }
 }
 

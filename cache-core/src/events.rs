@@ -28,7 +28,8 @@ pub enum Event {
         /// What the server or the system said.
         reason: Arc<str>,
     },
-    /// A store operation failed; the call went on without it.
+    /// A store operation failed; the call went on without it. Not told for calls while there is no connection:
+    /// [`Disconnected`](Self::Disconnected) says that once.
     StoreFailed {
         /// The operation, such as `"read"` or `"fill"`.
         step: &'static str,
@@ -125,8 +126,12 @@ impl Events {
         drop(self.0.sender.send(event));
     }
 
-    /// The event for a store fault that a call survived.
-    pub(crate) fn store_failed(&self, error: &Error) {
+    /// The event for a store fault that a call survived. While there is no connection, which has its own event, each
+    /// call is only counted: a log that grows with the load helps nobody.
+    pub(crate) fn store_failed(&self, error: &Error, connected: bool) {
+        if error.kind() == ErrorKind::Closed || (error.kind() == ErrorKind::Unavailable && !connected) {
+            return bump(&self.0.stats.store_failures);
+        }
         self.emit(Event::StoreFailed { step: error.step(), kind: error.kind(), reason: reason(error) });
     }
 
@@ -170,7 +175,7 @@ pub(crate) struct Counters {
     pub(crate) renewals: AtomicU64,
     refused_fills: AtomicU64,
     undecodable: AtomicU64,
-    store_failures: AtomicU64,
+    pub(crate) store_failures: AtomicU64,
     connects: AtomicU64,
     evicted: AtomicU64,
 }

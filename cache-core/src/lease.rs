@@ -29,8 +29,13 @@ impl Lease {
     /// Takes it, or tells what stands in the way.
     pub(crate) async fn acquire(inner: &Arc<Inner>, key: &EntryKey, over: Over) -> Result<Result<Self, Slot>> {
         // Made before the request: dropped while that is under way, the lease may be ours all the same.
-        let mut lease =
-            Self { inner: Arc::clone(inner), key: Arc::clone(&key.value_key), token: Token::random(), over, held: true };
+        let mut lease = Self {
+            inner: Arc::clone(inner),
+            key: Arc::clone(&key.value_key),
+            token: Token::random(),
+            over,
+            held: true,
+        };
         let acquired = inner.store.acquire(&lease.key, lease.token, inner.limits.lease, over).await;
         match acquired {
             Ok(Acquired::Ours) => Ok(Ok(lease)),
@@ -56,7 +61,7 @@ impl Lease {
                     Ok(true) => bump(&self.inner.events.count().renewals),
                     // Lost: the fill will be refused and told then.
                     Ok(false) => break,
-                    Err(error) => self.inner.events.store_failed(&error),
+                    Err(error) => self.inner.store_failed(&error),
                 }
             }
             std::future::pending::<T>().await
@@ -93,7 +98,7 @@ impl Drop for Lease {
         // Outside a runtime or after the shutdown nobody can: then the lease runs out by itself.
         let _spawned = self.inner.background.work(async move {
             if let Err(error) = inner.store.release(&key, token, over).await {
-                inner.events.store_failed(&error);
+                inner.store_failed(&error);
             }
         });
     }

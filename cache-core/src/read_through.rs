@@ -121,7 +121,7 @@ async fn look(inner: &Arc<Inner>, plan: &Plan) -> Found {
     match try_look(inner, plan).await {
         Ok(found) => found,
         Err(error) => {
-            inner.events.store_failed(&error);
+            inner.store_failed(&error);
             Found::Nothing
         }
     }
@@ -239,7 +239,7 @@ async fn compute_and_fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, functio
         Landing::Failed(_) | Landing::Panicked(_) | Landing::Abandoned => lease.release().await,
     };
     if let Err(error) = stored {
-        inner.events.store_failed(&error);
+        inner.store_failed(&error);
     }
     landing
 }

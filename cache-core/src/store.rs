@@ -191,7 +191,8 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>>;
 
     /// Messages of a channel from now on. The stream ends when the store is closed; a lost connection is reported
-    /// as [`Message::Interrupted`] and the subscription is taken up again by itself.
+    /// as [`Message::Interrupted`], at once and again when the subscription has been taken up by itself: what is looked up after the
+    /// second one cannot be missed.
     fn subscribe<'a>(&'a self, channel: &'a str)
     -> BoxFuture<'a, Result<futures::stream::BoxStream<'static, Message>>>;
 

@@ -203,13 +203,64 @@ mod two_builds {
             }
         };
     }
-    build!(original, pub struct Thing { pub a: u32, pub b: u32 }, Thing { a: 1, b: 2 });
-    build!(reordered, pub struct Thing { pub b: u32, pub a: u32 }, Thing { a: 3, b: 4 });
-    build!(added, pub struct Thing { pub a: u32, pub b: u32, #[serde(default)] pub c: bool }, Thing { a: 5, b: 6, c: true });
-    build!(removed, pub struct Thing { pub a: u32 }, Thing { a: 7 });
-    build!(retyped, pub struct Thing { pub a: i32, pub b: u32 }, Thing { a: 8, b: 9 });
-    build!(variants, pub enum Thing { A(u32), B { b: u32 } }, Thing::A(10));
-    build!(more_variants, pub enum Thing { A(u32), New, B { b: u32 } }, Thing::New);
+    build!(
+        original,
+        pub struct Thing {
+            pub a: u32,
+            pub b: u32,
+        },
+        Thing { a: 1, b: 2 }
+    );
+    build!(
+        reordered,
+        pub struct Thing {
+            pub b: u32,
+            pub a: u32,
+        },
+        Thing { a: 3, b: 4 }
+    );
+    build!(
+        added,
+        pub struct Thing {
+            pub a: u32,
+            pub b: u32,
+            #[serde(default)]
+            pub c: bool,
+        },
+        Thing { a: 5, b: 6, c: true }
+    );
+    build!(
+        removed,
+        pub struct Thing {
+            pub a: u32,
+        },
+        Thing { a: 7 }
+    );
+    build!(
+        retyped,
+        pub struct Thing {
+            pub a: i32,
+            pub b: u32,
+        },
+        Thing { a: 8, b: 9 }
+    );
+    build!(
+        variants,
+        pub enum Thing {
+            A(u32),
+            B { b: u32 },
+        },
+        Thing::A(10)
+    );
+    build!(
+        more_variants,
+        pub enum Thing {
+            A(u32),
+            New,
+            B { b: u32 },
+        },
+        Thing::New
+    );
 
     /// Each build stores and reads its own.
     macro_rules! check_builds {

@@ -2,10 +2,13 @@
 //!
 //! Time passes through `let_pass` only, so that a store with a manual clock needs no waiting.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use cache_core::ErrorKind;
 use cache_core::store_testing::{RawAcquired, RawMessage, RawOver, RawSlot, RawStore, RawSwapped, record};
+use futures::future::{join, join_all};
 use futures::{FutureExt, StreamExt};
 use support::{eventually, soon};
 
@@ -73,6 +76,7 @@ conformance! {
     a_refresh_is_refused_after_a_removal
     a_refresh_is_refused_to_another_attempt
     a_refresh_lease_is_released_and_renewed_by_its_owner_only
+    no_fill_survives_an_invalidation
     a_record_expires
     a_write_unlinks_the_siblings_and_their_leases
     a_write_keeps_the_own_key_named_as_a_sibling
@@ -266,6 +270,57 @@ async fn a_refresh_lease_is_released_and_renewed_by_its_owner_only(store: &RawSt
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "stale")));
 }
 
+// R1, R2, R5, R10: a few computes race with writers that change the row and then invalidate; at rest no older row is stored.
+// Each round is one interleaving; the record of one round is the stale one of the next.
+async fn no_fill_survives_an_invalidation(store: &RawStore) {
+    let row = &AtomicU64::new(0);
+    let ids = &AtomicU64::new(1);
+    // Something to wait for, as a compute and a transaction have.
+    let pause = |turns: u64| async move {
+        for _ in 0..turns {
+            store.read("elsewhere").await.unwrap();
+        }
+    };
+    let compute = |before: u64, during: u64| async move {
+        pause(before).await;
+        let over = match store.read("k").await.unwrap() {
+            RawSlot::Bytes(bytes) => Record(fill_id(&bytes)),
+            _ => Nothing,
+        };
+        let id = ids.fetch_add(1, SeqCst);
+        if store.acquire("k", id.into(), LEASE, over).await.unwrap() == RawAcquired::Ours {
+            let seen = row.load(SeqCst);
+            pause(during).await;
+            store.fill("k", id.into(), over, &record(id, &seen.to_string()), TTL).await.unwrap();
+        }
+    };
+    let invalidate = |before: u64, explicit: bool| async move {
+        pause(before).await;
+        let new = row.fetch_add(1, SeqCst) + 1;
+        if explicit {
+            let id = ids.fetch_add(1, SeqCst);
+            store.write("k", &record(id, &new.to_string()), TTL, &[], "builds").await.unwrap();
+        } else {
+            store.remove(&["k"], "builds").await.unwrap();
+        }
+    };
+    for round in 0..500_u64 {
+        let computes = join_all((0..4).map(|n| compute((round + n) % 5, (round / 5 + 2 * n) % 6)));
+        join(computes, invalidate(round % 7, round % 3 == 0)).await;
+        let newest = row.load(SeqCst).to_string();
+        if let RawSlot::Bytes(bytes) = store.read("k").await.unwrap() {
+            assert_eq!(bytes, record(fill_id(&bytes), &newest), "an old row is stored in round {round}");
+        }
+        if round % 4 == 0 {
+            store.remove(&["k"], "builds").await.unwrap();
+        }
+    }
+}
+
+fn fill_id(record: &[u8]) -> u64 {
+    u64::from_le_bytes(record[6..14].try_into().unwrap())
+}
+
 async fn a_record_expires(store: &RawStore) {
     store.write("k", &record(1, "v"), SHORT, &[], "builds").await.unwrap();
     store.let_pass(AFTER_SHORT).await;
@@ -302,6 +357,9 @@ async fn a_removal_ends_every_lease_of_its_keys(store: &RawStore) {
     assert_eq!(store.acquire("a", 3, LEASE, Nothing).await.unwrap(), RawAcquired::Ours);
     assert_eq!(store.acquire("b", 4, LEASE, Nothing).await.unwrap(), RawAcquired::Ours);
     assert!(!store.fill("b", B, Nothing, &record(1, "v"), TTL).await.unwrap());
+    // The lease of the refresh is gone too: the next record can be refreshed at once.
+    assert!(store.fill("a", 3, Nothing, &record(5, "v"), TTL).await.unwrap());
+    assert_eq!(store.acquire("a", 6, LEASE, Record(5)).await.unwrap(), RawAcquired::Ours);
     assert_eq!(store.remove(&[], "builds").await.unwrap(), Vec::<String>::new());
 }
 
@@ -360,7 +418,7 @@ async fn a_waiter_is_woken_by_a_removal_and_by_a_release(store: &RawStore) {
     let (_, first) = store.read_and_watch("k").await.unwrap();
     let (_, second) = store.read_and_watch("k").await.unwrap();
     store.release("k", B, Nothing).await.unwrap();
-    soon("the release wakes both waiters", futures::future::join(first, second)).await;
+    soon("the release wakes both waiters", join(first, second)).await;
 }
 
 // R11: the push for an expiry comes when the server removes the key, soon after.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -248,6 +250,8 @@ impl RedisServer {
 
     /// `false`: it ended at once, so the port was taken.
     fn launch(&self) -> bool {
+        // A killed server leaves its socket.
+        drop(fs::remove_file(self.file("redis.sock")));
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string()])
             .args(&self.arguments)
@@ -276,10 +280,11 @@ impl RedisServer {
         panic!("redis-server on port {} does not answer", self.port);
     }
 
-    /// Any reply will do: a server with a password says so.
+    /// Any reply will do: a server with a password says so. Asked through the socket in the own folder, which the server makes
+    /// after it has its port: on the port somebody else's server might answer.
     fn answers(&self) -> bool {
         let ask = || -> std::io::Result<u8> {
-            let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
+            let mut socket = UnixStream::connect(self.file("redis.sock"))?;
             socket.set_read_timeout(Some(Duration::from_secs(1)))?;
             socket.write_all(b"PING\r\n")?;
             let mut first = [0];
@@ -303,8 +308,16 @@ impl Drop for RedisServer {
     }
 }
 
+/// Below the range from which systems take the ports of outgoing connections: one of those could sit on it at a restart.
 fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a free port").port()
+    let mut seed = RandomState::new().build_hasher().finish();
+    loop {
+        let port = u16::try_from(seed % 20_000).expect("below 20000").saturating_add(10_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+        seed = seed.wrapping_add(1);
+    }
 }
 
 /// An authority and a certificate for `localhost`, valid for a day.

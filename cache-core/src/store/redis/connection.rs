@@ -33,6 +33,9 @@ use crate::clock::{Clock, ServerOffset, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, reason};
 
+/// The first with `SET .. NX GET`, which takes a lease in one trip. Valkey counts on from Redis 7.2.
+const OLDEST: (u32, u32) = (7, 0);
+
 /// Told when pushes may have been missed.
 pub(crate) type OnGap = Arc<dyn Fn() + Send + Sync>;
 
@@ -204,6 +207,7 @@ impl Link {
         // No NOLOOP: with it, an own write would use up the tracking of a key without a push.
         pipeline.cmd("CLIENT").arg("TRACKING").arg("ON").arg("OPTIN");
         pipeline.cmd("TIME");
+        pipeline.cmd("INFO").arg("server");
         let before = self.clock.wall();
         let replies = connection
             .send_packed_commands(&pipeline, 0, pipeline.len())
@@ -219,6 +223,10 @@ impl Link {
             self.events.emit(Event::TrackingUnavailable { reason: reason(error) });
         }
         self.learn_time(before, &replies.raw()?);
+        // Who may not run INFO is taken at their word.
+        if let Some(version) = reply::server_version(&replies.raw()?).filter(|version| *version < OLDEST) {
+            return Err(faults::too_old(version));
+        }
         scripts::load_all(connection).await;
         Ok(tracking.is_ok())
     }

@@ -61,6 +61,12 @@ pub(super) fn no_connection_in_time(config: &RedisConfig) -> Error {
         .detail(format!("the server did not answer within {} ms{hint}", config.connect_timeout.as_millis()))
 }
 
+/// A server that lacks what the store needs.
+pub(super) fn too_old((major, minor): (u32, u32)) -> Error {
+    Error::new(ErrorKind::Configuration, "connect")
+        .detail(format!("the server is Redis {major}.{minor}; it must be Redis 7.0, Valkey 7.2 or later"))
+}
+
 /// An attempt to connect that failed. [`ErrorKind::Configuration`] if only a change can mend it.
 pub(super) fn of_connect(error: &RedisError, config: &RedisConfig) -> Error {
     const STEP: &str = "connect";

@@ -195,7 +195,18 @@ impl Drop for Membership {
     }
 }
 
+/// Whoever subscribed would wait for ever without the task, so its end, also by being dropped at any await, is theirs.
+struct EndsStreams(Arc<Channels>);
+
+impl Drop for EndsStreams {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.state().running = false;
+    }
+}
+
 async fn run(channels: Arc<Channels>, link: Arc<Link>) {
+    let _guard = EndsStreams(Arc::clone(&channels));
     let keep = async {
         let mut backoff = Backoff::default();
         let mut again = false;
@@ -216,7 +227,7 @@ async fn run(channels: Arc<Channels>, link: Arc<Link>) {
     };
     tokio::select! {
         () = keep => {}
-        () = link.until_closed() => channels.close(),
+        () = link.until_closed() => {}
     }
 }
 

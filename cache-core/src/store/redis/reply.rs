@@ -76,7 +76,7 @@ pub(super) fn slot(step: &'static str, value: Value, left: Option<Duration>) -> 
     }
 }
 
-/// The reply of PTTL. `None`: no expiry; `Some(None)` cannot be: an absent key has zero left.
+/// The reply of PTTL. `None`: no expiry. An absent key has zero left.
 pub(super) fn time_left(step: &'static str, value: Value) -> Result<Option<Duration>> {
     match integer(step, value)? {
         -1 => Ok(None),
@@ -115,10 +115,48 @@ pub(super) fn time(value: &Value) -> Option<Timestamp> {
     Some(Timestamp(seconds.saturating_mul(1000).saturating_add(micros / 1000)))
 }
 
+/// Major and minor version in the reply of `INFO server`.
+pub(super) fn server_version(value: &Value) -> Option<(u32, u32)> {
+    let text = match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?,
+        Value::VerbatimString { text, .. } => text,
+        _ => return None,
+    };
+    let version = text.lines().find_map(|line| line.strip_prefix("redis_version:"))?;
+    let mut numbers = version.trim_end().split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
 fn text(value: Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        let told = |text: &str| server_version(&Value::BulkString(text.as_bytes().to_vec()));
+        assert_eq!(told("# Server\r\nredis_version:6.2.14\r\nredis_mode:standalone\r\n"), Some((6, 2)));
+        assert_eq!(told("redis_version:7.2.4\r\nserver_name:valkey\r\n"), Some((7, 2)));
+        assert_eq!(told("redis_version:255.255.255"), Some((255, 255)));
+        assert_eq!(told("redis_version:unstable"), None);
+        assert_eq!(told(""), None);
+        assert_eq!(server_version(&Value::Nil), None);
+    }
+
+    #[test]
+    fn times_are_read() {
+        let part = |digits: &str| Value::BulkString(digits.as_bytes().to_vec());
+        let told = Value::Array(vec![part("1700000000"), part("123456")]);
+        assert_eq!(time(&told), Some(Timestamp(1_700_000_000_123)));
+        assert_eq!(time(&Value::Array(vec![part("17")])), None);
+        assert_eq!(time(&Value::Array(vec![part("-1"), part("x")])), None);
+        assert_eq!(time(&Value::Nil), None);
     }
 }

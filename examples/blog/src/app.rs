@@ -1,0 +1,170 @@
+//! The application: opened from a [`Config`], served as a router, closed in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use cache_core::Cache;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::config::{self, Config, StartError};
+use crate::db::Db;
+use crate::pages;
+
+/// How long requests that are running when the stop signal comes may take.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App {
+    db: Db,
+    cache: Cache,
+    store: Arc<str>,
+}
+
+impl App {
+    /// Connects to the store and the database, and fills an empty one. Once a process: its cache is that of every
+    /// cached function.
+    ///
+    /// # Errors
+    /// Names the variable that has to be changed.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        let db = Db::open(&config.database).await?;
+        let cache = open_cache(config.cache_url.as_deref(), db.identity()).await?;
+        Ok(Self { db, cache, store: config::store_name(config.cache_url.as_deref()).into() })
+    }
+
+    /// Every page.
+    pub fn router(&self) -> Router {
+        pages::router(self.clone())
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Which store the cache uses, for people; without credentials.
+    #[must_use]
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Drains the cache's work and closes the connections.
+    pub async fn close(self) {
+        self.cache.shutdown().await;
+        self.db.close().await;
+    }
+}
+
+/// Runs the blog until Ctrl-C or SIGTERM and says on standard output what it uses.
+///
+/// # Errors
+/// If it cannot start.
+#[expect(clippy::print_stdout, reason = "what was started, for the person who started it")]
+pub async fn serve(config: Config) -> Result<(), StartError> {
+    let listener = listen(&config.addr).await?;
+    let addr = listener.local_addr().map_err(|error| StartError::Unavailable(format!("BLOG_ADDR: {error}")))?;
+    let app = App::open(&config).await?;
+    println!("listening on http://{addr}/");
+    let store = if app.cache.is_available() { "" } else { " (not reachable; pages are made without it until it is)" };
+    println!("store:    {}{store}", app.store());
+    println!("database: {}", config.database);
+
+    let stopping = Arc::new(Notify::new());
+    let server = axum::serve(listener, app.router()).with_graceful_shutdown({
+        let stopping = Arc::clone(&stopping);
+        async move {
+            stop_signal().await;
+            stopping.notify_one();
+        }
+    });
+    tokio::select! {
+        done = server => done.map_err(|error| StartError::Unavailable(format!("the server failed: {error}")))?,
+        () = impatient(&stopping) => tracing::warn!("stopped while requests were running"),
+    }
+    app.close().await;
+    println!("stopped");
+    Ok(())
+}
+
+/// Ends when the grace after the stop signal is over, or with a second signal.
+async fn impatient(stopping: &Notify) {
+    stopping.notified().await;
+    tokio::select! {
+        () = tokio::time::sleep(GRACE) => {}
+        () = stop_signal() => {}
+    }
+}
+
+/// The cache of all cached functions. Its namespace is the database's own, so that a new database never meets the
+/// entries of an old one; a namespace in the URL is the user's word.
+async fn open_cache(url: Option<&str>, database: i64) -> Result<Cache, StartError> {
+    let url = url.unwrap_or("memory://");
+    let mut builder = Cache::builder().url(url).client_name("blog");
+    if !url.contains("namespace=") {
+        builder = builder.namespace(format!("blog-{database:08x}"));
+    }
+    let cache = builder.connect().await.map_err(|error| wrong_cache(&error))?;
+    Cache::install(cache.clone()).map_err(|error| wrong_cache(&error))?;
+    Ok(cache)
+}
+
+fn wrong_cache(error: &cache_core::Error) -> StartError {
+    let mut text = format!("CACHE_URL: {error}");
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    if error.is_transient() { StartError::Unavailable(text) } else { StartError::Setting(text) }
+}
+
+async fn listen(addr: &str) -> Result<TcpListener, StartError> {
+    use std::io::ErrorKind;
+    TcpListener::bind(addr).await.map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => {
+            StartError::Unavailable(format!("BLOG_ADDR: {addr} is in use; stop the other program or take another port"))
+        }
+        ErrorKind::AddrNotAvailable => {
+            StartError::Unavailable(format!("BLOG_ADDR: {addr} is not an address of this machine"))
+        }
+        ErrorKind::PermissionDenied => {
+            StartError::Unavailable(format!("BLOG_ADDR: no permission to use {addr}; take a port above 1023"))
+        }
+        _ => StartError::Unavailable(format!("BLOG_ADDR: cannot listen on {addr}: {error}")),
+    })
+}
+
+/// Ctrl-C, or SIGTERM where there is one.
+async fn stop_signal() {
+    let interrupt = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            tracing::warn!("Ctrl-C cannot be caught");
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
+}

@@ -1,0 +1,52 @@
+//! Who writes.
+
+use std::sync::Arc;
+
+use cache_core::cached;
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyRow;
+use sqlx::{FromRow, Row};
+
+use crate::db::Db;
+
+/// A person who writes posts and comments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Author {
+    /// In the database and in URLs.
+    pub id: i64,
+    /// As shown.
+    pub name: String,
+    /// One or two sentences, plain text.
+    pub bio: String,
+    /// Seconds since 1970.
+    pub joined: i64,
+}
+
+/// One author.
+#[cached(ttl = "1h", skip(db))]
+pub async fn author(db: &Db, id: i64) -> Result<Option<Arc<Author>>, sqlx::Error> {
+    let author: Option<Author> = sqlx::query_as("SELECT id, name, bio, joined FROM authors WHERE id = $1")
+        .bind(id)
+        .fetch_optional(db.read())
+        .await?;
+    Ok(author.map(Arc::new))
+}
+
+/// All authors by name.
+#[cached(ttl = "1h", skip(db))]
+pub async fn authors(db: &Db) -> Result<Arc<Vec<Author>>, sqlx::Error> {
+    let authors =
+        sqlx::query_as("SELECT id, name, bio, joined FROM authors ORDER BY name, id").fetch_all(db.read()).await?;
+    Ok(Arc::new(authors))
+}
+
+impl<'r> FromRow<'r, AnyRow> for Author {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            name: row.try_get("name")?,
+            bio: row.try_get("bio")?,
+            joined: row.try_get("joined")?,
+        })
+    }
+}

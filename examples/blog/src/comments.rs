@@ -1,0 +1,91 @@
+//! What readers say under a post.
+//!
+//! A new comment changes `comments_on(post)` and `comment_count(post)` and no list: lists ask for each count by its post.
+
+use std::sync::Arc;
+
+use cache_core::cached;
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyRow;
+use sqlx::{FromRow, Row};
+
+use crate::db::{Db, invalidated};
+use crate::{dates, posts};
+
+/// A post's page shows the newest this many.
+const COMMENTS_MAX: i64 = 500;
+
+/// A comment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comment {
+    /// In the database and in URLs.
+    pub id: i64,
+    /// Who wrote it.
+    pub author_id: i64,
+    /// Their name.
+    pub author: String,
+    /// Plain text with line breaks.
+    pub body: String,
+    /// Seconds since 1970.
+    pub written: i64,
+}
+
+/// The comments of a post, oldest first.
+#[cached(ttl = "10m", skip(db))]
+pub async fn comments_on(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sqlx::Error> {
+    let mut comments: Vec<Comment> = sqlx::query_as(
+        "SELECT c.id, c.author_id, a.name AS author, c.body, c.written
+         FROM comments c JOIN authors a ON a.id = c.author_id WHERE c.post_id = $1 ORDER BY c.id DESC LIMIT $2",
+    )
+    .bind(post_id)
+    .bind(COMMENTS_MAX)
+    .fetch_all(db.read())
+    .await?;
+    comments.reverse();
+    Ok(Arc::new(comments))
+}
+
+/// How many comments a post has.
+#[cached(ttl = "10m", skip(db))]
+pub async fn comment_count(db: &Db, post_id: i64) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT COUNT(*) FROM comments WHERE post_id = $1").bind(post_id).fetch_one(db.read()).await
+}
+
+/// Adds a comment and returns its id; `None` if the post or the author is gone.
+pub async fn add(db: &Db, post_id: i64, author_id: i64, body: &str) -> Result<Option<i64>, sqlx::Error> {
+    let added = sqlx::query_scalar(
+        "INSERT INTO comments (post_id, author_id, body, written) VALUES ($1, $2, $3, $4) RETURNING id",
+    )
+    .bind(post_id)
+    .bind(author_id)
+    .bind(body)
+    .bind(dates::now())
+    .fetch_one(db.read())
+    .await;
+    match added {
+        Ok(id) => {
+            forget(post_id).await;
+            Ok(Some(id))
+        }
+        Err(error) if posts::is_missing_parent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Invalidates what is cached about the comments of a post.
+pub(crate) async fn forget(post_id: i64) {
+    invalidated(comments_on::entry(post_id).invalidate().await);
+    invalidated(comment_count::entry(post_id).invalidate().await);
+}
+
+impl<'r> FromRow<'r, AnyRow> for Comment {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            author_id: row.try_get("author_id")?,
+            author: row.try_get("author")?,
+            body: row.try_get("body")?,
+            written: row.try_get("written")?,
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! The database: one pool over both drivers, and the count of queries a visit has made.
+//!
+//! SQL in this crate is the part SQLite and Postgres share: `$1` placeholders, `BIGINT` and `TEXT`, `RETURNING`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use sqlx::any::AnyPoolOptions;
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
+
+use crate::config::{Database, StartError};
+use crate::{schema, seed};
+
+/// How long a request waits for a free connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTIONS_MAX: u32 = 8;
+
+/// The database as one visit sees it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: AnyPool,
+    queries: Arc<AtomicU32>,
+    identity: i64,
+}
+
+impl Db {
+    /// Connects, creates or migrates the tables and fills an empty database.
+    ///
+    /// # Errors
+    /// Names `DATABASE_URL` and says what is wrong with it.
+    pub async fn open(database: &Database) -> Result<Self, StartError> {
+        sqlx::any::install_default_drivers();
+        let fault = |error: sqlx::Error| {
+            let text = format!("DATABASE_URL: cannot use {database}: {}", reason(&error));
+            match error {
+                sqlx::Error::Configuration(_) => StartError::Setting(text),
+                _ => StartError::Unavailable(text),
+            }
+        };
+        // By hand first: the pool tries again until it gives up, and what was wrong is lost.
+        let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, first_connection(database)).await;
+        connected.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(fault)?;
+        let pool = pool_options(database).connect(database.url()).await.map_err(fault)?;
+        let db = Self { pool, queries: Arc::default(), identity: 0 };
+        // One transaction: of two processes that start together one prepares, and the other finds it done.
+        let mut tx = schema::begin(&db, database).await.map_err(fault)?;
+        let identity = schema::migrate(&mut tx, database).await.map_err(fault)?;
+        seed::fill_if_empty(&mut tx).await.map_err(fault)?;
+        tx.commit().await.map_err(fault)?;
+        Ok(Self { identity, ..db })
+    }
+
+    /// The same database with a query count of its own.
+    #[must_use]
+    pub fn visit(&self) -> Self {
+        Self { pool: self.pool.clone(), queries: Arc::default(), identity: self.identity }
+    }
+
+    /// For one query.
+    pub(crate) fn read(&self) -> &AnyPool {
+        self.queries.fetch_add(1, Ordering::Relaxed);
+        &self.pool
+    }
+
+    /// For a write. Its first statement must be a write: only then SQLite waits for another writer, where a
+    /// transaction that began with a read would fail at once.
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        self.read().begin().await
+    }
+
+    /// A number that no other database has: two of them can share a store without seeing each other's posts.
+    #[must_use]
+    pub fn identity(&self) -> i64 {
+        self.identity
+    }
+
+    /// How many queries went out through this handle and its clones.
+    #[must_use]
+    pub fn queries(&self) -> u32 {
+        self.queries.load(Ordering::Relaxed)
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Shows that the database can be used. SQLite's journal mode is a property of the file and set here, once.
+async fn first_connection(database: &Database) -> Result<(), sqlx::Error> {
+    let mut connection = AnyConnection::connect(database.url()).await?;
+    if matches!(database, Database::Sqlite { .. }) {
+        connection.execute("PRAGMA journal_mode = WAL").await?;
+    }
+    connection.close().await
+}
+
+/// Takes note of an invalidation. The write it follows has been committed and stays; if the store could not be told,
+/// old values may show until their ttl, and the log says so.
+pub(crate) fn invalidated(result: cache_core::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "a cached value may be out of date");
+    }
+}
+
+fn pool_options(database: &Database) -> AnyPoolOptions {
+    let options = AnyPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
+    match database {
+        // A file does not go away between two requests, so no ping.
+        // Foreign keys and a busy timeout of 5 s are the driver's defaults.
+        Database::Sqlite { .. } => options.test_before_acquire(false).after_connect(|connection, _| {
+            Box::pin(async move { connection.execute("PRAGMA synchronous = NORMAL").await.map(drop) })
+        }),
+        Database::Postgres { .. } => options,
+    }
+}
+
+/// What the driver says, without its prefix.
+fn reason(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Configuration(error) => error.to_string().replace("error with configuration: ", ""),
+        sqlx::Error::PoolTimedOut => "no connection within 5 s".to_owned(),
+        error => error.to_string(),
+    }
+}

@@ -1,0 +1,179 @@
+//! What people type: taken from the request, checked, and kept for showing again.
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::problem::Problem;
+
+const TITLE_CHARS: std::ops::RangeInclusive<usize> = 3..=120;
+const BODY_CHARS: std::ops::RangeInclusive<usize> = 1..=40_000;
+const COMMENT_CHARS: std::ops::RangeInclusive<usize> = 1..=2_000;
+
+/// The longest request body: the longest post with every character at its longest encoding (12 bytes), and its rest.
+pub(crate) const REQUEST_BYTES_MAX: usize = 512 * 1024;
+
+/// An `{id}` in the address.
+pub(crate) struct Id(pub(crate) i64);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state).await?;
+        match text.parse() {
+            Ok(id) if id > 0 => Ok(Self(id)),
+            _ => Err(Problem::BadRequest("The number in the address is not one.".to_owned())),
+        }
+    }
+}
+
+/// `?page=` and `?q=`.
+#[derive(Deserialize)]
+struct RawListQuery {
+    page: Option<String>,
+    q: Option<String>,
+}
+
+/// Which part of a list is asked for.
+pub(crate) struct ListQuery {
+    /// From 1.
+    pub(crate) page: u32,
+    /// As typed; empty if there is none.
+    pub(crate) q: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(raw) = Query::<RawListQuery>::from_request_parts(parts, state).await?;
+        let page = match raw.page.as_deref() {
+            None => 1,
+            Some(text) => match text.parse() {
+                Ok(page) if page > 0 => page,
+                _ => return Err(Problem::BadRequest("Pages are numbered 1, 2, 3 and so on.".to_owned())),
+            },
+        };
+        Ok(Self { page, q: raw.q.unwrap_or_default() })
+    }
+}
+
+/// A form's fields; what is wrong with the request itself becomes a page.
+pub(crate) struct Form<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let axum::Form(fields) = axum::Form::from_request(request, state).await?;
+        Ok(Self(fields))
+    }
+}
+
+/// A post as typed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PostForm {
+    pub(crate) author: String,
+    pub(crate) title: String,
+    pub(crate) body: String,
+}
+
+/// A comment as typed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct CommentForm {
+    pub(crate) author: String,
+    pub(crate) body: String,
+}
+
+/// What is wrong, by field. Empty: nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mistakes(Vec<(&'static str, String)>);
+
+impl Mistakes {
+    pub(crate) fn add(&mut self, field: &'static str, message: impl Into<String>) {
+        self.0.push((field, message.into()));
+    }
+
+    pub(crate) fn of(&self, field: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| *name == field).map(|(_, message)| message.as_str())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl PostForm {
+    /// Tidies the texts in place and says what is wrong with them. The author is checked where authors are known.
+    pub(crate) fn check(&mut self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
+        self.title = self.title.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.body = tidy(&self.body);
+        check_text(&mut mistakes, "title", "A title", &self.title, &TITLE_CHARS);
+        check_text(&mut mistakes, "body", "A post", &self.body, &BODY_CHARS);
+        mistakes
+    }
+}
+
+impl CommentForm {
+    /// Like [`PostForm::check`].
+    pub(crate) fn check(&mut self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
+        self.body = tidy(&self.body);
+        check_text(&mut mistakes, "body", "A comment", &self.body, &COMMENT_CHARS);
+        mistakes
+    }
+}
+
+/// Browsers send CRLF.
+fn tidy(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\r', "\n").trim_end().trim_start_matches('\n').to_owned()
+}
+
+fn check_text(
+    mistakes: &mut Mistakes,
+    field: &'static str,
+    what: &str,
+    text: &str,
+    chars: &std::ops::RangeInclusive<usize>,
+) {
+    let count = text.chars().count();
+    if text.trim().is_empty() {
+        mistakes.add(field, format!("{what} needs some text."));
+    } else if count < *chars.start() {
+        mistakes.add(field, format!("{what} has at least {} characters.", chars.start()));
+    } else if count > *chars.end() {
+        mistakes.add(field, format!("{what} has at most {} characters; this has {count}.", chars.end()));
+    } else if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+        // Postgres does not store NUL, and nobody types the others.
+        mistakes.add(field, format!("{what} cannot contain control characters."));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes_of(title: &str, body: &str) -> Mistakes {
+        PostForm { author: "1".to_owned(), title: title.to_owned(), body: body.to_owned() }.check()
+    }
+
+    #[test]
+    fn every_wrong_field_gets_its_message() {
+        let mistakes = mistakes_of(" \t ", "\r\n");
+        assert!(mistakes.of("title").is_some() && mistakes.of("body").is_some());
+        assert!(mistakes_of("ab", "x").of("title").is_some());
+        assert!(mistakes_of(&"x".repeat(121), "x").of("title").is_some());
+        assert!(mistakes_of("title", "a\0b").of("body").is_some());
+        assert!(mistakes_of(&"é".repeat(120), "line\r\nline\ttab").is_empty());
+    }
+
+    #[test]
+    fn indentation_at_the_start_is_kept() {
+        assert_eq!(tidy("\r\n    code\r\n"), "    code");
+    }
+}

@@ -1,0 +1,78 @@
+//! Every page: which address it has, what it reads, how it looks.
+
+mod author;
+mod layout;
+mod list;
+mod post;
+mod search;
+mod status;
+mod write;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+
+use crate::app::App;
+use crate::form::REQUEST_BYTES_MAX;
+use crate::problem::Problem;
+
+/// Pages load nothing but their own stylesheet, and pictures that posts link to.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' https: http:; \
+     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+const STYLE: &str = include_str!("style.css");
+const ICON: &str = include_str!("icon.svg");
+
+pub(crate) fn router(app: App) -> Router {
+    Router::new()
+        .route("/", get(list::front))
+        .route("/posts", get(|| async { Redirect::permanent("/") }).post(write::create))
+        .route("/posts/new", get(write::new))
+        .route("/posts/{id}", get(post::show))
+        .route("/posts/{id}/edit", get(write::edit).post(write::update))
+        .route("/posts/{id}/delete", get(write::confirm_delete).post(write::delete))
+        .route("/posts/{id}/comments", get(post::show).post(post::comment))
+        .route("/authors", get(author::all))
+        .route("/authors/{id}", get(author::show))
+        .route("/search", get(search::show))
+        .route("/cache", get(status::show))
+        .route("/style.css", get(|| asset("text/css; charset=utf-8", STYLE)))
+        .route("/icon.svg", get(|| asset("image/svg+xml", ICON)))
+        .fallback(|| async { Problem::NotFound("page") })
+        .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(middleware::from_fn(with_headers))
+        .with_state(app)
+}
+
+/// A page that says why there is no other.
+pub(crate) fn problem(status: StatusCode, title: &str, text: &str) -> Response {
+    layout::problem(status, title, text)
+}
+
+async fn with_headers(request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // A page is as fresh as the cache it came from, so no browser may keep an older one.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+    response
+}
+
+async fn asset(content_type: &'static str, text: &'static str) -> impl IntoResponse {
+    let headers: [(HeaderName, &str); 2] =
+        [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "public, max-age=3600")];
+    (headers, text)
+}

@@ -1,0 +1,56 @@
+//! Authors: all of them, and one with their posts.
+
+use axum::response::Response;
+use maud::html;
+
+use super::layout::{self, badge, counted, date};
+use super::list::{Byline, Pager, posts_list};
+use crate::authors::{author, authors};
+use crate::form::{Id, ListQuery};
+use crate::posts::{self, PAGE_SIZE, posts_by};
+use crate::problem::Problem;
+use crate::visit::Visit;
+
+pub(super) async fn all(visit: Visit) -> Result<Response, Problem> {
+    let authors = authors(&visit.db).await?;
+    let content = html! {
+        h1 { "Authors" }
+        ul.authors {
+            @for author in authors.iter() {
+                li {
+                    (badge(author.id, &author.name))
+                    div {
+                        h2 { a href=(format!("/authors/{}", author.id)) { (author.name) } }
+                        p { (author.bio) }
+                    }
+                }
+            }
+        }
+    };
+    Ok(layout::page(&visit, "Authors", &content))
+}
+
+pub(super) async fn show(visit: Visit, Id(id): Id, query: ListQuery) -> Result<Response, Problem> {
+    let db = &visit.db;
+    let author = author(db, id).await?.ok_or(Problem::NotFound("author"))?;
+    let posts = posts_by(db, id).await?;
+    let total = i64::try_from(posts.len()).unwrap_or(i64::MAX);
+    let pager = Pager::new(query.page, total)?;
+    let first = usize::try_from(posts::offset(query.page)).unwrap_or(usize::MAX);
+    let size = usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX);
+    let shown: Vec<_> = posts.iter().skip(first).take(size).cloned().collect();
+    let list = posts_list(db, &shown, Byline::Implied).await?;
+    let content = html! {
+        div.about {
+            (badge(author.id, &author.name))
+            div {
+                h1 { (author.name) }
+                p { (author.bio) }
+                p.meta { span { (counted(total, "post", "posts")) } span { "here since " (date(author.joined)) } }
+            }
+        }
+        (list)
+        (pager.links(&format!("/authors/{id}"), &[]))
+    };
+    Ok(layout::page(&visit, &author.name, &content))
+}

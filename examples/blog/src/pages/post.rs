@@ -1,0 +1,102 @@
+//! A post with its comments.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use maud::{Markup, PreEscaped, html};
+
+use super::layout::{self, author_field, badge, chosen_author, counted, date, mistake};
+use crate::authors::authors;
+use crate::comments::{self, Comment, comments_on};
+use crate::form::{CommentForm, Form, Id, Mistakes};
+use crate::posts::{Post, Summary, post, posts_by};
+use crate::problem::Problem;
+use crate::visit::Visit;
+
+/// Other posts by the author, named at the end.
+const MORE: usize = 3;
+
+pub(super) async fn show(visit: Visit, Id(id): Id) -> Result<Response, Problem> {
+    let post = post(&visit.db, id).await?.ok_or(Problem::NotFound("post"))?;
+    let content = whole(&visit, &post, &CommentForm::default(), &Mistakes::default()).await?;
+    Ok(layout::page(&visit, &post.title, &content))
+}
+
+pub(super) async fn comment(visit: Visit, Id(id): Id, Form(mut form): Form<CommentForm>) -> Result<Response, Problem> {
+    let db = &visit.db;
+    let post = post(db, id).await?.ok_or(Problem::NotFound("post"))?;
+    let mut mistakes = form.check();
+    let author = chosen_author(&authors(db).await?, &form.author, &mut mistakes);
+    if !mistakes.is_empty() {
+        let content = whole(&visit, &post, &form, &mistakes).await?;
+        return Ok(layout::page_with(StatusCode::UNPROCESSABLE_ENTITY, &visit, &post.title, &content));
+    }
+    let comment = comments::add(db, id, author, &form.body).await?.ok_or(Problem::NotFound("post"))?;
+    Ok(Redirect::to(&format!("/posts/{id}#comment-{comment}")).into_response())
+}
+
+async fn whole(visit: &Visit, post: &Post, form: &CommentForm, mistakes: &Mistakes) -> Result<Markup, Problem> {
+    let db = &visit.db;
+    let (comments, authors, by_author) =
+        (comments_on(db, post.id).await?, authors(db).await?, posts_by(db, post.author_id).await?);
+    let more: Vec<&Summary> = by_author.iter().filter(|other| other.id != post.id).take(MORE).collect();
+    let author_href = format!("/authors/{}", post.author_id);
+    Ok(html! {
+        article.post {
+            header {
+                h1 { (post.title) }
+                p.meta {
+                    a.author href=(author_href) { (badge(post.author_id, &post.author)) (post.author) }
+                    (date(post.published))
+                    @if post.edited > post.published { span { "edited " (date(post.edited)) } }
+                }
+            }
+            div.prose { (PreEscaped(&post.html)) }
+            p.actions {
+                a.button href=(format!("/posts/{}/edit", post.id)) { "Edit" }
+                a.button.quiet href=(format!("/posts/{}/delete", post.id)) { "Delete" }
+            }
+        }
+        @if !more.is_empty() {
+            aside.more {
+                h2 { "More by " (post.author) }
+                ul { @for other in more {
+                    li { a href=(format!("/posts/{}", other.id)) { (other.title) } (date(other.published)) }
+                } }
+            }
+        }
+        section.comments #comments {
+            h2 {
+                @if comments.is_empty() { "No comments yet" }
+                @else { (counted(i64::try_from(comments.len()).unwrap_or(i64::MAX), "comment", "comments")) }
+            }
+            @if !comments.is_empty() { ol { @for comment in comments.iter() { (one(comment)) } } }
+            h2 #write { "Write a comment" }
+            form method="post" action=(format!("/posts/{}/comments#write", post.id)) {
+                (author_field("Your name", &authors, &form.author, mistakes))
+                div.field {
+                    label for="body" { "Comment" }
+                    textarea #body name="body" rows="5" required maxlength="2000"
+                        aria-invalid=[mistakes.of("body").map(|_| "true")]
+                        aria-describedby=[mistakes.of("body").map(|_| "body-mistake")] { "\n" (form.body) }
+                    (mistake(mistakes, "body"))
+                }
+                p.actions { button type="submit" { "Post comment" } }
+            }
+        }
+    })
+}
+
+fn one(comment: &Comment) -> Markup {
+    html! {
+        li id=(format!("comment-{}", comment.id)) {
+            p.meta {
+                a.author href=(format!("/authors/{}", comment.author_id)) {
+                    (badge(comment.author_id, &comment.author)) (comment.author)
+                }
+                (date(comment.written))
+            }
+            // Line breaks are kept by the stylesheet.
+            p.said { (comment.body) }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What goes wrong in a request, as the page its reader gets.
+//!
+//! Invariant: internals go to the log and never into the page.
+
+use axum::extract::rejection::{FormRejection, PathRejection, QueryRejection};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use crate::pages;
+
+/// Why there is no page.
+#[derive(Debug)]
+pub(crate) enum Problem {
+    /// The request makes no sense; the text says why.
+    BadRequest(String),
+    /// There is no such thing.
+    NotFound(&'static str),
+    /// The address is right and the method is not.
+    MethodNotAllowed,
+    /// More was sent than is taken.
+    TooLarge,
+    /// The database has no connection left.
+    Busy,
+    /// Ours. Logged when it happened.
+    Internal,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, title, text) = match self {
+            Self::BadRequest(text) => (StatusCode::BAD_REQUEST, "That did not make sense", text),
+            Self::NotFound(what) => (StatusCode::NOT_FOUND, "Not found", format!("There is no such {what} here.")),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Not like this",
+                "This address exists, but it cannot be used in this way.".to_owned(),
+            ),
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "Too large",
+                "That was more text than this blog takes. Go back and shorten it.".to_owned(),
+            ),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too busy",
+                "The database has too much to do. Please try again in a moment.".to_owned(),
+            ),
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Something went wrong",
+                "That is our fault, not yours. It has been written down; please try again.".to_owned(),
+            ),
+        };
+        pages::problem(status, title, &text)
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        tracing::error!(%error, "a query failed");
+        match error {
+            sqlx::Error::PoolTimedOut => Self::Busy,
+            _ => Self::Internal,
+        }
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(_: PathRejection) -> Self {
+        Self::BadRequest("The address contains something that cannot be read.".to_owned())
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(_: QueryRejection) -> Self {
+        Self::BadRequest("The part of the address after the question mark cannot be read.".to_owned())
+    }
+}
+
+impl From<FormRejection> for Problem {
+    fn from(rejection: FormRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return Self::TooLarge;
+        }
+        Self::BadRequest("The form did not arrive as one.".to_owned())
+    }
+}

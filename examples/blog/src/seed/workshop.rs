@@ -1,0 +1,120 @@
+//! Posts about building software.
+
+use super::Theme;
+
+pub(super) const WORKSHOP: Theme = Theme {
+    authors: &[
+        (
+            "Ines Caldeira",
+            "Keeps databases awake at night, and the other way round. Writes about storage and slow queries.",
+        ),
+        ("Tomasz Wrona", "Platform engineer. Believes that every alert should be a sentence somebody would say aloud."),
+        ("Priya Raman", "Backend developer with a weakness for small tools and long test names."),
+        ("Ola Lindqvist", "Writes Rust for a living and documentation for fun."),
+        ("Marcus Adeyemi", "Has been on call since pagers had belts. Collects quiet weekends."),
+    ],
+    subjects: &[
+        "connection pooling",
+        "feature flags",
+        "retry budgets",
+        "structured logging",
+        "schema migrations",
+        "blue-green deploys",
+        "rate limiting",
+        "load shedding",
+        "distributed tracing",
+        "cache invalidation",
+        "property testing",
+        "code review",
+        "on-call handovers",
+        "cursor pagination",
+        "background jobs",
+        "dependency updates",
+        "integration tests",
+        "idempotency keys",
+        "dead-letter queues",
+        "circuit breakers",
+    ],
+    openings: &[
+        (
+            "What a year of {s} taught us",
+            "A year ago we decided to take {s} seriously. I kept a notebook, partly out of discipline and partly because nobody believed it would last. These are the pages I still agree with.",
+        ),
+        (
+            "{S}, explained with a kitchen timer",
+            "Last week a new colleague asked me what {s} would buy us. I had a slide deck for that. The kitchen timer on the window sill worked better, and took four minutes.",
+        ),
+        (
+            "We got {s} wrong twice",
+            "The first time we were in a hurry. The second time we were careful, which was worse, because we were careful about the wrong thing. Here is what {s} looked like on the third attempt.",
+        ),
+        (
+            "The boring guide to {s}",
+            "There are clever ways to do {s}, and I have written a few of them. This is about the other way: the one that still works when the person who built it is on holiday.",
+        ),
+        (
+            "Measuring {s} before touching it",
+            "It is tempting to begin with the change. We made a rule for this quarter instead: no work on {s} until there is a number on the wall that the work is supposed to move.",
+        ),
+        (
+            "Notes from an incident: {s}",
+            "At 03:12 on a Tuesday the graph went flat, which is the one shape nobody has an alert for. By breakfast we knew that {s} had played a part, though not the part we first suspected.",
+        ),
+        (
+            "A small team's approach to {s}",
+            "Most of what is written about {s} assumes a department. We are four people and a plant. It turns out that most of the advice shrinks well, if you know which half to leave out.",
+        ),
+        (
+            "Why I changed my mind about {s}",
+            "For years I argued against {s} in every planning meeting that let me. I was not entirely wrong. But I had mistaken the cost of doing it badly for the cost of doing it.",
+        ),
+    ],
+    headings: &[
+        "What we tried first",
+        "The part nobody mentions",
+        "What we learned",
+        "How it looks now",
+        "If you start tomorrow",
+        "Where it still hurts",
+    ],
+    middles: &[
+        "The default settings were chosen by somebody who had never seen our traffic, and that is fine: it is what defaults are. But nobody had looked at them since the first week, and by now they were load-bearing.",
+        "We began with the failure and worked backwards. If the worst afternoon of the year happens again, what would we like to see on the screen? The answer fitted on an index card, and it was not a dashboard.",
+        "Half of the benefit came from naming things. As soon as there was a word for the state between accepted and done, three old bugs turned out to be the same bug.",
+        "The median did not move at all, and for two days we thought we had failed. Then somebody plotted the slowest request of every minute. It had come down from four seconds to three hundred milliseconds.",
+        "A timeout without a budget is a wish. If three layers each wait for five seconds, the caller waits for fifteen, and the caller has usually gone home after two.",
+        "There is a version of this that needs a new service, a new queue and a new on-call rota. We wrote that version down, estimated it honestly, and put it in a drawer. The version in production is ninety lines long.",
+        "I used to think that reviews were for catching mistakes. They catch some. Mostly they are how the second person learns that the code exists, which is worth more in the month when the first person leaves.",
+        "The test that found it was not clever. It ran the same request twice at the same time, and then looked at the table. I have started to write that test first, for everything.",
+        "We deleted more than we added. The old path had been kept for safety, and for a year it had been the only unsafe thing left in the file.",
+        "One thing I would do earlier: write down what is deliberately missing. People can live with a limit when it is on the page. They cannot live with finding it at night.",
+        "The database was never the bottleneck. It was the place where the bottleneck became visible, which is a thankless job and explains a lot about database administrators.",
+        "Rolling it out took six weeks, of which five were waiting. We put one percent of traffic through it and went on with other work until we had forgotten about it. Being forgotten was the acceptance test.",
+        "Somebody asked whether this scales. It scales to the size we will be in three years if everything goes well. After that I hope to be asked again, by someone with more budget.",
+        "Logs should be written for the reader who has never seen the code and has ninety seconds. Ours were written for the author, who by definition does not need them.",
+    ],
+    blocks: &[
+        "The checklist that survived:\n\n- say what happens when the other side is slow, not only when it is down\n- give every limit a name and a number\n- make the second attempt safe before making the first one fast\n- delete the old path within a month",
+        "The whole change, more or less:\n\n```rust\nlet permit = limits.acquire(tenant).await?;\nlet reply = timeout(budget.remaining(), call(request)).await??;\ndrop(permit);\nOk(reply)\n```",
+        "> If it has to be remembered, it will be forgotten. If it has to be configured, it will be configured once.\n\nThat was on our whiteboard for so long that the pen no longer comes off.",
+        "Before and after, over one ordinary week:\n\n| | before | after |\n|---|---|---|\n| p50 | 18 ms | 17 ms |\n| p99 | 2.9 s | 240 ms |\n| pages at night | 4 | 0 |",
+        "In order of how much they helped:\n\n1. one owner, by name\n2. a graph with the deploys marked on it\n3. a limit on how much may wait\n4. the new algorithm",
+        "What it looks like from the outside:\n\n```text\n$ curl -s localhost:9000/ready\n{\"ready\":true,\"waiting\":3,\"oldest_ms\":41}\n```",
+    ],
+    closings: &[
+        "None of this is new. It is only written down, and that turned out to be the missing part.",
+        "Next month we look at it again. If the number on the wall has not moved, I will write a shorter and humbler post.",
+        "If your experience is different I would like to hear it, above all if you have graphs.",
+        "I have been asked whether it was worth it. Ask me after the next busy Friday; so far the answer is yes.",
+        "The plant is doing well too.",
+        "Thanks to everyone who read the draft and took out the jokes. You missed one.",
+    ],
+    comments: &[
+        "We had the same flat graph last spring. It took us a week to see that flat was the symptom.",
+        "Would you do it again with a managed service, or is the control worth the evenings?",
+        "The sentence about timeouts is going on our wall.",
+        "How did you convince people to delete the old path? Ours has had a funeral twice and still takes traffic.",
+        "Small remark: the p99 of one instance and the p99 of the fleet are different animals. Which one is this?",
+        "I disagree about the reviews, but I have been wrong in this comment section before.",
+    ],
+};
