@@ -1,3 +1,4 @@
+// K5
 use cache_core::cached;
 
 struct Pool;
