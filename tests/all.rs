@@ -12,3 +12,4 @@
 mod behaviour;
 mod faults;
 mod tidy;
+mod ui;

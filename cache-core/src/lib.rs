@@ -39,7 +39,29 @@ pub mod __private;
 pub use builder::{CACHE_URL, CacheBuilder};
 pub use cache::Cache;
 #[cfg(feature = "macros")]
-pub use cache_macros::*;
+pub use cache_macros::{CacheObject, KeyPart};
+/// ```
+/// # use std::{io, sync::Arc};
+/// use cache_core::{Cache, cached};
+///
+/// # struct Db;
+/// # impl Db { async fn posts(&self, _author: i64) -> Result<Vec<String>, io::Error> { Ok(vec![]) } }
+/// #[cached(ttl = "1d", skip(db))]
+/// async fn posts_by(db: &Db, author: i64) -> Result<Arc<Vec<String>>, io::Error> {
+///     Ok(Arc::new(db.posts(author).await?))
+/// }
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let db = Db;
+/// posts_by(&db, 7).await?;                       // runs
+/// posts_by(&db, 7).await?;                       // is served
+/// posts_by::entry(7).invalidate().await?;        // typed by the arguments in the key
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+///
+#[cfg(feature = "macros")]
+pub use cache_macros::cached;
 pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};

@@ -29,18 +29,87 @@ use crate::errors::Errors;
 use crate::signature::Function;
 
 /// Caches what an async function returns, by its arguments.
+///
+/// The function keeps its name, signature, attributes and errors. Only what it returns as a value is stored: no `Err` ever,
+/// `None` only with `negative_ttl`. A fault of the cache is never the caller's error: then the function runs.
+///
+/// # Options
+///
+/// | option | meaning | default, cost |
+/// |---|---|---|
+/// | `ttl` | how long a value is served: seconds (`86400`), text (`"1d"`, `"1h30m"`, `"500ms"`; units ms, s, m, h, d, w), an expression of type `Duration`, or a closure `\|value\| ..` that returns one | the cache's, one hour unless set |
+/// | `name = "user"` | the first part of the key. Two functions with one name share their entries | crate, module path, type and function name; a function that moves then starts cold |
+/// | `key = "user:{id}"` | the rest of the key: a template of `{arg}`, `{arg.field}`, `{self.field}`. Between two placeholders stands a character that no value can hold: one of `: / = + * & # $ ^ ; < > ' \ `` ` `` or a bar | all arguments in order |
+/// | `skip(db, ..)` | arguments that are no part of the key. Also `#[cached(skip)]` on the parameter | none |
+/// | `version = 1` | a number in the key: raise it, and all that is stored is out of sight | 0 |
+/// | `negative_ttl` | how long a `None` is served; forms as `ttl`, without the closure | a `None` is not stored |
+/// | `cache_if` | a closure of the value (or a function `fn(&T) -> bool`): `false` is not stored | all values are stored |
+/// | `bypass` | an expression of the arguments: where it is true, the function runs and nothing is read or stored | never |
+/// | `flight` | how far callers of one key share one run: `"cluster"`, `"process"`, `"none"` | `"cluster"`, one more round trip on a miss |
+/// | `codec` | `"bincode"`, `"postcard"`, `"msgpack"`, `"json"`, or a type that implements `Codec` | `"bincode"`; the self-describing ones take more bytes and time |
+/// | `cache` | an expression that gives a `&Cache`; may use the arguments and `self` | the installed one |
+/// | `crate = path` | where the library is, if it has another name | `::cache_core` |
+/// | `companion = Name` | the name of the companion type, where the function's own is taken by a module or type | the function's name |
+/// | `method` | for an associated function that mentions neither `self` nor `Self` | |
+///
+/// # Warning
+///
+/// What the function reads besides its key must be the same for all callers. So `self` has to be mentioned: in the key, or in
+/// `skip(self)` if all values of the type give the same results. Of a parameter that is a pattern, the names it binds are in
+/// the key: what it leaves out, the function cannot see.
+///
+/// # Companions
+///
+/// A type of the function's name stands beside the function:
+///
+/// | free function | method | |
+/// |---|---|---|
+/// | `user::entry(id)` | `Repo::user_entry(id)` | the entry of the arguments in the key: `get`, `set`, `invalidate`, `key`, `ttl` |
+/// | `user::refresh(&db, id).await` | `repo.user_refresh(id).await` | runs the function now and stores what it returns |
+/// | `user::uncached(&db, id).await` | `repo.user_uncached(id).await` | runs the function without the cache |
+///
+/// A method's `entry` takes `&self` if the key or the cache is taken from it. Where only an argument outside the key says which
+/// cache it is, `entry` is to be told: `user::entry(id).on(&cache)`.
+///
+/// # Functions
+///
+/// `async fn`, free or a method of a type's own `impl` (an `impl Trait for` admits no companions). The return type is owned;
+/// it is `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, by any alias. Where all arguments are owned, callers share
+/// one run that goes on while any of them waits; with a borrowed argument, a type parameter without `'static` or an `impl Trait`,
+/// the run belongs to its caller, and if that one is dropped, another of the callers starts its own.
+///
+/// A function that calls itself needs a box with a type that has a name somewhere in the circle, such as
+/// `fn boxed(n: u64) -> BoxFuture<'static, u64>`. Other attributes work below and above this one.
 #[proc_macro_attribute]
 pub fn cached(args: proc_macro::TokenStream, item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     expand_cached(args.into(), item.into()).into()
 }
 
 /// Makes a type a part of cache keys, so that it can be an argument of a cached function.
+///
+/// A struct is written as a group of its fields, `(7,de)`, a tuple struct of one field as that field, `7`, an enum as the
+/// variant's name and its fields, `Guest`, `Member(7,de)`. New variants and another order of variants change no key; another
+/// order of fields does.
+///
+/// `#[key(skip)]` on a field leaves it out: values that differ in nothing else are one key then. `#[key(crate = path)]` on
+/// the type says where the library is. Not for unions; fields that are no key parts themselves are compile errors.
 #[proc_macro_derive(KeyPart, attributes(key))]
 pub fn derive_key_part(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     key_part::derive(item.into()).into()
 }
 
 /// Makes a struct an object of the cache, for `cache.objects::<T>()`.
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `name = "cart"` | the first part of the key; an object's type may be renamed, its name may not | required |
+/// | `ttl = "7d"` | how long an object lives: seconds, text as in `#[cached]`, or a constant `Duration` | required |
+/// | `id = field` | the field that tells objects apart, a `KeyPart`; `0` in a tuple struct | required |
+/// | `sliding` | a use prolongs the object's life | only a write does |
+/// | `codec` | `"msgpack"`, `"json"`, or a type that reads by field name | `"msgpack"` |
+/// | `crate = path` | where the library is, if it has another name | `::cache_core` |
+///
+/// `"bincode"` and `"postcard"` are refused: they store fields by position, and an object outlives the build that wrote it.
 #[proc_macro_derive(CacheObject, attributes(cache_object))]
 pub fn derive_cache_object(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     object::derive(item.into()).into()
