@@ -38,8 +38,6 @@ pub mod __private;
 
 pub use builder::{CACHE_URL, CacheBuilder};
 pub use cache::Cache;
-#[cfg(feature = "macros")]
-pub use cache_macros::{CacheObject, KeyPart};
 /// ```
 /// # use std::{io, sync::Arc};
 /// use cache_core::{Cache, cached};
@@ -62,6 +60,8 @@ pub use cache_macros::{CacheObject, KeyPart};
 ///
 #[cfg(feature = "macros")]
 pub use cache_macros::cached;
+#[cfg(feature = "macros")]
+pub use cache_macros::{CacheObject, KeyPart};
 pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
