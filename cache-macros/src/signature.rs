@@ -1,6 +1,6 @@
 //! The function under `#[cached]`, taken apart. The body stays tokens: it is moved, never read.
 
-use proc_macro2::{Span, TokenStream, TokenTree};
+use proc_macro2::{Spacing, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
@@ -228,13 +228,18 @@ impl<'ast> Visit<'ast> for Borrows {
     }
 }
 
-/// Whether `tokens` name one of `names`, other than as a field or a method.
+/// Whether `tokens` name one of `names`, other than as a field, a method or the start of a path.
 pub(crate) fn mentions<'a>(tokens: &TokenStream, names: impl IntoIterator<Item = &'a Ident> + Clone) -> bool {
     let mut after_dot = false;
-    for token in tokens.clone() {
+    let mut tokens = tokens.clone().into_iter().peekable();
+    while let Some(token) = tokens.next() {
         match &token {
             TokenTree::Ident(ident) if !after_dot && names.clone().into_iter().any(|name| name == ident) => {
-                return true;
+                let is_path = matches!(tokens.peek(), Some(TokenTree::Punct(punct))
+                    if punct.as_char() == ':' && punct.spacing() == Spacing::Joint);
+                if !is_path {
+                    return true;
+                }
             }
             TokenTree::Group(group) if mentions(&group.stream(), names.clone()) => return true,
             _ => {}
