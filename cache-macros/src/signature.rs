@@ -344,3 +344,79 @@ fn check_input(input: &FnArg, errors: &mut Errors) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::{Span, TokenStream};
+    use syn::{Ident, parse_quote};
+
+    use super::{Function, mentions, owns_everything, params};
+
+    #[test]
+    fn mentions_are_of_values_not_of_fields_and_paths() {
+        let state = Ident::new("state", Span::call_site());
+        let mentions = |tokens: &str| mentions(&tokens.parse::<TokenStream>().unwrap(), [&state]);
+        for yes in ["state", "&state.cache", "f(&state)", "0..state", "state..", "[state]", "state as u8", "a: state"] {
+            assert!(mentions(yes), "{yes}");
+        }
+        for no in ["self.state", "state::CACHE", "other", "x.state.y", "\"state\""] {
+            assert!(!mentions(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn what_borrows_runs_at_its_caller() {
+        let owns = |function: Function| owns_everything(&function, &params(&function, &[]));
+        for function in [
+            parse_quote!(
+                async fn f() -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(a: String, b: Vec<Arc<u8>>) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(self: Arc<Self>, a: Cow<'static, str>) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f<T: Copy + 'static>(a: T) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f<T, const N: usize>(a: [T; N]) -> u8
+                where
+                    T: 'static,
+                {
+                }
+            ),
+        ] {
+            assert!(owns(function));
+        }
+        for function in [
+            parse_quote!(
+                async fn f(&self) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(self: &Arc<Self>) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(a: &str) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(a: Option<&str>) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(a: Context<'_>) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(a: impl Copy) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f<T: Copy>(a: T) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f<'a>(a: Context<'a>) -> u8 {}
+            ),
+        ] {
+            assert!(!owns(function));
+        }
+    }
+}
