@@ -11,4 +11,5 @@
 
 mod behaviour;
 mod faults;
+mod tidy;
 mod ui;

@@ -496,8 +496,6 @@ where
 /// A return type as the engine uses it. `Copy`, and nothing but function pointers.
 pub struct Returns<R> {
     pub(crate) value: ValueType,
-    /// A hit, decoded without a detour.
-    pub(crate) hit: fn(u8, bool, &[u8]) -> Result<Option<R>>,
     /// What the function returned, as value or error.
     pub(crate) split: fn(R) -> Result<Erased, Erased>,
     /// The function's `Ok` of a value. `None` only if the value is of another type.
@@ -549,7 +547,6 @@ impl<F, E, W> Typed<F, E, W> {
     {
         Returns {
             value: const { ValueType::of::<F, C>() },
-            hit: |codec, present, bytes| Ok(decode_value::<F, C>(codec, present, bytes)?.map(W::ok)),
             split: |returned| match W::split(returned) {
                 Ok(value) => Ok(Arc::new(value)),
                 Err(error) => Err(Arc::new(error)),
