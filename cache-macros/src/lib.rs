@@ -78,6 +78,9 @@ use crate::signature::Function;
 /// one run that goes on while any of them waits; with a borrowed argument, a type parameter without `'static` or an `impl Trait`,
 /// the run belongs to its caller, and if that one is dropped, another of the callers starts its own.
 ///
+/// Each instance of a generic function has its own entries, by all type parameters but those of arguments outside the key;
+/// of an `impl Trait` argument the type is part of the key, unless a template says what is.
+///
 /// A function that calls itself needs a box with a type that has a name somewhere in the circle, such as
 /// `fn boxed(n: u64) -> BoxFuture<'static, u64>`. Other attributes work below and above this one.
 #[proc_macro_attribute]
