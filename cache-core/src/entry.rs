@@ -250,8 +250,12 @@ impl<R: 'static> Bare<R> {
 /// The entry of a function whose cache depends on arguments that the entry does not have: say which with [`on`](Self::on).
 #[must_use = "an entry does nothing until one of its methods is called"]
 pub struct UnboundEntry<R: 'static> {
-    pub(crate) bind: Box<dyn FnOnce(&Cache) -> CachedEntry<R> + Send>,
+    pub(crate) key: String,
+    pub(crate) bind: Bind<R>,
 }
+
+/// Makes the entry once its cache is known.
+type Bind<R> = Box<dyn FnOnce(&Cache) -> CachedEntry<R> + Send>;
 
 impl<R> fmt::Debug for UnboundEntry<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -260,6 +264,12 @@ impl<R> fmt::Debug for UnboundEntry<R> {
 }
 
 impl<R: 'static> UnboundEntry<R> {
+    /// The function's key name and the key's arguments, `<name>:<arguments>`: what every cache has in common.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// The entry in this cache.
     pub fn on(self, cache: &Cache) -> CachedEntry<R> {
         (self.bind)(cache)

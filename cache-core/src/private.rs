@@ -138,7 +138,7 @@ impl<R: Send + 'static> Cached<R> {
     ///
     /// # Errors
     /// The miss, to be run.
-    pub fn look_up(&self, cache: &Cache, args: impl FnOnce(&mut KeyWriter<'_>)) -> Result<R, Miss<R>> {
+    pub fn look_up(&self, cache: &Cache, args: impl FnOnce(&mut KeyWriter<'_>)) -> Result<R, Box<Miss<R>>> {
         let resolved = self.resolve(cache);
         with_buffer(|key| {
             key.push_str(&cache.0.namespace);
@@ -149,14 +149,16 @@ impl<R: Send + 'static> Cached<R> {
             key::shorten(key);
             key.push('@');
             key.push_str(&resolved.fingerprint);
-            cache.0.at_hand(key, &self.returns.value, self.returns.ok).ok_or_else(|| Miss {
-                cache: cache.clone(),
-                key: EntryKey {
-                    value_key: key.as_str().into(),
-                    name: Arc::clone(&resolved.name),
-                    fingerprint: Arc::clone(&resolved.fingerprint),
-                },
-                returns: self.returns,
+            cache.0.at_hand(key, &self.returns.value, self.returns.ok).ok_or_else(|| {
+                Box::new(Miss {
+                    cache: cache.clone(),
+                    key: EntryKey {
+                        value_key: key.as_str().into(),
+                        name: Arc::clone(&resolved.name),
+                        fingerprint: Arc::clone(&resolved.fingerprint),
+                    },
+                    returns: self.returns,
+                })
             })
         })
     }
@@ -169,7 +171,10 @@ impl<R: Send + 'static> Cached<R> {
     /// The entry of these arguments, where only the caller can say in which cache.
     pub fn unbound_entry(&self, rules: Rules, args: impl FnOnce(&mut KeyWriter<'_>)) -> UnboundEntry<R> {
         let (this, args) = (*self, written(args));
-        UnboundEntry { bind: Box::new(move |cache| this.entry_of(cache, Arc::new(rules), args)) }
+        UnboundEntry {
+            key: format!("{}:{args}", self.name()),
+            bind: Box::new(move |cache| this.entry_of(cache, Arc::new(rules), args)),
+        }
     }
 
     fn entry_of(&self, cache: &Cache, rules: Arc<Rules>, args: Arc<str>) -> CachedEntry<R> {
