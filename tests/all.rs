@@ -11,3 +11,5 @@
 
 mod behaviour;
 mod faults;
+mod tidy;
+mod ui;

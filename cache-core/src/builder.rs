@@ -1,18 +1,20 @@
 //! Making a cache.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::background::Background;
 use crate::builds::Builds;
 use crate::cache::{Cache, Defaults, Inner, Limits};
 use crate::clock::Clock;
+use crate::coherence::Coherence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Observer};
+use crate::local::Local;
 use crate::single_flight::Flights;
-use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::{Listener, Store};
 
 /// The environment variable of [`Cache::from_env`].
 pub const CACHE_URL: &str = "CACHE_URL";
@@ -27,6 +29,9 @@ pub struct CacheBuilder {
     lease: Duration,
     max_value_bytes: usize,
     memory_limit_bytes: usize,
+    local_limit_bytes: usize,
+    local_ttl: Duration,
+    max_staleness: Option<Duration>,
     connect_timeout: Option<Duration>,
     response_timeout: Option<Duration>,
     client_name: Option<String>,
@@ -45,6 +50,9 @@ impl CacheBuilder {
             lease: Duration::from_secs(10),
             max_value_bytes: 16 << 20,
             memory_limit_bytes: 256 << 20,
+            local_limit_bytes: 64 << 20,
+            local_ttl: Duration::MAX,
+            max_staleness: None,
             connect_timeout: None,
             response_timeout: None,
             client_name: None,
@@ -111,6 +119,32 @@ impl CacheBuilder {
     #[must_use]
     pub fn memory_limit_bytes(mut self, bytes: usize) -> Self {
         self.memory_limit_bytes = bytes;
+        self
+    }
+
+    /// How much the tier in this process may hold, in bytes: decoded values, weighed by their encoded length. Zero turns it off.
+    /// Default: 64 MiB.
+    #[must_use]
+    pub fn local_limit_bytes(mut self, bytes: usize) -> Self {
+        self.local_limit_bytes = bytes;
+        self
+    }
+
+    /// How long the tier in this process keeps a value at most. Default: as long as it is fresh.
+    #[must_use]
+    pub fn local_ttl(mut self, ttl: Duration) -> Self {
+        self.local_ttl = ttl;
+        self
+    }
+
+    /// How old a value of the tier in this process may be against Redis at most.
+    ///
+    /// Changes are pushed within a round trip. This bounds the case in which nothing is pushed: a link that is half open, a process
+    /// that was stopped. The link is checked at least twice in this time, and what was read is not served longer without such a check.
+    /// It has to be longer than twice the response timeout. Default: 2 s.
+    #[must_use]
+    pub fn max_staleness(mut self, bound: Duration) -> Self {
+        self.max_staleness = Some(bound);
         self
     }
 
@@ -222,7 +256,7 @@ impl CacheBuilder {
             None => Arc::new(MemoryStore::new(self.clock.clone(), events.clone(), self.memory_limit_bytes)),
         };
         let namespace = self.namespace.clone();
-        self.build(store, "memory://".into(), events, Arc::default(), namespace)
+        self.build(store, "memory://".into(), events, Arc::default(), namespace, Duration::from_secs(2))
     }
 
     #[cfg(feature = "redis")]
@@ -236,6 +270,15 @@ impl CacheBuilder {
         if let Some(timeout) = self.response_timeout {
             config.response_timeout = timeout;
         }
+        if let Some(bound) = self.max_staleness {
+            config.max_staleness = bound;
+        }
+        if config.max_staleness < config.response_timeout.saturating_mul(2) {
+            let detail =
+                "`max_staleness` has to be at least twice the response timeout, which a check of the link may take";
+            return Err(Error::new(ErrorKind::Configuration, "connect").detail(detail));
+        }
+        let max_staleness = config.max_staleness;
         if let Some(name) = &self.client_name {
             config.client_name.clone_from(name);
         }
@@ -245,7 +288,7 @@ impl CacheBuilder {
         let events = Events::new(self.observers.clone());
         let background = Arc::new(Background::new());
         let store = RedisStore::connect(config, self.clock.clone(), events.clone(), Arc::clone(&background)).await?;
-        self.build(store, address, events, background, namespace)
+        self.build(store, address, events, background, namespace, max_staleness)
     }
 
     #[cfg(not(feature = "redis"))]
@@ -261,13 +304,22 @@ impl CacheBuilder {
         events: Events,
         background: Arc<Background>,
         namespace: Option<String>,
+        max_staleness: Duration,
     ) -> Result<Cache> {
         check_namespace(namespace.as_deref())?;
         if self.lease < Duration::from_millis(30) {
             let detail = "a lease is at least 30 ms, so that it can be renewed in time";
             return Err(Error::new(ErrorKind::Configuration, "connect").detail(detail));
         }
+        let local = Local::new(self.local_limit_bytes, self.local_ttl, store.trust(), self.clock.clone()).map(Arc::new);
+        let coherence = local.clone().map(|local| Arc::new(Coherence { local }));
+        if let Some(coherence) = &coherence {
+            let listener: Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(coherence) as Arc<dyn Listener>));
+            store.listen(listener);
+        }
         Ok(Cache(Arc::new(Inner {
+            local,
+            _coherence: coherence,
             store,
             address,
             clock: self.clock,
@@ -276,7 +328,7 @@ impl CacheBuilder {
             flights: Flights::new(),
             builds: Builds::default(),
             defaults: Defaults { ttl: self.ttl, negative_ttl: self.negative_ttl },
-            limits: Limits { lease: self.lease, max_value_bytes: self.max_value_bytes },
+            limits: Limits { lease: self.lease, max_value_bytes: self.max_value_bytes, max_staleness },
             background,
         })))
     }

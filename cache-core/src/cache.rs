@@ -10,18 +10,22 @@ use crate::builder::CacheBuilder;
 use crate::builds::Builds;
 use crate::clock::Clock;
 use crate::codec::DefaultCodec;
+use crate::coherence::Coherence;
 use crate::entry::EntryKey;
+use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Stats, bump};
 use crate::fingerprint::fingerprint_text;
+use crate::freshness::{Freshness, verdict};
 use crate::key::Key;
+use crate::local::Local;
 use crate::object::{CacheObject, Objects};
 use crate::options::EntryOptions;
 use crate::plain::PlainValues;
 use crate::read_through::{self, Plan};
 use crate::shape::{CacheValue, Erased, Form, Optional, Plain, Rules, ValueType};
 use crate::single_flight::{Flights, Landing};
-use crate::store::Store;
+use crate::store::{Slot, Store};
 
 /// A cache: a store, and all that makes reading through it right. Cheap to clone; clones are the same cache.
 ///
@@ -41,6 +45,10 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     pub(crate) namespace: Box<str>,
+    /// L1; `None`: turned off.
+    pub(crate) local: Option<Arc<Local>>,
+    /// Listens to the store for as long as this lives.
+    pub(crate) _coherence: Option<Arc<Coherence>>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) builds: Builds,
     pub(crate) defaults: Defaults,
@@ -60,6 +68,7 @@ pub(crate) struct Defaults {
 pub(crate) struct Limits {
     pub(crate) lease: Duration,
     pub(crate) max_value_bytes: usize,
+    pub(crate) max_staleness: Duration,
 }
 
 static INSTALLED: OnceLock<Cache> = OnceLock::new();
@@ -180,12 +189,9 @@ impl Cache {
     {
         let value = const { ValueType::of::<V, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
-        if let Some(value) =
-            self.0.at_hand(&key.value_key, |codec, present, bytes| (value.decode)(codec, present, bytes))
-        {
-            if let Some(value) = value.downcast_ref::<V::Value>() {
-                return Ok(value.clone());
-            }
+        let take = |value: &Erased| value.downcast_ref::<V::Value>().cloned();
+        if let Some(value) = self.0.at_hand(&key.value_key, &value, take) {
+            return Ok(value);
         }
         let rules = Arc::new(Rules { options: options.clone(), ttl_of: None, cache_if: None });
         let plan = Plan { key, value, rules, refresh: false };
@@ -278,21 +284,40 @@ impl fmt::Debug for Cache {
 }
 
 impl Inner {
-    /// The value of a fresh record, where the store has it without waiting. Whatever is wrong with it is left to the pipeline.
-    pub(crate) fn at_hand<T>(&self, key: &str, decode: impl FnOnce(u8, bool, &[u8]) -> Result<Option<T>>) -> Option<T> {
-        use crate::envelope::Envelope;
-        use crate::freshness::{Freshness, verdict};
-        use crate::store::Slot;
+    /// The value, if it is at hand: in L1, or in a store that can tell without waiting. Whatever is wrong with it is left to
+    /// the pipeline.
+    pub(crate) fn at_hand<T>(&self, key: &str, value: &ValueType, take: impl Fn(&Erased) -> Option<T>) -> Option<T> {
+        if let Some(local) = &self.local
+            && let Some(value) = local.get(key, &take)
+        {
+            self.events.count().local_hits.add();
+            return Some(value);
+        }
+        if !self.store.is_at_hand() {
+            return None;
+        }
+        self.in_store(key, value, take)
+    }
 
-        let Some(Slot::Bytes(bytes)) = self.store.read_now(key) else { return None };
-        let (envelope, payload_at) = Envelope::open(&bytes, key).ok()?;
-        match verdict(&envelope, self.store.now()) {
+    fn in_store<T>(&self, key: &str, value: &ValueType, take: impl Fn(&Erased) -> Option<T>) -> Option<T> {
+        let key: Arc<str> = key.into();
+        // Before the read, as anywhere else: another thread may write in between.
+        let mark = self.local.as_ref().map(|local| local.begin(&key));
+        let Some(Slot::Bytes(bytes)) = self.store.read_now(&key) else { return None };
+        let (envelope, payload_at) = Envelope::open(&bytes, &key).ok()?;
+        let now = self.store.now();
+        match verdict(&envelope, now) {
             Freshness::Fresh | Freshness::RefreshAhead => {}
             Freshness::Stale | Freshness::Expired => return None,
         }
-        let value = decode(envelope.codec, envelope.present, bytes.get(payload_at..)?).ok()??;
+        let payload = bytes.get(payload_at..)?;
+        let value = (value.decode)(envelope.codec, envelope.present, payload).ok()??;
+        let taken = take(&value)?;
+        if let Some(mark) = mark {
+            mark.keep(&value, payload.len(), now.until(envelope.fresh_until()));
+        }
         bump(&self.events.count().hits);
-        Some(value)
+        Some(taken)
     }
 
     /// Tells of a store fault that a call survived.

@@ -94,6 +94,14 @@ impl Clock {
         }
     }
 
+    /// Milliseconds of monotonic time since some moment before; a few milliseconds coarse, and cheap enough for each hit.
+    pub(crate) fn coarse(&self) -> u64 {
+        match &self.0 {
+            Source::System => coarse_millis(),
+            Source::Manual(manual) => manual.now.load(Ordering::SeqCst),
+        }
+    }
+
     /// A point in monotonic time, for measuring how long something took.
     pub(crate) fn start(&self) -> Stopwatch {
         Stopwatch { clock: self.clone(), started: self.monotonic() }
@@ -132,6 +140,22 @@ impl Clock {
             Source::Manual(manual) => Monotonic::Manual(manual.now.load(Ordering::SeqCst)),
         }
     }
+}
+
+/// The kernel keeps this one in memory: 6 ns instead of 22 for a precise reading.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn coarse_millis() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    let millis = now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000);
+    u64::try_from(millis).unwrap_or(0)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn coarse_millis() -> u64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    let now = Instant::now();
+    millis(now.saturating_duration_since(*START.get_or_init(|| now)))
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -266,14 +266,40 @@ impl<R: 'static> UnboundEntry<R> {
     }
 }
 
+/// Forgets what this process has of a key, when it is made and when it is dropped.
+struct Forget<'a> {
+    inner: &'a Inner,
+    key: &'a str,
+}
+
+impl<'a> Forget<'a> {
+    fn new(inner: &'a Inner, key: &'a EntryKey) -> Self {
+        let forget = Self { inner, key: &key.value_key };
+        forget.now();
+        forget
+    }
+
+    fn now(&self) {
+        self.inner.flights.detach(self.key);
+        if let Some(local) = &self.inner.local {
+            local.drop_key(self.key);
+        }
+    }
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.now();
+    }
+}
+
 impl Inner {
-    /// Runs a write of a key so that no caller that begins after it joins a run that began before it: whoever is under
-    /// way is detached before the write is sent and again after its answer.
+    /// Runs a write of a key so that no caller that begins after it gets what was there before: the L1 entry is dropped and the run
+    /// under way is detached before the write is sent, and again after its answer (R9, T7).
     pub(crate) async fn detached<T>(&self, key: &EntryKey, write: impl Future<Output = Result<T>>) -> Result<T> {
-        self.flights.detach(&key.value_key);
-        // Dropped here: the second detaching is left out, as the write may not have happened at all.
+        // Held over the await: dropped there, what the write may have replaced goes all the same.
+        let _before_and_after = Forget::new(self, key);
         let result = write.await;
-        self.flights.detach(&key.value_key);
         result.map_err(|error| match error.kind() {
             ErrorKind::Unavailable | ErrorKind::Refused | ErrorKind::Closed => error,
             _ => Error::new(error.kind(), "write").source(error),

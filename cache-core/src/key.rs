@@ -268,7 +268,8 @@ fn escape(out: &mut String, c: char) {
     message = "`{Self}` cannot be part of a cache key",
     label = "this argument cannot be part of the key",
     note = "leave it out of the key with `skip(..)` in `#[cached(..)]`, or `#[cached(skip)]` on the parameter",
-    note = "or add `#[derive(KeyPart)]` to `{Self}`, or name the parts that matter: `key = \"{{arg.field}}\"`"
+    note = "or add `#[derive(KeyPart)]` to `{Self}`, or name the parts that matter: `key = \"{{arg.field}}\"`",
+    note = "of a float the bits can be a part (`to_bits()`), of a hash map a `BTreeMap` of the same"
 )]
 pub trait KeyPart {
     /// Writes this value.

@@ -13,7 +13,7 @@ use crate::cache::Inner;
 use crate::entry::EntryKey;
 use crate::error::{ErrorKind, Result};
 use crate::events::bump;
-use crate::store::{Acquired, Over, Slot, Token};
+use crate::store::{Acquired, Filled, Over, Slot, Token};
 
 /// A lease that was ours when it was taken. Dropped, it is given back in the background.
 pub(crate) struct Lease {
@@ -51,16 +51,21 @@ impl Lease {
         }
     }
 
-    /// Drives `work`, and renews the lease at a third of its time while that goes on.
+    /// Drives `work`, and renews the lease while that goes on: at a third of its time, so that it does not end, and at half the
+    /// staleness bound, so that a run that was invalidated elsewhere is not joined for longer than that.
     pub(crate) async fn keep<T>(&self, work: impl Future<Output = T>) -> T {
         let limit = self.inner.limits.lease;
+        let pause = (limit / 3).min(self.inner.limits.max_staleness / 2);
         let renewal = async {
             loop {
-                self.inner.clock.sleep(limit / 3).await;
+                self.inner.clock.sleep(pause).await;
                 match self.inner.store.renew(&self.key, self.token, self.over, limit).await {
                     Ok(true) => bump(&self.inner.events.count().renewals),
-                    // Lost: the fill will be refused and told then.
-                    Ok(false) => break,
+                    // Lost: the fill will be refused and told then. Callers that come from now on start anew.
+                    Ok(false) => {
+                        self.inner.flights.detach(&self.key);
+                        break;
+                    }
                     Err(error) => self.inner.store_failed(&error),
                 }
             }
@@ -73,8 +78,8 @@ impl Lease {
         }
     }
 
-    /// Stores the record if the lease is still ours; `false` if not.
-    pub(crate) async fn fill(mut self, record: Bytes, ttl: Duration) -> Result<bool> {
+    /// Stores the record if the lease is still ours.
+    pub(crate) async fn fill(mut self, record: Bytes, ttl: Duration) -> Result<Filled> {
         let filled = self.inner.store.fill(&self.key, self.token, self.over, record, ttl).await?;
         self.held = false;
         Ok(filled)

@@ -47,6 +47,7 @@ mod builds;
 mod cache;
 pub mod clock;
 pub mod codec;
+mod coherence;
 mod entry;
 mod envelope;
 mod error;
@@ -57,6 +58,7 @@ mod freshness;
 mod golden;
 mod key;
 mod lease;
+mod local;
 mod object;
 mod options;
 mod plain;
@@ -77,14 +79,35 @@ pub mod __private;
 
 pub use builder::{CACHE_URL, CacheBuilder};
 pub use cache::Cache;
+/// ```
+/// # use std::{io, sync::Arc};
+/// use cache_core::{Cache, cached};
+///
+/// # struct Db;
+/// # impl Db { async fn posts(&self, _author: i64) -> Result<Vec<String>, io::Error> { Ok(vec![]) } }
+/// #[cached(ttl = "1d", skip(db))]
+/// async fn posts_by(db: &Db, author: i64) -> Result<Arc<Vec<String>>, io::Error> {
+///     Ok(Arc::new(db.posts(author).await?))
+/// }
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let db = Db;
+/// posts_by(&db, 7).await?;                       // runs
+/// posts_by(&db, 7).await?;                       // is served
+/// posts_by::entry(7).invalidate().await?;        // typed by the arguments in the key
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+///
 #[cfg(feature = "macros")]
-#[doc(inline)]
-pub use cache_macros::*;
+pub use cache_macros::cached;
+#[cfg(feature = "macros")]
+pub use cache_macros::{CacheObject, KeyPart};
 pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
-pub use options::{EntryOptions, FlightScope};
+pub use options::{EntryOptions, FlightScope, LocalTier};
 pub use plain::{PlainHash, PlainValues};
 pub use shape::{CacheValue, ShareError, SharedError};
 
@@ -95,6 +118,8 @@ pub mod docs {
     pub mod keys {}
     #[doc = include_str!("../docs/single-flight.md")]
     pub mod single_flight {}
+    #[doc = include_str!("../docs/local.md")]
+    pub mod local {}
     #[doc = include_str!("../docs/values-and-ttl.md")]
     pub mod values_and_ttl {}
     #[doc = include_str!("../docs/codecs.md")]

@@ -14,6 +14,21 @@ pub struct EntryOptions {
     pub negative_ttl: Option<Duration>,
     /// See [`flight`](Self::flight).
     pub flight: FlightScope,
+    /// See [`local`](Self::local).
+    pub local: LocalTier,
+}
+
+/// What the tier in this process does with a function's values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LocalTier {
+    /// Keeps them as long as they are fresh, or as long as the cache says.
+    #[default]
+    Cache,
+    /// Keeps them for at most this long.
+    For(Duration),
+    /// Keeps none: each call reads the store.
+    Off,
 }
 
 /// How far callers of one key share one run of the function.
@@ -33,7 +48,7 @@ impl EntryOptions {
     /// Nothing set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { ttl: None, negative_ttl: None, flight: FlightScope::Cluster }
+        Self { ttl: None, negative_ttl: None, flight: FlightScope::Cluster, local: LocalTier::Cache }
     }
 
     /// How long a value is served. Zero means: not stored. Default: the cache's, one hour unless set.
@@ -47,6 +62,13 @@ impl EntryOptions {
     #[must_use]
     pub const fn negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// How long the tier in this process may keep a value. Default: as long as it is fresh.
+    #[must_use]
+    pub const fn local(mut self, local: LocalTier) -> Self {
+        self.local = local;
         self
     }
 

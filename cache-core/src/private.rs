@@ -149,7 +149,7 @@ impl<R: Send + 'static> Cached<R> {
             key::shorten(key);
             key.push('@');
             key.push_str(&resolved.fingerprint);
-            cache.0.at_hand(key, self.returns.hit).ok_or_else(|| Miss {
+            cache.0.at_hand(key, &self.returns.value, self.returns.ok).ok_or_else(|| Miss {
                 cache: cache.clone(),
                 key: EntryKey {
                     value_key: key.as_str().into(),

@@ -22,10 +22,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, bump, reason};
 use crate::freshness::{Freshness, verdict};
 use crate::lease::Lease;
-use crate::options::FlightScope;
+use crate::local::Mark;
+use crate::options::{FlightScope, LocalTier};
 use crate::shape::{Erased, Rules, ValueType};
 use crate::single_flight::{self, Joined, Landing};
-use crate::store::{Over, Slot};
+use crate::store::{Filled, Over, Slot};
 
 /// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -40,6 +41,16 @@ pub(crate) struct Plan {
     pub(crate) rules: Arc<Rules>,
     /// Run the function even if a value stands, and replace it.
     pub(crate) refresh: bool,
+}
+
+impl Plan {
+    /// How long L1 may keep a value that is fresh for so long.
+    fn local_for(&self, left: Duration) -> Duration {
+        match self.rules.options.local {
+            LocalTier::Cache | LocalTier::Off => left,
+            LocalTier::For(longest) => left.min(longest),
+        }
+    }
 }
 
 /// The function's run: its value or its error, types erased.
@@ -129,8 +140,9 @@ async fn look(inner: &Arc<Inner>, plan: &Plan) -> Found {
 
 async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
     let key = &*plan.key.value_key;
-    let mut slot = inner.store.read(key).await?;
+    let (mut slot, mut mark) = read(inner, plan).await?;
     for _ in 0..MAX_ROUNDS {
+        let read_marked = mark.take();
         slot = match slot {
             Slot::Absent => {
                 inner.builds.register(inner, &plan.key).await?;
@@ -140,12 +152,20 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
                 }
             }
             Slot::Bytes(bytes) => match decode(inner, plan, &bytes) {
-                Stored::Value(value, _) if !plan.refresh => return Ok(Found::Value(value)),
-                Stored::Value(_, fill_id) | Stored::Old(fill_id) => {
+                Stored::Value(value) if !plan.refresh => {
+                    if let Some(mark) = read_marked {
+                        mark.keep(&value.value, value.payload_bytes, value.left);
+                    }
+                    return Ok(Found::Value(value.value));
+                }
+                Stored::Value(Fresh { fill_id, .. }) | Stored::Old(fill_id) => {
                     match Lease::acquire(inner, &plan.key, Over::Record(fill_id)).await? {
                         Ok(lease) => return Ok(Found::Lease(lease)),
                         // The record was replaced or removed meanwhile, or somebody else refreshes it.
-                        Err(Slot::Leased(left)) => wait(inner, plan, left).await?,
+                        Err(Slot::Leased(left)) => {
+                            (slot, mark) = wait(inner, plan, left).await?;
+                            continue;
+                        }
                         Err(found) => found,
                     }
                 }
@@ -164,15 +184,31 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
                 Slot::Absent
             }
             Slot::Leased(_) if plan.rules.options.flight != FlightScope::Cluster => return Ok(Found::Nothing),
-            Slot::Leased(left) => wait(inner, plan, left).await?,
+            Slot::Leased(left) => {
+                (slot, mark) = wait(inner, plan, left).await?;
+                continue;
+            }
         };
     }
     Err(Error::new(ErrorKind::Limit, "read")
         .detail("the key changed hands too often; the value is computed without storing it"))
 }
 
+/// A read whose value may be kept in L1, if it comes with a mark.
+async fn read<'a>(inner: &'a Inner, plan: &Plan) -> Result<(Slot, Option<Mark<'a>>)> {
+    let key = &plan.key.value_key;
+    match &inner.local {
+        Some(local) if plan.rules.options.local != LocalTier::Off => {
+            let mark = local.begin(key);
+            let (slot, tracked) = inner.store.read_tracked(key).await?;
+            Ok((slot, tracked.then_some(mark)))
+        }
+        _ => Ok((inner.store.read(key).await?, None)),
+    }
+}
+
 /// Waits until the key changes or its lease must have ended, then reads it.
-async fn wait(inner: &Arc<Inner>, plan: &Plan, left: Option<Duration>) -> Result<Slot> {
+async fn wait<'a>(inner: &'a Arc<Inner>, plan: &Plan, left: Option<Duration>) -> Result<(Slot, Option<Mark<'a>>)> {
     bump(&inner.events.count().waited);
     let key = &*plan.key.value_key;
     let (slot, wake) = inner.store.read_and_watch(key).await?;
@@ -180,7 +216,7 @@ async fn wait(inner: &Arc<Inner>, plan: &Plan, left: Option<Duration>) -> Result
         // The lease of a refresh stands in the second key: the record itself tells when it is replaced.
         Slot::Bytes(bytes) if matches!(decode(inner, plan, bytes), Stored::Old(_)) || plan.refresh => {}
         Slot::Leased(_) => {}
-        _ => return Ok(slot),
+        _ => return Ok((slot, None)),
     }
     let left = if let Slot::Leased(left) = &slot { *left } else { left };
     // A little over: the server ends a lease when it next looks at the key, not on the millisecond.
@@ -189,17 +225,26 @@ async fn wait(inner: &Arc<Inner>, plan: &Plan, left: Option<Duration>) -> Result
         () = wake => {}
         () = inner.clock.sleep(limit) => {}
     }
-    inner.store.read(key).await
+    read(inner, plan).await
 }
 
 /// What stored bytes are to this call.
 enum Stored {
-    /// A value that may be returned, and the record's fill id.
-    Value(Erased, u64),
+    /// A value that may be returned.
+    Value(Fresh),
     /// A record past its time, with its fill id.
     Old(u64),
     /// No record of this function.
     Foreign(&'static str),
+}
+
+/// A value that may be returned, and what is known of it.
+struct Fresh {
+    value: Erased,
+    fill_id: u64,
+    payload_bytes: usize,
+    /// How long it stays fresh, and in L1 at most.
+    left: Duration,
 }
 
 fn decode(inner: &Inner, plan: &Plan, bytes: &Bytes) -> Stored {
@@ -207,13 +252,17 @@ fn decode(inner: &Inner, plan: &Plan, bytes: &Bytes) -> Stored {
         Ok(opened) => opened,
         Err(reason) => return Stored::Foreign(reason),
     };
-    match verdict(&envelope, inner.store.now()) {
+    let now = inner.store.now();
+    match verdict(&envelope, now) {
         Freshness::Fresh | Freshness::RefreshAhead => {}
         Freshness::Stale | Freshness::Expired => return Stored::Old(envelope.fill_id),
     }
+    let left = plan.local_for(now.until(envelope.fresh_until()));
     let payload = bytes.get(payload_at..).unwrap_or_default();
     match (plan.value.decode)(envelope.codec, envelope.present, payload) {
-        Ok(Some(value)) => Stored::Value(value, envelope.fill_id),
+        Ok(Some(value)) => {
+            Stored::Value(Fresh { value, fill_id: envelope.fill_id, payload_bytes: payload.len(), left })
+        }
         Ok(None) => Stored::Foreign("an absent value where the function always returns one"),
         Err(_) => Stored::Foreign("the payload is not a value of this type"),
     }
@@ -247,11 +296,22 @@ async fn compute_and_fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, functio
 async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cost: Duration) -> Result<()> {
     let Some(ttl) = ttl_for(inner, plan, value) else { return lease.release().await };
     let Some(record) = seal(inner, plan, value, ttl, cost) else { return lease.release().await };
-    if lease.fill(record, ttl).await? {
-        bump(&inner.events.count().fills);
-    } else {
-        inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+    let mark = inner.local.as_ref().filter(|_| plan.rules.options.local != LocalTier::Off);
+    let mark = mark.map(|local| local.begin(&plan.key.value_key));
+    let bytes = record.len();
+    match lease.fill(record, ttl).await? {
+        Filled::Refused => {
+            inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+            return Ok(());
+        }
+        Filled::Stored => {}
+        Filled::Tracked => {
+            if let Some(mark) = mark {
+                mark.keep(value, bytes, plan.local_for(ttl));
+            }
+        }
     }
+    bump(&inner.events.count().fills);
     Ok(())
 }
 

@@ -24,6 +24,11 @@ use crate::single_flight::Landing;
 /// A value that can be cached: `Clone + Serialize + DeserializeOwned + Send + Sync + 'static`.
 ///
 /// Implemented for all such types. Wrap large values in [`Arc`]: then a hit in this process clones a pointer.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be cached",
+    label = "`{Self}` cannot be cached",
+    note = "add `#[derive(Clone, serde::Serialize, serde::Deserialize)]` to `{Self}`; it also has to be `Send + Sync + 'static`"
+)]
 pub trait CacheValue: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> CacheValue for T {}
@@ -192,17 +197,22 @@ pub(crate) mod via {
     use std::marker::PhantomData;
 
     use super::{
-        Bare, ByClone, ByImpl, ByIoError, ByMessage, ErrorProbe, Fallible, Optional, Plain, Probe, ShareError,
-        SharedError, Typed,
+        Bare, ByClone, ByImpl, ByIoError, ByMessage, CacheValue, ErrorProbe, Fallible, Optional, Plain, Probe,
+        ShareError, SharedError, Typed,
     };
 
     /// First: `Result<Option<T>, E>`.
     pub trait ResultOption<T, E> {
         /// The form.
-        fn returns(self) -> Typed<Optional<T>, E, Fallible>;
+        fn returns(self) -> Typed<Optional<T>, E, Fallible>
+        where
+            T: CacheValue;
     }
     impl<T, E> ResultOption<T, E> for &&&Probe<Result<Option<T>, E>> {
-        fn returns(self) -> Typed<Optional<T>, E, Fallible> {
+        fn returns(self) -> Typed<Optional<T>, E, Fallible>
+        where
+            T: CacheValue,
+        {
             Typed(PhantomData)
         }
     }
@@ -210,10 +220,15 @@ pub(crate) mod via {
     /// Second: `Result<T, E>`.
     pub trait ResultPlain<T, E> {
         /// The form.
-        fn returns(self) -> Typed<Plain<T>, E, Fallible>;
+        fn returns(self) -> Typed<Plain<T>, E, Fallible>
+        where
+            T: CacheValue;
     }
     impl<T, E> ResultPlain<T, E> for &&Probe<Result<T, E>> {
-        fn returns(self) -> Typed<Plain<T>, E, Fallible> {
+        fn returns(self) -> Typed<Plain<T>, E, Fallible>
+        where
+            T: CacheValue,
+        {
             Typed(PhantomData)
         }
     }
@@ -221,10 +236,15 @@ pub(crate) mod via {
     /// Third: `Option<T>`.
     pub trait JustOption<T> {
         /// The form.
-        fn returns(self) -> Typed<Optional<T>, Infallible, Bare>;
+        fn returns(self) -> Typed<Optional<T>, Infallible, Bare>
+        where
+            T: CacheValue;
     }
     impl<T> JustOption<T> for &Probe<Option<T>> {
-        fn returns(self) -> Typed<Optional<T>, Infallible, Bare> {
+        fn returns(self) -> Typed<Optional<T>, Infallible, Bare>
+        where
+            T: CacheValue,
+        {
             Typed(PhantomData)
         }
     }
@@ -232,10 +252,15 @@ pub(crate) mod via {
     /// Last: any other type.
     pub trait JustPlain<T> {
         /// The form.
-        fn returns(self) -> Typed<Plain<T>, Infallible, Bare>;
+        fn returns(self) -> Typed<Plain<T>, Infallible, Bare>
+        where
+            T: CacheValue;
     }
     impl<T> JustPlain<T> for Probe<T> {
-        fn returns(self) -> Typed<Plain<T>, Infallible, Bare> {
+        fn returns(self) -> Typed<Plain<T>, Infallible, Bare>
+        where
+            T: CacheValue,
+        {
             Typed(PhantomData)
         }
     }
@@ -471,8 +496,6 @@ where
 /// A return type as the engine uses it. `Copy`, and nothing but function pointers.
 pub struct Returns<R> {
     pub(crate) value: ValueType,
-    /// A hit, decoded without a detour.
-    pub(crate) hit: fn(u8, bool, &[u8]) -> Result<Option<R>>,
     /// What the function returned, as value or error.
     pub(crate) split: fn(R) -> Result<Erased, Erased>,
     /// The function's `Ok` of a value. `None` only if the value is of another type.
@@ -511,19 +534,19 @@ impl<R> fmt::Debug for Returns<R> {
     }
 }
 
-impl<F, E, W> Typed<F, E, W>
-where
-    F: Form,
-    F::Payload: CacheValue,
-    E: Send + Sync + 'static,
-    W: Wrap<F::Value, E>,
-{
+// The bounds stand on the methods: there, one that is not met is reported as itself, with the trait's own advice.
+impl<F, E, W> Typed<F, E, W> {
     /// With the codec `C`, and a way to copy errors.
     #[must_use]
-    pub fn with<C: Codec, S: Sharing<E>>(self, _sharing: S) -> Returns<W::Returned> {
+    pub fn with<C: Codec, S: Sharing<E>>(self, _sharing: S) -> Returns<W::Returned>
+    where
+        F: Form,
+        F::Payload: CacheValue,
+        E: Send + Sync + 'static,
+        W: Wrap<F::Value, E>,
+    {
         Returns {
             value: const { ValueType::of::<F, C>() },
-            hit: |codec, present, bytes| Ok(decode_value::<F, C>(codec, present, bytes)?.map(W::ok)),
             split: |returned| match W::split(returned) {
                 Ok(value) => Ok(Arc::new(value)),
                 Err(error) => Err(Arc::new(error)),
@@ -539,7 +562,13 @@ where
 
     /// With the codec `C`, for runs that have one caller each: errors are never copied.
     #[must_use]
-    pub fn unshared<C: Codec>(self) -> Returns<W::Returned> {
+    pub fn unshared<C: Codec>(self) -> Returns<W::Returned>
+    where
+        F: Form,
+        F::Payload: CacheValue,
+        E: Send + Sync + 'static,
+        W: Wrap<F::Value, E>,
+    {
         Returns {
             err: |error| {
                 let error = error.downcast::<E>().ok()?;
@@ -551,7 +580,10 @@ where
 
     /// The rules of one function, whose closures see its payload.
     #[must_use]
-    pub fn rules(self, options: EntryOptions) -> TypedRules<F> {
+    pub fn rules(self, options: EntryOptions) -> TypedRules<F>
+    where
+        F: Form,
+    {
         TypedRules { rules: Rules { options, ttl_of: None, cache_if: None }, form: PhantomData }
     }
 }
@@ -589,10 +621,13 @@ impl<F> fmt::Debug for TypedRules<F> {
     }
 }
 
-impl<F: Form> TypedRules<F> {
+impl<F> TypedRules<F> {
     /// The time to live by the value.
     #[must_use]
-    pub fn ttl_of(mut self, ttl_of: fn(&F::Payload) -> Duration) -> Self {
+    pub fn ttl_of(mut self, ttl_of: fn(&F::Payload) -> Duration) -> Self
+    where
+        F: Form,
+    {
         self.rules.ttl_of =
             Some(Box::new(move |value| value.downcast_ref::<F::Value>().and_then(F::payload).map(ttl_of)));
         self
@@ -600,7 +635,10 @@ impl<F: Form> TypedRules<F> {
 
     /// Whether to store the value. An absent value is `negative_ttl`'s affair.
     #[must_use]
-    pub fn cache_if(mut self, cache_if: fn(&F::Payload) -> bool) -> Self {
+    pub fn cache_if(mut self, cache_if: fn(&F::Payload) -> bool) -> Self
+    where
+        F: Form,
+    {
         self.rules.cache_if =
             Some(Box::new(move |value| value.downcast_ref::<F::Value>().and_then(F::payload).is_none_or(cache_if)));
         self

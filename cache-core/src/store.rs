@@ -10,6 +10,8 @@
 //! ```
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +19,10 @@ use futures::future::BoxFuture;
 
 use crate::clock::Timestamp;
 use crate::error::Result;
+pub(crate) use crate::store::pushes::Listener;
 
 pub(crate) mod memory;
+pub(crate) mod pushes;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 
@@ -58,6 +62,41 @@ pub(crate) enum Acquired {
     Found(Slot),
 }
 
+/// The answer to [`Store::fill`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// The lease was lost; nothing was stored.
+    Refused,
+    /// Stored. Changes of the key may not be told.
+    Stored,
+    /// Stored, and the next change of the key is told.
+    Tracked,
+}
+
+/// Until when what was read tracked may be served, in milliseconds of the coarse clock: so far every change has been told, or
+/// is told within that time. A link that is half open, and a process that was stopped, tell nothing; this ends by itself.
+#[derive(Debug, Default)]
+pub(crate) struct Trust(AtomicU64);
+
+impl Trust {
+    /// Without end: changes are told by the process itself.
+    pub(crate) fn absolute() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+
+    pub(crate) fn extend(&self, until: u64) {
+        self.0.store(until, Ordering::Release);
+    }
+
+    pub(crate) fn revoke(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+
+    pub(crate) fn holds(&self, now: u64) -> bool {
+        now < self.0.load(Ordering::Acquire)
+    }
+}
+
 /// The answer to [`Store::swap`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Swapped {
@@ -92,11 +131,23 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// The server's time, as well as it is known here.
     fn now(&self) -> Timestamp;
 
-    /// The slot, if it can be told without waiting. Redis: always `None`.
+    /// Whether [`read_now`](Self::read_now) can ever tell.
+    fn is_at_hand(&self) -> bool;
+
+    /// The slot, if it can be told without waiting. Redis: always `None`. Its next change is told to the listeners.
     fn read_now(&self, key: &str) -> Option<Slot>;
 
     /// One plain read, one round trip.
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>>;
+
+    /// A read after which the next change of the key is told to the listeners. `false`: it may not be, so the value must not be kept.
+    fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>>;
+
+    /// Tells this listener of changes and gaps from now on.
+    fn listen(&self, listener: Weak<dyn Listener>);
+
+    /// Until when what was read tracked may be served.
+    fn trust(&self) -> Arc<Trust>;
 
     /// A read that also registers the key: the wake-up resolves at the first change after it, at the latest when
     /// the store loses track (a lost connection), never too late. Registered before the read is sent.
@@ -113,7 +164,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Acquired>>;
 
     /// Stores the record if the lease is still this attempt's and, for a refresh, the record it was to replace still stands.
-    /// The lease is gone afterwards. `false`: it was lost, nothing was stored.
+    /// The lease is gone afterwards. The next change of the key is told to the listeners, if it says so.
     fn fill<'a>(
         &'a self,
         key: &'a str,
@@ -121,7 +172,7 @@ pub(crate) trait Store: Send + Sync + 'static {
         over: Over,
         record: Bytes,
         expiry: Expiry,
-    ) -> BoxFuture<'a, Result<bool>>;
+    ) -> BoxFuture<'a, Result<Filled>>;
 
     /// Extends the lease if it is still this attempt's.
     fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>>;

@@ -16,7 +16,7 @@ use crate::background::Background;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::events::{Event, Events};
-use crate::store::{self, FILL_ID_AT, Store, Token};
+use crate::store::{self, FILL_ID_AT, Filled, Store, Token};
 
 /// One store with what it needs.
 #[derive(Clone)]
@@ -175,7 +175,7 @@ impl RawStore {
 
     pub async fn fill(&self, key: &str, token: u128, over: RawOver, record: &[u8], expiry: Duration) -> Result<bool> {
         let record = Bytes::copy_from_slice(record);
-        self.store.fill(key, Token::from_bits(token), over.into(), record, expiry).await
+        Ok(self.store.fill(key, Token::from_bits(token), over.into(), record, expiry).await? != Filled::Refused)
     }
 
     pub async fn renew(&self, key: &str, token: u128, over: RawOver, lease: Duration) -> Result<bool> {

@@ -277,8 +277,7 @@ pub(crate) fn lifetime(name: &str, value: Expr, errors: &mut Errors) -> Option<L
     };
     if constant.is_zero() {
         return wrong(format!(
-            "`{name}` is zero, so nothing would ever be served; remove `{}`, or give it a duration",
-            if name == "ttl" { "#[cached]" } else { name }
+            "`{name}` is zero, so nothing would ever be served; write `{name} = \"1m\"`, or remove it"
         ));
     }
     Some(Lifetime::Constant(constant))

@@ -93,7 +93,8 @@ impl<'a> Context<'a> {
             quote_spanned! {*mixed=>
                 let __bypass: bool = #expression;
                 if __bypass {
-                    return #uncached.await;
+                    // Boxed, or every call's future would have room for the body's.
+                    return ::std::boxed::Box::pin(#uncached).await;
                 }
             }
         });
@@ -113,12 +114,13 @@ impl<'a> Context<'a> {
             #(#attrs)*
             #vis #default #signature {
                 #bypass
-                let __cached = #cached;
                 let __cache: &#krate::Cache = #cache;
-                match __cached.look_up(__cache, #key) {
-                    ::core::result::Result::Ok(__hit) => __hit,
-                    ::core::result::Result::Err(__miss) => __miss.#run(#rules, #uncached).await,
-                }
+                let __run = match #cached.look_up(__cache, #key) {
+                    ::core::result::Result::Ok(__hit) => return __hit,
+                    ::core::result::Result::Err(__miss) => __miss.#run(#rules, #uncached),
+                };
+                // Nothing else is alive here: a call's future is small, whatever the body's is.
+                __run.await
             }
         }
     }
@@ -138,7 +140,9 @@ impl<'a> Context<'a> {
         let receiver = self.function.receiver().map(|receiver| receiver.self_token.to_token_stream());
         let params = self.plan.params.iter().map(|param| param.ident.to_token_stream());
         let arguments = receiver.into_iter().chain(params);
-        quote_spanned!(self.mixed=> #home::#uncached #turbofish(#(#arguments),*))
+        // A body that is not `Send` is reported where the function is named.
+        let at = self.mixed.located_at(self.function.sig.ident.span());
+        quote_spanned!(at=> #home::#uncached #turbofish(#(#arguments),*))
     }
 
     fn call_cached(&self) -> TokenStream {

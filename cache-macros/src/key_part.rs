@@ -126,7 +126,9 @@ fn fields(fields: &Fields, written: &mut TokenStream, errors: &mut Errors) -> (T
     let mut write = Write { members: TokenStream::new(), kept: 0, alone: None };
     let mut patterns = Vec::new();
     for (position, field) in fields.iter().enumerate() {
-        let binding = format_ident!("__field{position}", span = Span::mixed_site());
+        // What is no key part is reported at the field.
+        let at = Span::mixed_site().located_at(field.ty.span());
+        let binding = format_ident!("__field{position}", span = at);
         let name = &field.ident;
         if skipped(field, errors) {
             patterns.push(match name {
@@ -141,8 +143,6 @@ fn fields(fields: &Fields, written: &mut TokenStream, errors: &mut Errors) -> (T
         });
         field.ty.to_tokens(written);
         write.kept = write.kept.saturating_add(1);
-        // What is no key part is reported at the field.
-        let at = Span::mixed_site().located_at(field.ty.span());
         write.members.extend(quote_spanned!(at=> __key.member(#binding);));
         write.alone = Some(quote_spanned!(at=> __key.member(#binding);));
     }

@@ -1,5 +1,4 @@
-//! The attribute and the derives of `cache-core`. Use them through that crate, which reexports them under its feature
-//! `macros`; what they generate names it.
+//! The attribute and the derives of `cache-core`; use them through that crate.
 //!
 //! ```text
 //! tokens -> args ---------\
@@ -29,50 +28,63 @@ use crate::args::Args;
 use crate::errors::Errors;
 use crate::signature::Function;
 
-/// Caches what an async function returns, by its arguments. On a free function or a method.
+/// Caches what an async function returns, by its arguments.
 ///
-/// ```text
-/// #[cached(ttl = "10m", skip(db))]
-/// async fn user(db: &Db, id: u64) -> Result<Option<User>, sqlx::Error> { .. }
+/// The function keeps its name, signature, attributes and errors. Only what it returns as a value is stored: no `Err` ever,
+/// `None` only with `negative_ttl`. A fault of the cache is never the caller's error: then the function runs.
 ///
-/// user(&db, 7).await?;
-/// user::entry(7).invalidate().await?;
-/// ```
+/// # Options
 ///
-/// | option | meaning | default |
+/// | option | meaning | default, cost |
 /// |---|---|---|
-/// | `ttl` | seconds (`86400`), text (`"1d"`), a `Duration` expression, a closure of the value | the cache's |
-/// | `name` | the key's name; functions with one name share entries | module path and function |
-/// | `key = "{tenant.id}:{id}"` | a template over arguments and their fields | all arguments in order |
-/// | `skip(db, ..)`, `#[cached(skip)]` on a parameter | not part of the key | none |
-/// | `negative_ttl` | how long `None` is stored | the cache's: not stored |
-/// | `cache_if` | a closure or function of the value: `false` is not stored | all is stored |
-/// | `bypass` | an expression of the arguments: `true` neither reads nor stores | never |
-/// | `codec` | `"bincode"`, `"postcard"`, `"msgpack"`, `"json"` or a type | `"bincode"` |
-/// | `flight` | how far callers share a run: `"cluster"`, `"process"`, `"none"` | `"cluster"` |
-/// | `cache` | an expression that gives a `&Cache`, of the arguments and `self` | the installed one |
-/// | `version` | a number that makes another key | 0 |
-/// | `companion` | the name of the companion type | the function's |
-/// | `method` | for an associated function without `self` that does not name `Self` | |
-/// | `crate` | the path of `cache_core` | `::cache_core` |
+/// | `ttl` | how long a value is served: seconds (`86400`), text (`"1d"`, `"1h30m"`, `"500ms"`; units ms, s, m, h, d, w), an expression of type `Duration`, or a closure `\|value\| ..` that returns one | the cache's, one hour unless set |
+/// | `name = "user"` | the first part of the key. Two functions with one name share their entries | crate, module path, type and function name; a function that moves then starts cold |
+/// | `key = "user:{id}"` | the rest of the key: a template of `{arg}`, `{arg.field}`, `{self.field}`. Between two placeholders stands a character that no value can hold: one of `: / = + * & # $ ^ ; < > ' \ `` ` `` or a bar | all arguments in order |
+/// | `skip(db, ..)` | arguments that are no part of the key. Also `#[cached(skip)]` on the parameter | none |
+/// | `version = 1` | a number in the key: raise it, and all that is stored is out of sight | 0 |
+/// | `negative_ttl` | how long a `None` is served; forms as `ttl`, without the closure | a `None` is not stored |
+/// | `cache_if` | a closure of the value (or a function `fn(&T) -> bool`): `false` is not stored | all values are stored |
+/// | `bypass` | an expression of the arguments: where it is true, the function runs and nothing is read or stored | never |
+/// | `flight` | how far callers of one key share one run: `"cluster"`, `"process"`, `"none"` | `"cluster"`, one more round trip on a miss |
+/// | `codec` | `"bincode"`, `"postcard"`, `"msgpack"`, `"json"`, or a type that implements `Codec` | `"bincode"`; the self-describing ones take more bytes and time |
+/// | `cache` | an expression that gives a `&Cache`; may use the arguments and `self` | the installed one |
+/// | `crate = path` | where the library is, if it has another name | `::cache_core` |
+/// | `companion = Name` | the name of the companion type, where the function's own is taken by a module or type | the function's name |
+/// | `method` | for an associated function that mentions neither `self` nor `Self` | |
 ///
-/// The value is `T` of `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, through any alias. `Err` is never stored.
+/// # Warning
 ///
-/// Beside a free function stands a type of its name with `entry(..)` (typed by the arguments of the key), `uncached(..)` and
-/// `refresh(..)`; beside a method `user` stand `user_entry(..)`, `user_uncached(..)` and `user_refresh(..)`.
+/// What the function reads besides its key must be the same for all callers. So `self` has to be mentioned: in the key, or in
+/// `skip(self)` if all values of the type give the same results. Of a parameter that is a pattern, the names it binds are in
+/// the key: what it leaves out, the function cannot see.
 ///
-/// # Refused, with what to write instead
+/// # Companions
 ///
-/// - an argument that cannot be part of a key and is not skipped
-/// - `&self` about which nothing is said: `skip(self)`, or a template that names fields of it
-/// - `&mut` arguments: a hit would not change them
-/// - a return type that borrows, is `impl Trait`, or is nothing
-/// - `const`, `unsafe`, `extern`, variadic functions, those that are not `async`, those without a body
-/// - an error type that cannot reach several callers, unless `flight = "none"`
-/// - a `ttl` of zero or of the arguments; unknown, repeated and contradicting options
+/// A type of the function's name stands beside the function:
 ///
-/// # Panics
-/// The function panics if its body asks for the same key: it would wait for itself for ever.
+/// | free function | method | |
+/// |---|---|---|
+/// | `user::entry(id)` | `Repo::user_entry(id)` | the entry of the arguments in the key: `get`, `set`, `invalidate`, `key`, `ttl` |
+/// | `user::refresh(&db, id).await` | `repo.user_refresh(id).await` | runs the function now and stores what it returns |
+/// | `user::uncached(&db, id).await` | `repo.user_uncached(id).await` | runs the function without the cache |
+///
+/// A method's `entry` takes `&self` if the key or the cache is taken from it. Where only an argument outside the key says which
+/// cache it is, `entry` is to be told: `user::entry(id).on(&cache)`.
+///
+/// # Functions
+///
+/// `async fn`, free or a method of a type's own `impl` (an `impl Trait for` admits no companions). The return type is owned;
+/// it is `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, by any alias. Where all arguments are owned, callers share
+/// one run that goes on while any of them waits; with a borrowed argument, a type parameter without `'static` or an `impl Trait`,
+/// the run belongs to its caller, and if that one is dropped, another of the callers starts its own.
+///
+/// Refused, each with what to write instead: `&mut` arguments (a hit would not change them); return types that borrow, are `impl
+/// Trait` or nothing; `const`, `unsafe`, `extern` and variadic functions, those that are not `async`, those without a body; an
+/// argument that cannot be part of a key and is not skipped; an error that cannot reach several callers, unless
+/// `flight = "none"`; a `ttl` of zero or of the arguments; unknown, repeated and contradicting options.
+///
+/// A function that calls itself needs a box with a type that has a name somewhere in the circle, such as
+/// `fn boxed(n: u64) -> BoxFuture<'static, u64>`. One that asks for the very key it is computing panics: it would wait for itself. Other attributes work below and above this one.
 #[proc_macro_attribute]
 pub fn cached(args: proc_macro::TokenStream, item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     expand_cached(args.into(), item.into()).into()
@@ -80,8 +92,12 @@ pub fn cached(args: proc_macro::TokenStream, item: proc_macro::TokenStream) -> p
 
 /// Makes a type a part of cache keys, so that it can be an argument of a cached function.
 ///
-/// A struct is written as a group, `(7,de)`; a tuple struct of one field as that field, `7`; an enum as its variant, `Guest` or
-/// `Member(7,de)`. `#[key(skip)]` leaves out a field.
+/// A struct is written as a group of its fields, `(7,de)`, a tuple struct of one field as that field, `7`, an enum as the
+/// variant's name and its fields, `Guest`, `Member(7,de)`. New variants and another order of variants change no key; another
+/// order of fields does.
+///
+/// `#[key(skip)]` on a field leaves it out: values that differ in nothing else are one key then. `#[key(crate = path)]` on
+/// the type says where the library is. Not for unions; fields that are no key parts themselves are compile errors.
 #[proc_macro_derive(KeyPart, attributes(key))]
 pub fn derive_key_part(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     key_part::derive(item.into()).into()
@@ -89,16 +105,16 @@ pub fn derive_key_part(item: proc_macro::TokenStream) -> proc_macro::TokenStream
 
 /// Makes a struct an object of the cache, for `cache.objects::<T>()`.
 ///
-/// | `#[cache_object(..)]` | meaning | default |
+/// | option | meaning | default |
 /// |---|---|---|
-/// | `name = "cart"` | the key's name | required |
-/// | `ttl = "7d"` | how long an object lives without a write; sliding, without a use | required |
-/// | `id = id` | the field that tells one from another; its type is a key part | required |
-/// | `sliding` | using an object prolongs its life | off |
-/// | `codec = "json"` | `"msgpack"`, `"json"` or a type that reads by field name | `"msgpack"` |
-/// | `crate = ..` | the path of `cache_core` | `::cache_core` |
+/// | `name = "cart"` | the first part of the key; an object's type may be renamed, its name may not | required |
+/// | `ttl = "7d"` | how long an object lives: seconds, text as in `#[cached]`, or a constant `Duration` | required |
+/// | `id = field` | the field that tells objects apart, a `KeyPart`; `0` in a tuple struct | required |
+/// | `sliding` | a use prolongs the object's life | only a write does |
+/// | `codec` | `"msgpack"`, `"json"`, or a type that reads by field name | `"msgpack"` |
+/// | `crate = path` | where the library is, if it has another name | `::cache_core` |
 ///
-/// Refused: enums, unions and generic structs; `"bincode"` and `"postcard"`, which read by position.
+/// `"bincode"` and `"postcard"` are refused: they store fields by position, and an object outlives the build that wrote it.
 #[proc_macro_derive(CacheObject, attributes(cache_object))]
 pub fn derive_cache_object(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     object::derive(item.into()).into()

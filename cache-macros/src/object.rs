@@ -72,7 +72,7 @@ fn options(input: &DeriveInput, errors: &mut Errors) -> Options {
     }
     let mut last = input.ident.span();
     for attr in attrs {
-        last = attr.span();
+        last = attr.path().span();
         if let Err(error) = attr.parse_nested_meta(|meta| options.read(&meta, errors)) {
             errors.push(error);
         }
@@ -204,7 +204,8 @@ fn implementation(
         Some(Codec::BuiltIn(name)) => built_in(name, &krate),
         None => built_in("MsgPack", &krate),
     };
-    quote_spanned! {Span::mixed_site()=>
+    // A type that is no value is reported where it is named.
+    quote_spanned! {Span::mixed_site().located_at(ident.span())=>
         #[automatically_derived]
         impl #krate::CacheObject for #ident {
             const NAME: &'static str = #name;

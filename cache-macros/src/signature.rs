@@ -60,7 +60,7 @@ impl Function {
                     return true;
                 }
                 match attr.parse_args::<Ident>() {
-                    Ok(word) if word == "skip" => self.skipped.push((position, attr.span())),
+                    Ok(word) if word == "skip" => self.skipped.push((position, attr.path().span())),
                     _ => self.helper_errors.push(syn::Error::new_spanned(
                         attr,
                         "on a parameter there is only `#[cached(skip)]`; other options go on the function",
@@ -96,7 +96,10 @@ pub(crate) struct Param {
     pub(crate) pattern: Option<Pat>,
     /// The names that the body sees.
     pub(crate) names: Vec<Ident>,
+    /// Those of them that are not skipped.
+    pub(crate) kept: Vec<Ident>,
     pub(crate) attrs: Vec<Attribute>,
+    /// Whether `#[cached(skip)]` stands on it.
     pub(crate) skipped: bool,
 }
 
@@ -133,15 +136,15 @@ pub(crate) fn params(function: &Function, skip: &[Ident]) -> Vec<Param> {
                 Pat::Ident(name) if name.subpat.is_none() => Some(name.ident.clone()),
                 _ => None,
             };
-            let by_name = bindings.names.iter().any(|name| skip.contains(name));
-            let by_attribute = function.skipped.iter().any(|(skipped, _)| *skipped == position);
+            let skipped = function.skipped.iter().any(|(skipped, _)| *skipped == position);
             Param {
                 pattern: simple.is_none().then_some(pattern),
                 ident: simple.unwrap_or_else(|| format_ident!("__arg{position}", span = Span::mixed_site())),
                 ty: (*typed.ty).clone(),
+                kept: bindings.names.iter().filter(|name| !skipped && !skip.contains(name)).cloned().collect(),
                 names: bindings.names,
                 attrs: typed.attrs.clone(),
-                skipped: by_name || by_attribute,
+                skipped,
             }
         })
         .collect()

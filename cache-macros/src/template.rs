@@ -66,7 +66,7 @@ fn split(text: &str, wrong: &mut Vec<String>) -> Vec<Piece> {
                     }
                 };
                 if !closed {
-                    wrong.push(format!("`{{{inner}` is never closed; write `{{{{` for a brace that is text"));
+                    wrong.push(format!("`{{{inner}` is never closed; write `{{{inner}}}`"));
                     return pieces;
                 }
                 if !literal.is_empty() {
@@ -77,7 +77,7 @@ fn split(text: &str, wrong: &mut Vec<String>) -> Vec<Piece> {
                     Err(message) => wrong.push(message),
                 }
             }
-            '}' => wrong.push("a `}` without its `{`; write `}}` for a brace that is text".to_owned()),
+            '}' => wrong.push("a `}` without its `{`; a placeholder is written `{id}`".to_owned()),
             c => literal.push(c),
         }
     }
@@ -183,7 +183,7 @@ mod tests {
             ("", "an empty key"),
             ("{", "never closed"),
             ("{id", "`{id` is never closed"),
-            ("}", "write `}}`"),
+            ("}", "a `}` without its `{`"),
             ("{}", "an empty placeholder"),
             ("{id:?}", "write `{id}`"),
             ("{id()}", "no placeholder"),

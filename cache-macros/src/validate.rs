@@ -3,7 +3,6 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote_spanned};
 use syn::ext::IdentExt as _;
-use syn::spanned::Spanned as _;
 use syn::visit::Visit;
 use syn::{Expr, Ident, Member};
 
@@ -61,9 +60,7 @@ fn check_skip(args: &Args, function: &Function, params: &[Param], errors: &mut E
         }
         let is_self = has_self && name == "self";
         if !is_self && !params.iter().any(|param| param.names.contains(name)) {
-            let known = names(params, has_self);
-            let hint = did_you_mean(&name.to_string(), known.iter().map(String::as_str));
-            errors.at(name, format!("no parameter is called `{name}`{hint}"));
+            errors.at(name, no_such_parameter(&name.to_string(), params, has_self));
         }
     }
     for (position, span) in &function.skipped {
@@ -150,9 +147,8 @@ fn home(args: &Args, function: &Function, errors: &mut Errors) -> Home {
 
 /// All that the body can see, in order.
 fn from_params(params: &[Param]) -> Vec<KeyStep> {
-    let kept = params.iter().filter(|param| !param.skipped);
-    kept.flat_map(|param| param.names.iter().map(|name| KeyStep::Member(name.to_token_stream(), param.ty.span())))
-        .collect()
+    let names = params.iter().flat_map(|param| &param.kept);
+    names.map(|name| KeyStep::Member(name.to_token_stream(), name.span())).collect()
 }
 
 fn placeholders(key: &Key) -> impl Iterator<Item = &Placeholder> {
@@ -178,9 +174,7 @@ fn from_template(key: &Key, args: &Args, function: &Function, params: &[Param], 
         let is_self = has_self && root == "self";
         let param = params.iter().find(|param| param.names.iter().any(|name| name.unraw() == bare(root)));
         if !is_self && param.is_none() {
-            let known = names(params, has_self);
-            let hint = did_you_mean(root, known.iter().map(String::as_str));
-            errors.at_span(span, format!("no parameter is called `{root}`{hint}"));
+            errors.at_span(span, no_such_parameter(root, params, has_self));
             continue;
         }
         if let Some(name) = args.skip.iter().find(|name| name.unraw() == bare(root)) {
@@ -199,7 +193,7 @@ fn from_template(key: &Key, args: &Args, function: &Function, params: &[Param], 
         }
         steps.push(KeyStep::Placeholder(expression(placeholder, params, span), span));
     }
-    let needs = params.iter().filter(|param| !param.skipped).flat_map(|param| &param.names).next();
+    let needs = params.iter().flat_map(|param| &param.kept).next();
     if let (None, Some(name)) = (placeholders(key).next(), needs) {
         errors.at_span(
             span,
@@ -234,15 +228,21 @@ fn bare(name: &str) -> &str {
     name.strip_prefix("r#").unwrap_or(name)
 }
 
-fn names(params: &[Param], has_self: bool) -> Vec<String> {
+fn no_such_parameter(word: &str, params: &[Param], has_self: bool) -> String {
     let own = has_self.then(|| "self".to_owned());
-    own.into_iter().chain(params.iter().flat_map(|param| &param.names).map(Ident::to_string)).collect()
+    let known: Vec<String> =
+        own.into_iter().chain(params.iter().flat_map(|param| &param.names).map(Ident::to_string)).collect();
+    let hint = did_you_mean(word, known.iter().map(String::as_str));
+    if !hint.is_empty() || known.is_empty() {
+        return format!("no parameter is called `{word}`{hint}");
+    }
+    format!("no parameter is called `{word}`; there is `{}`", known.join("`, `"))
 }
 
 fn entry(args: &Args, function: &Function, params: &[Param]) -> Entry {
     let in_key = |param: &Param| match &args.key {
         Some(key) => placeholders(key).any(|place| param.names.iter().any(|name| name.unraw() == bare(&place.root))),
-        None => !param.skipped && !param.names.is_empty(),
+        None => !param.kept.is_empty(),
     };
     let takes: Vec<usize> = params.iter().enumerate().filter(|(_, param)| in_key(param)).map(|(at, _)| at).collect();
     let cache = args.cache.as_ref().map(Expr::to_token_stream).unwrap_or_default();

@@ -240,6 +240,43 @@ fn a_value_key_and_its_lease_are_in_one_cluster_slot() {
     }
 }
 
+// K1
+#[test]
+fn placeholders_of_a_template_never_run_together() {
+    fn with_template(a: &(impl KeyPart + ?Sized), b: &(impl KeyPart + ?Sized)) -> String {
+        let mut out = String::new();
+        let mut writer = KeyWriter::new(&mut out);
+        writer.literal("of-");
+        writer.placeholder(a);
+        writer.literal("-:-");
+        writer.placeholder(b);
+        out
+    }
+    // All texts of up to four of what is structure somewhere: the separator itself, its escape, its neighbours.
+    let letters = [':', '-', '%', '3', 'A', '"', '(', ',', 'é'];
+    let mut texts = vec![String::new()];
+    let mut from = 0;
+    for _length in 0..4 {
+        let end = texts.len();
+        for at in from..end {
+            let longer = letters.map(|letter| format!("{}{letter}", texts[at]));
+            texts.extend(longer);
+        }
+        from = end;
+    }
+    let mut seen = HashMap::new();
+    for text in &texts {
+        for (a, b) in [(text.as_str(), "x"), ("x", text.as_str()), (text.as_str(), ":"), (":", text.as_str())] {
+            let key = with_template(a, b);
+            assert_eq!(*seen.entry(key).or_insert((a, b)), (a, b));
+        }
+    }
+    let structured = [("a", vec!["b"]), ("a:[b", vec![]), ("", vec!["a:", ":b"]), ("", vec!["a::b"])];
+    let keys: BTreeSet<String> = structured.iter().map(|(a, b)| with_template(a, b)).collect();
+    assert_eq!(keys.len(), structured.len());
+    assert_eq!(with_template("a:b", &std::net::Ipv6Addr::LOCALHOST), "of-a%3Ab-:-%3A%3A1");
+}
+
 // K6
 #[test]
 fn golden_keys_do_not_change() {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -15,13 +16,15 @@ use futures::future::{self, BoxFuture};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use indexmap::IndexMap;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::broadcast;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events};
+use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Message, Over, Siblings, Slot, Store, Swapped, Token, Wake, has_fill_id, lease_key,
+    Acquired, Expiry, Filled, Listener, Message, Over, Siblings, Slot, Store, Swapped, Token, Trust, Wake, has_fill_id,
+    lease_key,
 };
 
 const SHARDS: usize = 64;
@@ -29,6 +32,8 @@ const SHARDS: usize = 64;
 const ENTRY_OVERHEAD: usize = 128;
 /// How many entries are looked at to find one to give up.
 const EVICTION_SAMPLE: usize = 5;
+/// How long a waiter sleeps where too many wait already.
+const POLL: Duration = Duration::from_millis(100);
 /// How many messages a slow subscriber may lag behind.
 const CHANNEL_BUFFER: usize = 1024;
 
@@ -42,7 +47,7 @@ pub(crate) struct MemoryStore {
     used_bytes: AtomicUsize,
     /// Counts uses; an entry's last use is its rank for eviction.
     tick: AtomicU64,
-    watchers: Arc<Watchers>,
+    pushes: Arc<Pushes>,
     channels: Mutex<HashMap<String, broadcast::Sender<Bytes>>>,
     closed: AtomicBool,
 }
@@ -74,7 +79,7 @@ impl MemoryStore {
             limit_bytes,
             used_bytes: AtomicUsize::new(0),
             tick: AtomicU64::new(0),
-            watchers: Arc::default(),
+            pushes: Arc::default(),
             channels: Mutex::default(),
             closed: AtomicBool::new(false),
         }
@@ -88,7 +93,7 @@ impl MemoryStore {
         let changed = access.changed;
         drop(access.shard);
         for key in &changed {
-            self.watchers.wake(key);
+            self.pushes.changed(key);
         }
         if self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
             self.make_room();
@@ -162,7 +167,7 @@ impl MemoryStore {
             }
         }
         for key in &changed {
-            self.watchers.wake(key);
+            self.pushes.changed(key);
         }
         if evicted > 0 {
             self.events.emit(Event::Evicted { entries: evicted });
@@ -334,6 +339,10 @@ impl Store for MemoryStore {
         self.clock.wall()
     }
 
+    fn is_at_hand(&self) -> bool {
+        true
+    }
+
     fn read_now(&self, key: &str) -> Option<Slot> {
         self.with(key, |access| Ok(access.slot(key))).ok()
     }
@@ -343,22 +352,37 @@ impl Store for MemoryStore {
     }
 
     fn read_and_watch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, Wake)>> {
-        let changed = Watchers::watch(&self.watchers, key);
+        let waiter = self.pushes.register(key);
         let read = self.with(key, |access| {
             let slot = access.slot(key);
             Ok((slot, access.left(key)))
         });
         Box::pin(future::ready(read.map(|(slot, left)| {
             // Nothing happens here when a key runs out of time, until somebody looks: the waiter does.
-            let wake = match left {
-                None => changed,
-                Some(left) => {
-                    let ended = self.clock.sleep(left);
-                    future::select(changed, ended.boxed()).map(|_either| ()).boxed()
+            let ended = left.map(|left| self.clock.sleep(left));
+            let wake = async move {
+                match (waiter, ended) {
+                    (Some(waiter), Some(ended)) => drop(future::select(waiter, pin!(ended)).await),
+                    (Some(waiter), None) => waiter.await,
+                    // Too many wait already: this one looks again.
+                    (None, _) => tokio::time::sleep(POLL).await,
                 }
             };
-            (slot, wake)
+            (slot, wake.boxed())
         })))
+    }
+
+    fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
+        // Listeners are told of every change here.
+        self.ready(key, |access| Ok((access.slot(key), true)))
+    }
+
+    fn listen(&self, listener: Weak<dyn Listener>) {
+        self.pushes.listen(listener);
+    }
+
+    fn trust(&self) -> Arc<Trust> {
+        Arc::new(Trust::absolute())
     }
 
     fn acquire<'a>(
@@ -395,19 +419,19 @@ impl Store for MemoryStore {
         over: Over,
         record: Bytes,
         expiry: Expiry,
-    ) -> BoxFuture<'a, Result<bool>> {
+    ) -> BoxFuture<'a, Result<Filled>> {
         self.ready(key, |access| {
             if !access.holds(key, token, over) {
-                return Ok(false);
+                return Ok(Filled::Refused);
             }
             access.remove(&lease_key(key));
             if let Over::Record(id) = over {
                 if !access.record_is(key, id) {
-                    return Ok(false);
+                    return Ok(Filled::Refused);
                 }
             }
             access.put(key, Value::Bytes(record), Some(expiry));
-            Ok(true)
+            Ok(Filled::Tracked)
         })
     }
 
@@ -609,7 +633,7 @@ impl Store for MemoryStore {
     fn close(&self) -> BoxFuture<'_, ()> {
         self.closed.store(true, Ordering::Release);
         lock(&self.channels).clear();
-        self.watchers.wake_all();
+        self.pushes.gap();
         Box::pin(future::ready(()))
     }
 }
@@ -619,70 +643,6 @@ fn read_hash<'a>(access: &'a mut Access<'_>, key: &str) -> Result<Option<&'a BTr
         None => Ok(None),
         Some(Value::Hash(hash)) => Ok(Some(hash)),
         Some(_) => Err(wrong_type()),
-    }
-}
-
-/// Who waits for a change of which key.
-#[derive(Default)]
-pub(crate) struct Watchers {
-    waiting: Mutex<HashMap<Box<str>, Vec<(u64, oneshot::Sender<()>)>>>,
-    next_id: AtomicU64,
-    /// So that a write without watchers takes no second lock.
-    count: AtomicUsize,
-}
-
-impl Watchers {
-    /// From now on a change of `key` resolves the wake-up. Dropping it takes it off the list.
-    pub(crate) fn watch(this: &Arc<Self>, key: &str) -> Wake {
-        let (sender, receiver) = oneshot::channel();
-        let id = this.next_id.fetch_add(1, Ordering::Relaxed);
-        this.count.fetch_add(1, Ordering::SeqCst);
-        lock(&this.waiting).entry(key.into()).or_default().push((id, sender));
-        let guard = Watch { watchers: Arc::downgrade(this), key: key.into(), id };
-        receiver.map(move |_woken_or_closed| drop(guard)).boxed()
-    }
-
-    pub(crate) fn wake(&self, key: &str) {
-        if self.count.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        let woken = lock(&self.waiting).remove(key).unwrap_or_default();
-        self.send(woken);
-    }
-
-    pub(crate) fn wake_all(&self) {
-        let all = std::mem::take(&mut *lock(&self.waiting));
-        self.send(all.into_values().flatten());
-    }
-
-    fn send(&self, woken: impl IntoIterator<Item = (u64, oneshot::Sender<()>)>) {
-        for (_, sender) in woken {
-            self.count.fetch_sub(1, Ordering::SeqCst);
-            // An error says that the waiter has gone.
-            let _gone = sender.send(());
-        }
-    }
-}
-
-struct Watch {
-    watchers: Weak<Watchers>,
-    key: Box<str>,
-    id: u64,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let Some(watchers) = self.watchers.upgrade() else { return };
-        let mut waiting = lock(&watchers.waiting);
-        let Some(list) = waiting.get_mut(&self.key) else { return };
-        let before = list.len();
-        list.retain(|(id, _)| *id != self.id);
-        if list.len() < before {
-            watchers.count.fetch_sub(1, Ordering::SeqCst);
-        }
-        if list.is_empty() {
-            waiting.remove(&self.key);
-        }
     }
 }
 

@@ -14,7 +14,7 @@ mod reply;
 mod scripts;
 mod tracking;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,9 +24,11 @@ use redis::{Cmd, Script, ScriptInvocation, Value};
 
 pub(crate) use self::config::RedisConfig;
 use self::connection::Link;
-pub(crate) use self::connection::OnGap;
 use self::pubsub::Channels;
-use super::{Acquired, Expiry, Loaded, Message, Over, Siblings, Slot, Store, Swapped, Token, Wake, lease_key};
+use super::{
+    Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, Siblings, Slot, Store, Swapped, Token,
+    Trust, Wake, lease_key,
+};
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
 use crate::error::{ErrorKind, Result};
@@ -80,11 +82,6 @@ impl RedisStore {
         Ok(Arc::new(Self { link, channels: Arc::default(), background }))
     }
 
-    /// Calls `listener` whenever pushes may have been missed: on each lost connection, and before each new one is used.
-    pub(crate) fn on_gap(&self, listener: OnGap) {
-        self.link.on_gap(listener);
-    }
-
     async fn run(&self, step: &'static str, script: &ScriptInvocation<'_>) -> Result<Value> {
         self.link.script(step, script).await
     }
@@ -114,6 +111,10 @@ impl Store for RedisStore {
         self.link.now()
     }
 
+    fn is_at_hand(&self) -> bool {
+        false
+    }
+
     fn read_now(&self, _key: &str) -> Option<Slot> {
         None
     }
@@ -122,12 +123,35 @@ impl Store for RedisStore {
         Box::pin(async move { reply::slot("read", self.link.command("read", &on(key, "GET")).await?, None) })
     }
 
+    fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
+        Box::pin(async move {
+            let session = self.link.session("read")?;
+            if !session.tracks() {
+                return Ok((self.read(key).await?, false));
+            }
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
+            pipeline.add_command(on(key, "GET"));
+            let mut replies = self.link.pipeline_on(&session, "read", &pipeline).await?;
+            let tracked = replies.value().is_ok();
+            Ok((reply::slot("read", replies.raw()?, None)?, tracked))
+        })
+    }
+
+    fn listen(&self, listener: Weak<dyn Listener>) {
+        self.link.pushes.listen(listener);
+    }
+
+    fn trust(&self) -> Arc<Trust> {
+        Arc::clone(&self.link.trust)
+    }
+
     fn read_and_watch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, Wake)>> {
         const STEP: &str = "wait";
         Box::pin(async move {
             // Registered first, then the session is taken: a session that is lost in between wakes this waiter.
             // Cancelled below, the waiter is dropped and deregisters.
-            let waiter = self.link.watchers.register(key);
+            let waiter = self.link.pushes.register(key);
             let session = self.link.session(STEP)?;
             let waiter = waiter.filter(|_| session.tracks());
             let mut pipeline = redis::pipe();
@@ -182,22 +206,44 @@ impl Store for RedisStore {
         over: Over,
         record: Bytes,
         expiry: Expiry,
-    ) -> BoxFuture<'a, Result<bool>> {
+    ) -> BoxFuture<'a, Result<Filled>> {
         const STEP: &str = "fill";
         Box::pin(async move {
-            let reply = match over {
+            let script = match over {
                 Over::Nothing => {
                     let mut script = scripts::FILL.key(key);
                     script.arg(token.mark()).arg(record.as_ref()).arg(ms(expiry));
-                    self.run(STEP, &script).await?
+                    script
                 }
                 Over::Record(id) => {
                     let mut script = refresh(&scripts::FILL_REFRESH, key);
                     script.arg(token.hex()).arg(record.as_ref()).arg(ms(expiry)).arg(&id.to_le_bytes()[..]);
-                    self.run(STEP, &script).await?
+                    script
                 }
             };
-            Ok(reply::integer(STEP, reply)? == 1)
+            let session = self.link.session(STEP)?;
+            let mut pipeline = redis::pipe();
+            pipeline.invoke_script(&script);
+            if session.tracks() {
+                // A write registers nothing: a read of what was written does, without moving the value.
+                pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
+                pipeline.cmd("GETRANGE").arg(key).arg(FILL_ID_AT.start).arg(FILL_ID_AT.end.saturating_sub(1));
+            }
+            let mut replies = self.link.pipeline_on(&session, STEP, &pipeline).await?;
+            let stored = replies.raw()?;
+            if faults::is_unknown_script(&stored) {
+                let stored = reply::integer(STEP, self.run(STEP, &script).await?)?;
+                return Ok(if stored == 1 { Filled::Stored } else { Filled::Refused });
+            }
+            if reply::integer(STEP, stored)? != 1 {
+                return Ok(Filled::Refused);
+            }
+            let tracked = session.tracks() && replies.value().is_ok() && {
+                // Somebody else may have written in between: then what is tracked is theirs.
+                let stands = reply::bytes(STEP, replies.raw()?)?;
+                stands.as_deref() == record.get(FILL_ID_AT)
+            };
+            Ok(if tracked { Filled::Tracked } else { Filled::Stored })
         })
     }
 
@@ -398,7 +444,7 @@ impl Store for RedisStore {
     }
 
     fn epoch(&self) -> u64 {
-        self.link.watchers.epoch()
+        self.link.pushes.epoch()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -1,8 +1,7 @@
 impl Settings {
     pub async fn load(tenant: u32) -> Result<Self, Error> {
-        let __cached = Self::__load_cached();
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        match __cached
+        let __run = match Self::__load_cached()
             .look_up(
                 __cache,
                 |__key| {
@@ -10,13 +9,12 @@ impl Settings {
                 },
             )
         {
-            ::core::result::Result::Ok(__hit) => __hit,
+            ::core::result::Result::Ok(__hit) => return __hit,
             ::core::result::Result::Err(__miss) => {
-                __miss
-                    .run_shared(Self::__load_rules(), Self::load_uncached(tenant))
-                    .await
+                __miss.run_shared(Self::__load_rules(), Self::load_uncached(tenant))
             }
-        }
+        };
+        __run.await
     }
     #[allow(
         dead_code,

@@ -6,11 +6,11 @@ pub(crate) async fn user(
 ) -> Result<Option<User>, Error> {
     let __bypass: bool = fresh;
     if __bypass {
-        return UserCache::uncached(state, tenant, id, fresh).await;
+        return ::std::boxed::Box::pin(UserCache::uncached(state, tenant, id, fresh))
+            .await;
     }
-    let __cached = UserCache::__cached();
     let __cache: &our::cache::Cache = &state.cache;
-    match __cached
+    let __run = match UserCache::__cached()
         .look_up(
             __cache,
             |__key| {
@@ -20,16 +20,16 @@ pub(crate) async fn user(
             },
         )
     {
-        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
             __miss
                 .run_here(
                     UserCache::__rules(),
                     UserCache::uncached(state, tenant, id, fresh),
                 )
-                .await
         }
-    }
+    };
+    __run.await
 }
 /// The cache entries of [`user()`]: `UserCache::entry(..)` is the entry of the arguments in its key.
 #[allow(

@@ -1,8 +1,7 @@
 /// Finds a user.
 pub async fn user(db: &Pool, id: u64) -> Res<User> {
-    let __cached = user::__cached();
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    match __cached
+    let __run = match user::__cached()
         .look_up(
             __cache,
             |__key| {
@@ -10,11 +9,12 @@ pub async fn user(db: &Pool, id: u64) -> Res<User> {
             },
         )
     {
-        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
-            __miss.run_here(user::__rules(), user::uncached(db, id)).await
+            __miss.run_here(user::__rules(), user::uncached(db, id))
         }
-    }
+    };
+    __run.await
 }
 /// The cache entries of [`user()`]: `user::entry(..)` is the entry of the arguments in its key.
 #[allow(

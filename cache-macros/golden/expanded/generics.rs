@@ -6,9 +6,8 @@ where
     D: Database + Sync,
     T: Row<'a> + CacheValue,
 {
-    let __cached = load::__cached::<T>();
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    match __cached
+    let __run = match load::__cached::<T>()
         .look_up(
             __cache,
             |__key| {
@@ -16,13 +15,12 @@ where
             },
         )
     {
-        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
-            __miss
-                .run_here(load::__rules::<T>(), load::uncached::<D, T, N>(db, ids))
-                .await
+            __miss.run_here(load::__rules::<T>(), load::uncached::<D, T, N>(db, ids))
         }
-    }
+    };
+    __run.await
 }
 /// The cache entries of [`load()`]: `load::entry(..)` is the entry of the arguments in its key.
 #[allow(

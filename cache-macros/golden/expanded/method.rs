@@ -1,8 +1,7 @@
 impl Repo {
     pub async fn user(&self, id: u64) -> Res<User> {
-        let __cached = Self::__user_cached();
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        match __cached
+        let __run = match Self::__user_cached()
             .look_up(
                 __cache,
                 |__key| {
@@ -10,13 +9,12 @@ impl Repo {
                 },
             )
         {
-            ::core::result::Result::Ok(__hit) => __hit,
+            ::core::result::Result::Ok(__hit) => return __hit,
             ::core::result::Result::Err(__miss) => {
-                __miss
-                    .run_here(Self::__user_rules(), Self::user_uncached(self, id))
-                    .await
+                __miss.run_here(Self::__user_rules(), Self::user_uncached(self, id))
             }
-        }
+        };
+        __run.await
     }
     #[allow(
         dead_code,

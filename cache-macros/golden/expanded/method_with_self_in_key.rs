@@ -1,8 +1,7 @@
 impl<C: Connection> Repo<C> {
     async fn user(self: Arc<Self>, id: u64) -> Res<User> {
-        let __cached = Self::__user_cached();
         let __cache: &::cache_core::Cache = &self.cache;
-        match __cached
+        let __run = match Self::__user_cached()
             .look_up(
                 __cache,
                 |__key| {
@@ -12,13 +11,12 @@ impl<C: Connection> Repo<C> {
                 },
             )
         {
-            ::core::result::Result::Ok(__hit) => __hit,
+            ::core::result::Result::Ok(__hit) => return __hit,
             ::core::result::Result::Err(__miss) => {
-                __miss
-                    .run_shared(Self::__user_rules(), Self::user_uncached(self, id))
-                    .await
+                __miss.run_shared(Self::__user_rules(), Self::user_uncached(self, id))
             }
-        }
+        };
+        __run.await
     }
     #[allow(
         dead_code,

@@ -1,12 +1,12 @@
 async fn front_page() -> String {
-    let __cached = front_page::__cached();
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    match __cached.look_up(__cache, |_| {}) {
-        ::core::result::Result::Ok(__hit) => __hit,
+    let __run = match front_page::__cached().look_up(__cache, |_| {}) {
+        ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
-            __miss.run_shared(front_page::__rules(), front_page::uncached()).await
+            __miss.run_shared(front_page::__rules(), front_page::uncached())
         }
-    }
+    };
+    __run.await
 }
 /// The cache entries of [`front_page()`]: `front_page::entry(..)` is the entry of the arguments in its key.
 #[allow(

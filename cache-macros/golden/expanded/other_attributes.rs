@@ -14,9 +14,8 @@ async fn user(
     g: u8,
     h: u8,
 ) -> User {
-    let __cached = user::__cached();
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    match __cached
+    let __run = match user::__cached()
         .look_up(
             __cache,
             |__key| {
@@ -30,13 +29,12 @@ async fn user(
             },
         )
     {
-        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
-            __miss
-                .run_shared(user::__rules(), user::uncached(a, b, c, d, e, f, g, h))
-                .await
+            __miss.run_shared(user::__rules(), user::uncached(a, b, c, d, e, f, g, h))
         }
-    }
+    };
+    __run.await
 }
 #[cfg(feature = "users")]
 /// The cache entries of [`user()`]: `user::entry(..)` is the entry of the arguments in its key.

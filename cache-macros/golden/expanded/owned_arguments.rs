@@ -1,7 +1,6 @@
 async fn total(year: u32, country: String) -> u64 {
-    let __cached = total::__cached();
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    match __cached
+    let __run = match total::__cached()
         .look_up(
             __cache,
             |__key| {
@@ -10,11 +9,12 @@ async fn total(year: u32, country: String) -> u64 {
             },
         )
     {
-        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
-            __miss.run_shared(total::__rules(), total::uncached(year, country)).await
+            __miss.run_shared(total::__rules(), total::uncached(year, country))
         }
-    }
+    };
+    __run.await
 }
 /// The cache entries of [`total()`]: `total::entry(..)` is the entry of the arguments in its key.
 #[allow(

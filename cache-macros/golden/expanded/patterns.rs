@@ -5,11 +5,10 @@ async fn user(__arg0: Path<u64>, __arg1: (bool, u32), __arg2: Marker) -> User {
         *fresh
     };
     if __bypass {
-        return user::uncached(__arg0, __arg1, __arg2).await;
+        return ::std::boxed::Box::pin(user::uncached(__arg0, __arg1, __arg2)).await;
     }
-    let __cached = user::__cached();
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    match __cached
+    let __run = match user::__cached()
         .look_up(
             __cache,
             |__key| {
@@ -29,13 +28,12 @@ async fn user(__arg0: Path<u64>, __arg1: (bool, u32), __arg2: Marker) -> User {
             },
         )
     {
-        ::core::result::Result::Ok(__hit) => __hit,
+        ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
-            __miss
-                .run_shared(user::__rules(), user::uncached(__arg0, __arg1, __arg2))
-                .await
+            __miss.run_shared(user::__rules(), user::uncached(__arg0, __arg1, __arg2))
         }
-    }
+    };
+    __run.await
 }
 /// The cache entries of [`user()`]: `user::entry(..)` is the entry of the arguments in its key.
 #[allow(

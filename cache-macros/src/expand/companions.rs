@@ -76,22 +76,28 @@ impl Context<'_> {
         let constructor = Ident::new(constructor, *mixed);
         let instance = generics::mentions_parameter(&function.sig.generics, &returned.to_token_stream())
             .then(|| quote_spanned!(*mixed=> .instance(::core::any::type_name::<#returned>())));
-        let hidden = self.hidden();
+        let (hidden, form) = (self.hidden(), self.form());
         quote_spanned! {*mixed=>
             #hidden
             fn #ident #generics() -> #krate::__private::Cached<#returned> #where_clause {
                 use #krate::__private::via::*;
                 static FUNCTION: #krate::__private::Function = #krate::__private::Function::new(#plain) #named #version;
-                let __returns = (&&&#krate::__private::Probe::<#returned>::new()).returns();
+                let __returns = #form;
                 #krate::__private::Cached::#constructor(&FUNCTION, ::core::any::type_name::<#owner>(), #returns) #instance
             }
         }
     }
 
+    /// Asks for the form of the return type, at its place: there is told what it lacks to be a value.
+    fn form(&self) -> TokenStream {
+        let Plan { krate, returned, .. } = self.plan;
+        quote_spanned!(self.at_returned()=> (&&&#krate::__private::Probe::<#returned>::new()).returns())
+    }
+
     /// Its options.
     fn rules(&self) -> TokenStream {
         let Self { plan, mixed, names, of_returned, .. } = self;
-        let Plan { krate, returned, .. } = plan;
+        let krate = &plan.krate;
         let ident = &names.rules;
         let (generics, where_clause) = (of_returned.declare(), of_returned.where_clause());
         let duration = |lifetime: &Option<Lifetime>| lifetime.as_ref().and_then(|ttl| ttl.to_expression(*mixed));
@@ -108,13 +114,13 @@ impl Context<'_> {
             _ => None,
         };
         let cache_if = plan.cache_if.as_ref().map(|closure| quote_spanned!(*mixed=> .cache_if(#closure)));
-        let hidden = self.hidden();
+        let (hidden, form) = (self.hidden(), self.form());
         quote_spanned! {*mixed=>
             #hidden
             fn #ident #generics() -> #krate::__private::Rules #where_clause {
                 use #krate::__private::via::*;
                 let __options = #krate::EntryOptions::new() #ttl #negative_ttl #flight;
-                (&&&#krate::__private::Probe::<#returned>::new()).returns().rules(__options) #ttl_of #cache_if .erase()
+                #form.rules(__options) #ttl_of #cache_if .erase()
             }
         }
     }

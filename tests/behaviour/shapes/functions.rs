@@ -39,6 +39,39 @@ async fn patterns() {
 }
 
 #[tokio::test]
+async fn skipping_one_name_of_a_pattern_keeps_the_others() {
+    // K1
+    #[cached(skip(runs, b))]
+    async fn shape(runs: &Runs, (a, b): (u32, u32)) -> u32 {
+        let _seen = (a, b);
+        runs.next()
+    }
+    let runs = Runs::default();
+    assert_eq!(shape(&runs, (1, 1)).await, 1);
+    assert_eq!(shape(&runs, (1, 2)).await, 1);
+    assert_eq!(shape(&runs, (2, 1)).await, 2);
+}
+
+#[tokio::test]
+async fn attributes_of_other_crates() {
+    #[cached(skip(runs))]
+    #[tracing::instrument(skip_all, fields(id))]
+    async fn inside(runs: &Runs, id: u32) -> Result<u32, String> {
+        Ok(runs.next() + id)
+    }
+    #[tracing::instrument(skip_all, fields(id))]
+    #[cached(skip(runs))]
+    async fn outside(runs: &Runs, id: u32) -> Result<u32, String> {
+        Ok(runs.next() + id)
+    }
+    let runs = Runs::default();
+    assert_eq!((inside(&runs, 1).await, inside(&runs, 1).await), (Ok(2), Ok(2)));
+    assert_eq!((outside(&runs, 1).await, outside(&runs, 1).await), (Ok(3), Ok(3)));
+    outside::entry(1).invalidate().await.unwrap();
+    assert_eq!(outside(&runs, 1).await, Ok(4));
+}
+
+#[tokio::test]
 async fn mutable_arguments() {
     #[cached]
     async fn shape(mut names: Vec<String>) -> usize {
@@ -232,4 +265,70 @@ async fn a_cached_function_can_be_spawned() {
     let runs = Arc::new(Runs::default());
     assert_eq!(is_send(shape(Arc::clone(&runs), "a".to_owned())).await, 1);
     assert_eq!(is_send(shape::refresh(Arc::clone(&runs), "a".to_owned())).await, 2);
+}
+
+#[tokio::test]
+async fn the_future_of_a_call_has_no_room_for_the_body() {
+    #[cached(bypass = id == 0, skip(runs))]
+    async fn borrowing(runs: &Runs, id: u8) -> usize {
+        let large = [id; 10_000];
+        tokio::task::yield_now().await;
+        runs.next();
+        large.len()
+    }
+    #[cached]
+    async fn owning(id: u8) -> usize {
+        let large = [id; 10_000];
+        tokio::task::yield_now().await;
+        large.len()
+    }
+    let runs = Runs::default();
+    let sizes = [size_of_val(&borrowing(&runs, 0)), size_of_val(&owning(0)), size_of_val(&owning::refresh(0))];
+    assert!(sizes.iter().all(|size| *size < 200), "{sizes:?}");
+    assert_eq!((borrowing(&runs, 0).await, borrowing(&runs, 1).await, owning(0).await), (10_000, 10_000, 10_000));
+}
+
+trait Row<'a>: From<&'a str> {}
+impl<'a> Row<'a> for String {}
+
+#[tokio::test]
+async fn a_return_type_bound_by_a_lifetime() {
+    #[cached]
+    async fn shape<'a, T>(text: &'a str) -> Result<Vec<T>, String>
+    where
+        T: Row<'a> + CacheValue,
+    {
+        Ok(vec![T::from(text)])
+    }
+    assert_eq!(shape::<String>("a").await, Ok(vec!["a".to_owned()]));
+    assert_eq!(shape::entry::<String>("a").get().await.unwrap(), Some(vec!["a".to_owned()]));
+}
+
+#[tokio::test]
+async fn type_parameters_beside_impl_trait() {
+    #[cached]
+    async fn shape<T: KeyPart + Send, const N: usize>(ids: [T; N], other: impl KeyPart + Send) -> usize {
+        let _seen = (ids, other);
+        N
+    }
+    assert_eq!(shape([1_u8, 2], "a").await, 2);
+    assert_eq!(shape::refresh([1_u8], "a").await, 1);
+}
+
+/// What a macro of the user's passes on.
+macro_rules! cached_getter {
+    ($name:ident, $ttl:expr, $argument:ident: $type:ty, $returned:ty, $value:expr) => {
+        #[cached(ttl = $ttl, key = "{id}")]
+        async fn $name(id: u64, $argument: $type) -> $returned {
+            let _seen = (id, $argument);
+            $value
+        }
+    };
+}
+cached_getter!(by_macro, 60, text: &str, Option<String>, Some("x".to_owned()));
+
+#[tokio::test]
+async fn functions_made_by_a_macro() {
+    assert_eq!(by_macro(1, "a").await, Some("x".to_owned()));
+    assert_eq!(by_macro::entry(1).get().await.unwrap(), Some(Some("x".to_owned())));
 }

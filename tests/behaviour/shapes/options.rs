@@ -145,6 +145,47 @@ async fn key_templates_keep_arguments_apart() {
     assert!(key.contains(":shapes.template:of/ab:7-8.9_0@"), "{key}");
 }
 
+/// A function whose template separates by each of these, and values that contain it.
+macro_rules! separators {
+    ($($name:ident: $key:literal;)*) => {
+        #[tokio::test]
+        async fn every_separator_is_escaped_in_values() {
+            // K1
+            $(
+                #[cached(key = $key, skip(runs))]
+                async fn $name(runs: &Runs, a: &str, b: &str) -> u32 {
+                    let _seen = (a, b);
+                    runs.next()
+                }
+                let separator = $key.replace("{a}", "").replace("{b}", "");
+                let runs = Runs::default();
+                assert_eq!($name(&runs, &format!("x{separator}y"), "z").await, 1);
+                assert_eq!($name(&runs, "x", &format!("y{separator}z")).await, 2, "{separator}");
+            )*
+        }
+    };
+}
+
+separators! {
+    colon: "{a}:{b}";
+    slash: "{a}/{b}";
+    equals: "{a}={b}";
+    bar: "{a}|{b}";
+    plus: "{a}+{b}";
+    star: "{a}*{b}";
+    ampersand: "{a}&{b}";
+    hash: "{a}#{b}";
+    dollar: "{a}${b}";
+    caret: "{a}^{b}";
+    semicolon: "{a};{b}";
+    less: "{a}<{b}";
+    greater: "{a}>{b}";
+    quote: "{a}'{b}";
+    backslash: "{a}\\{b}";
+    backtick: "{a}`{b}";
+    longer: "{a}-of:{b}";
+}
+
 #[tokio::test]
 async fn key_templates_take_fields() {
     #[cached(name = "shapes.fields", key = "{user.id}/{pair.1}", skip(runs))]

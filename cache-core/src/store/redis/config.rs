@@ -18,10 +18,11 @@ use crate::error::{Error, ErrorKind, Result};
 const DEFAULT_PORT: u16 = 6379;
 const STEP: &str = "configure";
 const SCHEMES: [&str; 3] = ["redis", "rediss", "redis+unix"];
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 10] = [
     "connect_timeout",
     "response_timeout",
     "heartbeat",
+    "max_staleness",
     "client_name",
     "namespace",
     "tls_ca",
@@ -45,6 +46,8 @@ pub(crate) struct RedisConfig {
     pub(crate) response_timeout: Duration,
     /// The time between two checks of an idle connection. Default: 1 s. Costs one `TIME` each.
     pub(crate) heartbeat: Duration,
+    /// How old a value of the in-process tier may be against the server at most. Default: 2 s.
+    pub(crate) max_staleness: Duration,
     /// Shown by `CLIENT LIST`. Default: `cache-core`.
     pub(crate) client_name: String,
     /// Passed through for the cache; no concern of the connection.
@@ -149,9 +152,17 @@ impl RedisConfig {
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_millis(500),
             heartbeat: Duration::from_secs(1),
+            max_staleness: Duration::from_secs(2),
             client_name: "cache-core".to_owned(),
             namespace: None,
         }
+    }
+}
+
+impl RedisConfig {
+    /// The time between two checks: often enough that what was read stays trusted in between.
+    pub(crate) fn beat(&self) -> Duration {
+        self.heartbeat.min(self.max_staleness / 2)
     }
 }
 
@@ -220,6 +231,7 @@ impl Query {
             ("connect_timeout", &mut config.connect_timeout),
             ("response_timeout", &mut config.response_timeout),
             ("heartbeat", &mut config.heartbeat),
+            ("max_staleness", &mut config.max_staleness),
         ] {
             if let Some(text) = self.get(name) {
                 *target = duration_of(name, text)?;

@@ -13,7 +13,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -27,17 +27,16 @@ use tokio::time::{sleep, timeout};
 
 use super::config::{Address, RedisConfig};
 use super::reply::{self, Replies};
-use super::tracking::Watchers;
+use super::tracking;
 use super::{faults, scripts};
-use crate::clock::{Clock, ServerOffset, Timestamp};
+use crate::clock::{Clock, ServerOffset, Timestamp, millis};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, reason};
+use crate::store::Trust;
+use crate::store::pushes::Pushes;
 
 /// The first with `SET .. NX GET`, which takes a lease in one trip. Valkey counts on from Redis 7.2.
 const OLDEST: (u32, u32) = (7, 0);
-
-/// Told when pushes may have been missed.
-pub(crate) type OnGap = Arc<dyn Fn() + Send + Sync>;
 
 /// The shared side of the connection.
 pub(super) struct Link {
@@ -47,8 +46,9 @@ pub(super) struct Link {
     pub(super) events: Events,
     offset: ServerOffset,
     session: RwLock<Option<Arc<Session>>>,
-    pub(super) watchers: Arc<Watchers>,
-    on_gap: Mutex<Vec<OnGap>>,
+    pub(super) pushes: Arc<Pushes>,
+    /// Until when what this connection has read tracked may be served.
+    pub(super) trust: Arc<Trust>,
     /// A call had no answer in time: look at the connection now.
     doubt: Notify,
     closed: watch::Sender<bool>,
@@ -60,6 +60,8 @@ pub(super) struct Session {
     connection: MultiplexedConnection,
     tracking: bool,
     lost: Arc<Notify>,
+    /// When the last request was sent that was answered before the session was used, on our coarse clock.
+    alive_at: u64,
 }
 
 impl Link {
@@ -75,8 +77,8 @@ impl Link {
             events,
             offset: ServerOffset::default(),
             session: RwLock::new(None),
-            watchers: Arc::default(),
-            on_gap: Mutex::default(),
+            pushes: Arc::default(),
+            trust: Arc::default(),
             doubt: Notify::new(),
             closed: watch::Sender::new(false),
             told_of_missing_tracking: AtomicBool::new(false),
@@ -85,10 +87,6 @@ impl Link {
 
     pub(super) fn now(&self) -> Timestamp {
         self.offset.apply(self.clock.wall())
-    }
-
-    pub(super) fn on_gap(&self, listener: OnGap) {
-        self.on_gap.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -162,12 +160,12 @@ impl Link {
     /// One attempt, bounded by the connect timeout. Cancelled, it leaves a socket that closes by itself.
     pub(super) async fn open(&self) -> Result<Session> {
         let lost = Arc::new(Notify::new());
-        let (watchers, told) = (Arc::clone(&self.watchers), Arc::clone(&lost));
+        let (pushes, told) = (Arc::clone(&self.pushes), Arc::clone(&lost));
         let on_push = move |push: PushInfo| -> Result<(), std::fmt::Error> {
             match push.kind {
-                PushKind::Invalidate => watchers.invalidated(&push.data),
+                PushKind::Invalidate => tracking::invalidated(&pushes, &push.data),
                 PushKind::Disconnection => {
-                    watchers.wake_all();
+                    pushes.gap();
                     told.notify_one();
                 }
                 _ => {}
@@ -176,8 +174,9 @@ impl Link {
         };
         let attempt = async {
             let mut connection = self.connect(on_push).await?;
+            let alive_at = self.clock.coarse();
             let tracking = self.set_up(&mut connection).await?;
-            Ok(Session { connection, tracking, lost })
+            Ok(Session { connection, tracking, lost, alive_at })
         };
         timeout(self.config.connect_timeout, attempt)
             .await
@@ -233,7 +232,7 @@ impl Link {
 
     /// Any reply is a sign of life; a user who may not run TIME goes without the offset.
     async fn heartbeat(&self, session: &Session) -> Result<()> {
-        let before = self.clock.wall();
+        let (sent_at, before) = (self.clock.coarse(), self.clock.wall());
         let mut connection = session.connection.clone();
         let command = redis::cmd("TIME");
         let value = match timeout(self.config.response_timeout, connection.send_packed_command(&command)).await {
@@ -241,7 +240,16 @@ impl Link {
             Err(_elapsed) => return Err(faults::timed_out("heartbeat")),
         };
         self.learn_time(before, &value);
+        if session.tracking {
+            self.trust_from(sent_at);
+        }
         Ok(())
+    }
+
+    /// The server answered a request that was sent then. Pushes and replies come in order on one connection: every change
+    /// that was complete before the request was sent has been handled.
+    fn trust_from(&self, sent_at: u64) {
+        self.trust.extend(sent_at.saturating_add(millis(self.config.max_staleness)));
     }
 
     /// The server read its clock somewhere between our two readings: the middle is off by half a round trip at most.
@@ -255,24 +263,20 @@ impl Link {
     pub(super) fn publish(&self, session: Option<Arc<Session>>) {
         let up = session.is_some();
         if up {
-            self.gap();
+            self.pushes.gap();
         }
         {
             let mut current = self.session.write().unwrap_or_else(PoisonError::into_inner);
+            match &session {
+                Some(session) if session.tracking => self.trust_from(session.alive_at),
+                _ => self.trust.revoke(),
+            }
             // Closing sets the mark before it comes here: nothing is published after it.
             *current = session.filter(|_| !self.is_closed());
         }
         if !up {
             // After the session is out of reach: whoever registers later cannot read through it any more.
-            self.gap();
-        }
-    }
-
-    fn gap(&self) {
-        self.watchers.wake_all();
-        let listeners = self.on_gap.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for listener in listeners {
-            listener();
+            self.pushes.gap();
         }
     }
 
@@ -340,7 +344,7 @@ async fn watch_over(link: &Link, session: &Session, backoff: &mut Backoff) -> Op
             }
             () = link.until_closed() => return None,
             () = link.doubt.notified() => {}
-            () = sleep(link.config.heartbeat) => {}
+            () = sleep(link.config.beat()) => {}
         }
         if let Err(error) = link.heartbeat(session).await {
             return Some(error);

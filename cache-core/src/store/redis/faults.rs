@@ -2,7 +2,7 @@
 //!
 //! Invariant: no text from the server gets through but the error's code. Server messages can quote arguments, which are keys and payloads.
 
-use redis::{ErrorKind as RedisKind, RedisError, ServerError};
+use redis::{ErrorKind as RedisKind, RedisError, ServerError, Value};
 
 use super::config::{Address, RedisConfig};
 use crate::error::{Error, ErrorKind};
@@ -30,6 +30,11 @@ pub(super) fn of(step: &'static str, error: &RedisError) -> Error {
 /// An error reply.
 pub(super) fn of_server(step: &'static str, error: &ServerError) -> Error {
     of_code(step, error.code())
+}
+
+/// The server does not know a script that was called by its hash.
+pub(super) fn is_unknown_script(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == "NOSCRIPT")
 }
 
 /// A reply of a type that this command never has.

@@ -1,0 +1,151 @@
+//! Rules of the sources that no compiler checks, each with a small bad input that it must find.
+//!
+//! A rule is a function of a [`Source`] to [`Finding`]s; the first tests below run them over the workspace.
+
+mod layers;
+mod options;
+mod promises;
+mod source;
+
+use std::fmt;
+use std::io::Write as _;
+
+use source::{Source, words};
+
+/// Lines of code (without blank lines and comments) a file should have, and may have.
+const LONG: usize = 500;
+const TOO_LONG: usize = 600;
+
+/// Where a rule is broken, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    path: String,
+    line: usize,
+    what: String,
+}
+
+impl Finding {
+    fn new(path: &str, line: usize, what: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), line, what: what.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.what)
+    }
+}
+
+#[track_caller]
+fn assert_none(findings: &[Finding]) {
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    assert!(lines.is_empty(), "{} found:\n{}\n", lines.len(), lines.join("\n"));
+}
+
+#[test]
+fn modules_use_only_layers_below_their_own() {
+    assert_none(&layers::check(&source::below("cache-core/src")));
+}
+
+#[test]
+fn claimed_promises_exist() {
+    assert_none(&promises::unknown(&source::all()));
+}
+
+#[test]
+fn promises_of_what_is_built_are_tested() {
+    assert_none(&promises::untested(&source::all()));
+}
+
+#[test]
+fn the_readme_names_only_options_that_the_macro_accepts() {
+    let readme = source::text("README.md").unwrap_or_default();
+    assert_none(&options::check(&readme, &source::below("cache-macros/src")));
+}
+
+#[test]
+fn files_are_short() {
+    for source in source::all() {
+        let rows = source.rows_of_code();
+        if rows > LONG && rows <= TOO_LONG {
+            // Not by `eprintln!`, which a passing test swallows.
+            let _written = writeln!(std::io::stderr(), "note: {}: {rows} rows of code; split it soon", source.path);
+        }
+    }
+    assert_none(&source::all().iter().filter_map(too_long).collect::<Vec<_>>());
+}
+
+#[test]
+fn nothing_forbidden_is_written() {
+    assert_none(&source::all().iter().flat_map(forbidden).collect::<Vec<_>>());
+}
+
+fn too_long(source: &Source) -> Option<Finding> {
+    let rows = source.rows_of_code();
+    let what = format!("{rows} rows of code, {TOO_LONG} are the most: split it where a second concept appears");
+    (rows > TOO_LONG).then(|| Finding::new(&source.path, 1, what))
+}
+
+fn forbidden(source: &Source) -> Vec<Finding> {
+    let path = source.path.as_str();
+    let mut findings = Vec::new();
+    if path.ends_with("/mod.rs") {
+        findings.push(Finding::new(path, 1, "write `foo.rs` and `foo/`, not `foo/mod.rs`"));
+    }
+    // Fixtures show mistakes, and their bodies are never run.
+    let fixture = path.starts_with("tests/ui/");
+    let waits = path.starts_with("tests/") && !path.starts_with("tests/support/");
+    for (index, line) in source.code.lines().enumerate() {
+        let mut find = |what: &str| findings.push(Finding::new(path, index + 1, what));
+        for (word, rest) in words(line) {
+            match word {
+                "unsafe" if !fixture => find("no `unsafe`"),
+                "todo" | "unimplemented" if rest.starts_with('!') && !fixture => find("not finished"),
+                "sleep" | "sleep_until" if rest.trim_start().starts_with('(') && waits => {
+                    find("a test waits for what happens (`support::eventually`), never for time");
+                }
+                _ => {}
+            }
+        }
+        if line.replace(' ', "").contains("#[ignore") {
+            find("an ignored test proves nothing");
+        }
+    }
+    findings
+}
+
+/// The lines in which `rule` finds something.
+fn found(rule: fn(&Source) -> Vec<Finding>, path: &str, text: &str) -> Vec<usize> {
+    rule(&Source::new(path, text)).iter().map(|finding| finding.line).collect()
+}
+
+#[test]
+fn forbidden_words_are_found() {
+    let path = "cache-core/src/key.rs";
+    assert_eq!(found(forbidden, path, "fn f() {\n    unsafe { g() }\n}"), [2]);
+    assert_eq!(found(forbidden, path, "todo!()\nunimplemented!(\"later\")"), [1, 2]);
+    assert_eq!(found(forbidden, path, "#[test]\n#[ignore = \"slow\"]\nfn f() {}"), [2]);
+    assert_eq!(found(forbidden, "cache-core/src/key/mod.rs", ""), [1]);
+}
+
+#[test]
+fn forbidden_words_are_no_matter_in_comments_text_and_longer_words() {
+    let text = "// unsafe todo!()\n/* unsafe /* nested */ unsafe */ \"unsafe\" r#\"a \" unsafe\"# unsafe_code 'u'";
+    assert!(found(forbidden, "cache-core/src/key.rs", text).is_empty());
+    assert!(found(forbidden, "tests/ui/unknown_option.rs", "unsafe fn f() { todo!() }").is_empty());
+}
+
+#[test]
+fn sleeping_tests_are_found() {
+    let text = "std::thread::sleep(SHORT);\ntokio::time::sleep (SHORT).await;\na_waiter_sleeps_on();\nuse time::sleep;";
+    assert_eq!(found(forbidden, "tests/faults/redis_down.rs", text), [1, 2]);
+    assert!(found(forbidden, "tests/support/wait.rs", text).is_empty());
+    assert!(found(forbidden, "cache-core/src/clock.rs", text).is_empty());
+}
+
+#[test]
+fn long_files_are_found() {
+    let long = |rows| Source::new("cache-core/src/key.rs", &"let a = \"\n// text\";\n\n// no code\n".repeat(rows / 2));
+    assert_eq!(too_long(&long(TOO_LONG)), None);
+    assert!(too_long(&long(TOO_LONG + 2)).is_some());
+}

@@ -1,0 +1,213 @@
+//! A module of `cache-core` uses modules of its own row and of the rows below, nothing higher.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Finding;
+use super::source::{Source, is_part_of_word};
+
+/// Every module, lowest row first. Those of the design that are not built yet have their place too.
+const ROWS: &[&[&str]] = &[
+    // Values without a state, and the two that touch the runtime: time, and the only spawn.
+    &["clock", "error", "key", "options", "random", "background"],
+    // Bytes and verdicts: pure.
+    &["codec", "envelope", "fingerprint", "freshness"],
+    // The two tiers, and what they tell.
+    &["events", "store", "local"],
+    // One compute a key; what an invalidation must reach.
+    &["shape", "single_flight", "lease", "builds", "refresh", "tag", "coherence", "breaker", "journal"],
+    &["read_through", "batch"],
+    // What users hold.
+    &["cache", "builder", "entry", "object", "plain"],
+    &["session", "dashboard", "private", "testing", "store_testing", "golden"],
+];
+
+/// Items that stand lower than the module in which they are written: the engine's state is declared beside its
+/// handle, the key of an entry beside the entry. With the lowest module that may use them.
+const LOWER_ITEMS: &[(&str, &str)] = &[("cache::Inner", "lease"), ("entry::EntryKey", "lease")];
+
+/// Modules that must know nothing of the runtime.
+const PURE: &[&str] = &["key", "error", "options", "codec", "envelope", "fingerprint", "freshness"];
+
+pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let exports = root_exports(sources);
+    let mut used_items = BTreeSet::new();
+    for source in sources {
+        let Some((module, depth)) = module(&source.path) else { continue };
+        let Some(row) = row(module) else {
+            findings.push(Finding::new(&source.path, 1, format!("`{module}` has no place in the table of layers")));
+            continue;
+        };
+        for Use { line, path } in uses(&source.code, depth) {
+            let Some(target) = path.first().map(|first| exports.get(first).unwrap_or(first)) else { continue };
+            let target = if target == "__private" { "private" } else { target };
+            let item = format!("{target}::{}", path.get(1).map_or("", String::as_str));
+            let lower = LOWER_ITEMS.iter().find(|(lower, _)| *lower == item);
+            let mut find = |what: String| findings.push(Finding::new(&source.path, line, what));
+            match lower.map_or_else(|| self::row(target), |(_, lowest)| self::row(lowest)) {
+                None => find(format!("`crate::{target}` has no place in the table of layers")),
+                Some(used) if used > row => find(format!("`{module}` uses `{target}` of a higher layer")),
+                // Needed only if the whole module is out of reach.
+                Some(_) if self::row(target) > Some(row) => drop(used_items.insert(item)),
+                Some(_) => {}
+            }
+        }
+        if PURE.contains(&module) {
+            let row_of_runtime = source.code.lines().position(|line| line.contains("tokio::"));
+            findings.extend(
+                row_of_runtime.map(|at| Finding::new(&source.path, at + 1, format!("`{module}` knows no runtime"))),
+            );
+        }
+    }
+    for (item, _) in LOWER_ITEMS.iter().filter(|(item, _)| !used_items.contains(*item)) {
+        findings.push(Finding::new("tests/tidy/layers.rs", 1, format!("`{item}` needs no exception any more")));
+    }
+    findings
+}
+
+fn row(module: &str) -> Option<usize> {
+    ROWS.iter().position(|row| row.contains(&module))
+}
+
+/// The module at the crate's root that a file belongs to, and how deep in it; not for the root and for tests.
+fn module(path: &str) -> Option<(&str, usize)> {
+    let path = path.strip_prefix("cache-core/src/")?.strip_suffix(".rs")?;
+    let parts: Vec<&str> = path.split('/').collect();
+    if path == "lib" || parts.contains(&"tests") {
+        return None;
+    }
+    Some((parts.first()?, parts.len()))
+}
+
+struct Use {
+    line: usize,
+    /// After `crate::`.
+    path: Vec<String>,
+}
+
+/// What is named from the crate's root: `crate::..` anywhere, `super::..` at the beginning of a line's `use`, where
+/// it cannot stand in an inner module.
+fn uses(code: &str, depth: usize) -> Vec<Use> {
+    let mut uses = Vec::new();
+    let supers = format!("{}::", vec!["super"; depth].join("::"));
+    let mut before = 0;
+    for (index, line) in code.split_inclusive('\n').enumerate() {
+        let mut starts: Vec<usize> = line
+            .match_indices("crate::")
+            .filter(|(at, _)| !line[..*at].ends_with(is_part_of_word))
+            .map(|(at, text)| at + text.len())
+            .collect();
+        let top = line.strip_prefix("pub ").unwrap_or(line).strip_prefix("use ");
+        if let Some(path) = top.and_then(|top| top.strip_prefix(supers.as_str())) {
+            starts.push(line.len() - path.len());
+        }
+        for start in starts {
+            let paths = paths(&code[before + start..]);
+            uses.extend(paths.into_iter().map(|path| Use { line: index + 1, path }));
+        }
+        before += line.len();
+    }
+    uses
+}
+
+/// The paths of a `use` tree, or the one path, that begins here.
+fn paths(code: &str) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    let _rest = tree(code, &[], &mut paths);
+    paths
+}
+
+/// Adds the paths of one tree; gives what follows it.
+fn tree<'a>(code: &'a str, parent: &[String], paths: &mut Vec<Vec<String>>) -> &'a str {
+    let code = code.trim_start();
+    if let Some(mut rest) = code.strip_prefix('{') {
+        loop {
+            rest = tree(rest, parent, paths);
+            // Over `as name`.
+            rest = rest.trim_start_matches(|c| !matches!(c, ',' | '}'));
+            match rest.strip_prefix(',').map(str::trim_start) {
+                Some(next) if !next.starts_with('}') => rest = next,
+                Some(next) => return next.strip_prefix('}').unwrap_or(next),
+                None => return rest.strip_prefix('}').unwrap_or(rest),
+            }
+        }
+    }
+    let end = code.find(|c| !is_part_of_word(c)).unwrap_or(code.len());
+    let (name, rest) = code.split_at(end);
+    let mut path = parent.to_vec();
+    if !name.is_empty() {
+        path.push(name.to_owned());
+    }
+    match rest.strip_prefix("::") {
+        Some(rest) if !name.is_empty() => tree(rest, &path, paths),
+        _ => {
+            paths.push(path);
+            rest
+        }
+    }
+}
+
+/// The module of each name that the crate's root exports.
+fn root_exports(sources: &[Source]) -> BTreeMap<String, String> {
+    let mut exports = BTreeMap::new();
+    let root = sources.iter().find(|source| source.path == "cache-core/src/lib.rs").map_or("", |root| &root.code);
+    for (at, text) in root.match_indices("pub use ") {
+        for path in paths(&root[at + text.len()..]) {
+            if let [module, .., name] = path.as_slice() {
+                exports.insert(name.clone(), module.clone());
+            }
+        }
+    }
+    exports
+}
+
+/// What is found in one file, beside files that use each of the exceptions.
+fn found(path: &str, text: &str) -> Vec<String> {
+    let sources = [
+        Source::new("cache-core/src/lib.rs", "pub use cache::Cache;\npub use error::{Error, ErrorKind};"),
+        Source::new("cache-core/src/lease.rs", "use crate::cache::Inner;\nuse crate::entry::EntryKey;"),
+        Source::new(path, text),
+    ];
+    check(&sources).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_use_of_a_higher_layer_is_found() {
+    let higher = ["cache-core/src/store/memory.rs:2: `store` uses `cache` of a higher layer"];
+    let path = "cache-core/src/store/memory.rs";
+    assert_eq!(found(path, "\nuse crate::cache::Cache;"), higher);
+    assert_eq!(found(path, "\nuse crate::{error::{self, Error}, clock::Clock as C, cache::{Cache}};"), higher);
+    assert_eq!(found(path, "\nfn f() { crate::cache::f::<u8>() }"), higher);
+    assert_eq!(found(path, "\nuse super::super::cache::Cache;"), higher);
+    // By the name at the crate's root.
+    assert_eq!(found(path, "\nfn f(cache: &crate::Cache) {}"), higher);
+    // Only from `lease` upwards.
+    assert_eq!(found(path, "\nuse crate::cache::Inner;"), higher);
+}
+
+#[test]
+fn a_use_of_a_lower_layer_is_no_finding() {
+    let text =
+        "// crate::cache\nuse crate::{ErrorKind, error::Error};\nuse super::{Store, memory};\nuse crate::events;";
+    assert!(found("cache-core/src/store/memory.rs", text).is_empty());
+    assert!(found("cache-core/src/store/tests.rs", "use crate::cache::Cache;").is_empty());
+}
+
+#[test]
+fn a_module_outside_the_table_is_found() {
+    let nowhere = ["cache-core/src/util.rs:1: `util` has no place in the table of layers"];
+    assert_eq!(found("cache-core/src/util.rs", ""), nowhere);
+    let unknown = ["cache-core/src/store.rs:1: `crate::util` has no place in the table of layers"];
+    assert_eq!(found("cache-core/src/store.rs", "use crate::util::f;"), unknown);
+}
+
+#[test]
+fn a_runtime_in_a_pure_module_is_found() {
+    let runtime = ["cache-core/src/codec/json.rs:2: `codec` knows no runtime"];
+    assert_eq!(found("cache-core/src/codec/json.rs", "\nuse tokio::time::sleep;"), runtime);
+}
+
+#[test]
+fn an_exception_that_nobody_needs_is_found() {
+    assert_eq!(check(&[]).len(), LOWER_ITEMS.len());
+}

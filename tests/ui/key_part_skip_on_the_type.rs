@@ -1,0 +1,7 @@
+use cache_core::KeyPart;
+
+#[derive(KeyPart)]
+#[key(skip)]
+struct Page(u32);
+
+fn main() {}

@@ -1,0 +1,8 @@
+use cache_core::cached;
+
+#[cached(key = "{a}-{b}")]
+async fn f(a: &str, b: &str) -> String {
+    format!("{a}{b}")
+}
+
+fn main() {}

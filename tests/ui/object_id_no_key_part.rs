@@ -1,0 +1,10 @@
+use cache_core::CacheObject;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize, CacheObject)]
+#[cache_object(name = "cart", ttl = "7d", id = id)]
+struct Cart {
+    id: f64,
+}
+
+fn main() {}

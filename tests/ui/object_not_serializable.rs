@@ -1,0 +1,9 @@
+use cache_core::CacheObject;
+
+#[derive(Clone, CacheObject)]
+#[cache_object(name = "cart", ttl = "7d", id = id)]
+struct Cart {
+    id: u64,
+}
+
+fn main() {}

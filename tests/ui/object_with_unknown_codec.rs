@@ -1,0 +1,11 @@
+use cache_core::CacheObject;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize, CacheObject)]
+#[cache_object(name = "cart", ttl = "7d", id = id, codec = "jason")]
+struct Cart {
+    id: u64,
+    items: Vec<u64>,
+}
+
+fn main() {}

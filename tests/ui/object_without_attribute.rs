@@ -1,0 +1,10 @@
+use cache_core::CacheObject;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize, CacheObject)]
+struct Cart {
+    id: u64,
+    items: Vec<u64>,
+}
+
+fn main() {}

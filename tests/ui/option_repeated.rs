@@ -1,0 +1,8 @@
+use cache_core::cached;
+
+#[cached(ttl = 60, ttl = "2h")]
+async fn f(id: u64) -> u64 {
+    id
+}
+
+fn main() {}

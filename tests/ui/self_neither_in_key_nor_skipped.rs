@@ -1,0 +1,17 @@
+use cache_core::cached;
+
+struct Repo(u64);
+
+impl Repo {
+    #[cached]
+    async fn f(&self, id: u64) -> u64 {
+        self.0 + id
+    }
+
+    #[cached(key = "{id}")]
+    async fn g(&self, id: u64) -> u64 {
+        self.0 + id
+    }
+}
+
+fn main() {}

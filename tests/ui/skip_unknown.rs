@@ -1,0 +1,8 @@
+use cache_core::cached;
+
+#[cached(skip(pol))]
+async fn f(pool: &str, id: u64) -> String {
+    format!("{pool}{id}")
+}
+
+fn main() {}
