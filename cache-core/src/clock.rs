@@ -172,6 +172,32 @@ pub(crate) struct Stopwatch {
 }
 
 impl Stopwatch {
+    /// Resolves when this shows at least `elapsed`.
+    pub(crate) fn reaches(&self, elapsed: Duration) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let (started, source) = (self.started, self.clock.0.clone());
+        async move {
+            match (started, source) {
+                (Monotonic::System(started), _) => match started.checked_add(elapsed) {
+                    Some(end) => tokio::time::sleep_until(end.into()).await,
+                    None => std::future::pending().await,
+                },
+                (Monotonic::Manual(started), Source::Manual(manual)) => {
+                    let end = started.saturating_add(millis(elapsed));
+                    loop {
+                        // Registered before the look, so that no move is missed in between.
+                        let moved = manual.moved.notified();
+                        if manual.now.load(Ordering::SeqCst) >= end {
+                            return;
+                        }
+                        moved.await;
+                    }
+                }
+                // A stopwatch is made by its own clock.
+                (Monotonic::Manual(_), Source::System) => {}
+            }
+        }
+    }
+
     pub(crate) fn elapsed(&self) -> Duration {
         match (self.started, self.clock.monotonic()) {
             (Monotonic::System(from), Monotonic::System(to)) => to.saturating_duration_since(from),

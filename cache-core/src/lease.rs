@@ -56,9 +56,11 @@ impl Lease {
     pub(crate) async fn keep<T>(&self, work: impl Future<Output = T>) -> T {
         let limit = self.inner.limits.lease;
         let pause = (limit / 3).min(self.inner.limits.max_staleness / 2);
+        let started = self.inner.clock.start();
         let renewal = async {
-            loop {
-                self.inner.clock.sleep(pause).await;
+            // Counted from the start, so that a slow renewal does not push the next one back.
+            for renewals in 1_u32.. {
+                started.reaches(pause.saturating_mul(renewals)).await;
                 match self.inner.store.renew(&self.key, self.token, self.over, limit).await {
                     Ok(true) => bump(&self.inner.events.count().renewals),
                     // Lost: the fill will be refused and told then. Callers that come from now on start anew.

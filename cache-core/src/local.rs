@@ -9,6 +9,7 @@
 //! Invariant: a value is kept only if nothing has changed its key since before the read that brought it was sent, and served
 //! only until a change is told, its own time ends, or the store's [`Trust`] does. Never filled from an own write (T4, T5, R7, R9).
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -19,7 +20,6 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use crate::clock::{Clock, millis};
-use crate::shape::Erased;
 use crate::store::Trust;
 
 /// What an entry costs beside its key and value: table slots, the value's allocation, bookkeeping.
@@ -30,6 +30,9 @@ const LEAST_SHARD_BYTES: u64 = 512 << 10;
 /// An entry of one number, for sizing the table at its first use.
 const EXPECTED_ENTRY_BYTES: u64 = 2048;
 const MARK_SHARDS: usize = 32;
+
+/// A value whose type the engine does not name.
+pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
 
 /// The tier in this process of one cache.
 pub(crate) struct Local {

@@ -125,7 +125,7 @@ impl<R: Send + 'static> Cached<R> {
         Self { function, owner: Owner::Type(owner), of: "", returns }
     }
 
-    /// One instance of a function whose return type depends on a type parameter; `of` is the `type_name` of the return type.
+    /// One instance of a generic function; `of` is the `type_name` of the type parameters that its result can depend on.
     #[must_use]
     pub const fn instance(mut self, of: &'static str) -> Self {
         self.of = of;

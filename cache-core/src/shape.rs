@@ -4,7 +4,7 @@
 //! method resolution picks the first that fits, each with one reference less (autoref specialization, described by
 //! David Tolnay for `anyhow!`). What comes out is a struct of plain function pointers.
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use crate::codec::{Codec, Coding};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
+
+pub(crate) use crate::local::Erased;
 use crate::options::EntryOptions;
 use crate::single_flight::Landing;
 
@@ -32,9 +34,6 @@ use crate::single_flight::Landing;
 pub trait CacheValue: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> CacheValue for T {}
-
-/// A value whose type the engine does not name.
-pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
 
 /// How the function's `Ok` value relates to what is stored.
 pub trait Form: 'static {

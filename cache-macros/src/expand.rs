@@ -9,7 +9,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
-use syn::{Attribute, Ident, Meta, Receiver, Signature};
+use syn::{Attribute, GenericParam, Ident, Meta, Receiver, Signature};
 
 use crate::generics::{self, Kept};
 use crate::plan::{Home, KeyStep, Plan, Run};
@@ -30,8 +30,10 @@ struct Context<'a> {
     /// Generated code's own names.
     mixed: Span,
     names: Names,
-    /// The generics of what depends on the return type alone.
-    of_returned: Kept,
+    /// The parameters of which each combination is a function of its own, with its own entries.
+    instance: Vec<&'a GenericParam>,
+    /// Their declaration, with what bounds them.
+    of_instance: Kept,
 }
 
 /// What the companions are called, and how they are reached.
@@ -72,9 +74,12 @@ impl Names {
 impl<'a> Context<'a> {
     fn new(plan: &'a Plan, function: &'a Function) -> Self {
         let mixed = Span::mixed_site();
+        let instance = instance(plan, function);
+        let idents = instance.iter().map(|param| generics::ident(param).to_token_stream()).collect();
         Self {
+            of_instance: generics::keep(&function.sig.generics, &idents),
+            instance,
             names: Names::new(plan, &function.sig.ident, mixed),
-            of_returned: generics::keep(&function.sig.generics, &plan.returned.to_token_stream()),
             plan,
             function,
             mixed,
@@ -147,13 +152,13 @@ impl<'a> Context<'a> {
 
     fn call_cached(&self) -> TokenStream {
         let Names { home, cached, .. } = &self.names;
-        let turbofish = self.of_returned.turbofish();
+        let turbofish = self.of_instance.turbofish();
         quote_spanned!(self.mixed=> #home::#cached #turbofish())
     }
 
     fn call_rules(&self) -> TokenStream {
         let Names { home, rules, .. } = &self.names;
-        let turbofish = self.of_returned.turbofish();
+        let turbofish = self.of_instance.turbofish();
         quote_spanned!(self.mixed=> #home::#rules #turbofish())
     }
 
@@ -173,7 +178,9 @@ impl<'a> Context<'a> {
             return quote_spanned!(mixed=> |_| {});
         }
         let expressions = self.plan.key.iter().filter_map(|step| match step {
-            KeyStep::Member(expression, _) | KeyStep::Placeholder(expression, _) => Some(expression.clone()),
+            KeyStep::Member(expression, _) | KeyStep::Unnamed(expression, _) | KeyStep::Placeholder(expression, _) => {
+                Some(expression.clone())
+            }
             KeyStep::Literal(_) => None,
         });
         let bindings = self.bindings(&expressions.collect());
@@ -181,6 +188,11 @@ impl<'a> Context<'a> {
             KeyStep::Member(expression, span) => {
                 quote_spanned!(mixed.located_at(*span)=> __key.member(&#expression);)
             }
+            // As with type parameters, but this type has no name.
+            KeyStep::Unnamed(expression, span) => quote_spanned! {mixed.located_at(*span)=>
+                __key.member(::core::any::type_name_of_val(&#expression));
+                __key.member(&#expression);
+            },
             KeyStep::Placeholder(expression, span) => {
                 quote_spanned!(mixed.located_at(*span)=> __key.placeholder(&#expression);)
             }
@@ -222,6 +234,18 @@ impl<'a> Context<'a> {
     fn plain_name(&self) -> String {
         self.function.sig.ident.unraw().to_string()
     }
+}
+
+/// What the function returns can depend on every parameter that it has no argument of, and on the types of what is in
+/// the key: `7` may be written for a `PostId` and for a `UserId`. What is out of the key by `skip` is left out here too.
+fn instance<'a>(plan: &Plan, function: &'a Function) -> Vec<&'a GenericParam> {
+    let types = |param: &signature::Param| param.ty.to_token_stream();
+    let arguments: TokenStream = plan.params.iter().map(types).collect();
+    let in_entry = plan.params.iter().enumerate().filter(|(at, _)| plan.entry.takes.contains(at));
+    let mut tells = plan.returned.to_token_stream();
+    tells.extend(in_entry.map(|(_, param)| types(param)));
+    let parameters = function.sig.generics.params.iter().filter(|param| !matches!(param, GenericParam::Lifetime(_)));
+    parameters.filter(|param| generics::mentions(&tells, param) || !generics::mentions(&arguments, param)).collect()
 }
 
 fn receiver_without_mut(receiver: Option<&Receiver>) -> Option<Receiver> {

@@ -70,30 +70,29 @@ impl Kept {
 
 /// `::<T, N>` for all type and constant parameters.
 pub(crate) fn turbofish(generics: &Generics) -> TokenStream {
-    let idents: Vec<&Ident> = generics
-        .params
-        .iter()
-        .filter_map(|param| match param {
-            GenericParam::Lifetime(_) => None,
-            GenericParam::Type(param) => Some(&param.ident),
-            GenericParam::Const(param) => Some(&param.ident),
-        })
-        .collect();
+    let values = generics.params.iter().filter(|param| !matches!(param, GenericParam::Lifetime(_)));
+    let idents: Vec<&Ident> = values.map(ident).collect();
     if idents.is_empty() { TokenStream::new() } else { quote!(::<#(#idents),*>) }
 }
 
-/// Whether `tokens` mention a type or constant parameter.
-pub(crate) fn mentions_parameter(generics: &Generics, tokens: &TokenStream) -> bool {
-    let is_value = |param: &&GenericParam| !matches!(param, GenericParam::Lifetime(_));
-    let all: Vec<String> = generics.params.iter().filter(is_value).map(name).collect();
-    !names_in(tokens, &all).is_empty()
+/// Whether `tokens` mention a parameter.
+pub(crate) fn mentions(tokens: &TokenStream, param: &GenericParam) -> bool {
+    !names_in(tokens, &[name(param)]).is_empty()
+}
+
+/// The name of a parameter, a lifetime's without its quote.
+pub(crate) fn ident(param: &GenericParam) -> &Ident {
+    match param {
+        GenericParam::Lifetime(param) => &param.lifetime.ident,
+        GenericParam::Type(param) => &param.ident,
+        GenericParam::Const(param) => &param.ident,
+    }
 }
 
 fn name(param: &GenericParam) -> String {
     match param {
         GenericParam::Lifetime(param) => param.lifetime.to_string(),
-        GenericParam::Type(param) => param.ident.to_string(),
-        GenericParam::Const(param) => param.ident.to_string(),
+        other => ident(other).to_string(),
     }
 }
 

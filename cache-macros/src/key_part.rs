@@ -8,7 +8,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
-use syn::{Attribute, Data, DeriveInput, Field, Fields, Ident, Path};
+use syn::{Attribute, Data, DeriveInput, Field, Fields, GenericParam, Ident, Path};
 
 use crate::errors::{Errors, did_you_mean};
 use crate::generics;
@@ -65,13 +65,8 @@ pub(crate) fn derive(item: TokenStream) -> TokenStream {
 fn implementation(input: &DeriveInput, krate: &Path, written: &TokenStream, body: &TokenStream) -> TokenStream {
     let ident = &input.ident;
     // Skipped fields need no bound.
-    let bounds = input.generics.type_params().map(|param| &param.ident).filter(|param| {
-        let only = syn::Generics {
-            params: [syn::GenericParam::Type((*param).clone().into())].into_iter().collect(),
-            ..Default::default()
-        };
-        generics::mentions_parameter(&only, written)
-    });
+    let bounds = input.generics.params.iter().filter(|param| matches!(param, GenericParam::Type(_)));
+    let bounds = bounds.filter(|param| generics::mentions(written, param)).map(generics::ident);
     let bounds: Vec<&Ident> = bounds.collect();
     let mut with_bounds = input.generics.clone();
     if !bounds.is_empty() {

@@ -44,6 +44,8 @@ pub(crate) struct FunctionOptions {
 pub(crate) enum KeyStep {
     /// An argument, or a name that a pattern binds.
     Member(TokenStream, proc_macro2::Span),
+    /// An argument of an `impl Trait` type: its type's name is part of the key too.
+    Unnamed(TokenStream, proc_macro2::Span),
     /// Literal text of a template.
     Literal(String),
     /// A placeholder of a template.

@@ -1,6 +1,6 @@
 //! The function under `#[cached]`, taken apart. The body stays tokens: it is moved, never read.
 
-use proc_macro2::{Span, TokenStream, TokenTree};
+use proc_macro2::{Spacing, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
@@ -228,13 +228,18 @@ impl<'ast> Visit<'ast> for Borrows {
     }
 }
 
-/// Whether `tokens` name one of `names`, other than as a field or a method.
+/// Whether `tokens` name one of `names`, other than as a field, a method or the start of a path.
 pub(crate) fn mentions<'a>(tokens: &TokenStream, names: impl IntoIterator<Item = &'a Ident> + Clone) -> bool {
     let mut after_dot = false;
-    for token in tokens.clone() {
+    let mut tokens = tokens.clone().into_iter().peekable();
+    while let Some(token) = tokens.next() {
         match &token {
             TokenTree::Ident(ident) if !after_dot && names.clone().into_iter().any(|name| name == ident) => {
-                return true;
+                let is_path = matches!(tokens.peek(), Some(TokenTree::Punct(punct))
+                    if punct.as_char() == ':' && punct.spacing() == Spacing::Joint);
+                if !is_path {
+                    return true;
+                }
             }
             TokenTree::Group(group) if mentions(&group.stream(), names.clone()) => return true,
             _ => {}
@@ -336,6 +341,82 @@ fn check_input(input: &FnArg, errors: &mut Errors) {
     for attr in attrs {
         if attr.path().is_ident("cfg") || attr.path().is_ident("cfg_attr") {
             errors.at(attr, "a parameter of a cached function cannot be conditional; put `#[cfg]` on two functions");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::{Span, TokenStream};
+    use syn::{Ident, parse_quote};
+
+    use super::{Function, mentions, owns_everything, params};
+
+    #[test]
+    fn mentions_are_of_values_not_of_fields_and_paths() {
+        let state = Ident::new("state", Span::call_site());
+        let mentions = |tokens: &str| mentions(&tokens.parse::<TokenStream>().unwrap(), [&state]);
+        for yes in ["state", "&state.cache", "f(&state)", "0..state", "state..", "[state]", "state as u8", "a: state"] {
+            assert!(mentions(yes), "{yes}");
+        }
+        for no in ["self.state", "state::CACHE", "other", "x.state.y", "\"state\""] {
+            assert!(!mentions(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn what_borrows_runs_at_its_caller() {
+        let owns = |function: Function| owns_everything(&function, &params(&function, &[]));
+        for function in [
+            parse_quote!(
+                async fn f() -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(a: String, b: Vec<Arc<u8>>) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(self: Arc<Self>, a: Cow<'static, str>) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f<T: Copy + 'static>(a: T) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f<T, const N: usize>(a: [T; N]) -> u8
+                where
+                    T: 'static,
+                {
+                }
+            ),
+        ] {
+            assert!(owns(function));
+        }
+        for function in [
+            parse_quote!(
+                async fn f(&self) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(self: &Arc<Self>) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(a: &str) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(a: Option<&str>) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(a: Context<'_>) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f(a: impl Copy) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f<T: Copy>(a: T) -> u8 {}
+            ),
+            parse_quote!(
+                async fn f<'a>(a: Context<'a>) -> u8 {}
+            ),
+        ] {
+            assert!(!owns(function));
         }
     }
 }

@@ -147,8 +147,21 @@ fn home(args: &Args, function: &Function, errors: &mut Errors) -> Home {
 
 /// All that the body can see, in order.
 fn from_params(params: &[Param]) -> Vec<KeyStep> {
-    let names = params.iter().flat_map(|param| &param.kept);
-    names.map(|name| KeyStep::Member(name.to_token_stream(), name.span())).collect()
+    struct Unnamed(bool);
+    impl<'ast> Visit<'ast> for Unnamed {
+        fn visit_type_impl_trait(&mut self, _: &'ast syn::TypeImplTrait) {
+            self.0 = true;
+        }
+    }
+    let steps = params.iter().flat_map(|param| {
+        let mut unnamed = Unnamed(false);
+        unnamed.visit_type(&param.ty);
+        param.kept.iter().map(move |name| {
+            let (expression, span) = (name.to_token_stream(), name.span());
+            if unnamed.0 { KeyStep::Unnamed(expression, span) } else { KeyStep::Member(expression, span) }
+        })
+    });
+    steps.collect()
 }
 
 fn placeholders(key: &Key) -> impl Iterator<Item = &Placeholder> {

@@ -7,7 +7,7 @@ where
     T: Row<'a> + CacheValue,
 {
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match load::__cached::<T>()
+    let __run = match load::__cached::<T, N>()
         .look_up(
             __cache,
             |__key| {
@@ -17,7 +17,7 @@ where
     {
         ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
-            __miss.run_here(load::__rules::<T>(), load::uncached::<D, T, N>(db, ids))
+            __miss.run_here(load::__rules::<T, N>(), load::uncached::<D, T, N>(db, ids))
         }
     };
     __run.await
@@ -40,7 +40,9 @@ struct load {}
     reason = "generated"
 )]
 impl load {
-    fn __cached<'a, T>() -> ::cache_core::__private::Cached<Result<Vec<T>, Error>>
+    fn __cached<'a, T, const N: usize>() -> ::cache_core::__private::Cached<
+        Result<Vec<T>, Error>,
+    >
     where
         T: Row<'a> + CacheValue,
     {
@@ -61,9 +63,9 @@ impl load {
                         _,
                     >((&&&&__returns.error()).sharing()),
             )
-            .instance(::core::any::type_name::<Result<Vec<T>, Error>>())
+            .instance(::core::any::type_name::<fn(T, [(); N])>())
     }
-    fn __rules<'a, T>() -> ::cache_core::__private::Rules
+    fn __rules<'a, T, const N: usize>() -> ::cache_core::__private::Rules
     where
         T: Row<'a> + CacheValue,
     {
@@ -82,10 +84,10 @@ impl load {
         T: Row<'a> + CacheValue,
     {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        load::__cached::<T>()
+        load::__cached::<T, N>()
             .entry(
                 __cache,
-                load::__rules::<T>(),
+                load::__rules::<T, N>(),
                 |__key| {
                     __key.member(&ids);
                 },
@@ -112,10 +114,10 @@ impl load {
         T: Row<'a> + CacheValue,
     {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        load::__cached::<T>()
+        load::__cached::<T, N>()
             .entry(
                 __cache,
-                load::__rules::<T>(),
+                load::__rules::<T, N>(),
                 |__key| {
                     __key.member(&ids);
                 },

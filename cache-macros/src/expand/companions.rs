@@ -1,8 +1,8 @@
 //! What stands beside the function: `user::entry`, `user::uncached`, `user::refresh`, or `user_entry` and so on for a method.
 
-use proc_macro2::TokenStream;
-use quote::{ToTokens, quote, quote_spanned};
-use syn::{Attribute, FnArg, Ident, Receiver, Signature};
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{Attribute, FnArg, GenericParam, Ident, Receiver, Signature};
 
 use super::{Context, expectation_as_allowance, goes_everywhere};
 use crate::args::{Codec, Flight, Lifetime};
@@ -47,10 +47,10 @@ pub(super) fn all(context: &Context<'_>) -> TokenStream {
 impl Context<'_> {
     /// The function with its types.
     fn cached(&self) -> TokenStream {
-        let Self { plan, function, mixed, names, of_returned, .. } = self;
+        let Self { plan, mixed, names, of_instance, .. } = self;
         let Plan { krate, returned, .. } = plan;
         let ident = &names.cached;
-        let (generics, where_clause) = (of_returned.declare(), of_returned.where_clause());
+        let (generics, where_clause) = (of_instance.declare(), of_instance.where_clause());
         let plain = self.plain_name();
         let named = plan.function.name.as_ref().map(|name| quote_spanned!(*mixed=> .named(#name)));
         let version = plan.function.version.map(proc_macro2::Literal::u64_unsuffixed);
@@ -74,18 +74,54 @@ impl Context<'_> {
             Home::Impl => ("method", names.home.clone()),
         };
         let constructor = Ident::new(constructor, *mixed);
-        let instance = generics::mentions_parameter(&function.sig.generics, &returned.to_token_stream())
-            .then(|| quote_spanned!(*mixed=> .instance(::core::any::type_name::<#returned>())));
+        let (instance, constants) = (self.instance(), self.constant_types());
         let (hidden, form) = (self.hidden(), self.form());
         quote_spanned! {*mixed=>
             #hidden
             fn #ident #generics() -> #krate::__private::Cached<#returned> #where_clause {
                 use #krate::__private::via::*;
                 static FUNCTION: #krate::__private::Function = #krate::__private::Function::new(#plain) #named #version;
+                #constants
                 let __returns = #form;
                 #krate::__private::Cached::#constructor(&FUNCTION, ::core::any::type_name::<#owner>(), #returns) #instance
             }
         }
+    }
+
+    /// The types of this instance of a generic function.
+    fn instance(&self) -> Option<TokenStream> {
+        let mixed = self.mixed;
+        let types = self.instance.iter().map(|param| match param {
+            GenericParam::Const(param) if param.ty.to_token_stream().to_string() == "usize" => {
+                let ident = &param.ident;
+                quote_spanned!(mixed=> [(); #ident])
+            }
+            GenericParam::Const(param) => {
+                let (of, ident) = (constant_type(&param.ident, mixed), &param.ident);
+                quote_spanned!(mixed=> #of<#ident>)
+            }
+            other => generics::ident(other).to_token_stream(),
+        });
+        let types: Vec<TokenStream> = types.collect();
+        let of = match types.as_slice() {
+            [] => return None,
+            [alone] => alone.clone(),
+            // A function's parameters may be unsized, a tuple's members not.
+            several => quote_spanned!(mixed=> fn(#(#several),*)),
+        };
+        Some(quote_spanned!(mixed=> .instance(::core::any::type_name::<#of>())))
+    }
+
+    /// Types that tell constants apart which are no lengths of arrays.
+    fn constant_types(&self) -> TokenStream {
+        let types = self.instance.iter().filter_map(|param| match param {
+            GenericParam::Const(param) if param.ty.to_token_stream().to_string() != "usize" => {
+                let (of, ty) = (constant_type(&param.ident, self.mixed), &param.ty);
+                Some(quote_spanned!(self.mixed=> struct #of<const VALUE: #ty>;))
+            }
+            _ => None,
+        });
+        types.collect()
     }
 
     /// Asks for the form of the return type, at its place: there is told what it lacks to be a value.
@@ -96,10 +132,10 @@ impl Context<'_> {
 
     /// Its options.
     fn rules(&self) -> TokenStream {
-        let Self { plan, mixed, names, of_returned, .. } = self;
+        let Self { plan, mixed, names, of_instance, .. } = self;
         let krate = &plan.krate;
         let ident = &names.rules;
-        let (generics, where_clause) = (of_returned.declare(), of_returned.where_clause());
+        let (generics, where_clause) = (of_instance.declare(), of_instance.where_clause());
         let duration = |lifetime: &Option<Lifetime>| lifetime.as_ref().and_then(|ttl| ttl.to_expression(*mixed));
         let ttl = duration(&plan.ttl).map(|ttl| quote_spanned!(*mixed=> .ttl(#ttl)));
         let negative_ttl = duration(&plan.negative_ttl).map(|ttl| quote_spanned!(*mixed=> .negative_ttl(#ttl)));
@@ -136,7 +172,8 @@ impl Context<'_> {
         let params: Vec<&Param> =
             plan.params.iter().enumerate().filter(|(at, _)| takes(at)).map(|(_, param)| param).collect();
         let inputs = signature::inputs(receiver.as_ref(), params);
-        let kept = generics::keep(&function.sig.generics, &quote!(#inputs -> #returned));
+        let instance = self.instance.iter().map(|param| generics::ident(param));
+        let kept = generics::keep(&function.sig.generics, &quote!(#inputs #returned #(#instance)*));
         let (generics, where_clause) = (kept.declare(), kept.where_clause());
         let (cached, rules, key) = (self.call_cached(), self.call_rules(), self.key());
         let attrs = self.companion_attrs();
@@ -224,7 +261,11 @@ impl Context<'_> {
         matches!(self.plan.home, Home::Impl).then(|| quote_spanned!(self.mixed=> #[doc(hidden)]))
     }
 
-    fn self_span(&self) -> proc_macro2::Span {
+    fn self_span(&self) -> Span {
         self.function.receiver().map_or(self.mixed, |receiver| receiver.self_token.span)
     }
+}
+
+fn constant_type(ident: &Ident, mixed: Span) -> Ident {
+    format_ident!("__Const{ident}", span = mixed)
 }

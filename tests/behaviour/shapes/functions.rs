@@ -130,6 +130,59 @@ async fn generic_return_types_have_an_entry_each() {
     assert_ne!(shape::entry::<u32>(1).key(), shape::entry::<u64>(1).key());
 }
 
+trait Table {
+    const NAME: &'static str;
+}
+struct Posts;
+impl Table for Posts {
+    const NAME: &'static str = "posts";
+}
+struct Users;
+impl Table for Users {
+    const NAME: &'static str = "users";
+}
+
+#[derive(KeyPart)]
+struct ById(u32);
+#[derive(KeyPart)]
+struct ByAge(u32);
+
+#[tokio::test]
+async fn type_parameters_that_only_the_body_sees_tell_entries_apart() {
+    // K2
+    #[cached]
+    async fn shape<T: Table, const UPPER: bool, const N: usize>() -> String {
+        if UPPER { T::NAME.to_uppercase().repeat(N) } else { T::NAME.repeat(N) }
+    }
+    assert_eq!(shape::<Posts, false, 1>().await, "posts");
+    assert_eq!(shape::<Users, false, 1>().await, "users");
+    assert_eq!(shape::<Users, true, 1>().await, "USERS");
+    assert_eq!(shape::<Users, true, 2>().await, "USERSUSERS");
+    assert_eq!(shape::entry::<Users, true, 1>().get().await.unwrap(), Some("USERS".to_owned()));
+}
+
+#[tokio::test]
+async fn arguments_of_other_types_that_are_written_alike_are_other_keys() {
+    // K1
+    #[cached]
+    async fn generic<K: KeyPart + Send>(#[cached(skip)] runs: &Runs, key: K) -> u32 {
+        let _seen = key;
+        runs.next()
+    }
+    #[cached]
+    async fn unnamed(#[cached(skip)] runs: &Runs, key: impl KeyPart + Send) -> u32 {
+        let _seen = key;
+        runs.next()
+    }
+    let runs = Runs::default();
+    assert_eq!((generic(&runs, ById(7)).await, generic(&runs, ByAge(7)).await, generic(&runs, "7").await), (1, 2, 3));
+    assert_eq!((generic(&runs, ById(7)).await, generic(&runs, ByAge(7)).await, generic(&runs, "7").await), (1, 2, 3));
+    assert_eq!((unnamed(&runs, ById(7)).await, unnamed(&runs, ByAge(7)).await), (4, 5));
+    assert_eq!((unnamed(&runs, ById(7)).await, unnamed(&runs, ByAge(7)).await), (4, 5));
+    unnamed::entry(ById(7)).invalidate().await.unwrap();
+    assert_eq!((unnamed(&runs, ById(7)).await, unnamed(&runs, ByAge(7)).await), (6, 5));
+}
+
 #[tokio::test]
 async fn impl_trait_arguments() {
     #[cached(skip(runs))]
@@ -160,7 +213,7 @@ async fn named_lifetimes() {
 #[tokio::test]
 async fn names_that_generated_code_could_use() {
     /// Every one of these is also a name in the library or in its generated code.
-    #[allow(clippy::too_many_arguments, dead_code)]
+    #[allow(clippy::too_many_arguments, dead_code, reason = "the names are what matters")]
     mod hostile {
         use super::super::Runs;
 

@@ -33,7 +33,7 @@ enum Choice<T, Skipped> {
     Nothing,
     Empty(),
     One(T),
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "skipped")]
     Two {
         r#type: u8,
         other: Option<T>,
@@ -50,7 +50,7 @@ async fn shown<P: KeyPart + Send + Sync>(part: P) -> String {
         0
     }
     let key = f::entry(&part).key().to_owned();
-    let (_, args) = key.split_once(":parts:").unwrap();
+    let args = key.splitn(3, ':').nth(2).unwrap();
     args.rsplit_once('@').unwrap().0.to_owned()
 }
 
