@@ -1,6 +1,8 @@
 //! What the library promises, by the ids of the list of behaviours.
 
 mod coherence;
+mod environment;
+mod key_names;
 mod objects;
 mod plain;
 mod races;
