@@ -5,6 +5,7 @@ mod environment;
 mod key_names;
 mod objects;
 mod plain;
+mod processes;
 mod races;
 mod redis_store;
 mod shapes;
