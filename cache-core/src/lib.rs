@@ -41,6 +41,8 @@
 //! | `uuid`, `chrono`, `time`, `jiff` | no | [`KeyPart`] for the types of these crates |
 //! | `testing` | no | a manual clock, and caches that share a store, for tests |
 
+#![cfg_attr(not(feature = "redis"), allow(dead_code, reason = "what only a store elsewhere needs"))]
+
 mod background;
 mod builder;
 mod builds;
