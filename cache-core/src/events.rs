@@ -21,7 +21,8 @@ pub enum Event {
         /// Why, as far as it is known.
         reason: Arc<str>,
     },
-    /// An attempt to connect failed; the next one follows by itself.
+    /// An attempt to connect failed; the next ones follow by themselves. Told when the reason is a new one, and once a
+    /// minute while it stays.
     ConnectFailed {
         /// Whether this can only be mended by a change (credentials, address), or may pass.
         kind: ErrorKind,
