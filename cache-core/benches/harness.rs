@@ -32,14 +32,19 @@ impl Contest {
         Self { title: title.into(), contenders: Vec::new() }
     }
 
-    /// `run(times)` does it that many times.
+    /// `run(times)` does it that many times. Only those whose names contain the program's argument, if there is one.
     pub fn enter(mut self, name: &str, run: impl Fn(usize) + Send + Sync + 'static) -> Self {
-        self.contenders.push((name.to_owned(), Arc::new(run)));
+        if wanted().is_none_or(|wanted| name.contains(&wanted)) {
+            self.contenders.push((name.to_owned(), Arc::new(run)));
+        }
         self
     }
 
     /// Prints a row for each contender: time for one run, as one thread sees it while `threads` do the same.
     pub fn hold(&self, threads: usize, times: usize) {
+        if self.contenders.is_empty() {
+            return;
+        }
         let rounds = rounds();
         let mut taken = vec![Vec::with_capacity(rounds); self.contenders.len()];
         for (_, run) in &self.contenders {
@@ -83,6 +88,11 @@ fn on_threads(threads: usize, times: usize, run: &Run) -> Duration {
         .collect();
     let times = workers.into_iter().map(|worker| worker.join().expect("a contender ran"));
     times.max().unwrap_or_default()
+}
+
+/// What `cargo bench -- <part of a name>` asks for.
+fn wanted() -> Option<String> {
+    std::env::args().skip(1).find(|argument| !argument.starts_with('-'))
 }
 
 /// `BENCH_ROUNDS`; 15 by default.
