@@ -1,7 +1,11 @@
 //! What the library promises, by the ids of the list of behaviours.
 
+mod coherence;
+mod environment;
+mod key_names;
 mod objects;
 mod plain;
+mod processes;
 mod races;
 mod redis_store;
 mod shapes;

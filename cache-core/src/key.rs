@@ -68,10 +68,6 @@ impl Key {
         &self.name
     }
 
-    pub(crate) fn from_parts(name: Cow<'static, str>, args: String) -> Self {
-        Self { name, args }
-    }
-
     pub(crate) fn args(&self) -> &str {
         &self.args
     }

@@ -162,7 +162,7 @@ impl RedisConfig {
 impl RedisConfig {
     /// The time between two checks: often enough that what was read stays trusted in between.
     pub(crate) fn beat(&self) -> Duration {
-        self.heartbeat.min(self.max_staleness / 2)
+        self.heartbeat.min(self.max_staleness.mul_f64(0.5))
     }
 }
 
