@@ -114,6 +114,13 @@ pub(crate) fn builds_key(namespace: &str, name: &str) -> String {
 }
 
 /// Cuts at a character boundary and puts the hash of the whole in place of the tail.
+/// Whether [`write_value_key`] writes all of these.
+#[inline]
+pub(crate) fn is_uncut(namespace: &str, name: &str, args: &str) -> bool {
+    // And two colons.
+    namespace.len().saturating_add(name.len()).saturating_add(args.len()) <= MAX_KEY_LEN.saturating_sub(2)
+}
+
 #[inline]
 pub(crate) fn shorten(key: &mut String) {
     if key.len() > MAX_KEY_LEN {
