@@ -18,7 +18,7 @@ use crate::events::{Event, Events, Stats, bump};
 use crate::fingerprint::fingerprint_text;
 use crate::freshness::{Freshness, verdict};
 use crate::key::Key;
-use crate::local::Local;
+use crate::local::{Local, LocalKeyRef};
 use crate::object::{CacheObject, Objects};
 use crate::options::{EntryOptions, LocalTier};
 use crate::plain::PlainValues;
@@ -190,7 +190,8 @@ impl Cache {
         let value = const { ValueType::of::<V, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
         let take = |value: &Erased| value.downcast_ref::<V::Value>().cloned();
-        if let Some(value) = self.0.at_hand(&key.value_key, &value, options.local, take) {
+        let in_local = self.0.in_local(&LocalKeyRef::parse(&key.value_key), take);
+        if let Some(value) = in_local.or_else(|| self.0.in_store(&key.value_key, &value, options.local, take)) {
             return Ok(value);
         }
         let rules = Arc::new(Rules { options: options.clone(), ttl_of: None, cache_if: None });
@@ -284,40 +285,30 @@ impl fmt::Debug for Cache {
 }
 
 impl Inner {
-    /// The value, if it is at hand: in L1, or in a store that can tell without waiting. Whatever is wrong with it is left to
-    /// the pipeline.
-    pub(crate) fn at_hand<T>(
+    /// The value, if it is in L1.
+    #[inline]
+    pub(crate) fn in_local<T>(&self, key: &LocalKeyRef<'_>, take: impl Fn(&Erased) -> Option<T>) -> Option<T> {
+        let value = self.local.as_ref()?.get(key, take)?;
+        self.events.count().local_hits.add();
+        Some(value)
+    }
+
+    /// The value, if it is in a store that can tell without waiting. Whatever is wrong with it is left to the pipeline.
+    pub(crate) fn in_store<T>(
         &self,
-        key: &str,
+        key: &Arc<str>,
         value: &ValueType,
         tier: LocalTier,
         take: impl Fn(&Erased) -> Option<T>,
     ) -> Option<T> {
-        if let Some(local) = &self.local
-            && let Some(value) = local.get(key, &take)
-        {
-            self.events.count().local_hits.add();
-            return Some(value);
-        }
         if !self.store.is_at_hand() {
             return None;
         }
-        self.in_store(key, value, tier, take)
-    }
-
-    fn in_store<T>(
-        &self,
-        key: &str,
-        value: &ValueType,
-        tier: LocalTier,
-        take: impl Fn(&Erased) -> Option<T>,
-    ) -> Option<T> {
-        let key: Arc<str> = key.into();
         // Before the read, as anywhere else: another thread may write in between.
         let local = self.local.as_ref().filter(|_| tier != LocalTier::Off);
-        let mark = local.map(|local| local.begin(&key));
-        let Some(Slot::Bytes(bytes)) = self.store.read_now(&key) else { return None };
-        let (envelope, payload_at) = Envelope::open(&bytes, &key).ok()?;
+        let mark = local.map(|local| local.begin(key));
+        let Some(Slot::Bytes(bytes)) = self.store.read_now(key) else { return None };
+        let (envelope, payload_at) = Envelope::open(&bytes, key).ok()?;
         let now = self.store.now();
         match verdict(&envelope, now) {
             Freshness::Fresh | Freshness::RefreshAhead => {}

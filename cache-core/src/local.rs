@@ -19,8 +19,12 @@ use std::time::Duration;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
+use self::key::LocalKey;
+pub(crate) use self::key::{LocalKeyRef, Origin};
 use crate::clock::{Clock, millis};
 use crate::store::Trust;
+
+mod key;
 
 /// What an entry costs beside its key and value: table slots, the value's allocation, bookkeeping.
 const ENTRY_OVERHEAD: u64 = 150;
@@ -36,7 +40,7 @@ pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
 
 /// The tier in this process of one cache.
 pub(crate) struct Local {
-    entries: Cache<Arc<str>, Kept, ByBytes>,
+    entries: Cache<LocalKey, Kept, ByBytes>,
     marks: Vec<Mutex<HashMap<Arc<str>, Marks>>>,
     hasher: RandomState,
     trust: Arc<Trust>,
@@ -70,8 +74,8 @@ pub(crate) struct Mark<'a> {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<Arc<str>, Kept> for ByBytes {
-    fn weight(&self, _key: &Arc<str>, kept: &Kept) -> u64 {
+impl Weighter<LocalKey, Kept> for ByBytes {
+    fn weight(&self, _key: &LocalKey, kept: &Kept) -> u64 {
         kept.weight
     }
 }
@@ -99,7 +103,7 @@ impl Local {
     }
 
     /// The value, if there is one that may be served now. No wait, no allocation.
-    pub(crate) fn get<T>(&self, key: &str, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
+    pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
         let kept = self.entries.get(key)?;
         let now = self.clock.coarse();
         if now < kept.until && self.trust.holds(now) { take(&kept.value) } else { None }
@@ -115,12 +119,13 @@ impl Local {
 
     /// The key has changed, or is about to be by ourselves.
     pub(crate) fn drop_key(&self, key: &str) {
+        let entry = LocalKeyRef::parse(key);
         let mut marks = self.marks(key);
         if let Some(of_key) = marks.get_mut(key) {
             of_key.changes = of_key.changes.wrapping_add(1);
         }
         // Under the lock that a fill holds too: it comes before this, and is removed, or after, and is refused.
-        let removed = self.entries.remove(key);
+        let removed = self.entries.remove(&entry);
         drop(marks);
         // A value's destructor may do anything, so it runs outside.
         drop(removed);
@@ -155,11 +160,12 @@ impl Mark<'_> {
         let local = self.local;
         let until = local.clock.coarse().saturating_add(millis(left.min(local.longest)));
         let bytes = u64::try_from(self.key.len().saturating_add(payload_bytes)).unwrap_or(u64::MAX);
+        let key = LocalKeyRef::parse(&self.key).to_owned();
         let kept = Kept { value: Arc::clone(value), until, weight: bytes.saturating_add(ENTRY_OVERHEAD) };
         let marks = local.marks(&self.key);
         let unchanged = marks.get(&self.key).is_some_and(|of_key| of_key.changes == self.changes);
         if unchanged {
-            local.entries.insert(Arc::clone(&self.key), kept);
+            local.entries.insert(key, kept);
         }
         drop(marks);
         unchanged
@@ -202,7 +208,7 @@ mod tests {
     }
 
     fn read(local: &Local, key: &str) -> Option<u32> {
-        local.get(key, |value| value.downcast_ref::<u32>().copied())
+        local.get(&LocalKeyRef::parse(key), |value| value.downcast_ref::<u32>().copied())
     }
 
     #[test]

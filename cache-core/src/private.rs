@@ -25,6 +25,7 @@ use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
 use crate::key::{self, KeyWriter};
+use crate::local::{LocalKeyRef, Origin};
 use crate::options::LocalTier;
 use crate::read_through::{self, Plan};
 
@@ -52,6 +53,7 @@ struct Resolved {
     value: TypeId,
     name: Arc<str>,
     fingerprint: Arc<str>,
+    origin: Origin,
     fingerprint_complete: bool,
 }
 
@@ -149,28 +151,28 @@ impl<R: Send + 'static> Cached<R> {
     /// The miss, to be run.
     pub fn look_up(&self, cache: &Cache, args: impl FnOnce(&mut KeyWriter<'_>)) -> Result<R, Box<Miss<R>>> {
         let resolved = self.resolve(cache);
-        with_buffer(|key| {
-            key.push_str(&cache.0.namespace);
-            key.push(':');
-            key.push_str(&resolved.name);
-            key.push(':');
-            args(&mut KeyWriter::new(key));
-            key::shorten(key);
-            key.push('@');
-            key.push_str(&resolved.fingerprint);
-            cache.0.at_hand(key, &self.returns.value, self.local, self.returns.ok).ok_or_else(|| {
-                Box::new(Miss {
-                    cache: cache.clone(),
-                    key: EntryKey {
-                        value_key: key.as_str().into(),
-                        name: Arc::clone(&resolved.name),
-                        fingerprint: Arc::clone(&resolved.fingerprint),
-                    },
-                    returns: self.returns,
-                    local: self.local,
-                })
-            })
+        with_buffer(|buffer| {
+            args(&mut KeyWriter::new(buffer));
+            if key::is_uncut(&cache.0.namespace, &resolved.name, buffer)
+                && let Some(value) = cache.0.in_local(&LocalKeyRef::new(resolved.origin, buffer), self.returns.ok)
+            {
+                return Ok(value);
+            }
+            self.look_further(cache, resolved, buffer)
         })
+    }
+
+    /// By the key as it stands in the store.
+    #[cold]
+    fn look_further(&self, cache: &Cache, resolved: &Resolved, args: &str) -> Result<R, Box<Miss<R>>> {
+        let key = EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint);
+        let is_uncut = key::is_uncut(&cache.0.namespace, &resolved.name, args);
+        let in_local = || cache.0.in_local(&LocalKeyRef::parse(&key.value_key), self.returns.ok);
+        let in_store = || cache.0.in_store(&key.value_key, &self.returns.value, self.local, self.returns.ok);
+        match (!is_uncut).then(in_local).flatten().or_else(in_store) {
+            Some(value) => Ok(value),
+            None => Err(Box::new(Miss { cache: cache.clone(), key, returns: self.returns, local: self.local })),
+        }
     }
 
     /// The entry of these arguments.
@@ -230,11 +232,13 @@ impl<R: Send + 'static> Cached<R> {
     fn work_out(&self, owner: &'static str, value: TypeId) -> Resolved {
         let fingerprint = (self.returns.value.fingerprint)();
         let text = fingerprint_text(fingerprint, self.function.version, self.returns.value.codec_id);
+        let name = self.name();
         Resolved {
             owner,
             of: self.of,
             value,
-            name: self.name().into(),
+            origin: Origin::of(&name, &text),
+            name: name.into(),
             fingerprint: text.into(),
             // A version says that its owner keeps track of changes.
             fingerprint_complete: fingerprint.complete || self.function.version != 0,
