@@ -1,5 +1,6 @@
 //! What the library promises, by the ids of the list of behaviours.
 
+mod freshness;
 mod objects;
 mod plain;
 mod races;

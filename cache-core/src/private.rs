@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::cell::RefCell;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt as _;
@@ -15,16 +15,18 @@ pub use crate::shape::{Probe, Returns, Rules};
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
 pub mod via {
     pub use crate::shape::via::{
-        CannotShare as _, JustOption as _, JustPlain as _, ResultOption as _, ResultPlain as _, SharesByClone as _,
-        SharesByImpl as _, SharesByIoError as _, SharesByMessage as _,
+        CannotBeOverdue as _, CannotShare as _, JustOption as _, JustPlain as _, OverdueByIoError as _,
+        OverdueByItself as _, ResultOption as _, ResultPlain as _, SharesByClone as _, SharesByImpl as _,
+        SharesByIoError as _, SharesByMessage as _,
     };
 }
 
-use crate::cache::Cache;
+use crate::cache::{AtHand, Cache};
 use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
 use crate::key::{self, KeyWriter};
+use crate::options::EntryOptions;
 use crate::read_through::{self, Plan};
 
 /// The cache that is installed, or one in memory.
@@ -52,6 +54,8 @@ struct Resolved {
     name: Arc<str>,
     fingerprint: Arc<str>,
     fingerprint_complete: bool,
+    /// Known once it ran: what it was called with, and whether its future owned what it needed.
+    options: OnceLock<(EntryOptions, bool)>,
 }
 
 impl fmt::Debug for Function {
@@ -149,13 +153,21 @@ impl<R: Send + 'static> Cached<R> {
             key::shorten(key);
             key.push('@');
             key.push_str(&resolved.fingerprint);
-            cache.0.at_hand(key, &self.returns.value, self.returns.ok).ok_or_else(|| Miss {
+            let options = resolved.options.get().map(|(options, owned)| (options, *owned));
+            let due = match cache.0.at_hand(key, &self.returns.value, options, self.returns.ok) {
+                AtHand::Value(value) => return Ok(value),
+                AtHand::Due(value, fill_id) => Some((value, fill_id)),
+                AtHand::Nothing => None,
+            };
+            Err(Miss {
                 cache: cache.clone(),
                 key: EntryKey {
                     value_key: key.as_str().into(),
                     name: Arc::clone(&resolved.name),
                     fingerprint: Arc::clone(&resolved.fingerprint),
                 },
+                resolved,
+                due,
                 returns: self.returns,
             })
         })
@@ -175,7 +187,7 @@ impl<R: Send + 'static> Cached<R> {
     fn entry_of(&self, cache: &Cache, rules: Arc<Rules>, args: Arc<str>) -> CachedEntry<R> {
         let resolved = self.resolve(cache);
         let key = EntryKey::new(&cache.0, &resolved.name, &args, &resolved.fingerprint);
-        let plan = Plan { key, value: self.returns.value, rules, refresh: false };
+        let plan = Plan::new(key, self.returns.value, rules);
         CachedEntry::new(cache.clone(), Arc::new(plan), self.returns, args)
     }
 
@@ -223,6 +235,7 @@ impl<R: Send + 'static> Cached<R> {
             fingerprint: text.into(),
             // A version says that its owner keeps track of changes.
             fingerprint_complete: fingerprint.complete || self.function.version != 0,
+            options: OnceLock::new(),
         }
     }
 
@@ -280,6 +293,9 @@ fn with_buffer<T>(use_it: impl FnOnce(&mut String) -> T) -> T {
 pub struct Miss<R: 'static> {
     cache: Cache,
     key: EntryKey,
+    resolved: &'static Resolved,
+    /// A value to return while the record with this fill id is computed anew.
+    due: Option<(R, u64)>,
     returns: Returns<R>,
 }
 
@@ -296,11 +312,14 @@ impl<R: Send + 'static> Miss<R> {
     where
         F: Future<Output = R> + Send + 'static,
     {
-        let Self { cache, key, returns } = self;
+        let (cache, plan, due, returns) = self.plan(rules, true);
         let function = function.map(returns.split).boxed();
+        if let Some((value, fill_id)) = due {
+            read_through::refresh_behind(&cache.0, &Arc::new(plan), fill_id, function);
+            return ready(value).boxed();
+        }
         async move {
-            let name = Arc::clone(&key.name);
-            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), refresh: false };
+            let name = Arc::clone(&plan.key.name);
             let landing = read_through::run_shared(&cache.0, plan, function).await;
             returns.land(landing, &name)
         }
@@ -313,13 +332,25 @@ impl<R: Send + 'static> Miss<R> {
     where
         F: Future<Output = R> + Send + 'a,
     {
-        let Self { cache, key, returns } = self;
+        let (cache, plan, due, returns) = self.plan(rules, false);
         let function = function.map(returns.split).boxed();
         async move {
-            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), refresh: false };
-            let landing = read_through::run_here(&cache.0, &plan, function).await;
+            let landing = match due {
+                None => read_through::run_here(&cache.0, &plan, function).await,
+                Some((value, fill_id)) => match read_through::refresh_here(&cache.0, &plan, fill_id, function).await {
+                    Some(landing) => landing,
+                    None => return value,
+                },
+            };
             returns.land(landing, &plan.key.name)
         }
         .boxed()
+    }
+
+    fn plan(self, rules: Rules, owned: bool) -> (Cache, Plan, Option<(R, u64)>, Returns<R>) {
+        let Self { cache, key, resolved, due, returns } = self;
+        let _options = resolved.options.get_or_init(|| (rules.options.clone(), owned));
+        let plan = Plan { overdue: returns.overdue, owned, ..Plan::new(key, returns.value, Arc::new(rules)) };
+        (cache, plan, due, returns)
     }
 }

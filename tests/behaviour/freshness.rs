@@ -1,0 +1,258 @@
+//! When values end, what is served after that, and who computes the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cache_core::events::{Event, StaleCause};
+use cache_core::{Cache, CachedEntry, EntryOptions, Key, RefreshBy, cached};
+use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
+
+/// Values below this end at once, the others do not end in a test.
+const LASTS: usize = 1000;
+const SHORT: Duration = Duration::from_millis(40);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn ttl(value: &usize) -> Duration {
+    if *value < LASTS { SHORT } else { HOUR }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Refused;
+
+type Answer = Result<usize, Refused>;
+
+#[cached(name = "behind", ttl = |value| ttl(value), stale_while_revalidate = "1h", early = false, key = "{id}", cache = &cache)]
+async fn behind(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
+    let _ = id;
+    gate.pass().await;
+    answer
+}
+
+#[cached(name = "fallback", ttl = |value| ttl(value), stale_if_error = "1h", key = "{id}", cache = cache)]
+async fn fallback(cache: &Cache, gate: &Gate, id: u32, answer: Answer) -> Answer {
+    let _ = (cache, id);
+    gate.pass().await;
+    answer
+}
+
+#[cached(name = "by_caller", ttl = |value| ttl(value), stale_while_revalidate = "1h", refresh = "caller", key = "{id}", cache = cache)]
+async fn by_caller(cache: &Cache, gate: &Gate, id: u32, answer: Answer) -> Answer {
+    let _ = (cache, id);
+    gate.pass().await;
+    answer
+}
+
+#[cached(ttl = 1000, cache = cache, skip(cache))]
+async fn by_default(cache: &Cache, id: u32) -> u32 {
+    let _ = cache;
+    id
+}
+
+#[cached(ttl = 1000, jitter = 0.5, cache = cache, skip(cache))]
+async fn half(cache: &Cache, id: u32) -> u32 {
+    let _ = cache;
+    id
+}
+
+#[cached(ttl = 1000, jitter = 0.0, cache = cache, skip(cache))]
+async fn exact(cache: &Cache, id: u32) -> u32 {
+    let _ = cache;
+    id
+}
+
+/// Waits until the stored value is past its ttl, as this cache sees it.
+async fn outlive(nodes: &Nodes, caches: &[&Cache], entry: impl Fn(&Cache) -> CachedEntry<Answer>) {
+    if let Nodes::Embedded(_, clock) = nodes {
+        clock.advance(SHORT);
+    }
+    for cache in caches {
+        eventually("it is past its ttl", || async { entry(cache).ttl().await.unwrap().is_none() }).await;
+    }
+}
+
+on_both_stores! {
+    // V4
+    async fn a_value_ends_early_by_at_most_its_jitter_and_never_late(nodes: &Nodes) {
+        let cache = nodes.node_with(Cache::builder()).await;
+        let all = Duration::from_secs(1000);
+        for id in 0..200 {
+            // Computed or set, it is the same.
+            if id % 2 == 0 {
+                by_default(&cache, id).await;
+                half(&cache, id).await;
+                exact(&cache, id).await;
+            } else {
+                by_default::entry(id).on(&cache).set(&id).await.unwrap();
+                half::entry(id).on(&cache).set(&id).await.unwrap();
+                exact::entry(id).on(&cache).set(&id).await.unwrap();
+            }
+        }
+        let entries: [(fn(u32) -> cache_core::UnboundEntry<u32>, u64); 3] =
+            [(by_default::entry, 900), (half::entry, 500), (exact::entry, 1000)];
+        for (entry, least) in entries {
+            let mut lives = Vec::new();
+            for id in 0..200 {
+                lives.push(entry(id).on(&cache).ttl().await.unwrap().unwrap());
+            }
+            let (shortest, longest) = (*lives.iter().min().unwrap(), *lives.iter().max().unwrap());
+            let least = Duration::from_secs(least);
+            // On a clock that runs, some seconds may have passed.
+            assert!(longest <= all && shortest + Duration::from_secs(20) >= least, "{shortest:?} to {longest:?}");
+            // 200 values leave no gap of a tenth at either end.
+            assert!(longest - shortest >= (all - least).mul_f64(0.8), "{shortest:?} to {longest:?}");
+        }
+    }
+
+    // F1
+    async fn a_stale_value_is_served_at_once_while_one_refresh_runs_in_all_processes(nodes: &Nodes) {
+        let (here, there) = (nodes.node().await, nodes.node().await);
+        let entry = |cache: &Cache| behind::entry(7).on(cache);
+        assert_eq!(behind(here.clone(), Gate::open(), 7, Ok(1)).await, Ok(1));
+        outlive(nodes, &[&here, &there], entry).await;
+        let gate = Gate::shut();
+        for _ in 0..50 {
+            for cache in [&here, &there] {
+                let call = behind(cache.clone(), gate.clone(), 7, Ok(LASTS));
+                assert_eq!(soon("the stale value comes at once", call).await, Ok(1));
+            }
+        }
+        gate.arrival().await;
+        assert_eq!(gate.runs(), 1);
+        gate.let_through(1);
+        for cache in [&here, &there] {
+            eventually("the refresh is stored", || async { entry(cache).get().await.unwrap() == Some(LASTS) }).await;
+            assert_eq!(soon("it is served", behind(cache.clone(), gate.clone(), 7, Ok(2))).await, Ok(LASTS));
+        }
+        assert_eq!(gate.runs(), 1);
+        assert_eq!(here.stats().refreshes.min(1) + there.stats().refreshes.min(1), 2, "each has tried");
+    }
+
+    // F1, F3
+    async fn a_refresh_that_fails_leaves_the_stale_value_and_rests_in_all_processes(nodes: &Nodes) {
+        let (here, there) = (nodes.node().await, nodes.node().await);
+        let entry = |cache: &Cache| behind::entry(7).on(cache);
+        assert_eq!(behind(here.clone(), Gate::open(), 7, Ok(1)).await, Ok(1));
+        outlive(nodes, &[&here, &there], entry).await;
+        let (mut events, gate) = (here.subscribe(), Gate::open());
+        assert_eq!(soon("stale", behind(here.clone(), gate.clone(), 7, Err(Refused))).await, Ok(1));
+        event(&mut events, "it is told", |event| matches!(event, Event::RefreshFailed { name } if &**name == "behind")).await;
+        for cache in [&here, &there, &here, &there] {
+            assert_eq!(soon("stale", behind(cache.clone(), gate.clone(), 7, Ok(2))).await, Ok(1));
+        }
+        // The attempt of the other process has ended at the throttle.
+        eventually("it has tried", || async { there.stats().refreshes == 1 }).await;
+        assert_eq!(gate.runs(), 1);
+    }
+
+    // F11
+    async fn refreshes_are_bounded_and_one_too_many_is_skipped_with_an_event(nodes: &Nodes) {
+        let cache = nodes.node_with(Cache::builder().jitter(0.0).refreshes_in_flight(2)).await;
+        for id in 0..3 {
+            assert_eq!(behind(cache.clone(), Gate::open(), id, Ok(1)).await, Ok(1));
+        }
+        for id in 0..3 {
+            if id == 0 { outlive(nodes, &[&cache], |cache| behind::entry(0).on(cache)).await; }
+            eventually("past its ttl", || async { behind::entry(id).on(&cache).ttl().await.unwrap().is_none() }).await;
+        }
+        let (mut events, gate) = (cache.subscribe(), Gate::shut());
+        for id in 0..3 {
+            assert_eq!(soon("stale", behind(cache.clone(), gate.clone(), id, Ok(LASTS))).await, Ok(1));
+        }
+        event(&mut events, "it is told", |event| matches!(event, Event::RefreshSkipped { name } if &**name == "behind")).await;
+        gate.arrival().await;
+        gate.arrival().await;
+        assert_eq!((gate.runs(), cache.stats().refreshes_skipped), (2, 1));
+        gate.let_through(3);
+        eventually("two are done", || async { cache.stats().fills == 5 }).await;
+        assert_eq!(soon("stale", behind(cache.clone(), gate.clone(), 2, Ok(LASTS))).await, Ok(1));
+        eventually("the third had its turn", || async { behind::entry(2).on(&cache).get().await.unwrap() == Some(LASTS) }).await;
+    }
+
+    // F1: refreshed by the caller that finds the stale value first, for functions that borrow.
+    async fn one_caller_computes_and_all_others_get_the_stale_value(nodes: &Nodes) {
+        let (here, there) = (nodes.node().await, nodes.node().await);
+        let entry = |cache: &Cache| by_caller::entry(7).on(cache);
+        assert_eq!(by_caller(&here, &Gate::open(), 7, Ok(1)).await, Ok(1));
+        outlive(nodes, &[&here, &there], entry).await;
+        let gate = Gate::shut();
+        let first = tokio::spawn({
+            let (cache, gate) = (here.clone(), gate.clone());
+            async move { by_caller(&cache, &gate, 7, Ok(LASTS)).await }
+        });
+        gate.arrival().await;
+        for cache in [&here, &there, &here, &there] {
+            assert_eq!(soon("the others do not wait", by_caller(cache, &gate, 7, Ok(2))).await, Ok(1));
+        }
+        gate.let_through(1);
+        assert_eq!(soon("the first returns", first).await.unwrap(), Ok(LASTS));
+        assert_eq!(soon("it is stored", by_caller(&there, &gate, 7, Ok(2))).await, Ok(LASTS));
+        assert_eq!(gate.runs(), 1);
+        // By hand it is the same.
+        let options = EntryOptions::new().ttl(HOUR).stale_while_revalidate(HOUR).refresh(RefreshBy::Caller);
+        let compute = || async { Ok::<_, Refused>(5_u32) };
+        assert_eq!(*here.get_or_compute(Key::new("hand"), &options, compute).await.as_ref().unwrap(), 5);
+    }
+
+    // F2
+    async fn a_stale_value_is_served_when_the_function_fails(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        let gate = Gate::open();
+        assert_eq!(fallback(&cache, &gate, 7, Ok(1)).await, Ok(1));
+        outlive(nodes, &[&cache], |cache| fallback::entry(7).on(cache)).await;
+        let mut events = cache.subscribe();
+        assert_eq!(soon("it returns", fallback(&cache, &gate, 7, Err(Refused))).await, Ok(1));
+        let failed = |event: &Event| matches!(event, Event::StaleServed { name, cause: StaleCause::Failed } if &**name == "fallback");
+        event(&mut events, "the error is told", failed).await;
+        assert_eq!((gate.runs(), cache.stats().stale), (2, 1));
+        // Without a stale value, the error is the caller's.
+        assert_eq!(fallback(&cache, &gate, 8, Err(Refused)).await, Err(Refused));
+    }
+
+    // F3
+    async fn after_a_failure_the_next_attempt_waits_for_the_throttle_in_all_processes(nodes: &Nodes) {
+        let (here, there) = (nodes.node().await, nodes.node().await);
+        let gate = Gate::open();
+        let entry = |cache: &Cache| fallback::entry(7).on(cache);
+        assert_eq!(fallback(&here, &gate, 7, Ok(1)).await, Ok(1));
+        outlive(nodes, &[&here, &there], entry).await;
+        for _ in 0..3 {
+            for cache in [&here, &there] {
+                assert_eq!(soon("stale", fallback(cache, &gate, 7, Err(Refused))).await, Ok(1));
+            }
+        }
+        assert_eq!(gate.runs(), 2, "one attempt");
+        match nodes {
+            Nodes::Embedded(_, clock) => {
+                clock.advance(Duration::from_millis(4_999));
+                assert_eq!(fallback(&there, &gate, 7, Ok(LASTS)).await, Ok(1));
+                clock.advance(Duration::from_millis(1));
+            }
+            Nodes::Redis(_) => nodes.let_expire(&format!("{{{}}}:l", entry(&here).key()), Duration::ZERO),
+        }
+        let fresh = nodes.node().await;
+        eventually("the throttle ends", || async { fallback(&fresh, &gate, 7, Ok(LASTS)).await == Ok(LASTS) }).await;
+        assert_eq!(gate.runs(), 3);
+    }
+
+    // R17
+    async fn an_invalidated_value_is_not_served_when_the_function_fails(nodes: &Nodes) {
+        let (cache, other) = (nodes.node().await, nodes.node().await);
+        let entry = |cache: &Cache| fallback::entry(7).on(cache);
+        assert_eq!(fallback(&cache, &Gate::open(), 7, Ok(1)).await, Ok(1));
+        outlive(nodes, &[&cache], entry).await;
+        entry(&other).invalidate().await.unwrap();
+        assert_eq!(fallback(&cache, &Gate::open(), 7, Err(Refused)).await, Err(Refused));
+        // Nor if it was invalidated while the function ran.
+        assert_eq!(fallback(&cache, &Gate::open(), 7, Ok(1)).await, Ok(1));
+        outlive(nodes, &[&cache], entry).await;
+        let gate = Gate::shut();
+        let call = tokio::spawn({
+            let (cache, gate) = (cache.clone(), gate.clone());
+            async move { fallback(&cache, &gate, 7, Err(Refused)).await }
+        });
+        gate.arrival().await;
+        entry(&other).invalidate().await.unwrap();
+        gate.let_through(1);
+        assert_eq!(soon("it returns", call).await.unwrap(), Err(Refused));
+    }
+}
