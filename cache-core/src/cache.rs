@@ -381,3 +381,26 @@ impl Inner {
         EntryKey::new(self, &key.name().into(), key.args(), &fingerprint.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    #[tokio::test]
+    // F9
+    async fn a_refresh_of_a_record_that_was_replaced_meanwhile_runs_nothing() {
+        let cache = Cache::in_memory();
+        let options = EntryOptions::new();
+        let compute = || async { Ok::<_, Infallible>(1_u32) };
+        assert_eq!(cache.get_or_compute(Key::new("k"), &options, compute).await, Ok(1));
+        let value = ValueType::of::<Plain<u32>, DefaultCodec>();
+        let key = cache.0.key_by_hand(&Key::new("k"), value);
+        let plan = Plan::new(key, value, Arc::new(Rules { options, ttl_of: None, cache_if: None }));
+        // The record that this refresh was begun for had another fill id.
+        let function = Box::pin(async { unreachable!("the store has a newer value") });
+        assert!(read_through::refresh_here(&cache.0, &plan, 7, function).await.is_none());
+        assert_eq!((cache.stats().refreshes, cache.stats().computes), (1, 1));
+    }
+}

@@ -493,9 +493,10 @@ pub(crate) fn try_seal(
         );
         return Err(Error::new(ErrorKind::Limit, "encode").detail(detail));
     }
+    let terms = plan.terms(inner);
     Ok(Sealed {
         record: record.into(),
-        expiry: lifetime.fresh.saturating_add(lifetime.stale),
-        serving: Serving::of(&envelope, &plan.terms(inner), envelope.created),
+        expiry: lifetime.fresh.saturating_add(lifetime.stale).saturating_add(terms.kept_beyond(cost)),
+        serving: Serving::of(&envelope, &terms, envelope.created),
     })
 }

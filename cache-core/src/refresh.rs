@@ -61,6 +61,13 @@ impl Terms {
 }
 
 impl Terms {
+    /// How long a record stands after it was served for the last time: a refresh that was begun before that fills over it, and whoever
+    /// comes meanwhile finds the lease beside it instead of nothing. The next run seldom takes three times as long as the last.
+    pub(crate) fn kept_beyond(&self, cost: Duration) -> Duration {
+        let is_refreshed = self.beta > 0.0 || !self.window.is_zero();
+        if is_refreshed { cost.saturating_mul(3) } else { Duration::ZERO }
+    }
+
     /// Whether a record past its time may be served if computing the next one comes to nothing.
     pub(crate) fn may_fall_back_on(&self, envelope: &Envelope, now: Timestamp) -> bool {
         verdict(envelope, now) == Freshness::Stale && now < envelope.fresh_until().plus(self.window)
