@@ -259,16 +259,15 @@ impl CacheBuilder {
     /// # Errors
     /// As [`connect`](Self::connect); the text names the variable.
     pub async fn connect_from_env(mut self) -> Result<Cache> {
-        let step = "CACHE_URL";
         match std::env::var(CACHE_URL) {
             Ok(url) if !url.trim().is_empty() => self.url = Some(url),
             // Empty is how a shell unsets it for one command.
             Ok(_) | Err(std::env::VarError::NotPresent) => {}
             Err(std::env::VarError::NotUnicode(_)) => {
-                return Err(Error::new(ErrorKind::Configuration, step).detail("the variable is not UTF-8"));
+                return Err(Error::new(ErrorKind::Configuration, "connect").detail("CACHE_URL is not UTF-8"));
             }
         }
-        self.connect().await.map_err(|error| error.at(step))
+        self.connect().await.map_err(|error| error.of(CACHE_URL))
     }
 
     /// Makes a cache in this process's memory.

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Stats, bump};
 use crate::fingerprint::fingerprint_text;
 use crate::key::Key;
-use crate::local::{Hit, Local};
+use crate::local::{Hit, Local, LocalKeyRef};
 use crate::object::{CacheObject, Objects};
 use crate::options::{EntryOptions, LocalTier};
 use crate::plain::PlainValues;
@@ -195,13 +195,13 @@ impl Cache {
         let value = const { ValueType::of::<V, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
         let take = |value: &Erased| value.downcast_ref::<V::Value>().cloned();
-        let due = match self.0.at_hand(&key.value_key, &value, Some((options, false)), take) {
+        let due = match self.0.at_hand(&key.value_key, &value, Some((options, false)), options.local, take) {
             AtHand::Value(value) => return Ok(value),
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
             AtHand::Nothing => None,
         };
         let rules = Arc::new(Rules { options: options.clone(), ttl_of: None, cache_if: None });
-        let plan = Plan::new(key, value, rules);
+        let plan = Plan::new(key, value, rules, options.local);
         let function = compute();
         let run = async move {
             let function = Box::pin(async move {
@@ -307,36 +307,40 @@ pub(crate) enum AtHand<T> {
 }
 
 impl Inner {
+    /// The value, if it is in L1.
+    #[inline]
+    pub(crate) fn in_local<T>(&self, key: &LocalKeyRef<'_>, take: impl Fn(&Erased) -> Option<T>) -> Option<Hit<T>> {
+        let hit = self.local.as_ref()?.get(key, take)?;
+        self.events.count().local_hits.add();
+        Some(hit)
+    }
+
     /// The value, if it is at hand: in L1, or in a store that can tell without waiting. Whatever is wrong with it is left to
     /// the pipeline. `options`: the function's, as far as they are known, and whether its future owns what it needs.
     pub(crate) fn at_hand<T>(
         &self,
-        key: &str,
+        key: &Arc<str>,
         value: &ValueType,
         options: Option<(&EntryOptions, bool)>,
+        tier: LocalTier,
         take: impl Fn(&Erased) -> Option<T>,
     ) -> AtHand<T> {
-        if let Some(local) = &self.local
-            && let Some(hit) = local.get(key, &take)
-        {
-            return match hit {
-                Hit::Fresh(value) => {
-                    self.events.count().local_hits.add();
-                    AtHand::Value(value)
-                }
-                Hit::Due(value, fill_id) => self.due(key, value, fill_id),
-            };
+        match self.in_local(&LocalKeyRef::parse(key), &take) {
+            Some(Hit::Fresh(value)) => return AtHand::Value(value),
+            Some(Hit::Due(value, fill_id)) => return self.due(key, value, fill_id),
+            None => {}
         }
         match options {
-            Some((options, owned)) if self.store.is_at_hand() => self.in_store(key, value, options, owned, take),
+            Some((options, owned)) if self.store.is_at_hand() => {
+                self.in_store(key, value, &Terms::new(self, options, owned), tier, take)
+            }
             _ => AtHand::Nothing,
         }
     }
 
     /// One refresh is enough: while it runs, and after it failed, the value is a value like any other.
-    fn due<T>(&self, key: &str, value: T, fill_id: u64) -> AtHand<T> {
+    pub(crate) fn due<T>(&self, key: &str, value: T, fill_id: u64) -> AtHand<T> {
         if self.refreshes.is_resting(key, fill_id, self.clock.coarse()) {
-            self.events.count().local_hits.add();
             return AtHand::Value(value);
         }
         AtHand::Due(value, fill_id)
@@ -344,30 +348,28 @@ impl Inner {
 
     fn in_store<T>(
         &self,
-        key: &str,
+        key: &Arc<str>,
         value: &ValueType,
-        options: &EntryOptions,
-        owned: bool,
+        terms: &Terms,
+        tier: LocalTier,
         take: impl Fn(&Erased) -> Option<T>,
     ) -> AtHand<T> {
-        let key: Arc<str> = key.into();
         // Before the read, as anywhere else: another thread may write in between.
-        let local = self.local.as_ref().filter(|_| options.local != LocalTier::Off);
-        let mark = local.map(|local| local.begin(&key));
-        let Some(Slot::Bytes(bytes)) = self.store.read_now(&key) else { return AtHand::Nothing };
-        let Ok((envelope, payload_at)) = Envelope::open(&bytes, &key) else { return AtHand::Nothing };
-        let terms = Terms::new(self, options, owned);
-        let Some(serving) = Serving::of(&envelope, &terms, self.store.now()) else { return AtHand::Nothing };
+        let local = self.local.as_ref().filter(|_| tier != LocalTier::Off);
+        let mark = local.map(|local| local.begin(key));
+        let Some(Slot::Bytes(bytes)) = self.store.read_now(key) else { return AtHand::Nothing };
+        let Ok((envelope, payload_at)) = Envelope::open(&bytes, key) else { return AtHand::Nothing };
+        let Some(serving) = Serving::of(&envelope, terms, self.store.now()) else { return AtHand::Nothing };
         let payload = bytes.get(payload_at..).unwrap_or_default();
         let Ok(Some(value)) = (value.decode)(envelope.codec, envelope.present, payload) else { return AtHand::Nothing };
         let Some(taken) = take(&value) else { return AtHand::Nothing };
         if let Some(mark) = mark {
-            mark.keep(&value, payload.len(), serving.service(options));
-        }
-        if serving.is_due {
-            return self.due(&key, taken, envelope.fill_id);
+            mark.keep(&value, payload.len(), serving.service(tier));
         }
         bump(&self.events.count().hits);
+        if serving.is_due {
+            return self.due(key, taken, envelope.fill_id);
+        }
         AtHand::Value(taken)
     }
 
@@ -397,7 +399,7 @@ mod tests {
         assert_eq!(cache.get_or_compute(Key::new("k"), &options, compute).await, Ok(1));
         let value = ValueType::of::<Plain<u32>, DefaultCodec>();
         let key = cache.0.key_by_hand(&Key::new("k"), value);
-        let plan = Plan::new(key, value, Arc::new(Rules { options, ttl_of: None, cache_if: None }));
+        let plan = Plan::new(key, value, Arc::new(Rules { options, ttl_of: None, cache_if: None }), LocalTier::Cache);
         // The record that this refresh was begun for had another fill id.
         let function = Box::pin(async { unreachable!("the store has a newer value") });
         assert!(read_through::refresh_here(&cache.0, &plan, 7, function).await.is_none());

@@ -58,13 +58,13 @@ pub trait Codec: Send + Sync + 'static {
     /// Appends the encoded value to `out`. What it appended before an error is of no interest.
     ///
     /// # Errors
-    /// [`ErrorKind::Encode`](crate::ErrorKind::Encode) if the codec has no form for this value.
+    /// [`ErrorKind::Encode`] if the codec has no form for this value.
     fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<()>;
 
     /// Reads a value that takes up all of `bytes`.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) for anything else. It must neither panic nor
+    /// [`ErrorKind::Decode`] for anything else. It must neither panic nor
     /// allocate more than a small multiple of `bytes`.
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T>;
 }

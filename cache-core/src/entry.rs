@@ -1,6 +1,5 @@
 //! One entry: what `f::entry(args)` returns.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
@@ -113,8 +112,8 @@ impl<T: Clone + Send + Sync + 'static, E> CachedEntry<Result<T, E>> {
     ///
     /// # Errors
     /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
-    pub async fn set(&self, value: impl Borrow<T>) -> Result<()> {
-        self.0.store(Arc::new(value.borrow().clone())).await
+    pub async fn set(&self, value: T) -> Result<()> {
+        self.0.store(Arc::new(value)).await
     }
 }
 
@@ -136,8 +135,8 @@ impl<T: Clone + Send + Sync + 'static> Bare<T> {
     ///
     /// # Errors
     /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
-    pub async fn set(&self, value: impl Borrow<T>) -> Result<()> {
-        self.store(Arc::new(value.borrow().clone())).await
+    pub async fn set(&self, value: T) -> Result<()> {
+        self.store(Arc::new(value)).await
     }
 }
 
@@ -150,7 +149,7 @@ impl<R: 'static> CachedEntry<R> {
     pub fn on(self, cache: &Cache) -> Self {
         let Bare { plan, returns, args, .. } = self.0;
         let key = EntryKey::new(&cache.0, &plan.key.name, &args, &plan.key.fingerprint);
-        let plan = Arc::new(Plan::new(key, plan.value, Arc::clone(&plan.rules)));
+        let plan = Arc::new(Plan::new(key, plan.value, Arc::clone(&plan.rules), plan.local));
         Self(Bare { cache: cache.clone(), plan, returns, args })
     }
 
@@ -193,8 +192,11 @@ impl<R: Send + 'static> CachedEntry<R> {
         let function = function.map(returns.split).boxed();
         async move {
             let key = plan.key.clone();
-            let plan =
-                Plan { refresh: true, overdue: returns.overdue, ..Plan::new(key, plan.value, Arc::clone(&plan.rules)) };
+            let plan = Plan {
+                refresh: true,
+                overdue: returns.overdue,
+                ..Plan::new(key, plan.value, Arc::clone(&plan.rules), plan.local)
+            };
             let landing = read_through::run_here(&cache.0, &plan, function).await;
             returns.land(landing, &plan.key.name)
         }
@@ -253,8 +255,12 @@ impl<R: 'static> Bare<R> {
 /// The entry of a function whose cache depends on arguments that the entry does not have: say which with [`on`](Self::on).
 #[must_use = "an entry does nothing until one of its methods is called"]
 pub struct UnboundEntry<R: 'static> {
-    pub(crate) bind: Box<dyn FnOnce(&Cache) -> CachedEntry<R> + Send>,
+    pub(crate) key: String,
+    pub(crate) bind: Bind<R>,
 }
+
+/// Makes the entry once its cache is known.
+type Bind<R> = Box<dyn FnOnce(&Cache) -> CachedEntry<R> + Send>;
 
 impl<R> fmt::Debug for UnboundEntry<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -263,6 +269,12 @@ impl<R> fmt::Debug for UnboundEntry<R> {
 }
 
 impl<R: 'static> UnboundEntry<R> {
+    /// The function's key name and the key's arguments, `<name>:<arguments>`: what every cache has in common.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// The entry in this cache.
     pub fn on(self, cache: &Cache) -> CachedEntry<R> {
         (self.bind)(cache)

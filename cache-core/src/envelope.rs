@@ -167,10 +167,8 @@ impl Envelope {
     }
 }
 
-/// Where the fill id stands in a record, for scripts that compare it on the server.
-pub(crate) const fn fill_id_range() -> Range<usize> {
-    6..14
-}
+/// Where the fill id stands in a record, little endian: a refresh replaces only the record it has read, compared on the server.
+pub(crate) const FILL_ID_AT: Range<usize> = 6..14;
 
 /// Over all but the checksum itself. The key is part of it, so a record copied under another key is foreign there.
 fn checksum(key: &str, record: &[u8]) -> Option<u64> {

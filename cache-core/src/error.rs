@@ -88,9 +88,12 @@ impl Error {
         self
     }
 
-    /// The same fault, named after what the caller asked for.
-    pub(crate) fn at(mut self, step: &'static str) -> Self {
-        self.step = step;
+    /// The same fault, of what is called `name` in the user's world.
+    pub(crate) fn of(mut self, name: &str) -> Self {
+        self.detail = Some(match self.detail {
+            Some(detail) => format!("{name}: {detail}"),
+            None => name.to_owned(),
+        });
         self
     }
 
@@ -126,7 +129,7 @@ impl fmt::Display for Error {
         };
         match (&self.detail, self.kind) {
             // Its detail is a sentence of its own, for whoever reads one line on a terminal.
-            (Some(detail), ErrorKind::Configuration) => write!(f, "{}: {detail}", self.step),
+            (Some(detail), ErrorKind::Configuration) => f.write_str(detail),
             (Some(detail), _) => write!(f, "{}: {what}: {detail}", self.step),
             (None, _) => write!(f, "{}: {what}", self.step),
         }

@@ -67,7 +67,7 @@ impl Lease {
     /// staleness bound, so that a run that was invalidated elsewhere is not joined for longer than that.
     pub(crate) async fn keep<T>(&self, work: impl Future<Output = T>) -> T {
         let limit = self.inner.limits.lease;
-        let pause = (limit / 3).min(self.inner.limits.max_staleness / 2);
+        let pause = limit.mul_f64(1.0 / 3.0).min(self.inner.limits.max_staleness.mul_f64(0.5));
         let started = self.inner.clock.start();
         let renewal = async {
             // Counted from the start, so that a slow renewal does not push the next one back.

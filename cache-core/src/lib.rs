@@ -1,4 +1,47 @@
 //! Read-through caching for async Rust services.
+//!
+//! [`#[cached]`](macro@cached) on an async function stores what it returns under a key made of its arguments: in Redis, or
+//! in the process where there is none. Callers of one key share one run, over all processes. An invalidation also
+//! ends the run that is under way. A fault of the cache never becomes the caller's error.
+//!
+//! ```
+//! use cache_core::cached;
+//!
+//! #[cached(ttl = "1h")]
+//! async fn square(n: u64) -> u64 {
+//!     n * n
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), cache_core::Error> {
+//!     assert_eq!(square(12).await, 144); // runs the function
+//!     assert_eq!(square(12).await, 144); // does not
+//!     square::entry(12).invalidate().await
+//! }
+//! ```
+//!
+//! | for | see |
+//! |---|---|
+//! | making a cache | [`Cache::connect`], [`Cache::from_env`], [`Cache::in_memory`], [`CacheBuilder`] |
+//! | what a function's entries can do | [`CachedEntry`] |
+//! | caching without the attribute | [`Cache::get_or_compute`], [`Key`], [`EntryOptions`] |
+//! | arguments and values | [`KeyPart`], [`CacheValue`], [`ShareError`], [`codec`] |
+//! | objects that cannot be computed again | [`CacheObject`], [`Objects`] |
+//! | what programs in other languages share | [`PlainValues`], [`PlainHash`] |
+//! | what happened | [`events`], [`Cache::stats`] |
+//! | one page a feature, with its limits | [`docs`] |
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `macros` | yes | the attribute and the derives |
+//! | `redis` | yes | `redis://` and `redis+unix://` |
+//! | `bincode` | yes | the default codec; without it the default is postcard |
+//! | `tracing` | yes | events in the log |
+//! | `tls` | no | `rediss://` |
+//! | `uuid`, `chrono`, `time`, `jiff` | no | [`KeyPart`] for the types of these crates |
+//! | `testing` | no | a manual clock, and caches that share a store, for tests |
+
+#![cfg_attr(not(feature = "redis"), allow(dead_code, reason = "what only a store elsewhere needs"))]
 
 mod background;
 mod builder;
@@ -70,3 +113,39 @@ pub use object::{CacheObject, Objects};
 pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy};
 pub use plain::{PlainHash, PlainValues};
 pub use shape::{CacheValue, ShareError, SharedError};
+
+/// One page a feature: the problem, a picture, an example, the limits. Only in the documentation; the texts are in `cache-core/docs/`.
+#[cfg(any(doc, doctest))]
+pub mod docs {
+    #[doc = include_str!("../docs/keys.md")]
+    pub mod keys {}
+    #[doc = include_str!("../docs/single-flight.md")]
+    pub mod single_flight {}
+    #[doc = include_str!("../docs/local.md")]
+    pub mod local {}
+    #[doc = include_str!("../docs/freshness.md")]
+    pub mod freshness {}
+    #[doc = include_str!("../docs/values-and-ttl.md")]
+    pub mod values_and_ttl {}
+    #[doc = include_str!("../docs/codecs.md")]
+    pub mod codecs {}
+    #[doc = include_str!("../docs/entries.md")]
+    pub mod entries {}
+    #[doc = include_str!("../docs/objects.md")]
+    pub mod objects {}
+    #[doc = include_str!("../docs/plain.md")]
+    pub mod plain {}
+    #[doc = include_str!("../docs/failure.md")]
+    pub mod failure {}
+    #[doc = include_str!("../docs/events.md")]
+    pub mod events {}
+    #[doc = include_str!("../docs/url.md")]
+    pub mod url {}
+    #[doc = include_str!("../docs/architecture.md")]
+    pub mod architecture {}
+    #[doc = include_str!("../docs/design.md")]
+    pub mod design {}
+    #[cfg(doctest)]
+    #[doc = include_str!("../../README.md")]
+    pub mod readme {}
+}

@@ -19,9 +19,13 @@ use std::time::Duration;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
+use self::key::LocalKey;
+pub(crate) use self::key::{LocalKeyRef, Origin};
 use crate::clock::{Clock, millis};
 use crate::freshness::{HIGHEST_DRAW, is_ahead};
 use crate::store::Trust;
+
+mod key;
 
 /// What an entry costs beside its key and value: table slots, the value's allocation, bookkeeping.
 const ENTRY_OVERHEAD: u64 = 150;
@@ -37,7 +41,7 @@ pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
 
 /// The tier in this process of one cache.
 pub(crate) struct Local {
-    entries: Cache<Arc<str>, Kept, ByBytes>,
+    entries: Cache<LocalKey, Kept, ByBytes>,
     marks: Vec<Mutex<HashMap<Arc<str>, Marks>>>,
     hasher: RandomState,
     trust: Arc<Trust>,
@@ -104,8 +108,8 @@ pub(crate) struct Mark<'a> {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<Arc<str>, Kept> for ByBytes {
-    fn weight(&self, _key: &Arc<str>, kept: &Kept) -> u64 {
+impl Weighter<LocalKey, Kept> for ByBytes {
+    fn weight(&self, _key: &LocalKey, kept: &Kept) -> u64 {
         kept.weight.into()
     }
 }
@@ -133,7 +137,7 @@ impl Local {
     }
 
     /// The value, if there is one that may be served now. No wait, no allocation.
-    pub(crate) fn get<T>(&self, key: &str, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
+    pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
         let kept = self.entries.get(key)?;
         let now = self.clock.coarse();
         if !self.trust.holds(now) {
@@ -159,12 +163,13 @@ impl Local {
 
     /// The key has changed, or is about to be by ourselves.
     pub(crate) fn drop_key(&self, key: &str) {
+        let entry = LocalKeyRef::parse(key);
         let mut marks = self.marks(key);
         if let Some(of_key) = marks.get_mut(key) {
             of_key.changes = of_key.changes.wrapping_add(1);
         }
         // Under the lock that a fill holds too: it comes before this, and is removed, or after, and is refused.
-        let removed = self.entries.remove(key);
+        let removed = self.entries.remove(&entry);
         drop(marks);
         // A value's destructor may do anything, so it runs outside.
         drop(removed);
@@ -218,6 +223,7 @@ impl Mark<'_> {
         let plain = fresh.saturating_sub((ahead_ms * HIGHEST_DRAW).ceil() as u64);
         let short = |ms: u64| u32::try_from(ms.saturating_sub(plain)).unwrap_or(u32::MAX);
         let bytes = u64::try_from(self.key.len().saturating_add(payload_bytes)).unwrap_or(u64::MAX);
+        let key = LocalKeyRef::parse(&self.key).to_owned();
         let kept = Kept {
             value: Arc::clone(value),
             until: local.clock.coarse().saturating_add(plain),
@@ -230,7 +236,7 @@ impl Mark<'_> {
         let marks = local.marks(&self.key);
         let unchanged = marks.get(&self.key).is_some_and(|of_key| of_key.changes == self.changes);
         if unchanged {
-            local.entries.insert(Arc::clone(&self.key), kept);
+            local.entries.insert(key, kept);
         }
         drop(marks);
         unchanged
@@ -280,7 +286,7 @@ mod tests {
     }
 
     fn find(local: &Local, key: &str) -> Option<Hit<u32>> {
-        local.get(key, |value| value.downcast_ref::<u32>().copied())
+        local.get(&LocalKeyRef::parse(key), |value| value.downcast_ref::<u32>().copied())
     }
 
     fn fresh_for(fresh: Duration) -> Service {
@@ -378,7 +384,7 @@ mod tests {
         let local = local(&clock);
         let service = Service { ahead_ms: 100.0, ..fresh_for(Duration::from_secs(10)) };
         local.begin(&"k".into()).keep(&value(1), 4, service);
-        let kept = local.entries.get("k").unwrap();
+        let kept = local.entries.get(&LocalKeyRef::parse("k")).unwrap();
         // Before the last 37 times the cost nothing is drawn; from then on each read draws for itself.
         assert_eq!(kept.until, clock.coarse() + 10_000 - 3_700);
         clock.advance(Duration::from_millis(9_800));

@@ -93,7 +93,7 @@ impl<T: CacheObject> Objects<T> {
         let Some((bytes, left)) = store.load(&key).await? else { return Ok(None) };
         let object = Self::open(&key, &bytes)?;
         // Rarely, since each prolongation is a write that other processes are told of.
-        if T::SLIDING && left.is_some_and(|left| left <= T::TTL / 2) {
+        if T::SLIDING && left.is_some_and(|left| left <= T::TTL.mul_f64(0.5)) {
             store.expire(&key, Some(T::TTL)).await?;
         }
         Ok(Some(object))

@@ -26,7 +26,8 @@ use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
 use crate::key::{self, KeyWriter};
-use crate::options::EntryOptions;
+use crate::local::{Hit, LocalKeyRef, Origin};
+use crate::options::{EntryOptions, LocalTier};
 use crate::read_through::{self, Plan};
 
 /// The cache that is installed, or one in memory.
@@ -53,6 +54,7 @@ struct Resolved {
     value: TypeId,
     name: Arc<str>,
     fingerprint: Arc<str>,
+    origin: Origin,
     fingerprint_complete: bool,
     /// Known once it ran: what it was called with, and whether its future owned what it needed.
     options: OnceLock<(EntryOptions, bool)>,
@@ -92,6 +94,7 @@ pub struct Cached<R: 'static> {
     owner: Owner,
     of: &'static str,
     returns: Returns<R>,
+    local: LocalTier,
 }
 
 /// What a function belongs to, by `type_name`.
@@ -120,13 +123,13 @@ impl<R: Send + 'static> Cached<R> {
     /// A free function; `path` is the `type_name` of its companion.
     #[must_use]
     pub const fn function(function: &'static Function, path: &'static str, returns: Returns<R>) -> Self {
-        Self { function, owner: Owner::Path(path), of: "", returns }
+        Self { function, owner: Owner::Path(path), of: "", returns, local: LocalTier::Cache }
     }
 
     /// A method; `owner` is the `type_name` of `Self`.
     #[must_use]
     pub const fn method(function: &'static Function, owner: &'static str, returns: Returns<R>) -> Self {
-        Self { function, owner: Owner::Type(owner), of: "", returns }
+        Self { function, owner: Owner::Type(owner), of: "", returns, local: LocalTier::Cache }
     }
 
     /// One instance of a generic function; `of` is the `type_name` of the type parameters that its result can depend on.
@@ -136,41 +139,56 @@ impl<R: Send + 'static> Cached<R> {
         self
     }
 
+    /// What the tier in this process does with the values.
+    #[must_use]
+    pub const fn local(mut self, local: LocalTier) -> Self {
+        self.local = local;
+        self
+    }
+
     /// The value, if the store has it at hand. `args` writes the key's arguments.
     ///
     /// Neither waits nor, beyond the value itself, allocates.
     ///
     /// # Errors
     /// The miss, to be run.
-    pub fn look_up(&self, cache: &Cache, args: impl FnOnce(&mut KeyWriter<'_>)) -> Result<R, Miss<R>> {
+    pub fn look_up(&self, cache: &Cache, args: impl FnOnce(&mut KeyWriter<'_>)) -> Result<R, Box<Miss<R>>> {
         let resolved = self.resolve(cache);
-        with_buffer(|key| {
-            key.push_str(&cache.0.namespace);
-            key.push(':');
-            key.push_str(&resolved.name);
-            key.push(':');
-            args(&mut KeyWriter::new(key));
-            key::shorten(key);
-            key.push('@');
-            key.push_str(&resolved.fingerprint);
-            let options = resolved.options.get().map(|(options, owned)| (options, *owned));
-            let due = match cache.0.at_hand(key, &self.returns.value, options, self.returns.ok) {
-                AtHand::Value(value) => return Ok(value),
-                AtHand::Due(value, fill_id) => Some((value, fill_id)),
-                AtHand::Nothing => None,
-            };
-            Err(Miss {
-                cache: cache.clone(),
-                key: EntryKey {
-                    value_key: key.as_str().into(),
-                    name: Arc::clone(&resolved.name),
-                    fingerprint: Arc::clone(&resolved.fingerprint),
-                },
-                resolved,
-                due,
-                returns: self.returns,
-            })
+        with_buffer(|buffer| {
+            args(&mut KeyWriter::new(buffer));
+            let mut due = None;
+            if key::is_uncut(&cache.0.namespace, &resolved.name, buffer) {
+                match cache.0.in_local(&LocalKeyRef::new(resolved.origin, buffer), self.returns.ok) {
+                    Some(Hit::Fresh(value)) => return Ok(value),
+                    Some(Hit::Due(value, fill_id)) => due = Some((value, fill_id)),
+                    None => {}
+                }
+            }
+            self.look_further(cache, resolved, buffer, due)
         })
+    }
+
+    /// By the key as it stands in the store. `due`: what L1 had under the uncut key, to be computed anew.
+    #[cold]
+    fn look_further(
+        &self,
+        cache: &Cache,
+        resolved: &'static Resolved,
+        args: &str,
+        due: Option<(R, u64)>,
+    ) -> Result<R, Box<Miss<R>>> {
+        let key = EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint);
+        let options = resolved.options.get().map(|(options, owned)| (options, *owned));
+        let found = match due {
+            Some((value, fill_id)) => cache.0.due(&key.value_key, value, fill_id),
+            None => cache.0.at_hand(&key.value_key, &self.returns.value, options, self.local, self.returns.ok),
+        };
+        let due = match found {
+            AtHand::Value(value) => return Ok(value),
+            AtHand::Due(value, fill_id) => Some((value, fill_id)),
+            AtHand::Nothing => None,
+        };
+        Err(Box::new(Miss { cache: cache.clone(), key, resolved, due, returns: self.returns, local: self.local }))
     }
 
     /// The entry of these arguments.
@@ -181,13 +199,16 @@ impl<R: Send + 'static> Cached<R> {
     /// The entry of these arguments, where only the caller can say in which cache.
     pub fn unbound_entry(&self, rules: Rules, args: impl FnOnce(&mut KeyWriter<'_>)) -> UnboundEntry<R> {
         let (this, args) = (*self, written(args));
-        UnboundEntry { bind: Box::new(move |cache| this.entry_of(cache, Arc::new(rules), args)) }
+        UnboundEntry {
+            key: format!("{}:{args}", self.name()),
+            bind: Box::new(move |cache| this.entry_of(cache, Arc::new(rules), args)),
+        }
     }
 
     fn entry_of(&self, cache: &Cache, rules: Arc<Rules>, args: Arc<str>) -> CachedEntry<R> {
         let resolved = self.resolve(cache);
         let key = EntryKey::new(&cache.0, &resolved.name, &args, &resolved.fingerprint);
-        let plan = Plan::new(key, self.returns.value, rules);
+        let plan = Plan::new(key, self.returns.value, rules, self.local);
         CachedEntry::new(cache.clone(), Arc::new(plan), self.returns, args)
     }
 
@@ -227,11 +248,13 @@ impl<R: Send + 'static> Cached<R> {
     fn work_out(&self, owner: &'static str, value: TypeId) -> Resolved {
         let fingerprint = (self.returns.value.fingerprint)();
         let text = fingerprint_text(fingerprint, self.function.version, self.returns.value.codec_id);
+        let name = self.name();
         Resolved {
             owner,
             of: self.of,
             value,
-            name: self.name().into(),
+            origin: Origin::of(&name, &text),
+            name: name.into(),
             fingerprint: text.into(),
             // A version says that its owner keeps track of changes.
             fingerprint_complete: fingerprint.complete || self.function.version != 0,
@@ -297,6 +320,7 @@ pub struct Miss<R: 'static> {
     /// A value to return while the record with this fill id is computed anew.
     due: Option<(R, u64)>,
     returns: Returns<R>,
+    local: LocalTier,
 }
 
 impl<R> fmt::Debug for Miss<R> {
@@ -348,9 +372,9 @@ impl<R: Send + 'static> Miss<R> {
     }
 
     fn plan(self, rules: Rules, owned: bool) -> (Cache, Plan, Option<(R, u64)>, Returns<R>) {
-        let Self { cache, key, resolved, due, returns } = self;
+        let Self { cache, key, resolved, due, returns, local } = self;
         let _options = resolved.options.get_or_init(|| (rules.options.clone(), owned));
-        let plan = Plan { overdue: returns.overdue, owned, ..Plan::new(key, returns.value, Arc::new(rules)) };
+        let plan = Plan { overdue: returns.overdue, owned, ..Plan::new(key, returns.value, Arc::new(rules), local) };
         (cache, plan, due, returns)
     }
 }

@@ -44,6 +44,7 @@ pub(crate) struct Plan {
     pub(crate) key: EntryKey,
     pub(crate) value: ValueType,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) local: LocalTier,
     /// Run the function even if a value stands, and replace it.
     pub(crate) refresh: bool,
     /// Makes the function's own error of a passed deadline, if there is a way.
@@ -53,8 +54,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(key: EntryKey, value: ValueType, rules: Arc<Rules>) -> Self {
-        Self { key, value, rules, refresh: false, overdue: None, owned: false }
+    pub(crate) fn new(key: EntryKey, value: ValueType, rules: Arc<Rules>, local: LocalTier) -> Self {
+        Self { key, value, rules, local, refresh: false, overdue: None, owned: false }
     }
 
     fn terms(&self, inner: &Inner) -> Terms {
@@ -219,7 +220,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
             Slot::Bytes(bytes) => match decode(inner, plan, &bytes) {
                 Stored::Value(value) if !plan.refresh => {
                     if let Some(mark) = read_marked {
-                        mark.keep(&value.value, value.payload_bytes, value.serving.service(&plan.rules.options));
+                        mark.keep(&value.value, value.payload_bytes, value.serving.service(plan.local));
                     }
                     let now = inner.clock.coarse();
                     return Ok(if value.serving.is_due && !inner.refreshes.is_resting(key, value.fill_id, now) {
@@ -313,7 +314,7 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: bool
 async fn read<'a>(inner: &'a Inner, plan: &Plan) -> Result<(Slot, Option<Mark<'a>>)> {
     let key = &plan.key.value_key;
     match &inner.local {
-        Some(local) if plan.rules.options.local != LocalTier::Off => {
+        Some(local) if plan.local != LocalTier::Off => {
             let mark = local.begin(key);
             let (slot, tracked) = inner.store.read_tracked(key).await?;
             Ok((slot, tracked.then_some(mark)))
@@ -392,7 +393,7 @@ fn decode(inner: &Inner, plan: &Plan, bytes: &Bytes) -> Stored {
 async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cost: Duration) -> Result<()> {
     let Some(lifetime) = lifetime_for(inner, plan, value) else { return lease.release().await };
     let Some(sealed) = seal(inner, plan, value, lifetime, cost) else { return lease.release().await };
-    let mark = inner.local.as_ref().filter(|_| plan.rules.options.local != LocalTier::Off);
+    let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
     let Sealed { record, expiry, serving } = sealed;
     let bytes = record.len();
@@ -404,7 +405,7 @@ async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cos
         Filled::Stored => {}
         Filled::Tracked => {
             if let (Some(mark), Some(serving)) = (mark, serving) {
-                mark.keep(value, bytes, serving.service(&plan.rules.options));
+                mark.keep(value, bytes, serving.service(plan.local));
             }
         }
     }

@@ -108,11 +108,8 @@ impl Serving {
     }
 
     /// The same for L1.
-    pub(crate) fn service(self, options: &EntryOptions) -> Service {
-        let longest = match options.local {
-            LocalTier::Cache | LocalTier::Off => Duration::MAX,
-            LocalTier::For(longest) => longest,
-        };
+    pub(crate) fn service(self, tier: LocalTier) -> Service {
+        let longest = tier.limit(Duration::MAX);
         let Self { fresh, stale, ahead_ms, fill_id, .. } = self;
         Service { fresh, stale, longest, ahead_ms, fill_id }
     }

@@ -167,7 +167,10 @@ impl<V> Wrap<V, Infallible> for Bare {
 }
 
 /// A return type taken apart: form, error type, wrapping.
-pub struct Typed<F, E, W>(PhantomData<fn() -> (F, E, W)>);
+pub struct Typed<F, E, W>(PhantomData<Parts<F, E, W>>);
+
+/// Neither owns nor borrows any of them.
+type Parts<F, E, W> = fn() -> (F, E, W);
 
 impl<F, E, W> Clone for Typed<F, E, W> {
     fn clone(&self) -> Self {
@@ -511,6 +514,9 @@ impl<E: From<io::Error> + fmt::Display> Sharing<E> for ByIoError {
     }
 }
 
+/// Appends a value's payload, and returns the codec that was used.
+pub(crate) type Encode = fn(&Erased, &mut Vec<u8>, &mut dyn FnMut()) -> Result<u8>;
+
 /// What the engine has to know about a value type: function pointers, so that it is compiled once for all types.
 #[derive(Clone, Copy)]
 pub(crate) struct ValueType {
@@ -522,7 +528,7 @@ pub(crate) struct ValueType {
     /// Whether there is a payload to store.
     pub(crate) is_present: fn(&Erased) -> bool,
     /// Appends the payload; the codec that was used. Calls the last argument if that is not the one asked for.
-    pub(crate) encode: fn(&Erased, &mut Vec<u8>, &mut dyn FnMut()) -> Result<u8>,
+    pub(crate) encode: Encode,
     /// The value of a record: codec, presence, payload. `None`: a stored absence that this form cannot express.
     pub(crate) decode: fn(u8, bool, &[u8]) -> Result<Option<Erased>>,
 }
@@ -675,11 +681,14 @@ impl<E> Sharing<E> for NeverShared {
     }
 }
 
+/// A decision about a value.
+pub(crate) type ByValue<T> = Box<dyn Fn(&Erased) -> T + Send + Sync>;
+
 /// What a function decides by its value, on top of its options.
 pub struct Rules {
     pub(crate) options: EntryOptions,
-    pub(crate) ttl_of: Option<Box<dyn Fn(&Erased) -> Option<Duration> + Send + Sync>>,
-    pub(crate) cache_if: Option<Box<dyn Fn(&Erased) -> bool + Send + Sync>>,
+    pub(crate) ttl_of: Option<ByValue<Option<Duration>>>,
+    pub(crate) cache_if: Option<ByValue<bool>>,
 }
 
 impl fmt::Debug for Rules {

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::clock::Timestamp;
+pub(crate) use crate::envelope::FILL_ID_AT;
 use crate::error::Result;
 pub(crate) use crate::store::pushes::Listener;
 
@@ -280,8 +281,6 @@ pub(crate) fn has_fill_id(record: &[u8], fill_id: u64) -> bool {
 
 /// The first byte of a lease in a value key. A record starts with another one.
 pub(crate) const LEASE_MARK: u8 = b'L';
-/// Where the fill id stands in a record's header, little endian: a refresh replaces only the record it has read.
-pub(crate) const FILL_ID_AT: std::ops::Range<usize> = 6..14;
 /// What stands in the second key after a refresh that failed. No token looks like it.
 pub(crate) const THROTTLE_MARK: &str = "F";
 /// `L` and 32 hex digits.

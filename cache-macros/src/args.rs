@@ -35,6 +35,7 @@ pub(crate) struct Args {
     pub(crate) deadline: Option<Deadline>,
     pub(crate) early: Option<Expr>,
     pub(crate) flight: Flight,
+    pub(crate) local: Option<Local>,
     pub(crate) crate_path: Option<Path>,
     pub(crate) companion: Option<Ident>,
     /// An associated function without `self`, which looks like a free function.
@@ -57,6 +58,12 @@ pub(crate) enum Lifetime {
     Expression(Expr),
     /// A closure from the value to a `Duration`.
     OfValue(Expr),
+}
+
+/// What the tier in the process keeps.
+pub(crate) enum Local {
+    Off,
+    For(Lifetime),
 }
 
 /// A key template and the token it stands in.
@@ -83,7 +90,7 @@ pub(crate) enum Flight {
 }
 
 /// Every option, and how it is written.
-const OPTIONS: [(&str, &str); 21] = [
+const OPTIONS: [(&str, &str); 22] = [
     ("ttl", "ttl = \"1d\""),
     ("name", "name = \"user\""),
     ("key", "key = \"user:{id}\""),
@@ -102,6 +109,7 @@ const OPTIONS: [(&str, &str); 21] = [
     ("deadline", "deadline = \"10s\""),
     ("early", "early = 2.0"),
     ("flight", "flight = \"process\""),
+    ("local", "local = \"5s\""),
     ("crate", "crate = my_crate::cache_core"),
     ("companion", "companion = UserCache"),
     ("method", "method"),
@@ -253,6 +261,7 @@ impl Args {
             }
             "codec" => self.codec = codec(input)?,
             "flight" => self.flight = flight(input)?,
+            "local" => self.local = local(input.parse()?, errors),
             "cache" => self.cache = Some(input.parse()?),
             "cache_if" => self.cache_if = Some(input.parse()?),
             "bypass" => self.bypass = Some(input.parse()?),
@@ -366,6 +375,26 @@ pub(crate) fn built_in_codec(literal: &LitStr) -> syn::Result<&'static str> {
     let hint = did_you_mean(&word.to_lowercase(), CODECS.iter().map(|(known, _)| *known));
     let message = format!("unknown codec `{word}`{hint} (\"bincode\", \"postcard\", \"msgpack\", \"json\", or a type)");
     Err(syn::Error::new(literal.span(), message))
+}
+
+/// `false`, or how long.
+fn local(value: Expr, errors: &mut Errors) -> Option<Local> {
+    match &value {
+        Expr::Lit(lit) => match &lit.lit {
+            Lit::Bool(on) if !on.value() => return Some(Local::Off),
+            Lit::Bool(_) => {
+                errors.at(&value, "the tier in the process is on already; write how long it keeps a value, `local = \"5s\"`, or remove it");
+                return None;
+            }
+            _ => {}
+        },
+        Expr::Closure(_) => {
+            errors.at(&value, "`local` cannot depend on the value; write `local = \"5s\"` or `local = false`");
+            return None;
+        }
+        _ => {}
+    }
+    lifetime("local", value, errors).map(Local::For)
 }
 
 fn flight(input: ParseStream<'_>) -> syn::Result<Flight> {

@@ -52,6 +52,7 @@ use crate::signature::Function;
 /// | `early` | XFetch's beta, or `false`: values are refreshed in the background before they end, the earlier the more they cost | 1.0; off with borrowed arguments |
 /// | `cache_if` | a closure of the value (or a function `fn(&T) -> bool`): `false` is not stored | all values are stored |
 /// | `bypass` | an expression of the arguments: where it is true, the function runs and nothing is read or stored | never |
+/// | `local` | how long the tier in this process keeps a value; `false`: not at all | as long as it is fresh |
 /// | `flight` | how far callers of one key share one run: `"cluster"`, `"process"`, `"none"` | `"cluster"`, one more round trip on a miss |
 /// | `codec` | `"bincode"`, `"postcard"`, `"msgpack"`, `"json"`, or a type that implements `Codec` | `"bincode"`; the self-describing ones take more bytes and time |
 /// | `cache` | an expression that gives a `&Cache`; may use the arguments and `self` | the installed one |
@@ -88,8 +89,14 @@ use crate::signature::Function;
 /// Each instance of a generic function has its own entries, by all type parameters but those of arguments outside the key;
 /// of an `impl Trait` argument the type is part of the key, unless a template says what is.
 ///
+/// Refused, each with what to write instead: `&mut` arguments (a hit would not change them); return types that borrow, are `impl
+/// Trait` or nothing; `const`, `unsafe`, `extern` and variadic functions, those that are not `async`, those without a body; an
+/// argument that cannot be part of a key and is not skipped; an error that cannot reach several callers, unless
+/// `flight = "none"`; a `ttl` of zero or of the arguments; unknown, repeated and contradicting options.
+///
 /// A function that calls itself needs a box with a type that has a name somewhere in the circle, such as
-/// `fn boxed(n: u64) -> BoxFuture<'static, u64>`. Other attributes work below and above this one.
+/// `fn boxed(n: u64) -> BoxFuture<'static, u64>`. One that asks for the very key it is computing panics: it would wait for
+/// itself. Other attributes work below and above this one.
 #[proc_macro_attribute]
 pub fn cached(args: proc_macro::TokenStream, item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     expand_cached(args.into(), item.into()).into()

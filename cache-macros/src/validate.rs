@@ -6,7 +6,7 @@ use syn::ext::IdentExt as _;
 use syn::visit::Visit;
 use syn::{Expr, Ident, Member};
 
-use crate::args::{Args, Deadline, Key, Lifetime};
+use crate::args::{Args, Deadline, Key, Lifetime, Local};
 use crate::errors::{Errors, did_you_mean};
 use crate::plan::{Entry, Freshness, FunctionOptions, Home, KeyStep, Plan, Run};
 use crate::signature::{self, Function, Param};
@@ -44,6 +44,7 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
         function: FunctionOptions { name: args.name.map(|name| name.value()), version },
         codec: args.codec,
         flight: args.flight,
+        local: args.local,
         ttl: args.ttl,
         negative_ttl: args.negative_ttl,
         freshness: Freshness {
@@ -152,6 +153,10 @@ fn check_self(args: &Args, function: &Function, errors: &mut Errors) {
 /// Durations know no arguments, and an expression of the arguments is no closure.
 fn check_expressions(args: &Args, function: &Function, params: &[Param], errors: &mut Errors) {
     let names: Vec<&Ident> = params.iter().flat_map(|param| &param.names).collect();
+    let local = match &args.local {
+        Some(Local::For(lifetime)) => Some(lifetime),
+        _ => None,
+    };
     let deadline = match &args.deadline {
         Some(Deadline::After(after)) => Some(after),
         _ => None,
@@ -163,6 +168,7 @@ fn check_expressions(args: &Args, function: &Function, params: &[Param], errors:
         ("stale_if_error", args.stale_if_error.as_ref()),
         ("soft_timeout", args.soft_timeout.as_ref()),
         ("deadline", deadline),
+        ("local", local),
     ] {
         let Some(Lifetime::Expression(expression)) = lifetime else { continue };
         let self_ident = Ident::new("self", Span::call_site());

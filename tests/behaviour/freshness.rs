@@ -94,9 +94,9 @@ on_both_stores! {
                 half(&cache, id).await;
                 exact(&cache, id).await;
             } else {
-                by_default::entry(id).on(&cache).set(&id).await.unwrap();
-                half::entry(id).on(&cache).set(&id).await.unwrap();
-                exact::entry(id).on(&cache).set(&id).await.unwrap();
+                by_default::entry(id).on(&cache).set(id).await.unwrap();
+                half::entry(id).on(&cache).set(id).await.unwrap();
+                exact::entry(id).on(&cache).set(id).await.unwrap();
             }
         }
         let entries: [(fn(u32) -> cache_core::UnboundEntry<u32>, u64); 3] =

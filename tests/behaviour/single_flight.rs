@@ -41,6 +41,84 @@ async fn owned(cache: Cache, gate: Gate, id: u32) -> Result<u32, String> {
 #[derive(Debug, Clone, PartialEq)]
 struct Refused(u32);
 
+#[cached(name = "by_message", ttl = 60, skip(cache, gate), cache = &cache)]
+async fn by_message(cache: Cache, gate: Gate) -> anyhow::Result<u32> {
+    let _ = &cache;
+    gate.pass().await;
+    Err(anyhow::anyhow!("connection refused").context("no row"))
+}
+
+/// As `sqlx::Error`: neither `Clone` nor made from any error, but from an `io::Error`.
+struct Database(String);
+
+impl From<std::io::Error> for Database {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl std::fmt::Display for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cached(name = "by_io_error", ttl = 60, skip(cache, gate), cache = &cache)]
+async fn by_io_error(cache: Cache, gate: Gate) -> Result<u32, Database> {
+    let _ = &cache;
+    gate.pass().await;
+    Err(Database("io: no row".to_owned()))
+}
+
+/// One that says itself what a copy keeps.
+enum AppError {
+    NotFound,
+}
+
+impl cache_core::ShareError for AppError {
+    fn share(&self) -> Self {
+        match self {
+            Self::NotFound => Self::NotFound,
+        }
+    }
+}
+
+impl std::fmt::Display for AppError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("not found"),
+        }
+    }
+}
+
+#[cached(name = "by_own_copy", ttl = 60, skip(cache, gate), cache = &cache)]
+async fn by_own_copy(cache: Cache, gate: Gate) -> Result<u32, AppError> {
+    let _ = &cache;
+    gate.pass().await;
+    Err(AppError::NotFound)
+}
+
+/// What ten callers get who wait for one failing run.
+async fn failures<F, E>(cache: &Cache, gate: &Gate, function: impl Fn(Cache, Gate) -> F) -> Vec<String>
+where
+    F: Future<Output = Result<u32, E>> + Send + 'static,
+    E: std::fmt::Display + Send + 'static,
+{
+    let before = cache.stats().joined;
+    let calls: Vec<_> = (0..10).map(|_| tokio::spawn(function(cache.clone(), gate.clone()))).collect();
+    gate.arrival().await;
+    joined(cache, before + 9).await;
+    gate.let_through(1);
+    let mut texts = Vec::new();
+    for call in calls {
+        match soon("it fails", call).await.unwrap() {
+            Ok(_) => panic!("it fails"),
+            Err(error) => texts.push(format!("{error:#}")),
+        }
+    }
+    texts
+}
+
 on_both_stores! {
     // S1
     async fn any_number_of_callers_share_one_run(nodes: &Nodes) {
@@ -83,6 +161,20 @@ on_both_stores! {
             errors += 1;
         }
         assert_eq!((errors, gate.runs()), (100, 1));
+    }
+
+    // S2
+    async fn errors_that_cannot_be_cloned_reach_every_waiter_in_their_own_way(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node().await, Gate::shut());
+        let texts: Vec<Vec<String>> = vec![
+            failures(&cache, &gate, by_message).await,
+            failures(&cache, &gate, by_io_error).await,
+            failures(&cache, &gate, by_own_copy).await,
+        ];
+        assert_eq!(texts[0], ["no row: connection refused"; 10]);
+        assert_eq!(texts[1], ["io: no row"; 10]);
+        assert_eq!(texts[2], ["not found"; 10]);
+        assert_eq!(gate.runs(), 3);
     }
 
     // S3, R19

@@ -40,7 +40,7 @@ fn a_sealed_record_opens_under_its_key_with_everything_in_it() {
         let (opened, at) = Envelope::open(&record, "app:f:7@x").unwrap();
         assert_eq!(opened, envelope);
         assert_eq!(&record[at..], payload);
-        assert_eq!(record[fill_id_range()], envelope.fill_id.to_le_bytes());
+        assert_eq!(record[FILL_ID_AT], envelope.fill_id.to_le_bytes());
         assert_eq!(opened.fresh_until(), Timestamp::from_millis(1_767_225_600_123 + 3_600_000));
         assert_eq!(opened.stale_until(), Timestamp::from_millis(1_767_225_600_123 + 3_660_000));
     }

@@ -150,12 +150,12 @@ impl MemoryStore {
             let before = evicted;
             for shard in &self.shards {
                 let mut shard = lock(shard);
-                if let Some(index) = shard.victim(now) {
-                    if let Some((key, entry)) = shard.entries.swap_remove_index(index) {
-                        self.used_bytes.fetch_sub(weight(&key, &entry.value), Ordering::Relaxed);
-                        evicted = evicted.saturating_add(1);
-                        changed.push(key);
-                    }
+                if let Some(index) = shard.victim(now)
+                    && let Some((key, entry)) = shard.entries.swap_remove_index(index)
+                {
+                    self.used_bytes.fetch_sub(weight(&key, &entry.value), Ordering::Relaxed);
+                    evicted = evicted.saturating_add(1);
+                    changed.push(key);
                 }
                 drop(shard);
                 if self.used_bytes.load(Ordering::Relaxed) <= self.limit_bytes {
@@ -431,10 +431,10 @@ impl Store for MemoryStore {
                 return Ok(Filled::Refused);
             }
             access.remove(&lease_key(key));
-            if let Over::Record(id) = over {
-                if !access.record_is(key, id) {
-                    return Ok(Filled::Refused);
-                }
+            if let Over::Record(id) = over
+                && !access.record_is(key, id)
+            {
+                return Ok(Filled::Refused);
             }
             access.put(key, Value::Bytes(record), Some(expiry));
             Ok(Filled::Tracked)

@@ -32,7 +32,7 @@ use super::{
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
 use crate::error::{ErrorKind, Result};
-use crate::events::{Event, Events, reason};
+use crate::events::Events;
 
 /// Where the server does not push: how long a waiter sleeps before it looks again.
 const POLL: Duration = Duration::from_millis(100);
@@ -65,14 +65,13 @@ impl RedisStore {
             Ok(session) => {
                 let session = Arc::new(session);
                 link.publish(Some(Arc::clone(&session)));
-                link.events.emit(Event::Connected);
+                link.connected();
                 Some(session)
             }
+            // The caller is told.
+            Err(error) if error.kind() == ErrorKind::Configuration => return Err(error),
             Err(error) => {
-                link.events.emit(Event::ConnectFailed { kind: error.kind(), reason: reason(&error) });
-                if error.kind() == ErrorKind::Configuration {
-                    return Err(error);
-                }
+                link.failed_to_connect(&error);
                 None
             }
         };

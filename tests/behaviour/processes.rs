@@ -1,0 +1,265 @@
+//! The races between processes, with real ones over a real Redis. Each is this binary, asked for one test and told what to do
+//! line by line.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use cache_core::{Cache, cached};
+use support::{Gate, RedisServer};
+
+const URL: &str = "CACHE_CORE_TEST_NODE";
+/// A lease short enough to wait for, and long enough for a busy machine to renew.
+const LEASE: Duration = Duration::from_millis(600);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[cached(name = "row", ttl = 60, key = "7", skip(cache, gate, text), cache = &cache)]
+async fn row(cache: Cache, gate: Gate, text: String) -> Result<String, String> {
+    let _ = &cache;
+    gate.pass().await;
+    if text == "error" { Err(text) } else { Ok(text) }
+}
+
+/// In the process that was started: does what its standard input says, tells on its standard output.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node() {
+    let Ok(url) = std::env::var(URL) else { return };
+    let cache = Cache::builder().url(url).lease(LEASE).connect().await.unwrap();
+    let gate = Gate::shut();
+    say("ready");
+    let mut lines = lines_of_standard_input();
+    while let Some(line) = lines.recv().await {
+        let (command, text) = line.split_once(' ').unwrap_or((&line, ""));
+        let text = text.to_owned();
+        let entry = row::entry().on(&cache);
+        match command {
+            "start" => {
+                let (cache, gate) = (cache.clone(), gate.clone());
+                tokio::spawn(async move {
+                    match row(cache, gate, text).await {
+                        Ok(value) => say(&format!("returned {value}")),
+                        Err(error) => say(&format!("failed {error}")),
+                    }
+                });
+            }
+            "arrival" => {
+                gate.arrival().await;
+                say("arrived");
+            }
+            "pass" => gate.let_through(1),
+            "read" => say(&format!("read {}", row(cache.clone(), Gate::open(), text).await.unwrap())),
+            "set" => {
+                entry.set(text).await.unwrap();
+                say("done");
+            }
+            "invalidate" => {
+                entry.invalidate().await.unwrap();
+                say("done");
+            }
+            "waiting" => {
+                support::eventually("a call waits", || async { cache.stats().waited > 0 }).await;
+                say("waits");
+            }
+            "runs" => say(&format!("runs {}", cache.stats().computes)),
+            "key" => say(&format!("key {}", entry.key())),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// Reading blocks, so it has a thread of its own.
+fn lines_of_standard_input() -> tokio::sync::mpsc::UnboundedReceiver<String> {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+#[expect(clippy::print_stdout, reason = "read by the test that started this process")]
+fn say(text: &str) {
+    println!("> {text}");
+}
+
+/// A process of its own, on the server.
+struct Process {
+    child: Child,
+    input: ChildStdin,
+    output: mpsc::Receiver<String>,
+}
+
+impl Process {
+    fn start(server: &RedisServer) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "behaviour::processes::node", "--nocapture", "--test-threads=1"])
+            .env(URL, server.url());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if let Some((_, told)) = line.split_once("> ") {
+                    drop(sender.send(told.to_owned()));
+                }
+            }
+        });
+        let process = Self { child, input, output: receiver };
+        process.tells("ready");
+        process
+    }
+
+    fn send(&mut self, line: &str) -> &mut Self {
+        writeln!(self.input, "{line}").unwrap();
+        self
+    }
+
+    fn told(&self) -> String {
+        self.output.recv_timeout(PATIENCE).expect("the process answers")
+    }
+
+    #[track_caller]
+    fn tells(&self, text: &str) {
+        assert_eq!(self.told(), text);
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Only this child, which ends by itself when its input ends.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn two() -> (RedisServer, Process, Process) {
+    let server = RedisServer::start();
+    let (one, other) = (Process::start(&server), Process::start(&server));
+    (server, one, other)
+}
+
+#[test]
+// R1
+fn an_invalidation_by_another_process_kills_the_fill_in_flight() {
+    let (_server, mut one, mut other) = two();
+    one.send("start v1").send("arrival").tells("arrived");
+    other.send("invalidate").tells("done");
+    one.send("pass").tells("returned v1");
+    other.send("read v2").tells("read v2");
+    one.send("read v3").tells("read v2");
+}
+
+#[test]
+// R1
+fn a_key_deleted_at_a_prompt_kills_the_fill_in_flight() {
+    let (server, mut one, mut other) = two();
+    one.send("key");
+    let key = one.told().trim_start_matches("key ").to_owned();
+    one.send("start v1").send("arrival").tells("arrived");
+    assert_eq!(server.cli(&["DEL", &key]).trim(), "1");
+    one.send("pass").tells("returned v1");
+    other.send("read v2").tells("read v2");
+}
+
+#[test]
+// R2, R5
+fn a_set_by_another_process_stays_whatever_an_older_run_returns() {
+    let (_server, mut one, mut other) = two();
+    one.send("start v1").send("arrival").tells("arrived");
+    other.send("set v2").tells("done");
+    one.send("pass").tells("returned v1");
+    one.send("read v3").tells("read v2");
+    other.send("read v3").tells("read v2");
+}
+
+#[test]
+// X1, X2
+fn one_process_runs_and_the_other_is_woken_with_its_value() {
+    let (_server, mut one, mut other) = two();
+    one.send("start v1").send("arrival").tells("arrived");
+    other.send("start v2").send("waiting").tells("waits");
+    one.send("pass").tells("returned v1");
+    other.tells("returned v1");
+    other.send("runs").tells("runs 0");
+}
+
+#[test]
+// X3, R11
+fn a_killed_holder_is_followed_by_the_one_that_waits() {
+    let (_server, mut one, mut other) = two();
+    one.send("start v1").send("arrival").tells("arrived");
+    other.send("start v2").send("waiting").tells("waits");
+    one.kill();
+    other.send("arrival").tells("arrived");
+    other.send("pass").tells("returned v2");
+    other.send("read v3").tells("read v2");
+}
+
+#[test]
+// X4, R13
+fn a_slow_holder_that_lives_keeps_its_lease() {
+    let (server, mut one, mut other) = two();
+    one.send("start v1").send("arrival").tells("arrived");
+    other.send("start v2").send("waiting").tells("waits");
+    one.send("key");
+    let key = one.told().trim_start_matches("key ").to_owned();
+    // Three times the lease's length, by the server's own count of renewals: a third of a lease each.
+    let renewals = || server.commandstats().get("pexpire").copied().unwrap_or(0);
+    let (begin, mut checks) = (renewals(), 0);
+    while renewals() < begin + 9 {
+        assert_eq!(server.cli(&["EXISTS", &key]).trim(), "1", "the lease stands all the time");
+        checks += 1;
+        assert!(checks < 100_000, "the lease is renewed");
+    }
+    one.send("pass").tells("returned v1");
+    other.tells("returned v1");
+}
+
+#[test]
+// X5, R10, R12
+fn a_lost_lease_stores_nothing_and_releases_nothing() {
+    for end in ["start v1", "start error"] {
+        let (server, mut one, mut other) = two();
+        one.send("key");
+        let key = one.told().trim_start_matches("key ").to_owned();
+        one.send(end).send("arrival").tells("arrived");
+        // As if it had been away for longer than its lease: the other takes over.
+        server.cli(&["DEL", &key]);
+        other.send("start v2").send("arrival").tells("arrived");
+        one.send("pass").told();
+        assert!(server.cli(&["GET", &key]).starts_with('L'), "the lease of the other stands");
+        other.send("pass").tells("returned v2");
+        one.send("read v3").tells("read v2");
+    }
+}
+
+#[test]
+// R9, T5, I2
+fn a_write_reaches_the_tier_of_the_other_process() {
+    let (_server, mut one, mut other) = two();
+    for round in 0..50 {
+        let text = format!("v{round}");
+        one.send(&format!("set {text}")).tells("done");
+        one.send("read computed").tells(&format!("read {text}"));
+        // A push takes a moment; then the tier of the other has the new value as well.
+        let mut reads = 0;
+        loop {
+            other.send("read computed");
+            if other.told() == format!("read {text}") {
+                break;
+            }
+            reads += 1;
+            assert!(reads < 10_000, "the write arrives");
+        }
+    }
+}
