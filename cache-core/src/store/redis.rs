@@ -264,6 +264,14 @@ impl Store for RedisStore {
         })
     }
 
+    fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let mut script = refresh(&scripts::THROTTLE, key);
+            script.arg(token.hex()).arg(ms(throttle));
+            Ok(reply::integer("throttle", self.run("throttle", &script).await?)? == 1)
+        })
+    }
+
     fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>> {
         const STEP: &str = "discard";
         Box::pin(async move {
@@ -487,6 +495,7 @@ fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
             reply::time_left(step, left).map(|left| Acquired::Found(Slot::Leased(left)))
         }
         (Some(Value::Int(3)), _) => Ok(Acquired::Found(Slot::WrongType)),
+        (Some(Value::Int(4)), Some(left)) => reply::time_left(step, left).map(Acquired::Throttled),
         _ => Err(faults::unexpected(step)),
     }
 }
