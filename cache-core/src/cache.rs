@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
+
+use futures::TryFutureExt as _;
 
 use crate::background::Background;
 use crate::builder::CacheBuilder;
@@ -19,9 +21,9 @@ use crate::fingerprint::fingerprint_text;
 use crate::key::Key;
 use crate::local::{Hit, Local, LocalKeyRef};
 use crate::object::{CacheObject, Objects};
-use crate::options::{EntryOptions, LocalTier};
+use crate::options::{EntryOptions, LocalTier, Revalidated};
 use crate::plain::PlainValues;
-use crate::read_through::{self, Plan};
+use crate::read_through::{self, OldValue, Plan};
 use crate::refresh::{Refreshes, Serving, Terms};
 use crate::shape::{CacheValue, Erased, Form, Optional, Plain, Rules, ValueType};
 use crate::single_flight::{Flights, Landing};
@@ -184,6 +186,60 @@ impl Cache {
         self.by_hand::<Optional<T>, E, C, F>(key, options, compute).await
     }
 
+    /// As [`get_or_compute`](Self::get_or_compute) for values that can be asked whether they are still current: `revalidate` is given the
+    /// old value, if there is one, and may give it back. Then its ttl begins anew and nothing but a header is sent to the store.
+    ///
+    /// A value is there to be kept for as long after its ttl as `stale_while_revalidate` or `stale_if_error` say; without either there is none.
+    ///
+    /// ```
+    /// # use cache_core::{Cache, EntryOptions, Key, Revalidated};
+    /// # use std::time::Duration;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize)] struct Page { etag: String, text: String }
+    /// # async fn fetch(etag: Option<&str>) -> Result<Option<Page>, std::io::Error> { Ok(None) }
+    /// # async fn example(cache: &Cache) -> Result<(), std::sync::Arc<std::io::Error>> {
+    /// let options = EntryOptions::new().ttl(Duration::from_secs(60)).stale_if_error(Duration::from_secs(86400));
+    /// let revalidate = |old: Option<Page>| async move {
+    ///     match (fetch(old.as_ref().map(|page| &*page.etag)).await?, old) {
+    ///         (Some(page), _) => Ok(Revalidated::New(page)),
+    ///         (None, Some(old)) => Ok(Revalidated::NotModified(old)),
+    ///         (None, None) => Err(std::io::Error::other("not modified, but there is nothing")),
+    ///     }
+    /// };
+    /// let page = cache.get_or_revalidate(Key::new("page"), &options, revalidate).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `revalidate`, shared by all who waited for that run.
+    ///
+    /// # Panics
+    /// If `revalidate` panics, or asks for the same key.
+    pub async fn get_or_revalidate<T, E, C, F>(
+        &self,
+        key: Key,
+        options: &EntryOptions,
+        revalidate: C,
+    ) -> Result<T, Arc<E>>
+    where
+        T: CacheValue,
+        E: Send + Sync + 'static,
+        C: FnOnce(Option<T>) -> F + Send,
+        F: Future<Output = Result<Revalidated<T>, E>> + Send,
+    {
+        let old = Arc::new(OldValue::default());
+        let given = Arc::clone(&old);
+        let function = || async move {
+            let old = given.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let value = old.as_ref().and_then(|old| old.downcast_ref::<T>().cloned());
+            Ok(match revalidate(value).await? {
+                Revalidated::New(value) => Arc::new(value) as Erased,
+                // The very one: that is how the pipeline knows.
+                Revalidated::NotModified(value) => old.unwrap_or_else(|| Arc::new(value)),
+            })
+        };
+        self.run_by_hand::<Plain<T>, E, _>(key, options, Some(old), function).await
+    }
+
     async fn by_hand<V, E, C, F>(&self, key: Key, options: &EntryOptions, compute: C) -> Result<V::Value, Arc<E>>
     where
         V: Form,
@@ -191,6 +247,23 @@ impl Cache {
         E: Send + Sync + 'static,
         C: FnOnce() -> F,
         F: Future<Output = Result<V::Value, E>> + Send,
+    {
+        let function = || compute().map_ok(|value| Arc::new(value) as Erased);
+        self.run_by_hand::<V, E, _>(key, options, None, function).await
+    }
+
+    async fn run_by_hand<V, E, F>(
+        &self,
+        key: Key,
+        options: &EntryOptions,
+        old: Option<Arc<OldValue>>,
+        function: impl FnOnce() -> F,
+    ) -> Result<V::Value, Arc<E>>
+    where
+        V: Form,
+        V::Payload: CacheValue,
+        E: Send + Sync + 'static,
+        F: Future<Output = Result<Erased, E>> + Send,
     {
         let value = const { ValueType::of::<V, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
@@ -201,15 +274,10 @@ impl Cache {
             AtHand::Nothing => None,
         };
         let rules = Arc::new(Rules { options: options.clone(), ttl_of: None, cache_if: None });
-        let plan = Plan::new(key, value, rules, options.local);
-        let function = compute();
+        let plan = Plan { old, ..Plan::new(key, value, rules, options.local) };
+        let function = function();
         let run = async move {
-            let function = Box::pin(async move {
-                match function.await {
-                    Ok(value) => Ok(Arc::new(value) as Erased),
-                    Err(error) => Err(Arc::new(error) as Erased),
-                }
-            });
+            let function = Box::pin(function.map_err(|error| Arc::new(error) as Erased));
             let landing = match due {
                 Some((value, fill_id)) => {
                     let landing = read_through::refresh_here(&self.0, &plan, fill_id, function).await;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
+use super::old::OldRecord;
 use super::{Function, Plan, fill};
 use crate::cache::Inner;
 use crate::error::DeadlineExceeded;
@@ -42,6 +43,7 @@ pub(super) async fn run_under(
     fallback: Fallback,
     land: &(dyn Fn(Landing) + Sync),
 ) -> Landing {
+    let old = OldRecord::hand_over(inner, plan, lease.as_ref()).await;
     let (started, deadline) = (inner.clock.start(), plan.terms(inner).deadline);
     let mut run = Box::pin(compute(inner, plan, function));
     let landing = {
@@ -57,7 +59,7 @@ pub(super) async fn run_under(
     let cause = match &landing {
         Some(Landing::Value(value)) => {
             if let Some(lease) = lease
-                && let Err(error) = fill(inner, plan, lease, value, started.elapsed()).await
+                && let Err(error) = fill(inner, plan, lease, value, started.elapsed(), old).await
             {
                 inner.store_failed(&error);
             }
