@@ -13,6 +13,7 @@ use crate::cache::Inner;
 use crate::entry::EntryKey;
 use crate::error::{ErrorKind, Result};
 use crate::events::bump;
+use crate::sabotage::{self, Guard};
 use crate::store::{Acquired, Filled, Over, Slot, Token};
 
 /// A lease that was ours when it was taken. Dropped, it is given back in the background.
@@ -29,13 +30,8 @@ impl Lease {
     /// Takes it, or tells what stands in the way.
     pub(crate) async fn acquire(inner: &Arc<Inner>, key: &EntryKey, over: Over) -> Result<Result<Self, Slot>> {
         // Made before the request: dropped while that is under way, the lease may be ours all the same.
-        let mut lease = Self {
-            inner: Arc::clone(inner),
-            key: Arc::clone(&key.value_key),
-            token: Token::random(),
-            over,
-            held: true,
-        };
+        let mut lease =
+            Self { inner: Arc::clone(inner), key: Arc::clone(&key.value_key), token: token(inner), over, held: true };
         let acquired = inner.store.acquire(&lease.key, lease.token, inner.limits.lease, over).await;
         match acquired {
             Ok(Acquired::Ours) => Ok(Ok(lease)),
@@ -64,6 +60,7 @@ impl Lease {
                 match self.inner.store.renew(&self.key, self.token, self.over, limit).await {
                     Ok(true) => bump(&self.inner.events.count().renewals),
                     // Lost: the fill will be refused and told then. Callers that come from now on start anew.
+                    Ok(false) if sabotage::is(Guard::LostLeaseDetaches) => break,
                     Ok(false) => {
                         self.inner.flights.detach(&self.key);
                         break;
@@ -93,6 +90,16 @@ impl Lease {
         self.held = false;
         Ok(())
     }
+}
+
+/// A new token. Without its guard it is the client's, as in libraries that leave it at that.
+fn token(inner: &Arc<Inner>) -> Token {
+    #[cfg(feature = "testing")]
+    if sabotage::is(Guard::TokenOfAttempt) {
+        return Token::from_bits(Arc::as_ptr(inner).addr() as u128);
+    }
+    let _only_where_it_is_the_clients = inner;
+    Token::random()
 }
 
 /// A caller that is dropped must not make the next one wait for the lease's end.

@@ -66,6 +66,7 @@ mod options;
 mod plain;
 mod random;
 mod read_through;
+mod sabotage;
 mod shape;
 mod single_flight;
 mod store;

@@ -20,6 +20,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use crate::clock::{Clock, millis};
+use crate::sabotage::{self, Guard};
 use crate::store::Trust;
 
 /// What an entry costs beside its key and value: table slots, the value's allocation, bookkeeping.
@@ -102,7 +103,11 @@ impl Local {
     pub(crate) fn get<T>(&self, key: &str, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
         let kept = self.entries.get(key)?;
         let now = self.clock.coarse();
-        if now < kept.until && self.trust.holds(now) { take(&kept.value) } else { None }
+        if now < kept.until && (self.trust.holds(now) || sabotage::is(Guard::TrustEnds)) {
+            take(&kept.value)
+        } else {
+            None
+        }
     }
 
     /// Before a tracked read of `key` is sent.
@@ -157,7 +162,8 @@ impl Mark<'_> {
         let bytes = u64::try_from(self.key.len().saturating_add(payload_bytes)).unwrap_or(u64::MAX);
         let kept = Kept { value: Arc::clone(value), until, weight: bytes.saturating_add(ENTRY_OVERHEAD) };
         let marks = local.marks(&self.key);
-        let unchanged = marks.get(&self.key).is_some_and(|of_key| of_key.changes == self.changes);
+        let unchanged = marks.get(&self.key).is_some_and(|of_key| of_key.changes == self.changes)
+            || sabotage::is(Guard::ChangePoisonsFill);
         if unchanged {
             local.entries.insert(Arc::clone(&self.key), kept);
         }
