@@ -11,6 +11,7 @@
 //! `CACHE_MODEL_SEED=123 cargo test -p tests --test all model::replay -- --nocapture`.
 //! `CACHE_MODEL_SEEDS=10000` sets how many seeds are tried.
 
+mod found;
 mod history;
 mod mutations;
 mod simulation;

@@ -9,6 +9,7 @@
 //!
 //! Invariant: a fault of the store never reaches the caller, and a computed value always does.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::freshness::{Freshness, verdict};
 use crate::lease::Lease;
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
+use crate::sabotage::{self, Guard};
 use crate::shape::{Erased, Rules, ValueType};
 use crate::single_flight::{self, Joined, Landing};
 use crate::store::{Filled, Over, Slot};
@@ -103,7 +105,7 @@ async fn lead(inner: &Arc<Inner>, plan: &Plan, function: Function<'_>) -> Landin
         }
         Found::Nothing => {
             bump(&inner.events.count().misses);
-            compute(inner, plan, function).await
+            compute_unseen(inner, plan, function).await
         }
     }
 }
@@ -268,6 +270,22 @@ async fn compute(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing 
         bump(&inner.events.count().compute_errors);
     }
     landing
+}
+
+/// Runs the function without a lease. Nothing tells when its value is invalidated elsewhere, so callers that come after the
+/// staleness bound start anew.
+async fn compute_unseen(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing {
+    let started = inner.clock.start();
+    let mut landing = pin!(compute(inner, plan, function));
+    tokio::select! {
+        biased;
+        landing = &mut landing => return landing,
+        () = started.reaches(inner.limits.max_staleness) => {}
+    }
+    if !sabotage::is(Guard::UnseenRunDetaches) {
+        inner.flights.detach(&plan.key.value_key);
+    }
+    landing.await
 }
 
 /// Runs the function under the lease, stores what it returns, gives the lease back otherwise.

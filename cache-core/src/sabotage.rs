@@ -25,6 +25,8 @@ pub enum Guard {
     TokenOfAttempt,
     /// A run whose lease is seen to be lost is not joined any more.
     LostLeaseDetaches,
+    /// Nor is one whose lease has not been seen for the staleness bound, or that has none.
+    UnseenRunDetaches,
     // R4, R16: the guards of tag versions belong here.
 }
 

@@ -42,5 +42,7 @@ guards! {
     a_token_of_a_client_is_found: TokenOfAttempt,
     // T7
     a_run_that_is_joined_after_its_lease_was_lost_is_found: LostLeaseDetaches,
+    // T7
+    a_run_that_is_joined_though_nothing_tells_of_it_is_found: UnseenRunDetaches,
     // Here: the guards of tag versions.
 }
