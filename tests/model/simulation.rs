@@ -98,11 +98,12 @@ async fn run(seed: u64, trace: bool) -> Outcome {
         match world.draw(8) {
             0..=2 if faults.cuts => process.node.cut(),
             3..=4 if faults.stalls => process.node.stall(),
-            5 if faults.deaths => {
+            5 if faults.freezes => process.node.freeze(),
+            6 if faults.deaths => {
                 process.kill(&run);
                 *process = Process::start(&run);
             }
-            6 if faults.restarts && world.draw(3) == 0 => world.restart_store(),
+            7 if faults.restarts && world.draw(3) == 0 => world.restart_store(),
             _ => {}
         }
     }
@@ -137,6 +138,7 @@ fn draw_rows(world: &World) -> Vec<usize> {
 struct Faults {
     cuts: bool,
     stalls: bool,
+    freezes: bool,
     deaths: bool,
     restarts: bool,
 }
@@ -144,7 +146,7 @@ struct Faults {
 impl Faults {
     fn draw(world: &World) -> Self {
         let draw = || world.draw(2) == 0;
-        Self { cuts: draw(), stalls: draw(), deaths: draw(), restarts: draw() }
+        Self { cuts: draw(), stalls: draw(), freezes: draw(), deaths: draw(), restarts: draw() }
     }
 }
 
@@ -259,6 +261,7 @@ impl Client {
         let world = self.run.0.world.clone();
         loop {
             world.pause(world.draw(300)).await;
+            self.node.thaw().await;
             let rows = &self.run.0.rows;
             let row = rows[world.draw(rows.len() as u64) as usize];
             let may_be_set = row % 2 == 1;

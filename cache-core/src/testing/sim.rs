@@ -13,7 +13,7 @@
 mod store;
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -92,6 +92,8 @@ struct Connection {
     dead_out: bool,
     /// The client has given it up.
     closed: bool,
+    /// What is under way to the client, in its order.
+    inbox: VecDeque<Event>,
     /// What was lost. It is kept until the client knows: whoever waits for it would learn of the loss by its end.
     limbo: Vec<Box<dyn Any + Send>>,
 }
@@ -102,6 +104,7 @@ struct Process {
     epoch: u64,
     dead: bool,
     unreachable_until: u64,
+    frozen_until: u64,
     pushes: Arc<Pushes>,
     trust: Arc<Trust>,
 }
@@ -190,7 +193,15 @@ impl World {
         let mut state = self.state();
         let index = state.nodes.len();
         let (pushes, trust) = (Arc::default(), Arc::default());
-        state.nodes.push(Process { current: None, epoch: 0, dead: false, unreachable_until: 0, pushes, trust });
+        state.nodes.push(Process {
+            current: None,
+            epoch: 0,
+            dead: false,
+            unreachable_until: 0,
+            frozen_until: 0,
+            pushes,
+            trust,
+        });
         drop(state);
         self.connect(index);
         Node { world: self.clone(), index }
@@ -338,19 +349,33 @@ impl World {
     fn deliver(&self, state: &mut State, connection: usize, what: Event) {
         let arrival = (self.now() + state.delay()).max(state.connections[connection].last_in);
         state.connections[connection].last_in = arrival;
-        let arrive = move |world: &World| {
-            let mut state = world.state();
-            let link = &mut state.connections[connection];
-            if link.dead_in {
-                if !link.closed {
-                    link.limbo.push(Box::new(what));
-                }
-                return;
-            }
+        state.connections[connection].inbox.push_back(what);
+        self.at(state, arrival, Box::new(move |world| world.receive(connection)));
+    }
+
+    fn receive(&self, connection: usize) {
+        let mut state = self.state();
+        if let Some(frozen) = self.frozen(&mut state, connection) {
             drop(state);
-            what(world);
-        };
-        self.at(state, arrival, Box::new(arrive));
+            return self.after(frozen, move |world| world.receive(connection));
+        }
+        let link = &mut state.connections[connection];
+        let Some(what) = link.inbox.pop_front() else { return };
+        match (link.dead_in, link.closed) {
+            (true, true) => {}
+            (true, false) => link.limbo.push(Box::new(what)),
+            (false, _) => {
+                drop(state);
+                what(self);
+            }
+        }
+    }
+
+    /// How long the process at this end will not run yet.
+    fn frozen(&self, state: &mut State, connection: usize) -> Option<u64> {
+        let until = state.nodes[state.connections[connection].node].frozen_until;
+        let left = until.checked_sub(self.now()).filter(|left| *left > 0)?;
+        Some(left + state.draw(50))
     }
 
     fn track(&self, key: &str, connection: usize) {
@@ -403,6 +428,10 @@ impl World {
     }
 
     fn beat(&self, connection: usize) {
+        let frozen = self.frozen(&mut self.state(), connection);
+        if let Some(frozen) = frozen {
+            return self.after(frozen, move |world| world.beat(connection));
+        }
         if self.check(connection) {
             self.after(BEAT_MS, move |world| world.beat(connection));
         }
@@ -437,6 +466,10 @@ impl World {
 
     /// The client learns that the connection is lost: it uses it no more, tells of the gap and connects again.
     fn notice(&self, connection: usize) {
+        let frozen = self.frozen(&mut self.state(), connection);
+        if let Some(frozen) = frozen {
+            return self.after(frozen, move |world| world.notice(connection));
+        }
         let (node, pushes, trust) = {
             let mut state = self.state();
             let node = state.connections[connection].node;
@@ -518,6 +551,24 @@ impl Node {
         }
         drop(state);
         self.world.note(|| format!("connection {connection}: stalls, ways {ways}"));
+    }
+
+    /// The process is stopped for a while (SIGSTOP, a suspended machine): nothing arrives and no timer of its link runs.
+    pub fn freeze(&self) {
+        let ms = self.world.draw(6000);
+        self.world.note(|| format!("node {}: frozen for {ms}", self.index));
+        self.world.state().nodes[self.index].frozen_until = self.world.now() + ms;
+    }
+
+    /// Resolves when the process runs.
+    pub async fn thaw(&self) {
+        loop {
+            let until = self.world.state().nodes[self.index].frozen_until;
+            match until.checked_sub(self.world.now()) {
+                Some(left) if left > 0 => self.world.pause(left).await,
+                _ => return,
+            }
+        }
     }
 
     /// The process is gone; what it has sent still arrives.
