@@ -3,8 +3,8 @@
 //! Events carry names of functions and kinds of faults; never keys, payloads or credentials.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
@@ -21,7 +21,8 @@ pub enum Event {
         /// Why, as far as it is known.
         reason: Arc<str>,
     },
-    /// An attempt to connect failed; the next one follows by itself.
+    /// An attempt to connect failed; the next ones follow by themselves. Told when the reason is a new one, and once a
+    /// minute while it stays.
     ConnectFailed {
         /// Whether this can only be mended by a change (credentials, address), or may pass.
         kind: ErrorKind,
@@ -47,6 +48,28 @@ pub enum Event {
     },
     /// A computed value was returned but not stored, because its lease was gone: invalidated, overwritten or expired.
     FillRefused {
+        /// The function's key name.
+        name: Arc<str>,
+    },
+    /// A value was served after its ttl instead of what the function would have returned.
+    StaleServed {
+        /// The function's key name.
+        name: Arc<str>,
+        /// What kept the function from it.
+        cause: StaleCause,
+    },
+    /// A refresh in the background came to nothing; the old value stays, and the next refresh waits for the throttle.
+    RefreshFailed {
+        /// The function's key name.
+        name: Arc<str>,
+    },
+    /// As many refreshes run in the background as may; this one was left out.
+    RefreshSkipped {
+        /// The function's key name.
+        name: Arc<str>,
+    },
+    /// A run took longer than its deadline.
+    DeadlinePassed {
         /// The function's key name.
         name: Arc<str>,
     },
@@ -88,6 +111,20 @@ pub enum Event {
         /// How many at once.
         entries: u64,
     },
+}
+
+/// Why an old value was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StaleCause {
+    /// The function returned an error.
+    Failed,
+    /// It took longer than its deadline.
+    DeadlinePassed,
+    /// It failed a moment ago, here or in another process, and is not tried again yet.
+    Throttled,
+    /// It took longer than the soft timeout, and goes on.
+    SoftTimeout,
 }
 
 /// A function that sees every event at once, on the task where it happens. It must not block.
@@ -171,6 +208,9 @@ pub(crate) struct Counters {
     pub(crate) computes: AtomicU64,
     pub(crate) compute_errors: AtomicU64,
     pub(crate) fills: AtomicU64,
+    stale: AtomicU64,
+    pub(crate) refreshes: AtomicU64,
+    refreshes_skipped: AtomicU64,
     pub(crate) joined: AtomicU64,
     pub(crate) waited: AtomicU64,
     pub(crate) renewals: AtomicU64,
@@ -181,26 +221,66 @@ pub(crate) struct Counters {
     evicted: AtomicU64,
 }
 
-/// A counter that threads do not fight over: each adds to a stripe of its own.
-#[derive(Debug, Default)]
-pub(crate) struct Striped([Stripe; 16]);
+/// A counter that threads do not fight over: each adds to a stripe of its own, without locking it.
+#[derive(Debug)]
+pub(crate) struct Striped {
+    own: [Stripe; OWN_STRIPES],
+    /// Of the threads that found none free.
+    shared: AtomicU64,
+}
+
+const OWN_STRIPES: usize = 32;
 
 /// As long as two cache lines, which processors fetch in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe(AtomicU64);
 
+/// A thread's stripe in every counter; free again once the thread has ended.
+struct Seat(usize);
+
+static FREE_SEATS: Mutex<[bool; OWN_STRIPES]> = Mutex::new([true; OWN_STRIPES]);
+
+impl Seat {
+    fn take() -> Self {
+        let mut free = FREE_SEATS.lock().unwrap_or_else(PoisonError::into_inner);
+        let seat = free.iter().position(|free| *free);
+        if let Some(free) = seat.and_then(|seat| free.get_mut(seat)) {
+            *free = false;
+        }
+        Self(seat.unwrap_or(OWN_STRIPES))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // Under the lock, so that the next thread there sees all that this one has counted.
+        if let Some(free) = FREE_SEATS.lock().unwrap_or_else(PoisonError::into_inner).get_mut(self.0) {
+            *free = true;
+        }
+    }
+}
+
+impl Default for Striped {
+    fn default() -> Self {
+        Self { own: std::array::from_fn(|_| Stripe::default()), shared: AtomicU64::default() }
+    }
+}
+
 impl Striped {
     pub(crate) fn add(&self) {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        thread_local!(static MINE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % 16);
-        if let Some(stripe) = MINE.try_with(|mine| self.0.get(*mine)).unwrap_or_else(|_| self.0.first()) {
-            bump(&stripe.0);
+        thread_local!(static SEAT: Seat = Seat::take());
+        // An error says that this thread is ending.
+        match SEAT.try_with(|seat| self.own.get(seat.0)) {
+            // Nobody else writes here: a third of what a locked addition takes.
+            Ok(Some(Stripe(count))) => count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed),
+            Ok(None) | Err(_) => bump(&self.shared),
         }
     }
 
     fn sum(&self) -> u64 {
-        self.0.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+        let own = self.own.iter().map(|stripe| stripe.0.load(Ordering::Relaxed));
+        own.fold(self.shared.load(Ordering::Relaxed), u64::wrapping_add)
     }
 }
 
@@ -225,6 +305,12 @@ pub struct Stats {
     pub compute_errors: u64,
     /// Values stored after a compute.
     pub fills: u64,
+    /// Values served after their ttl because the function failed or took too long. What is served while a refresh runs is a hit.
+    pub stale: u64,
+    /// Refreshes begun while the old value was served.
+    pub refreshes: u64,
+    /// Refreshes left out because as many ran as may.
+    pub refreshes_skipped: u64,
     /// Calls that shared the run of another call in this process.
     pub joined: u64,
     /// Calls that waited for another process.
@@ -250,6 +336,8 @@ impl Counters {
             Event::StoreFailed { .. } => bump(&self.store_failures),
             Event::Undecodable { .. } => bump(&self.undecodable),
             Event::FillRefused { .. } => bump(&self.refused_fills),
+            Event::RefreshSkipped { .. } => bump(&self.refreshes_skipped),
+            Event::StaleServed { .. } => bump(&self.stale),
             Event::Evicted { entries } => {
                 self.evicted.fetch_add(*entries, Ordering::Relaxed);
             }
@@ -266,6 +354,9 @@ impl Counters {
             computes: read(&self.computes),
             compute_errors: read(&self.compute_errors),
             fills: read(&self.fills),
+            stale: read(&self.stale),
+            refreshes: read(&self.refreshes),
+            refreshes_skipped: read(&self.refreshes_skipped),
             joined: read(&self.joined),
             waited: read(&self.waited),
             renewals: read(&self.renewals),
@@ -294,6 +385,10 @@ fn trace(event: &Event) {
             tracing::warn!(%name, reason, "stored bytes are not a record; treated as a miss")
         }
         Event::FillRefused { name } => tracing::debug!(%name, "value not stored: its lease was gone"),
+        Event::StaleServed { name, cause } => tracing::warn!(%name, ?cause, "a value was served after its ttl"),
+        Event::RefreshFailed { name } => tracing::warn!(%name, "refresh failed; the old value stays"),
+        Event::RefreshSkipped { name } => tracing::warn!(%name, "refresh left out: as many run as may"),
+        Event::DeadlinePassed { name } => tracing::warn!(%name, "a run took longer than its deadline"),
         Event::EncodeFailed { name, reason } => {
             tracing::error!(%name, %reason, "value could not be encoded; not cached")
         }
@@ -311,5 +406,23 @@ fn trace(event: &Event) {
             tracing::warn!(%reason, "the server does not allow CLIENT TRACKING; waiting falls back to polling")
         }
         Event::Evicted { entries } => tracing::debug!(entries, "embedded store over its memory limit"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_when_more_threads_count_than_there_are_stripes() {
+        let counter = Striped::default();
+        for _ in 0..3 {
+            std::thread::scope(|scope| {
+                for _ in 0..OWN_STRIPES + 8 {
+                    scope.spawn(|| (0..1000).for_each(|_| counter.add()));
+                }
+            });
+        }
+        assert_eq!(counter.sum(), 3 * (OWN_STRIPES as u64 + 8) * 1000);
     }
 }

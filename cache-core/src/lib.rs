@@ -66,6 +66,7 @@ mod options;
 mod plain;
 mod random;
 mod read_through;
+mod refresh;
 mod sabotage;
 mod shape;
 mod single_flight;
@@ -107,10 +108,10 @@ pub use cache_macros::cached;
 #[cfg(feature = "macros")]
 pub use cache_macros::{CacheObject, KeyPart};
 pub use entry::{Bare, CachedEntry, UnboundEntry};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
-pub use options::{EntryOptions, FlightScope, LocalTier};
+pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy};
 pub use plain::{PlainHash, PlainValues};
 pub use shape::{CacheValue, ShareError, SharedError};
 
@@ -123,6 +124,8 @@ pub mod docs {
     pub mod single_flight {}
     #[doc = include_str!("../docs/local.md")]
     pub mod local {}
+    #[doc = include_str!("../docs/freshness.md")]
+    pub mod freshness {}
     #[doc = include_str!("../docs/values-and-ttl.md")]
     pub mod values_and_ttl {}
     #[doc = include_str!("../docs/codecs.md")]

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 
 use super::history::{History, Violation};
 
-/// Rows by how they are cached: three functions, each with an id that is only invalidated and one that is also set.
-const ROWS: usize = 6;
+/// Rows by how they are cached: four functions, each with an id that is only invalidated and one that is also set.
+const ROWS: usize = 8;
 const NODES: usize = 3;
 const CLIENTS: usize = 2;
 /// How long clients and failures go on, in milliseconds.
@@ -35,6 +35,7 @@ pub(super) struct Reached {
     pub(super) joined: u64,
     pub(super) waited: u64,
     pub(super) renewals: u64,
+    pub(super) refreshes: u64,
     pub(super) store_failures: u64,
     pub(super) invalidations: u64,
     pub(super) failed_invalidations: u64,
@@ -48,6 +49,7 @@ impl Reached {
         self.joined += other.joined;
         self.waited += other.waited;
         self.renewals += other.renewals;
+        self.refreshes += other.refreshes;
         self.store_failures += other.store_failures;
         self.invalidations += other.invalidations;
         self.failed_invalidations += other.failed_invalidations;
@@ -61,12 +63,13 @@ impl Reached {
         self.joined += stats.joined;
         self.waited += stats.waited;
         self.renewals += stats.renewals;
+        self.refreshes += stats.refreshes;
         self.store_failures += stats.store_failures;
     }
 
     pub(super) fn is_everything(&self) -> bool {
-        let Self { local_hits, hits, refused_fills, joined, waited, renewals, .. } = *self;
-        let counts = [local_hits, hits, refused_fills, joined, waited, renewals, self.store_failures];
+        let Self { local_hits, hits, refused_fills, joined, waited, renewals, refreshes, .. } = *self;
+        let counts = [local_hits, hits, refused_fills, joined, waited, renewals, refreshes, self.store_failures];
         counts.into_iter().chain([self.invalidations, self.failed_invalidations]).all(|count| count > 50)
     }
 }
@@ -211,9 +214,15 @@ async fn here(cache: &Cache, run: &Run, row: usize) -> Result<u64, Failed> {
     run.compute(row).await
 }
 
-/// Owns: driven by whoever waits.
-#[cached(name = "shared", ttl = 5, key = "{row}", cache = &cache)]
+/// Owns: driven by whoever waits. Old values are served while the next one is computed.
+#[cached(name = "shared", ttl = 2, key = "{row}", cache = &cache, stale_while_revalidate = 4)]
 async fn shared(cache: Cache, run: Run, row: usize) -> Result<u64, Failed> {
+    run.compute(row).await
+}
+
+/// Old values are served where the function fails or takes long.
+#[cached(name = "hurried", ttl = 2, key = "{row}", cache = &cache, stale_if_error = 6, soft_timeout = "100ms")]
+async fn hurried(cache: Cache, run: Run, row: usize) -> Result<u64, Failed> {
     run.compute(row).await
 }
 
@@ -221,6 +230,30 @@ async fn shared(cache: Cache, run: Run, row: usize) -> Result<u64, Failed> {
 #[cached(name = "alone", ttl = 5, key = "{row}", cache = cache, flight = "process")]
 async fn alone(cache: &Cache, run: &Run, row: usize) -> Result<u64, Failed> {
     run.compute(row).await
+}
+
+/// The entry of a row, whichever function it belongs to.
+macro_rules! on_entry {
+    ($row:ident, $cache:ident, |$entry:ident| $work:expr) => {
+        match $row / 2 {
+            0 => {
+                let $entry = here::entry($row).on($cache);
+                $work
+            }
+            1 => {
+                let $entry = shared::entry($row).on($cache);
+                $work
+            }
+            2 => {
+                let $entry = hurried::entry($row).on($cache);
+                $work
+            }
+            _ => {
+                let $entry = alone::entry($row).on($cache);
+                $work
+            }
+        }
+    };
 }
 
 /// One process with its clients.
@@ -282,6 +315,7 @@ impl Client {
         match row / 2 {
             0 => here(&self.cache, &self.run, row).await,
             1 => shared(self.cache.clone(), self.run.clone(), row).await,
+            2 => hurried(self.cache.clone(), self.run.clone(), row).await,
             _ => alone(&self.cache, &self.run, row).await,
         }
     }
@@ -307,11 +341,7 @@ impl Client {
     async fn peek(&self, row: usize) {
         let (began, known) = self.begin();
         let cache = &self.cache;
-        let found = match row / 2 {
-            0 => here::entry(row).on(cache).get().await,
-            1 => shared::entry(row).on(cache).get().await,
-            _ => alone::entry(row).on(cache).get().await,
-        };
+        let found = on_entry!(row, cache, |entry| entry.get().await);
         if let Ok(Some(version)) = found {
             self.check(row, version, began, known, "peek");
         }
@@ -322,6 +352,7 @@ impl Client {
         let refreshed = match row / 2 {
             0 => here::refresh(&self.cache, &self.run, row).await,
             1 => shared::refresh(self.cache.clone(), self.run.clone(), row).await,
+            2 => hurried::refresh(self.cache.clone(), self.run.clone(), row).await,
             _ => alone::refresh(&self.cache, &self.run, row).await,
         };
         if let Ok(version) = refreshed {
@@ -344,11 +375,7 @@ impl Client {
         let cache = &self.cache;
         // A set that is under way would store what the invalidation is about: writers take turns.
         let lock = Lock::take(self, row);
-        let done = match row / 2 {
-            0 => here::entry(row).on(cache).invalidate().await,
-            1 => shared::entry(row).on(cache).invalidate().await,
-            _ => alone::entry(row).on(cache).invalidate().await,
-        };
+        let done = on_entry!(row, cache, |entry| entry.invalidate().await);
         lock.free();
         self.completed(row, version, done.is_ok());
     }
@@ -361,11 +388,7 @@ impl Client {
         let version = self.run.state().history.commit(row);
         self.note(|| format!("set row {row} to version {version}"));
         let cache = &self.cache;
-        let done = match row / 2 {
-            0 => here::entry(row).on(cache).set(version).await,
-            1 => shared::entry(row).on(cache).set(version).await,
-            _ => alone::entry(row).on(cache).set(version).await,
-        };
+        let done = on_entry!(row, cache, |entry| entry.set(version).await);
         if done.is_ok() {
             lock.free();
         }
@@ -374,11 +397,7 @@ impl Client {
 
     fn delete_by_hand(&self, row: usize) {
         let cache = &self.cache;
-        let entry_key = match row / 2 {
-            0 => here::entry(row).on(cache).key().to_owned(),
-            1 => shared::entry(row).on(cache).key().to_owned(),
-            _ => alone::entry(row).on(cache).key().to_owned(),
-        };
+        let entry_key = on_entry!(row, cache, |entry| entry.key().to_owned());
         let version = self.run.state().history.commit(row);
         self.note(|| format!("DEL of row {row} at version {version}"));
         let world = &self.run.0.world;

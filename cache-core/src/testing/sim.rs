@@ -141,6 +141,7 @@ impl World {
             running: None,
             trace: trace.then(Vec::new),
         };
+        crate::random::seed(state.random);
         let start_ms = clock.coarse();
         let inner = Arc::new(Inner {
             state: Mutex::new(state),

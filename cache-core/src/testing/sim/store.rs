@@ -177,6 +177,11 @@ impl Store for SimStore {
         self.pass("release", move |store| now(store.release(&key, token, over)))
     }
 
+    fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
+        let key = key.to_owned();
+        self.pass("throttle", move |store| now(store.throttle(&key, token, throttle)))
+    }
+
     fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>> {
         let (key, what) = (key.to_owned(), what.clone());
         self.pass("discard", move |store| now(store.discard(&key, &what)))

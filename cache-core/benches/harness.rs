@@ -1,0 +1,112 @@
+//! Measures contenders against each other: in turns, so that a noisy machine is unfair to all of them alike.
+//!
+//! A round runs each contender once; a cell shows the median over the rounds, the ratio is the median of the rounds' ratios
+//! to the first contender. Neither criterion nor divan runs contenders in turns.
+
+#![allow(
+    dead_code,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a program that measures time and prints what it measured; not every bench uses all of it"
+)]
+
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Runs a contender that many times, on one thread.
+type Run = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// Contenders for one question.
+pub struct Contest {
+    title: String,
+    contenders: Vec<(String, Run)>,
+}
+
+impl Contest {
+    /// Nobody yet. The first to enter is what the others are compared with.
+    pub fn new(title: impl Into<String>) -> Self {
+        Self { title: title.into(), contenders: Vec::new() }
+    }
+
+    /// `run(times)` does it that many times. Only those whose names contain the program's argument, if there is one.
+    pub fn enter(mut self, name: &str, run: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        if wanted().is_none_or(|wanted| name.contains(&wanted)) {
+            self.contenders.push((name.to_owned(), Arc::new(run)));
+        }
+        self
+    }
+
+    /// Prints a row for each contender: time for one run, as one thread sees it while `threads` do the same.
+    pub fn hold(&self, threads: usize, times: usize) {
+        if self.contenders.is_empty() {
+            return;
+        }
+        let rounds = rounds();
+        let mut taken = vec![Vec::with_capacity(rounds); self.contenders.len()];
+        for (_, run) in &self.contenders {
+            // Warm: memory is mapped, values are where they belong.
+            on_threads(threads, times / 4 + 1, run);
+        }
+        for round in 0..rounds {
+            for turn in 0..self.contenders.len() {
+                let which = (round + turn) % self.contenders.len();
+                let elapsed = on_threads(threads, times, &self.contenders[which].1);
+                taken[which].push(elapsed.as_secs_f64() * 1e9 / times as f64);
+            }
+        }
+        println!("\n{}, {threads} thread(s), {rounds} rounds of {times}", self.title);
+        for ((name, _), own) in self.contenders.iter().zip(&taken) {
+            let ratios = own.iter().zip(&taken[0]).map(|(own, first)| own / first).collect();
+            let least = own.iter().copied().fold(f64::INFINITY, f64::min);
+            let (middle, ratio) = (median(own.clone()), median(ratios));
+            println!("  {name:<44} {middle:>9.1} ns  (least {least:>9.1})   x{ratio:.2}");
+        }
+    }
+}
+
+fn on_threads(threads: usize, times: usize, run: &Run) -> Duration {
+    if threads == 1 {
+        let started = Instant::now();
+        run(times);
+        return started.elapsed();
+    }
+    let barrier = Arc::new(Barrier::new(threads));
+    let workers: Vec<_> = (0..threads)
+        .map(|_| {
+            let (run, barrier) = (Arc::clone(run), Arc::clone(&barrier));
+            thread::spawn(move || {
+                barrier.wait();
+                let started = Instant::now();
+                run(times);
+                started.elapsed()
+            })
+        })
+        .collect();
+    let times = workers.into_iter().map(|worker| worker.join().expect("a contender ran"));
+    times.max().unwrap_or_default()
+}
+
+/// What `cargo bench -- <part of a name>` asks for.
+fn wanted() -> Option<String> {
+    std::env::args().skip(1).find(|argument| !argument.starts_with('-'))
+}
+
+/// `BENCH_ROUNDS`; 15 by default.
+pub fn rounds() -> usize {
+    std::env::var("BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(15).max(1)
+}
+
+/// The middle one.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// A runtime of its own for the calling thread.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}

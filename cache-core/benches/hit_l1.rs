@@ -1,0 +1,93 @@
+//! What does a hit in this process cost through `#[cached]`, beside a bare look-up in the map it is kept in?
+
+mod harness;
+mod posts;
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use cache_core::{Cache, cached};
+use harness::Contest;
+use posts::{KEYS, Post};
+use quick_cache::sync::{Cache as Map, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
+
+#[cached(ttl = "1h")]
+async fn by_number(id: u64) -> Arc<Post> {
+    Post::of(id)
+}
+
+#[cached(ttl = "1h")]
+async fn by_name(name: &str) -> Arc<Post> {
+    Post::of(posts::number(name))
+}
+
+#[cached(ttl = "1h")]
+async fn count_of(id: u64) -> u64 {
+    id
+}
+
+fn main() {
+    Cache::install(Cache::in_memory()).expect("the first");
+    for threads in [1, 2] {
+        numbers().hold(threads, 400_000);
+        names().hold(threads, 400_000);
+    }
+}
+
+fn numbers() -> Contest {
+    let keys = posts::numbers();
+    let map = bare(&keys);
+    let (of_map, ours) = (keys.clone(), keys.clone());
+    Contest::new(format!("u64 key of {KEYS}, value in Arc"))
+        .enter("quick_cache get, u64 key", move |times| {
+            for key in of_map.iter().cycle().take(times) {
+                black_box(map.get(black_box(key)));
+            }
+        })
+        .enter("#[cached] fn(u64) -> Arc<Post>", move |times| {
+            harness::runtime().block_on(async {
+                for key in ours.iter().cycle().take(times) {
+                    black_box(by_number(black_box(*key)).await);
+                }
+            });
+        })
+        .enter("#[cached] fn(u64) -> u64", move |times| {
+            harness::runtime().block_on(async {
+                for key in keys.iter().cycle().take(times) {
+                    black_box(count_of(black_box(*key)).await);
+                }
+            });
+        })
+}
+
+fn names() -> Contest {
+    let keys = posts::names();
+    let map = bare(&keys);
+    let of_map = keys.clone();
+    Contest::new(format!("&str key of {KEYS}, value in Arc"))
+        .enter("quick_cache get, &str key", move |times| {
+            for key in of_map.iter().cycle().take(times) {
+                black_box(map.get(black_box(key.as_str())));
+            }
+        })
+        .enter("#[cached] fn(&str) -> Arc<Post>", move |times| {
+            harness::runtime().block_on(async {
+                for key in keys.iter().cycle().take(times) {
+                    black_box(by_name(black_box(key)).await);
+                }
+            });
+        })
+}
+
+/// The map as the cache sets it up by default: 128 locks.
+fn bare<K: std::hash::Hash + Eq + Clone>(keys: &[K]) -> Map<K, Arc<Post>> {
+    let mut options = OptionsBuilder::new();
+    options.shards(128).estimated_items_capacity(32_768).weight_capacity(32_768);
+    let options = options.build().expect("valid options");
+    let map = Map::with_options(options, UnitWeighter, DefaultHashBuilder::default(), DefaultLifecycle::default());
+    for (number, key) in (0..).zip(keys) {
+        map.insert(key.clone(), Post::of(number));
+    }
+    map
+}

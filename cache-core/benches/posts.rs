@@ -1,0 +1,45 @@
+//! What the benches cache.
+
+#![allow(dead_code, clippy::expect_used, clippy::unwrap_used, reason = "not every bench uses all of it")]
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// How many keys a bench goes through.
+pub const KEYS: u64 = 10_000;
+
+/// A blog post of about 200 bytes, or as long as wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Post {
+    pub id: u64,
+    pub title: String,
+    pub body: String,
+}
+
+impl Post {
+    pub fn of(id: u64) -> Arc<Self> {
+        Arc::new(Self::long(id, 160))
+    }
+
+    /// With a body of this many bytes.
+    pub fn long(id: u64, bytes: usize) -> Self {
+        Self { id, title: format!("Post number {id}"), body: "text ".repeat(bytes / 5) }
+    }
+}
+
+/// In an order that no prefetcher guesses.
+pub fn numbers() -> Arc<[u64]> {
+    // A step that shares no factor with the count visits all.
+    (0..KEYS).map(|at| at * 7_919 % KEYS).collect()
+}
+
+/// The same as text of 24 bytes.
+pub fn names() -> Arc<[String]> {
+    numbers().iter().map(|number| format!("user-account-no-{number:08}")).collect()
+}
+
+/// The number of a name.
+pub fn number(name: &str) -> u64 {
+    name.rsplit('-').next().and_then(|digits| digits.parse().ok()).expect("one of `names`")
+}

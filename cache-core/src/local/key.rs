@@ -1,0 +1,168 @@
+//! A value key as L1 holds it: function and build by their hash, the arguments as they are.
+//!
+//! ```text
+//! <namespace>:<name>:<arguments>@<fingerprint>
+//!             '--- origin ----'  '- args -'      a hit has the origin at hand and writes the arguments only
+//! ```
+//!
+//! Invariant: two value keys of one namespace are equal only if they are the same text, or SHA-256 has a collision in its
+//! first 128 bits, which the keys' own bound rests on too. A push comes as the whole text and finds the same entry.
+
+use std::hash::{Hash, Hasher};
+
+use quick_cache::Equivalent;
+use sha2::{Digest, Sha256};
+
+/// Arguments up to this long stand in the table itself, where a look-up needs them. A UUID has 36 bytes.
+const INLINE: usize = 38;
+
+/// Of which function and build an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin([u64; 2]);
+
+impl Origin {
+    pub(crate) fn of(name: &str, fingerprint: &str) -> Self {
+        // No name holds the separator.
+        let hash = Sha256::new().chain_update(name).chain_update(b"@").chain_update(fingerprint).finalize();
+        let half = |at: usize| hash.iter().skip(at).take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte));
+        Self([half(0), half(8)])
+    }
+
+    /// What is no value key, or was cut within its name: the whole text stands for it.
+    const UNKNOWN: Self = Self([0, 0]);
+}
+
+/// What to look for.
+#[derive(Clone, Copy)]
+pub(crate) struct LocalKeyRef<'a> {
+    origin: Origin,
+    args: &'a [u8],
+}
+
+impl<'a> LocalKeyRef<'a> {
+    pub(crate) fn new(origin: Origin, args: &'a str) -> Self {
+        Self { origin, args: args.as_bytes() }
+    }
+
+    /// Of the text that stands in the store. Names hold no `:`, fingerprints no `@`.
+    pub(crate) fn parse(value_key: &'a str) -> Self {
+        let parts = || {
+            let (_namespace, rest) = value_key.split_once(':')?;
+            let (rest, fingerprint) = rest.rsplit_once('@')?;
+            let (name, args) = rest.split_once(':')?;
+            Some(Self::new(Origin::of(name, fingerprint), args))
+        };
+        parts().unwrap_or_else(|| Self::new(Origin::UNKNOWN, value_key))
+    }
+
+    pub(super) fn to_owned(self) -> LocalKey {
+        let mut inline = [0; INLINE];
+        let args = match (inline.get_mut(..self.args.len()), u8::try_from(self.args.len())) {
+            (Some(start), Ok(len)) => {
+                start.copy_from_slice(self.args);
+                Args::Inline(len, inline)
+            }
+            _ => Args::Heap(self.args.into()),
+        };
+        LocalKey { origin: self.origin, args }
+    }
+}
+
+/// What stands in the table.
+pub(super) struct LocalKey {
+    origin: Origin,
+    args: Args,
+}
+
+enum Args {
+    Inline(u8, [u8; INLINE]),
+    Heap(Box<[u8]>),
+}
+
+impl LocalKey {
+    fn args(&self) -> &[u8] {
+        match &self.args {
+            Args::Inline(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Args::Heap(bytes) => bytes,
+        }
+    }
+
+    fn borrowed(&self) -> LocalKeyRef<'_> {
+        LocalKeyRef { origin: self.origin, args: self.args() }
+    }
+}
+
+impl Hash for LocalKeyRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [half, _] = self.origin.0;
+        state.write_u64(half);
+        state.write(self.args);
+    }
+}
+
+impl Hash for LocalKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.borrowed().hash(state);
+    }
+}
+
+impl Equivalent<LocalKey> for LocalKeyRef<'_> {
+    fn equivalent(&self, key: &LocalKey) -> bool {
+        self.origin == key.origin && self.args == key.args()
+    }
+}
+
+impl PartialEq for LocalKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.borrowed().equivalent(other)
+    }
+}
+
+impl Eq for LocalKey {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{MAX_KEY_LEN, write_value_key};
+
+    fn text(name: &str, args: &str, fingerprint: &str) -> String {
+        let mut text = String::new();
+        write_value_key(&mut text, "shop", name, args, fingerprint);
+        text
+    }
+
+    #[test]
+    fn a_key_as_text_finds_the_entry_of_its_parts() {
+        let long = "x".repeat(MAX_KEY_LEN - "shop:user:".len());
+        for args in ["", "7", "a:b@c", "7,de", "0123456789012345678901234567890123456789", &long] {
+            let (key, stored) = (text("user", args, "f1"), LocalKeyRef::new(Origin::of("user", "f1"), args).to_owned());
+            assert!(LocalKeyRef::parse(&key).equivalent(&stored), "{args}");
+            assert!(LocalKeyRef::parse(&key).to_owned() == stored, "{args}");
+        }
+    }
+
+    #[test]
+    fn distinct_keys_are_distinct_here_too() {
+        let cut = "n".repeat(MAX_KEY_LEN);
+        let keys = [
+            text("user", "7", "f1"),
+            text("user", "7", "f2"),
+            text("user", "8", "f1"),
+            text("user", "", "f1"),
+            text("users", "7", "f1"),
+            text("", "user:7", "f1"),
+            text("user", &format!("{}a", "x".repeat(MAX_KEY_LEN)), "f1"),
+            text("user", &format!("{}b", "x".repeat(MAX_KEY_LEN)), "f1"),
+            text(&cut, "7", "f1"),
+            text(&cut, "8", "f1"),
+            "shop:user".to_owned(),
+            "user".to_owned(),
+        ];
+        for (at, one) in keys.iter().enumerate() {
+            for (other_at, other) in keys.iter().enumerate() {
+                let same = LocalKeyRef::parse(one).equivalent(&LocalKeyRef::parse(other).to_owned());
+                assert_eq!(same, at == other_at, "{one} {other}");
+            }
+        }
+    }
+}
