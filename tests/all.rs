@@ -12,5 +12,6 @@
 
 mod behaviour;
 mod faults;
+mod model;
 mod tidy;
 mod ui;

@@ -242,6 +242,13 @@ impl CacheBuilder {
         self
     }
 
+    /// A store of a test's own.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
     /// Makes the cache; on Redis, tries to connect once and goes on trying in the background.
     ///
     /// # Errors
@@ -305,7 +312,8 @@ impl CacheBuilder {
             None => Arc::new(MemoryStore::new(self.clock.clone(), events.clone(), self.memory_limit_bytes)),
         };
         let namespace = self.namespace.clone();
-        self.build(store, "memory://".into(), events, Arc::default(), namespace, Duration::from_secs(2))
+        let max_staleness = self.max_staleness.unwrap_or(Duration::from_secs(2));
+        self.build(store, "memory://".into(), events, Arc::default(), namespace, max_staleness)
     }
 
     #[cfg(feature = "redis")]

@@ -60,7 +60,13 @@ enum Source {
     System,
     #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "made by tests only"))]
     Manual(Arc<Manual>),
+    /// The runtime's, since this moment: it stands still while the runtime's time is paused.
+    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "made by tests only"))]
+    Runtime(tokio::time::Instant),
 }
+
+/// Where clocks for tests start: 2026-01-01T00:00:00Z.
+const START_MS: u64 = 1_767_225_600_000;
 
 impl Clock {
     /// The system's clock.
@@ -73,11 +79,18 @@ impl Clock {
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn manual() -> Self {
-        const START_MS: u64 = 1_767_225_600_000;
         Self(Source::Manual(Arc::new(Manual { now: AtomicU64::new(START_MS), moved: tokio::sync::Notify::new() })))
     }
 
-    /// Moves a manual clock forward; the system's clock is left alone.
+    /// The clock of the tokio runtime that this is called in, for tests whose time is paused. Starts as [`manual`](Self::manual) does.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn of_runtime() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
+        Self(Source::Runtime(tokio::time::Instant::now()))
+    }
+
+    /// Moves a manual clock forward; the other clocks are left alone.
     #[cfg(any(test, feature = "testing"))]
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(manual) = &self.0 {
@@ -92,6 +105,7 @@ impl Clock {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
             Source::System => Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)),
             Source::Manual(manual) => Timestamp(manual.now.load(Ordering::SeqCst)),
+            Source::Runtime(start) => Timestamp(since(*start)),
         }
     }
 
@@ -100,6 +114,7 @@ impl Clock {
         match &self.0 {
             Source::System => coarse_millis(),
             Source::Manual(manual) => manual.now.load(Ordering::SeqCst),
+            Source::Runtime(start) => since(*start),
         }
     }
 
@@ -111,7 +126,7 @@ impl Clock {
     /// Resolves `duration` after this call; on a manual clock, once it has been advanced that far.
     pub(crate) fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static + use<> {
         let (timer, manual) = match &self.0 {
-            Source::System => (Some(tokio::time::sleep(duration)), None),
+            Source::System | Source::Runtime(_) => (Some(tokio::time::sleep(duration)), None),
             Source::Manual(manual) => {
                 let deadline = manual.now.load(Ordering::SeqCst).saturating_add(millis(duration));
                 (None, Some((Arc::clone(manual), deadline)))
@@ -139,8 +154,14 @@ impl Clock {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
             Source::System => Monotonic::System(Instant::now()),
             Source::Manual(manual) => Monotonic::Manual(manual.now.load(Ordering::SeqCst)),
+            Source::Runtime(start) => Monotonic::Manual(since(*start)),
         }
     }
+}
+
+/// The time of a runtime's clock that started then.
+fn since(start: tokio::time::Instant) -> u64 {
+    START_MS.saturating_add(millis(start.elapsed()))
 }
 
 /// The kernel keeps this one in memory: 6 ns instead of 22 for a precise reading.
@@ -192,6 +213,10 @@ impl Stopwatch {
                         }
                         moved.await;
                     }
+                }
+                (Monotonic::Manual(started), Source::Runtime(start)) => {
+                    let passed = Duration::from_millis(since(start).saturating_sub(started));
+                    tokio::time::sleep(elapsed.saturating_sub(passed)).await;
                 }
                 // A stopwatch is made by its own clock.
                 (Monotonic::Manual(_), Source::System) => {}

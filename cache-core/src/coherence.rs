@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::local::Local;
+use crate::sabotage::{self, Guard};
 use crate::store::Listener;
 
 /// What a store tells, applied.
@@ -19,6 +20,8 @@ impl Listener for Coherence {
     }
 
     fn gap(&self) {
-        self.local.clear();
+        if !sabotage::is(Guard::GapEmptiesLocal) {
+            self.local.clear();
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::events::Event;
 use crate::freshness::{Freshness, verdict};
 use crate::key;
 use crate::read_through::{self, Plan, Sealed};
+use crate::sabotage::{self, Guard};
 use crate::shape::{Erased, Returns, ValueType};
 use crate::store::Slot;
 
@@ -295,6 +296,9 @@ impl<'a> Forget<'a> {
     }
 
     fn now(&self) {
+        if sabotage::is(Guard::OwnWriteForgets) {
+            return;
+        }
         self.inner.flights.detach(self.key);
         if let Some(local) = &self.inner.local {
             local.drop_key(self.key);

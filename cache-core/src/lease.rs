@@ -4,15 +4,18 @@
 //! typed by hand) ends the lease, and a fill without its lease stores nothing (R1, R2, R10, R12).
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::cache::Inner;
+use crate::clock::Stopwatch;
 use crate::entry::EntryKey;
 use crate::error::{ErrorKind, Result};
 use crate::events::bump;
+use crate::sabotage::{self, Guard};
 use crate::store::{Acquired, Filled, Over, Slot, Token};
 
 /// A lease that was ours when it was taken. Dropped, it is given back in the background.
@@ -21,6 +24,8 @@ pub(crate) struct Lease {
     key: Arc<str>,
     token: Token,
     over: Over,
+    /// Started before it was asked for: from then on it is known to have been ours.
+    asked: Stopwatch,
     /// Whether it has still to be given back.
     held: bool,
 }
@@ -40,8 +45,9 @@ impl Lease {
         let mut lease = Self {
             inner: Arc::clone(inner),
             key: Arc::clone(&key.value_key),
-            token: Token::random(),
+            token: token(inner),
             over,
+            asked: inner.clock.start(),
             held: true,
         };
         let acquired = inner.store.acquire(&lease.key, lease.token, inner.limits.lease, over).await;
@@ -64,18 +70,39 @@ impl Lease {
     }
 
     /// Drives `work`, and renews the lease while that goes on: at a third of its time, so that it does not end, and at half the
-    /// staleness bound, so that a run that was invalidated elsewhere is not joined for longer than that.
+    /// staleness bound, since a run that may have been invalidated elsewhere is not joined for longer than that. Where the store does not
+    /// answer, the run goes on for those who wait for it.
     pub(crate) async fn keep<T>(&self, work: impl Future<Output = T>) -> T {
         let limit = self.inner.limits.lease;
         let pause = limit.mul_f64(1.0 / 3.0).min(self.inner.limits.max_staleness.mul_f64(0.5));
         let started = self.inner.clock.start();
         let renewal = async {
+            let (mut seen, mut is_joined) = (self.asked.clone(), true);
             // Counted from the start, so that a slow renewal does not push the next one back.
             for renewals in 1_u32.. {
-                started.reaches(pause.saturating_mul(renewals)).await;
-                match self.inner.store.renew(&self.key, self.token, self.over, limit).await {
-                    Ok(true) => bump(&self.inner.events.count().renewals),
+                let mut renewed = pin!(async {
+                    started.reaches(pause.saturating_mul(renewals)).await;
+                    let asked = self.inner.clock.start();
+                    (asked, self.inner.store.renew(&self.key, self.token, self.over, limit).await)
+                });
+                let (asked, renewed) = tokio::select! {
+                    biased;
+                    renewed = &mut renewed => renewed,
+                    () = seen.reaches(self.inner.limits.max_staleness), if is_joined => {
+                        is_joined = sabotage::is(Guard::UnseenRunDetaches);
+                        if !is_joined {
+                            self.inner.flights.detach(&self.key);
+                        }
+                        renewed.await
+                    }
+                };
+                match renewed {
+                    Ok(true) => {
+                        seen = asked;
+                        bump(&self.inner.events.count().renewals);
+                    }
                     // Lost: the fill will be refused and told then. Callers that come from now on start anew.
+                    Ok(false) if sabotage::is(Guard::LostLeaseDetaches) => break,
                     Ok(false) => {
                         self.inner.flights.detach(&self.key);
                         break;
@@ -125,6 +152,16 @@ impl Lease {
         self.held = false;
         Ok(())
     }
+}
+
+/// A new token. Without its guard it is the client's, as in libraries that leave it at that.
+fn token(inner: &Arc<Inner>) -> Token {
+    #[cfg(feature = "testing")]
+    if sabotage::is(Guard::TokenOfAttempt) {
+        return Token::from_bits(Arc::as_ptr(inner).addr() as u128);
+    }
+    let _only_where_it_is_the_clients = inner;
+    Token::random()
 }
 
 /// A caller that is dropped must not make the next one wait for the lease's end.

@@ -67,6 +67,7 @@ mod plain;
 mod random;
 mod read_through;
 mod refresh;
+mod sabotage;
 mod shape;
 mod single_flight;
 mod store;

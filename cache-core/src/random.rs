@@ -18,9 +18,16 @@ pub(crate) fn u64() -> u64 {
     (u128() >> 64) as u64
 }
 
+thread_local!(static STATE: Cell<u64> = Cell::new(u64() | 1));
+
+/// Begins the sequence of [`fraction`] anew on this thread.
+#[cfg(feature = "testing")]
+pub(crate) fn seed(seed: u64) {
+    STATE.set(seed | 1);
+}
+
 /// A number in `0.0..1.0` for jitter and backoff: xorshift64*, one state a thread, seeded from the system.
 pub(crate) fn fraction() -> f64 {
-    thread_local!(static STATE: Cell<u64> = Cell::new(u64() | 1));
     let word = STATE.with(|state| {
         let mut x = state.get();
         x ^= x >> 12;

@@ -345,6 +345,7 @@ async fn wait<'a>(inner: &'a Arc<Inner>, plan: &Plan, left: Option<Duration>) ->
     // A little over: the server ends a lease when it next looks at the key, not on the millisecond.
     let limit = left.map_or(LONGEST_WAIT, |left| left.saturating_add(Duration::from_millis(5)).min(LONGEST_WAIT));
     tokio::select! {
+        biased;
         () = wake => {}
         () = inner.clock.sleep(limit) => {}
     }

@@ -1,5 +1,9 @@
 //! For tests of code that caches, and for this library's own tests from outside. Feature `testing`.
 
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod sim;
+
 /// The stored record, as the engine writes and reads it. No stable interface: for fuzzing and abuse tests.
 #[doc(hidden)]
 pub mod record {

@@ -6,6 +6,7 @@
 //! | an old value to fall back on | its callers | the old value, throttle | the old value, throttle |
 //! | behind a served value | nobody | an event, throttle | an event, throttle |
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::error::DeadlineExceeded;
 use crate::events::{Event, StaleCause, bump};
 use crate::lease::{Lease, Obstacle};
 use crate::refresh::{Begun, Ticket};
+use crate::sabotage::{self, Guard};
 use crate::shape::Erased;
 use crate::single_flight::{self, Landing};
 use crate::store::{Over, Slot, has_fill_id};
@@ -50,7 +52,7 @@ pub(super) async fn run_under(
         let kept = async {
             match &lease {
                 Some(lease) => lease.keep(run.as_mut()).await,
-                None => run.as_mut().await,
+                None => unseen(inner, plan, run.as_mut()).await,
             }
         };
         // Dropped here: the lease is given back in the background, and a waiter takes over.
@@ -123,6 +125,21 @@ async fn compute(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing 
         bump(&inner.events.count().compute_errors);
     }
     landing
+}
+
+/// Drives a run that has no lease. Nothing tells when its value is invalidated elsewhere, so callers that come after the staleness
+/// bound start anew.
+async fn unseen<T>(inner: &Inner, plan: &Plan, run: impl Future<Output = T>) -> T {
+    let (started, mut run) = (inner.clock.start(), pin!(run));
+    tokio::select! {
+        biased;
+        done = &mut run => return done,
+        () = started.reaches(inner.limits.max_staleness) => {}
+    }
+    if !sabotage::is(Guard::UnseenRunDetaches) {
+        inner.flights.detach(&plan.key.value_key);
+    }
+    run.await
 }
 
 async fn within<T>(inner: &Inner, limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {

@@ -101,6 +101,9 @@ impl Pushes {
             waiting.count = 0;
             std::mem::take(&mut waiting.keys)
         };
+        // Who has waited longest goes first.
+        let mut woken: Vec<Registered> = woken.into_values().flatten().collect();
+        woken.sort_unstable_by_key(|(id, _)| *id);
         drop(woken);
     }
 

@@ -1,0 +1,55 @@
+//! Guards that a test can remove, to see that it finds what they guard against. Without the feature `testing` this is nothing.
+//!
+//! Removed for one thread: a simulation runs on one, and others run beside it.
+
+/// Something without which the cache would serve what has been replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(not(feature = "testing"), allow(unreachable_pub, reason = "public for tests only"))]
+pub enum Guard {
+    /// R1: an invalidation ends the lease of the run in flight, and its fill is refused.
+    RemovalEndsLease,
+    /// R2: so does an explicit write.
+    WriteEndsLease,
+    /// R5: a refresh replaces only the record it began with.
+    RefreshReplacesItsRecord,
+    /// R6: a change between a read and its fill of L1 refuses the fill.
+    ChangePoisonsFill,
+    /// R7: L1 is emptied when the link is lost.
+    GapEmptiesLocal,
+    /// R7: L1 serves nothing for longer than the staleness bound after the link was last seen alive.
+    TrustEnds,
+    /// R9: an own write drops the L1 entry and detaches the run in flight, before it is sent and after its reply.
+    OwnWriteForgets,
+    /// R10: each attempt has its own token.
+    TokenOfAttempt,
+    /// A run whose lease is seen to be lost is not joined any more.
+    LostLeaseDetaches,
+    /// Nor is one whose lease has not been seen for the staleness bound, or that has none.
+    UnseenRunDetaches,
+    // R4, R16: the guards of tag versions belong here.
+}
+
+#[cfg(feature = "testing")]
+thread_local!(static REMOVED: std::cell::Cell<Option<Guard>> = const { std::cell::Cell::new(None) });
+
+/// Whether this guard is removed on this thread.
+#[cfg(feature = "testing")]
+pub(crate) fn is(guard: Guard) -> bool {
+    REMOVED.get() == Some(guard)
+}
+
+/// Never: shipped programs keep their guards.
+#[cfg(not(feature = "testing"))]
+pub(crate) const fn is(_guard: Guard) -> bool {
+    false
+}
+
+/// Runs `work` on this thread without a guard.
+#[cfg(feature = "testing")]
+pub fn without<T>(guard: Option<Guard>, work: impl FnOnce() -> T) -> T {
+    REMOVED.set(guard);
+    let result = work();
+    REMOVED.set(None);
+    result
+}

@@ -1,0 +1,658 @@
+//! A simulated store: nodes that reach one embedded store over links that delay, stall, break and repeat, in virtual time.
+//!
+//! ```text
+//! node ── request ──> its connection ── arrives later ──> the store: one step, atomic
+//!      <── reply, push ── in their order, later ──────────┘   whoever had read the key tracked is told, once
+//! ```
+//!
+//! Invariant: whatever happens is decided by the seed alone, on a single-threaded runtime whose time is paused. As on one Redis
+//! connection with tracking, replies and pushes arrive in the order in which they were sent, or never.
+
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "a test's world: it may fail loudly")]
+
+mod store;
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::sync::Notify;
+
+use self::store::SimStore;
+use crate::builder::CacheBuilder;
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::events::Events;
+pub use crate::sabotage::{Guard, without};
+use crate::store::memory::MemoryStore;
+use crate::store::pushes::Pushes;
+use crate::store::{Listener, Store as _, Trust};
+
+/// How old L1 may be against the store at most.
+pub const MAX_STALENESS: Duration = Duration::from_millis(2000);
+/// How long a call waits for its answer.
+const RESPONSE_TIMEOUT_MS: u64 = 500;
+const BEAT_MS: u64 = 700;
+const MAX_STALENESS_MS: u64 = 2000;
+/// The longest that a task is kept from running after its answer has come.
+const LATE_MS: u64 = 200;
+
+/// All nodes, their links and the store.
+#[derive(Clone)]
+pub struct World(Arc<Inner>);
+
+/// One process, seen from outside.
+#[derive(Clone)]
+pub struct Node {
+    world: World,
+    index: usize,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    changed: Notify,
+    clock: Clock,
+    start_ms: u64,
+    store: Mutex<Arc<MemoryStore>>,
+    tracking: Arc<Tracking>,
+}
+
+struct State {
+    random: u64,
+    next_event: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    connections: Vec<Connection>,
+    nodes: Vec<Process>,
+    /// Who has read a key tracked since its last change.
+    tracked: BTreeMap<String, BTreeSet<usize>>,
+    /// The connection whose request runs, and the keys it has changed and is told of itself.
+    running: Option<(usize, Vec<String>)>,
+    trace: Option<Vec<String>>,
+}
+
+/// Something that happens at its time.
+type Event = Box<dyn FnOnce(&World) + Send>;
+
+/// A request executed at the store, and its answer handed to whoever waits.
+type Request = Box<dyn FnOnce(&World, &MemoryStore) -> Event + Send>;
+
+#[derive(Default)]
+struct Connection {
+    node: usize,
+    /// When the last thing sent each way arrives: nothing overtakes.
+    last_in: u64,
+    last_out: u64,
+    /// What is sent from now on is lost.
+    dead_in: bool,
+    dead_out: bool,
+    /// The client has given it up.
+    closed: bool,
+    /// What is under way to the client, in its order.
+    inbox: VecDeque<Event>,
+    /// What was lost. It is kept until the client knows: whoever waits for it would learn of the loss by its end.
+    limbo: Vec<Box<dyn Any + Send>>,
+}
+
+struct Process {
+    /// The connection that calls use.
+    current: Option<usize>,
+    epoch: u64,
+    dead: bool,
+    unreachable_until: u64,
+    frozen_until: u64,
+    pushes: Arc<Pushes>,
+    trust: Arc<Trust>,
+}
+
+/// The server's table of who is told of what.
+struct Tracking(Mutex<Weak<Inner>>);
+
+impl Listener for Tracking {
+    fn changed(&self, key: &str) {
+        let inner = lock(&self.0).upgrade();
+        if let Some(inner) = inner {
+            World(inner).key_changed(key);
+        }
+    }
+
+    fn gap(&self) {}
+}
+
+impl World {
+    /// On the runtime it is called in, which has to be single-threaded with its time paused. `trace`: note what happens.
+    #[must_use]
+    pub fn new(seed: u64, trace: bool) -> Self {
+        let clock = Clock::of_runtime();
+        let store = Arc::new(embedded(&clock));
+        let tracking = Arc::new(Tracking(Mutex::default()));
+        let state = State {
+            // SplitMix64's first step: neighbouring seeds begin far apart.
+            random: mix(seed.wrapping_add(0x9E37_79B9_7F4A_7C15)),
+            next_event: 0,
+            events: BTreeMap::new(),
+            connections: Vec::new(),
+            nodes: Vec::new(),
+            tracked: BTreeMap::new(),
+            running: None,
+            trace: trace.then(Vec::new),
+        };
+        crate::random::seed(state.random);
+        let start_ms = clock.coarse();
+        let inner = Arc::new(Inner {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            clock,
+            start_ms,
+            store: Mutex::new(store),
+            tracking,
+        });
+        *lock(&inner.tracking.0) = Arc::downgrade(&inner);
+        let world = Self(inner);
+        world.listen_to_store();
+        world
+    }
+
+    /// Lets messages arrive and links fail, each at its time. Never returns.
+    pub async fn drive(&self) {
+        loop {
+            let now = self.now();
+            let due = {
+                let mut state = self.state();
+                match state.events.first_key_value() {
+                    Some(((at, _), _)) if *at <= now => state.events.pop_first().map(|(_, event)| Ok(event)),
+                    Some(((at, _), _)) => Some(Err(*at)),
+                    None => None,
+                }
+            };
+            match due {
+                // One at a time: whoever it has woken runs before the next.
+                Some(Ok(event)) => {
+                    event(self);
+                    tokio::task::yield_now().await;
+                }
+                Some(Err(at)) => {
+                    let pause = self.0.clock.sleep(Duration::from_millis(at - now));
+                    tokio::select! {
+                        biased;
+                        () = self.0.changed.notified() => {}
+                        () = pause => {}
+                    }
+                }
+                None => self.0.changed.notified().await,
+            }
+        }
+    }
+
+    /// A new process with a connection.
+    #[must_use]
+    pub fn node(&self) -> Node {
+        let mut state = self.state();
+        let index = state.nodes.len();
+        let (pushes, trust) = (Arc::default(), Arc::default());
+        state.nodes.push(Process {
+            current: None,
+            epoch: 0,
+            dead: false,
+            unreachable_until: 0,
+            frozen_until: 0,
+            pushes,
+            trust,
+        });
+        drop(state);
+        self.connect(index);
+        Node { world: self.clone(), index }
+    }
+
+    /// Milliseconds since the world began.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.0.clock.coarse() - self.0.start_ms
+    }
+
+    /// Waits in virtual time.
+    pub async fn pause(&self, ms: u64) {
+        self.0.clock.sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// A number below `limit`, by the seed.
+    #[must_use]
+    pub fn draw(&self, limit: u64) -> u64 {
+        self.state().draw(limit)
+    }
+
+    /// Notes what happens, if it is to be noted.
+    pub fn note(&self, line: impl FnOnce() -> String) {
+        let now = self.now();
+        if let Some(trace) = &mut self.state().trace {
+            trace.push(format!("{now:>6} {}", line()));
+        }
+    }
+
+    /// What was noted so far.
+    #[must_use]
+    pub fn trace(&self) -> Vec<String> {
+        self.state().trace.clone().unwrap_or_default()
+    }
+
+    /// A `DEL` typed at the server: it happens at once.
+    pub fn delete_by_hand(&self, key: &str) {
+        let store = self.store();
+        drop(store.delete(key).now_or_never());
+    }
+
+    /// The server starts anew, empty; all connections end.
+    pub fn restart_store(&self) {
+        self.note(|| "the store starts anew".to_owned());
+        *lock(&self.0.store) = Arc::new(embedded(&self.0.clock));
+        self.listen_to_store();
+        let open: Vec<usize> = {
+            let mut state = self.state();
+            state.tracked.clear();
+            let connections = 0..state.connections.len();
+            connections.filter(|connection| !state.connections[*connection].closed).collect()
+        };
+        for connection in open {
+            self.break_both_ways(connection);
+            self.after(self.draw(300), move |world| world.notice(connection));
+        }
+    }
+
+    fn listen_to_store(&self) {
+        let tracking: Arc<dyn Listener> = Arc::clone(&self.0.tracking) as Arc<dyn Listener>;
+        self.store().listen(Arc::downgrade(&tracking));
+    }
+
+    fn store(&self) -> Arc<MemoryStore> {
+        Arc::clone(&lock(&self.0.store))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.0.state)
+    }
+
+    fn at(&self, state: &mut State, at: u64, event: Event) {
+        let number = state.next_event;
+        state.next_event += 1;
+        state.events.insert((at, number), event);
+        self.0.changed.notify_one();
+    }
+
+    fn after(&self, ms: u64, event: impl FnOnce(&World) + Send + 'static) {
+        let mut state = self.state();
+        self.at(&mut state, self.now() + ms, Box::new(event));
+    }
+
+    /// Sends a request, which is executed when it arrives and answered after that.
+    fn send(&self, connection: usize, what: &'static str, request: Request) {
+        let mut state = self.state();
+        let arrival = (self.now() + state.delay()).max(state.connections[connection].last_out);
+        state.connections[connection].last_out = arrival;
+        if state.connections[connection].dead_out {
+            return state.connections[connection].limbo.push(Box::new(request));
+        }
+        self.at(&mut state, arrival, Box::new(move |world| world.arrive(connection, what, request)));
+    }
+
+    fn arrive(&self, connection: usize, what: &'static str, request: Request) {
+        {
+            let mut state = self.state();
+            if state.connections[connection].dead_out {
+                return state.connections[connection].limbo.push(Box::new(request));
+            }
+            state.running = Some((connection, Vec::new()));
+        }
+        self.note(|| format!("connection {connection}: {what} is executed"));
+        let reply = request(self, &self.store());
+        let mut state = self.state();
+        let own = state.running.take().map(|(_, keys)| keys).unwrap_or_default();
+        // Redis tells of an own change after the command's reply, so before the end of a pipeline, or after it.
+        if state.draw(2) == 0 {
+            self.push_all(&mut state, connection, own);
+            self.deliver(&mut state, connection, reply);
+        } else {
+            self.deliver(&mut state, connection, reply);
+            self.push_all(&mut state, connection, own);
+        }
+    }
+
+    fn key_changed(&self, key: &str) {
+        let mut state = self.state();
+        let told = state.tracked.remove(key).unwrap_or_default();
+        for connection in told {
+            match &mut state.running {
+                Some((running, own)) if *running == connection => own.push(key.to_owned()),
+                _ => self.push_all(&mut state, connection, vec![key.to_owned()]),
+            }
+        }
+    }
+
+    fn push_all(&self, state: &mut State, connection: usize, keys: Vec<String>) {
+        for key in keys {
+            // Now and then twice: another tracked read may have registered the key again.
+            for _ in 0..=u64::from(state.draw(8) == 0) {
+                let key = key.clone();
+                let push = move |world: &World| {
+                    world.note(|| format!("connection {connection}: push of {key}"));
+                    let pushes = world.state().pushes_of(connection);
+                    pushes.changed(&key);
+                };
+                self.deliver(state, connection, Box::new(push));
+            }
+        }
+    }
+
+    /// Sends something to the client, behind all that was sent before.
+    fn deliver(&self, state: &mut State, connection: usize, what: Event) {
+        let arrival = (self.now() + state.delay()).max(state.connections[connection].last_in);
+        state.connections[connection].last_in = arrival;
+        state.connections[connection].inbox.push_back(what);
+        self.at(state, arrival, Box::new(move |world| world.receive(connection)));
+    }
+
+    fn receive(&self, connection: usize) {
+        let mut state = self.state();
+        if let Some(frozen) = self.frozen(&mut state, connection) {
+            drop(state);
+            return self.after(frozen, move |world| world.receive(connection));
+        }
+        let link = &mut state.connections[connection];
+        let Some(what) = link.inbox.pop_front() else { return };
+        match (link.dead_in, link.closed) {
+            (true, true) => {}
+            (true, false) => link.limbo.push(Box::new(what)),
+            (false, _) => {
+                drop(state);
+                what(self);
+            }
+        }
+    }
+
+    /// How long the process at this end will not run yet.
+    fn frozen(&self, state: &mut State, connection: usize) -> Option<u64> {
+        let until = state.nodes[state.connections[connection].node].frozen_until;
+        let left = until.checked_sub(self.now()).filter(|left| *left > 0)?;
+        Some(left + state.draw(50))
+    }
+
+    fn track(&self, key: &str, connection: usize) {
+        self.state().tracked.entry(key.to_owned()).or_default().insert(connection);
+    }
+
+    // --- Connections -------------------------------------------------------------------------------------------------
+
+    /// As the supervisor does it: set up, tell of the gap, trust, publish.
+    fn connect(&self, node: usize) {
+        let mut state = self.state();
+        let now = self.now();
+        if state.nodes[node].dead || state.nodes[node].current.is_some() {
+            return;
+        }
+        if now < state.nodes[node].unreachable_until {
+            drop(state);
+            return self.after(50, move |world| world.connect(node));
+        }
+        let connection = state.connections.len();
+        state.connections.push(Connection { node, last_in: now, last_out: now, ..Connection::default() });
+        drop(state);
+        let publish = move |world: &World| world.publish(node, connection, now);
+        self.send(connection, "set-up", Box::new(move |_, _| Box::new(publish)));
+        self.after(1000, move |world| {
+            if world.state().nodes[node].current != Some(connection) {
+                world.close(connection);
+                world.connect(node);
+            }
+        });
+    }
+
+    fn publish(&self, node: usize, connection: usize, alive_at: u64) {
+        let (pushes, trust) = {
+            let state = self.state();
+            if state.nodes[node].dead || state.nodes[node].current.is_some() {
+                return;
+            }
+            (Arc::clone(&state.nodes[node].pushes), Arc::clone(&state.nodes[node].trust))
+        };
+        self.note(|| format!("connection {connection}: used by node {node}"));
+        pushes.gap();
+        trust.extend(self.0.start_ms + alive_at + MAX_STALENESS_MS);
+        {
+            let mut state = self.state();
+            state.nodes[node].current = Some(connection);
+            state.nodes[node].epoch += 1;
+        }
+        self.after(BEAT_MS, move |world| world.beat(connection));
+    }
+
+    fn beat(&self, connection: usize) {
+        let frozen = self.frozen(&mut self.state(), connection);
+        if let Some(frozen) = frozen {
+            return self.after(frozen, move |world| world.beat(connection));
+        }
+        if self.check(connection) {
+            self.after(BEAT_MS, move |world| world.beat(connection));
+        }
+    }
+
+    /// Asks for a sign of life, and gives the connection up if none comes in time. `false`: it is given up already.
+    fn check(&self, connection: usize) -> bool {
+        let (node, trust) = {
+            let state = self.state();
+            let node = state.connections[connection].node;
+            if state.nodes[node].current != Some(connection) {
+                return false;
+            }
+            (node, Arc::clone(&state.nodes[node].trust))
+        };
+        let (sent_at, answered) = (self.0.clock.coarse(), Arc::new(AtomicBool::new(false)));
+        let seen = Arc::clone(&answered);
+        let reply = move |world: &World| {
+            seen.store(true, Ordering::SeqCst);
+            if world.state().nodes[node].current == Some(connection) {
+                trust.extend(sent_at + MAX_STALENESS_MS);
+            }
+        };
+        self.send(connection, "heartbeat", Box::new(move |_, _| Box::new(reply)));
+        self.after(RESPONSE_TIMEOUT_MS, move |world| {
+            if !answered.load(Ordering::SeqCst) {
+                world.notice(connection);
+            }
+        });
+        true
+    }
+
+    /// The client learns that the connection is lost: it uses it no more, tells of the gap and connects again.
+    fn notice(&self, connection: usize) {
+        let frozen = self.frozen(&mut self.state(), connection);
+        if let Some(frozen) = frozen {
+            return self.after(frozen, move |world| world.notice(connection));
+        }
+        let (node, pushes, trust) = {
+            let mut state = self.state();
+            let node = state.connections[connection].node;
+            if state.nodes[node].current != Some(connection) {
+                drop(state);
+                return self.close(connection);
+            }
+            state.nodes[node].current = None;
+            (node, Arc::clone(&state.nodes[node].pushes), Arc::clone(&state.nodes[node].trust))
+        };
+        self.note(|| format!("connection {connection}: given up"));
+        trust.revoke();
+        pushes.gap();
+        self.close(connection);
+        let backoff = self.draw(500);
+        self.after(backoff, move |world| world.connect(node));
+    }
+
+    /// What is under way to the client is lost; whoever waits for it learns so.
+    fn close(&self, connection: usize) {
+        let mut state = self.state();
+        let link = &mut state.connections[connection];
+        (link.closed, link.dead_in) = (true, true);
+        let lost = std::mem::take(&mut link.limbo);
+        drop(state);
+        drop(lost);
+    }
+
+    fn break_both_ways(&self, connection: usize) {
+        let mut state = self.state();
+        (state.connections[connection].dead_in, state.connections[connection].dead_out) = (true, true);
+    }
+}
+
+impl Node {
+    /// Which one it is; numbers are not used twice.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The cache of this process.
+    #[must_use]
+    pub fn cache(&self, builder: CacheBuilder) -> Cache {
+        let store = Arc::new(SimStore::new(self.world.clone(), self.index));
+        builder.clock(self.world.0.clock.clone()).max_staleness(MAX_STALENESS).store(store).in_memory()
+    }
+
+    /// The link breaks, in one direction or both; the client is told, or has to find out. It may not come back for a while.
+    pub fn cut(&self) {
+        let world = &self.world;
+        let Some(connection) = world.state().nodes[self.index].current else { return };
+        let (ways, told, away) = (world.draw(4), world.draw(2) == 0, world.draw(2) == 0);
+        world.note(|| format!("connection {connection}: cut, ways {ways}"));
+        {
+            let mut state = world.state();
+            state.connections[connection].dead_in |= ways != 1;
+            state.connections[connection].dead_out |= ways != 2;
+            if away {
+                state.nodes[self.index].unreachable_until = world.now() + state.draw(6000);
+            }
+        }
+        if told {
+            world.after(world.draw(1000), move |world| world.notice(connection));
+        }
+    }
+
+    /// Nothing arrives for a while, in one direction or both; all of it does later.
+    pub fn stall(&self) {
+        let mut state = self.world.state();
+        let Some(connection) = state.nodes[self.index].current else { return };
+        let (until, ways) = (self.world.now() + state.draw(3000), state.draw(3));
+        let link = &mut state.connections[connection];
+        if ways != 1 {
+            link.last_in = link.last_in.max(until);
+        }
+        if ways != 2 {
+            link.last_out = link.last_out.max(until);
+        }
+        drop(state);
+        self.world.note(|| format!("connection {connection}: stalls, ways {ways}"));
+    }
+
+    /// The process is stopped for a while (SIGSTOP, a suspended machine): nothing arrives and no timer of its link runs.
+    pub fn freeze(&self) {
+        let ms = self.world.draw(6000);
+        self.world.note(|| format!("node {}: frozen for {ms}", self.index));
+        self.world.state().nodes[self.index].frozen_until = self.world.now() + ms;
+    }
+
+    /// Resolves when the process runs.
+    pub async fn thaw(&self) {
+        loop {
+            let until = self.world.state().nodes[self.index].frozen_until;
+            match until.checked_sub(self.world.now()) {
+                Some(left) if left > 0 => self.world.pause(left).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// The process is gone; what it has sent still arrives.
+    pub fn kill(&self) {
+        self.world.note(|| format!("node {}: killed", self.index));
+        let current = {
+            let mut state = self.world.state();
+            state.nodes[self.index].dead = true;
+            state.nodes[self.index].current.take()
+        };
+        if let Some(connection) = current {
+            self.world.close(connection);
+        }
+    }
+
+    /// When all that this process has sent so far has arrived, or never will.
+    #[must_use]
+    pub fn arrived_by(&self) -> u64 {
+        let state = self.world.state();
+        let own = state.connections.iter().filter(|connection| connection.node == self.index);
+        own.map(|connection| connection.last_out).max().unwrap_or(0)
+    }
+}
+
+impl State {
+    /// xorshift64*
+    fn draw(&mut self, limit: u64) -> u64 {
+        let mut x = self.random;
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random = x;
+        (x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit.max(1)
+    }
+
+    /// How long a message is under way: mostly a moment.
+    fn delay(&mut self) -> u64 {
+        match self.draw(10) {
+            0 => self.draw(200),
+            1..4 => self.draw(20),
+            _ => self.draw(3),
+        }
+    }
+
+    fn pushes_of(&self, connection: usize) -> Arc<Pushes> {
+        Arc::clone(&self.nodes[self.connections[connection].node].pushes)
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("World")
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Node").field(&self.index).finish()
+    }
+}
+
+fn embedded(clock: &Clock) -> MemoryStore {
+    MemoryStore::new(clock.clone(), Events::new(Vec::new()), usize::MAX)
+}
+
+/// A request that hands its result to `answer`.
+fn request<T: Send + 'static>(
+    step: impl FnOnce(&World, &MemoryStore) -> Result<T> + Send + 'static,
+    answer: tokio::sync::oneshot::Sender<Result<T>>,
+) -> Request {
+    Box::new(move |world, store| {
+        let result = step(world, store);
+        // An error says that its caller has gone.
+        Box::new(move |_: &World| drop(answer.send(result)))
+    })
+}
+
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    (x ^ (x >> 31)) | 1
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
