@@ -242,7 +242,7 @@ pub(super) async fn run_at_most(
         None => match inner.store.read(&plan.key.value_key).await {
             // Invalidated meanwhile: there is no old value any more, and so no soft timeout (R17, F6).
             Ok(slot) if !matches!(&slot, Slot::Bytes(bytes) if has_fill_id(bytes, fill_id)) => {
-                landed.await.unwrap_or(Landing::Abandoned)
+                landed.await.unwrap_or(Landing::Value(old))
             }
             _ => serve_old(inner, plan, old),
         },
