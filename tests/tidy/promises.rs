@@ -26,7 +26,7 @@ const TESTED: &[&str] = &[
     "V1", "V2", "V3", "V4", "V5", "V6", "V7", "V8", //
     "K1", "K2", "K3", "K4", "K5", "K6", //
     "D1", //
-    "R1", "R2", "R10", "R12", "R17", "R21", "R23",
+    "R1", "R2", "R10", "R12", "R17", "R23", "R21",
 ];
 
 /// Claims of promises that do not exist.

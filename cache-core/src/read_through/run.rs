@@ -24,6 +24,9 @@ use crate::shape::Erased;
 use crate::single_flight::{self, Landing};
 use crate::store::{Over, Slot, has_fill_id};
 
+/// How long a key is left alone whose refresh was skipped.
+const AFTER_SKIP: Duration = Duration::from_millis(100);
+
 /// What there is if the function comes to nothing.
 pub(super) enum Fallback {
     /// Nothing.
@@ -167,6 +170,10 @@ fn begin(inner: &Inner, plan: &Plan, fill_id: u64) -> Option<Ticket> {
         Begun::Resting => None,
         Begun::Full => {
             inner.events.emit(Event::RefreshSkipped { name: Arc::clone(&plan.key.name) });
+            // Else a key that is asked for often would tell it at each hit.
+            if plan.terms(inner).soft_timeout.is_none() {
+                inner.refreshes.rest(&plan.key.value_key, fill_id, inner.clock.coarse(), AFTER_SKIP);
+            }
             None
         }
     }
@@ -252,7 +259,7 @@ pub(super) async fn run_at_most(
         None => match inner.store.read(&plan.key.value_key).await {
             // Invalidated meanwhile: there is no old value any more, and so no soft timeout (R17, F6).
             Ok(slot) if !matches!(&slot, Slot::Bytes(bytes) if has_fill_id(bytes, fill_id)) => {
-                landed.await.unwrap_or(Landing::Abandoned)
+                landed.await.unwrap_or(Landing::Value(old))
             }
             _ => serve_old(inner, plan, old),
         },
