@@ -189,7 +189,7 @@ impl Cache {
     {
         let value = const { ValueType::of::<V, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
-        let take = |value: &Erased| value.downcast_ref::<V::Value>().cloned();
+        let take = |value: Erased| V::restore(value);
         let in_local = self.0.in_local(&LocalKeyRef::parse(&key.value_key), take);
         if let Some(value) = in_local.or_else(|| self.0.in_store(&key.value_key, &value, options.local, take)) {
             return Ok(value);
@@ -200,7 +200,7 @@ impl Cache {
         let run = async move {
             let function = Box::pin(async move {
                 match function.await {
-                    Ok(value) => Ok(Arc::new(value) as Erased),
+                    Ok(value) => Ok(V::erase(value)),
                     Err(error) => Err(Arc::new(error) as Erased),
                 }
             });
@@ -209,8 +209,8 @@ impl Cache {
         };
         let (landing, plan) = Box::pin(run).await;
         match landing {
-            Landing::Value(value) => match value.downcast_ref::<V::Value>() {
-                Some(value) => Ok(value.clone()),
+            Landing::Value(value) => match V::restore(value) {
+                Some(value) => Ok(value),
                 None => mismatch(&plan.key.name),
             },
             Landing::Failed(error) => match error.downcast::<E>() {
@@ -286,8 +286,8 @@ impl fmt::Debug for Cache {
 
 impl Inner {
     /// The value, if it is in L1.
-    #[inline]
-    pub(crate) fn in_local<T>(&self, key: &LocalKeyRef<'_>, take: impl Fn(&Erased) -> Option<T>) -> Option<T> {
+    #[inline(always)]
+    pub(crate) fn in_local<T>(&self, key: &LocalKeyRef<'_>, take: impl Fn(Erased) -> Option<T>) -> Option<T> {
         let value = self.local.as_ref()?.get(key, take)?;
         self.events.count().local_hits.add();
         Some(value)
@@ -299,7 +299,7 @@ impl Inner {
         key: &Arc<str>,
         value: &ValueType,
         tier: LocalTier,
-        take: impl Fn(&Erased) -> Option<T>,
+        take: impl Fn(Erased) -> Option<T>,
     ) -> Option<T> {
         if !self.store.is_at_hand() {
             return None;
@@ -316,7 +316,7 @@ impl Inner {
         }
         let payload = bytes.get(payload_at..)?;
         let value = (value.decode)(envelope.codec, envelope.present, payload).ok()??;
-        let taken = take(&value)?;
+        let taken = take(Arc::clone(&value))?;
         if let Some(mark) = mark {
             mark.keep(&value, payload.len(), tier.limit(now.until(envelope.fresh_until())));
         }

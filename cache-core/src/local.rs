@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use quick_cache::{OptionsBuilder, Weighter};
 
-use self::key::LocalKey;
+use self::key::{KeyHashing, LocalKey};
 pub(crate) use self::key::{LocalKeyRef, Origin};
 use crate::clock::{Clock, millis};
 use crate::store::Trust;
@@ -40,7 +40,7 @@ pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
 
 /// The tier in this process of one cache.
 pub(crate) struct Local {
-    entries: Cache<LocalKey, Kept, ByBytes>,
+    entries: Cache<LocalKey, Kept, ByBytes, KeyHashing>,
     marks: Vec<Mutex<HashMap<Arc<str>, Marks>>>,
     hasher: RandomState,
     trust: Arc<Trust>,
@@ -93,7 +93,7 @@ impl Local {
             .build()
             .ok()?;
         Some(Self {
-            entries: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default()),
+            entries: Cache::with_options(options, ByBytes, KeyHashing::new(), DefaultLifecycle::default()),
             marks: (0..MARK_SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             trust,
@@ -103,10 +103,11 @@ impl Local {
     }
 
     /// The value, if there is one that may be served now. No wait, no allocation.
-    pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
+    #[inline(always)]
+    pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(Erased) -> Option<T>) -> Option<T> {
         let kept = self.entries.get(key)?;
         let now = self.clock.coarse();
-        if now < kept.until && self.trust.holds(now) { take(&kept.value) } else { None }
+        if now < kept.until && self.trust.holds(now) { take(kept.value) } else { None }
     }
 
     /// Before a tracked read of `key` is sent.
@@ -208,7 +209,7 @@ mod tests {
     }
 
     fn read(local: &Local, key: &str) -> Option<u32> {
-        local.get(&LocalKeyRef::parse(key), |value| value.downcast_ref::<u32>().copied())
+        local.get(&LocalKeyRef::parse(key), |value| value.downcast().ok().map(|value| *value))
     }
 
     #[test]
