@@ -2,6 +2,7 @@
 
 mod coherence;
 mod environment;
+mod freshness;
 mod key_names;
 mod objects;
 mod plain;

@@ -2,10 +2,22 @@
 //!
 //! Starts a `redis-server` of its own on a free loopback port.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "a program that measures: it reads the clock, prints, and ends where something is wrong"
+)]
+
 mod harness;
 mod posts;
 #[path = "../../tests/support/server.rs"]
-#[allow(dead_code, unused_qualifications, clippy::all, clippy::pedantic, reason = "made for the tests")]
 mod server;
 
 use std::hint::black_box;

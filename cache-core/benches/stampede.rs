@@ -2,9 +2,21 @@
 //!
 //! Once with 1,000 callers in one process, once with 1,000 in each of four. Starts a `redis-server` of its own.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "a program that measures: it reads the clock, prints, and ends where something is wrong"
+)]
+
 mod harness;
 #[path = "../../tests/support/server.rs"]
-#[allow(dead_code, unused_qualifications, clippy::all, clippy::pedantic, reason = "made for the tests")]
 mod server;
 
 use std::io::{BufRead as _, BufReader, Write as _};

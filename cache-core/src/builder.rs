@@ -12,6 +12,7 @@ use crate::coherence::Coherence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Observer};
 use crate::local::Local;
+use crate::refresh::Refreshes;
 use crate::single_flight::Flights;
 use crate::store::memory::MemoryStore;
 use crate::store::{Listener, Store};
@@ -26,6 +27,11 @@ pub struct CacheBuilder {
     namespace: Option<String>,
     ttl: Duration,
     negative_ttl: Option<Duration>,
+    jitter: f64,
+    early: f64,
+    deadline: Option<Duration>,
+    refresh_throttle: Duration,
+    refreshes_in_flight: usize,
     lease: Duration,
     max_value_bytes: usize,
     memory_limit_bytes: usize,
@@ -47,6 +53,11 @@ impl CacheBuilder {
             namespace: None,
             ttl: Duration::from_secs(3600),
             negative_ttl: None,
+            jitter: 0.1,
+            early: 1.0,
+            deadline: Some(Duration::from_secs(30)),
+            refresh_throttle: Duration::from_secs(5),
+            refreshes_in_flight: 64,
             lease: Duration::from_secs(10),
             max_value_bytes: 16 << 20,
             memory_limit_bytes: 256 << 20,
@@ -97,6 +108,45 @@ impl CacheBuilder {
     #[must_use]
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// By how much of its ttl a value may end earlier, where its function says nothing of it; see [`EntryOptions::jitter`](crate::EntryOptions::jitter).
+    /// Default: 0.1.
+    #[must_use]
+    pub fn jitter(mut self, fraction: f64) -> Self {
+        self.jitter = fraction;
+        self
+    }
+
+    /// How early values are refreshed that are asked for, where their function says nothing of it; see
+    /// [`EntryOptions::early`](crate::EntryOptions::early). Zero turns it off. Default: 1.0.
+    #[must_use]
+    pub fn early(mut self, beta: f64) -> Self {
+        self.early = beta;
+        self
+    }
+
+    /// How long a run may take, where its function says nothing of it; `None`: as long as it likes. See
+    /// [`DeadlineExceeded`](crate::DeadlineExceeded). Default: 30 s.
+    #[must_use]
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.deadline = deadline.into();
+        self
+    }
+
+    /// How long after a failed refresh no process tries the next one for that key, while the old value is served. Default: 5 s.
+    #[must_use]
+    pub fn refresh_throttle(mut self, throttle: Duration) -> Self {
+        self.refresh_throttle = throttle;
+        self
+    }
+
+    /// How many refreshes may run in the background at the same time. One more is skipped, with
+    /// [`Event::RefreshSkipped`](crate::events::Event::RefreshSkipped); the next caller tries again. Zero turns them off. Default: 64.
+    #[must_use]
+    pub fn refreshes_in_flight(mut self, most: usize) -> Self {
+        self.refreshes_in_flight = most;
         self
     }
 
@@ -209,16 +259,15 @@ impl CacheBuilder {
     /// # Errors
     /// As [`connect`](Self::connect); the text names the variable.
     pub async fn connect_from_env(mut self) -> Result<Cache> {
-        let step = "CACHE_URL";
         match std::env::var(CACHE_URL) {
             Ok(url) if !url.trim().is_empty() => self.url = Some(url),
             // Empty is how a shell unsets it for one command.
             Ok(_) | Err(std::env::VarError::NotPresent) => {}
             Err(std::env::VarError::NotUnicode(_)) => {
-                return Err(Error::new(ErrorKind::Configuration, step).detail("the variable is not UTF-8"));
+                return Err(Error::new(ErrorKind::Configuration, "connect").detail("CACHE_URL is not UTF-8"));
             }
         }
-        self.connect().await.map_err(|error| error.at(step))
+        self.connect().await.map_err(|error| error.of(CACHE_URL))
     }
 
     /// Makes a cache in this process's memory.
@@ -327,8 +376,20 @@ impl CacheBuilder {
             namespace: namespace.unwrap_or_else(|| "cache".to_owned()).into(),
             flights: Flights::new(),
             builds: Builds::default(),
-            defaults: Defaults { ttl: self.ttl, negative_ttl: self.negative_ttl },
-            limits: Limits { lease: self.lease, max_value_bytes: self.max_value_bytes, max_staleness },
+            defaults: Defaults {
+                ttl: self.ttl,
+                negative_ttl: self.negative_ttl,
+                jitter: self.jitter,
+                early: self.early,
+                deadline: self.deadline,
+            },
+            limits: Limits {
+                lease: self.lease,
+                max_value_bytes: self.max_value_bytes,
+                max_staleness,
+                refresh_throttle: self.refresh_throttle,
+            },
+            refreshes: Refreshes::new(self.refreshes_in_flight),
             background,
         })))
     }

@@ -16,13 +16,13 @@ use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Stats, bump};
 use crate::fingerprint::fingerprint_text;
-use crate::freshness::{Freshness, verdict};
 use crate::key::Key;
-use crate::local::{Local, LocalKeyRef};
+use crate::local::{Hit, Local, LocalKeyRef};
 use crate::object::{CacheObject, Objects};
 use crate::options::{EntryOptions, LocalTier};
 use crate::plain::PlainValues;
 use crate::read_through::{self, Plan};
+use crate::refresh::{Refreshes, Serving, Terms};
 use crate::shape::{CacheValue, Erased, Form, Optional, Plain, Rules, ValueType};
 use crate::single_flight::{Flights, Landing};
 use crate::store::{Slot, Store};
@@ -54,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) defaults: Defaults,
     pub(crate) limits: Limits,
     pub(crate) background: Arc<Background>,
+    pub(crate) refreshes: Arc<Refreshes>,
 }
 
 /// What an entry gets where its function says nothing.
@@ -61,6 +62,9 @@ pub(crate) struct Inner {
 pub(crate) struct Defaults {
     pub(crate) ttl: Duration,
     pub(crate) negative_ttl: Option<Duration>,
+    pub(crate) jitter: f64,
+    pub(crate) early: f64,
+    pub(crate) deadline: Option<Duration>,
 }
 
 /// The bounds of one cache.
@@ -69,6 +73,7 @@ pub(crate) struct Limits {
     pub(crate) lease: Duration,
     pub(crate) max_value_bytes: usize,
     pub(crate) max_staleness: Duration,
+    pub(crate) refresh_throttle: Duration,
 }
 
 static INSTALLED: OnceLock<Cache> = OnceLock::new();
@@ -190,12 +195,13 @@ impl Cache {
         let value = const { ValueType::of::<V, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
         let take = |value: Erased| V::restore(value);
-        let in_local = self.0.in_local(&LocalKeyRef::parse(&key.value_key), take);
-        if let Some(value) = in_local.or_else(|| self.0.in_store(&key.value_key, &value, options.local, take)) {
-            return Ok(value);
-        }
+        let due = match self.0.at_hand(&key.value_key, &value, Some((options, false)), options.local, take) {
+            AtHand::Value(value) => return Ok(value),
+            AtHand::Due(value, fill_id) => Some((value, fill_id)),
+            AtHand::Nothing => None,
+        };
         let rules = Arc::new(Rules { options: options.clone(), ttl_of: None, cache_if: None });
-        let plan = Plan { key, value, rules, local: options.local, refresh: false };
+        let plan = Plan::new(key, value, rules, options.local);
         let function = compute();
         let run = async move {
             let function = Box::pin(async move {
@@ -204,7 +210,13 @@ impl Cache {
                     Err(error) => Err(Arc::new(error) as Erased),
                 }
             });
-            let landing = read_through::run_here(&self.0, &plan, function).await;
+            let landing = match due {
+                Some((value, fill_id)) => {
+                    let landing = read_through::refresh_here(&self.0, &plan, fill_id, function).await;
+                    landing.unwrap_or_else(|| Landing::Value(Arc::new(value)))
+                }
+                None => read_through::run_here(&self.0, &plan, function).await,
+            };
             (landing, plan)
         };
         let (landing, plan) = Box::pin(run).await;
@@ -284,44 +296,81 @@ impl fmt::Debug for Cache {
     }
 }
 
+/// What [`Inner::at_hand`] comes to.
+pub(crate) enum AtHand<T> {
+    /// To be returned.
+    Value(T),
+    /// To be returned, while the record with this fill id is computed anew.
+    Due(T, u64),
+    /// Left to the pipeline.
+    Nothing,
+}
+
 impl Inner {
     /// The value, if it is in L1.
     #[inline(always)]
-    pub(crate) fn in_local<T>(&self, key: &LocalKeyRef<'_>, take: impl Fn(Erased) -> Option<T>) -> Option<T> {
-        let value = self.local.as_ref()?.get(key, take)?;
+    pub(crate) fn in_local<T>(&self, key: &LocalKeyRef<'_>, take: impl Fn(Erased) -> Option<T>) -> Option<Hit<T>> {
+        let hit = self.local.as_ref()?.get(key, take)?;
         self.events.count().local_hits.add();
-        Some(value)
+        Some(hit)
     }
 
-    /// The value, if it is in a store that can tell without waiting. Whatever is wrong with it is left to the pipeline.
-    pub(crate) fn in_store<T>(
+    /// The value, if it is at hand: in L1, or in a store that can tell without waiting. Whatever is wrong with it is left to
+    /// the pipeline. `options`: the function's, as far as they are known, and whether its future owns what it needs.
+    pub(crate) fn at_hand<T>(
         &self,
         key: &Arc<str>,
         value: &ValueType,
+        options: Option<(&EntryOptions, bool)>,
         tier: LocalTier,
         take: impl Fn(Erased) -> Option<T>,
-    ) -> Option<T> {
-        if !self.store.is_at_hand() {
-            return None;
+    ) -> AtHand<T> {
+        match self.in_local(&LocalKeyRef::parse(key), &take) {
+            Some(Hit::Fresh(value)) => return AtHand::Value(value),
+            Some(Hit::Due(value, fill_id)) => return self.due(key, value, fill_id),
+            None => {}
         }
+        match options {
+            Some((options, owned)) if self.store.is_at_hand() => {
+                self.in_store(key, value, &Terms::new(self, options, owned), tier, take)
+            }
+            _ => AtHand::Nothing,
+        }
+    }
+
+    /// One refresh is enough: while it runs, and after it failed, the value is a value like any other.
+    pub(crate) fn due<T>(&self, key: &str, value: T, fill_id: u64) -> AtHand<T> {
+        if self.refreshes.is_resting(key, fill_id, self.clock.coarse()) {
+            return AtHand::Value(value);
+        }
+        AtHand::Due(value, fill_id)
+    }
+
+    fn in_store<T>(
+        &self,
+        key: &Arc<str>,
+        value: &ValueType,
+        terms: &Terms,
+        tier: LocalTier,
+        take: impl Fn(Erased) -> Option<T>,
+    ) -> AtHand<T> {
         // Before the read, as anywhere else: another thread may write in between.
         let local = self.local.as_ref().filter(|_| tier != LocalTier::Off);
         let mark = local.map(|local| local.begin(key));
-        let Some(Slot::Bytes(bytes)) = self.store.read_now(key) else { return None };
-        let (envelope, payload_at) = Envelope::open(&bytes, key).ok()?;
-        let now = self.store.now();
-        match verdict(&envelope, now) {
-            Freshness::Fresh | Freshness::RefreshAhead => {}
-            Freshness::Stale | Freshness::Expired => return None,
-        }
-        let payload = bytes.get(payload_at..)?;
-        let value = (value.decode)(envelope.codec, envelope.present, payload).ok()??;
-        let taken = take(Arc::clone(&value))?;
+        let Some(Slot::Bytes(bytes)) = self.store.read_now(key) else { return AtHand::Nothing };
+        let Ok((envelope, payload_at)) = Envelope::open(&bytes, key) else { return AtHand::Nothing };
+        let Some(serving) = Serving::of(&envelope, terms, self.store.now()) else { return AtHand::Nothing };
+        let payload = bytes.get(payload_at..).unwrap_or_default();
+        let Ok(Some(value)) = (value.decode)(envelope.codec, envelope.present, payload) else { return AtHand::Nothing };
+        let Some(taken) = take(Arc::clone(&value)) else { return AtHand::Nothing };
         if let Some(mark) = mark {
-            mark.keep(&value, payload.len(), tier.limit(now.until(envelope.fresh_until())));
+            mark.keep(&value, payload.len(), serving.service(tier));
         }
         bump(&self.events.count().hits);
-        Some(taken)
+        if serving.is_due {
+            return self.due(key, taken, envelope.fill_id);
+        }
+        AtHand::Value(taken)
     }
 
     /// Tells of a store fault that a call survived.
@@ -332,5 +381,28 @@ impl Inner {
     fn key_by_hand(&self, key: &Key, value: ValueType) -> EntryKey {
         let fingerprint = fingerprint_text((value.fingerprint)(), 0, value.codec_id);
         EntryKey::new(self, &key.name().into(), key.args(), &fingerprint.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    #[tokio::test]
+    // F9
+    async fn a_refresh_of_a_record_that_was_replaced_meanwhile_runs_nothing() {
+        let cache = Cache::in_memory();
+        let options = EntryOptions::new();
+        let compute = || async { Ok::<_, Infallible>(1_u32) };
+        assert_eq!(cache.get_or_compute(Key::new("k"), &options, compute).await, Ok(1));
+        let value = ValueType::of::<Plain<u32>, DefaultCodec>();
+        let key = cache.0.key_by_hand(&Key::new("k"), value);
+        let plan = Plan::new(key, value, Arc::new(Rules { options, ttl_of: None, cache_if: None }), LocalTier::Cache);
+        // The record that this refresh was begun for had another fill id.
+        let function = Box::pin(async { unreachable!("the store has a newer value") });
+        assert!(read_through::refresh_here(&cache.0, &plan, 7, function).await.is_none());
+        assert_eq!((cache.stats().refreshes, cache.stats().computes), (1, 1));
     }
 }

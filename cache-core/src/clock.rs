@@ -58,6 +58,7 @@ pub struct Clock(Source);
 enum Source {
     #[default]
     System,
+    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "made by tests only"))]
     Manual(Arc<Manual>),
 }
 

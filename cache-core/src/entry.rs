@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::freshness::{Freshness, verdict};
 use crate::key;
-use crate::read_through::{self, Plan};
+use crate::read_through::{self, Plan, Sealed};
 use crate::shape::{Erased, Returns, ValueType};
 use crate::store::Slot;
 
@@ -149,13 +149,7 @@ impl<R: 'static> CachedEntry<R> {
     pub fn on(self, cache: &Cache) -> Self {
         let Bare { plan, returns, args, .. } = self.0;
         let key = EntryKey::new(&cache.0, &plan.key.name, &args, &plan.key.fingerprint);
-        let plan = Arc::new(Plan {
-            key,
-            value: plan.value,
-            rules: Arc::clone(&plan.rules),
-            local: plan.local,
-            refresh: false,
-        });
+        let plan = Arc::new(Plan::new(key, plan.value, Arc::clone(&plan.rules), plan.local));
         Self(Bare { cache: cache.clone(), plan, returns, args })
     }
 
@@ -198,8 +192,11 @@ impl<R: Send + 'static> CachedEntry<R> {
         let function = function.map(returns.split).boxed();
         async move {
             let key = plan.key.clone();
-            let plan =
-                Plan { key, value: plan.value, rules: Arc::clone(&plan.rules), local: plan.local, refresh: true };
+            let plan = Plan {
+                refresh: true,
+                overdue: returns.overdue,
+                ..Plan::new(key, plan.value, Arc::clone(&plan.rules), plan.local)
+            };
             let landing = read_through::run_here(&cache.0, &plan, function).await;
             returns.land(landing, &plan.key.name)
         }
@@ -239,12 +236,14 @@ impl<R: 'static> Bare<R> {
 
     async fn store(&self, returned: Result<Erased, Erased>) -> Result<()> {
         let (inner, plan): (&Arc<Inner>, &Plan) = (&self.cache.0, &self.plan);
-        let storable = returned.ok().and_then(|value| Some((read_through::ttl_for(inner, plan, &value)?, value)));
-        let Some((ttl, value)) = storable else {
+        let storable = returned.ok().and_then(|value| Some((read_through::lifetime_for(inner, plan, &value)?, value)));
+        let Some((lifetime, value)) = storable else {
             return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
         };
-        match read_through::try_seal(inner, plan, &value, ttl, Duration::ZERO) {
-            Ok(record) => inner.detached(&plan.key, inner.builds.write(inner, &plan.key, record, ttl)).await,
+        match read_through::try_seal(inner, plan, &value, lifetime, Duration::ZERO) {
+            Ok(Sealed { record, expiry, .. }) => {
+                inner.detached(&plan.key, inner.builds.write(inner, &plan.key, record, expiry)).await
+            }
             Err(error) => {
                 // What stands there is older than what the caller wanted there.
                 inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await?;

@@ -40,6 +40,38 @@ pub enum ErrorKind {
 /// The result of an explicit cache operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A run of a cached function took longer than its deadline and was dropped.
+///
+/// Where an old value may be served, its callers get that (`stale_if_error`, `stale_while_revalidate`). Else they get
+/// the function's own error, made by `From<DeadlineExceeded>` if it has that (as `anyhow::Error` and `Box<dyn Error + Send + Sync>`
+/// have), else by `From<std::io::Error>` of the kind `TimedOut` (as `sqlx::Error` has). Where there is no way to tell them
+/// (no such conversion, no `Result`, or [`Cache::get_or_compute`](crate::Cache::get_or_compute)), the deadline frees the key, so that other callers start
+/// anew, and the run goes on for its own callers without being stored. A `deadline` in the attribute asks for the conversion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadlineExceeded {
+    after: std::time::Duration,
+}
+
+impl DeadlineExceeded {
+    pub(crate) fn new(after: std::time::Duration) -> Self {
+        Self { after }
+    }
+
+    /// The deadline.
+    #[must_use]
+    pub fn after(&self) -> std::time::Duration {
+        self.after
+    }
+}
+
+impl fmt::Display for DeadlineExceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the cached function did not return within {:?}", self.after)
+    }
+}
+
+impl StdError for DeadlineExceeded {}
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind, step: &'static str) -> Self {
         Self { kind, step, detail: None, source: None }
@@ -56,9 +88,12 @@ impl Error {
         self
     }
 
-    /// The same fault, named after what the caller asked for.
-    pub(crate) fn at(mut self, step: &'static str) -> Self {
-        self.step = step;
+    /// The same fault, of what is called `name` in the user's world.
+    pub(crate) fn of(mut self, name: &str) -> Self {
+        self.detail = Some(match self.detail {
+            Some(detail) => format!("{name}: {detail}"),
+            None => name.to_owned(),
+        });
         self
     }
 
@@ -94,7 +129,7 @@ impl fmt::Display for Error {
         };
         match (&self.detail, self.kind) {
             // Its detail is a sentence of its own, for whoever reads one line on a terminal.
-            (Some(detail), ErrorKind::Configuration) => write!(f, "{}: {detail}", self.step),
+            (Some(detail), ErrorKind::Configuration) => f.write_str(detail),
             (Some(detail), _) => write!(f, "{}: {what}: {detail}", self.step),
             (None, _) => write!(f, "{}: {what}", self.step),
         }

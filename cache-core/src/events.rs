@@ -21,7 +21,8 @@ pub enum Event {
         /// Why, as far as it is known.
         reason: Arc<str>,
     },
-    /// An attempt to connect failed; the next one follows by itself.
+    /// An attempt to connect failed; the next ones follow by themselves. Told when the reason is a new one, and once a
+    /// minute while it stays.
     ConnectFailed {
         /// Whether this can only be mended by a change (credentials, address), or may pass.
         kind: ErrorKind,
@@ -47,6 +48,28 @@ pub enum Event {
     },
     /// A computed value was returned but not stored, because its lease was gone: invalidated, overwritten or expired.
     FillRefused {
+        /// The function's key name.
+        name: Arc<str>,
+    },
+    /// A value was served after its ttl instead of what the function would have returned.
+    StaleServed {
+        /// The function's key name.
+        name: Arc<str>,
+        /// What kept the function from it.
+        cause: StaleCause,
+    },
+    /// A refresh in the background came to nothing; the old value stays, and the next refresh waits for the throttle.
+    RefreshFailed {
+        /// The function's key name.
+        name: Arc<str>,
+    },
+    /// As many refreshes run in the background as may; this one was left out.
+    RefreshSkipped {
+        /// The function's key name.
+        name: Arc<str>,
+    },
+    /// A run took longer than its deadline.
+    DeadlinePassed {
         /// The function's key name.
         name: Arc<str>,
     },
@@ -88,6 +111,20 @@ pub enum Event {
         /// How many at once.
         entries: u64,
     },
+}
+
+/// Why an old value was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StaleCause {
+    /// The function returned an error.
+    Failed,
+    /// It took longer than its deadline.
+    DeadlinePassed,
+    /// It failed a moment ago, here or in another process, and is not tried again yet.
+    Throttled,
+    /// It took longer than the soft timeout, and goes on.
+    SoftTimeout,
 }
 
 /// A function that sees every event at once, on the task where it happens. It must not block.
@@ -171,6 +208,9 @@ pub(crate) struct Counters {
     pub(crate) computes: AtomicU64,
     pub(crate) compute_errors: AtomicU64,
     pub(crate) fills: AtomicU64,
+    stale: AtomicU64,
+    pub(crate) refreshes: AtomicU64,
+    refreshes_skipped: AtomicU64,
     pub(crate) joined: AtomicU64,
     pub(crate) waited: AtomicU64,
     pub(crate) renewals: AtomicU64,
@@ -266,6 +306,12 @@ pub struct Stats {
     pub compute_errors: u64,
     /// Values stored after a compute.
     pub fills: u64,
+    /// Values served after their ttl because the function failed or took too long. What is served while a refresh runs is a hit.
+    pub stale: u64,
+    /// Refreshes begun while the old value was served.
+    pub refreshes: u64,
+    /// Refreshes left out because as many ran as may.
+    pub refreshes_skipped: u64,
     /// Calls that shared the run of another call in this process.
     pub joined: u64,
     /// Calls that waited for another process.
@@ -291,6 +337,8 @@ impl Counters {
             Event::StoreFailed { .. } => bump(&self.store_failures),
             Event::Undecodable { .. } => bump(&self.undecodable),
             Event::FillRefused { .. } => bump(&self.refused_fills),
+            Event::RefreshSkipped { .. } => bump(&self.refreshes_skipped),
+            Event::StaleServed { .. } => bump(&self.stale),
             Event::Evicted { entries } => {
                 self.evicted.fetch_add(*entries, Ordering::Relaxed);
             }
@@ -307,6 +355,9 @@ impl Counters {
             computes: read(&self.computes),
             compute_errors: read(&self.compute_errors),
             fills: read(&self.fills),
+            stale: read(&self.stale),
+            refreshes: read(&self.refreshes),
+            refreshes_skipped: read(&self.refreshes_skipped),
             joined: read(&self.joined),
             waited: read(&self.waited),
             renewals: read(&self.renewals),
@@ -335,6 +386,10 @@ fn trace(event: &Event) {
             tracing::warn!(%name, reason, "stored bytes are not a record; treated as a miss")
         }
         Event::FillRefused { name } => tracing::debug!(%name, "value not stored: its lease was gone"),
+        Event::StaleServed { name, cause } => tracing::warn!(%name, ?cause, "a value was served after its ttl"),
+        Event::RefreshFailed { name } => tracing::warn!(%name, "refresh failed; the old value stays"),
+        Event::RefreshSkipped { name } => tracing::warn!(%name, "refresh left out: as many run as may"),
+        Event::DeadlinePassed { name } => tracing::warn!(%name, "a run took longer than its deadline"),
         Event::EncodeFailed { name, reason } => {
             tracing::error!(%name, %reason, "value could not be encoded; not cached")
         }

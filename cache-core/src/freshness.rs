@@ -42,12 +42,28 @@ pub(crate) fn verdict(envelope: &Envelope, now: Timestamp) -> Freshness {
 /// `0.0..1.0`; `beta` 0 turns it off.
 #[allow(dead_code, reason = "early refreshes come next")]
 pub(crate) fn refresh_ahead(envelope: &Envelope, now: Timestamp, beta: f64, random: f64) -> bool {
-    // 1 - random is in (0, 1], so the logarithm is finite and not above zero.
-    let ahead_ms = envelope.cost.as_secs_f64() * 1000.0 * beta * -(1.0 - random).ln();
-    let left_ms = now.until(envelope.fresh_until()).as_millis();
-    // Nothing is left: that is not early any more, and not for chance to decide.
-    left_ms == 0 || ahead_ms >= left_ms as f64
+    is_ahead(ahead_ms(envelope.cost, beta), now.until(envelope.fresh_until()), random)
 }
+
+/// What a value's cost and beta come to, in milliseconds.
+pub(crate) fn ahead_ms(cost: Duration, beta: f64) -> f64 {
+    cost.as_secs_f64() * 1000.0 * beta
+}
+
+/// [`refresh_ahead`] of a value that is fresh for `left`.
+pub(crate) fn is_ahead(ahead_ms: f64, left: Duration, random: f64) -> bool {
+    let left_ms = left.as_millis();
+    // Nothing is left: that is not early any more, and not for chance to decide.
+    left_ms == 0 || ahead_ms * draw(random) >= left_ms as f64
+}
+
+/// `-ln` of a random number; 1 - random is in (0, 1], so it is finite and not below zero.
+fn draw(random: f64) -> f64 {
+    -(1.0 - random).ln()
+}
+
+/// No draw of 53 random bits is higher: `-ln(2^-53)` is 36.74.
+pub(crate) const HIGHEST_DRAW: f64 = 37.0;
 
 #[cfg(test)]
 mod tests {

@@ -157,7 +157,8 @@ impl<'a> KeyWriter<'a> {
     /// Writes text, escaping what the structure of a key uses. Empty text becomes `""`, so that it can be seen.
     pub fn text(&mut self, text: &str) {
         // Most text needs no escape: copied in one piece. All bytes are looked at, since that is faster than to stop early.
-        if !text.is_empty() && text.bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)]) {
+        let is_plain = |byte: u8| PLAIN.get(usize::from(byte)).is_some_and(|plain| *plain);
+        if !text.is_empty() && text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
             return self.out.push_str(text);
         }
         self.escaped(text);
@@ -260,6 +261,7 @@ impl fmt::Debug for KeyWriter<'_> {
 }
 
 /// The ASCII characters that need no escape.
+#[expect(clippy::indexing_slicing, reason = "the index is below 128, and a constant out of bounds does not compile")]
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = 0;

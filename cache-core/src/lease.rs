@@ -25,9 +25,17 @@ pub(crate) struct Lease {
     held: bool,
 }
 
+/// What stands in the way of a lease.
+pub(crate) enum Obstacle {
+    /// This is there now.
+    Slot(Slot),
+    /// The last refresh of the record failed, and the next one has to wait that long.
+    Throttle(Option<Duration>),
+}
+
 impl Lease {
     /// Takes it, or tells what stands in the way.
-    pub(crate) async fn acquire(inner: &Arc<Inner>, key: &EntryKey, over: Over) -> Result<Result<Self, Slot>> {
+    pub(crate) async fn acquire(inner: &Arc<Inner>, key: &EntryKey, over: Over) -> Result<Result<Self, Obstacle>> {
         // Made before the request: dropped while that is under way, the lease may be ours all the same.
         let mut lease = Self {
             inner: Arc::clone(inner),
@@ -41,7 +49,11 @@ impl Lease {
             Ok(Acquired::Ours) => Ok(Ok(lease)),
             Ok(Acquired::Found(slot)) => {
                 lease.held = false;
-                Ok(Err(slot))
+                Ok(Err(Obstacle::Slot(slot)))
+            }
+            Ok(Acquired::Throttled(left)) => {
+                lease.held = false;
+                Ok(Err(Obstacle::Throttle(left)))
             }
             Err(error) => {
                 // An answer that did not come in time says nothing: given back in any case, when the store answers again.
@@ -85,6 +97,18 @@ impl Lease {
         let filled = self.inner.store.fill(&self.key, self.token, self.over, record, ttl).await?;
         self.held = false;
         Ok(filled)
+    }
+
+    /// Which record it is beside.
+    pub(crate) fn over(&self) -> Over {
+        self.over
+    }
+
+    /// Gives it back after a failed refresh: no process tries again for that long. Whether it was still ours, and so the record still stood.
+    pub(crate) async fn throttle(mut self, throttle: Duration) -> Result<bool> {
+        let stood = self.inner.store.throttle(&self.key, self.token, throttle).await?;
+        self.held = false;
+        Ok(stood)
     }
 
     /// Gives it back, so that the next caller need not wait for its end.

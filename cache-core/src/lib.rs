@@ -41,6 +41,8 @@
 //! | `uuid`, `chrono`, `time`, `jiff` | no | [`KeyPart`] for the types of these crates |
 //! | `testing` | no | a manual clock, and caches that share a store, for tests |
 
+#![cfg_attr(not(feature = "redis"), allow(dead_code, reason = "what only a store elsewhere needs"))]
+
 mod background;
 mod builder;
 mod builds;
@@ -64,6 +66,7 @@ mod options;
 mod plain;
 mod random;
 mod read_through;
+mod refresh;
 mod shape;
 mod single_flight;
 mod store;
@@ -104,10 +107,10 @@ pub use cache_macros::cached;
 #[cfg(feature = "macros")]
 pub use cache_macros::{CacheObject, KeyPart};
 pub use entry::{Bare, CachedEntry, UnboundEntry};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
-pub use options::{EntryOptions, FlightScope, LocalTier};
+pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy};
 pub use plain::{PlainHash, PlainValues};
 pub use shape::{CacheValue, ShareError, SharedError};
 
@@ -120,6 +123,8 @@ pub mod docs {
     pub mod single_flight {}
     #[doc = include_str!("../docs/local.md")]
     pub mod local {}
+    #[doc = include_str!("../docs/freshness.md")]
+    pub mod freshness {}
     #[doc = include_str!("../docs/values-and-ttl.md")]
     pub mod values_and_ttl {}
     #[doc = include_str!("../docs/codecs.md")]

@@ -22,6 +22,7 @@ use quick_cache::{OptionsBuilder, Weighter};
 use self::key::{KeyHashing, LocalKey};
 pub(crate) use self::key::{LocalKeyRef, Origin};
 use crate::clock::{Clock, millis};
+use crate::freshness::{HIGHEST_DRAW, is_ahead};
 use crate::store::Trust;
 
 mod key;
@@ -48,12 +49,45 @@ pub(crate) struct Local {
     longest: Duration,
 }
 
-/// A value with its end on the coarse clock.
+/// A value with its times on the coarse clock. Small, since each hit copies it: milliseconds of 32 bits are 49 days, and what
+/// lasts longer is read again then.
 #[derive(Clone)]
 struct Kept {
     value: Erased,
+    /// Until when it is served without a thought.
     until: u64,
-    weight: u64,
+    /// How long after that it is fresh, and chance decides on a refresh.
+    chancy_ms: u32,
+    /// How long after `until` it may be served at all.
+    served_ms: u32,
+    /// What computing it cost, times beta.
+    ahead_ms: f32,
+    weight: u32,
+    fill_id: u64,
+}
+
+/// How a value may be served from L1, counted from now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Service {
+    /// As it is.
+    pub(crate) fresh: Duration,
+    /// At once, beyond that, while it is computed anew.
+    pub(crate) stale: Duration,
+    /// No longer than this whatever the others say.
+    pub(crate) longest: Duration,
+    /// What computing it cost, times beta, in milliseconds; zero: no refresh ahead.
+    pub(crate) ahead_ms: f64,
+    /// The record it came from.
+    pub(crate) fill_id: u64,
+}
+
+/// What [`Local::get`] finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hit<T> {
+    /// Serve it.
+    Fresh(T),
+    /// Serve it, and compute the one that replaces this record.
+    Due(T, u64),
 }
 
 /// The fills under way of one key.
@@ -76,7 +110,7 @@ struct ByBytes;
 
 impl Weighter<LocalKey, Kept> for ByBytes {
     fn weight(&self, _key: &LocalKey, kept: &Kept) -> u64 {
-        kept.weight
+        kept.weight.into()
     }
 }
 
@@ -104,10 +138,20 @@ impl Local {
 
     /// The value, if there is one that may be served now. No wait, no allocation.
     #[inline(always)]
-    pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(Erased) -> Option<T>) -> Option<T> {
+    pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(Erased) -> Option<T>) -> Option<Hit<T>> {
         let kept = self.entries.get(key)?;
         let now = self.clock.coarse();
-        if now < kept.until && self.trust.holds(now) { take(kept.value) } else { None }
+        if !self.trust.holds(now) {
+            return None;
+        }
+        if now < kept.until {
+            return take(kept.value).map(Hit::Fresh);
+        }
+        match late(&kept, now, crate::random::fraction) {
+            None => None,
+            Some(false) => take(kept.value).map(Hit::Fresh),
+            Some(true) => take(kept.value).map(|value| Hit::Due(value, kept.fill_id)),
+        }
     }
 
     /// Before a tracked read of `key` is sent.
@@ -155,14 +199,41 @@ impl Local {
     }
 }
 
+/// Whether a value beyond its plain time is to be computed anew; `None`: it is not to be served any more. Kept apart, so that
+/// a plain hit stays short.
+#[cold]
+fn late(kept: &Kept, now: u64, random: impl FnOnce() -> f64) -> Option<bool> {
+    let since = now.saturating_sub(kept.until);
+    if since >= kept.served_ms.into() {
+        return None;
+    }
+    let left = u64::from(kept.chancy_ms).saturating_sub(since);
+    Some(left == 0 || is_ahead(f64::from(kept.ahead_ms), Duration::from_millis(left), random()))
+}
+
 impl Mark<'_> {
-    /// Keeps what the read brought, for `left` or the tier's limit; refused if the key has changed since the mark was made.
-    pub(crate) fn keep(self, value: &Erased, payload_bytes: usize, left: Duration) -> bool {
+    /// Keeps what the read brought, as long as it may be served or for the tier's limit; refused if the key has changed since the
+    /// mark was made.
+    pub(crate) fn keep(self, value: &Erased, payload_bytes: usize, service: Service) -> bool {
         let local = self.local;
-        let until = local.clock.coarse().saturating_add(millis(left.min(local.longest)));
+        let longest = millis(service.longest.min(local.longest));
+        let fresh = millis(service.fresh).min(longest);
+        let served = millis(service.fresh.saturating_add(service.stale)).min(longest);
+        // Before this, no draw is high enough. Where the value goes before it ends, nothing is to be done ahead of that.
+        let ahead_ms = if millis(service.fresh) <= longest { service.ahead_ms } else { 0.0 };
+        let plain = fresh.saturating_sub((ahead_ms * HIGHEST_DRAW).ceil() as u64);
+        let short = |ms: u64| u32::try_from(ms.saturating_sub(plain)).unwrap_or(u32::MAX);
         let bytes = u64::try_from(self.key.len().saturating_add(payload_bytes)).unwrap_or(u64::MAX);
         let key = LocalKeyRef::parse(&self.key).to_owned();
-        let kept = Kept { value: Arc::clone(value), until, weight: bytes.saturating_add(ENTRY_OVERHEAD) };
+        let kept = Kept {
+            value: Arc::clone(value),
+            until: local.clock.coarse().saturating_add(plain),
+            chancy_ms: short(fresh),
+            served_ms: short(served),
+            ahead_ms: ahead_ms as f32,
+            weight: u32::try_from(bytes.saturating_add(ENTRY_OVERHEAD)).unwrap_or(u32::MAX),
+            fill_id: service.fill_id,
+        };
         let marks = local.marks(&self.key);
         let unchanged = marks.get(&self.key).is_some_and(|of_key| of_key.changes == self.changes);
         if unchanged {
@@ -209,7 +280,18 @@ mod tests {
     }
 
     fn read(local: &Local, key: &str) -> Option<u32> {
+        match find(local, key)? {
+            Hit::Fresh(value) => Some(value),
+            Hit::Due(..) => panic!("it is fresh"),
+        }
+    }
+
+    fn find(local: &Local, key: &str) -> Option<Hit<u32>> {
         local.get(&LocalKeyRef::parse(key), |value| value.downcast().ok().map(|value| *value))
+    }
+
+    fn fresh_for(fresh: Duration) -> Service {
+        Service { fresh, stale: Duration::ZERO, longest: Duration::MAX, ahead_ms: 0.0, fill_id: 7 }
     }
 
     #[test]
@@ -220,9 +302,9 @@ mod tests {
         let (first, second) = (local.begin(&key), local.begin(&key));
         local.drop_key("k");
         let third = local.begin(&key);
-        assert!(!first.keep(&value(1), 4, LONG));
-        assert!(third.keep(&value(2), 4, LONG));
-        assert!(!second.keep(&value(1), 4, LONG));
+        assert!(!first.keep(&value(1), 4, fresh_for(LONG)));
+        assert!(third.keep(&value(2), 4, fresh_for(LONG)));
+        assert!(!second.keep(&value(1), 4, fresh_for(LONG)));
         assert_eq!(read(&local, "k"), Some(2));
         assert_eq!(local.marked_keys(), 0);
     }
@@ -232,10 +314,10 @@ mod tests {
     fn a_gap_empties_the_tier_and_refuses_fills_from_before() {
         let local = local(&Clock::manual());
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        assert!(local.begin(&a).keep(&value(1), 4, LONG));
+        assert!(local.begin(&a).keep(&value(1), 4, fresh_for(LONG)));
         let pending = local.begin(&b);
         local.clear();
-        assert!(!pending.keep(&value(2), 4, LONG));
+        assert!(!pending.keep(&value(2), 4, fresh_for(LONG)));
         assert_eq!((read(&local, "a"), read(&local, "b")), (None, None));
     }
 
@@ -245,7 +327,7 @@ mod tests {
         let clock = Clock::manual();
         let local = local(&clock);
         for (left, served) in [(Duration::from_secs(5), 5), (Duration::from_secs(500), 60)] {
-            local.begin(&"k".into()).keep(&value(1), 4, left);
+            local.begin(&"k".into()).keep(&value(1), 4, fresh_for(left));
             clock.advance(Duration::from_secs(served) - Duration::from_millis(1));
             assert_eq!(read(&local, "k"), Some(1));
             clock.advance(Duration::from_millis(1));
@@ -258,7 +340,7 @@ mod tests {
     fn nothing_is_served_beyond_trust() {
         let (clock, trust) = (Clock::manual(), Arc::new(Trust::default()));
         let local = Local::new(1 << 20, LONG, Arc::clone(&trust), clock.clone()).unwrap();
-        local.begin(&"k".into()).keep(&value(1), 4, LONG);
+        local.begin(&"k".into()).keep(&value(1), 4, fresh_for(LONG));
         assert_eq!(read(&local, "k"), None);
         trust.extend(clock.coarse() + 2000);
         assert_eq!(read(&local, "k"), Some(1));
@@ -271,9 +353,51 @@ mod tests {
     fn the_tier_is_bounded_by_bytes() {
         let local = local(&Clock::manual());
         for number in 0..10_000 {
-            local.begin(&format!("key {number}").into()).keep(&value(number), 1000, LONG);
+            local.begin(&format!("key {number}").into()).keep(&value(number), 1000, fresh_for(LONG));
         }
         assert!(local.entries.weight() <= 1 << 20, "{}", local.entries.weight());
         assert!(local.entries.len() > 500, "{}", local.entries.len());
+    }
+
+    #[test]
+    // F1, F4
+    fn a_value_in_its_stale_window_is_served_and_due() {
+        let clock = Clock::manual();
+        let local = local(&clock);
+        let service = Service { stale: Duration::from_secs(5), ..fresh_for(Duration::from_secs(10)) };
+        local.begin(&"k".into()).keep(&value(1), 4, service);
+        for (after_ms, found) in
+            [(9_999, Some(Hit::Fresh(1))), (1, Some(Hit::Due(1, 7))), (4_999, Some(Hit::Due(1, 7))), (1, None)]
+        {
+            clock.advance(Duration::from_millis(after_ms));
+            assert_eq!(find(&local, "k"), found);
+        }
+        // A tier that keeps a value for less than it is fresh serves no stale one.
+        local.begin(&"k".into()).keep(&value(1), 4, Service { longest: Duration::from_secs(3), ..service });
+        clock.advance(Duration::from_secs(3));
+        assert_eq!(find(&local, "k"), None);
+    }
+
+    #[test]
+    // F8
+    fn early_refreshes_of_kept_values_follow_the_formula() {
+        let clock = Clock::manual();
+        let local = local(&clock);
+        let service = Service { ahead_ms: 100.0, ..fresh_for(Duration::from_secs(10)) };
+        local.begin(&"k".into()).keep(&value(1), 4, service);
+        let kept = local.entries.get(&LocalKeyRef::parse("k")).unwrap();
+        // Before the last 37 times the cost nothing is drawn; from then on each read draws for itself.
+        assert_eq!(kept.until, clock.coarse() + 10_000 - 3_700);
+        clock.advance(Duration::from_millis(9_800));
+        let mut state = 42_u64;
+        let mut due = 0;
+        for _ in 0..10_000 {
+            // A linear congruential generator with Knuth's constants: the same draws in every run.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let random = (state >> 11) as f64 / (1_u64 << 53) as f64;
+            due += u32::from(late(&kept, clock.coarse(), || random).unwrap());
+        }
+        // P = exp(-200 ms / 100 ms) = 0.1353: within three standard deviations, 34 each.
+        assert!((1353 - 103..=1353 + 103).contains(&due), "{due} of 10,000");
     }
 }

@@ -5,13 +5,27 @@ use std::time::Duration;
 /// Options of one function's entries, or of one [`Cache::get_or_compute`](crate::Cache::get_or_compute) call.
 ///
 /// Whatever is not set comes from the cache's defaults.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct EntryOptions {
     /// See [`ttl`](Self::ttl).
     pub ttl: Option<Duration>,
     /// See [`negative_ttl`](Self::negative_ttl).
     pub negative_ttl: Option<Duration>,
+    /// See [`jitter`](Self::jitter).
+    pub jitter: Option<f64>,
+    /// See [`stale_while_revalidate`](Self::stale_while_revalidate).
+    pub stale_while_revalidate: Option<Duration>,
+    /// See [`stale_if_error`](Self::stale_if_error).
+    pub stale_if_error: Option<Duration>,
+    /// See [`refresh`](Self::refresh).
+    pub refresh: RefreshBy,
+    /// See [`soft_timeout`](Self::soft_timeout).
+    pub soft_timeout: Option<Duration>,
+    /// See [`deadline`](Self::deadline).
+    pub deadline: Deadline,
+    /// See [`early`](Self::early).
+    pub early: Option<f64>,
     /// See [`flight`](Self::flight).
     pub flight: FlightScope,
     /// See [`local`](Self::local).
@@ -28,6 +42,30 @@ pub enum LocalTier {
     /// Keeps them for at most this long.
     For(Duration),
     /// Keeps none: each call reads the store.
+    Off,
+}
+
+/// Who computes the new value while an old one is served.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefreshBy {
+    /// A task in the background; no caller waits for it, and no caller's end ends it. The function has to own its arguments.
+    #[default]
+    Background,
+    /// The caller that finds the old value first; all others get the old value at once.
+    Caller,
+}
+
+/// How long a run may take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Deadline {
+    /// As long as the cache says.
+    #[default]
+    Cache,
+    /// At most this long.
+    After(Duration),
+    /// As long as it likes; a run that hangs keeps its key.
     Off,
 }
 
@@ -58,7 +96,19 @@ impl EntryOptions {
     /// Nothing set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { ttl: None, negative_ttl: None, flight: FlightScope::Cluster, local: LocalTier::Cache }
+        Self {
+            ttl: None,
+            negative_ttl: None,
+            jitter: None,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            refresh: RefreshBy::Background,
+            soft_timeout: None,
+            deadline: Deadline::Cache,
+            early: None,
+            flight: FlightScope::Cluster,
+            local: LocalTier::Cache,
+        }
     }
 
     /// How long a value is served. Zero means: not stored. Default: the cache's, one hour unless set.
@@ -72,6 +122,78 @@ impl EntryOptions {
     #[must_use]
     pub const fn negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// By how much of its ttl a value may end earlier, as a fraction: each stored value ends at a random time between
+    /// `ttl * (1 - jitter)` and `ttl`, so that values stored together do not end together. Never later than the ttl; zero turns it off.
+    /// Default: the cache's, 0.1 unless set. Costs nothing.
+    #[must_use]
+    pub const fn jitter(mut self, fraction: f64) -> Self {
+        self.jitter = Some(fraction);
+        self
+    }
+
+    /// For how long after its ttl a value is still served at once, while one refresh in all processes computes the next
+    /// (RFC 5861). Refreshes are bounded by [`CacheBuilder::refreshes_in_flight`](crate::CacheBuilder::refreshes_in_flight).
+    ///
+    /// Where the function borrows from its caller, as in [`Cache::get_or_compute`](crate::Cache::get_or_compute), one caller computes
+    /// and the others get the old value: see [`RefreshBy::Caller`].
+    ///
+    /// Absent values (`None`) are not served beyond their `negative_ttl`. Default: none. Costs memory in the store for that much longer.
+    #[must_use]
+    pub const fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.stale_while_revalidate = Some(window);
+        self
+    }
+
+    /// For how long after its ttl a value is served if computing the next one fails or takes longer than the [`deadline`](Self::deadline)
+    /// (RFC 5861). After a failure the old value is served without another attempt for
+    /// [`CacheBuilder::refresh_throttle`](crate::CacheBuilder::refresh_throttle), in all processes. An invalidated value is never served.
+    ///
+    /// Counted from the end of the ttl, beside `stale_while_revalidate` and not after it. A panic is no error: it reaches the caller.
+    /// Default: none. Costs memory in the store for that much longer.
+    #[must_use]
+    pub const fn stale_if_error(mut self, window: Duration) -> Self {
+        self.stale_if_error = Some(window);
+        self
+    }
+
+    /// Who computes while an old value is served. Default: [`RefreshBy::Background`].
+    #[must_use]
+    pub const fn refresh(mut self, by: RefreshBy) -> Self {
+        self.refresh = by;
+        self
+    }
+
+    /// How long a caller waits for the new value where an old one may be served: then it gets the old one, and the run
+    /// goes on in the background and is stored. Without an old value it is ignored.
+    ///
+    /// With `stale_while_revalidate` callers get the old value at once; this makes them wait that long first. Ignored where the function
+    /// borrows from its caller, as in [`Cache::get_or_compute`](crate::Cache::get_or_compute). Default: none.
+    #[must_use]
+    pub const fn soft_timeout(mut self, after: Duration) -> Self {
+        self.soft_timeout = Some(after);
+        self
+    }
+
+    /// How long a run may take: see [`DeadlineExceeded`](crate::DeadlineExceeded) for what its callers get. The key is free afterwards,
+    /// and nothing that this run computes is stored. Default: the cache's, 30 s unless set.
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Deadline) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How early a value that is asked for is computed anew before its ttl ends: the beta of XFetch (Vattani, Chierichetti and
+    /// Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015). The longer a value takes to compute, the earlier; above
+    /// 1 earlier, below 1 later, zero never. The value is served meanwhile, and the refresh runs in the background.
+    ///
+    /// Where the function borrows from its caller it is off, unless the [caller refreshes](RefreshBy::Caller).
+    /// Default: the cache's, 1.0 unless set. Costs a random number for each hit within 37 times the compute's duration of the end.
+    #[must_use]
+    pub const fn early(mut self, beta: f64) -> Self {
+        self.early = Some(beta);
         self
     }
 

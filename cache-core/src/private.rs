@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::cell::RefCell;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt as _;
@@ -15,18 +15,19 @@ pub use crate::shape::{Probe, Returns, Rules};
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
 pub mod via {
     pub use crate::shape::via::{
-        CannotShare as _, JustOption as _, JustPlain as _, JustShared as _, ResultOption as _, ResultPlain as _,
-        ResultShared as _, SharesByClone as _, SharesByImpl as _, SharesByIoError as _, SharesByMessage as _,
+        CannotBeOverdue as _, CannotShare as _, JustOption as _, JustPlain as _, JustShared as _,
+        OverdueByIoError as _, OverdueByItself as _, ResultOption as _, ResultPlain as _, ResultShared as _,
+        SharesByClone as _, SharesByImpl as _, SharesByIoError as _, SharesByMessage as _,
     };
 }
 
-use crate::cache::Cache;
+use crate::cache::{AtHand, Cache};
 use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
 use crate::key::{self, KeyWriter};
-use crate::local::{LocalKeyRef, Origin};
-use crate::options::LocalTier;
+use crate::local::{Hit, LocalKeyRef, Origin};
+use crate::options::{EntryOptions, LocalTier};
 use crate::read_through::{self, Plan};
 
 /// The cache that is installed, or one in memory.
@@ -55,6 +56,8 @@ struct Resolved {
     fingerprint: Arc<str>,
     origin: Origin,
     fingerprint_complete: bool,
+    /// Known once it ran: what it was called with, and whether its future owned what it needed.
+    options: OnceLock<(EntryOptions, bool)>,
 }
 
 impl fmt::Debug for Function {
@@ -155,26 +158,39 @@ impl<R: Send + 'static> Cached<R> {
         let resolved = self.resolve(cache);
         with_buffer(|buffer| {
             args(&mut KeyWriter::new(buffer));
-            if key::is_uncut(&cache.0.namespace, &resolved.name, buffer)
-                && let Some(value) = cache.0.in_local(&LocalKeyRef::new(resolved.origin, buffer), self.returns.ok)
-            {
-                return Ok(value);
+            let mut due = None;
+            if key::is_uncut(&cache.0.namespace, &resolved.name, buffer) {
+                match cache.0.in_local(&LocalKeyRef::new(resolved.origin, buffer), self.returns.ok) {
+                    Some(Hit::Fresh(value)) => return Ok(value),
+                    Some(Hit::Due(value, fill_id)) => due = Some((value, fill_id)),
+                    None => {}
+                }
             }
-            self.look_further(cache, resolved, buffer)
+            self.look_further(cache, resolved, buffer, due)
         })
     }
 
-    /// By the key as it stands in the store.
+    /// By the key as it stands in the store. `due`: what L1 had under the uncut key, to be computed anew.
     #[cold]
-    fn look_further(&self, cache: &Cache, resolved: &Resolved, args: &str) -> Result<R, Box<Miss<R>>> {
+    fn look_further(
+        &self,
+        cache: &Cache,
+        resolved: &'static Resolved,
+        args: &str,
+        due: Option<(R, u64)>,
+    ) -> Result<R, Box<Miss<R>>> {
         let key = EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint);
-        let is_uncut = key::is_uncut(&cache.0.namespace, &resolved.name, args);
-        let in_local = || cache.0.in_local(&LocalKeyRef::parse(&key.value_key), self.returns.ok);
-        let in_store = || cache.0.in_store(&key.value_key, &self.returns.value, self.local, self.returns.ok);
-        match (!is_uncut).then(in_local).flatten().or_else(in_store) {
-            Some(value) => Ok(value),
-            None => Err(Box::new(Miss { cache: cache.clone(), key, returns: self.returns, local: self.local })),
-        }
+        let options = resolved.options.get().map(|(options, owned)| (options, *owned));
+        let found = match due {
+            Some((value, fill_id)) => cache.0.due(&key.value_key, value, fill_id),
+            None => cache.0.at_hand(&key.value_key, &self.returns.value, options, self.local, self.returns.ok),
+        };
+        let due = match found {
+            AtHand::Value(value) => return Ok(value),
+            AtHand::Due(value, fill_id) => Some((value, fill_id)),
+            AtHand::Nothing => None,
+        };
+        Err(Box::new(Miss { cache: cache.clone(), key, resolved, due, returns: self.returns, local: self.local }))
     }
 
     /// The entry of these arguments.
@@ -194,7 +210,7 @@ impl<R: Send + 'static> Cached<R> {
     fn entry_of(&self, cache: &Cache, rules: Arc<Rules>, args: Arc<str>) -> CachedEntry<R> {
         let resolved = self.resolve(cache);
         let key = EntryKey::new(&cache.0, &resolved.name, &args, &resolved.fingerprint);
-        let plan = Plan { key, value: self.returns.value, rules, local: self.local, refresh: false };
+        let plan = Plan::new(key, self.returns.value, rules, self.local);
         CachedEntry::new(cache.clone(), Arc::new(plan), self.returns, args)
     }
 
@@ -256,6 +272,7 @@ impl<R: Send + 'static> Cached<R> {
             fingerprint: text.into(),
             // A version says that its owner keeps track of changes.
             fingerprint_complete: fingerprint.complete || self.function.version != 0,
+            options: OnceLock::new(),
         }
     }
 
@@ -315,6 +332,9 @@ fn with_buffer<T>(use_it: impl FnOnce(&mut String) -> T) -> T {
 pub struct Miss<R: 'static> {
     cache: Cache,
     key: EntryKey,
+    resolved: &'static Resolved,
+    /// A value to return while the record with this fill id is computed anew.
+    due: Option<(R, u64)>,
     returns: Returns<R>,
     local: LocalTier,
 }
@@ -332,11 +352,14 @@ impl<R: Send + 'static> Miss<R> {
     where
         F: Future<Output = R> + Send + 'static,
     {
-        let Self { cache, key, returns, local } = self;
+        let (cache, plan, due, returns) = self.plan(rules, true);
         let function = function.map(returns.split).boxed();
+        if let Some((value, fill_id)) = due {
+            read_through::refresh_behind(&cache.0, &Arc::new(plan), fill_id, function);
+            return ready(value).boxed();
+        }
         async move {
-            let name = Arc::clone(&key.name);
-            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), local, refresh: false };
+            let name = Arc::clone(&plan.key.name);
             let landing = read_through::run_shared(&cache.0, plan, function).await;
             returns.land(landing, &name)
         }
@@ -349,13 +372,25 @@ impl<R: Send + 'static> Miss<R> {
     where
         F: Future<Output = R> + Send + 'a,
     {
-        let Self { cache, key, returns, local } = self;
+        let (cache, plan, due, returns) = self.plan(rules, false);
         let function = function.map(returns.split).boxed();
         async move {
-            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), local, refresh: false };
-            let landing = read_through::run_here(&cache.0, &plan, function).await;
+            let landing = match due {
+                None => read_through::run_here(&cache.0, &plan, function).await,
+                Some((value, fill_id)) => match read_through::refresh_here(&cache.0, &plan, fill_id, function).await {
+                    Some(landing) => landing,
+                    None => return value,
+                },
+            };
             returns.land(landing, &plan.key.name)
         }
         .boxed()
+    }
+
+    fn plan(self, rules: Rules, owned: bool) -> (Cache, Plan, Option<(R, u64)>, Returns<R>) {
+        let Self { cache, key, resolved, due, returns, local } = self;
+        let _options = resolved.options.get_or_init(|| (rules.options.clone(), owned));
+        let plan = Plan { overdue: returns.overdue, owned, ..Plan::new(key, returns.value, Arc::new(rules), local) };
+        (cache, plan, due, returns)
     }
 }

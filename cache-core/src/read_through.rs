@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! share the run in this process ─> read ── a record ──────────────────────────> its value
+//!                                   ├───── one past its time ─> serve it and refresh, or run the function and fall back on it
 //!                                   ├───── nothing ─────> take the lease ──> run the function ──> fill
 //!                                   ├───── a lease ─────> wait for the push or its end, read again
 //!                                   └───── no store ────> run the function
@@ -9,24 +10,28 @@
 //!
 //! Invariant: a fault of the store never reaches the caller, and a computed value always does.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+mod run;
+
+use self::run::{Fallback, leave_alone, run_at_most, run_under};
+pub(crate) use self::run::{refresh_behind, refresh_here};
 use crate::cache::Inner;
 use crate::entry::EntryKey;
 use crate::envelope::Envelope;
-use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Event, bump, reason};
-use crate::freshness::{Freshness, verdict};
-use crate::lease::Lease;
+use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
+use crate::events::{Event, StaleCause, bump, reason};
+use crate::lease::{Lease, Obstacle};
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
+use crate::refresh::{Serving, Terms};
 use crate::shape::{Erased, Rules, ValueType};
 use crate::single_flight::{self, Joined, Landing};
-use crate::store::{Filled, Over, Slot};
+use crate::store::{Filled, Over, Slot, THROTTLE_MARK, lease_key};
 
 /// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -42,6 +47,20 @@ pub(crate) struct Plan {
     pub(crate) local: LocalTier,
     /// Run the function even if a value stands, and replace it.
     pub(crate) refresh: bool,
+    /// Makes the function's own error of a passed deadline, if there is a way.
+    pub(crate) overdue: Option<fn(DeadlineExceeded) -> Erased>,
+    /// The function's future owns what it needs, and may go on without its caller.
+    pub(crate) owned: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(key: EntryKey, value: ValueType, rules: Arc<Rules>, local: LocalTier) -> Self {
+        Self { key, value, rules, local, refresh: false, overdue: None, owned: false }
+    }
+
+    fn terms(&self, inner: &Inner) -> Terms {
+        Terms::new(inner, &self.rules.options, self.owned)
+    }
 }
 
 /// The function's run: its value or its error, types erased.
@@ -51,7 +70,7 @@ pub(crate) type Function<'a> = BoxFuture<'a, Result<Erased, Erased>>;
 pub(crate) async fn run_here(inner: &Arc<Inner>, plan: &Plan, function: Function<'_>) -> Landing {
     single_flight::assert_not_inside(&plan.key.value_key, &plan.key.name);
     if plan.rules.options.flight == FlightScope::None || plan.refresh {
-        return lead(inner, plan, function).await;
+        return lead_here(inner, plan, function, &|_| {}).await;
     }
     loop {
         match inner.flights.join(&plan.key.value_key, (plan.value.type_id)()) {
@@ -64,9 +83,14 @@ pub(crate) async fn run_here(inner: &Arc<Inner>, plan: &Plan, function: Function
                 }
             }
             Joined::Lead(duty) => {
+                let duty = Mutex::new(Some(duty));
+                let land = |landing: Landing| {
+                    let duty = duty.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    duty.into_iter().for_each(|duty| duty.land(landing.clone()));
+                };
                 // Dropped here: the duty goes too, and a follower takes over.
-                let landing = lead(inner, plan, function).await;
-                duty.land(landing.clone());
+                let landing = lead_here(inner, plan, function, &land).await;
+                land(landing.clone());
                 return landing;
             }
         }
@@ -76,6 +100,7 @@ pub(crate) async fn run_here(inner: &Arc<Inner>, plan: &Plan, function: Function
 /// For a function that owns all it needs.
 pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, function: Function<'static>) -> Landing {
     single_flight::assert_not_inside(&plan.key.value_key, &plan.key.name);
+    let plan = Arc::new(plan);
     if plan.rules.options.flight == FlightScope::None {
         return lead(inner, &plan, function).await;
     }
@@ -91,19 +116,62 @@ pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, function: Functio
 }
 
 /// Looks, and if there is nothing computes and stores: what one caller does for all.
-async fn lead(inner: &Arc<Inner>, plan: &Plan, function: Function<'_>) -> Landing {
+async fn lead(inner: &Arc<Inner>, plan: &Arc<Plan>, function: Function<'static>) -> Landing {
     match look(inner, plan).await {
-        Found::Value(value) => {
+        Found::Due(value, fill_id) => {
+            bump(&inner.events.count().hits);
+            refresh_behind(inner, plan, fill_id, function);
+            Landing::Value(value)
+        }
+        Found::Lease(lease, Some(old)) => match plan.terms(inner).soft_timeout {
+            Some(soft_timeout) => run_at_most(inner, plan, lease, old, function, soft_timeout).await,
+            None => settle(inner, plan, Found::Lease(lease, Some(old)), function, &|_| {}).await,
+        },
+        found => settle(inner, plan, found, function, &|_| {}).await,
+    }
+}
+
+/// The same for a function that borrows. `land` lets go of those who wait, before this caller is done.
+async fn lead_here(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    function: Function<'_>,
+    land: &(dyn Fn(Landing) + Sync),
+) -> Landing {
+    match look(inner, plan).await {
+        Found::Due(value, fill_id) => {
+            land(Landing::Value(Arc::clone(&value)));
+            refresh_here(inner, plan, fill_id, function).await.unwrap_or(Landing::Value(value))
+        }
+        found => settle(inner, plan, found, function, land).await,
+    }
+}
+
+/// Returns what was found, or runs the function.
+async fn settle(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    found: Found,
+    function: Function<'_>,
+    land: &(dyn Fn(Landing) + Sync),
+) -> Landing {
+    match found {
+        Found::Value(value) | Found::Due(value, _) => {
             bump(&inner.events.count().hits);
             Landing::Value(value)
         }
-        Found::Lease(lease) => {
+        Found::Old(value, cause) => {
+            inner.events.emit(Event::StaleServed { name: Arc::clone(&plan.key.name), cause });
+            Landing::Value(value)
+        }
+        Found::Lease(lease, old) => {
             bump(&inner.events.count().misses);
-            compute_and_fill(inner, plan, lease, function).await
+            let fallback = old.map_or(Fallback::None, Fallback::Old);
+            run_under(inner, plan, Some(lease), function, fallback, land).await
         }
         Found::Nothing => {
             bump(&inner.events.count().misses);
-            compute(inner, plan, function).await
+            run_under(inner, plan, None, function, Fallback::None, land).await
         }
     }
 }
@@ -112,8 +180,12 @@ async fn lead(inner: &Arc<Inner>, plan: &Plan, function: Function<'_>) -> Landin
 enum Found {
     /// A value to return.
     Value(Erased),
-    /// Nothing usable, and the right to fill it.
-    Lease(Lease),
+    /// A value to return while the record with this fill id is computed anew.
+    Due(Erased, u64),
+    /// A value past its time, and why it is to be returned all the same.
+    Old(Erased, StaleCause),
+    /// Nothing fresh, and the right to fill it; a value past its time that may be fallen back on.
+    Lease(Lease, Option<Erased>),
     /// Nothing usable, and no store to fill: compute for the caller alone.
     Nothing,
 }
@@ -132,32 +204,42 @@ async fn look(inner: &Arc<Inner>, plan: &Plan) -> Found {
 async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
     let key = &*plan.key.value_key;
     let (mut slot, mut mark) = read(inner, plan).await?;
+    let mut waited = false;
     for _ in 0..MAX_ROUNDS {
         let read_marked = mark.take();
         slot = match slot {
             Slot::Absent => {
                 inner.builds.register(inner, &plan.key).await?;
                 match Lease::acquire(inner, &plan.key, Over::Nothing).await? {
-                    Ok(lease) => return Ok(Found::Lease(lease)),
-                    Err(found) => found,
+                    Ok(lease) => return Ok(Found::Lease(lease, None)),
+                    Err(Obstacle::Slot(found)) => found,
+                    // There is no record, so there is none to fall back on.
+                    Err(Obstacle::Throttle(_)) => Slot::Absent,
                 }
             }
             Slot::Bytes(bytes) => match decode(inner, plan, &bytes) {
                 Stored::Value(value) if !plan.refresh => {
                     if let Some(mark) = read_marked {
-                        mark.keep(&value.value, value.payload_bytes, value.left);
+                        mark.keep(&value.value, value.payload_bytes, value.serving.service(plan.local));
                     }
-                    return Ok(Found::Value(value.value));
+                    let now = inner.clock.coarse();
+                    return Ok(if value.serving.is_due && !inner.refreshes.is_resting(key, value.fill_id, now) {
+                        Found::Due(value.value, value.fill_id)
+                    } else {
+                        Found::Value(value.value)
+                    });
                 }
-                Stored::Value(Fresh { fill_id, .. }) | Stored::Old(fill_id) => {
-                    match Lease::acquire(inner, &plan.key, Over::Record(fill_id)).await? {
-                        Ok(lease) => return Ok(Found::Lease(lease)),
-                        // The record was replaced or removed meanwhile, or somebody else refreshes it.
-                        Err(Slot::Leased(left)) => {
+                stored @ (Stored::Value(_) | Stored::Old(_)) => {
+                    match take_over(inner, plan, stored, waited).await? {
+                        Next::End(found) => return Ok(found),
+                        Next::Look(Some(found)) => found,
+                        Next::Look(None) => Slot::Bytes(bytes),
+                        // Somebody else refreshes it.
+                        Next::Wait(left) => {
                             (slot, mark) = wait(inner, plan, left).await?;
+                            waited = true;
                             continue;
                         }
-                        Err(found) => found,
                     }
                 }
                 Stored::Foreign(reason) => {
@@ -183,6 +265,49 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
     }
     Err(Error::new(ErrorKind::Limit, "read")
         .detail("the key changed hands too often; the value is computed without storing it"))
+}
+
+/// How to go on from a record that is to be replaced.
+enum Next {
+    End(Found),
+    /// At what stands there now; `None`: the record still does.
+    Look(Option<Slot>),
+    Wait(Option<Duration>),
+}
+
+/// Takes the lease beside a record. What may be fallen back on is, where the last refresh failed a moment ago, or another process
+/// takes longer than a caller is willing to wait.
+async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: bool) -> Result<Next> {
+    let key = &plan.key.value_key;
+    let (fill_id, old) = match stored {
+        Stored::Old(old) => (old.fill_id, old.value.filter(|_| !plan.refresh)),
+        Stored::Value(value) => (value.fill_id, None),
+        Stored::Foreign(_) => return Ok(Next::Look(None)),
+    };
+    if let Some(old) = &old
+        && let Some(cause) = inner.refreshes.resting(key, fill_id, inner.clock.coarse())
+    {
+        return Ok(Next::End(Found::Old(Arc::clone(old), cause)));
+    }
+    let soft_timeout = plan.terms(inner).soft_timeout;
+    Ok(match (Lease::acquire(inner, &plan.key, Over::Record(fill_id)).await?, old) {
+        (Ok(lease), old) => Next::End(Found::Lease(lease, old)),
+        (Err(Obstacle::Throttle(left)), Some(old)) => {
+            leave_alone(inner, plan, fill_id, left);
+            Next::End(Found::Old(old, StaleCause::Throttled))
+        }
+        // Whoever has nothing to serve meanwhile, or was told to refresh, is not held up by another's failure.
+        (Err(Obstacle::Throttle(_)), None) => {
+            inner.store.discard(&lease_key(key), &Slot::Bytes(THROTTLE_MARK.into())).await?;
+            Next::Look(None)
+        }
+        (Err(Obstacle::Slot(Slot::Leased(left))), old) => match (soft_timeout, old) {
+            (Some(_), Some(old)) if waited => Next::End(Found::Old(old, StaleCause::SoftTimeout)),
+            (Some(most), Some(_)) => Next::Wait(Some(left.map_or(most, |left| left.min(most)))),
+            _ => Next::Wait(left),
+        },
+        (Err(Obstacle::Slot(found)), _) => Next::Look(Some(found)),
+    })
 }
 
 /// A read whose value may be kept in L1, if it comes with a mark.
@@ -221,21 +346,26 @@ async fn wait<'a>(inner: &'a Arc<Inner>, plan: &Plan, left: Option<Duration>) ->
 
 /// What stored bytes are to this call.
 enum Stored {
-    /// A value that may be returned.
-    Value(Fresh),
-    /// A record past its time, with its fill id.
-    Old(u64),
+    /// A value that may be returned at once.
+    Value(Served),
+    /// A record past its time.
+    Old(Old),
     /// No record of this function.
     Foreign(&'static str),
 }
 
 /// A value that may be returned, and what is known of it.
-struct Fresh {
+struct Served {
     value: Erased,
     fill_id: u64,
     payload_bytes: usize,
-    /// How long it stays fresh, and in L1 at most.
-    left: Duration,
+    serving: Serving,
+}
+
+/// What is past its time; a value if it may be fallen back on.
+struct Old {
+    fill_id: u64,
+    value: Option<Erased>,
 }
 
 fn decode(inner: &Inner, plan: &Plan, bytes: &Bytes) -> Stored {
@@ -243,62 +373,39 @@ fn decode(inner: &Inner, plan: &Plan, bytes: &Bytes) -> Stored {
         Ok(opened) => opened,
         Err(reason) => return Stored::Foreign(reason),
     };
-    let now = inner.store.now();
-    match verdict(&envelope, now) {
-        Freshness::Fresh | Freshness::RefreshAhead => {}
-        Freshness::Stale | Freshness::Expired => return Stored::Old(envelope.fill_id),
+    let (now, fill_id) = (inner.store.now(), envelope.fill_id);
+    let terms = plan.terms(inner);
+    let serving = Serving::of(&envelope, &terms, now);
+    if serving.is_none() && !terms.may_fall_back_on(&envelope, now) {
+        return Stored::Old(Old { fill_id, value: None });
     }
-    let left = plan.local.limit(now.until(envelope.fresh_until()));
     let payload = bytes.get(payload_at..).unwrap_or_default();
-    match (plan.value.decode)(envelope.codec, envelope.present, payload) {
-        Ok(Some(value)) => {
-            Stored::Value(Fresh { value, fill_id: envelope.fill_id, payload_bytes: payload.len(), left })
+    match ((plan.value.decode)(envelope.codec, envelope.present, payload), serving) {
+        (Ok(Some(value)), Some(serving)) => {
+            Stored::Value(Served { value, fill_id, payload_bytes: payload.len(), serving })
         }
-        Ok(None) => Stored::Foreign("an absent value where the function always returns one"),
-        Err(_) => Stored::Foreign("the payload is not a value of this type"),
+        (Ok(Some(value)), None) => Stored::Old(Old { fill_id, value: Some(value) }),
+        (Ok(None), _) => Stored::Foreign("an absent value where the function always returns one"),
+        (Err(_), _) => Stored::Foreign("the payload is not a value of this type"),
     }
-}
-
-/// Runs the function for its caller alone.
-async fn compute(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing {
-    bump(&inner.events.count().computes);
-    let landing = single_flight::run(&plan.key.value_key, function).await;
-    if matches!(landing, Landing::Failed(_) | Landing::Panicked(_)) {
-        bump(&inner.events.count().compute_errors);
-    }
-    landing
-}
-
-/// Runs the function under the lease, stores what it returns, gives the lease back otherwise.
-async fn compute_and_fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, function: Function<'_>) -> Landing {
-    let started = inner.clock.start();
-    // Dropped here: the lease is given back in the background, and a waiter takes over.
-    let landing = lease.keep(compute(inner, plan, function)).await;
-    let stored = match &landing {
-        Landing::Value(value) => fill(inner, plan, lease, value, started.elapsed()).await,
-        Landing::Failed(_) | Landing::Panicked(_) | Landing::Abandoned => lease.release().await,
-    };
-    if let Err(error) = stored {
-        inner.store_failed(&error);
-    }
-    landing
 }
 
 async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cost: Duration) -> Result<()> {
-    let Some(ttl) = ttl_for(inner, plan, value) else { return lease.release().await };
-    let Some(record) = seal(inner, plan, value, ttl, cost) else { return lease.release().await };
+    let Some(lifetime) = lifetime_for(inner, plan, value) else { return lease.release().await };
+    let Some(sealed) = seal(inner, plan, value, lifetime, cost) else { return lease.release().await };
     let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
+    let Sealed { record, expiry, serving } = sealed;
     let bytes = record.len();
-    match lease.fill(record, ttl).await? {
+    match lease.fill(record, expiry).await? {
         Filled::Refused => {
             inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
             return Ok(());
         }
         Filled::Stored => {}
         Filled::Tracked => {
-            if let Some(mark) = mark {
-                mark.keep(value, bytes, plan.local.limit(ttl));
+            if let (Some(mark), Some(serving)) = (mark, serving) {
+                mark.keep(value, bytes, serving.service(plan.local));
             }
         }
     }
@@ -306,26 +413,37 @@ async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cos
     Ok(())
 }
 
-/// How long to store this value; `None`: not at all (V2, V3, V5).
-pub(crate) fn ttl_for(inner: &Inner, plan: &Plan, value: &Erased) -> Option<Duration> {
+/// How long a value is fresh, and how long it may be served after that.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lifetime {
+    fresh: Duration,
+    stale: Duration,
+}
+
+/// How long to store this value; `None`: not at all (V2, V3, V4, V5).
+pub(crate) fn lifetime_for(inner: &Inner, plan: &Plan, value: &Erased) -> Option<Lifetime> {
     let rules = &plan.rules;
-    let ttl = if (plan.value.is_present)(value) {
+    let (ttl, stale) = if (plan.value.is_present)(value) {
         if rules.cache_if.as_ref().is_some_and(|cache_if| !cache_if(value)) {
             return None;
         }
         let by_value = rules.ttl_of.as_ref().and_then(|ttl_of| ttl_of(value));
-        by_value.or(rules.options.ttl).unwrap_or(inner.defaults.ttl)
+        (by_value.or(rules.options.ttl).unwrap_or(inner.defaults.ttl), plan.terms(inner).window)
     } else {
-        rules.options.negative_ttl.or(inner.defaults.negative_ttl)?
+        (rules.options.negative_ttl.or(inner.defaults.negative_ttl)?, Duration::ZERO)
     };
+    // Downward only: a ttl is a promise of how old a value can be.
+    let jitter = rules.options.jitter.unwrap_or(inner.defaults.jitter).clamp(0.0, 1.0);
+    let shorter = if jitter > 0.0 { ttl.mul_f64(jitter * crate::random::fraction()) } else { Duration::ZERO };
     // Redis counts whole milliseconds, and refuses zero.
-    (ttl >= Duration::from_millis(1)).then_some(ttl)
+    let least = Duration::from_millis(1);
+    (ttl >= least).then(|| Lifetime { fresh: ttl.saturating_sub(shorter).max(least), stale })
 }
 
 /// The record of a value; `None`, with an event, if it cannot be stored.
-fn seal(inner: &Inner, plan: &Plan, value: &Erased, ttl: Duration, cost: Duration) -> Option<Bytes> {
-    match try_seal(inner, plan, value, ttl, cost) {
-        Ok(record) => Some(record),
+fn seal(inner: &Inner, plan: &Plan, value: &Erased, lifetime: Lifetime, cost: Duration) -> Option<Sealed> {
+    match try_seal(inner, plan, value, lifetime, cost) {
+        Ok(sealed) => Some(sealed),
         Err(error) => {
             // Too large is told with its size, where that is known.
             if error.kind() != ErrorKind::Limit {
@@ -337,15 +455,28 @@ fn seal(inner: &Inner, plan: &Plan, value: &Erased, ttl: Duration, cost: Duratio
     }
 }
 
+/// A record and how long it is kept.
+pub(crate) struct Sealed {
+    pub(crate) record: Bytes,
+    pub(crate) expiry: Duration,
+    serving: Option<Serving>,
+}
+
 /// The record of a value.
-pub(crate) fn try_seal(inner: &Inner, plan: &Plan, value: &Erased, ttl: Duration, cost: Duration) -> Result<Bytes> {
+pub(crate) fn try_seal(
+    inner: &Inner,
+    plan: &Plan,
+    value: &Erased,
+    lifetime: Lifetime,
+    cost: Duration,
+) -> Result<Sealed> {
     let envelope = Envelope {
         codec: plan.value.codec_id,
         present: (plan.value.is_present)(value),
         fill_id: crate::random::u64(),
         created: inner.store.now(),
-        fresh_for: ttl,
-        stale_for: Duration::ZERO,
+        fresh_for: lifetime.fresh,
+        stale_for: lifetime.stale,
         cost,
         versions: None,
         tags: Vec::new(),
@@ -363,5 +494,10 @@ pub(crate) fn try_seal(inner: &Inner, plan: &Plan, value: &Erased, ttl: Duration
         );
         return Err(Error::new(ErrorKind::Limit, "encode").detail(detail));
     }
-    Ok(record.into())
+    let terms = plan.terms(inner);
+    Ok(Sealed {
+        record: record.into(),
+        expiry: lifetime.fresh.saturating_add(lifetime.stale).saturating_add(terms.kept_beyond(cost)),
+        serving: Serving::of(&envelope, &terms, envelope.created),
+    })
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{Codec, Coding};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
 
 pub(crate) use crate::local::Erased;
@@ -242,8 +242,8 @@ pub(crate) mod via {
     use std::sync::Arc;
 
     use super::{
-        Bare, ByClone, ByImpl, ByIoError, ByMessage, CacheValue, ErrorProbe, Fallible, Optional, Plain, Probe,
-        ShareError, Shared, SharedError, Typed,
+        Bare, ByClone, ByImpl, ByIoError, ByMessage, CacheValue, DeadlineError, DeadlineExceeded, ErrorProbe, Fallible,
+        Optional, Overdue, Plain, Probe, ShareError, Shared, SharedError, Typed,
     };
 
     /// First: `Result<Option<T>, E>`.
@@ -386,6 +386,62 @@ pub(crate) mod via {
         }
     }
 
+    /// First: the error says itself that a deadline has passed.
+    pub trait OverdueByItself<E> {
+        /// Where a deadline may be the cache's.
+        fn overdue(self) -> Overdue;
+        /// Where a deadline was asked for.
+        fn overdue_told(self) -> Overdue;
+    }
+    impl<E: From<DeadlineExceeded> + Send + Sync + 'static> OverdueByItself<E> for &&ErrorProbe<E> {
+        fn overdue(self) -> Overdue {
+            Overdue(Some(|deadline| Arc::new(E::from(deadline))))
+        }
+        fn overdue_told(self) -> Overdue {
+            self.overdue()
+        }
+    }
+
+    /// Second: by way of `std::io::Error`.
+    pub trait OverdueByIoError<E> {
+        /// Where a deadline may be the cache's.
+        fn overdue(self) -> Overdue;
+        /// Where a deadline was asked for.
+        fn overdue_told(self) -> Overdue;
+    }
+    impl<E: From<std::io::Error> + Send + Sync + 'static> OverdueByIoError<E> for &ErrorProbe<E> {
+        fn overdue(self) -> Overdue {
+            Overdue(Some(|deadline| {
+                let error = std::io::Error::new(std::io::ErrorKind::TimedOut, deadline);
+                Arc::new(E::from(error))
+            }))
+        }
+        fn overdue_told(self) -> Overdue {
+            self.overdue()
+        }
+    }
+
+    /// Last: it cannot.
+    pub trait CannotBeOverdue<E> {
+        /// Where a deadline may be the cache's.
+        fn overdue(self) -> Overdue;
+        /// Never compiles: the bound's message says what to do.
+        fn overdue_told(self) -> Overdue
+        where
+            E: DeadlineError;
+    }
+    impl<E> CannotBeOverdue<E> for ErrorProbe<E> {
+        fn overdue(self) -> Overdue {
+            Overdue(None)
+        }
+        fn overdue_told(self) -> Overdue
+        where
+            E: DeadlineError,
+        {
+            Overdue(None)
+        }
+    }
+
     /// Last: no way is left; the bound's message says what to do.
     pub trait CannotShare<E> {
         /// Never compiles.
@@ -476,6 +532,20 @@ impl fmt::Debug for SharedError {
 }
 
 impl std::error::Error for SharedError {}
+
+/// An error that can say that a deadline has passed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot say that the `deadline` has passed",
+    label = "a function with a `deadline` returns a `Result` whose error can be made from `cache_core::DeadlineExceeded`",
+    note = "add `impl From<cache_core::DeadlineExceeded> for {Self}` if that is your error type",
+    note = "or remove `deadline`: the cache's own then frees the key, and the function goes on for its callers"
+)]
+pub trait DeadlineError {}
+impl<E: From<DeadlineExceeded>> DeadlineError for E {}
+
+/// How a function tells of a passed deadline, if it can.
+#[derive(Debug)]
+pub struct Overdue(Option<fn(DeadlineExceeded) -> Erased>);
 
 /// A way to copy an error.
 pub trait Sharing<E>: 'static {
@@ -581,6 +651,8 @@ pub struct Returns<R> {
     pub(crate) ok: fn(Erased) -> Option<R>,
     /// The function's `Err` of an error: itself for the last that looks, a copy for the others.
     pub(crate) err: fn(Erased) -> Option<R>,
+    /// The function's error of a passed deadline, if it has a way to say so.
+    pub(crate) overdue: Option<fn(DeadlineExceeded) -> Erased>,
 }
 
 impl<R> Clone for Returns<R> {
@@ -591,6 +663,13 @@ impl<R> Clone for Returns<R> {
 impl<R> Copy for Returns<R> {}
 
 impl<R> Returns<R> {
+    /// With a way to tell of a passed deadline.
+    #[must_use]
+    pub fn overdue(mut self, overdue: Overdue) -> Self {
+        self.overdue = overdue.0;
+        self
+    }
+
     /// What the caller gets of a run.
     pub(crate) fn land(self, landing: Landing, name: &str) -> R {
         let returned = match landing {
@@ -636,6 +715,7 @@ impl<F, E, W> Typed<F, E, W> {
                 let error = Arc::try_unwrap(error).unwrap_or_else(|shared| S::share(&shared));
                 Some(W::err(error))
             },
+            overdue: None,
         }
     }
 

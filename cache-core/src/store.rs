@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! value key  k        absent | lease "L" + 32 hex digits | record (envelope) | foreign bytes | not a string
-//! lease key  {k}:l    absent | 32 hex digits             (a refresh beside a stale record)
+//! lease key  {k}:l    absent | 32 hex digits | "F"       (a refresh beside a stale record; the last one failed)
 //! builds     a set of fingerprints per function: which records an invalidation has to unlink
 //! ```
 
@@ -61,6 +61,8 @@ pub(crate) enum Acquired {
     /// There is something already: look at it instead. For a refresh: what stands in the record's place now, or
     /// [`Slot::Leased`] if the record still stands and somebody else refreshes it.
     Found(Slot),
+    /// For a refresh: the record still stands, the last refresh of it failed, and the next one is to wait that long.
+    Throttled(Option<Duration>),
 }
 
 /// The answer to [`Store::fill`].
@@ -182,6 +184,10 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Gives the lease back if it is still this attempt's.
     fn release<'a>(&'a self, key: &'a str, token: Token, over: Over) -> BoxFuture<'a, Result<()>>;
 
+    /// Gives the lease of a refresh back after a failure if it is still this attempt's: nobody takes the next one for that long.
+    /// Whoever waits for a change of the key is woken. `false`: it was not; nothing was changed.
+    fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>>;
+
     /// Removes what stands under the key if it still is exactly this: for bytes that are no record.
     fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>>;
 
@@ -276,6 +282,8 @@ pub(crate) fn has_fill_id(record: &[u8], fill_id: u64) -> bool {
 
 /// The first byte of a lease in a value key. A record starts with another one.
 pub(crate) const LEASE_MARK: u8 = b'L';
+/// What stands in the second key after a refresh that failed. No token looks like it.
+pub(crate) const THROTTLE_MARK: &str = "F";
 /// `L` and 32 hex digits.
 pub(crate) const LEASE_LEN: usize = 33;
 

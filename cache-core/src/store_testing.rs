@@ -56,6 +56,8 @@ pub enum RawAcquired {
     Ours,
     /// This stands there instead.
     Found(RawSlot),
+    /// The last refresh failed; the next one is to wait that long.
+    Throttled(Option<Duration>),
 }
 
 /// The answer to `swap`.
@@ -170,6 +172,7 @@ impl RawStore {
         Ok(match self.store.acquire(key, Token::from_bits(token), lease, over.into()).await? {
             store::Acquired::Ours => RawAcquired::Ours,
             store::Acquired::Found(slot) => RawAcquired::Found(slot.into()),
+            store::Acquired::Throttled(left) => RawAcquired::Throttled(left),
         })
     }
 
@@ -184,6 +187,10 @@ impl RawStore {
 
     pub async fn release(&self, key: &str, token: u128, over: RawOver) -> Result<()> {
         self.store.release(key, Token::from_bits(token), over.into()).await
+    }
+
+    pub async fn throttle(&self, key: &str, token: u128, throttle: Duration) -> Result<bool> {
+        self.store.throttle(key, Token::from_bits(token), throttle).await
     }
 
     pub async fn discard(&self, key: &str, what: RawSlot) -> Result<()> {

@@ -27,12 +27,27 @@ pub(crate) struct Args {
     pub(crate) cache_if: Option<Expr>,
     pub(crate) bypass: Option<Expr>,
     pub(crate) negative_ttl: Option<Lifetime>,
+    pub(crate) jitter: Option<Expr>,
+    pub(crate) stale_while_revalidate: Option<Lifetime>,
+    pub(crate) stale_if_error: Option<Lifetime>,
+    pub(crate) refresh_in_caller: bool,
+    pub(crate) soft_timeout: Option<Lifetime>,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) early: Option<Expr>,
     pub(crate) flight: Flight,
     pub(crate) local: Option<Local>,
     pub(crate) crate_path: Option<Path>,
     pub(crate) companion: Option<Ident>,
     /// An associated function without `self`, which looks like a free function.
     pub(crate) method: Option<Ident>,
+    /// The names of the options as they were written.
+    pub(crate) written: Vec<Ident>,
+}
+
+/// How long a run may take.
+pub(crate) enum Deadline {
+    After(Lifetime),
+    Off,
 }
 
 /// A time to live.
@@ -75,7 +90,7 @@ pub(crate) enum Flight {
 }
 
 /// Every option, and how it is written.
-const OPTIONS: [(&str, &str); 15] = [
+const OPTIONS: [(&str, &str); 22] = [
     ("ttl", "ttl = \"1d\""),
     ("name", "name = \"user\""),
     ("key", "key = \"user:{id}\""),
@@ -86,6 +101,13 @@ const OPTIONS: [(&str, &str); 15] = [
     ("cache_if", "cache_if = |value| value.is_final()"),
     ("bypass", "bypass = fresh"),
     ("negative_ttl", "negative_ttl = \"30s\""),
+    ("jitter", "jitter = 0.2"),
+    ("stale_while_revalidate", "stale_while_revalidate = \"1h\""),
+    ("stale_if_error", "stale_if_error = \"1d\""),
+    ("refresh", "refresh = \"caller\""),
+    ("soft_timeout", "soft_timeout = \"100ms\""),
+    ("deadline", "deadline = \"10s\""),
+    ("early", "early = 2.0"),
     ("flight", "flight = \"process\""),
     ("local", "local = \"5s\""),
     ("crate", "crate = my_crate::cache_core"),
@@ -94,7 +116,7 @@ const OPTIONS: [(&str, &str); 15] = [
 ];
 
 /// Words of other libraries for options of this one.
-const SYNONYMS: [(&str, &str); 13] = [
+const SYNONYMS: [(&str, &str); 20] = [
     ("time", "ttl"),
     ("expire", "ttl"),
     ("expires", "ttl"),
@@ -108,6 +130,13 @@ const SYNONYMS: [(&str, &str); 13] = [
     ("when", "cache_if"),
     ("unless", "bypass"),
     ("convert", "key"),
+    ("swr", "stale_while_revalidate"),
+    ("grace", "stale_while_revalidate"),
+    ("stale", "stale_while_revalidate"),
+    ("result_fallback", "stale_if_error"),
+    ("timeout", "deadline"),
+    ("hard_timeout", "deadline"),
+    ("beta", "early"),
 ];
 
 const CODECS: [(&str, &str); 4] =
@@ -151,6 +180,7 @@ impl Args {
             errors.at(&ident, format!("`{name}` is given twice; remove one of them"));
         }
         seen.push(name.clone());
+        self.written.push(ident.clone());
         match name.as_str() {
             "skip" => {
                 if !input.peek(syn::token::Paren) {
@@ -189,6 +219,26 @@ impl Args {
                 if let Some(Lifetime::OfValue(closure)) = &self.negative_ttl {
                     errors.at(closure, "`negative_ttl` has no value to look at; write a duration: `\"30s\"`");
                 }
+            }
+            "jitter" => self.jitter = number(usage, input.parse()?, 0.0..=1.0, errors),
+            "stale_while_revalidate" => self.stale_while_revalidate = duration_only(name, input.parse()?, errors),
+            "stale_if_error" => self.stale_if_error = duration_only(name, input.parse()?, errors),
+            "soft_timeout" => self.soft_timeout = duration_only(name, input.parse()?, errors),
+            "refresh" => self.refresh_in_caller = refresh(input)?,
+            "deadline" => {
+                let value = input.parse()?;
+                self.deadline = match is_bool(&value) {
+                    Some(false) => Some(Deadline::Off),
+                    _ => duration_only(name, value, errors).map(Deadline::After),
+                };
+            }
+            "early" => {
+                let value: Expr = input.parse()?;
+                self.early = match is_bool(&value) {
+                    Some(false) => Some(syn::parse_quote_spanned!(value.span()=> 0.0)),
+                    Some(true) => Some(syn::parse_quote_spanned!(value.span()=> 1.0)),
+                    None => number(usage, value, 0.0..=f64::INFINITY, errors),
+                };
             }
             "name" => {
                 let literal: LitStr = literal(usage, input)?;
@@ -360,6 +410,70 @@ fn flight(input: ParseStream<'_>) -> syn::Result<Flight> {
             Err(syn::Error::new(literal.span(), message))
         }
     }
+}
+
+/// Whether what stale values are served by is in the background.
+fn refresh(input: ParseStream<'_>) -> syn::Result<bool> {
+    let literal: LitStr = literal("refresh = \"caller\"", input)?;
+    let word = literal.value();
+    match word.as_str() {
+        "background" => Ok(false),
+        "caller" => Ok(true),
+        other => {
+            let hint = did_you_mean(other, ["background", "caller"]);
+            let message = format!("unknown refresh `{other}`{hint} (\"background\" or \"caller\")");
+            Err(syn::Error::new(literal.span(), message))
+        }
+    }
+}
+
+fn is_bool(value: &Expr) -> Option<bool> {
+    match value {
+        Expr::Lit(lit) => match &lit.lit {
+            Lit::Bool(value) => Some(value.value),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A duration that no value decides on.
+fn duration_only(name: &str, value: Expr, errors: &mut Errors) -> Option<Lifetime> {
+    match lifetime(name, value, errors)? {
+        Lifetime::OfValue(closure) => {
+            errors.at(&closure, format!("`{name}` has no value to look at; write a duration: `{name} = \"30s\"`"));
+            None
+        }
+        known => Some(known),
+    }
+}
+
+/// A number within bounds, as a literal of `f64`; or an expression of that type.
+fn number(usage: &str, value: Expr, bounds: std::ops::RangeInclusive<f64>, errors: &mut Errors) -> Option<Expr> {
+    let value = match value {
+        Expr::Group(group) => *group.expr,
+        other => other,
+    };
+    let most = if bounds.end().is_finite() { format!(" to {}", bounds.end()) } else { " up".to_owned() };
+    let wrong = format!("a number from {}{most}: write `{usage}`", bounds.start());
+    let digits = match &value {
+        Expr::Lit(lit) => match &lit.lit {
+            Lit::Float(float) if matches!(float.suffix(), "" | "f64") => Some(float.base10_digits().to_owned()),
+            Lit::Int(int) if int.suffix().is_empty() => Some(int.base10_digits().to_owned()),
+            _ => None,
+        },
+        Expr::Unary(unary) if matches!(unary.op, UnOp::Neg(_)) => None,
+        Expr::Closure(_) => None,
+        _ => return Some(value),
+    };
+    let number = digits.and_then(|digits| digits.parse::<f64>().ok()).filter(|number| bounds.contains(number));
+    let Some(number) = number else {
+        errors.at(&value, wrong);
+        return None;
+    };
+    let mut literal = proc_macro2::Literal::f64_unsuffixed(number);
+    literal.set_span(value.span());
+    Some(syn::parse_quote!(#literal))
 }
 
 impl Lifetime {

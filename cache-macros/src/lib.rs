@@ -43,6 +43,13 @@ use crate::signature::Function;
 /// | `skip(db, ..)` | arguments that are no part of the key. Also `#[cached(skip)]` on the parameter | none |
 /// | `version = 1` | a number in the key: raise it, and all that is stored is out of sight | 0 |
 /// | `negative_ttl` | how long a `None` is served; forms as `ttl`, without the closure | a `None` is not stored |
+/// | `jitter` | the fraction of its ttl by which a value may end earlier, at random; never later | the cache's, 0.1 unless set |
+/// | `stale_while_revalidate` | how long after its ttl a value is still served at once, while one refresh computes the next; forms as `negative_ttl` | not at all; costs memory in the store for that long |
+/// | `stale_if_error` | how long after its ttl a value is served if the function fails or takes too long | not at all; as above |
+/// | `refresh` | who computes while an old value is served: `"background"`, or `"caller"`, which works with borrowed arguments too | `"background"` |
+/// | `soft_timeout` | how long a caller waits where an old value may be served; then it gets that, and the run goes on | none |
+/// | `deadline` | how long a run may take before it is dropped, or `false`. The function's error is made `From<DeadlineExceeded>` or `From<std::io::Error>` | the cache's, 30 s unless set |
+/// | `early` | XFetch's beta, or `false`: values are refreshed in the background before they end, the earlier the more they cost | 1.0; off with borrowed arguments |
 /// | `cache_if` | a closure of the value (or a function `fn(&T) -> bool`): `false` is not stored | all values are stored |
 /// | `bypass` | an expression of the arguments: where it is true, the function runs and nothing is read or stored | never |
 /// | `local` | how long the tier in this process keeps a value; `false`: not at all | as long as it is fresh |

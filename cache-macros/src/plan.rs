@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use syn::{Expr, Ident, Path, Type};
 
-use crate::args::{Codec, Flight, Lifetime, Local};
+use crate::args::{Codec, Deadline, Flight, Lifetime, Local};
 use crate::signature::Param;
 
 /// A cached function.
@@ -22,9 +22,21 @@ pub(crate) struct Plan {
     pub(crate) local: Option<Local>,
     pub(crate) ttl: Option<Lifetime>,
     pub(crate) negative_ttl: Option<Lifetime>,
+    pub(crate) freshness: Freshness,
     pub(crate) cache: Option<Expr>,
     pub(crate) cache_if: Option<Expr>,
     pub(crate) bypass: Option<Expr>,
+}
+
+/// When a value is computed anew, and what is served until then.
+pub(crate) struct Freshness {
+    pub(crate) jitter: Option<Expr>,
+    pub(crate) stale_while_revalidate: Option<Lifetime>,
+    pub(crate) stale_if_error: Option<Lifetime>,
+    pub(crate) refresh_in_caller: bool,
+    pub(crate) soft_timeout: Option<Lifetime>,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) early: Option<Expr>,
 }
 
 /// Where the companions live.

@@ -6,9 +6,9 @@ use syn::ext::IdentExt as _;
 use syn::visit::Visit;
 use syn::{Expr, Ident, Member};
 
-use crate::args::{Args, Key, Lifetime, Local};
+use crate::args::{Args, Deadline, Key, Lifetime, Local};
 use crate::errors::{Errors, did_you_mean};
-use crate::plan::{Entry, FunctionOptions, Home, KeyStep, Plan, Run};
+use crate::plan::{Entry, Freshness, FunctionOptions, Home, KeyStep, Plan, Run};
 use crate::signature::{self, Function, Param};
 use crate::template::{Piece, Placeholder};
 
@@ -20,6 +20,8 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
     check_skip(&args, function, &params, errors);
     check_self(&args, function, errors);
     check_expressions(&args, function, &params, errors);
+    let owns_everything = signature::owns_everything(function, &params);
+    check_background(&args, owns_everything, errors);
     let home = home(&args, function, errors);
     let key = match &args.key {
         Some(key) => from_template(key, &args, function, &params, errors),
@@ -29,7 +31,7 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
         return None;
     }
     let entry = entry(&args, function, &params);
-    let run = if signature::owns_everything(function, &params) { Run::Shared } else { Run::Here };
+    let run = if owns_everything && !args.refresh_in_caller { Run::Shared } else { Run::Here };
     let version = args.version.as_ref().and_then(|version| version.base10_parse().ok());
     Some(Plan {
         krate: args.crate_path.unwrap_or_else(|| syn::parse_quote!(::cache_core)),
@@ -45,10 +47,58 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
         local: args.local,
         ttl: args.ttl,
         negative_ttl: args.negative_ttl,
+        freshness: Freshness {
+            jitter: args.jitter,
+            stale_while_revalidate: args.stale_while_revalidate,
+            stale_if_error: args.stale_if_error,
+            refresh_in_caller: args.refresh_in_caller,
+            soft_timeout: args.soft_timeout,
+            deadline: args.deadline,
+            early: args.early,
+        },
         cache: args.cache,
         cache_if: args.cache_if,
         bypass: args.bypass,
     })
+}
+
+/// What goes on without its caller borrows nothing from it.
+fn check_background(args: &Args, owns_everything: bool, errors: &mut Errors) {
+    let early_is_on = args.early.as_ref().is_some_and(|early| early.to_token_stream().to_string() != "0.0");
+    let by_value = "take the arguments by value (an `Arc`, or a handle that is cheap to clone)";
+    for option in &args.written {
+        let what = match option.to_string().as_str() {
+            "stale_while_revalidate" => "the refresh runs in the background",
+            "early" if early_is_on => "the refresh ahead runs in the background",
+            "soft_timeout" if args.refresh_in_caller => {
+                errors.at(
+                    option,
+                    format!(
+                        "with `refresh = \"caller\"` a run ends with its caller, so there is no `soft_timeout`; \
+                         remove one of them, or {by_value} and refresh in the background"
+                    ),
+                );
+                continue;
+            }
+            "soft_timeout" if !owns_everything => {
+                errors.at(
+                    option,
+                    format!("the run goes on in the background, and cannot borrow from its caller; {by_value}"),
+                );
+                continue;
+            }
+            _ => continue,
+        };
+        if !owns_everything && !args.refresh_in_caller {
+            errors.at(
+                option,
+                format!(
+                    "{what}, and cannot borrow from its caller; {by_value}, or write `refresh = \"caller\"`: \
+                     then one caller computes, and all others get the value at once"
+                ),
+            );
+        }
+    }
 }
 
 /// Every name in `skip(..)` is a parameter, and each is said once.
@@ -107,9 +157,19 @@ fn check_expressions(args: &Args, function: &Function, params: &[Param], errors:
         Some(Local::For(lifetime)) => Some(lifetime),
         _ => None,
     };
-    for (option, lifetime) in
-        [("ttl", args.ttl.as_ref()), ("negative_ttl", args.negative_ttl.as_ref()), ("local", local)]
-    {
+    let deadline = match &args.deadline {
+        Some(Deadline::After(after)) => Some(after),
+        _ => None,
+    };
+    for (option, lifetime) in [
+        ("ttl", args.ttl.as_ref()),
+        ("negative_ttl", args.negative_ttl.as_ref()),
+        ("stale_while_revalidate", args.stale_while_revalidate.as_ref()),
+        ("stale_if_error", args.stale_if_error.as_ref()),
+        ("soft_timeout", args.soft_timeout.as_ref()),
+        ("deadline", deadline),
+        ("local", local),
+    ] {
         let Some(Lifetime::Expression(expression)) = lifetime else { continue };
         let self_ident = Ident::new("self", Span::call_site());
         let mut known = names.clone();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache_core::events::Event;
+use cache_core::store_testing::{RawSlot, RawStore};
 use cache_core::{Cache, EntryOptions, Key, cached};
 use support::{Gate, Nodes, event, on_both_stores, soon};
 
@@ -186,4 +187,37 @@ async fn a_codec_that_cannot_hold_a_type_and_a_type_that_cannot_be_fingerprinted
     told.sort();
     let name = std::any::type_name::<Untagged>();
     assert_eq!(told, [format!("bincode replaced for {name}"), format!("incomplete {name}")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// V7
+async fn every_mutation_of_a_stored_record_is_a_miss_with_an_event() {
+    let server = support::RedisServer::start();
+    let cache = Cache::builder().url(server.url()).local_limit_bytes(0).connect().await.unwrap();
+    let store = RawStore::redis(&server.url()).await.unwrap();
+    let gate = Gate::open();
+    fallible(&cache, &gate, 7, false).await.unwrap();
+    let key = fallible::entry(7).on(&cache).key().to_owned();
+    let RawSlot::Bytes(record) = store.read(&key).await.unwrap() else { panic!("a record stands") };
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut below = move |limit: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random % limit as u64).unwrap()
+    };
+    for round in 0..1500_u64 {
+        let mut bytes = record.clone();
+        match round % 4 {
+            0 => bytes.truncate(below(bytes.len())),
+            1 => bytes[below(record.len())] ^= 1 << below(8),
+            // A forged length: the first byte of the payload is that of the text.
+            2 => bytes[42] = bytes[42].wrapping_add(1 + below(255) as u8),
+            _ => bytes.extend((0..=below(40)).map(|_| below(256) as u8)),
+        }
+        store.put(&key, &bytes, None).await.unwrap();
+        assert_eq!(fallible(&cache, &gate, 7, false).await.unwrap(), "row 7");
+        assert_eq!(cache.stats().undecodable, round + 1, "told once each: {bytes:?}");
+        assert_eq!(gate.runs() as u64, round + 2, "computed anew each time");
+    }
 }

@@ -39,9 +39,9 @@ impl Nodes {
         self.node_in_a_process().await
     }
 
-    /// The same, to be made on the runtime of another.
+    /// The same, to be made on the runtime of another. Times are exact: without jitter.
     pub fn node_in_a_process(&self) -> impl Future<Output = Cache> + Send + 'static {
-        self.node_with(Cache::builder())
+        self.node_with(Cache::builder().jitter(0.0))
     }
 
     /// One more cache on the store, with settings.

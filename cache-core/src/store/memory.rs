@@ -23,8 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Filled, Listener, Message, Over, Siblings, Slot, Store, Swapped, Token, Trust, Wake, has_fill_id,
-    lease_key,
+    Acquired, Expiry, Filled, Listener, Message, Over, Siblings, Slot, Store, Swapped, THROTTLE_MARK, Token, Trust,
+    Wake, has_fill_id, lease_key,
 };
 
 const SHARDS: usize = 64;
@@ -402,8 +402,14 @@ impl Store for MemoryStore {
                         return Ok(Acquired::Found(slot));
                     }
                     let lease_key = lease_key(key);
-                    if access.get(&lease_key).is_some() {
-                        return Ok(Acquired::Found(Slot::Leased(access.left(&lease_key))));
+                    if let Some(held) = access.bytes(&lease_key)? {
+                        let left = access.left(&lease_key);
+                        let failed = held == THROTTLE_MARK.as_bytes();
+                        return Ok(if failed {
+                            Acquired::Throttled(left)
+                        } else {
+                            Acquired::Found(Slot::Leased(left))
+                        });
                     }
                     access.put(&lease_key, Value::Bytes(token.hex().into()), Some(lease));
                 }
@@ -456,6 +462,18 @@ impl Store for MemoryStore {
                 };
             }
             Ok(())
+        })
+    }
+
+    fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| {
+            let held = access.holds(key, token, Over::Record(0));
+            if held {
+                access.put(&lease_key(key), Value::Bytes(Bytes::from_static(THROTTLE_MARK.as_bytes())), Some(throttle));
+                // As a touch of the expiry does on Redis: whoever waits for the record looks again.
+                access.changed.push(key.into());
+            }
+            Ok(held)
         })
     }
 

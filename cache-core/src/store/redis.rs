@@ -32,7 +32,7 @@ use super::{
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
 use crate::error::{ErrorKind, Result};
-use crate::events::{Event, Events, reason};
+use crate::events::Events;
 
 /// Where the server does not push: how long a waiter sleeps before it looks again.
 const POLL: Duration = Duration::from_millis(100);
@@ -65,14 +65,13 @@ impl RedisStore {
             Ok(session) => {
                 let session = Arc::new(session);
                 link.publish(Some(Arc::clone(&session)));
-                link.events.emit(Event::Connected);
+                link.connected();
                 Some(session)
             }
+            // The caller is told.
+            Err(error) if error.kind() == ErrorKind::Configuration => return Err(error),
             Err(error) => {
-                link.events.emit(Event::ConnectFailed { kind: error.kind(), reason: reason(&error) });
-                if error.kind() == ErrorKind::Configuration {
-                    return Err(error);
-                }
+                link.failed_to_connect(&error);
                 None
             }
         };
@@ -262,6 +261,14 @@ impl Store for RedisStore {
             let mut script = scripts::RELEASE.key(key);
             script.arg(mark);
             self.run("release", &script).await.map(drop)
+        })
+    }
+
+    fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let mut script = refresh(&scripts::THROTTLE, key);
+            script.arg(token.hex()).arg(ms(throttle));
+            Ok(reply::integer("throttle", self.run("throttle", &script).await?)? == 1)
         })
     }
 
@@ -488,6 +495,7 @@ fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
             reply::time_left(step, left).map(|left| Acquired::Found(Slot::Leased(left)))
         }
         (Some(Value::Int(3)), _) => Ok(Acquired::Found(Slot::WrongType)),
+        (Some(Value::Int(4)), Some(left)) => reply::time_left(step, left).map(Acquired::Throttled),
         _ => Err(faults::unexpected(step)),
     }
 }

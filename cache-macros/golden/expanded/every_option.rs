@@ -63,13 +63,21 @@ impl UserCache {
         our::cache::__private::Cached::function(
             &FUNCTION,
             ::core::any::type_name::<UserCache>(),
-            __returns.unshared::<our::cache::codec::MsgPack>(),
+            __returns
+                .unshared::<our::cache::codec::MsgPack>()
+                .overdue((&&__returns.error()).overdue_told()),
         )
     }
     fn __rules() -> our::cache::__private::Rules {
         use our::cache::__private::via::*;
         let __options = our::cache::EntryOptions::new()
             .negative_ttl(::core::time::Duration::from_millis(500))
+            .jitter(0.25)
+            .stale_while_revalidate(::core::time::Duration::from_secs(60))
+            .stale_if_error(::core::time::Duration::from_secs(86400))
+            .refresh(our::cache::RefreshBy::Caller)
+            .deadline(our::cache::Deadline::After(::core::time::Duration::from_secs(5)))
+            .early(2.0)
             .flight(our::cache::FlightScope::None);
         (&&&our::cache::__private::Probe::<Result<Option<User>, Error>>::new())
             .returns()

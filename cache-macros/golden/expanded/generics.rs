@@ -61,7 +61,8 @@ impl load {
                     .with::<
                         ::cache_core::__private::DefaultCodec,
                         _,
-                    >((&&&&__returns.error()).sharing()),
+                    >((&&&&__returns.error()).sharing())
+                    .overdue((&&__returns.error()).overdue()),
             )
             .instance(::core::any::type_name::<fn(T, [(); N])>())
     }

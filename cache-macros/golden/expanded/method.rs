@@ -38,7 +38,8 @@ impl Repo {
                 .with::<
                     ::cache_core::__private::DefaultCodec,
                     _,
-                >((&&&&__returns.error()).sharing()),
+                >((&&&&__returns.error()).sharing())
+                .overdue((&&__returns.error()).overdue()),
         )
     }
     #[allow(

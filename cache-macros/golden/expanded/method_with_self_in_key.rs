@@ -40,7 +40,8 @@ impl<C: Connection> Repo<C> {
                 .with::<
                     ::cache_core::__private::DefaultCodec,
                     _,
-                >((&&&&__returns.error()).sharing()),
+                >((&&&&__returns.error()).sharing())
+                .overdue((&&__returns.error()).overdue()),
         )
     }
     #[allow(

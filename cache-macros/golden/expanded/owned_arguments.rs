@@ -47,7 +47,8 @@ impl total {
                 .with::<
                     ::cache_core::__private::DefaultCodec,
                     _,
-                >((&&&&__returns.error()).sharing()),
+                >((&&&&__returns.error()).sharing())
+                .overdue((&&__returns.error()).overdue()),
         )
     }
     fn __rules() -> ::cache_core::__private::Rules {

@@ -66,7 +66,8 @@ impl user {
                 .with::<
                     ::cache_core::__private::DefaultCodec,
                     _,
-                >((&&&&__returns.error()).sharing()),
+                >((&&&&__returns.error()).sharing())
+                .overdue((&&__returns.error()).overdue()),
         )
     }
     fn __rules() -> ::cache_core::__private::Rules {

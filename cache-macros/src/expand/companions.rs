@@ -5,9 +5,9 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{Attribute, FnArg, GenericParam, Ident, Receiver, Signature};
 
 use super::{Context, expectation_as_allowance, goes_everywhere};
-use crate::args::{Codec, Flight, Lifetime, Local};
+use crate::args::{Codec, Deadline, Flight, Lifetime, Local};
 use crate::generics;
-use crate::plan::{Home, Plan};
+use crate::plan::{Freshness, Home, Plan};
 use crate::signature::{self, Param};
 
 /// The companion type with its functions, or a method's companion functions.
@@ -69,6 +69,12 @@ impl Context<'_> {
         } else {
             quote_spanned!(at=> __returns.with::<#codec, _>((&&&&__returns.error()).sharing()))
         };
+        let told = match &plan.freshness.deadline {
+            Some(Deadline::After(_)) => "overdue_told",
+            _ => "overdue",
+        };
+        let told = Ident::new(told, at);
+        let returns = quote_spanned!(at=> #returns.overdue((&&__returns.error()).#told()));
         let (constructor, owner) = match &plan.home {
             Home::Companion(companion) => ("function", companion.to_token_stream()),
             Home::Impl => ("method", names.home.clone()),
@@ -153,6 +159,7 @@ impl Context<'_> {
             Flight::None => Some(Ident::new("None", *mixed)),
         };
         let flight = flight.map(|scope| quote_spanned!(*mixed=> .flight(#krate::FlightScope::#scope)));
+        let freshness = self.freshness();
         let ttl_of = match &plan.ttl {
             Some(Lifetime::OfValue(closure)) => Some(quote_spanned!(*mixed=> .ttl_of(#closure))),
             _ => None,
@@ -163,10 +170,39 @@ impl Context<'_> {
             #hidden
             fn #ident #generics() -> #krate::__private::Rules #where_clause {
                 use #krate::__private::via::*;
-                let __options = #krate::EntryOptions::new() #ttl #negative_ttl #flight;
+                let __options = #krate::EntryOptions::new() #ttl #negative_ttl #freshness #flight;
                 #form.rules(__options) #ttl_of #cache_if .erase()
             }
         }
+    }
+
+    /// The options of when a value is computed anew.
+    fn freshness(&self) -> TokenStream {
+        let mixed = self.mixed;
+        let krate = &self.plan.krate;
+        let Freshness { jitter, refresh_in_caller, deadline, early, .. } = &self.plan.freshness;
+        let Freshness { stale_while_revalidate, stale_if_error, soft_timeout, .. } = &self.plan.freshness;
+        let durations = [
+            ("stale_while_revalidate", stale_while_revalidate),
+            ("stale_if_error", stale_if_error),
+            ("soft_timeout", soft_timeout),
+        ];
+        let durations = durations.into_iter().filter_map(|(option, lifetime)| {
+            let duration = lifetime.as_ref()?.to_expression(mixed)?;
+            let option = Ident::new(option, mixed);
+            Some(quote_spanned!(mixed=> .#option(#duration)))
+        });
+        let jitter = jitter.as_ref().map(|fraction| quote_spanned!(mixed=> .jitter(#fraction)));
+        let early = early.as_ref().map(|beta| quote_spanned!(mixed=> .early(#beta)));
+        let refresh = refresh_in_caller.then(|| quote_spanned!(mixed=> .refresh(#krate::RefreshBy::Caller)));
+        let deadline = deadline.as_ref().map(|deadline| match deadline {
+            Deadline::Off => quote_spanned!(mixed=> .deadline(#krate::Deadline::Off)),
+            Deadline::After(after) => {
+                let after = after.to_expression(mixed);
+                quote_spanned!(mixed=> .deadline(#krate::Deadline::After(#after)))
+            }
+        });
+        quote_spanned!(mixed=> #jitter #(#durations)* #refresh #deadline #early)
     }
 
     /// The entry of the arguments in the key.

@@ -17,7 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 const DEFAULT_PORT: u16 = 6379;
 const STEP: &str = "configure";
-const SCHEMES: [&str; 3] = ["redis", "rediss", "redis+unix"];
+/// `memory` never comes here, but may have been meant.
+const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "memory"];
 const OPTIONS: [&str; 10] = [
     "connect_timeout",
     "response_timeout",
@@ -413,7 +414,7 @@ mod tests {
             ("reids://h", "unknown scheme `reids`; did you mean `redis`?"),
             ("redis:/h", "no `://`"),
             ("localhost:6379", "no `://`"),
-            ("http://h", "known are redis, rediss, redis+unix"),
+            ("http://h", "known are redis, rediss, redis+unix, memory"),
             ("redis://", "host is missing"),
             ("redis://:6379", "host is missing"),
             ("redis://h:", "no port"),

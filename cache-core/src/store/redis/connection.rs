@@ -13,7 +13,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -29,7 +29,7 @@ use super::config::{Address, RedisConfig};
 use super::reply::{self, Replies};
 use super::tracking;
 use super::{faults, scripts};
-use crate::clock::{Clock, ServerOffset, Timestamp, millis};
+use crate::clock::{Clock, ServerOffset, Stopwatch, Timestamp, millis};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, reason};
 use crate::store::Trust;
@@ -37,6 +37,9 @@ use crate::store::pushes::Pushes;
 
 /// The first with `SET .. NX GET`, which takes a lease in one trip. Valkey counts on from Redis 7.2.
 const OLDEST: (u32, u32) = (7, 0);
+
+/// How often a failure to connect is told that stays the same.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// The shared side of the connection.
 pub(super) struct Link {
@@ -53,6 +56,8 @@ pub(super) struct Link {
     doubt: Notify,
     closed: watch::Sender<bool>,
     told_of_missing_tracking: AtomicBool,
+    /// Why connecting failed, as it was told last.
+    told_of_failure: Mutex<Option<(Arc<str>, Stopwatch)>>,
 }
 
 /// One connection, set up.
@@ -82,6 +87,7 @@ impl Link {
             doubt: Notify::new(),
             closed: watch::Sender::new(false),
             told_of_missing_tracking: AtomicBool::new(false),
+            told_of_failure: Mutex::new(None),
         })
     }
 
@@ -181,6 +187,25 @@ impl Link {
         timeout(self.config.connect_timeout, attempt)
             .await
             .unwrap_or_else(|_elapsed| Err(faults::no_connection_in_time(&self.config)))
+    }
+
+    /// Tells that connecting failed: when the reason is a new one, and now and then while it stays.
+    pub(super) fn failed_to_connect(&self, error: &Error) {
+        let reason = reason(error);
+        let mut told = self.told_of_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = told.as_ref().is_some_and(|(known, since)| *known == reason && since.elapsed() < TELL_AGAIN);
+        if known {
+            return;
+        }
+        *told = Some((Arc::clone(&reason), self.clock.start()));
+        drop(told);
+        self.events.emit(Event::ConnectFailed { kind: error.kind(), reason });
+    }
+
+    /// Tells that the connection is up.
+    pub(super) fn connected(&self) {
+        *self.told_of_failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.events.emit(Event::Connected);
     }
 
     /// A bare connection, logged in. Without a time limit of its own.
@@ -308,11 +333,11 @@ pub(super) async fn supervise(link: Arc<Link>, first: Option<Arc<Session>>) {
                     Ok(session) => {
                         let session = Arc::new(session);
                         link.publish(Some(Arc::clone(&session)));
-                        link.events.emit(Event::Connected);
+                        link.connected();
                         session
                     }
                     Err(error) => {
-                        link.events.emit(Event::ConnectFailed { kind: error.kind(), reason: reason(&error) });
+                        link.failed_to_connect(&error);
                         continue;
                     }
                 }

@@ -15,8 +15,18 @@ use crate::store::FILL_ID_AT;
 /// Gives all scripts to the server, so that the first use of each is one trip and not three. Without the right to do so, or after
 /// SCRIPT FLUSH, a script is given again when it is missed.
 pub(super) async fn load_all(connection: &MultiplexedConnection) {
-    let all =
-        [&ACQUIRE_REFRESH, &FILL, &FILL_REFRESH, &RENEW, &RELEASE, &DISCARD, &DISCARD_WRONG_TYPE, &SWAP, &PERSIST];
+    let all = [
+        &ACQUIRE_REFRESH,
+        &FILL,
+        &FILL_REFRESH,
+        &RENEW,
+        &RELEASE,
+        &THROTTLE,
+        &DISCARD,
+        &DISCARD_WRONG_TYPE,
+        &SWAP,
+        &PERSIST,
+    ];
     let loads = all.map(|script| {
         let mut connection = connection.clone();
         async move { script.load_async(&mut connection).await }
@@ -37,7 +47,7 @@ fn script(body: &str) -> Script {
 }
 
 /// `KEYS`: value, lease. `ARGV`: fill id, token, ms. Returns `{1}` ours; `{0, bytes or false}` other record;
-/// `{2, ms left}` somebody else's lease; `{3}` another type.
+/// `{2, ms left}` somebody else's lease; `{3}` another type; `{4, ms left}` the last refresh failed.
 pub(super) static ACQUIRE_REFRESH: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if not filled_by(ARGV[1]) then \
@@ -46,7 +56,8 @@ pub(super) static ACQUIRE_REFRESH: LazyLock<Script> = LazyLock::new(|| {
            return {0, found} \
          end \
          if redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then return {1} end \
-         return {2, redis.call('PTTL', KEYS[2])}",
+         local failed = redis.call('GET', KEYS[2]) == 'F' \
+         return {failed and 4 or 2, redis.call('PTTL', KEYS[2])}",
     )
 });
 
@@ -77,6 +88,17 @@ pub(super) static RENEW: LazyLock<Script> =
 /// `KEYS`: the key with the lease. `ARGV`: what must stand there.
 pub(super) static RELEASE: LazyLock<Script> =
     LazyLock::new(|| script("if not stands(ARGV[1]) then return 0 end return redis.call('DEL', KEYS[1])"));
+
+/// `KEYS`: value, lease. `ARGV`: token, ms. The expiry is set to what it is: that wakes those who wait for the record.
+pub(super) static THROTTLE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then return 0 end \
+         redis.call('SET', KEYS[2], 'F', 'PX', ARGV[2]) \
+         local left = redis.call('PTTL', KEYS[1]) \
+         if left > 0 then redis.call('PEXPIRE', KEYS[1], left) end \
+         return 1",
+    )
+});
 
 /// `KEYS`: value. `ARGV`: the bytes that must stand there.
 pub(super) static DISCARD: LazyLock<Script> = LazyLock::new(|| {

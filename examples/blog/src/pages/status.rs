@@ -12,7 +12,8 @@ pub(super) async fn show(State(app): State<App>, visit: Visit) -> Response {
     let cache = app.cache();
     let stats = cache.stats();
     let counters = [
-        ("Hits", "answered from the cache", stats.hits),
+        ("Hits here", "answered from decoded values in this process", stats.local_hits),
+        ("Hits in the store", "answered from the store", stats.hits),
         ("Misses", "nothing usable was there", stats.misses),
         ("Computes", "the function ran", stats.computes),
         ("Failed computes", "the function returned an error", stats.compute_errors),

@@ -1,0 +1,246 @@
+//! Running the function: under a lease and a deadline, in the foreground or behind a value that is served meanwhile.
+//!
+//! | run | who waits | it fails | its deadline passes |
+//! |---|---|---|---|
+//! | nothing at hand | its callers | the error is theirs | theirs too, or it goes on without its key |
+//! | an old value to fall back on | its callers | the old value, throttle | the old value, throttle |
+//! | behind a served value | nobody | an event, throttle | an event, throttle |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+
+use super::{Function, Plan, fill};
+use crate::cache::Inner;
+use crate::error::DeadlineExceeded;
+use crate::events::{Event, StaleCause, bump};
+use crate::lease::{Lease, Obstacle};
+use crate::refresh::{Begun, Ticket};
+use crate::shape::Erased;
+use crate::single_flight::{self, Landing};
+use crate::store::{Over, Slot, has_fill_id};
+
+/// What there is if the function comes to nothing.
+pub(super) enum Fallback {
+    /// Nothing.
+    None,
+    /// A value past its time.
+    Old(Erased),
+    /// A value that its callers have got already.
+    Served,
+}
+
+/// Runs the function under the lease, if there is one, and stores what it returns; gives the lease back otherwise.
+///
+/// `land` lets go of those who wait for this run in this process, if it turns out to be of no use to them.
+pub(super) async fn run_under(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    lease: Option<Lease>,
+    function: Function<'_>,
+    fallback: Fallback,
+    land: &(dyn Fn(Landing) + Sync),
+) -> Landing {
+    let (started, deadline) = (inner.clock.start(), plan.terms(inner).deadline);
+    let mut run = Box::pin(compute(inner, plan, function));
+    let landing = {
+        let kept = async {
+            match &lease {
+                Some(lease) => lease.keep(run.as_mut()).await,
+                None => run.as_mut().await,
+            }
+        };
+        // Dropped here: the lease is given back in the background, and a waiter takes over.
+        within(inner, deadline, kept).await
+    };
+    let cause = match &landing {
+        Some(Landing::Value(value)) => {
+            if let Some(lease) = lease
+                && let Err(error) = fill(inner, plan, lease, value, started.elapsed()).await
+            {
+                inner.store_failed(&error);
+            }
+            return Landing::Value(Arc::clone(value));
+        }
+        Some(_) => StaleCause::Failed,
+        None => {
+            inner.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
+            bump(&inner.events.count().compute_errors);
+            StaleCause::DeadlinePassed
+        }
+    };
+    let stands = give_up(inner, plan, lease, &fallback).await;
+    match (landing, fallback) {
+        (Some(Landing::Failed(_)) | None, Fallback::Old(old)) if stands => {
+            inner.events.emit(Event::StaleServed { name: Arc::clone(&plan.key.name), cause });
+            Landing::Value(old)
+        }
+        (landing, Fallback::Served) => {
+            inner.events.emit(Event::RefreshFailed { name: Arc::clone(&plan.key.name) });
+            landing.unwrap_or(Landing::Abandoned)
+        }
+        (Some(landing), _) => landing,
+        (None, _) => match plan.overdue {
+            // The run ends here: nothing can be stored by it any more.
+            Some(overdue) => Landing::Failed(overdue(DeadlineExceeded::new(deadline.unwrap_or_default()))),
+            // Its callers cannot be told: the key is free for others, and it goes on for those who wait for it. What it comes to is not stored.
+            None => {
+                land(Landing::Abandoned);
+                inner.flights.detach(&plan.key.value_key);
+                run.await
+            }
+        },
+    }
+}
+
+/// Gives the lease back; where there is something to serve, for the throttle's time to nobody. Whether the record beside it still stood:
+/// else it was invalidated meanwhile, and is not to be served (R17).
+async fn give_up(inner: &Arc<Inner>, plan: &Plan, lease: Option<Lease>, fallback: &Fallback) -> bool {
+    let Some(lease) = lease else { return false };
+    let throttle = inner.limits.refresh_throttle;
+    let done = match (fallback, lease.over()) {
+        (Fallback::Old(_) | Fallback::Served, Over::Record(fill_id)) => {
+            leave_alone(inner, plan, fill_id, Some(throttle));
+            lease.throttle(throttle).await
+        }
+        _ => lease.release().await.map(|()| false),
+    };
+    done.unwrap_or_else(|error| {
+        inner.store_failed(&error);
+        // Nobody can tell; an old value is what is left.
+        true
+    })
+}
+
+/// Runs the function for its callers.
+async fn compute(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing {
+    bump(&inner.events.count().computes);
+    let landing = single_flight::run(&plan.key.value_key, function).await;
+    if matches!(landing, Landing::Failed(_) | Landing::Panicked(_)) {
+        bump(&inner.events.count().compute_errors);
+    }
+    landing
+}
+
+async fn within<T>(inner: &Inner, limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+    let Some(limit) = limit else { return Some(work.await) };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = inner.clock.sleep(limit) => None,
+    }
+}
+
+/// No refresh of this record from this process for that long.
+pub(super) fn leave_alone(inner: &Inner, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
+    let rest = rest.unwrap_or(inner.limits.refresh_throttle).min(inner.limits.refresh_throttle);
+    inner.refreshes.rest(&plan.key.value_key, fill_id, inner.clock.coarse(), rest);
+}
+
+/// Takes a place among the refreshes of this process, if this key needs one and there is one.
+fn begin(inner: &Inner, plan: &Plan, fill_id: u64) -> Option<Ticket> {
+    match inner.refreshes.begin(&plan.key.value_key, fill_id, inner.clock.coarse()) {
+        Begun::Ticket(ticket) => {
+            bump(&inner.events.count().refreshes);
+            Some(ticket)
+        }
+        Begun::Resting => None,
+        Begun::Full => {
+            inner.events.emit(Event::RefreshSkipped { name: Arc::clone(&plan.key.name) });
+            None
+        }
+    }
+}
+
+/// Computes the next value in the background: no caller waits for it, and no caller's end ends it (F1, F10).
+pub(crate) fn refresh_behind(inner: &Arc<Inner>, plan: &Arc<Plan>, fill_id: u64, function: Function<'static>) {
+    let Some(ticket) = begin(inner, plan, fill_id) else { return };
+    let (owned, plan) = (Arc::clone(inner), Arc::clone(plan));
+    // After the shutdown nobody can, and nobody needs it.
+    let _spawned = inner.background.work(async move {
+        refresh(&owned, &plan, fill_id, function, ticket).await;
+    });
+}
+
+/// Computes the next value in this caller; `None`: somebody else does, or it came to nothing, and the old one is to be returned.
+pub(crate) async fn refresh_here(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    fill_id: u64,
+    function: Function<'_>,
+) -> Option<Landing> {
+    let ticket = begin(inner, plan, fill_id)?;
+    match refresh(inner, plan, fill_id, function, ticket).await? {
+        landing @ (Landing::Value(_) | Landing::Panicked(_)) => Some(landing),
+        Landing::Failed(_) | Landing::Abandoned => None,
+    }
+}
+
+/// One refresh over all processes: the lease is to be had only while the record that is due still stands, so a newer one ends it here
+/// (F9). The ticket goes at the end.
+async fn refresh(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    fill_id: u64,
+    function: Function<'_>,
+    _ticket: Ticket,
+) -> Option<Landing> {
+    match Lease::acquire(inner, &plan.key, Over::Record(fill_id)).await {
+        Ok(Ok(lease)) => Some(run_under(inner, plan, Some(lease), function, Fallback::Served, &|_| {}).await),
+        Ok(Err(Obstacle::Throttle(left) | Obstacle::Slot(Slot::Leased(left)))) => {
+            leave_alone(inner, plan, fill_id, left);
+            None
+        }
+        Ok(Err(Obstacle::Slot(_))) => None,
+        Err(error) => {
+            inner.store_failed(&error);
+            None
+        }
+    }
+}
+
+/// Runs the function in the background and waits for it no longer than the soft timeout: then its callers get the old value, and
+/// the run goes on and is stored (F5).
+pub(super) async fn run_at_most(
+    inner: &Arc<Inner>,
+    plan: &Arc<Plan>,
+    lease: Lease,
+    old: Erased,
+    function: Function<'static>,
+    soft_timeout: Duration,
+) -> Landing {
+    bump(&inner.events.count().misses);
+    let fill_id = match lease.over() {
+        Over::Record(fill_id) => fill_id,
+        Over::Nothing => 0,
+    };
+    let Some(ticket) = begin(inner, plan, fill_id) else {
+        return run_under(inner, plan, Some(lease), function, Fallback::Old(old), &|_| {}).await;
+    };
+    let (sender, mut landed) = oneshot::channel();
+    let (owned, of_run, fallback) = (Arc::clone(inner), Arc::clone(plan), Fallback::Old(Arc::clone(&old)));
+    let _spawned = inner.background.work(async move {
+        let landing = run_under(&owned, &of_run, Some(lease), function, fallback, &|_| {}).await;
+        drop(ticket);
+        // An error says that nobody waits any more.
+        let _nobody = sender.send(landing);
+    });
+    match within(inner, Some(soft_timeout), &mut landed).await {
+        Some(Ok(landing)) => landing,
+        // Dropped without a word: the cache was shut down.
+        Some(Err(_)) => serve_old(inner, plan, old),
+        None => match inner.store.read(&plan.key.value_key).await {
+            // Invalidated meanwhile: there is no old value any more, and so no soft timeout (R17, F6).
+            Ok(slot) if !matches!(&slot, Slot::Bytes(bytes) if has_fill_id(bytes, fill_id)) => {
+                landed.await.unwrap_or(Landing::Abandoned)
+            }
+            _ => serve_old(inner, plan, old),
+        },
+    }
+}
+
+fn serve_old(inner: &Inner, plan: &Plan, old: Erased) -> Landing {
+    inner.events.emit(Event::StaleServed { name: Arc::clone(&plan.key.name), cause: StaleCause::SoftTimeout });
+    Landing::Value(old)
+}
