@@ -248,7 +248,7 @@ impl Cache {
         C: FnOnce() -> F,
         F: Future<Output = Result<V::Value, E>> + Send,
     {
-        let function = || compute().map_ok(|value| Arc::new(value) as Erased);
+        let function = || compute().map_ok(V::erase);
         self.run_by_hand::<V, E, _>(key, options, None, function).await
     }
 
@@ -267,7 +267,7 @@ impl Cache {
     {
         let value = const { ValueType::of::<V, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
-        let take = |value: &Erased| value.downcast_ref::<V::Value>().cloned();
+        let take = |value: Erased| V::restore(value);
         let due = match self.0.at_hand(&key.value_key, &value, Some((options, false)), options.local, take) {
             AtHand::Value(value) => return Ok(value),
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
@@ -281,7 +281,7 @@ impl Cache {
             let landing = match due {
                 Some((value, fill_id)) => {
                     let landing = read_through::refresh_here(&self.0, &plan, fill_id, function).await;
-                    landing.unwrap_or_else(|| Landing::Value(Arc::new(value)))
+                    landing.unwrap_or_else(|| Landing::Value(V::erase(value)))
                 }
                 None => read_through::run_here(&self.0, &plan, function).await,
             };
@@ -289,8 +289,8 @@ impl Cache {
         };
         let (landing, plan) = Box::pin(run).await;
         match landing {
-            Landing::Value(value) => match value.downcast_ref::<V::Value>() {
-                Some(value) => Ok(value.clone()),
+            Landing::Value(value) => match V::restore(value) {
+                Some(value) => Ok(value),
                 None => mismatch(&plan.key.name),
             },
             Landing::Failed(error) => match error.downcast::<E>() {
@@ -376,8 +376,8 @@ pub(crate) enum AtHand<T> {
 
 impl Inner {
     /// The value, if it is in L1.
-    #[inline]
-    pub(crate) fn in_local<T>(&self, key: &LocalKeyRef<'_>, take: impl Fn(&Erased) -> Option<T>) -> Option<Hit<T>> {
+    #[inline(always)]
+    pub(crate) fn in_local<T>(&self, key: &LocalKeyRef<'_>, take: impl Fn(Erased) -> Option<T>) -> Option<Hit<T>> {
         let hit = self.local.as_ref()?.get(key, take)?;
         self.events.count().local_hits.add();
         Some(hit)
@@ -391,7 +391,7 @@ impl Inner {
         value: &ValueType,
         options: Option<(&EntryOptions, bool)>,
         tier: LocalTier,
-        take: impl Fn(&Erased) -> Option<T>,
+        take: impl Fn(Erased) -> Option<T>,
     ) -> AtHand<T> {
         match self.in_local(&LocalKeyRef::parse(key), &take) {
             Some(Hit::Fresh(value)) => return AtHand::Value(value),
@@ -420,7 +420,7 @@ impl Inner {
         value: &ValueType,
         terms: &Terms,
         tier: LocalTier,
-        take: impl Fn(&Erased) -> Option<T>,
+        take: impl Fn(Erased) -> Option<T>,
     ) -> AtHand<T> {
         // Before the read, as anywhere else: another thread may write in between.
         let local = self.local.as_ref().filter(|_| tier != LocalTier::Off);
@@ -430,7 +430,7 @@ impl Inner {
         let Some(serving) = Serving::of(&envelope, terms, self.store.now()) else { return AtHand::Nothing };
         let payload = bytes.get(payload_at..).unwrap_or_default();
         let Ok(Some(value)) = (value.decode)(envelope.codec, envelope.present, payload) else { return AtHand::Nothing };
-        let Some(taken) = take(&value) else { return AtHand::Nothing };
+        let Some(taken) = take(Arc::clone(&value)) else { return AtHand::Nothing };
         if let Some(mark) = mark {
             mark.keep(&value, payload.len(), serving.service(tier));
         }

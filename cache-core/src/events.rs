@@ -269,6 +269,7 @@ impl Default for Striped {
 }
 
 impl Striped {
+    #[inline]
     pub(crate) fn add(&self) {
         thread_local!(static SEAT: Seat = Seat::take());
         // An error says that this thread is ending.

@@ -95,6 +95,7 @@ impl Trust {
         self.0.store(0, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn holds(&self, now: u64) -> bool {
         now < self.0.load(Ordering::Acquire)
     }
