@@ -243,7 +243,8 @@ async fn a_channel_without_rights_is_refused() {
 async fn a_server_without_a_free_place_is_waited_for() {
     let server = RedisServer::builder().option("maxclients", "1").start();
     let holder = RawStore::redis(&server.url()).await.unwrap();
-    assert!(holder.is_available());
+    // The one that started the server may not have hung up yet.
+    eventually("the place is taken", || async { holder.is_available() }).await;
     let (store, mut events) = RawStore::redis_watched(&server.url()).await;
     let store = store.unwrap();
     let told = next(&mut events, "it is told", |_| true).await;
