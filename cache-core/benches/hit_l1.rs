@@ -51,7 +51,7 @@ fn main() {
 fn numbers() -> Contest {
     let keys = posts::numbers();
     let map = bare(&keys);
-    let (of_map, ours) = (keys.clone(), keys.clone());
+    let (of_map, ours, cooperative) = (keys.clone(), keys.clone(), keys.clone());
     Contest::new(format!("u64 key of {KEYS}, value in Arc"))
         .enter("quick_cache get, u64 key", move |times| {
             for key in of_map.iter().cycle().take(times) {
@@ -62,6 +62,14 @@ fn numbers() -> Contest {
             harness::runtime().block_on(async {
                 for key in ours.iter().cycle().take(times) {
                     black_box(by_number(black_box(*key)).await);
+                }
+            });
+        })
+        .enter("the same, with tokio's consume_budget", move |times| {
+            harness::runtime().block_on(async {
+                for key in cooperative.iter().cycle().take(times) {
+                    black_box(by_number(black_box(*key)).await);
+                    tokio::task::consume_budget().await;
                 }
             });
         })

@@ -48,7 +48,7 @@ fn allocated<T>(run: impl FnOnce() -> T) -> usize {
 
 #[test]
 fn a_hit_in_this_process_allocates_nothing_but_the_clone_of_the_value() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let cache = Cache::in_memory();
     Cache::install(cache.clone()).expect("the first");
     runtime.block_on(async {
