@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_core::events::{Event, StaleCause};
-use cache_core::{Cache, CachedEntry, Deadline, DeadlineExceeded, EntryOptions, Key, RefreshBy, Revalidated, cached};
+use cache_core::{
+    Cache, CachedEntry, Deadline, DeadlineExceeded, EntryOptions, Key, RefreshBy, Revalidated, UnboundEntry, cached,
+};
 use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
 
 /// Values below this end at once, the others do not end in a test.
@@ -14,30 +16,26 @@ const LASTS: usize = 1000;
 const SHORT: Duration = Duration::from_millis(40);
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn ttl(value: &usize) -> Duration {
-    if *value < LASTS { SHORT } else { HOUR }
-}
-
 #[derive(Debug, Clone, PartialEq)]
 struct Refused;
 
 type Answer = Result<usize, Refused>;
 
-#[cached(name = "behind", ttl = |value| ttl(value), stale_while_revalidate = "1h", early = false, key = "{id}", cache = &cache)]
+#[cached(name = "behind", ttl = |value| if *value < LASTS { SHORT } else { HOUR }, stale_while_revalidate = "1h", early = false, key = "{id}", cache = &cache)]
 async fn behind(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
     let _ = id;
     gate.pass().await;
     answer
 }
 
-#[cached(name = "fallback", ttl = |value| ttl(value), stale_if_error = "1h", key = "{id}", cache = cache)]
+#[cached(name = "fallback", ttl = |value| if *value < LASTS { SHORT } else { HOUR }, stale_if_error = "1h", key = "{id}", cache = cache)]
 async fn fallback(cache: &Cache, gate: &Gate, id: u32, answer: Answer) -> Answer {
     let _ = (cache, id);
     gate.pass().await;
     answer
 }
 
-#[cached(name = "by_caller", ttl = |value| ttl(value), stale_while_revalidate = "1h", refresh = "caller", key = "{id}", cache = cache)]
+#[cached(name = "by_caller", ttl = |value| if *value < LASTS { SHORT } else { HOUR }, stale_while_revalidate = "1h", refresh = "caller", key = "{id}", cache = cache)]
 async fn by_caller(cache: &Cache, gate: &Gate, id: u32, answer: Answer) -> Answer {
     let _ = (cache, id);
     gate.pass().await;
@@ -99,9 +97,8 @@ on_both_stores! {
                 exact::entry(id).on(&cache).set(id).await.unwrap();
             }
         }
-        let entries: [(fn(u32) -> cache_core::UnboundEntry<u32>, u64); 3] =
-            [(by_default::entry, 900), (half::entry, 500), (exact::entry, 1000)];
-        for (entry, least) in entries {
+        type Entry = fn(u32) -> UnboundEntry<u32>;
+        for (entry, least) in [(by_default::entry as Entry, 900), (half::entry, 500), (exact::entry, 1000)] {
             let mut lives = Vec::new();
             for id in 0..200 {
                 lives.push(entry(id).on(&cache).ttl().await.unwrap().unwrap());
@@ -354,7 +351,7 @@ async fn a_dear_value_is_refreshed_in_the_background_before_it_ends() {
 /// Waits for a new value a second, and for an old one no longer.
 #[cached(
     name = "patient",
-    ttl = |value| ttl(value),
+    ttl = |value| if *value < LASTS { SHORT } else { HOUR },
     stale_if_error = "1h",
     soft_timeout = "1s",
     deadline = false,
@@ -429,7 +426,7 @@ impl From<DeadlineExceeded> for Slow {
 /// An error that can say so.
 #[cached(
     name = "limited",
-    ttl = |value| ttl(value),
+    ttl = |value| if *value < LASTS { SHORT } else { HOUR },
     stale_if_error = "1h",
     deadline = "200ms",
     early = false,
