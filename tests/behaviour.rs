@@ -9,6 +9,7 @@ mod plain;
 mod processes;
 mod races;
 mod redis_store;
+mod round_trips;
 mod shapes;
 mod single_flight;
 mod store_conformance;

@@ -3,16 +3,6 @@
 //! A round runs each contender once; a cell shows the median over the rounds, the ratio is the median of the rounds' ratios
 //! to the first contender. Neither criterion nor divan runs contenders in turns.
 
-#![allow(
-    dead_code,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a program that measures time and prints what it measured; not every bench uses all of it"
-)]
-
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,7 +1,5 @@
 //! What the benches cache.
 
-#![allow(dead_code, clippy::expect_used, clippy::unwrap_used, reason = "not every bench uses all of it")]
-
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

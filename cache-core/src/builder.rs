@@ -143,7 +143,7 @@ impl CacheBuilder {
     }
 
     /// How many refreshes may run in the background at the same time. One more is skipped, with
-    /// [`Event::RefreshSkipped`](crate::events::Event::RefreshSkipped); the next caller tries again. Zero turns them off. Default: 64.
+    /// [`Event::RefreshSkipped`](crate::events::Event::RefreshSkipped); a caller tries again a tenth of a second later. Zero turns them off. Default: 64.
     #[must_use]
     pub fn refreshes_in_flight(mut self, most: usize) -> Self {
         self.refreshes_in_flight = most;

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
+
+use futures::TryFutureExt as _;
 
 use crate::background::Background;
 use crate::builder::CacheBuilder;
@@ -19,9 +21,9 @@ use crate::fingerprint::fingerprint_text;
 use crate::key::Key;
 use crate::local::{Hit, Local, LocalKeyRef};
 use crate::object::{CacheObject, Objects};
-use crate::options::{EntryOptions, LocalTier};
+use crate::options::{EntryOptions, LocalTier, Revalidated};
 use crate::plain::PlainValues;
-use crate::read_through::{self, Plan};
+use crate::read_through::{self, OldValue, Plan};
 use crate::refresh::{Refreshes, Serving, Terms};
 use crate::shape::{CacheValue, Erased, Form, Optional, Plain, Rules, ValueType};
 use crate::single_flight::{Flights, Landing};
@@ -184,6 +186,60 @@ impl Cache {
         self.by_hand::<Optional<T>, E, C, F>(key, options, compute).await
     }
 
+    /// As [`get_or_compute`](Self::get_or_compute) for values that can be asked whether they are still current: `revalidate` is given the
+    /// old value, if there is one, and may give it back. Then its ttl begins anew and nothing but a header is sent to the store.
+    ///
+    /// A value is there to be kept for as long after its ttl as `stale_while_revalidate` or `stale_if_error` say; without either there is none.
+    ///
+    /// ```
+    /// # use cache_core::{Cache, EntryOptions, Key, Revalidated};
+    /// # use std::time::Duration;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize)] struct Page { etag: String, text: String }
+    /// # async fn fetch(etag: Option<&str>) -> Result<Option<Page>, std::io::Error> { Ok(None) }
+    /// # async fn example(cache: &Cache) -> Result<(), std::sync::Arc<std::io::Error>> {
+    /// let options = EntryOptions::new().ttl(Duration::from_secs(60)).stale_if_error(Duration::from_secs(86400));
+    /// let revalidate = |old: Option<Page>| async move {
+    ///     match (fetch(old.as_ref().map(|page| &*page.etag)).await?, old) {
+    ///         (Some(page), _) => Ok(Revalidated::New(page)),
+    ///         (None, Some(old)) => Ok(Revalidated::NotModified(old)),
+    ///         (None, None) => Err(std::io::Error::other("not modified, but there is nothing")),
+    ///     }
+    /// };
+    /// let page = cache.get_or_revalidate(Key::new("page"), &options, revalidate).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `revalidate`, shared by all who waited for that run.
+    ///
+    /// # Panics
+    /// If `revalidate` panics, or asks for the same key.
+    pub async fn get_or_revalidate<T, E, C, F>(
+        &self,
+        key: Key,
+        options: &EntryOptions,
+        revalidate: C,
+    ) -> Result<T, Arc<E>>
+    where
+        T: CacheValue,
+        E: Send + Sync + 'static,
+        C: FnOnce(Option<T>) -> F + Send,
+        F: Future<Output = Result<Revalidated<T>, E>> + Send,
+    {
+        let old = Arc::new(OldValue::default());
+        let given = Arc::clone(&old);
+        let function = || async move {
+            let old = given.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let value = old.as_ref().and_then(|old| old.downcast_ref::<T>().cloned());
+            Ok(match revalidate(value).await? {
+                Revalidated::New(value) => Arc::new(value) as Erased,
+                // The very one: that is how the pipeline knows.
+                Revalidated::NotModified(value) => old.unwrap_or_else(|| Arc::new(value)),
+            })
+        };
+        self.run_by_hand::<Plain<T>, E, _>(key, options, Some(old), function).await
+    }
+
     async fn by_hand<V, E, C, F>(&self, key: Key, options: &EntryOptions, compute: C) -> Result<V::Value, Arc<E>>
     where
         V: Form,
@@ -192,28 +248,40 @@ impl Cache {
         C: FnOnce() -> F,
         F: Future<Output = Result<V::Value, E>> + Send,
     {
+        let function = || compute().map_ok(V::erase);
+        self.run_by_hand::<V, E, _>(key, options, None, function).await
+    }
+
+    async fn run_by_hand<V, E, F>(
+        &self,
+        key: Key,
+        options: &EntryOptions,
+        old: Option<Arc<OldValue>>,
+        function: impl FnOnce() -> F,
+    ) -> Result<V::Value, Arc<E>>
+    where
+        V: Form,
+        V::Payload: CacheValue,
+        E: Send + Sync + 'static,
+        F: Future<Output = Result<Erased, E>> + Send,
+    {
         let value = const { ValueType::of::<V, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
-        let take = |value: &Erased| value.downcast_ref::<V::Value>().cloned();
+        let take = |value: Erased| V::restore(value);
         let due = match self.0.at_hand(&key.value_key, &value, Some((options, false)), options.local, take) {
             AtHand::Value(value) => return Ok(value),
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
             AtHand::Nothing => None,
         };
         let rules = Arc::new(Rules { options: options.clone(), ttl_of: None, cache_if: None });
-        let plan = Plan::new(key, value, rules, options.local);
-        let function = compute();
+        let plan = Plan { old, ..Plan::new(key, value, rules, options.local) };
+        let function = function();
         let run = async move {
-            let function = Box::pin(async move {
-                match function.await {
-                    Ok(value) => Ok(Arc::new(value) as Erased),
-                    Err(error) => Err(Arc::new(error) as Erased),
-                }
-            });
+            let function = Box::pin(function.map_err(|error| Arc::new(error) as Erased));
             let landing = match due {
                 Some((value, fill_id)) => {
                     let landing = read_through::refresh_here(&self.0, &plan, fill_id, function).await;
-                    landing.unwrap_or_else(|| Landing::Value(Arc::new(value)))
+                    landing.unwrap_or_else(|| Landing::Value(V::erase(value)))
                 }
                 None => read_through::run_here(&self.0, &plan, function).await,
             };
@@ -221,8 +289,8 @@ impl Cache {
         };
         let (landing, plan) = Box::pin(run).await;
         match landing {
-            Landing::Value(value) => match value.downcast_ref::<V::Value>() {
-                Some(value) => Ok(value.clone()),
+            Landing::Value(value) => match V::restore(value) {
+                Some(value) => Ok(value),
                 None => mismatch(&plan.key.name),
             },
             Landing::Failed(error) => match error.downcast::<E>() {
@@ -308,8 +376,8 @@ pub(crate) enum AtHand<T> {
 
 impl Inner {
     /// The value, if it is in L1.
-    #[inline]
-    pub(crate) fn in_local<T>(&self, key: &LocalKeyRef<'_>, take: impl Fn(&Erased) -> Option<T>) -> Option<Hit<T>> {
+    #[inline(always)]
+    pub(crate) fn in_local<T>(&self, key: &LocalKeyRef<'_>, take: impl Fn(Erased) -> Option<T>) -> Option<Hit<T>> {
         let hit = self.local.as_ref()?.get(key, take)?;
         self.events.count().local_hits.add();
         Some(hit)
@@ -323,7 +391,7 @@ impl Inner {
         value: &ValueType,
         options: Option<(&EntryOptions, bool)>,
         tier: LocalTier,
-        take: impl Fn(&Erased) -> Option<T>,
+        take: impl Fn(Erased) -> Option<T>,
     ) -> AtHand<T> {
         match self.in_local(&LocalKeyRef::parse(key), &take) {
             Some(Hit::Fresh(value)) => return AtHand::Value(value),
@@ -352,7 +420,7 @@ impl Inner {
         value: &ValueType,
         terms: &Terms,
         tier: LocalTier,
-        take: impl Fn(&Erased) -> Option<T>,
+        take: impl Fn(Erased) -> Option<T>,
     ) -> AtHand<T> {
         // Before the read, as anywhere else: another thread may write in between.
         let local = self.local.as_ref().filter(|_| tier != LocalTier::Off);
@@ -362,7 +430,7 @@ impl Inner {
         let Some(serving) = Serving::of(&envelope, terms, self.store.now()) else { return AtHand::Nothing };
         let payload = bytes.get(payload_at..).unwrap_or_default();
         let Ok(Some(value)) = (value.decode)(envelope.codec, envelope.present, payload) else { return AtHand::Nothing };
-        let Some(taken) = take(&value) else { return AtHand::Nothing };
+        let Some(taken) = take(Arc::clone(&value)) else { return AtHand::Nothing };
         if let Some(mark) = mark {
             mark.keep(&value, payload.len(), serving.service(tier));
         }

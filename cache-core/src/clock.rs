@@ -110,6 +110,7 @@ impl Clock {
     }
 
     /// Milliseconds of monotonic time since some moment before; a few milliseconds coarse, and cheap enough for each hit.
+    #[inline]
     pub(crate) fn coarse(&self) -> u64 {
         match &self.0 {
             Source::System => coarse_millis(),

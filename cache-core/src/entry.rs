@@ -103,7 +103,7 @@ impl<T: Clone + Send + Sync + 'static, E> CachedEntry<Result<T, E>> {
     /// # Errors
     /// Faults of the store.
     pub async fn get(&self) -> Result<Option<T>> {
-        Ok(self.0.peek().await?.and_then(|value| value.downcast_ref::<T>().cloned()))
+        Ok(self.0.peek().await?.and_then(Result::ok))
     }
 
     /// Stores a value as if the function had returned it: with its ttl, `cache_if` and `negative_ttl`. A run that is under way
@@ -114,7 +114,7 @@ impl<T: Clone + Send + Sync + 'static, E> CachedEntry<Result<T, E>> {
     /// # Errors
     /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
     pub async fn set(&self, value: T) -> Result<()> {
-        self.0.store(Arc::new(value)).await
+        self.0.store((self.0.returns.split)(Ok(value))).await
     }
 }
 
@@ -126,7 +126,7 @@ impl<T: Clone + Send + Sync + 'static> Bare<T> {
     /// # Errors
     /// Faults of the store.
     pub async fn get(&self) -> Result<Option<T>> {
-        Ok(self.peek().await?.and_then(|value| value.downcast_ref::<T>().cloned()))
+        self.peek().await
     }
 
     /// Stores a value as if the function had returned it: with its ttl, `cache_if` and `negative_ttl`. A run that is under way
@@ -137,7 +137,7 @@ impl<T: Clone + Send + Sync + 'static> Bare<T> {
     /// # Errors
     /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
     pub async fn set(&self, value: T) -> Result<()> {
-        self.store(Arc::new(value)).await
+        self.store((self.returns.split)(value)).await
     }
 }
 
@@ -222,11 +222,11 @@ impl<R: 'static> Bare<R> {
         }
     }
 
-    async fn peek(&self) -> Result<Option<Erased>> {
+    async fn peek(&self) -> Result<Option<R>> {
         let Some((envelope, payload)) = self.record().await? else { return Ok(None) };
         let value: ValueType = self.plan.value;
         match (value.decode)(envelope.codec, envelope.present, &payload) {
-            Ok(value) => Ok(value),
+            Ok(value) => Ok(value.and_then(self.returns.ok)),
             Err(_undecodable) => {
                 let reason = "the payload is not a value of this type";
                 self.cache.0.events.emit(Event::Undecodable { name: Arc::clone(&self.plan.key.name), reason });
@@ -235,9 +235,10 @@ impl<R: 'static> Bare<R> {
         }
     }
 
-    async fn store(&self, value: Erased) -> Result<()> {
+    async fn store(&self, returned: Result<Erased, Erased>) -> Result<()> {
         let (inner, plan): (&Arc<Inner>, &Plan) = (&self.cache.0, &self.plan);
-        let Some(lifetime) = read_through::lifetime_for(inner, plan, &value) else {
+        let storable = returned.ok().and_then(|value| Some((read_through::lifetime_for(inner, plan, &value)?, value)));
+        let Some((lifetime, value)) = storable else {
             return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
         };
         match read_through::try_seal(inner, plan, &value, lifetime, Duration::ZERO) {

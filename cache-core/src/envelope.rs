@@ -116,6 +116,19 @@ impl Envelope {
         Ok(out)
     }
 
+    /// What stands before the payload in the same record with other times: the payload behind it stays as it is (V8). `None`: it would
+    /// not fit there.
+    pub(crate) fn head(&self, key: &str, record: &[u8], payload_at: usize) -> Option<Vec<u8>> {
+        let payload = record.get(payload_at..)?;
+        let sealed = self.seal(key, |out| {
+            out.extend_from_slice(payload);
+            Ok(self.codec)
+        });
+        let mut head = sealed.ok().filter(|sealed| sealed.len() == record.len())?;
+        head.truncate(payload_at);
+        Some(head)
+    }
+
     /// Reads a record that was stored under `key`: the envelope, and where its payload starts. Allocates only for tags.
     ///
     /// # Errors

@@ -208,6 +208,7 @@ pub(crate) struct Counters {
     pub(crate) computes: AtomicU64,
     pub(crate) compute_errors: AtomicU64,
     pub(crate) fills: AtomicU64,
+    pub(crate) renewed: AtomicU64,
     stale: AtomicU64,
     pub(crate) refreshes: AtomicU64,
     refreshes_skipped: AtomicU64,
@@ -268,6 +269,7 @@ impl Default for Striped {
 }
 
 impl Striped {
+    #[inline]
     pub(crate) fn add(&self) {
         thread_local!(static SEAT: Seat = Seat::take());
         // An error says that this thread is ending.
@@ -305,6 +307,8 @@ pub struct Stats {
     pub compute_errors: u64,
     /// Values stored after a compute.
     pub fills: u64,
+    /// Values that their function kept: their ttl was renewed, and they were not stored anew.
+    pub renewed: u64,
     /// Values served after their ttl because the function failed or took too long. What is served while a refresh runs is a hit.
     pub stale: u64,
     /// Refreshes begun while the old value was served.
@@ -354,6 +358,7 @@ impl Counters {
             computes: read(&self.computes),
             compute_errors: read(&self.compute_errors),
             fills: read(&self.fills),
+            renewed: read(&self.renewed),
             stale: read(&self.stale),
             refreshes: read(&self.refreshes),
             refreshes_skipped: read(&self.refreshes_skipped),

@@ -149,6 +149,7 @@ pub struct KeyWriter<'a> {
 }
 
 impl<'a> KeyWriter<'a> {
+    #[inline]
     pub(crate) fn new(out: &'a mut String) -> Self {
         Self { out, first: true }
     }
@@ -156,7 +157,8 @@ impl<'a> KeyWriter<'a> {
     /// Writes text, escaping what the structure of a key uses. Empty text becomes `""`, so that it can be seen.
     pub fn text(&mut self, text: &str) {
         // Most text needs no escape: copied in one piece. All bytes are looked at, since that is faster than to stop early.
-        if !text.is_empty() && text.bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)]) {
+        let is_plain = |byte: u8| PLAIN.get(usize::from(byte)).is_some_and(|plain| *plain);
+        if !text.is_empty() && text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
             return self.out.push_str(text);
         }
         self.escaped(text);
@@ -205,6 +207,7 @@ impl<'a> KeyWriter<'a> {
     }
 
     /// Writes a member of a group: a comma if it is not the first, then the part.
+    #[inline]
     pub fn member<P: KeyPart + ?Sized>(&mut self, part: &P) {
         if !std::mem::replace(&mut self.first, false) {
             self.out.push(',');
@@ -258,6 +261,7 @@ impl fmt::Debug for KeyWriter<'_> {
 }
 
 /// The ASCII characters that need no escape.
+#[expect(clippy::indexing_slicing, reason = "the index is below 128, and a constant out of bounds does not compile")]
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = 0;
@@ -309,6 +313,7 @@ pub trait KeyPart {
 macro_rules! integers {
     ($($type:ty),* $(,)?) => {$(
         impl KeyPart for $type {
+            #[inline]
             fn write_key(&self, key: &mut KeyWriter<'_>) {
                 // As `Display` writes it, in a fifth of the time: every hit comes here.
                 key.out.push_str(itoa::Buffer::new().format(*self));

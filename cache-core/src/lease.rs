@@ -126,6 +126,14 @@ impl Lease {
         Ok(filled)
     }
 
+    /// Rewrites the first bytes of the record that the lease is beside, if both still stand.
+    pub(crate) async fn rewrite_head(mut self, head: Bytes, expiry: Duration) -> Result<bool> {
+        let Over::Record(fill_id) = self.over else { return self.release().await.map(|()| false) };
+        let rewritten = self.inner.store.rewrite_head(&self.key, self.token, fill_id, head, expiry).await?;
+        self.held = false;
+        Ok(rewritten)
+    }
+
     /// Which record it is beside.
     pub(crate) fn over(&self) -> Over {
         self.over

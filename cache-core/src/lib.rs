@@ -111,7 +111,7 @@ pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
-pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy};
+pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy, Revalidated};
 pub use plain::{PlainHash, PlainValues};
 pub use shape::{CacheValue, ShareError, SharedError};
 

@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use quick_cache::{OptionsBuilder, Weighter};
 
-use self::key::LocalKey;
+use self::key::{KeyHashing, LocalKey};
 pub(crate) use self::key::{LocalKeyRef, Origin};
 use crate::clock::{Clock, millis};
 use crate::freshness::{HIGHEST_DRAW, is_ahead};
@@ -42,7 +42,7 @@ pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
 
 /// The tier in this process of one cache.
 pub(crate) struct Local {
-    entries: Cache<LocalKey, Kept, ByBytes>,
+    entries: Cache<LocalKey, Kept, ByBytes, KeyHashing>,
     marks: Vec<Mutex<HashMap<Arc<str>, Marks>>>,
     hasher: RandomState,
     trust: Arc<Trust>,
@@ -128,7 +128,7 @@ impl Local {
             .build()
             .ok()?;
         Some(Self {
-            entries: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default()),
+            entries: Cache::with_options(options, ByBytes, KeyHashing::new(), DefaultLifecycle::default()),
             marks: (0..MARK_SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             trust,
@@ -138,19 +138,20 @@ impl Local {
     }
 
     /// The value, if there is one that may be served now. No wait, no allocation.
-    pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
+    #[inline(always)]
+    pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(Erased) -> Option<T>) -> Option<Hit<T>> {
         let kept = self.entries.get(key)?;
         let now = self.clock.coarse();
         if !self.trust.holds(now) && !sabotage::is(Guard::TrustEnds) {
             return None;
         }
         if now < kept.until {
-            return take(&kept.value).map(Hit::Fresh);
+            return take(kept.value).map(Hit::Fresh);
         }
         match late(&kept, now, crate::random::fraction) {
             None => None,
-            Some(false) => take(&kept.value).map(Hit::Fresh),
-            Some(true) => take(&kept.value).map(|value| Hit::Due(value, kept.fill_id)),
+            Some(false) => take(kept.value).map(Hit::Fresh),
+            Some(true) => take(kept.value).map(|value| Hit::Due(value, kept.fill_id)),
         }
     }
 
@@ -288,7 +289,7 @@ mod tests {
     }
 
     fn find(local: &Local, key: &str) -> Option<Hit<u32>> {
-        local.get(&LocalKeyRef::parse(key), |value| value.downcast_ref::<u32>().copied())
+        local.get(&LocalKeyRef::parse(key), |value| value.downcast().ok().map(|value| *value))
     }
 
     fn fresh_for(fresh: Duration) -> Service {

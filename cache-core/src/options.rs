@@ -69,6 +69,17 @@ pub enum Deadline {
     Off,
 }
 
+/// What asking whether a value is still current came to: see [`Cache::get_or_revalidate`](crate::Cache::get_or_revalidate).
+///
+/// Exhaustive: there is no third answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revalidated<T> {
+    /// There is a new value.
+    New(T),
+    /// The old one, given back: it is served for another ttl, and not stored anew.
+    NotModified(T),
+}
+
 /// How far callers of one key share one run of the function.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -15,9 +15,9 @@ pub use crate::shape::{Probe, Returns, Rules};
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
 pub mod via {
     pub use crate::shape::via::{
-        CannotBeOverdue as _, CannotShare as _, JustOption as _, JustPlain as _, OverdueByIoError as _,
-        OverdueByItself as _, ResultOption as _, ResultPlain as _, SharesByClone as _, SharesByImpl as _,
-        SharesByIoError as _, SharesByMessage as _,
+        CannotBeOverdue as _, CannotShare as _, JustOption as _, JustPlain as _, JustShared as _,
+        OverdueByIoError as _, OverdueByItself as _, ResultOption as _, ResultPlain as _, ResultShared as _,
+        SharesByClone as _, SharesByImpl as _, SharesByIoError as _, SharesByMessage as _,
     };
 }
 
@@ -152,6 +152,8 @@ impl<R: Send + 'static> Cached<R> {
     ///
     /// # Errors
     /// The miss, to be run.
+    // In the caller, where all of `self` is constants.
+    #[inline(always)]
     pub fn look_up(&self, cache: &Cache, args: impl FnOnce(&mut KeyWriter<'_>)) -> Result<R, Box<Miss<R>>> {
         let resolved = self.resolve(cache);
         with_buffer(|buffer| {
@@ -213,23 +215,35 @@ impl<R: Send + 'static> Cached<R> {
     }
 
     /// The name and fingerprint of this instance; worked out at its first call.
+    #[inline(always)]
     fn resolve(&self, cache: &Cache) -> &'static Resolved {
+        match self.function.first.get() {
+            Some(first) if self.is_of(first) => first,
+            _ => self.resolve_other(cache),
+        }
+    }
+
+    #[inline(always)]
+    fn is_of(&self, resolved: &Resolved) -> bool {
+        let (Owner::Path(owner) | Owner::Type(owner)) = self.owner;
+        // Mostly the same constant, so that no byte is compared.
+        same(resolved.owner, owner) && same(resolved.of, self.of) && resolved.value == (self.returns.value.type_id)()
+    }
+
+    #[cold]
+    fn resolve_other(&self, cache: &Cache) -> &'static Resolved {
         let (Owner::Path(owner) | Owner::Type(owner)) = self.owner;
         let value = (self.returns.value.type_id)();
-        let is_this = |resolved: &Resolved| {
-            // Mostly the same constant, so that no byte is compared.
-            resolved.value == value && same(resolved.owner, owner) && same(resolved.of, self.of)
-        };
         let mut is_new = false;
         let first = self.function.first.get_or_init(|| {
             is_new = true;
             self.work_out(owner, value)
         });
-        let resolved = if is_this(first) {
+        let resolved = if self.is_of(first) {
             first
         } else {
             let mut others = self.function.others.lock().unwrap_or_else(PoisonError::into_inner);
-            match others.iter().find(|resolved| is_this(resolved)) {
+            match others.iter().find(|resolved| self.is_of(resolved)) {
                 Some(resolved) => resolved,
                 None => {
                     is_new = true;
@@ -277,6 +291,7 @@ impl<R: Send + 'static> Cached<R> {
     }
 }
 
+#[inline]
 fn same(a: &'static str, b: &'static str) -> bool {
     (std::ptr::eq(a.as_ptr(), b.as_ptr()) && a.len() == b.len()) || a == b
 }
@@ -299,6 +314,7 @@ fn written(args: impl FnOnce(&mut KeyWriter<'_>)) -> Arc<str> {
 }
 
 /// An empty string that keeps its memory from call to call.
+#[inline]
 fn with_buffer<T>(use_it: impl FnOnce(&mut String) -> T) -> T {
     thread_local!(static BUFFER: RefCell<String> = const { RefCell::new(String::new()) });
     BUFFER.with(|buffer| match buffer.try_borrow_mut() {

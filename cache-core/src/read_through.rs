@@ -16,8 +16,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+mod old;
 mod run;
 
+use self::old::OldRecord;
 use self::run::{Fallback, leave_alone, run_at_most, run_under};
 pub(crate) use self::run::{refresh_behind, refresh_here};
 use crate::cache::Inner;
@@ -49,19 +51,24 @@ pub(crate) struct Plan {
     pub(crate) refresh: bool,
     /// Makes the function's own error of a passed deadline, if there is a way.
     pub(crate) overdue: Option<fn(DeadlineExceeded) -> Erased>,
+    /// Where the function looks for the value that it may keep.
+    pub(crate) old: Option<Arc<OldValue>>,
     /// The function's future owns what it needs, and may go on without its caller.
     pub(crate) owned: bool,
 }
 
 impl Plan {
     pub(crate) fn new(key: EntryKey, value: ValueType, rules: Arc<Rules>, local: LocalTier) -> Self {
-        Self { key, value, rules, local, refresh: false, overdue: None, owned: false }
+        Self { key, value, rules, local, refresh: false, overdue: None, old: None, owned: false }
     }
 
     fn terms(&self, inner: &Inner) -> Terms {
         Terms::new(inner, &self.rules.options, self.owned)
     }
 }
+
+/// The value past its time that a function is given before it runs. It returns this very value to keep it.
+pub(crate) type OldValue = Mutex<Option<Erased>>;
 
 /// The function's run: its value or its error, types erased.
 pub(crate) type Function<'a> = BoxFuture<'a, Result<Erased, Erased>>;
@@ -391,8 +398,20 @@ fn decode(inner: &Inner, plan: &Plan, bytes: &Bytes) -> Stored {
     }
 }
 
-async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cost: Duration) -> Result<()> {
+async fn fill(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    lease: Lease,
+    value: &Erased,
+    cost: Duration,
+    old: Option<OldRecord>,
+) -> Result<()> {
     let Some(lifetime) = lifetime_for(inner, plan, value) else { return lease.release().await };
+    if let Some(old) = old
+        && std::ptr::addr_eq(Arc::as_ptr(&old.value), Arc::as_ptr(value))
+    {
+        return old.renew(inner, plan, lease, lifetime, cost).await;
+    }
     let Some(sealed) = seal(inner, plan, value, lifetime, cost) else { return lease.release().await };
     let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
@@ -419,6 +438,13 @@ async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cos
 pub(crate) struct Lifetime {
     fresh: Duration,
     stale: Duration,
+}
+
+impl Lifetime {
+    /// How long the record stands.
+    fn expiry(self, terms: Terms, cost: Duration) -> Duration {
+        self.fresh.saturating_add(self.stale).saturating_add(terms.kept_beyond(cost))
+    }
 }
 
 /// How long to store this value; `None`: not at all (V2, V3, V4, V5).
@@ -498,7 +524,7 @@ pub(crate) fn try_seal(
     let terms = plan.terms(inner);
     Ok(Sealed {
         record: record.into(),
-        expiry: lifetime.fresh.saturating_add(lifetime.stale).saturating_add(terms.kept_beyond(cost)),
+        expiry: lifetime.expiry(terms, cost),
         serving: Serving::of(&envelope, &terms, envelope.created),
     })
 }

@@ -42,6 +42,19 @@ pub trait Form: 'static {
     /// What is encoded.
     type Payload: 'static;
 
+    /// The value as the engine holds it.
+    fn erase(value: Self::Value) -> Erased {
+        Arc::new(value)
+    }
+    /// The value that the engine holds; `None` only if it is of another form.
+    fn restore(erased: Erased) -> Option<Self::Value> {
+        erased.downcast_ref().cloned()
+    }
+    /// Shows the payload of an erased value, if it has one.
+    fn inspect<T>(erased: &Erased, see: impl FnOnce(&Self::Payload) -> T) -> Option<T> {
+        erased.downcast_ref().and_then(Self::payload).map(see)
+    }
+
     /// What there is to store; `None` for an absent value.
     fn payload(value: &Self::Value) -> Option<&Self::Payload>;
     /// The value of a stored payload.
@@ -65,6 +78,35 @@ impl<T: Clone + Send + Sync + 'static> Form for Plain<T> {
         payload
     }
     fn absent() -> Option<T> {
+        None
+    }
+}
+
+/// The value itself is stored, and the engine holds the very allocation that callers get: a hit in this process is one
+/// reference counted, instead of one for the engine's pointer and one behind it.
+#[derive(Debug)]
+pub struct Shared<T>(PhantomData<fn() -> T>);
+
+impl<T: Send + Sync + 'static> Form for Shared<T> {
+    type Value = Arc<T>;
+    type Payload = Arc<T>;
+
+    fn erase(value: Arc<T>) -> Erased {
+        value
+    }
+    fn restore(erased: Erased) -> Option<Arc<T>> {
+        erased.downcast().ok()
+    }
+    fn inspect<U>(erased: &Erased, see: impl FnOnce(&Arc<T>) -> U) -> Option<U> {
+        Arc::clone(erased).downcast().ok().map(|value| see(&value))
+    }
+    fn payload(value: &Arc<T>) -> Option<&Arc<T>> {
+        Some(value)
+    }
+    fn present(payload: Arc<T>) -> Arc<T> {
+        payload
+    }
+    fn absent() -> Option<Arc<T>> {
         None
     }
 }
@@ -197,10 +239,11 @@ impl<F, E, W> Typed<F, E, W> {
 pub(crate) mod via {
     use std::convert::Infallible;
     use std::marker::PhantomData;
+    use std::sync::Arc;
 
     use super::{
         Bare, ByClone, ByImpl, ByIoError, ByMessage, CacheValue, DeadlineError, DeadlineExceeded, ErrorProbe, Fallible,
-        Optional, Overdue, Plain, Probe, ShareError, SharedError, Typed,
+        Optional, Overdue, Plain, Probe, ShareError, Shared, SharedError, Typed,
     };
 
     /// First: `Result<Option<T>, E>`.
@@ -214,6 +257,22 @@ pub(crate) mod via {
         fn returns(self) -> Typed<Optional<T>, E, Fallible>
         where
             T: CacheValue,
+        {
+            Typed(PhantomData)
+        }
+    }
+
+    /// Beside it: `Result<Arc<T>, E>`.
+    pub trait ResultShared<T, E> {
+        /// The form.
+        fn returns(self) -> Typed<Shared<T>, E, Fallible>
+        where
+            Arc<T>: CacheValue;
+    }
+    impl<T: Send + Sync + 'static, E> ResultShared<T, E> for &&&Probe<Result<Arc<T>, E>> {
+        fn returns(self) -> Typed<Shared<T>, E, Fallible>
+        where
+            Arc<T>: CacheValue,
         {
             Typed(PhantomData)
         }
@@ -246,6 +305,22 @@ pub(crate) mod via {
         fn returns(self) -> Typed<Optional<T>, Infallible, Bare>
         where
             T: CacheValue,
+        {
+            Typed(PhantomData)
+        }
+    }
+
+    /// Beside it: `Arc<T>`.
+    pub trait JustShared<T> {
+        /// The form.
+        fn returns(self) -> Typed<Shared<T>, Infallible, Bare>
+        where
+            Arc<T>: CacheValue;
+    }
+    impl<T: Send + Sync + 'static> JustShared<T> for &Probe<Arc<T>> {
+        fn returns(self) -> Typed<Shared<T>, Infallible, Bare>
+        where
+            Arc<T>: CacheValue,
         {
             Typed(PhantomData)
         }
@@ -320,7 +395,7 @@ pub(crate) mod via {
     }
     impl<E: From<DeadlineExceeded> + Send + Sync + 'static> OverdueByItself<E> for &&ErrorProbe<E> {
         fn overdue(self) -> Overdue {
-            Overdue(Some(|deadline| std::sync::Arc::new(E::from(deadline))))
+            Overdue(Some(|deadline| Arc::new(E::from(deadline))))
         }
         fn overdue_told(self) -> Overdue {
             self.overdue()
@@ -338,7 +413,7 @@ pub(crate) mod via {
         fn overdue(self) -> Overdue {
             Overdue(Some(|deadline| {
                 let error = std::io::Error::new(std::io::ErrorKind::TimedOut, deadline);
-                std::sync::Arc::new(E::from(error))
+                Arc::new(E::from(error))
             }))
         }
         fn overdue_told(self) -> Overdue {
@@ -539,20 +614,19 @@ impl ValueType {
         F::Payload: CacheValue,
     {
         Self {
-            type_id: TypeId::of::<F::Value>,
+            // Of the form: two that hold the same type differently do not share runs.
+            type_id: TypeId::of::<F>,
             type_name: std::any::type_name::<F::Payload>,
             codec_id: C::ID,
             codec_name: C::NAME,
             fingerprint: const { Coding::<F::Payload>::of::<C>() }.fingerprint,
-            is_present: |value| value.downcast_ref::<F::Value>().and_then(F::payload).is_some(),
+            is_present: |value| F::inspect(value, |_| ()).is_some(),
             encode: |value, out, on_replaced| {
-                let payload = value.downcast_ref::<F::Value>().and_then(F::payload);
-                let payload = payload.ok_or_else(|| Error::new(ErrorKind::Encode, "encode"))?;
-                Coding::<F::Payload>::of::<C>().encode_checked(payload, out, on_replaced)
+                let coding = Coding::<F::Payload>::of::<C>();
+                let encoded = F::inspect(value, |payload| coding.encode_checked(payload, out, on_replaced));
+                encoded.unwrap_or_else(|| Err(Error::new(ErrorKind::Encode, "encode")))
             },
-            decode: |codec, present, bytes| {
-                Ok(decode_value::<F, C>(codec, present, bytes)?.map(|value| Arc::new(value) as Erased))
-            },
+            decode: |codec, present, bytes| Ok(decode_value::<F, C>(codec, present, bytes)?.map(F::erase)),
         }
     }
 }
@@ -574,7 +648,7 @@ pub struct Returns<R> {
     /// What the function returned, as value or error.
     pub(crate) split: fn(R) -> Result<Erased, Erased>,
     /// The function's `Ok` of a value. `None` only if the value is of another type.
-    pub(crate) ok: fn(&Erased) -> Option<R>,
+    pub(crate) ok: fn(Erased) -> Option<R>,
     /// The function's `Err` of an error: itself for the last that looks, a copy for the others.
     pub(crate) err: fn(Erased) -> Option<R>,
     /// The function's error of a passed deadline, if it has a way to say so.
@@ -599,7 +673,7 @@ impl<R> Returns<R> {
     /// What the caller gets of a run.
     pub(crate) fn land(self, landing: Landing, name: &str) -> R {
         let returned = match landing {
-            Landing::Value(value) => (self.ok)(&value),
+            Landing::Value(value) => (self.ok)(value),
             Landing::Failed(error) => (self.err)(error),
             Landing::Panicked(panic) => panic.resume(name),
             Landing::Abandoned => None,
@@ -632,10 +706,10 @@ impl<F, E, W> Typed<F, E, W> {
         Returns {
             value: const { ValueType::of::<F, C>() },
             split: |returned| match W::split(returned) {
-                Ok(value) => Ok(Arc::new(value)),
+                Ok(value) => Ok(F::erase(value)),
                 Err(error) => Err(Arc::new(error)),
             },
-            ok: |value| value.downcast_ref::<F::Value>().cloned().map(W::ok),
+            ok: |value| F::restore(value).map(W::ok),
             err: |error| {
                 let error = error.downcast::<E>().ok()?;
                 let error = Arc::try_unwrap(error).unwrap_or_else(|shared| S::share(&shared));
@@ -716,8 +790,7 @@ impl<F> TypedRules<F> {
     where
         F: Form,
     {
-        self.rules.ttl_of =
-            Some(Box::new(move |value| value.downcast_ref::<F::Value>().and_then(F::payload).map(ttl_of)));
+        self.rules.ttl_of = Some(Box::new(move |value| F::inspect(value, ttl_of)));
         self
     }
 
@@ -727,8 +800,7 @@ impl<F> TypedRules<F> {
     where
         F: Form,
     {
-        self.rules.cache_if =
-            Some(Box::new(move |value| value.downcast_ref::<F::Value>().and_then(F::payload).is_none_or(cache_if)));
+        self.rules.cache_if = Some(Box::new(move |value| F::inspect(value, cache_if).unwrap_or(true)));
         self
     }
 

@@ -95,6 +95,7 @@ impl Trust {
         self.0.store(0, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn holds(&self, now: u64) -> bool {
         now < self.0.load(Ordering::Acquire)
     }
@@ -176,6 +177,16 @@ pub(crate) trait Store: Send + Sync + 'static {
         record: Bytes,
         expiry: Expiry,
     ) -> BoxFuture<'a, Result<Filled>>;
+
+    /// As [`fill`](Self::fill) of a refresh, where only the first bytes of the record change and the payload stays. `false`: refused.
+    fn rewrite_head<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        fill_id: u64,
+        head: Bytes,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<bool>>;
 
     /// Extends the lease if it is still this attempt's.
     fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>>;

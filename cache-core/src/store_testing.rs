@@ -189,6 +189,18 @@ impl RawStore {
         self.store.release(key, Token::from_bits(token), over.into()).await
     }
 
+    pub async fn rewrite_head(
+        &self,
+        key: &str,
+        token: u128,
+        fill_id: u64,
+        head: &[u8],
+        expiry: Duration,
+    ) -> Result<bool> {
+        let head = Bytes::copy_from_slice(head);
+        self.store.rewrite_head(key, Token::from_bits(token), fill_id, head, expiry).await
+    }
+
     pub async fn throttle(&self, key: &str, token: u128, throttle: Duration) -> Result<bool> {
         self.store.throttle(key, Token::from_bits(token), throttle).await
     }

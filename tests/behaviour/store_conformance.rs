@@ -76,6 +76,9 @@ conformance! {
     a_refresh_is_refused_after_a_removal
     a_refresh_is_refused_to_another_attempt
     a_refresh_lease_is_released_and_renewed_by_its_owner_only
+    a_failed_refresh_leaves_a_throttle_that_all_see
+    a_throttle_is_left_by_the_lease_s_owner_only_and_ends
+    a_head_is_rewritten_under_the_lease_and_over_the_same_record_only
     no_fill_survives_an_invalidation
     a_record_expires
     a_write_unlinks_the_siblings_and_their_leases
@@ -268,6 +271,56 @@ async fn a_refresh_lease_is_released_and_renewed_by_its_owner_only(store: &RawSt
     store.release("k", A, Record(1)).await.unwrap();
     assert_eq!(store.acquire("k", B, LEASE, Record(1)).await.unwrap(), RawAcquired::Ours);
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "stale")));
+}
+
+// F3
+async fn a_failed_refresh_leaves_a_throttle_that_all_see(store: &RawStore) {
+    store.write("k", &record(1, "old"), TTL, &[], "b").await.unwrap();
+    store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    let (_, wake) = store.read_and_watch("k").await.unwrap();
+    assert!(store.throttle("k", A, LEASE).await.unwrap());
+    soon("who waits looks again", wake).await;
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "old")));
+    let found = store.acquire("k", B, LEASE, Record(1)).await.unwrap();
+    assert!(matches!(found, RawAcquired::Throttled(Some(left)) if left <= LEASE && left > LEASE / 2), "{found:?}");
+    // The attempt that failed is over: it can neither fill nor renew.
+    assert!(!store.fill("k", A, Record(1), &record(2, "late"), TTL).await.unwrap());
+    assert!(!store.renew("k", A, Record(1), LEASE).await.unwrap());
+    // R17: a removal takes the throttle too.
+    store.remove(&["k"], "b").await.unwrap();
+    store.write("k", &record(3, "new"), TTL, &[], "b").await.unwrap();
+    assert_eq!(store.acquire("k", B, LEASE, Record(3)).await.unwrap(), RawAcquired::Ours);
+}
+
+// F3
+async fn a_throttle_is_left_by_the_lease_s_owner_only_and_ends(store: &RawStore) {
+    store.write("k", &record(1, "old"), TTL, &[], "b").await.unwrap();
+    store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    assert!(!store.throttle("k", B, SHORT).await.unwrap());
+    assert!(store.throttle("k", A, SHORT).await.unwrap());
+    assert!(!store.throttle("k", A, SHORT).await.unwrap());
+    store.let_pass(AFTER_SHORT).await;
+    assert_eq!(store.acquire("k", B, LEASE, Record(1)).await.unwrap(), RawAcquired::Ours);
+}
+
+// V8, R1
+async fn a_head_is_rewritten_under_the_lease_and_over_the_same_record_only(store: &RawStore) {
+    let (old, new) = (record(1, "payload"), record(2, "payload"));
+    let head = &new[..new.len() - "payload".len()];
+    store.write("k", &old, SHORT, &[], "b").await.unwrap();
+    store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    assert!(!store.rewrite_head("k", B, 1, head, TTL).await.unwrap());
+    assert!(store.rewrite_head("k", A, 1, head, TTL).await.unwrap());
+    store.let_pass(AFTER_SHORT).await;
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(new.clone()), "it lives longer");
+    assert!(!store.rewrite_head("k", A, 2, head, TTL).await.unwrap(), "the lease is gone");
+    // Another record has taken the place of the one that was read.
+    store.acquire("k", A, LEASE, Record(2)).await.unwrap();
+    assert!(!store.rewrite_head("k", A, 1, head, TTL).await.unwrap());
+    store.acquire("k", A, LEASE, Record(2)).await.unwrap();
+    store.remove(&["k"], "b").await.unwrap();
+    assert!(!store.rewrite_head("k", A, 2, head, TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
 }
 
 // R1, R2, R5, R10: a few computes race with writers that change the row and then invalidate; at rest no older row is stored.

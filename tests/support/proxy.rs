@@ -25,6 +25,7 @@ struct State {
     mode: watch::Sender<Mode>,
     to_server: AtomicU64,
     to_client: AtomicU64,
+    sendings: AtomicU64,
     accepted: AtomicU64,
 }
 
@@ -52,6 +53,7 @@ impl Proxy {
             mode: watch::Sender::new(Mode::Forward { delay: Duration::ZERO }),
             to_server: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
+            sendings: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
         });
         let mut tasks = JoinSet::new();
@@ -91,6 +93,13 @@ impl Proxy {
         (self.state.to_server.load(Ordering::SeqCst), self.state.to_client.load(Ordering::SeqCst))
     }
 
+    /// How often a client has sent something: its round trips, if it waits for each answer before it sends again, and none is
+    /// longer than 64 KiB.
+    #[must_use]
+    pub fn sendings(&self) -> u64 {
+        self.state.sendings.load(Ordering::SeqCst)
+    }
+
     /// Connections that were made.
     #[must_use]
     pub fn connections(&self) -> u64 {
@@ -116,14 +125,19 @@ async fn link(client: TcpStream, port: u16, state: Arc<State>) {
     let (from_server, to_server) = server.into_split();
     let mut mode = state.mode.subscribe();
     tokio::select! {
-        () = forward(from_client, to_server, &state, &state.to_server) => {}
-        () = forward(from_server, to_client, &state, &state.to_client) => {}
+        () = forward(from_client, to_server, &state, |bytes| {
+            state.to_server.fetch_add(bytes, Ordering::SeqCst);
+            state.sendings.fetch_add(1, Ordering::SeqCst);
+        }) => {}
+        () = forward(from_server, to_client, &state, |bytes| {
+            state.to_client.fetch_add(bytes, Ordering::SeqCst);
+        }) => {}
         // Whatever the result: the link ends.
         _cut = mode.wait_for(|mode| *mode == Mode::Cut) => {}
     }
 }
 
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, count: &AtomicU64) {
+async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, count: impl Fn(u64)) {
     let mut mode = state.mode.subscribe();
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
@@ -133,9 +147,10 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
         {
             sleep(delay).await;
         }
+        // Before it goes on, so that whoever has the answer sees it counted.
+        count(read as u64);
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
-        count.fetch_add(read as u64, Ordering::SeqCst);
     }
 }

@@ -8,10 +8,11 @@
 //! Invariant: two value keys of one namespace are equal only if they are the same text, or SHA-256 has a collision in its
 //! first 128 bits, which the keys' own bound rests on too. A push comes as the whole text and finds the same entry.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 
 use quick_cache::Equivalent;
 use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Arguments up to this long stand in the table itself, where a look-up needs them. A UUID has 36 bytes.
 const INLINE: usize = 38;
@@ -40,6 +41,7 @@ pub(crate) struct LocalKeyRef<'a> {
 }
 
 impl<'a> LocalKeyRef<'a> {
+    #[inline]
     pub(crate) fn new(origin: Origin, args: &'a str) -> Self {
         Self { origin, args: args.as_bytes() }
     }
@@ -80,6 +82,7 @@ enum Args {
 }
 
 impl LocalKey {
+    #[inline]
     fn args(&self) -> &[u8] {
         match &self.args {
             Args::Inline(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
@@ -87,12 +90,14 @@ impl LocalKey {
         }
     }
 
+    #[inline]
     fn borrowed(&self) -> LocalKeyRef<'_> {
         LocalKeyRef { origin: self.origin, args: self.args() }
     }
 }
 
 impl Hash for LocalKeyRef<'_> {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [half, _] = self.origin.0;
         state.write_u64(half);
@@ -101,12 +106,14 @@ impl Hash for LocalKeyRef<'_> {
 }
 
 impl Hash for LocalKey {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.borrowed().hash(state);
     }
 }
 
 impl Equivalent<LocalKey> for LocalKeyRef<'_> {
+    #[inline]
     fn equivalent(&self, key: &LocalKey) -> bool {
         self.origin == key.origin && self.args == key.args()
     }
@@ -119,6 +126,46 @@ impl PartialEq for LocalKey {
 }
 
 impl Eq for LocalKey {}
+
+/// xxh3 with a seed of this process, over the arguments alone; what all keys of a function share goes into the seed.
+#[derive(Clone)]
+pub(super) struct KeyHashing {
+    seed: u64,
+}
+
+impl KeyHashing {
+    pub(super) fn new() -> Self {
+        Self { seed: crate::random::u64() }
+    }
+}
+
+impl BuildHasher for KeyHashing {
+    type Hasher = KeyHasher;
+
+    #[inline]
+    fn build_hasher(&self) -> KeyHasher {
+        KeyHasher(self.seed)
+    }
+}
+
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    #[inline]
+    fn write_u64(&mut self, number: u64) {
+        self.0 ^= number;
+    }
+
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 #[cfg(test)]
 mod tests {

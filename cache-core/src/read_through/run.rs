@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
+use super::old::OldRecord;
 use super::{Function, Plan, fill};
 use crate::cache::Inner;
 use crate::error::DeadlineExceeded;
@@ -22,6 +23,9 @@ use crate::sabotage::{self, Guard};
 use crate::shape::Erased;
 use crate::single_flight::{self, Landing};
 use crate::store::{Over, Slot, has_fill_id};
+
+/// How long a key is left alone whose refresh was skipped.
+const AFTER_SKIP: Duration = Duration::from_millis(100);
 
 /// What there is if the function comes to nothing.
 pub(super) enum Fallback {
@@ -44,6 +48,7 @@ pub(super) async fn run_under(
     fallback: Fallback,
     land: &(dyn Fn(Landing) + Sync),
 ) -> Landing {
+    let old = OldRecord::hand_over(inner, plan, lease.as_ref()).await;
     let (started, deadline) = (inner.clock.start(), plan.terms(inner).deadline);
     let mut run = Box::pin(compute(inner, plan, function));
     let landing = {
@@ -59,7 +64,7 @@ pub(super) async fn run_under(
     let cause = match &landing {
         Some(Landing::Value(value)) => {
             if let Some(lease) = lease
-                && let Err(error) = fill(inner, plan, lease, value, started.elapsed()).await
+                && let Err(error) = fill(inner, plan, lease, value, started.elapsed(), old).await
             {
                 inner.store_failed(&error);
             }
@@ -165,6 +170,10 @@ fn begin(inner: &Inner, plan: &Plan, fill_id: u64) -> Option<Ticket> {
         Begun::Resting => None,
         Begun::Full => {
             inner.events.emit(Event::RefreshSkipped { name: Arc::clone(&plan.key.name) });
+            // Else a key that is asked for often would tell it at each hit.
+            if plan.terms(inner).soft_timeout.is_none() {
+                inner.refreshes.rest(&plan.key.value_key, fill_id, inner.clock.coarse(), AFTER_SKIP);
+            }
             None
         }
     }
@@ -250,7 +259,7 @@ pub(super) async fn run_at_most(
         None => match inner.store.read(&plan.key.value_key).await {
             // Invalidated meanwhile: there is no old value any more, and so no soft timeout (R17, F6).
             Ok(slot) if !matches!(&slot, Slot::Bytes(bytes) if has_fill_id(bytes, fill_id)) => {
-                landed.await.unwrap_or(Landing::Abandoned)
+                landed.await.unwrap_or(Landing::Value(old))
             }
             _ => serve_old(inner, plan, old),
         },

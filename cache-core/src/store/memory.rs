@@ -454,6 +454,29 @@ impl Store for MemoryStore {
         })
     }
 
+    fn rewrite_head<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        fill_id: u64,
+        head: Bytes,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| {
+            if !access.holds(key, token, Over::Record(fill_id)) {
+                return Ok(false);
+            }
+            access.remove(&lease_key(key));
+            if !access.record_is(key, fill_id) {
+                return Ok(false);
+            }
+            let Some(record) = access.bytes(key)? else { return Ok(false) };
+            let payload = record.get(head.len()..).unwrap_or_default();
+            access.put(key, Value::Bytes([&head, payload].concat().into()), Some(expiry));
+            Ok(true)
+        })
+    }
+
     fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
         self.ready(key, |access| {
             if !access.holds(key, token, over) {

@@ -246,6 +246,22 @@ impl Store for RedisStore {
         })
     }
 
+    fn rewrite_head<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        fill_id: u64,
+        head: Bytes,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<bool>> {
+        const STEP: &str = "rewrite";
+        Box::pin(async move {
+            let mut script = refresh(&scripts::REWRITE_HEAD, key);
+            script.arg(token.hex()).arg(head.as_ref()).arg(ms(expiry)).arg(&fill_id.to_le_bytes()[..]);
+            Ok(reply::integer(STEP, self.run(STEP, &script).await?)? == 1)
+        })
+    }
+
     fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             let (key, mark) = lease_of(key, token, over);

@@ -19,6 +19,7 @@ pub(super) async fn load_all(connection: &MultiplexedConnection) {
         &ACQUIRE_REFRESH,
         &FILL,
         &FILL_REFRESH,
+        &REWRITE_HEAD,
         &RENEW,
         &RELEASE,
         &THROTTLE,
@@ -77,6 +78,18 @@ pub(super) static FILL_REFRESH: LazyLock<Script> = LazyLock::new(|| {
          redis.call('DEL', KEYS[2]) \
          if not filled_by(ARGV[4]) then return 0 end \
          redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
+         return 1",
+    )
+});
+
+/// `KEYS`: value, lease. `ARGV`: token, new first bytes, ms, fill id of the record they belong to.
+pub(super) static REWRITE_HEAD: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then return 0 end \
+         redis.call('DEL', KEYS[2]) \
+         if not filled_by(ARGV[4]) then return 0 end \
+         redis.call('SETRANGE', KEYS[1], 0, ARGV[2]) \
+         redis.call('PEXPIRE', KEYS[1], ARGV[3]) \
          return 1",
     )
 });

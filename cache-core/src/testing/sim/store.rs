@@ -177,6 +177,18 @@ impl Store for SimStore {
         self.pass("release", move |store| now(store.release(&key, token, over)))
     }
 
+    fn rewrite_head<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        fill_id: u64,
+        head: Bytes,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let key = key.to_owned();
+        self.pass("rewrite", move |store| now(store.rewrite_head(&key, token, fill_id, head, expiry)))
+    }
+
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
         let key = key.to_owned();
         self.pass("throttle", move |store| now(store.throttle(&key, token, throttle)))

@@ -1,0 +1,73 @@
+//! Values that their function may keep: "not modified" renews the times of a record and leaves its payload where it is.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Lifetime, Plan};
+use crate::cache::Inner;
+use crate::envelope::Envelope;
+use crate::error::Result;
+use crate::events::{Event, bump};
+use crate::lease::Lease;
+use crate::shape::Erased;
+use crate::store::{Over, Slot};
+
+/// The record that a refresh is to replace, and its value as the function was given it.
+pub(super) struct OldRecord {
+    pub(super) value: Erased,
+    envelope: Envelope,
+    payload_at: usize,
+    bytes: Bytes,
+}
+
+impl OldRecord {
+    /// Gives the function what stands beside the lease, if it asks for that. One round trip more.
+    pub(super) async fn hand_over(inner: &Inner, plan: &Plan, lease: Option<&Lease>) -> Option<Self> {
+        let (asked, Over::Record(fill_id)) = (plan.old.as_ref()?, lease?.over()) else { return None };
+        let key = &plan.key.value_key;
+        let bytes = match inner.store.read(key).await {
+            Ok(Slot::Bytes(bytes)) => bytes,
+            Ok(_) => return None,
+            Err(error) => {
+                inner.store_failed(&error);
+                return None;
+            }
+        };
+        let (envelope, payload_at) = Envelope::open(&bytes, key).ok()?;
+        if envelope.fill_id != fill_id {
+            return None;
+        }
+        let payload = bytes.get(payload_at..).unwrap_or_default();
+        let value = (plan.value.decode)(envelope.codec, envelope.present, payload).ok()??;
+        *asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&value));
+        Some(Self { value, envelope, payload_at, bytes })
+    }
+
+    /// The same value for another lifetime: only the header is sent. Guarded as a fill is.
+    pub(super) async fn renew(
+        mut self,
+        inner: &Inner,
+        plan: &Plan,
+        lease: Lease,
+        lifetime: Lifetime,
+        cost: Duration,
+    ) -> Result<()> {
+        self.envelope.fill_id = crate::random::u64();
+        self.envelope.created = inner.store.now();
+        self.envelope.fresh_for = lifetime.fresh;
+        self.envelope.stale_for = lifetime.stale;
+        self.envelope.cost = cost;
+        let Some(head) = self.envelope.head(&plan.key.value_key, &self.bytes, self.payload_at) else {
+            return lease.release().await;
+        };
+        let expiry = lifetime.expiry(plan.terms(inner), cost);
+        if lease.rewrite_head(head.into(), expiry).await? {
+            bump(&inner.events.count().renewed);
+        } else {
+            inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! What a hit in this process allocates: nothing beyond the clone of the value.
+//!
+//! One test in a program of its own, since memory is measured for the whole process.
+
+use std::sync::Arc;
+
+use cache_core::{Cache, cached};
+use futures::FutureExt as _;
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+#[cached]
+async fn shared(id: u64) -> Arc<String> {
+    Arc::new(format!("post {id}"))
+}
+
+#[cached]
+async fn shared_or_error(name: &str, page: u32) -> Result<Arc<Vec<u64>>, std::io::Error> {
+    Ok(Arc::new(vec![u64::from(page); name.len()]))
+}
+
+#[cached]
+async fn number(id: u64) -> u64 {
+    id
+}
+
+#[cached]
+async fn maybe(id: u64) -> Option<u64> {
+    Some(id)
+}
+
+#[cached]
+async fn text(id: u64) -> String {
+    format!("post {id}")
+}
+
+/// The bytes that were allocated at once while this ran.
+fn allocated<T>(run: impl FnOnce() -> T) -> usize {
+    ALLOCATOR.reset_peak_usage();
+    let before = ALLOCATOR.current_usage();
+    let result = run();
+    let peak = ALLOCATOR.peak_usage();
+    drop(result);
+    peak.saturating_sub(before)
+}
+
+#[test]
+fn a_hit_in_this_process_allocates_nothing_but_the_clone_of_the_value() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let cache = Cache::in_memory();
+    Cache::install(cache.clone()).expect("the first");
+    runtime.block_on(async {
+        // Computed, then read from the store into L1, then served from there.
+        for _ in 0..3 {
+            shared(7).await;
+            shared_or_error("rust", 7).await.expect("a value");
+            number(7).await;
+            maybe(7).await;
+            text(7).await;
+        }
+        let hits = cache.stats().local_hits;
+        for _ in 0..100 {
+            assert_eq!(allocated(|| shared(7).now_or_never().expect("at hand")), 0, "value in Arc");
+            let or_error = || shared_or_error("rust", 7).now_or_never().expect("at hand");
+            assert_eq!(allocated(or_error), 0, "value in Arc, text key");
+            assert_eq!(allocated(|| number(7).now_or_never().expect("at hand")), 0, "number");
+            assert_eq!(allocated(|| maybe(7).now_or_never().expect("at hand")), 0, "optional number");
+        }
+        assert_eq!(cache.stats().local_hits - hits, 400);
+        // That it counts at all.
+        assert_eq!(allocated(|| text(7).now_or_never().expect("at hand")), "post 7".len());
+    });
+}

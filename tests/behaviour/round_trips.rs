@@ -1,0 +1,147 @@
+//! What each operation costs: round trips as the network sees them, commands as the server counts them.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cache_core::{Cache, CacheBuilder, EntryOptions, Key, LocalTier, cached};
+use support::{Proxy, RedisServer};
+
+#[cached(name = "post", ttl = 60, skip(cache), cache = cache)]
+async fn post(cache: &Cache, id: u32) -> Arc<u32> {
+    let _ = cache;
+    Arc::new(id)
+}
+
+/// A server, and one more network in front of it for each cache.
+struct Counted(RedisServer);
+
+struct Node {
+    cache: Cache,
+    network: Proxy,
+}
+
+type Commands = BTreeMap<String, u64>;
+
+impl Counted {
+    fn start() -> Self {
+        Self(RedisServer::start())
+    }
+
+    async fn node(&self) -> Node {
+        self.node_with(Cache::builder()).await
+    }
+
+    async fn node_with(&self, settings: CacheBuilder) -> Node {
+        let network = Proxy::start(self.0.port()).await;
+        // No heartbeat comes in between.
+        let settings = settings.max_staleness(Duration::from_secs(1200));
+        let url = format!("{}?heartbeat=600s", network.url());
+        Node { cache: settings.url(&url).connect().await.unwrap(), network }
+    }
+
+    /// Round trips and commands of this operation.
+    async fn cost<T>(&self, node: &Node, operation: impl Future<Output = T>) -> (u64, String) {
+        let (trips, before) = (node.network.sendings(), self.0.commandstats());
+        operation.await;
+        let trips = node.network.sendings() - trips;
+        (trips, spent(&before, &self.0.commandstats()))
+    }
+
+    /// Round trips before the compute and after it.
+    async fn cost_of_miss(&self, node: &Node, id: u32) -> (u64, u64) {
+        let (start, computed) = (node.network.sendings(), AtomicU64::new(0));
+        let compute = || async {
+            computed.store(node.network.sendings(), Ordering::SeqCst);
+            Ok::<_, Infallible>(id)
+        };
+        node.cache.get_or_compute(Key::new("miss").part(&id), &EntryOptions::new(), compute).await.unwrap();
+        let computed = computed.into_inner();
+        (computed - start, node.network.sendings() - computed)
+    }
+}
+
+/// `get 1, set 2`
+fn spent(before: &Commands, after: &Commands) -> String {
+    let own = |(name, calls): (&String, &u64)| {
+        let calls = calls - before.get(name).unwrap_or(&0);
+        // What asks for the counts is counted too.
+        (calls > 0 && name != "info").then(|| format!("{name} {calls}"))
+    };
+    after.iter().filter_map(own).collect::<Vec<_>>().join(", ")
+}
+
+#[tokio::test]
+async fn a_hit_in_the_process_costs_no_round_trip() {
+    let server = Counted::start();
+    let node = server.node().await;
+    post(&node.cache, 1).await;
+    let cost = server.cost(&node, async {
+        for _ in 0..100 {
+            post(&node.cache, 1).await;
+        }
+    });
+    assert_eq!(cost.await, (0, String::new()));
+    assert_eq!(node.cache.stats().local_hits, 100);
+}
+
+#[tokio::test]
+async fn a_hit_in_redis_costs_one_round_trip() {
+    let server = Counted::start();
+    let (writer, reader) = (server.node().await, server.node().await);
+    post(&writer.cache, 1).await;
+    assert_eq!(server.cost(&reader, post(&reader.cache, 1)).await, (1, "client|caching 1, get 1".to_owned()));
+    // Nothing is kept, so nothing is tracked.
+    let without_local = server.node_with(Cache::builder().local_limit_bytes(0)).await;
+    assert_eq!(server.cost(&without_local, post(&without_local.cache, 1)).await, (1, "get 1".to_owned()));
+    let options = EntryOptions::new().local(LocalTier::Off);
+    let call = |node: &Node| {
+        let cache = node.cache.clone();
+        let options = options.clone();
+        async move {
+            let compute = || async { Ok::<_, Infallible>(1_u32) };
+            cache.get_or_compute(Key::new("by hand"), &options, compute).await.unwrap()
+        }
+    };
+    call(&writer).await;
+    assert_eq!(server.cost(&reader, call(&reader)).await, (1, "get 1".to_owned()));
+    assert_eq!(reader.cache.stats().hits, 2);
+}
+
+#[tokio::test]
+async fn a_miss_costs_two_round_trips_before_the_compute_and_one_after() {
+    let server = Counted::start();
+    let node = server.node().await;
+    // The first of a function in a process says that this build stores under its name.
+    assert_eq!(server.cost_of_miss(&node, 1).await, (3, 1));
+    assert_eq!(server.cost_of_miss(&node, 2).await, (2, 1));
+    let (_, commands) = server.cost(&node, server.cost_of_miss(&node, 3)).await;
+    // A script's commands count too: it compares the lease and stores the record.
+    assert_eq!(commands, "client|caching 2, evalsha 1, get 1, getrange 2, set 2");
+}
+
+#[tokio::test]
+async fn a_set_costs_one_round_trip() {
+    let server = Counted::start();
+    let node = server.node().await;
+    post(&node.cache, 1).await;
+    let entry = post::entry(2).on(&node.cache);
+    let expected = (1, "set 1, smembers 1, unlink 1".to_owned());
+    assert_eq!(server.cost(&node, async { entry.set(Arc::new(2)).await.unwrap() }).await, expected);
+}
+
+#[tokio::test]
+async fn an_invalidation_costs_one_round_trip_and_one_more_where_a_build_is_new_to_it() {
+    let server = Counted::start();
+    let node = server.node().await;
+    post(&node.cache, 1).await;
+    let entry = post::entry(1).on(&node.cache);
+    let invalidate = || async { entry.invalidate().await.unwrap() };
+    assert_eq!(server.cost(&node, invalidate()).await, (1, "smembers 1, unlink 1".to_owned()));
+    let (of_entry, _) = entry.key().split_once(":1@").unwrap();
+    server.0.cli(&["SADD", &format!("{of_entry}@builds"), "ffffffffffffffff"]);
+    assert_eq!(server.cost(&node, invalidate()).await, (2, "smembers 2, unlink 2".to_owned()));
+    assert_eq!(server.cost(&node, invalidate()).await, (1, "smembers 1, unlink 1".to_owned()));
+}
