@@ -156,11 +156,9 @@ impl Lease {
 
 /// A new token. Without its guard it is the client's, as in libraries that leave it at that.
 fn token(inner: &Arc<Inner>) -> Token {
-    #[cfg(feature = "testing")]
     if sabotage::is(Guard::TokenOfAttempt) {
         return Token::from_bits(Arc::as_ptr(inner).addr() as u128);
     }
-    let _only_where_it_is_the_clients = inner;
     Token::random()
 }
 

@@ -320,7 +320,6 @@ impl Token {
     }
 
     /// A token that a test chose.
-    #[cfg(feature = "testing")]
     pub(crate) fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
