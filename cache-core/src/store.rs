@@ -7,6 +7,7 @@
 //! value key  k        absent | lease "L" + 32 hex digits | record (envelope) | foreign bytes | not a string
 //! lease key  {k}:l    absent | 32 hex digits             (a refresh beside a stale record)
 //! builds     a set of fingerprints per function: which records an invalidation has to unlink
+//! versions   32 hex digits, one key each for namespace, function, tag: other bytes count by their hash
 //! ```
 
 use std::fmt;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::clock::Timestamp;
 pub(crate) use crate::envelope::FILL_ID_AT;
@@ -43,6 +45,16 @@ pub(crate) enum Slot {
 /// Identifies one attempt to compute, never a client: 128 random bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Token(u128);
+
+/// What a namespace, function or tag is at: 128 random bits, so that none ever comes back. There is no order among them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Version(u128);
+
+/// A version outlasts every entry that was stored under it: entries have at most a third of this.
+pub(crate) const VERSION_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// What stands under a value key, its versions in the order of their keys, and whether the next change of each is told to the listeners.
+pub(crate) type Versioned = (Slot, Vec<Option<Version>>, bool);
 
 /// Which record a fill may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +155,20 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// A read after which the next change of the key is told to the listeners. `false`: it may not be, so the value must not be kept.
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>>;
+
+    /// As [`read_tracked`](Self::read_tracked), with the versions under these keys in the same trip. A version that does not exist is
+    /// made first. `None`: it could not be made, or is fenced; then no entry agrees with it.
+    fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>>;
+
+    /// The versions under these keys, tracked as by [`read_versioned`](Self::read_versioned); `make`: those that do not exist are made first.
+    fn read_versions<'a>(
+        &'a self,
+        versions: &'a [Arc<str>],
+        make: bool,
+    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>>;
+
+    /// Gives each of these keys a new version, in this order, in one trip.
+    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>>;
 
     /// Tells this listener of changes and gaps from now on.
     fn listen(&self, listener: Weak<dyn Listener>);
@@ -294,6 +320,30 @@ pub(crate) fn lease_key(key: &str) -> String {
     format!("{{{key}}}:l")
 }
 
+impl Version {
+    /// One that nothing was ever at.
+    pub(crate) fn random() -> Self {
+        Self(crate::random::u128())
+    }
+
+    /// Of what stands under a version key.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let digits = std::str::from_utf8(bytes).ok().filter(|digits| digits.len() == 32);
+        let number = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok());
+        // Written by somebody else: another version than any other bytes.
+        Self(number.unwrap_or_else(|| xxh3_128(bytes)))
+    }
+
+    /// As it stands in its key.
+    pub(crate) fn hex(self) -> String {
+        format!("{:032x}", self.0)
+    }
+
+    pub(crate) fn bits(self) -> u128 {
+        self.0
+    }
+}
+
 impl Token {
     /// A new one from the operating system's random source.
     pub(crate) fn random() -> Self {
@@ -320,6 +370,12 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(..)")
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Version({:032x})", self.0)
     }
 }
 

@@ -3,7 +3,7 @@
 //! No promise of compatibility: only this project's tests use it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::background::Background;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::events::{Event, Events};
-use crate::store::{self, FILL_ID_AT, Filled, Store, Token};
+use crate::store::{self, FILL_ID_AT, Filled, Listener, Store, Token, Version};
 
 /// One store with what it needs.
 #[derive(Clone)]
@@ -211,6 +211,29 @@ impl RawStore {
         self.store.register_build(builds, fingerprint, expiry).await
     }
 
+    /// The versions, and whether changes of them are told.
+    pub async fn versions(&self, keys: &[&str], make: bool) -> Result<(Vec<Option<u128>>, bool)> {
+        let (found, tracked) = self.store.read_versions(&shared(keys), make).await?;
+        Ok((found.into_iter().map(|version| version.map(Version::bits)).collect(), tracked))
+    }
+
+    pub async fn read_versioned(&self, key: &str, versions: &[&str]) -> Result<(RawSlot, Vec<Option<u128>>)> {
+        let (slot, found, _tracked) = self.store.read_versioned(key, &shared(versions)).await?;
+        Ok((slot.into(), found.into_iter().map(|version| version.map(Version::bits)).collect()))
+    }
+
+    pub async fn renew_versions(&self, keys: &[&str]) -> Result<()> {
+        self.store.renew_versions(&shared(keys)).await
+    }
+
+    /// What the store tells of changes from now on: keys, and `None` for a gap.
+    pub fn told(&self) -> Told {
+        let told = Arc::new(Log::default());
+        let listener: std::sync::Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(&told) as Arc<dyn Listener>));
+        self.store.listen(listener);
+        Told(told)
+    }
+
     pub async fn load(&self, key: &str) -> Result<Option<(Vec<u8>, Option<Duration>)>> {
         Ok(self.store.load(key).await?.map(|(bytes, left)| (bytes.into(), left)))
     }
@@ -281,6 +304,34 @@ impl RawStore {
             })
             .boxed())
     }
+}
+
+/// What a store has told since [`RawStore::told`].
+#[derive(Debug)]
+pub struct Told(Arc<Log>);
+
+#[derive(Debug, Default)]
+struct Log(Mutex<Vec<Option<String>>>);
+
+impl Listener for Log {
+    fn changed(&self, key: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Some(key.to_owned()));
+    }
+    fn gap(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(None);
+    }
+}
+
+impl Told {
+    /// Whether a change of this key was told.
+    #[must_use]
+    pub fn of(&self, key: &str) -> bool {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().any(|told| told == key)
+    }
+}
+
+fn shared(keys: &[&str]) -> Vec<Arc<str>> {
+    keys.iter().map(|key| Arc::from(*key)).collect()
 }
 
 fn owned(keys: &[&str]) -> Vec<String> {

@@ -23,8 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Filled, Listener, Message, Over, Siblings, Slot, Store, Swapped, Token, Trust, Wake, has_fill_id,
-    lease_key,
+    Acquired, Expiry, Filled, Listener, Message, Over, Siblings, Slot, Store, Swapped, Token, Trust,
+    VERSION_EXPIRY, Version, Versioned, Wake, has_fill_id, lease_key,
 };
 
 const SHARDS: usize = 64;
@@ -126,6 +126,21 @@ impl MemoryStore {
             Some(Value::Set(members)) => Ok(members.iter().cloned().collect()),
             Some(_) => Err(wrong_type()),
         })
+    }
+
+    fn versions(&self, keys: &[Arc<str>], make: bool) -> Result<Vec<Option<Version>>> {
+        let read = |key: &Arc<str>| {
+            self.with(key, |access| {
+                if make && access.get(key).is_none() {
+                    access.put(key, new_version(), Some(VERSION_EXPIRY));
+                    // Nobody can hold what did not exist.
+                    access.changed.pop();
+                }
+                // Of another type, it is no version.
+                Ok(access.bytes(key).ok().flatten().map(|bytes| Version::of(&bytes)))
+            })
+        };
+        keys.iter().map(read).collect()
     }
 
     fn check_open(&self) -> Result<()> {
@@ -330,6 +345,10 @@ impl Access<'_> {
     }
 }
 
+fn new_version() -> Value {
+    Value::Bytes(Version::random().hex().into())
+}
+
 fn wrong_type() -> Error {
     Error::new(ErrorKind::Refused, "store").detail("the key holds a value of another type")
 }
@@ -375,6 +394,24 @@ impl Store for MemoryStore {
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
         // Listeners are told of every change here.
         self.ready(key, |access| Ok((access.slot(key), true)))
+    }
+
+    fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>> {
+        let read = || Ok((self.versions(versions, true)?, self.with(key, |access| Ok(access.slot(key)))?));
+        Box::pin(future::ready(read().map(|(versions, slot)| (slot, versions, true))))
+    }
+
+    fn read_versions<'a>(
+        &'a self,
+        versions: &'a [Arc<str>],
+        make: bool,
+    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
+        Box::pin(future::ready(self.versions(versions, make).map(|versions| (versions, true))))
+    }
+
+    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
+        let renew = |key: &Arc<str>| self.with(key, |access| Ok(access.put(key, new_version(), Some(VERSION_EXPIRY))));
+        Box::pin(future::ready(versions.iter().try_for_each(renew)))
     }
 
     fn listen(&self, listener: Weak<dyn Listener>) {
