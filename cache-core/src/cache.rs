@@ -20,7 +20,7 @@ use crate::freshness::{Freshness, verdict};
 use crate::key::Key;
 use crate::local::Local;
 use crate::object::{CacheObject, Objects};
-use crate::options::EntryOptions;
+use crate::options::{EntryOptions, LocalTier};
 use crate::plain::PlainValues;
 use crate::read_through::{self, Plan};
 use crate::shape::{CacheValue, Erased, Form, Optional, Plain, Rules, ValueType};
@@ -190,11 +190,11 @@ impl Cache {
         let value = const { ValueType::of::<V, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
         let take = |value: &Erased| value.downcast_ref::<V::Value>().cloned();
-        if let Some(value) = self.0.at_hand(&key.value_key, &value, take) {
+        if let Some(value) = self.0.at_hand(&key.value_key, &value, options.local, take) {
             return Ok(value);
         }
         let rules = Arc::new(Rules { options: options.clone(), ttl_of: None, cache_if: None });
-        let plan = Plan { key, value, rules, refresh: false };
+        let plan = Plan { key, value, rules, local: options.local, refresh: false };
         let function = compute();
         let run = async move {
             let function = Box::pin(async move {
@@ -286,7 +286,13 @@ impl fmt::Debug for Cache {
 impl Inner {
     /// The value, if it is at hand: in L1, or in a store that can tell without waiting. Whatever is wrong with it is left to
     /// the pipeline.
-    pub(crate) fn at_hand<T>(&self, key: &str, value: &ValueType, take: impl Fn(&Erased) -> Option<T>) -> Option<T> {
+    pub(crate) fn at_hand<T>(
+        &self,
+        key: &str,
+        value: &ValueType,
+        tier: LocalTier,
+        take: impl Fn(&Erased) -> Option<T>,
+    ) -> Option<T> {
         if let Some(local) = &self.local
             && let Some(value) = local.get(key, &take)
         {
@@ -296,13 +302,20 @@ impl Inner {
         if !self.store.is_at_hand() {
             return None;
         }
-        self.in_store(key, value, take)
+        self.in_store(key, value, tier, take)
     }
 
-    fn in_store<T>(&self, key: &str, value: &ValueType, take: impl Fn(&Erased) -> Option<T>) -> Option<T> {
+    fn in_store<T>(
+        &self,
+        key: &str,
+        value: &ValueType,
+        tier: LocalTier,
+        take: impl Fn(&Erased) -> Option<T>,
+    ) -> Option<T> {
         let key: Arc<str> = key.into();
         // Before the read, as anywhere else: another thread may write in between.
-        let mark = self.local.as_ref().map(|local| local.begin(&key));
+        let local = self.local.as_ref().filter(|_| tier != LocalTier::Off);
+        let mark = local.map(|local| local.begin(&key));
         let Some(Slot::Bytes(bytes)) = self.store.read_now(&key) else { return None };
         let (envelope, payload_at) = Envelope::open(&bytes, &key).ok()?;
         let now = self.store.now();
@@ -314,7 +327,7 @@ impl Inner {
         let value = (value.decode)(envelope.codec, envelope.present, payload).ok()??;
         let taken = take(&value)?;
         if let Some(mark) = mark {
-            mark.keep(&value, payload.len(), now.until(envelope.fresh_until()));
+            mark.keep(&value, payload.len(), tier.limit(now.until(envelope.fresh_until())));
         }
         bump(&self.events.count().hits);
         Some(taken)

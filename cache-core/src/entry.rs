@@ -1,6 +1,5 @@
 //! One entry: what `f::entry(args)` returns.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
@@ -113,8 +112,8 @@ impl<T: Clone + Send + Sync + 'static, E> CachedEntry<Result<T, E>> {
     ///
     /// # Errors
     /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
-    pub async fn set(&self, value: impl Borrow<T>) -> Result<()> {
-        self.0.store(Arc::new(value.borrow().clone())).await
+    pub async fn set(&self, value: T) -> Result<()> {
+        self.0.store(Arc::new(value)).await
     }
 }
 
@@ -136,8 +135,8 @@ impl<T: Clone + Send + Sync + 'static> Bare<T> {
     ///
     /// # Errors
     /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
-    pub async fn set(&self, value: impl Borrow<T>) -> Result<()> {
-        self.store(Arc::new(value.borrow().clone())).await
+    pub async fn set(&self, value: T) -> Result<()> {
+        self.store(Arc::new(value)).await
     }
 }
 
@@ -150,7 +149,13 @@ impl<R: 'static> CachedEntry<R> {
     pub fn on(self, cache: &Cache) -> Self {
         let Bare { plan, returns, args, .. } = self.0;
         let key = EntryKey::new(&cache.0, &plan.key.name, &args, &plan.key.fingerprint);
-        let plan = Arc::new(Plan { key, value: plan.value, rules: Arc::clone(&plan.rules), refresh: false });
+        let plan = Arc::new(Plan {
+            key,
+            value: plan.value,
+            rules: Arc::clone(&plan.rules),
+            local: plan.local,
+            refresh: false,
+        });
         Self(Bare { cache: cache.clone(), plan, returns, args })
     }
 
@@ -193,7 +198,8 @@ impl<R: Send + 'static> CachedEntry<R> {
         let function = function.map(returns.split).boxed();
         async move {
             let key = plan.key.clone();
-            let plan = Plan { key, value: plan.value, rules: Arc::clone(&plan.rules), refresh: true };
+            let plan =
+                Plan { key, value: plan.value, rules: Arc::clone(&plan.rules), local: plan.local, refresh: true };
             let landing = read_through::run_here(&cache.0, &plan, function).await;
             returns.land(landing, &plan.key.name)
         }

@@ -38,10 +38,20 @@ pub enum FlightScope {
     /// Over all processes that share the store: one runs, the others wait for its value.
     #[default]
     Cluster,
-    /// Within this process; two processes may run at the same time, and the first to finish is stored.
+    /// Within this process; two processes may run at the same time, and what the first of them to start returns is stored.
     Process,
     /// Not at all: every caller that misses runs the function.
     None,
+}
+
+impl LocalTier {
+    /// How long a value may be kept that is fresh for so long.
+    pub(crate) fn limit(self, left: Duration) -> Duration {
+        match self {
+            Self::Cache | Self::Off => left,
+            Self::For(longest) => left.min(longest),
+        }
+    }
 }
 
 impl EntryOptions {

@@ -25,6 +25,7 @@ use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
 use crate::key::{self, KeyWriter};
+use crate::options::LocalTier;
 use crate::read_through::{self, Plan};
 
 /// The cache that is installed, or one in memory.
@@ -88,6 +89,7 @@ pub struct Cached<R: 'static> {
     owner: Owner,
     of: &'static str,
     returns: Returns<R>,
+    local: LocalTier,
 }
 
 /// What a function belongs to, by `type_name`.
@@ -116,19 +118,26 @@ impl<R: Send + 'static> Cached<R> {
     /// A free function; `path` is the `type_name` of its companion.
     #[must_use]
     pub const fn function(function: &'static Function, path: &'static str, returns: Returns<R>) -> Self {
-        Self { function, owner: Owner::Path(path), of: "", returns }
+        Self { function, owner: Owner::Path(path), of: "", returns, local: LocalTier::Cache }
     }
 
     /// A method; `owner` is the `type_name` of `Self`.
     #[must_use]
     pub const fn method(function: &'static Function, owner: &'static str, returns: Returns<R>) -> Self {
-        Self { function, owner: Owner::Type(owner), of: "", returns }
+        Self { function, owner: Owner::Type(owner), of: "", returns, local: LocalTier::Cache }
     }
 
     /// One instance of a generic function; `of` is the `type_name` of the type parameters that its result can depend on.
     #[must_use]
     pub const fn instance(mut self, of: &'static str) -> Self {
         self.of = of;
+        self
+    }
+
+    /// What the tier in this process does with the values.
+    #[must_use]
+    pub const fn local(mut self, local: LocalTier) -> Self {
+        self.local = local;
         self
     }
 
@@ -149,7 +158,7 @@ impl<R: Send + 'static> Cached<R> {
             key::shorten(key);
             key.push('@');
             key.push_str(&resolved.fingerprint);
-            cache.0.at_hand(key, &self.returns.value, self.returns.ok).ok_or_else(|| {
+            cache.0.at_hand(key, &self.returns.value, self.local, self.returns.ok).ok_or_else(|| {
                 Box::new(Miss {
                     cache: cache.clone(),
                     key: EntryKey {
@@ -158,6 +167,7 @@ impl<R: Send + 'static> Cached<R> {
                         fingerprint: Arc::clone(&resolved.fingerprint),
                     },
                     returns: self.returns,
+                    local: self.local,
                 })
             })
         })
@@ -180,7 +190,7 @@ impl<R: Send + 'static> Cached<R> {
     fn entry_of(&self, cache: &Cache, rules: Arc<Rules>, args: Arc<str>) -> CachedEntry<R> {
         let resolved = self.resolve(cache);
         let key = EntryKey::new(&cache.0, &resolved.name, &args, &resolved.fingerprint);
-        let plan = Plan { key, value: self.returns.value, rules, refresh: false };
+        let plan = Plan { key, value: self.returns.value, rules, local: self.local, refresh: false };
         CachedEntry::new(cache.clone(), Arc::new(plan), self.returns, args)
     }
 
@@ -286,6 +296,7 @@ pub struct Miss<R: 'static> {
     cache: Cache,
     key: EntryKey,
     returns: Returns<R>,
+    local: LocalTier,
 }
 
 impl<R> fmt::Debug for Miss<R> {
@@ -301,11 +312,11 @@ impl<R: Send + 'static> Miss<R> {
     where
         F: Future<Output = R> + Send + 'static,
     {
-        let Self { cache, key, returns } = self;
+        let Self { cache, key, returns, local } = self;
         let function = function.map(returns.split).boxed();
         async move {
             let name = Arc::clone(&key.name);
-            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), refresh: false };
+            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), local, refresh: false };
             let landing = read_through::run_shared(&cache.0, plan, function).await;
             returns.land(landing, &name)
         }
@@ -318,10 +329,10 @@ impl<R: Send + 'static> Miss<R> {
     where
         F: Future<Output = R> + Send + 'a,
     {
-        let Self { cache, key, returns } = self;
+        let Self { cache, key, returns, local } = self;
         let function = function.map(returns.split).boxed();
         async move {
-            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), refresh: false };
+            let plan = Plan { key, value: returns.value, rules: Arc::new(rules), local, refresh: false };
             let landing = read_through::run_here(&cache.0, &plan, function).await;
             returns.land(landing, &plan.key.name)
         }

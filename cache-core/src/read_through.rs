@@ -39,18 +39,9 @@ pub(crate) struct Plan {
     pub(crate) key: EntryKey,
     pub(crate) value: ValueType,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) local: LocalTier,
     /// Run the function even if a value stands, and replace it.
     pub(crate) refresh: bool,
-}
-
-impl Plan {
-    /// How long L1 may keep a value that is fresh for so long.
-    fn local_for(&self, left: Duration) -> Duration {
-        match self.rules.options.local {
-            LocalTier::Cache | LocalTier::Off => left,
-            LocalTier::For(longest) => left.min(longest),
-        }
-    }
 }
 
 /// The function's run: its value or its error, types erased.
@@ -198,7 +189,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
 async fn read<'a>(inner: &'a Inner, plan: &Plan) -> Result<(Slot, Option<Mark<'a>>)> {
     let key = &plan.key.value_key;
     match &inner.local {
-        Some(local) if plan.rules.options.local != LocalTier::Off => {
+        Some(local) if plan.local != LocalTier::Off => {
             let mark = local.begin(key);
             let (slot, tracked) = inner.store.read_tracked(key).await?;
             Ok((slot, tracked.then_some(mark)))
@@ -257,7 +248,7 @@ fn decode(inner: &Inner, plan: &Plan, bytes: &Bytes) -> Stored {
         Freshness::Fresh | Freshness::RefreshAhead => {}
         Freshness::Stale | Freshness::Expired => return Stored::Old(envelope.fill_id),
     }
-    let left = plan.local_for(now.until(envelope.fresh_until()));
+    let left = plan.local.limit(now.until(envelope.fresh_until()));
     let payload = bytes.get(payload_at..).unwrap_or_default();
     match (plan.value.decode)(envelope.codec, envelope.present, payload) {
         Ok(Some(value)) => {
@@ -296,7 +287,7 @@ async fn compute_and_fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, functio
 async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cost: Duration) -> Result<()> {
     let Some(ttl) = ttl_for(inner, plan, value) else { return lease.release().await };
     let Some(record) = seal(inner, plan, value, ttl, cost) else { return lease.release().await };
-    let mark = inner.local.as_ref().filter(|_| plan.rules.options.local != LocalTier::Off);
+    let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
     let bytes = record.len();
     match lease.fill(record, ttl).await? {
@@ -307,7 +298,7 @@ async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cos
         Filled::Stored => {}
         Filled::Tracked => {
             if let Some(mark) = mark {
-                mark.keep(value, bytes, plan.local_for(ttl));
+                mark.keep(value, bytes, plan.local.limit(ttl));
             }
         }
     }

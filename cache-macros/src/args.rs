@@ -28,6 +28,7 @@ pub(crate) struct Args {
     pub(crate) bypass: Option<Expr>,
     pub(crate) negative_ttl: Option<Lifetime>,
     pub(crate) flight: Flight,
+    pub(crate) local: Option<Local>,
     pub(crate) crate_path: Option<Path>,
     pub(crate) companion: Option<Ident>,
     /// An associated function without `self`, which looks like a free function.
@@ -42,6 +43,12 @@ pub(crate) enum Lifetime {
     Expression(Expr),
     /// A closure from the value to a `Duration`.
     OfValue(Expr),
+}
+
+/// What the tier in the process keeps.
+pub(crate) enum Local {
+    Off,
+    For(Lifetime),
 }
 
 /// A key template and the token it stands in.
@@ -68,7 +75,7 @@ pub(crate) enum Flight {
 }
 
 /// Every option, and how it is written.
-const OPTIONS: [(&str, &str); 14] = [
+const OPTIONS: [(&str, &str); 15] = [
     ("ttl", "ttl = \"1d\""),
     ("name", "name = \"user\""),
     ("key", "key = \"user:{id}\""),
@@ -80,6 +87,7 @@ const OPTIONS: [(&str, &str); 14] = [
     ("bypass", "bypass = fresh"),
     ("negative_ttl", "negative_ttl = \"30s\""),
     ("flight", "flight = \"process\""),
+    ("local", "local = \"5s\""),
     ("crate", "crate = my_crate::cache_core"),
     ("companion", "companion = UserCache"),
     ("method", "method"),
@@ -203,6 +211,7 @@ impl Args {
             }
             "codec" => self.codec = codec(input)?,
             "flight" => self.flight = flight(input)?,
+            "local" => self.local = local(input.parse()?, errors),
             "cache" => self.cache = Some(input.parse()?),
             "cache_if" => self.cache_if = Some(input.parse()?),
             "bypass" => self.bypass = Some(input.parse()?),
@@ -316,6 +325,26 @@ pub(crate) fn built_in_codec(literal: &LitStr) -> syn::Result<&'static str> {
     let hint = did_you_mean(&word.to_lowercase(), CODECS.iter().map(|(known, _)| *known));
     let message = format!("unknown codec `{word}`{hint} (\"bincode\", \"postcard\", \"msgpack\", \"json\", or a type)");
     Err(syn::Error::new(literal.span(), message))
+}
+
+/// `false`, or how long.
+fn local(value: Expr, errors: &mut Errors) -> Option<Local> {
+    match &value {
+        Expr::Lit(lit) => match &lit.lit {
+            Lit::Bool(on) if !on.value() => return Some(Local::Off),
+            Lit::Bool(_) => {
+                errors.at(&value, "the tier in the process is on already; write how long it keeps a value, `local = \"5s\"`, or remove it");
+                return None;
+            }
+            _ => {}
+        },
+        Expr::Closure(_) => {
+            errors.at(&value, "`local` cannot depend on the value; write `local = \"5s\"` or `local = false`");
+            return None;
+        }
+        _ => {}
+    }
+    lifetime("local", value, errors).map(Local::For)
 }
 
 fn flight(input: ParseStream<'_>) -> syn::Result<Flight> {

@@ -45,6 +45,7 @@ use crate::signature::Function;
 /// | `negative_ttl` | how long a `None` is served; forms as `ttl`, without the closure | a `None` is not stored |
 /// | `cache_if` | a closure of the value (or a function `fn(&T) -> bool`): `false` is not stored | all values are stored |
 /// | `bypass` | an expression of the arguments: where it is true, the function runs and nothing is read or stored | never |
+/// | `local` | how long the tier in this process keeps a value; `false`: not at all | as long as it is fresh |
 /// | `flight` | how far callers of one key share one run: `"cluster"`, `"process"`, `"none"` | `"cluster"`, one more round trip on a miss |
 /// | `codec` | `"bincode"`, `"postcard"`, `"msgpack"`, `"json"`, or a type that implements `Codec` | `"bincode"`; the self-describing ones take more bytes and time |
 /// | `cache` | an expression that gives a `&Cache`; may use the arguments and `self` | the installed one |

@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use syn::{Expr, Ident, Path, Type};
 
-use crate::args::{Codec, Flight, Lifetime};
+use crate::args::{Codec, Flight, Lifetime, Local};
 use crate::signature::Param;
 
 /// A cached function.
@@ -19,6 +19,7 @@ pub(crate) struct Plan {
     pub(crate) function: FunctionOptions,
     pub(crate) codec: Option<Codec>,
     pub(crate) flight: Flight,
+    pub(crate) local: Option<Local>,
     pub(crate) ttl: Option<Lifetime>,
     pub(crate) negative_ttl: Option<Lifetime>,
     pub(crate) cache: Option<Expr>,

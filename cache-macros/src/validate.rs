@@ -6,7 +6,7 @@ use syn::ext::IdentExt as _;
 use syn::visit::Visit;
 use syn::{Expr, Ident, Member};
 
-use crate::args::{Args, Key, Lifetime};
+use crate::args::{Args, Key, Lifetime, Local};
 use crate::errors::{Errors, did_you_mean};
 use crate::plan::{Entry, FunctionOptions, Home, KeyStep, Plan, Run};
 use crate::signature::{self, Function, Param};
@@ -42,6 +42,7 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
         function: FunctionOptions { name: args.name.map(|name| name.value()), version },
         codec: args.codec,
         flight: args.flight,
+        local: args.local,
         ttl: args.ttl,
         negative_ttl: args.negative_ttl,
         cache: args.cache,
@@ -102,7 +103,13 @@ fn check_self(args: &Args, function: &Function, errors: &mut Errors) {
 /// Durations know no arguments, and an expression of the arguments is no closure.
 fn check_expressions(args: &Args, function: &Function, params: &[Param], errors: &mut Errors) {
     let names: Vec<&Ident> = params.iter().flat_map(|param| &param.names).collect();
-    for (option, lifetime) in [("ttl", &args.ttl), ("negative_ttl", &args.negative_ttl)] {
+    let local = match &args.local {
+        Some(Local::For(lifetime)) => Some(lifetime),
+        _ => None,
+    };
+    for (option, lifetime) in
+        [("ttl", args.ttl.as_ref()), ("negative_ttl", args.negative_ttl.as_ref()), ("local", local)]
+    {
         let Some(Lifetime::Expression(expression)) = lifetime else { continue };
         let self_ident = Ident::new("self", Span::call_site());
         let mut known = names.clone();

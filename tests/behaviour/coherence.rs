@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache_core::{Cache, EntryOptions, Key, LocalTier, cached};
-use support::{Gate, Nodes, Proxy, RedisServer, eventually, on_both_stores, soon};
+use support::{Gate, Proxy, RedisServer, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
 
 #[cached(name = "row", ttl = 60, key = "{id}", cache = cache)]
@@ -12,6 +12,11 @@ async fn row(cache: &Cache, gate: &Gate, id: u32, text: &str) -> Result<Arc<str>
     let _ = (cache, id);
     gate.pass().await;
     Ok(text.into())
+}
+
+#[cached(name = "not_here", ttl = 60, skip(cache), cache = cache, local = false)]
+async fn uncached_here(cache: &Cache) -> u32 {
+    1
 }
 
 async fn read(cache: &Cache, text: &str) -> Arc<str> {
@@ -55,10 +60,11 @@ on_both_stores! {
             let compute = || async { Ok::<_, String>(1) };
             cache.get_or_compute(Key::new("off"), &options, compute).await.unwrap();
         }
-        // The embedded store is in this process as well: there the option saves memory, not trips.
-        if matches!(nodes, Nodes::Redis(_)) {
-            assert_eq!(cache.stats().local_hits, 0);
+        assert_eq!((cache.stats().local_hits, cache.stats().computes), (0, 1));
+        for _ in 0..5 {
+            assert_eq!(uncached_here(&cache).await, 1);
         }
+        assert_eq!((cache.stats().local_hits, cache.stats().computes), (0, 2));
         let off = nodes.node_with(Cache::builder().local_limit_bytes(0)).await;
         for _ in 0..5 {
             read(&off, "v1").await;

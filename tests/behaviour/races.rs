@@ -189,13 +189,13 @@ mod two_builds {
 
     macro_rules! build {
         ($module:ident, $type:item, $value:expr) => {
-            pub mod $module {
+            mod $module {
                 use super::*;
                 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
                 $type
 
                 #[cached(name = "thing", ttl = 60, key = "{id}", cache = cache)]
-                pub async fn thing(cache: &Cache, gate: &Gate, id: u32) -> Result<Thing, Infallible> {
+                pub(super) async fn thing(cache: &Cache, gate: &Gate, id: u32) -> Result<Thing, Infallible> {
                     let _ = (cache, id);
                     gate.pass().await;
                     Ok($value)
@@ -205,7 +205,7 @@ mod two_builds {
     }
     build!(
         original,
-        pub struct Thing {
+        pub(super) struct Thing {
             pub a: u32,
             pub b: u32,
         },
@@ -213,7 +213,7 @@ mod two_builds {
     );
     build!(
         reordered,
-        pub struct Thing {
+        pub(super) struct Thing {
             pub b: u32,
             pub a: u32,
         },
@@ -221,7 +221,7 @@ mod two_builds {
     );
     build!(
         added,
-        pub struct Thing {
+        pub(super) struct Thing {
             pub a: u32,
             pub b: u32,
             #[serde(default)]
@@ -231,14 +231,14 @@ mod two_builds {
     );
     build!(
         removed,
-        pub struct Thing {
+        pub(super) struct Thing {
             pub a: u32,
         },
         Thing { a: 7 }
     );
     build!(
         retyped,
-        pub struct Thing {
+        pub(super) struct Thing {
             pub a: i32,
             pub b: u32,
         },
@@ -246,7 +246,7 @@ mod two_builds {
     );
     build!(
         variants,
-        pub enum Thing {
+        pub(super) enum Thing {
             A(u32),
             B { b: u32 },
         },
@@ -254,7 +254,7 @@ mod two_builds {
     );
     build!(
         more_variants,
-        pub enum Thing {
+        pub(super) enum Thing {
             A(u32),
             New,
             B { b: u32 },

@@ -5,7 +5,7 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{Attribute, FnArg, GenericParam, Ident, Receiver, Signature};
 
 use super::{Context, expectation_as_allowance, goes_everywhere};
-use crate::args::{Codec, Flight, Lifetime};
+use crate::args::{Codec, Flight, Lifetime, Local};
 use crate::generics;
 use crate::plan::{Home, Plan};
 use crate::signature::{self, Param};
@@ -74,6 +74,14 @@ impl Context<'_> {
             Home::Impl => ("method", names.home.clone()),
         };
         let constructor = Ident::new(constructor, *mixed);
+        let local = match &plan.local {
+            None => None,
+            Some(Local::Off) => Some(quote_spanned!(*mixed=> Off)),
+            Some(Local::For(longest)) => {
+                longest.to_expression(*mixed).map(|longest| quote_spanned!(*mixed=> For(#longest)))
+            }
+        };
+        let local = local.map(|tier| quote_spanned!(*mixed=> .local(#krate::LocalTier::#tier)));
         let (instance, constants) = (self.instance(), self.constant_types());
         let (hidden, form) = (self.hidden(), self.form());
         quote_spanned! {*mixed=>
@@ -83,7 +91,7 @@ impl Context<'_> {
                 static FUNCTION: #krate::__private::Function = #krate::__private::Function::new(#plain) #named #version;
                 #constants
                 let __returns = #form;
-                #krate::__private::Cached::#constructor(&FUNCTION, ::core::any::type_name::<#owner>(), #returns) #instance
+                #krate::__private::Cached::#constructor(&FUNCTION, ::core::any::type_name::<#owner>(), #returns) #instance #local
             }
         }
     }

@@ -8,7 +8,7 @@ use cache_core::Cache;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use crate::config::{self, Config, StartError};
+use crate::config::{Config, StartError};
 use crate::db::Db;
 use crate::pages;
 
@@ -20,7 +20,6 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct App {
     db: Db,
     cache: Cache,
-    store: Arc<str>,
 }
 
 impl App {
@@ -32,7 +31,7 @@ impl App {
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         let db = Db::open(&config.database).await?;
         let cache = open_cache(config.cache_url.as_deref(), db.identity()).await?;
-        Ok(Self { db, cache, store: config::store_name(config.cache_url.as_deref()).into() })
+        Ok(Self { db, cache })
     }
 
     /// Every page.
@@ -49,7 +48,10 @@ impl App {
     /// Which store the cache uses, for people; without credentials.
     #[must_use]
     pub fn store(&self) -> &str {
-        &self.store
+        match self.cache.address() {
+            "memory://" => "this process's memory",
+            address => address,
+        }
     }
 
     /// The cache.

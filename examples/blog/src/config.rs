@@ -151,17 +151,6 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Which store a `CACHE_URL` names, for people: what stands after the credentials and before the options.
-pub(crate) fn store_name(url: Option<&str>) -> String {
-    let Some((scheme, rest)) = url.and_then(|url| url.split_once("://")) else { return "in this process".to_owned() };
-    if scheme == "memory" {
-        return "in this process".to_owned();
-    }
-    // A socket's credentials are options; a host's stand before the last `@`.
-    let rest = if scheme.ends_with("unix") { rest } else { rest.rsplit_once('@').map_or(rest, |(_, rest)| rest) };
-    format!("Redis, {}", rest.split_once('?').map_or(rest, |(rest, _)| rest).trim_end_matches('/'))
-}
-
 fn sqlite_path(url: &str) -> &str {
     let rest = url.strip_prefix("sqlite:").unwrap_or(url);
     rest.strip_prefix("//").unwrap_or(rest)
@@ -197,14 +186,6 @@ mod tests {
         assert_eq!(config.database.url(), "sqlite:blog.db?mode=rwc");
         assert_eq!(config.database.to_string(), "SQLite, blog.db");
         assert!(config.cache_url.is_none());
-    }
-
-    #[test]
-    fn stores_are_named_without_their_password() {
-        assert_eq!(store_name(None), "in this process");
-        assert_eq!(store_name(Some("memory://?namespace=x")), "in this process");
-        assert_eq!(store_name(Some("redis://me:se/cr?et@host:6380/2?client_name=x")), "Redis, host:6380/2");
-        assert_eq!(store_name(Some("redis+unix:///run/redis.sock?password=a@b")), "Redis, /run/redis.sock");
     }
 
     #[test]
