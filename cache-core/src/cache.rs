@@ -26,6 +26,8 @@ use crate::read_through::{self, Plan};
 use crate::shape::{CacheValue, Erased, Form, Optional, Plain, Rules, ValueType};
 use crate::single_flight::{Flights, Landing};
 use crate::store::{Slot, Store};
+use crate::tag::{self, Agreement, Basis};
+use crate::versions::Versions;
 
 /// A cache: a store, and all that makes reading through it right. Cheap to clone; clones are the same cache.
 ///
@@ -48,7 +50,8 @@ pub(crate) struct Inner {
     /// L1; `None`: turned off.
     pub(crate) local: Option<Arc<Local>>,
     /// Listens to the store for as long as this lives.
-    pub(crate) _coherence: Option<Arc<Coherence>>,
+    pub(crate) _coherence: Arc<Coherence>,
+    pub(crate) versions: Arc<Versions>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) builds: Builds,
     pub(crate) defaults: Defaults,
@@ -190,10 +193,10 @@ impl Cache {
         let value = const { ValueType::of::<V, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
         let take = |value: &Erased| value.downcast_ref::<V::Value>().cloned();
-        if let Some(value) = self.0.at_hand(&key.value_key, &value, options.local, take) {
+        if let Some(value) = self.0.at_hand(&key.value_key, &key.name, &value, options.local, take) {
             return Ok(value);
         }
-        let rules = Arc::new(Rules { options: options.clone(), ttl_of: None, cache_if: None });
+        let rules = Arc::new(Rules::of(options.clone()));
         let plan = Plan { key, value, rules, local: options.local, refresh: false };
         let function = compute();
         let run = async move {
@@ -219,6 +222,17 @@ impl Cache {
             Landing::Panicked(panic) => panic.resume(&plan.key.name),
             Landing::Abandoned => mismatch(&plan.key.name),
         }
+    }
+
+    /// Makes every entry of every cached function in this cache's namespace a miss, in every process, build and tier. Runs that are under
+    /// way go on for their callers, and what they compute is not served to others. Objects and plain values stay.
+    ///
+    /// One round trip, however many entries there are. If the call is dropped or fails as unavailable, it may have happened or not.
+    ///
+    /// # Errors
+    /// Faults of the store: then old values may go on being served, until their ttl.
+    pub async fn clear(&self) -> Result<()> {
+        self.0.renew_versions(&[tag::namespace_key(&self.0.namespace).into()]).await
     }
 
     /// The objects of one type, which live in this cache's store.
@@ -289,6 +303,7 @@ impl Inner {
     pub(crate) fn at_hand<T>(
         &self,
         key: &str,
+        name: &str,
         value: &ValueType,
         tier: LocalTier,
         take: impl Fn(&Erased) -> Option<T>,
@@ -302,12 +317,13 @@ impl Inner {
         if !self.store.is_at_hand() {
             return None;
         }
-        self.in_store(key, value, tier, take)
+        self.in_store(key, name, value, tier, take)
     }
 
     fn in_store<T>(
         &self,
         key: &str,
+        name: &str,
         value: &ValueType,
         tier: LocalTier,
         take: impl Fn(&Erased) -> Option<T>,
@@ -323,11 +339,13 @@ impl Inner {
             Freshness::Fresh | Freshness::RefreshAhead => {}
             Freshness::Stale | Freshness::Expired => return None,
         }
+        // All records of a store in this process are of one build, so they have the tags they need.
+        let Agreement::Yes(under) = Basis::new(self, name, None).agrees_now(self, &envelope)? else { return None };
         let payload = bytes.get(payload_at..)?;
         let value = (value.decode)(envelope.codec, envelope.present, payload).ok()??;
         let taken = take(&value)?;
-        if let Some(mark) = mark {
-            mark.keep(&value, payload.len(), tier.limit(now.until(envelope.fresh_until())));
+        if let Some((mark, under)) = mark.zip(under) {
+            mark.keep(&value, payload.len(), tier.limit(now.until(envelope.fresh_until())), under);
         }
         bump(&self.events.count().hits);
         Some(taken)

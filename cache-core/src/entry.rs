@@ -18,6 +18,7 @@ use crate::key;
 use crate::read_through::{self, Plan};
 use crate::shape::{Erased, Returns, ValueType};
 use crate::store::Slot;
+use crate::tag::{Agreement, Basis};
 
 /// An entry's key in all its forms.
 #[derive(Clone)]
@@ -211,8 +212,10 @@ impl<R: 'static> Bare<R> {
     async fn record(&self) -> Result<Option<(Envelope, bytes::Bytes)>> {
         let inner = &self.cache.0;
         let key = &self.plan.key;
-        let Slot::Bytes(bytes) = inner.store.read(&key.value_key).await? else { return Ok(None) };
+        let mut basis = Basis::new(inner, &key.name, Some(&self.plan.rules));
+        let (Slot::Bytes(bytes), _) = basis.read(inner, &key.value_key, false).await? else { return Ok(None) };
         match Envelope::open(&bytes, &key.value_key) {
+            Ok((envelope, _)) if matches!(basis.agrees(inner, &envelope).await?, Agreement::No) => Ok(None),
             Ok((envelope, payload_at)) => match verdict(&envelope, inner.store.now()) {
                 Freshness::Fresh | Freshness::RefreshAhead => Ok(Some((envelope, bytes.slice(payload_at..)))),
                 Freshness::Stale | Freshness::Expired => Ok(None),
@@ -242,7 +245,14 @@ impl<R: 'static> Bare<R> {
         let Some(ttl) = read_through::ttl_for(inner, plan, &value) else {
             return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
         };
-        match read_through::try_seal(inner, plan, &value, ttl, Duration::ZERO) {
+        // Read before the write: what is invalidated from now on takes this value with it.
+        let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
+        basis.read_unknown(inner).await?;
+        let Some(under) = basis.of_value(inner, &plan.key.name, &plan.rules, &value).await? else {
+            inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+            return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
+        };
+        match read_through::try_seal(inner, plan, &value, under, ttl, Duration::ZERO) {
             Ok(record) => inner.detached(&plan.key, inner.builds.write(inner, &plan.key, record, ttl)).await,
             Err(error) => {
                 // What stands there is older than what the caller wanted there.

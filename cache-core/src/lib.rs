@@ -70,8 +70,10 @@ mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod store_testing;
+mod tag;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod versions;
 
 #[doc(hidden)]
 #[path = "private.rs"]

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Invariant: a value is kept only if nothing has changed its key since before the read that brought it was sent, and served
-//! only until a change is told, its own time ends, or the store's [`Trust`] does. Never filled from an own write (T4, T5, R7, R9).
+//! only until a change is told of it or of a version it was stored under, its own time ends, or the store's [`Trust`] does. Never filled from an own write (T4, T5, R7, R9).
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -21,6 +21,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use crate::clock::{Clock, millis};
 use crate::store::Trust;
+use crate::versions::{Dependencies, Dependency};
 
 /// What an entry costs beside its key and value: table slots, the value's allocation, bookkeeping.
 const ENTRY_OVERHEAD: u64 = 150;
@@ -36,7 +37,7 @@ pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
 
 /// The tier in this process of one cache.
 pub(crate) struct Local {
-    entries: Cache<Arc<str>, Kept, ByBytes>,
+    entries: Cache<Arc<str>, Arc<Kept>, ByBytes>,
     marks: Vec<Mutex<HashMap<Arc<str>, Marks>>>,
     hasher: RandomState,
     trust: Arc<Trust>,
@@ -44,12 +45,12 @@ pub(crate) struct Local {
     longest: Duration,
 }
 
-/// A value with its end on the coarse clock.
-#[derive(Clone)]
+/// A value with its end on the coarse clock, and the versions it was stored under.
 struct Kept {
     value: Erased,
     until: u64,
     weight: u64,
+    under: Dependencies,
 }
 
 /// The fills under way of one key.
@@ -70,8 +71,8 @@ pub(crate) struct Mark<'a> {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<Arc<str>, Kept> for ByBytes {
-    fn weight(&self, _key: &Arc<str>, kept: &Kept) -> u64 {
+impl Weighter<Arc<str>, Arc<Kept>> for ByBytes {
+    fn weight(&self, _key: &Arc<str>, kept: &Arc<Kept>) -> u64 {
         kept.weight
     }
 }
@@ -102,7 +103,9 @@ impl Local {
     pub(crate) fn get<T>(&self, key: &str, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
         let kept = self.entries.get(key)?;
         let now = self.clock.coarse();
-        if now < kept.until && self.trust.holds(now) { take(&kept.value) } else { None }
+        // An entry whose versions do not hold stays: after a reconnection they may turn out to stand.
+        let holds = now < kept.until && self.trust.holds(now) && kept.under.iter().all(Dependency::holds);
+        if holds { take(&kept.value) } else { None }
     }
 
     /// Before a tracked read of `key` is sent.
@@ -151,11 +154,13 @@ impl Local {
 
 impl Mark<'_> {
     /// Keeps what the read brought, for `left` or the tier's limit; refused if the key has changed since the mark was made.
-    pub(crate) fn keep(self, value: &Erased, payload_bytes: usize, left: Duration) -> bool {
+    pub(crate) fn keep(self, value: &Erased, payload_bytes: usize, left: Duration, under: Dependencies) -> bool {
         let local = self.local;
         let until = local.clock.coarse().saturating_add(millis(left.min(local.longest)));
         let bytes = u64::try_from(self.key.len().saturating_add(payload_bytes)).unwrap_or(u64::MAX);
-        let kept = Kept { value: Arc::clone(value), until, weight: bytes.saturating_add(ENTRY_OVERHEAD) };
+        let under_bytes = u64::try_from(size_of_val(&*under)).unwrap_or(u64::MAX);
+        let weight = bytes.saturating_add(under_bytes).saturating_add(ENTRY_OVERHEAD);
+        let kept = Arc::new(Kept { value: Arc::clone(value), until, weight, under });
         let marks = local.marks(&self.key);
         let unchanged = marks.get(&self.key).is_some_and(|of_key| of_key.changes == self.changes);
         if unchanged {
@@ -213,9 +218,9 @@ mod tests {
         let (first, second) = (local.begin(&key), local.begin(&key));
         local.drop_key("k");
         let third = local.begin(&key);
-        assert!(!first.keep(&value(1), 4, LONG));
-        assert!(third.keep(&value(2), 4, LONG));
-        assert!(!second.keep(&value(1), 4, LONG));
+        assert!(!first.keep(&value(1), 4, LONG, Box::default()));
+        assert!(third.keep(&value(2), 4, LONG, Box::default()));
+        assert!(!second.keep(&value(1), 4, LONG, Box::default()));
         assert_eq!(read(&local, "k"), Some(2));
         assert_eq!(local.marked_keys(), 0);
     }
@@ -225,10 +230,10 @@ mod tests {
     fn a_gap_empties_the_tier_and_refuses_fills_from_before() {
         let local = local(&Clock::manual());
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        assert!(local.begin(&a).keep(&value(1), 4, LONG));
+        assert!(local.begin(&a).keep(&value(1), 4, LONG, Box::default()));
         let pending = local.begin(&b);
         local.clear();
-        assert!(!pending.keep(&value(2), 4, LONG));
+        assert!(!pending.keep(&value(2), 4, LONG, Box::default()));
         assert_eq!((read(&local, "a"), read(&local, "b")), (None, None));
     }
 
@@ -238,7 +243,7 @@ mod tests {
         let clock = Clock::manual();
         let local = local(&clock);
         for (left, served) in [(Duration::from_secs(5), 5), (Duration::from_secs(500), 60)] {
-            local.begin(&"k".into()).keep(&value(1), 4, left);
+            local.begin(&"k".into()).keep(&value(1), 4, left, Box::default());
             clock.advance(Duration::from_secs(served) - Duration::from_millis(1));
             assert_eq!(read(&local, "k"), Some(1));
             clock.advance(Duration::from_millis(1));
@@ -251,7 +256,7 @@ mod tests {
     fn nothing_is_served_beyond_trust() {
         let (clock, trust) = (Clock::manual(), Arc::new(Trust::default()));
         let local = Local::new(1 << 20, LONG, Arc::clone(&trust), clock.clone()).unwrap();
-        local.begin(&"k".into()).keep(&value(1), 4, LONG);
+        local.begin(&"k".into()).keep(&value(1), 4, LONG, Box::default());
         assert_eq!(read(&local, "k"), None);
         trust.extend(clock.coarse() + 2000);
         assert_eq!(read(&local, "k"), Some(1));
@@ -264,7 +269,7 @@ mod tests {
     fn the_tier_is_bounded_by_bytes() {
         let local = local(&Clock::manual());
         for number in 0..10_000 {
-            local.begin(&format!("key {number}").into()).keep(&value(number), 1000, LONG);
+            local.begin(&format!("key {number}").into()).keep(&value(number), 1000, LONG, Box::default());
         }
         assert!(local.entries.weight() <= 1 << 20, "{}", local.entries.weight());
         assert!(local.entries.len() > 500, "{}", local.entries.len());

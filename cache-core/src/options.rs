@@ -16,6 +16,7 @@ pub struct EntryOptions {
     pub flight: FlightScope,
     /// See [`local`](Self::local).
     pub local: LocalTier,
+    pub(crate) tags: Vec<Box<str>>,
 }
 
 /// What the tier in this process does with a function's values.
@@ -58,7 +59,7 @@ impl EntryOptions {
     /// Nothing set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { ttl: None, negative_ttl: None, flight: FlightScope::Cluster, local: LocalTier::Cache }
+        Self { ttl: None, negative_ttl: None, flight: FlightScope::Cluster, local: LocalTier::Cache, tags: Vec::new() }
     }
 
     /// How long a value is served. Zero means: not stored. Default: the cache's, one hour unless set.

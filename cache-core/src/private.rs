@@ -27,6 +27,7 @@ use crate::fingerprint::fingerprint_text;
 use crate::key::{self, KeyWriter};
 use crate::options::LocalTier;
 use crate::read_through::{self, Plan};
+use crate::tag;
 
 /// The cache that is installed, or one in memory.
 #[must_use]
@@ -158,7 +159,7 @@ impl<R: Send + 'static> Cached<R> {
             key::shorten(key);
             key.push('@');
             key.push_str(&resolved.fingerprint);
-            cache.0.at_hand(key, &self.returns.value, self.local, self.returns.ok).ok_or_else(|| {
+            cache.0.at_hand(key, &resolved.name, &self.returns.value, self.local, self.returns.ok).ok_or_else(|| {
                 Box::new(Miss {
                     cache: cache.clone(),
                     key: EntryKey {
@@ -192,6 +193,15 @@ impl<R: Send + 'static> Cached<R> {
         let key = EntryKey::new(&cache.0, &resolved.name, &args, &resolved.fingerprint);
         let plan = Plan { key, value: self.returns.value, rules, local: self.local, refresh: false };
         CachedEntry::new(cache.clone(), Arc::new(plan), self.returns, args)
+    }
+
+    /// Makes every entry of this instance a miss, in every build.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn invalidate_all(&self, cache: &Cache) -> crate::Result<()> {
+        let name = &self.resolve(cache).name;
+        cache.0.renew_versions(&[tag::function_key(&cache.0.namespace, name).into()]).await
     }
 
     /// The name and fingerprint of this instance; worked out at its first call.

@@ -27,6 +27,8 @@ use crate::options::{FlightScope, LocalTier};
 use crate::shape::{Erased, Rules, ValueType};
 use crate::single_flight::{self, Joined, Landing};
 use crate::store::{Filled, Over, Slot};
+use crate::tag::{Agreement, Basis, Under};
+use crate::versions::Dependencies;
 
 /// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -92,14 +94,15 @@ pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, function: Functio
 
 /// Looks, and if there is nothing computes and stores: what one caller does for all.
 async fn lead(inner: &Arc<Inner>, plan: &Plan, function: Function<'_>) -> Landing {
-    match look(inner, plan).await {
+    let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
+    match look(inner, plan, &mut basis).await {
         Found::Value(value) => {
             bump(&inner.events.count().hits);
             Landing::Value(value)
         }
         Found::Lease(lease) => {
             bump(&inner.events.count().misses);
-            compute_and_fill(inner, plan, lease, function).await
+            compute_and_fill(inner, plan, lease, &basis, function).await
         }
         Found::Nothing => {
             bump(&inner.events.count().misses);
@@ -119,8 +122,8 @@ enum Found {
 }
 
 /// Reads until there is a value, the lease, or no hope of either. Each round either ends or waits for a change.
-async fn look(inner: &Arc<Inner>, plan: &Plan) -> Found {
-    match try_look(inner, plan).await {
+async fn look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Found {
+    match try_look(inner, plan, basis).await {
         Ok(found) => found,
         Err(error) => {
             inner.store_failed(&error);
@@ -129,10 +132,13 @@ async fn look(inner: &Arc<Inner>, plan: &Plan) -> Found {
     }
 }
 
-async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
+async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<Found> {
     let key = &*plan.key.value_key;
-    let (mut slot, mut mark) = read(inner, plan).await?;
+    let (mut slot, mut mark) = read(inner, plan, basis).await?;
     for _ in 0..MAX_ROUNDS {
+        if !basis.is_complete() {
+            return Ok(Found::Nothing);
+        }
         let read_marked = mark.take();
         slot = match slot {
             Slot::Absent => {
@@ -142,19 +148,27 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
                     Err(found) => found,
                 }
             }
-            Slot::Bytes(bytes) => match decode(inner, plan, &bytes) {
+            Slot::Bytes(bytes) => match decode(inner, plan, basis, &bytes).await? {
                 Stored::Value(value) if !plan.refresh => {
-                    if let Some(mark) = read_marked {
-                        mark.keep(&value.value, value.payload_bytes, value.left);
+                    if let Some((mark, under)) = read_marked.zip(value.under) {
+                        mark.keep(&value.value, value.payload_bytes, value.left, under);
                     }
                     return Ok(Found::Value(value.value));
+                }
+                Stored::Invalid(fill_id) => {
+                    // It has no other use: so the lease stands where those who wait look.
+                    inner.builds.register(inner, &plan.key).await?;
+                    match Lease::acquire_in_place(inner, &plan.key, fill_id).await? {
+                        Ok(lease) => return Ok(Found::Lease(lease)),
+                        Err(found) => found,
+                    }
                 }
                 Stored::Value(Fresh { fill_id, .. }) | Stored::Old(fill_id) => {
                     match Lease::acquire(inner, &plan.key, Over::Record(fill_id)).await? {
                         Ok(lease) => return Ok(Found::Lease(lease)),
                         // The record was replaced or removed meanwhile, or somebody else refreshes it.
                         Err(Slot::Leased(left)) => {
-                            (slot, mark) = wait(inner, plan, left).await?;
+                            (slot, mark) = wait(inner, plan, basis, left).await?;
                             continue;
                         }
                         Err(found) => found,
@@ -176,7 +190,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
             }
             Slot::Leased(_) if plan.rules.options.flight != FlightScope::Cluster => return Ok(Found::Nothing),
             Slot::Leased(left) => {
-                (slot, mark) = wait(inner, plan, left).await?;
+                (slot, mark) = wait(inner, plan, basis, left).await?;
                 continue;
             }
         };
@@ -186,26 +200,31 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
 }
 
 /// A read whose value may be kept in L1, if it comes with a mark.
-async fn read<'a>(inner: &'a Inner, plan: &Plan) -> Result<(Slot, Option<Mark<'a>>)> {
+async fn read<'a>(inner: &'a Inner, plan: &Plan, basis: &mut Basis) -> Result<(Slot, Option<Mark<'a>>)> {
     let key = &plan.key.value_key;
     match &inner.local {
         Some(local) if plan.local != LocalTier::Off => {
             let mark = local.begin(key);
-            let (slot, tracked) = inner.store.read_tracked(key).await?;
+            let (slot, tracked) = basis.read(inner, key, true).await?;
             Ok((slot, tracked.then_some(mark)))
         }
-        _ => Ok((inner.store.read(key).await?, None)),
+        _ => Ok((basis.read(inner, key, false).await?.0, None)),
     }
 }
 
 /// Waits until the key changes or its lease must have ended, then reads it.
-async fn wait<'a>(inner: &'a Arc<Inner>, plan: &Plan, left: Option<Duration>) -> Result<(Slot, Option<Mark<'a>>)> {
+async fn wait<'a>(
+    inner: &'a Arc<Inner>,
+    plan: &Plan,
+    basis: &mut Basis,
+    left: Option<Duration>,
+) -> Result<(Slot, Option<Mark<'a>>)> {
     bump(&inner.events.count().waited);
     let key = &*plan.key.value_key;
     let (slot, wake) = inner.store.read_and_watch(key).await?;
     match &slot {
         // The lease of a refresh stands in the second key: the record itself tells when it is replaced.
-        Slot::Bytes(bytes) if matches!(decode(inner, plan, bytes), Stored::Old(_)) || plan.refresh => {}
+        Slot::Bytes(bytes) if plan.refresh || matches!(decode(inner, plan, basis, bytes).await?, Stored::Old(_)) => {}
         Slot::Leased(_) => {}
         _ => return Ok((slot, None)),
     }
@@ -216,7 +235,7 @@ async fn wait<'a>(inner: &'a Arc<Inner>, plan: &Plan, left: Option<Duration>) ->
         () = wake => {}
         () = inner.clock.sleep(limit) => {}
     }
-    read(inner, plan).await
+    read(inner, plan, basis).await
 }
 
 /// What stored bytes are to this call.
@@ -225,6 +244,8 @@ enum Stored {
     Value(Fresh),
     /// A record past its time, with its fill id.
     Old(u64),
+    /// A record from before an invalidation, with its fill id: never served again, however stale a value may be (R17).
+    Invalid(u64),
     /// No record of this function.
     Foreign(&'static str),
 }
@@ -236,23 +257,33 @@ struct Fresh {
     payload_bytes: usize,
     /// How long it stays fresh, and in L1 at most.
     left: Duration,
+    /// What L1 has to go by; `None`: it cannot.
+    under: Option<Dependencies>,
 }
 
-fn decode(inner: &Inner, plan: &Plan, bytes: &Bytes) -> Stored {
+/// Takes a trip only for a record with tags that nothing is known of.
+async fn decode(inner: &Inner, plan: &Plan, basis: &Basis, bytes: &Bytes) -> Result<Stored> {
     let (envelope, payload_at) = match Envelope::open(bytes, &plan.key.value_key) {
         Ok(opened) => opened,
-        Err(reason) => return Stored::Foreign(reason),
+        Err(reason) => return Ok(Stored::Foreign(reason)),
     };
+    Ok(match basis.agrees(inner, &envelope).await? {
+        Agreement::Yes(under) => judge(inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
+        Agreement::No => Stored::Invalid(envelope.fill_id),
+    })
+}
+
+/// A record whose versions stand.
+fn judge(inner: &Inner, plan: &Plan, envelope: &Envelope, payload: &[u8], under: Option<Dependencies>) -> Stored {
     let now = inner.store.now();
-    match verdict(&envelope, now) {
+    match verdict(envelope, now) {
         Freshness::Fresh | Freshness::RefreshAhead => {}
         Freshness::Stale | Freshness::Expired => return Stored::Old(envelope.fill_id),
     }
     let left = plan.local.limit(now.until(envelope.fresh_until()));
-    let payload = bytes.get(payload_at..).unwrap_or_default();
     match (plan.value.decode)(envelope.codec, envelope.present, payload) {
         Ok(Some(value)) => {
-            Stored::Value(Fresh { value, fill_id: envelope.fill_id, payload_bytes: payload.len(), left })
+            Stored::Value(Fresh { value, fill_id: envelope.fill_id, payload_bytes: payload.len(), left, under })
         }
         Ok(None) => Stored::Foreign("an absent value where the function always returns one"),
         Err(_) => Stored::Foreign("the payload is not a value of this type"),
@@ -270,12 +301,18 @@ async fn compute(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing 
 }
 
 /// Runs the function under the lease, stores what it returns, gives the lease back otherwise.
-async fn compute_and_fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, function: Function<'_>) -> Landing {
+async fn compute_and_fill(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    lease: Lease,
+    basis: &Basis,
+    function: Function<'_>,
+) -> Landing {
     let started = inner.clock.start();
     // Dropped here: the lease is given back in the background, and a waiter takes over.
     let landing = lease.keep(compute(inner, plan, function)).await;
     let stored = match &landing {
-        Landing::Value(value) => fill(inner, plan, lease, value, started.elapsed()).await,
+        Landing::Value(value) => fill(inner, plan, lease, basis, value, started.elapsed()).await,
         Landing::Failed(_) | Landing::Panicked(_) | Landing::Abandoned => lease.release().await,
     };
     if let Err(error) = stored {
@@ -284,9 +321,24 @@ async fn compute_and_fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, functio
     landing
 }
 
-async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cost: Duration) -> Result<()> {
+async fn fill(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    lease: Lease,
+    basis: &Basis,
+    value: &Erased,
+    cost: Duration,
+) -> Result<()> {
     let Some(ttl) = ttl_for(inner, plan, value) else { return lease.release().await };
-    let Some(record) = seal(inner, plan, value, ttl, cost) else { return lease.release().await };
+    // Stored all the same, it would be a miss for everybody.
+    let under =
+        if basis.has_changed() { None } else { basis.of_value(inner, &plan.key.name, &plan.rules, value).await? };
+    let Some(mut under) = under else {
+        inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+        return lease.release().await;
+    };
+    let dependencies = under.dependencies.take();
+    let Some(record) = seal(inner, plan, value, under, ttl, cost) else { return lease.release().await };
     let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
     let bytes = record.len();
@@ -297,8 +349,8 @@ async fn fill(inner: &Arc<Inner>, plan: &Plan, lease: Lease, value: &Erased, cos
         }
         Filled::Stored => {}
         Filled::Tracked => {
-            if let Some(mark) = mark {
-                mark.keep(value, bytes, plan.local.limit(ttl));
+            if let Some((mark, under)) = mark.zip(dependencies) {
+                mark.keep(value, bytes, plan.local.limit(ttl), under);
             }
         }
     }
@@ -323,8 +375,8 @@ pub(crate) fn ttl_for(inner: &Inner, plan: &Plan, value: &Erased) -> Option<Dura
 }
 
 /// The record of a value; `None`, with an event, if it cannot be stored.
-fn seal(inner: &Inner, plan: &Plan, value: &Erased, ttl: Duration, cost: Duration) -> Option<Bytes> {
-    match try_seal(inner, plan, value, ttl, cost) {
+fn seal(inner: &Inner, plan: &Plan, value: &Erased, under: Under, ttl: Duration, cost: Duration) -> Option<Bytes> {
+    match try_seal(inner, plan, value, under, ttl, cost) {
         Ok(record) => Some(record),
         Err(error) => {
             // Too large is told with its size, where that is known.
@@ -338,7 +390,14 @@ fn seal(inner: &Inner, plan: &Plan, value: &Erased, ttl: Duration, cost: Duratio
 }
 
 /// The record of a value.
-pub(crate) fn try_seal(inner: &Inner, plan: &Plan, value: &Erased, ttl: Duration, cost: Duration) -> Result<Bytes> {
+pub(crate) fn try_seal(
+    inner: &Inner,
+    plan: &Plan,
+    value: &Erased,
+    under: Under,
+    ttl: Duration,
+    cost: Duration,
+) -> Result<Bytes> {
     let envelope = Envelope {
         codec: plan.value.codec_id,
         present: (plan.value.is_present)(value),
@@ -347,8 +406,8 @@ pub(crate) fn try_seal(inner: &Inner, plan: &Plan, value: &Erased, ttl: Duration
         fresh_for: ttl,
         stale_for: Duration::ZERO,
         cost,
-        versions: None,
-        tags: Vec::new(),
+        versions: under.versions,
+        tags: under.tags,
     };
     let mut replaced = || {
         inner.events.emit(Event::CodecReplaced { type_name: (plan.value.type_name)(), codec: plan.value.codec_name });

@@ -589,7 +589,7 @@ impl<F, E, W> Typed<F, E, W> {
     where
         F: Form,
     {
-        TypedRules { rules: Rules { options, ttl_of: None, cache_if: None }, form: PhantomData }
+        TypedRules { rules: Rules::of(options), form: PhantomData }
     }
 }
 
@@ -609,6 +609,16 @@ pub struct Rules {
     pub(crate) options: EntryOptions,
     pub(crate) ttl_of: Option<ByValue<Option<Duration>>>,
     pub(crate) cache_if: Option<ByValue<bool>>,
+    /// The tags that depend on the value, and the kinds they are of.
+    pub(crate) tags_of: Option<ByValue<Vec<Box<str>>>>,
+    pub(crate) kinds: &'static [&'static str],
+}
+
+impl Rules {
+    /// Nothing depends on the value.
+    pub(crate) fn of(options: EntryOptions) -> Self {
+        Self { options, ttl_of: None, cache_if: None, tags_of: None, kinds: &[] }
+    }
 }
 
 impl fmt::Debug for Rules {

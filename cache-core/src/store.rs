@@ -190,6 +190,16 @@ pub(crate) trait Store: Send + Sync + 'static {
         over: Over,
     ) -> BoxFuture<'a, Result<Acquired>>;
 
+    /// Takes the lease for one attempt in the place of the record with this fill id, which nobody may use any more: from then on
+    /// it is a lease `Over::Nothing`.
+    fn acquire_in_place<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        fill_id: u64,
+    ) -> BoxFuture<'a, Result<Acquired>>;
+
     /// Stores the record if the lease is still this attempt's and, for a refresh, the record it was to replace still stands.
     /// The lease is gone afterwards. The next change of the key is told to the listeners, if it says so.
     fn fill<'a>(

@@ -173,6 +173,13 @@ impl RawStore {
         })
     }
 
+    pub async fn acquire_in_place(&self, key: &str, token: u128, lease: Duration, fill_id: u64) -> Result<RawAcquired> {
+        Ok(match self.store.acquire_in_place(key, Token::from_bits(token), lease, fill_id).await? {
+            store::Acquired::Ours => RawAcquired::Ours,
+            store::Acquired::Found(slot) => RawAcquired::Found(slot.into()),
+        })
+    }
+
     pub async fn fill(&self, key: &str, token: u128, over: RawOver, record: &[u8], expiry: Duration) -> Result<bool> {
         let record = Bytes::copy_from_slice(record);
         Ok(self.store.fill(key, Token::from_bits(token), over.into(), record, expiry).await? != Filled::Refused)

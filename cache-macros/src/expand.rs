@@ -43,6 +43,7 @@ struct Names {
     entry: Ident,
     uncached: Ident,
     refresh: Ident,
+    invalidate_all: Ident,
     /// `user` or `Self`.
     home: TokenStream,
 }
@@ -57,6 +58,7 @@ impl Names {
                 entry: Ident::new("entry", at),
                 uncached: Ident::new("uncached", at),
                 refresh: Ident::new("refresh", at),
+                invalidate_all: Ident::new("invalidate_all", at),
                 home: companion.to_token_stream(),
             },
             Home::Impl => Self {
@@ -65,6 +67,7 @@ impl Names {
                 entry: format_ident!("{}_entry", ident),
                 uncached: format_ident!("{}_uncached", ident),
                 refresh: format_ident!("{}_refresh", ident),
+                invalidate_all: format_ident!("{}_invalidate_all", ident),
                 home: quote_spanned!(mixed=> Self),
             },
         }

@@ -67,10 +67,12 @@ use crate::signature::Function;
 /// |---|---|---|
 /// | `user::entry(id)` | `Repo::user_entry(id)` | the entry of the arguments in the key: `get`, `set`, `invalidate`, `key`, `ttl` |
 /// | `user::refresh(&db, id).await` | `repo.user_refresh(id).await` | runs the function now and stores what it returns |
+/// | `user::invalidate_all().await` | `Repo::user_invalidate_all().await` | makes every entry of the function a miss |
 /// | `user::uncached(&db, id).await` | `repo.user_uncached(id).await` | runs the function without the cache |
 ///
 /// A method's `entry` takes `&self` if the key or the cache is taken from it. Where only an argument outside the key says which
-/// cache it is, `entry` is to be told: `user::entry(id).on(&cache)`.
+/// cache it is, `entry` is to be told: `user::entry(id).on(&cache)`. Where only an argument says so, `invalidate_all` takes the cache;
+/// where `self` does, it takes `&self`.
 ///
 /// # Functions
 ///

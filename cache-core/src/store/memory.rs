@@ -23,8 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Filled, Listener, Message, Over, Siblings, Slot, Store, Swapped, Token, Trust,
-    VERSION_EXPIRY, Version, Versioned, Wake, has_fill_id, lease_key,
+    Acquired, Expiry, Filled, Listener, Message, Over, Siblings, Slot, Store, Swapped, Token, Trust, VERSION_EXPIRY,
+    Version, Versioned, Wake, has_fill_id, lease_key,
 };
 
 const SHARDS: usize = 64;
@@ -445,6 +445,22 @@ impl Store for MemoryStore {
                     access.put(&lease_key, Value::Bytes(token.hex().into()), Some(lease));
                 }
             }
+            Ok(Acquired::Ours)
+        })
+    }
+
+    fn acquire_in_place<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        fill_id: u64,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        self.ready(key, |access| {
+            if !access.record_is(key, fill_id) {
+                return Ok(Acquired::Found(access.slot(key)));
+            }
+            access.put(key, Value::Bytes(token.mark().into()), Some(lease));
             Ok(Acquired::Ours)
         })
     }

@@ -259,6 +259,21 @@ impl Store for RedisStore {
         })
     }
 
+    fn acquire_in_place<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        fill_id: u64,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        const STEP: &str = "acquire";
+        Box::pin(async move {
+            let mut script = scripts::ACQUIRE_IN_PLACE.key(key);
+            script.arg(&fill_id.to_le_bytes()[..]).arg(token.mark()).arg(ms(lease));
+            acquired(STEP, self.run(STEP, &script).await?)
+        })
+    }
+
     fn fill<'a>(
         &'a self,
         key: &'a str,
@@ -539,7 +554,7 @@ fn lease_of(key: &str, token: Token, over: Over) -> (String, String) {
     }
 }
 
-/// The reply of [`scripts::ACQUIRE_REFRESH`].
+/// The reply of [`scripts::ACQUIRE_REFRESH`] and [`scripts::ACQUIRE_IN_PLACE`].
 fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
     let Value::Array(parts) = reply::checked(step, value)? else { return Err(faults::unexpected(step)) };
     let mut parts = parts.into_iter();

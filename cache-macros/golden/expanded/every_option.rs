@@ -125,4 +125,11 @@ impl UserCache {
             .__refresh(UserCache::uncached(state, tenant, id, fresh))
             .await
     }
+    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    pub(crate) async fn invalidate_all(
+        __cache: &our::cache::Cache,
+    ) -> our::cache::Result<()> {
+        let __cache: &our::cache::Cache = __cache;
+        UserCache::__cached().invalidate_all(__cache).await
+    }
 }

@@ -15,8 +15,18 @@ use crate::store::FILL_ID_AT;
 /// Gives all scripts to the server, so that the first use of each is one trip and not three. Without the right to do so, or after
 /// SCRIPT FLUSH, a script is given again when it is missed.
 pub(super) async fn load_all(connection: &MultiplexedConnection) {
-    let all =
-        [&ACQUIRE_REFRESH, &FILL, &FILL_REFRESH, &RENEW, &RELEASE, &DISCARD, &DISCARD_WRONG_TYPE, &SWAP, &PERSIST];
+    let all = [
+        &ACQUIRE_REFRESH,
+        &ACQUIRE_IN_PLACE,
+        &FILL,
+        &FILL_REFRESH,
+        &RENEW,
+        &RELEASE,
+        &DISCARD,
+        &DISCARD_WRONG_TYPE,
+        &SWAP,
+        &PERSIST,
+    ];
     let loads = all.map(|script| {
         let mut connection = connection.clone();
         async move { script.load_async(&mut connection).await }
@@ -47,6 +57,19 @@ pub(super) static ACQUIRE_REFRESH: LazyLock<Script> = LazyLock::new(|| {
          end \
          if redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then return {1} end \
          return {2, redis.call('PTTL', KEYS[2])}",
+    )
+});
+
+/// `KEYS`: value. `ARGV`: fill id, mark, ms. Returns `{1}` ours; `{0, bytes or false}` another record; `{3}` another type.
+pub(super) static ACQUIRE_IN_PLACE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "if not filled_by(ARGV[1]) then \
+           local found = redis.pcall('GET', KEYS[1]) \
+           if type(found) == 'table' then return {3} end \
+           return {0, found} \
+         end \
+         redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
+         return {1}",
     )
 });
 
