@@ -9,4 +9,5 @@ mod redis_store;
 mod shapes;
 mod single_flight;
 mod store_conformance;
+mod tags;
 mod values;

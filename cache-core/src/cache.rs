@@ -235,6 +235,28 @@ impl Cache {
         self.0.renew_versions(&[tag::namespace_key(&self.0.namespace).into()]).await
     }
 
+    /// Makes every entry with this tag a miss, in every process, build and tier: of functions with `tags(..)`, and of calls with
+    /// [`EntryOptions::tags`]. A tag that no entry has is no error.
+    ///
+    /// A tag is its text: `author:{author}` of author 7 is `author:7`. One round trip, however many entries there are. Runs
+    /// that are under way go on for their callers, and what they compute is not served to others. If the call is dropped or
+    /// fails as unavailable, it may have happened or not.
+    ///
+    /// # Errors
+    /// Faults of the store: then old values may go on being served, until their ttl.
+    pub async fn invalidate_tag(&self, tag: impl AsRef<str>) -> Result<()> {
+        self.invalidate_tags([tag]).await
+    }
+
+    /// As [`invalidate_tag`](Self::invalidate_tag), for several tags in one round trip.
+    ///
+    /// # Errors
+    /// Faults of the store: then old values may go on being served, until their ttl.
+    pub async fn invalidate_tags<T: AsRef<str>>(&self, tags: impl IntoIterator<Item = T>) -> Result<()> {
+        let keys = tag::keys_of_tags(&self.0.namespace, tags);
+        if keys.is_empty() { Ok(()) } else { self.0.renew_versions(&keys).await }
+    }
+
     /// The objects of one type, which live in this cache's store.
     #[must_use]
     pub fn objects<T: CacheObject>(&self) -> Objects<T> {

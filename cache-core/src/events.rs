@@ -68,7 +68,7 @@ pub enum Event {
     TooManyTags {
         /// The function's key name.
         name: Arc<str>,
-        /// How many it would have.
+        /// How many it would have, or 17 where it would have more.
         tags: usize,
     },
     /// A codec cannot read back what it wrote for this type; MessagePack is used for it instead.

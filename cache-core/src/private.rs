@@ -10,7 +10,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 pub use crate::codec::{Codec, DefaultCodec};
-pub use crate::shape::{Probe, Returns, Rules};
+pub use crate::key::TagWriter;
+pub use crate::shape::{Probe, Returns, Rules, Tags};
 
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
 pub mod via {

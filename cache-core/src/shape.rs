@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::codec::{Codec, Coding};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
+use crate::key::TagWriter;
 
 pub(crate) use crate::local::Erased;
 use crate::options::EntryOptions;
@@ -615,6 +616,15 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Adds a tag that is known before the run.
+    #[must_use]
+    pub fn tag(mut self, write: impl FnOnce(&mut TagWriter)) -> Self {
+        let mut tag = TagWriter::default();
+        write(&mut tag);
+        self.options.push_tag(tag.name());
+        self
+    }
+
     /// Nothing depends on the value.
     pub(crate) fn of(options: EntryOptions) -> Self {
         Self { options, ttl_of: None, cache_if: None, tags_of: None, kinds: &[] }
@@ -624,6 +634,25 @@ impl Rules {
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rules").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Where generated code puts the tags of a value.
+pub struct Tags(Vec<Box<str>>);
+
+impl Tags {
+    /// One more.
+    pub fn add(&mut self, write: impl FnOnce(&mut TagWriter)) {
+        let mut tag = TagWriter::default();
+        write(&mut tag);
+        self.0.push(tag.name());
+    }
+}
+
+// Tags may be personal data.
+impl fmt::Debug for Tags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tags", self.0.len())
     }
 }
 
@@ -659,6 +688,23 @@ impl<F> TypedRules<F> {
     {
         self.rules.cache_if =
             Some(Box::new(move |value| value.downcast_ref::<F::Value>().and_then(F::payload).is_none_or(cache_if)));
+        self
+    }
+
+    /// The tags that only the value tells, each of one of these kinds: the text before its first `:`.
+    #[must_use]
+    pub fn tags_of(mut self, kinds: &'static [&'static str], tags_of: fn(&F::Payload, &mut Tags)) -> Self
+    where
+        F: Form,
+    {
+        self.rules.kinds = kinds;
+        self.rules.tags_of = Some(Box::new(move |value| {
+            let mut tags = Tags(Vec::new());
+            if let Some(payload) = value.downcast_ref::<F::Value>().and_then(F::payload) {
+                tags_of(payload, &mut tags);
+            }
+            tags.0
+        }));
         self
     }
 

@@ -24,11 +24,11 @@ pub(crate) fn expand(plan: &Plan, function: &Function) -> TokenStream {
 }
 
 /// What all generated functions share.
-struct Context<'a> {
-    plan: &'a Plan,
+pub(crate) struct Context<'a> {
+    pub(crate) plan: &'a Plan,
     function: &'a Function,
     /// Generated code's own names.
-    mixed: Span,
+    pub(crate) mixed: Span,
     names: Names,
     /// The parameters of which each combination is a function of its own, with its own entries.
     instance: Vec<&'a GenericParam>,
@@ -162,7 +162,8 @@ impl<'a> Context<'a> {
     fn call_rules(&self) -> TokenStream {
         let Names { home, rules, .. } = &self.names;
         let turbofish = self.of_instance.turbofish();
-        quote_spanned!(self.mixed=> #home::#rules #turbofish())
+        let tags = self.known_tags();
+        quote_spanned!(self.mixed=> #home::#rules #turbofish()#tags)
     }
 
     /// The expression of the cache: the user's, or the installed one.
@@ -216,7 +217,7 @@ impl<'a> Context<'a> {
     }
 
     /// `let (a, b) = &__arg0;` for each pattern of which `used` names something.
-    fn bindings(&self, used: &TokenStream) -> TokenStream {
+    pub(crate) fn bindings(&self, used: &TokenStream) -> TokenStream {
         let patterns = self.plan.params.iter().filter_map(|param| {
             let pattern = param.pattern.as_ref().filter(|_| signature::mentions(used, &param.names))?;
             let ident = &param.ident;

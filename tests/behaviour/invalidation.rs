@@ -332,13 +332,13 @@ mod builds {
 
     macro_rules! build {
         ($module:ident, $type:item, $value:expr) => {
-            pub mod $module {
+            mod $module {
                 use super::*;
                 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
                 $type
 
                 #[cached(name = "thing", ttl = 60, key = "{id}", cache = cache)]
-                pub async fn thing(cache: &Cache, gate: &Gate, id: u32) -> Result<Thing, Infallible> {
+                pub(super) async fn thing(cache: &Cache, gate: &Gate, id: u32) -> Result<Thing, Infallible> {
                     let _ = (cache, id);
                     gate.pass().await;
                     Ok($value)
@@ -348,16 +348,16 @@ mod builds {
     }
     build!(
         old,
-        pub struct Thing {
-            pub a: u32,
+        pub(super) struct Thing {
+            pub(super) a: u32,
         },
         Thing { a: 1 }
     );
     build!(
         new,
-        pub struct Thing {
-            pub a: u32,
-            pub b: u32,
+        pub(super) struct Thing {
+            pub(super) a: u32,
+            pub(super) b: u32,
         },
         Thing { a: 1, b: 2 }
     );

@@ -165,13 +165,14 @@ impl Context<'_> {
             _ => None,
         };
         let cache_if = plan.cache_if.as_ref().map(|closure| quote_spanned!(*mixed=> .cache_if(#closure)));
+        let tags_of = self.tags_of_value();
         let (hidden, form) = (self.hidden(), self.form());
         quote_spanned! {*mixed=>
             #hidden
             fn #ident #generics() -> #krate::__private::Rules #where_clause {
                 use #krate::__private::via::*;
                 let __options = #krate::EntryOptions::new() #ttl #negative_ttl #flight;
-                #form.rules(__options) #ttl_of #cache_if .erase()
+                #form.rules(__options) #ttl_of #cache_if #tags_of .erase()
             }
         }
     }
