@@ -128,6 +128,8 @@ pub mod docs {
     pub mod codecs {}
     #[doc = include_str!("../docs/entries.md")]
     pub mod entries {}
+    #[doc = include_str!("../docs/tags.md")]
+    pub mod tags {}
     #[doc = include_str!("../docs/objects.md")]
     pub mod objects {}
     #[doc = include_str!("../docs/plain.md")]

@@ -174,8 +174,11 @@ impl Args {
                 let list;
                 parenthesized!(list in input);
                 let span = list.span();
-                let tags = Punctuated::<LitStr, Token![,]>::parse_terminated(&list)
-                    .map_err(|_| syn::Error::new(span, format!("write `{usage}`")))?;
+                let Ok(tags) = Punctuated::<LitStr, Token![,]>::parse_terminated(&list) else {
+                    // What is left of it is no second mistake.
+                    list.parse::<TokenStream>()?;
+                    return Err(syn::Error::new(span, format!("write `{usage}`")));
+                };
                 if tags.is_empty() {
                     errors.at(&ident, format!("`tags()` names no tag; write `{usage}` or remove it"));
                 }

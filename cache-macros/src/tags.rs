@@ -43,14 +43,7 @@ pub(crate) fn plan(args: &Args, params: &[Param], entry: &Entry, errors: &mut Er
 }
 
 /// What a tag depends on that is known before the run, the entry has too.
-fn check_known(
-    place: &Placeholder,
-    tag: &Template,
-    args: &Args,
-    params: &[Param],
-    entry: &Entry,
-    errors: &mut Errors,
-) {
+fn check_known(place: &Placeholder, tag: &Template, args: &Args, params: &[Param], entry: &Entry, errors: &mut Errors) {
     let (root, span) = (bare(&place.root), tag.literal.span());
     if root == "self" {
         if place.fields.is_empty() {

@@ -9,8 +9,8 @@ use syn::{Expr, Ident, Member};
 use crate::args::{Args, Lifetime, Local, Template};
 use crate::errors::{Errors, did_you_mean};
 use crate::plan::{Entry, FunctionOptions, Home, KeyStep, Plan, Run};
-use crate::tags;
 use crate::signature::{self, Function, Param};
+use crate::tags;
 use crate::template::{Piece, Placeholder};
 
 /// The plan, if everything fits.
@@ -181,7 +181,13 @@ pub(crate) fn placeholders(key: &Template) -> impl Iterator<Item = &Placeholder>
     })
 }
 
-fn from_template(key: &Template, args: &Args, function: &Function, params: &[Param], errors: &mut Errors) -> Vec<KeyStep> {
+fn from_template(
+    key: &Template,
+    args: &Args,
+    function: &Function,
+    params: &[Param],
+    errors: &mut Errors,
+) -> Vec<KeyStep> {
     let span = key.literal.span();
     let has_self = function.receiver().is_some();
     let mut steps = Vec::new();

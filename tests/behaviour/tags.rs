@@ -301,7 +301,8 @@ async fn a_hit_with_tags_is_one_trip_and_one_more_for_tags_by_the_value() {
         let cache = there.clone();
         move || {
             let cache = cache.clone();
-            Box::pin(async move { read_post(&cache, id, by(7, "a", "v2")).await }) as futures::future::BoxFuture<'static, String>
+            Box::pin(async move { read_post(&cache, id, by(7, "a", "v2")).await })
+                as futures::future::BoxFuture<'static, String>
         }
     };
     assert_eq!(reads(&of_row).await, (1, 0));

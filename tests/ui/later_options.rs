@@ -1,6 +1,6 @@
 use cache_core::cached;
 
-#[cached(tags("posts"), early = 1.0, batch)]
+#[cached(early = 1.0, batch)]
 async fn f(id: u64) -> u64 {
     id
 }
