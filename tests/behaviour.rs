@@ -1,6 +1,7 @@
 //! What the library promises, by the ids of the list of behaviours.
 
 mod coherence;
+mod fence;
 mod invalidation;
 mod objects;
 mod plain;

@@ -15,6 +15,7 @@ use crate::entry::EntryKey;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Stats, bump};
+use crate::fence::FenceBuilder;
 use crate::fingerprint::fingerprint_text;
 use crate::freshness::{Freshness, verdict};
 use crate::key::Key;
@@ -255,6 +256,23 @@ impl Cache {
     pub async fn invalidate_tags<T: AsRef<str>>(&self, tags: impl IntoIterator<Item = T>) -> Result<()> {
         let keys = tag::keys_of_tags(&self.0.namespace, tags);
         if keys.is_empty() { Ok(()) } else { self.0.renew_versions(&keys).await }
+    }
+
+    /// A write fence, for a transaction: raised before the write, lifted after the commit, so that no reader stores the row from before.
+    ///
+    /// ```
+    /// # use cache_core::{Cache, cached};
+    /// # #[cached] async fn user(id: u64) -> u64 { id }
+    /// # async fn write() -> Result<(), cache_core::Error> { Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let fence = Cache::global().fence().entry(&user::entry(7)).tag("users").raise().await?;
+    /// write().await?; // begin, update, commit
+    /// fence.lift().await?;
+    /// # Ok::<(), cache_core::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn fence(&self) -> FenceBuilder {
+        FenceBuilder::new(self.clone())
     }
 
     /// The objects of one type, which live in this cache's store.

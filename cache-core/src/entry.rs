@@ -146,6 +146,10 @@ impl<R: 'static> CachedEntry<R> {
         Self(Bare { cache, plan, returns, args })
     }
 
+    pub(crate) fn plan_key(&self) -> &EntryKey {
+        &self.0.plan.key
+    }
+
     /// The same entry in another cache.
     pub fn on(self, cache: &Cache) -> Self {
         let Bare { plan, returns, args, .. } = self.0;

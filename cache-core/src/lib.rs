@@ -52,6 +52,7 @@ mod entry;
 mod envelope;
 mod error;
 pub mod events;
+mod fence;
 mod fingerprint;
 mod freshness;
 #[cfg(test)]
@@ -107,6 +108,7 @@ pub use cache_macros::cached;
 pub use cache_macros::{CacheObject, KeyPart};
 pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{Error, ErrorKind, Result};
+pub use fence::{Fence, FenceBuilder};
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
 pub use options::{EntryOptions, FlightScope, LocalTier};
@@ -130,6 +132,8 @@ pub mod docs {
     pub mod entries {}
     #[doc = include_str!("../docs/tags.md")]
     pub mod tags {}
+    #[doc = include_str!("../docs/fence.md")]
+    pub mod fence {}
     #[doc = include_str!("../docs/objects.md")]
     pub mod objects {}
     #[doc = include_str!("../docs/plain.md")]

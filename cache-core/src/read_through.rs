@@ -188,6 +188,8 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                 inner.store.discard(key, &Slot::WrongType).await?;
                 Slot::Absent
             }
+            // What this caller computes is its own affair: it may be older than the write that the fence is for (R22).
+            Slot::Fenced => return Ok(Found::Nothing),
             Slot::Leased(_) if plan.rules.options.flight != FlightScope::Cluster => return Ok(Found::Nothing),
             Slot::Leased(left) => {
                 (slot, mark) = wait(inner, plan, basis, left).await?;

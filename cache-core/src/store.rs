@@ -4,10 +4,10 @@
 //! [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). No operation blocks for longer than the store's response timeout.
 //!
 //! ```text
-//! value key  k        absent | lease "L" + 32 hex digits | record (envelope) | foreign bytes | not a string
+//! value key  k        absent | lease "L" + 32 hex digits | fence "F" + 32 hex digits | record (envelope) | foreign bytes | not a string
 //! lease key  {k}:l    absent | 32 hex digits             (a refresh beside a stale record)
 //! builds     a set of fingerprints per function: which records an invalidation has to unlink
-//! versions   32 hex digits, one key each for namespace, function, tag: other bytes count by their hash
+//! versions   32 hex digits, one key each for namespace, function, tag; of a tag also a fence: other bytes count by their hash
 //! ```
 
 use std::fmt;
@@ -36,6 +36,8 @@ pub(crate) enum Slot {
     Absent,
     /// Somebody computes the value; the lease ends after this long unless it is renewed. `None`: not known.
     Leased(Option<Duration>),
+    /// A write is under way: nothing is stored here until it is over.
+    Fenced,
     /// Bytes that are not a lease. Whether they are a record is for the envelope to say.
     Bytes(Bytes),
     /// A value of another Redis type.
@@ -311,8 +313,14 @@ pub(crate) fn has_fill_id(record: &[u8], fill_id: u64) -> bool {
 
 /// The first byte of a lease in a value key. A record starts with another one.
 pub(crate) const LEASE_MARK: u8 = b'L';
-/// `L` and 32 hex digits.
+/// The first byte of a fence in a value key or a tag's version key.
+const FENCE_MARK: u8 = b'F';
+/// `L` or `F`, and 32 hex digits.
 pub(crate) const LEASE_LEN: usize = 33;
+
+fn is_fence(bytes: &[u8]) -> bool {
+    bytes.len() == LEASE_LEN && bytes.first() == Some(&FENCE_MARK)
+}
 
 impl Slot {
     /// What these bytes of a value key mean. `left`: the key's time to live, where known.
@@ -320,6 +328,7 @@ impl Slot {
         match bytes {
             None => Self::Absent,
             Some(bytes) if bytes.len() == LEASE_LEN && bytes.first() == Some(&LEASE_MARK) => Self::Leased(left),
+            Some(bytes) if is_fence(&bytes) => Self::Fenced,
             Some(bytes) => Self::Bytes(bytes),
         }
     }
@@ -336,12 +345,15 @@ impl Version {
         Self(crate::random::u128())
     }
 
-    /// Of what stands under a version key.
-    pub(crate) fn of(bytes: &[u8]) -> Self {
+    /// Of what stands under a version key; none if that is a fence.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        if is_fence(bytes) {
+            return None;
+        }
         let digits = std::str::from_utf8(bytes).ok().filter(|digits| digits.len() == 32);
         let number = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok());
         // Written by somebody else: another version than any other bytes.
-        Self(number.unwrap_or_else(|| xxh3_128(bytes)))
+        Some(Self(number.unwrap_or_else(|| xxh3_128(bytes))))
     }
 
     /// As it stands in its key.
@@ -371,6 +383,11 @@ impl Token {
         format!("{:032x}", self.0)
     }
 
+    /// As a fence.
+    pub(crate) fn fence(self) -> String {
+        format!("F{:032x}", self.0)
+    }
+
     /// As it stands in the value key.
     pub(crate) fn mark(self) -> String {
         format!("L{:032x}", self.0)
@@ -396,6 +413,7 @@ impl fmt::Debug for Slot {
             Self::Absent => f.write_str("Absent"),
             Self::Leased(left) => f.debug_tuple("Leased").field(left).finish(),
             Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Self::Fenced => f.write_str("Fenced"),
             Self::WrongType => f.write_str("WrongType"),
         }
     }

@@ -34,6 +34,8 @@ pub enum RawSlot {
     Absent,
     /// A lease, with the time it has left where that is known.
     Leased(Option<Duration>),
+    /// A fence.
+    Fenced,
     /// Other bytes.
     Bytes(Vec<u8>),
     /// A value of another type.
@@ -357,6 +359,7 @@ impl From<store::Slot> for RawSlot {
             store::Slot::Absent => Self::Absent,
             store::Slot::Leased(left) => Self::Leased(left),
             store::Slot::Bytes(bytes) => Self::Bytes(bytes.into()),
+            store::Slot::Fenced => Self::Fenced,
             store::Slot::WrongType => Self::WrongType,
         }
     }
@@ -368,6 +371,7 @@ impl From<RawSlot> for store::Slot {
             RawSlot::Absent => Self::Absent,
             RawSlot::Leased(left) => Self::Leased(left),
             RawSlot::Bytes(bytes) => Self::Bytes(bytes.into()),
+            RawSlot::Fenced => Self::Fenced,
             RawSlot::WrongType => Self::WrongType,
         }
     }

@@ -101,6 +101,7 @@ conformance! {
     a_version_is_made_once_and_stays
     a_value_and_its_versions_are_read_in_one_trip
     a_renewed_version_is_another_and_is_told
+    nobody_fills_what_is_fenced
     a_lost_version_comes_back_as_another
     bytes_that_are_no_version_count_as_one
     a_closed_store_says_so
@@ -198,6 +199,26 @@ async fn a_lost_version_comes_back_as_another(store: &RawStore) {
     assert_eq!(store.versions(&["a@version"], false).await.unwrap().0, [None]);
     let (after, _) = store.versions(&["a@version"], true).await.unwrap();
     assert!(after[0].is_some() && after != before, "{after:?}");
+}
+
+// R22
+async fn nobody_fills_what_is_fenced(store: &RawStore) {
+    let fence = format!("F{:032x}", 7);
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    store.put("k", fence.as_bytes(), Some(TTL)).await.unwrap();
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Fenced);
+    assert_eq!(store.read_versioned("k", &[]).await.unwrap().0, RawSlot::Fenced);
+    assert_eq!(store.acquire("k", B, LEASE, Nothing).await.unwrap(), RawAcquired::Found(RawSlot::Fenced));
+    assert_eq!(store.acquire("k", B, LEASE, Record(1)).await.unwrap(), RawAcquired::Found(RawSlot::Fenced));
+    assert_eq!(store.acquire_in_place("k", B, LEASE, 1).await.unwrap(), RawAcquired::Found(RawSlot::Fenced));
+    assert!(!store.fill("k", A, Nothing, &record(1, "old"), TTL).await.unwrap());
+    assert!(!store.renew("k", A, Nothing, LEASE).await.unwrap());
+    store.release("k", A, Nothing).await.unwrap();
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Fenced);
+    store.put("a@version", fence.as_bytes(), Some(SHORT)).await.unwrap();
+    assert_eq!(store.versions(&["a@version"], true).await.unwrap().0, [None]);
+    store.let_pass(AFTER_SHORT).await;
+    assert!(store.versions(&["a@version"], true).await.unwrap().0[0].is_some());
 }
 
 async fn bytes_that_are_no_version_count_as_one(store: &RawStore) {

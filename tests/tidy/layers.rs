@@ -17,7 +17,7 @@ const ROWS: &[&[&str]] = &[
     &["shape", "single_flight", "lease", "builds", "refresh", "tag", "coherence", "breaker", "journal"],
     &["read_through", "batch"],
     // What users hold.
-    &["cache", "builder", "entry", "object", "plain"],
+    &["cache", "builder", "entry", "fence", "object", "plain"],
     &["session", "dashboard", "private", "testing", "store_testing", "golden"],
 ];
 

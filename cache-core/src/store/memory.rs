@@ -137,7 +137,7 @@ impl MemoryStore {
                     access.changed.pop();
                 }
                 // Of another type, it is no version.
-                Ok(access.bytes(key).ok().flatten().map(|bytes| Version::of(&bytes)))
+                Ok(access.bytes(key).ok().flatten().and_then(|bytes| Version::of(&bytes)))
             })
         };
         keys.iter().map(read).collect()

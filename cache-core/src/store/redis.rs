@@ -344,7 +344,7 @@ impl Store for RedisStore {
         const STEP: &str = "discard";
         Box::pin(async move {
             match what {
-                Slot::Absent | Slot::Leased(_) => Ok(()),
+                Slot::Absent | Slot::Leased(_) | Slot::Fenced => Ok(()),
                 Slot::Bytes(bytes) => {
                     let mut script = scripts::DISCARD.key(key);
                     script.arg(bytes.as_ref());
@@ -531,7 +531,7 @@ impl Store for RedisStore {
 }
 
 fn version(bytes: Option<Bytes>) -> Option<Version> {
-    bytes.map(|bytes| Version::of(&bytes))
+    bytes.and_then(|bytes| Version::of(&bytes))
 }
 
 fn on(key: &str, name: &str) -> Cmd {
