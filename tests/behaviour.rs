@@ -10,5 +10,6 @@ mod redis_store;
 mod shapes;
 mod single_flight;
 mod store_conformance;
+mod store_versions;
 mod tags;
 mod values;

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cache_core::events::Event;
 use cache_core::{Cache, EntryOptions, Key, cached};
@@ -310,5 +309,4 @@ async fn a_hit_with_tags_is_one_trip_and_one_more_for_tags_by_the_value() {
     assert_eq!(reads(&of_post(1)).await, (2, 0));
     // All but the tag `post:2` is known by now.
     assert_eq!(reads(&of_post(2)).await, (1, 0));
-    tokio::time::sleep(Duration::from_millis(1)).await;
 }

@@ -4,6 +4,8 @@
 //! held while anything else runs. Memory is bounded: over the limit, sampled least recently used entries go (the
 //! approximation that Redis uses for `allkeys-lru`).
 
+mod room;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::pin;
@@ -18,6 +20,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use indexmap::IndexMap;
 use tokio::sync::broadcast;
 
+use self::room::weight;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events};
@@ -28,10 +31,6 @@ use crate::store::{
 };
 
 const SHARDS: usize = 64;
-/// What an entry costs beside its key and bytes: table slot, two allocations, bookkeeping.
-const ENTRY_OVERHEAD: usize = 128;
-/// How many entries are looked at to find one to give up.
-const EVICTION_SAMPLE: usize = 5;
 /// How long a waiter sleeps where too many wait already.
 const POLL: Duration = Duration::from_millis(100);
 /// How many messages a slow subscriber may lag behind.
@@ -190,40 +189,10 @@ impl MemoryStore {
     }
 }
 
-impl Shard {
-    fn victim(&self, now: Timestamp) -> Option<usize> {
-        let len = self.entries.len();
-        let mut best: Option<(u64, usize)> = None;
-        for _ in 0..EVICTION_SAMPLE.min(len) {
-            let index = (crate::random::fraction() * len as f64) as usize;
-            let (_, entry) = self.entries.get_index(index)?;
-            if entry.is_expired(now) {
-                return Some(index);
-            }
-            if best.is_none_or(|(used, _)| entry.used < used) {
-                best = Some((entry.used, index));
-            }
-        }
-        best.map(|(_, index)| index)
-    }
-}
-
 impl Entry {
     fn is_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
-}
-
-fn weight(key: &str, value: &Value) -> usize {
-    let value = match value {
-        Value::Bytes(bytes) => bytes.len(),
-        Value::Hash(fields) => fields
-            .iter()
-            .map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(ENTRY_OVERHEAD))
-            .sum(),
-        Value::Set(members) => members.iter().map(|member| member.len().saturating_add(ENTRY_OVERHEAD)).sum(),
-    };
-    key.len().saturating_add(value).saturating_add(ENTRY_OVERHEAD)
 }
 
 /// One operation's hold on a shard.
@@ -410,7 +379,12 @@ impl Store for MemoryStore {
     }
 
     fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
-        let renew = |key: &Arc<str>| self.with(key, |access| Ok(access.put(key, new_version(), Some(VERSION_EXPIRY))));
+        let renew = |key: &Arc<str>| {
+            self.with(key, |access| {
+                access.put(key, new_version(), Some(VERSION_EXPIRY));
+                Ok(())
+            })
+        };
         Box::pin(future::ready(versions.iter().try_for_each(renew)))
     }
 
