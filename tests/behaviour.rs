@@ -2,7 +2,9 @@
 
 mod coherence;
 mod environment;
+mod fence;
 mod freshness;
+mod invalidation;
 mod key_names;
 mod objects;
 mod plain;
@@ -13,4 +15,6 @@ mod round_trips;
 mod shapes;
 mod single_flight;
 mod store_conformance;
+mod store_versions;
+mod tags;
 mod values;

@@ -16,6 +16,7 @@ use crate::refresh::Refreshes;
 use crate::single_flight::Flights;
 use crate::store::memory::MemoryStore;
 use crate::store::{Listener, Store};
+use crate::versions::Versions;
 
 /// The environment variable of [`Cache::from_env`].
 pub const CACHE_URL: &str = "CACHE_URL";
@@ -369,11 +370,14 @@ impl CacheBuilder {
             return Err(Error::new(ErrorKind::Configuration, "connect").detail(detail));
         }
         let local = Local::new(self.local_limit_bytes, self.local_ttl, store.trust(), self.clock.clone()).map(Arc::new);
-        let coherence = local.clone().map(|local| Arc::new(Coherence { local }));
-        if let Some(coherence) = &coherence {
-            let listener: Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(coherence) as Arc<dyn Listener>));
-            store.listen(listener);
-        }
+        let (versions, flights) = (Arc::new(Versions::new()), Flights::new());
+        let coherence = Arc::new(Coherence {
+            local: local.clone(),
+            versions: Arc::clone(&versions),
+            flights: Arc::clone(&flights),
+        });
+        let listener: Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(&coherence) as Arc<dyn Listener>));
+        store.listen(listener);
         Ok(Cache(Arc::new(Inner {
             local,
             _coherence: coherence,
@@ -382,7 +386,8 @@ impl CacheBuilder {
             clock: self.clock,
             events,
             namespace: namespace.unwrap_or_else(|| "cache".to_owned()).into(),
-            flights: Flights::new(),
+            versions,
+            flights,
             builds: Builds::default(),
             defaults: Defaults {
                 ttl: self.ttl,

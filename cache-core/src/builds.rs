@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 
 use crate::cache::Inner;
 use crate::clock::Timestamp;
@@ -57,6 +58,15 @@ impl Builds {
         let registry = key::builds_key(&inner.namespace, &key.name);
         let found = inner.store.remove(Siblings { keys: &keys, builds: &registry }).await?;
         self.remove_learned(inner, key, &registry, &found).await
+    }
+
+    /// Ends the records of every build, and puts this fence in their places.
+    pub(crate) async fn fence(&self, inner: &Inner, key: &EntryKey, fence: Bytes, limit: Duration) -> Result<()> {
+        // Whatever is stored between the two is replaced by the second.
+        self.remove(inner, key).await?;
+        let mut keys = self.siblings(key);
+        keys.push(key.value_key.to_string());
+        try_join_all(keys.iter().map(|key| inner.store.put(key, fence.clone(), Some(limit)))).await.map(drop)
     }
 
     /// Writes this build's record and unlinks those of the others, which hold the value before.

@@ -17,6 +17,7 @@ use crate::entry::EntryKey;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Stats, bump};
+use crate::fence::FenceBuilder;
 use crate::fingerprint::fingerprint_text;
 use crate::key::Key;
 use crate::local::{Hit, Local, LocalKeyRef};
@@ -28,6 +29,8 @@ use crate::refresh::{Refreshes, Serving, Terms};
 use crate::shape::{CacheValue, Erased, Form, Optional, Plain, Rules, ValueType};
 use crate::single_flight::{Flights, Landing};
 use crate::store::{Slot, Store};
+use crate::tag::{self, Agreement, Basis};
+use crate::versions::Versions;
 
 /// A cache: a store, and all that makes reading through it right. Cheap to clone; clones are the same cache.
 ///
@@ -50,7 +53,8 @@ pub(crate) struct Inner {
     /// L1; `None`: turned off.
     pub(crate) local: Option<Arc<Local>>,
     /// Listens to the store for as long as this lives.
-    pub(crate) _coherence: Option<Arc<Coherence>>,
+    pub(crate) _coherence: Arc<Coherence>,
+    pub(crate) versions: Arc<Versions>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) builds: Builds,
     pub(crate) defaults: Defaults,
@@ -268,12 +272,13 @@ impl Cache {
         let value = const { ValueType::of::<V, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
         let take = |value: Erased| V::restore(value);
-        let due = match self.0.at_hand(&key.value_key, &value, Some((options, false)), options.local, take) {
+        let asked = Some((options, false));
+        let due = match self.0.at_hand(&key.value_key, &key.name, &value, asked, options.local, take) {
             AtHand::Value(value) => return Ok(value),
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
             AtHand::Nothing => None,
         };
-        let rules = Arc::new(Rules { options: options.clone(), ttl_of: None, cache_if: None });
+        let rules = Arc::new(Rules::of(options.clone()));
         let plan = Plan { old, ..Plan::new(key, value, rules, options.local) };
         let function = function();
         let run = async move {
@@ -300,6 +305,56 @@ impl Cache {
             Landing::Panicked(panic) => panic.resume(&plan.key.name),
             Landing::Abandoned => mismatch(&plan.key.name),
         }
+    }
+
+    /// Makes every entry of every cached function in this cache's namespace a miss, in every process, build and tier. Runs that are under
+    /// way go on for their callers, and what they compute is not served to others. Objects and plain values stay.
+    ///
+    /// One round trip, however many entries there are. If the call is dropped or fails as unavailable, it may have happened or not.
+    ///
+    /// # Errors
+    /// Faults of the store: then old values may go on being served, until their ttl.
+    pub async fn clear(&self) -> Result<()> {
+        self.0.renew_versions(&[tag::namespace_key(&self.0.namespace).into()]).await
+    }
+
+    /// Makes every entry with this tag a miss, in every process, build and tier: of functions with `tags(..)`, and of calls with
+    /// [`EntryOptions::tags`]. A tag that no entry has is no error.
+    ///
+    /// A tag is its text: `author:{author}` of author 7 is `author:7`. One round trip, however many entries there are. Runs
+    /// that are under way go on for their callers, and what they compute is not served to others. If the call is dropped or
+    /// fails as unavailable, it may have happened or not.
+    ///
+    /// # Errors
+    /// Faults of the store: then old values may go on being served, until their ttl.
+    pub async fn invalidate_tag(&self, tag: impl AsRef<str>) -> Result<()> {
+        self.invalidate_tags([tag]).await
+    }
+
+    /// As [`invalidate_tag`](Self::invalidate_tag), for several tags in one round trip.
+    ///
+    /// # Errors
+    /// Faults of the store: then old values may go on being served, until their ttl.
+    pub async fn invalidate_tags<T: AsRef<str>>(&self, tags: impl IntoIterator<Item = T>) -> Result<()> {
+        let keys = tag::keys_of_tags(&self.0.namespace, tags);
+        if keys.is_empty() { Ok(()) } else { self.0.renew_versions(&keys).await }
+    }
+
+    /// A write fence, for a transaction: raised before the write, lifted after the commit, so that no reader stores the row from before.
+    ///
+    /// ```
+    /// # use cache_core::{Cache, cached};
+    /// # #[cached] async fn user(id: u64) -> u64 { id }
+    /// # async fn write() -> Result<(), cache_core::Error> { Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let fence = Cache::global().fence().entry(&user::entry(7)).tag("users").raise().await?;
+    /// write().await?; // begin, update, commit
+    /// fence.lift().await?;
+    /// # Ok::<(), cache_core::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn fence(&self) -> FenceBuilder {
+        FenceBuilder::new(self.clone())
     }
 
     /// The objects of one type, which live in this cache's store.
@@ -388,6 +443,7 @@ impl Inner {
     pub(crate) fn at_hand<T>(
         &self,
         key: &Arc<str>,
+        name: &str,
         value: &ValueType,
         options: Option<(&EntryOptions, bool)>,
         tier: LocalTier,
@@ -400,7 +456,7 @@ impl Inner {
         }
         match options {
             Some((options, owned)) if self.store.is_at_hand() => {
-                self.in_store(key, value, &Terms::new(self, options, owned), tier, take)
+                self.in_store(key, name, value, &Terms::new(self, options, owned), tier, take)
             }
             _ => AtHand::Nothing,
         }
@@ -417,6 +473,7 @@ impl Inner {
     fn in_store<T>(
         &self,
         key: &Arc<str>,
+        name: &str,
         value: &ValueType,
         terms: &Terms,
         tier: LocalTier,
@@ -427,12 +484,15 @@ impl Inner {
         let mark = local.map(|local| local.begin(key));
         let Some(Slot::Bytes(bytes)) = self.store.read_now(key) else { return AtHand::Nothing };
         let Ok((envelope, payload_at)) = Envelope::open(&bytes, key) else { return AtHand::Nothing };
+        // All records of a store in this process are of one build, so they have the tags they need.
+        let agreement = Basis::new(self, name, None).agrees_now(self, &envelope);
+        let Some(Agreement::Yes(under)) = agreement else { return AtHand::Nothing };
         let Some(serving) = Serving::of(&envelope, terms, self.store.now()) else { return AtHand::Nothing };
         let payload = bytes.get(payload_at..).unwrap_or_default();
         let Ok(Some(value)) = (value.decode)(envelope.codec, envelope.present, payload) else { return AtHand::Nothing };
         let Some(taken) = take(Arc::clone(&value)) else { return AtHand::Nothing };
-        if let Some(mark) = mark {
-            mark.keep(&value, payload.len(), serving.service(tier));
+        if let Some((mark, under)) = mark.zip(under) {
+            mark.keep(&value, payload.len(), serving.service(tier), under);
         }
         bump(&self.events.count().hits);
         if serving.is_due {
@@ -467,7 +527,7 @@ mod tests {
         assert_eq!(cache.get_or_compute(Key::new("k"), &options, compute).await, Ok(1));
         let value = ValueType::of::<Plain<u32>, DefaultCodec>();
         let key = cache.0.key_by_hand(&Key::new("k"), value);
-        let plan = Plan::new(key, value, Arc::new(Rules { options, ttl_of: None, cache_if: None }), LocalTier::Cache);
+        let plan = Plan::new(key, value, Arc::new(Rules::of(options)), LocalTier::Cache);
         // The record that this refresh was begun for had another fill id.
         let function = Box::pin(async { unreachable!("the store has a newer value") });
         assert!(read_through::refresh_here(&cache.0, &plan, 7, function).await.is_none());

@@ -1,27 +1,40 @@
 //! Applies the store's pushes to what this process keeps.
 //!
-//! A change of a key drops its L1 entry and poisons its pending fill; a gap does so for all. A run under way is not joined
+//! A change of a key drops its L1 entry and poisons its pending fill, one of a version makes it unknown; a gap does so for all. A run under way is not joined
 //! for longer than the staleness bound without its lease having been seen to stand: see [`Lease::keep`](crate::lease::Lease::keep).
 
 use std::sync::Arc;
 
 use crate::local::Local;
 use crate::sabotage::{self, Guard};
+use crate::single_flight::Flights;
 use crate::store::Listener;
+use crate::versions::Versions;
 
 /// What a store tells, applied.
 pub(crate) struct Coherence {
-    pub(crate) local: Arc<Local>,
+    pub(crate) local: Option<Arc<Local>>,
+    pub(crate) versions: Arc<Versions>,
+    pub(crate) flights: Arc<Flights>,
 }
 
 impl Listener for Coherence {
     fn changed(&self, key: &str) {
-        self.local.drop_key(key);
+        if let Some(local) = &self.local {
+            local.drop_key(key);
+        }
+        if self.versions.changed(key) {
+            // Runs of its entries go on for who waits for them, and nobody joins them any more.
+            self.flights.detach_all();
+        }
     }
 
     fn gap(&self) {
-        if !sabotage::is(Guard::GapEmptiesLocal) {
-            self.local.clear();
+        if let Some(local) = &self.local
+            && !sabotage::is(Guard::GapEmptiesLocal)
+        {
+            local.clear();
         }
+        self.versions.clear();
     }
 }

@@ -19,6 +19,7 @@ use crate::read_through::{self, Plan, Sealed};
 use crate::sabotage::{self, Guard};
 use crate::shape::{Erased, Returns, ValueType};
 use crate::store::Slot;
+use crate::tag::{Agreement, Basis};
 
 /// An entry's key in all its forms.
 #[derive(Clone)]
@@ -146,6 +147,10 @@ impl<R: 'static> CachedEntry<R> {
         Self(Bare { cache, plan, returns, args })
     }
 
+    pub(crate) fn plan_key(&self) -> &EntryKey {
+        &self.0.plan.key
+    }
+
     /// The same entry in another cache.
     pub fn on(self, cache: &Cache) -> Self {
         let Bare { plan, returns, args, .. } = self.0;
@@ -209,8 +214,10 @@ impl<R: 'static> Bare<R> {
     async fn record(&self) -> Result<Option<(Envelope, bytes::Bytes)>> {
         let inner = &self.cache.0;
         let key = &self.plan.key;
-        let Slot::Bytes(bytes) = inner.store.read(&key.value_key).await? else { return Ok(None) };
+        let mut basis = Basis::new(inner, &key.name, Some(&self.plan.rules));
+        let (Slot::Bytes(bytes), _) = basis.read(inner, &key.value_key, false).await? else { return Ok(None) };
         match Envelope::open(&bytes, &key.value_key) {
+            Ok((envelope, _)) if matches!(basis.agrees(inner, &envelope).await?, Agreement::No) => Ok(None),
             Ok((envelope, payload_at)) => match verdict(&envelope, inner.store.now()) {
                 Freshness::Fresh | Freshness::RefreshAhead => Ok(Some((envelope, bytes.slice(payload_at..)))),
                 Freshness::Stale | Freshness::Expired => Ok(None),
@@ -241,7 +248,14 @@ impl<R: 'static> Bare<R> {
         let Some((lifetime, value)) = storable else {
             return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
         };
-        match read_through::try_seal(inner, plan, &value, lifetime, Duration::ZERO) {
+        // Read before the write: what is invalidated from now on takes this value with it.
+        let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
+        basis.read_unknown(inner).await?;
+        let Some(under) = basis.of_value(inner, &plan.key.name, &plan.rules, &value).await? else {
+            inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+            return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
+        };
+        match read_through::try_seal(inner, plan, &value, under, lifetime, Duration::ZERO) {
             Ok(Sealed { record, expiry, .. }) => {
                 inner.detached(&plan.key, inner.builds.write(inner, &plan.key, record, expiry)).await
             }

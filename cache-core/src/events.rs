@@ -87,6 +87,13 @@ pub enum Event {
         /// Its encoded size in bytes.
         bytes: usize,
     },
+    /// An entry would have more than 16 tags; its value was returned, not stored.
+    TooManyTags {
+        /// The function's key name.
+        name: Arc<str>,
+        /// How many it would have, or 17 where it would have more.
+        tags: usize,
+    },
     /// A codec cannot read back what it wrote for this type; MessagePack is used for it instead.
     CodecReplaced {
         /// The value's type.
@@ -398,6 +405,7 @@ fn trace(event: &Event) {
             tracing::error!(%name, %reason, "value could not be encoded; not cached")
         }
         Event::TooLarge { name, bytes } => tracing::warn!(%name, bytes, "value over the size limit; not cached"),
+        Event::TooManyTags { name, tags } => tracing::warn!(%name, tags, "value with too many tags; not cached"),
         Event::CodecReplaced { type_name, codec } => tracing::warn!(
             type_name,
             codec,

@@ -8,6 +8,8 @@
 //! told from the next, so distinct arguments give distinct keys. A key is at most [`MAX_KEY_LEN`] bytes: longer arguments
 //! end in `~` and a SHA-256 hash of the whole, cut to 128 bits.
 
+mod tags;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -16,6 +18,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+
+pub use self::tags::TagWriter;
+pub(crate) use self::tags::tag_name;
 
 /// The longest key that is ever sent to Redis, in bytes, up to the `@`.
 pub const MAX_KEY_LEN: usize = 512;

@@ -41,29 +41,48 @@ pub(crate) enum Obstacle {
 impl Lease {
     /// Takes it, or tells what stands in the way.
     pub(crate) async fn acquire(inner: &Arc<Inner>, key: &EntryKey, over: Over) -> Result<Result<Self, Obstacle>> {
+        let lease = Self::wanted(inner, key, over);
+        let acquired = inner.store.acquire(&lease.key, lease.token, inner.limits.lease, over).await;
+        lease.answered(acquired)
+    }
+
+    /// Takes it in the place of a record that an invalidation has ended.
+    pub(crate) async fn acquire_in_place(
+        inner: &Arc<Inner>,
+        key: &EntryKey,
+        fill_id: u64,
+    ) -> Result<Result<Self, Obstacle>> {
+        let lease = Self::wanted(inner, key, Over::Nothing);
+        let acquired = inner.store.acquire_in_place(&lease.key, lease.token, inner.limits.lease, fill_id).await;
+        lease.answered(acquired)
+    }
+
+    fn wanted(inner: &Arc<Inner>, key: &EntryKey, over: Over) -> Self {
         // Made before the request: dropped while that is under way, the lease may be ours all the same.
-        let mut lease = Self {
+        Self {
             inner: Arc::clone(inner),
             key: Arc::clone(&key.value_key),
             token: token(inner),
             over,
             asked: inner.clock.start(),
             held: true,
-        };
-        let acquired = inner.store.acquire(&lease.key, lease.token, inner.limits.lease, over).await;
+        }
+    }
+
+    fn answered(mut self, acquired: Result<Acquired>) -> Result<Result<Self, Obstacle>> {
         match acquired {
-            Ok(Acquired::Ours) => Ok(Ok(lease)),
+            Ok(Acquired::Ours) => Ok(Ok(self)),
             Ok(Acquired::Found(slot)) => {
-                lease.held = false;
+                self.held = false;
                 Ok(Err(Obstacle::Slot(slot)))
             }
             Ok(Acquired::Throttled(left)) => {
-                lease.held = false;
+                self.held = false;
                 Ok(Err(Obstacle::Throttle(left)))
             }
             Err(error) => {
                 // An answer that did not come in time says nothing: given back in any case, when the store answers again.
-                lease.held = error.kind() == ErrorKind::Unavailable && inner.store.is_available();
+                self.held = error.kind() == ErrorKind::Unavailable && self.inner.store.is_available();
                 Err(error)
             }
         }

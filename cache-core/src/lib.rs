@@ -54,6 +54,7 @@ mod entry;
 mod envelope;
 mod error;
 pub mod events;
+mod fence;
 mod fingerprint;
 mod freshness;
 #[cfg(test)]
@@ -74,8 +75,10 @@ mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod store_testing;
+mod tag;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod versions;
 
 #[doc(hidden)]
 #[path = "private.rs"]
@@ -109,6 +112,7 @@ pub use cache_macros::cached;
 pub use cache_macros::{CacheObject, KeyPart};
 pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
+pub use fence::{Fence, FenceBuilder};
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
 pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy, Revalidated};
@@ -132,6 +136,10 @@ pub mod docs {
     pub mod codecs {}
     #[doc = include_str!("../docs/entries.md")]
     pub mod entries {}
+    #[doc = include_str!("../docs/tags.md")]
+    pub mod tags {}
+    #[doc = include_str!("../docs/fence.md")]
+    pub mod fence {}
     #[doc = include_str!("../docs/objects.md")]
     pub mod objects {}
     #[doc = include_str!("../docs/plain.md")]

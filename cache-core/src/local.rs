@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Invariant: a value is kept only if nothing has changed its key since before the read that brought it was sent, and served
-//! only until a change is told, its own time ends, or the store's [`Trust`] does. Never filled from an own write (T4, T5, R7, R9).
+//! only until a change is told of it or of a version it was stored under, its own time ends, or the store's [`Trust`] does. Never filled from an own write (T4, T5, R7, R9).
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -25,6 +25,7 @@ use crate::clock::{Clock, millis};
 use crate::freshness::{HIGHEST_DRAW, is_ahead};
 use crate::sabotage::{self, Guard};
 use crate::store::Trust;
+use crate::versions::{Dependencies, Dependency};
 
 mod key;
 
@@ -65,6 +66,8 @@ struct Kept {
     ahead_ms: f32,
     weight: u32,
     fill_id: u64,
+    /// The versions it was stored under.
+    under: Dependencies,
 }
 
 /// How a value may be served from L1, counted from now.
@@ -145,6 +148,10 @@ impl Local {
         if !self.trust.holds(now) && !sabotage::is(Guard::TrustEnds) {
             return None;
         }
+        // An entry whose versions do not hold stays: after a reconnection they may turn out to stand.
+        if !kept.under.iter().all(Dependency::holds) {
+            return None;
+        }
         if now < kept.until {
             return take(kept.value).map(Hit::Fresh);
         }
@@ -215,7 +222,7 @@ fn late(kept: &Kept, now: u64, random: impl FnOnce() -> f64) -> Option<bool> {
 impl Mark<'_> {
     /// Keeps what the read brought, as long as it may be served or for the tier's limit; refused if the key has changed since the
     /// mark was made.
-    pub(crate) fn keep(self, value: &Erased, payload_bytes: usize, service: Service) -> bool {
+    pub(crate) fn keep(self, value: &Erased, payload_bytes: usize, service: Service, under: Dependencies) -> bool {
         let local = self.local;
         let longest = millis(service.longest.min(local.longest));
         let fresh = millis(service.fresh).min(longest);
@@ -225,6 +232,8 @@ impl Mark<'_> {
         let plain = fresh.saturating_sub((ahead_ms * HIGHEST_DRAW).ceil() as u64);
         let short = |ms: u64| u32::try_from(ms.saturating_sub(plain)).unwrap_or(u32::MAX);
         let bytes = u64::try_from(self.key.len().saturating_add(payload_bytes)).unwrap_or(u64::MAX);
+        let under_bytes = u64::try_from(size_of_val(&*under)).unwrap_or(u64::MAX);
+        let weight = bytes.saturating_add(under_bytes).saturating_add(ENTRY_OVERHEAD);
         let key = LocalKeyRef::parse(&self.key).to_owned();
         let kept = Kept {
             value: Arc::clone(value),
@@ -232,8 +241,9 @@ impl Mark<'_> {
             chancy_ms: short(fresh),
             served_ms: short(served),
             ahead_ms: ahead_ms as f32,
-            weight: u32::try_from(bytes.saturating_add(ENTRY_OVERHEAD)).unwrap_or(u32::MAX),
+            weight: u32::try_from(weight).unwrap_or(u32::MAX),
             fill_id: service.fill_id,
+            under,
         };
         let marks = local.marks(&self.key);
         let unchanged = marks.get(&self.key).is_some_and(|of_key| of_key.changes == self.changes)
@@ -304,9 +314,9 @@ mod tests {
         let (first, second) = (local.begin(&key), local.begin(&key));
         local.drop_key("k");
         let third = local.begin(&key);
-        assert!(!first.keep(&value(1), 4, fresh_for(LONG)));
-        assert!(third.keep(&value(2), 4, fresh_for(LONG)));
-        assert!(!second.keep(&value(1), 4, fresh_for(LONG)));
+        assert!(!first.keep(&value(1), 4, fresh_for(LONG), Dependencies::default()));
+        assert!(third.keep(&value(2), 4, fresh_for(LONG), Dependencies::default()));
+        assert!(!second.keep(&value(1), 4, fresh_for(LONG), Dependencies::default()));
         assert_eq!(read(&local, "k"), Some(2));
         assert_eq!(local.marked_keys(), 0);
     }
@@ -316,10 +326,10 @@ mod tests {
     fn a_gap_empties_the_tier_and_refuses_fills_from_before() {
         let local = local(&Clock::manual());
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        assert!(local.begin(&a).keep(&value(1), 4, fresh_for(LONG)));
+        assert!(local.begin(&a).keep(&value(1), 4, fresh_for(LONG), Dependencies::default()));
         let pending = local.begin(&b);
         local.clear();
-        assert!(!pending.keep(&value(2), 4, fresh_for(LONG)));
+        assert!(!pending.keep(&value(2), 4, fresh_for(LONG), Dependencies::default()));
         assert_eq!((read(&local, "a"), read(&local, "b")), (None, None));
     }
 
@@ -329,7 +339,7 @@ mod tests {
         let clock = Clock::manual();
         let local = local(&clock);
         for (left, served) in [(Duration::from_secs(5), 5), (Duration::from_secs(500), 60)] {
-            local.begin(&"k".into()).keep(&value(1), 4, fresh_for(left));
+            local.begin(&"k".into()).keep(&value(1), 4, fresh_for(left), Dependencies::default());
             clock.advance(Duration::from_secs(served) - Duration::from_millis(1));
             assert_eq!(read(&local, "k"), Some(1));
             clock.advance(Duration::from_millis(1));
@@ -342,7 +352,7 @@ mod tests {
     fn nothing_is_served_beyond_trust() {
         let (clock, trust) = (Clock::manual(), Arc::new(Trust::default()));
         let local = Local::new(1 << 20, LONG, Arc::clone(&trust), clock.clone()).unwrap();
-        local.begin(&"k".into()).keep(&value(1), 4, fresh_for(LONG));
+        local.begin(&"k".into()).keep(&value(1), 4, fresh_for(LONG), Dependencies::default());
         assert_eq!(read(&local, "k"), None);
         trust.extend(clock.coarse() + 2000);
         assert_eq!(read(&local, "k"), Some(1));
@@ -355,7 +365,12 @@ mod tests {
     fn the_tier_is_bounded_by_bytes() {
         let local = local(&Clock::manual());
         for number in 0..10_000 {
-            local.begin(&format!("key {number}").into()).keep(&value(number), 1000, fresh_for(LONG));
+            local.begin(&format!("key {number}").into()).keep(
+                &value(number),
+                1000,
+                fresh_for(LONG),
+                Dependencies::default(),
+            );
         }
         assert!(local.entries.weight() <= 1 << 20, "{}", local.entries.weight());
         assert!(local.entries.len() > 500, "{}", local.entries.len());
@@ -367,7 +382,7 @@ mod tests {
         let clock = Clock::manual();
         let local = local(&clock);
         let service = Service { stale: Duration::from_secs(5), ..fresh_for(Duration::from_secs(10)) };
-        local.begin(&"k".into()).keep(&value(1), 4, service);
+        local.begin(&"k".into()).keep(&value(1), 4, service, Dependencies::default());
         for (after_ms, found) in
             [(9_999, Some(Hit::Fresh(1))), (1, Some(Hit::Due(1, 7))), (4_999, Some(Hit::Due(1, 7))), (1, None)]
         {
@@ -375,7 +390,12 @@ mod tests {
             assert_eq!(find(&local, "k"), found);
         }
         // A tier that keeps a value for less than it is fresh serves no stale one.
-        local.begin(&"k".into()).keep(&value(1), 4, Service { longest: Duration::from_secs(3), ..service });
+        local.begin(&"k".into()).keep(
+            &value(1),
+            4,
+            Service { longest: Duration::from_secs(3), ..service },
+            Dependencies::default(),
+        );
         clock.advance(Duration::from_secs(3));
         assert_eq!(find(&local, "k"), None);
     }
@@ -386,7 +406,7 @@ mod tests {
         let clock = Clock::manual();
         let local = local(&clock);
         let service = Service { ahead_ms: 100.0, ..fresh_for(Duration::from_secs(10)) };
-        local.begin(&"k".into()).keep(&value(1), 4, service);
+        local.begin(&"k".into()).keep(&value(1), 4, service, Dependencies::default());
         let kept = local.entries.get(&LocalKeyRef::parse("k")).unwrap();
         // Before the last 37 times the cost nothing is drawn; from then on each read draws for itself.
         assert_eq!(kept.until, clock.coarse() + 10_000 - 3_700);

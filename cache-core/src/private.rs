@@ -10,7 +10,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 pub use crate::codec::{Codec, DefaultCodec};
-pub use crate::shape::{Probe, Returns, Rules};
+pub use crate::key::TagWriter;
+pub use crate::shape::{Probe, Returns, Rules, Tags};
 
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
 pub mod via {
@@ -29,6 +30,7 @@ use crate::key::{self, KeyWriter};
 use crate::local::{Hit, LocalKeyRef, Origin};
 use crate::options::{EntryOptions, LocalTier};
 use crate::read_through::{self, Plan};
+use crate::tag;
 
 /// The cache that is installed, or one in memory.
 #[must_use]
@@ -183,7 +185,9 @@ impl<R: Send + 'static> Cached<R> {
         let options = resolved.options.get().map(|(options, owned)| (options, *owned));
         let found = match due {
             Some((value, fill_id)) => cache.0.due(&key.value_key, value, fill_id),
-            None => cache.0.at_hand(&key.value_key, &self.returns.value, options, self.local, self.returns.ok),
+            None => {
+                cache.0.at_hand(&key.value_key, &key.name, &self.returns.value, options, self.local, self.returns.ok)
+            }
         };
         let due = match found {
             AtHand::Value(value) => return Ok(value),
@@ -212,6 +216,15 @@ impl<R: Send + 'static> Cached<R> {
         let key = EntryKey::new(&cache.0, &resolved.name, &args, &resolved.fingerprint);
         let plan = Plan::new(key, self.returns.value, rules, self.local);
         CachedEntry::new(cache.clone(), Arc::new(plan), self.returns, args)
+    }
+
+    /// Makes every entry of this instance a miss, in every build.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn invalidate_all(&self, cache: &Cache) -> crate::Result<()> {
+        let name = &self.resolve(cache).name;
+        cache.0.renew_versions(&[tag::function_key(&cache.0.namespace, name).into()]).await
     }
 
     /// The name and fingerprint of this instance; worked out at its first call.

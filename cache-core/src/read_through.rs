@@ -34,6 +34,8 @@ use crate::refresh::{Serving, Terms};
 use crate::shape::{Erased, Rules, ValueType};
 use crate::single_flight::{self, Joined, Landing};
 use crate::store::{Filled, Over, Slot, THROTTLE_MARK, lease_key};
+use crate::tag::{Agreement, Basis, Under};
+use crate::versions::Dependencies;
 
 /// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -124,17 +126,18 @@ pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, function: Functio
 
 /// Looks, and if there is nothing computes and stores: what one caller does for all.
 async fn lead(inner: &Arc<Inner>, plan: &Arc<Plan>, function: Function<'static>) -> Landing {
-    match look(inner, plan).await {
+    let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
+    match look(inner, plan, &mut basis).await {
         Found::Due(value, fill_id) => {
             bump(&inner.events.count().hits);
             refresh_behind(inner, plan, fill_id, function);
             Landing::Value(value)
         }
         Found::Lease(lease, Some(old)) => match plan.terms(inner).soft_timeout {
-            Some(soft_timeout) => run_at_most(inner, plan, lease, old, function, soft_timeout).await,
-            None => settle(inner, plan, Found::Lease(lease, Some(old)), function, &|_| {}).await,
+            Some(soft_timeout) => run_at_most(inner, plan, lease, basis, old, function, soft_timeout).await,
+            None => settle(inner, plan, Found::Lease(lease, Some(old)), &basis, function, &|_| {}).await,
         },
-        found => settle(inner, plan, found, function, &|_| {}).await,
+        found => settle(inner, plan, found, &basis, function, &|_| {}).await,
     }
 }
 
@@ -145,12 +148,13 @@ async fn lead_here(
     function: Function<'_>,
     land: &(dyn Fn(Landing) + Sync),
 ) -> Landing {
-    match look(inner, plan).await {
+    let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
+    match look(inner, plan, &mut basis).await {
         Found::Due(value, fill_id) => {
             land(Landing::Value(Arc::clone(&value)));
             refresh_here(inner, plan, fill_id, function).await.unwrap_or(Landing::Value(value))
         }
-        found => settle(inner, plan, found, function, land).await,
+        found => settle(inner, plan, found, &basis, function, land).await,
     }
 }
 
@@ -159,6 +163,7 @@ async fn settle(
     inner: &Arc<Inner>,
     plan: &Plan,
     found: Found,
+    basis: &Basis,
     function: Function<'_>,
     land: &(dyn Fn(Landing) + Sync),
 ) -> Landing {
@@ -174,11 +179,11 @@ async fn settle(
         Found::Lease(lease, old) => {
             bump(&inner.events.count().misses);
             let fallback = old.map_or(Fallback::None, Fallback::Old);
-            run_under(inner, plan, Some(lease), function, fallback, land).await
+            run_under(inner, plan, Some(lease), basis, function, fallback, land).await
         }
         Found::Nothing => {
             bump(&inner.events.count().misses);
-            run_under(inner, plan, None, function, Fallback::None, land).await
+            run_under(inner, plan, None, basis, function, Fallback::None, land).await
         }
     }
 }
@@ -198,8 +203,8 @@ enum Found {
 }
 
 /// Reads until there is a value, the lease, or no hope of either. Each round either ends or waits for a change.
-async fn look(inner: &Arc<Inner>, plan: &Plan) -> Found {
-    match try_look(inner, plan).await {
+async fn look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Found {
+    match try_look(inner, plan, basis).await {
         Ok(found) => found,
         Err(error) => {
             inner.store_failed(&error);
@@ -208,11 +213,14 @@ async fn look(inner: &Arc<Inner>, plan: &Plan) -> Found {
     }
 }
 
-async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
+async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<Found> {
     let key = &*plan.key.value_key;
-    let (mut slot, mut mark) = read(inner, plan).await?;
+    let (mut slot, mut mark) = read(inner, plan, basis).await?;
     let mut waited = false;
     for _ in 0..MAX_ROUNDS {
+        if !basis.is_complete() {
+            return Ok(Found::Nothing);
+        }
         let read_marked = mark.take();
         slot = match slot {
             Slot::Absent => {
@@ -224,10 +232,10 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
                     Err(Obstacle::Throttle(_)) => Slot::Absent,
                 }
             }
-            Slot::Bytes(bytes) => match decode(inner, plan, &bytes) {
+            Slot::Bytes(bytes) => match decode(inner, plan, basis, &bytes).await? {
                 Stored::Value(value) if !plan.refresh => {
-                    if let Some(mark) = read_marked {
-                        mark.keep(&value.value, value.payload_bytes, value.serving.service(plan.local));
+                    if let Some((mark, under)) = read_marked.zip(value.under) {
+                        mark.keep(&value.value, value.payload_bytes, value.serving.service(plan.local), under);
                     }
                     let now = inner.clock.coarse();
                     return Ok(if value.serving.is_due && !inner.refreshes.is_resting(key, value.fill_id, now) {
@@ -236,6 +244,16 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
                         Found::Value(value.value)
                     });
                 }
+                Stored::Invalid(fill_id) => {
+                    // It has no other use: so the lease stands where those who wait look.
+                    inner.builds.register(inner, &plan.key).await?;
+                    match Lease::acquire_in_place(inner, &plan.key, fill_id).await? {
+                        Ok(lease) => return Ok(Found::Lease(lease, None)),
+                        Err(Obstacle::Slot(found)) => found,
+                        // It is not beside a record.
+                        Err(Obstacle::Throttle(_)) => Slot::Absent,
+                    }
+                }
                 stored @ (Stored::Value(_) | Stored::Old(_)) => {
                     match take_over(inner, plan, stored, waited).await? {
                         Next::End(found) => return Ok(found),
@@ -243,7 +261,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
                         Next::Look(None) => Slot::Bytes(bytes),
                         // Somebody else refreshes it.
                         Next::Wait(left) => {
-                            (slot, mark) = wait(inner, plan, left).await?;
+                            (slot, mark) = wait(inner, plan, basis, left).await?;
                             waited = true;
                             continue;
                         }
@@ -263,9 +281,11 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan) -> Result<Found> {
                 inner.store.discard(key, &Slot::WrongType).await?;
                 Slot::Absent
             }
+            // What this caller computes is its own affair: it may be older than the write that the fence is for (R22).
+            Slot::Fenced => return Ok(Found::Nothing),
             Slot::Leased(_) if plan.rules.options.flight != FlightScope::Cluster => return Ok(Found::Nothing),
             Slot::Leased(left) => {
-                (slot, mark) = wait(inner, plan, left).await?;
+                (slot, mark) = wait(inner, plan, basis, left).await?;
                 continue;
             }
         };
@@ -289,7 +309,7 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: bool
     let (fill_id, old) = match stored {
         Stored::Old(old) => (old.fill_id, old.value.filter(|_| !plan.refresh)),
         Stored::Value(value) => (value.fill_id, None),
-        Stored::Foreign(_) => return Ok(Next::Look(None)),
+        Stored::Invalid(_) | Stored::Foreign(_) => return Ok(Next::Look(None)),
     };
     if let Some(old) = &old
         && let Some(cause) = inner.refreshes.resting(key, fill_id, inner.clock.coarse())
@@ -318,26 +338,31 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: bool
 }
 
 /// A read whose value may be kept in L1, if it comes with a mark.
-async fn read<'a>(inner: &'a Inner, plan: &Plan) -> Result<(Slot, Option<Mark<'a>>)> {
+async fn read<'a>(inner: &'a Inner, plan: &Plan, basis: &mut Basis) -> Result<(Slot, Option<Mark<'a>>)> {
     let key = &plan.key.value_key;
     match &inner.local {
         Some(local) if plan.local != LocalTier::Off => {
             let mark = local.begin(key);
-            let (slot, tracked) = inner.store.read_tracked(key).await?;
+            let (slot, tracked) = basis.read(inner, key, true).await?;
             Ok((slot, tracked.then_some(mark)))
         }
-        _ => Ok((inner.store.read(key).await?, None)),
+        _ => Ok((basis.read(inner, key, false).await?.0, None)),
     }
 }
 
 /// Waits until the key changes or its lease must have ended, then reads it.
-async fn wait<'a>(inner: &'a Arc<Inner>, plan: &Plan, left: Option<Duration>) -> Result<(Slot, Option<Mark<'a>>)> {
+async fn wait<'a>(
+    inner: &'a Arc<Inner>,
+    plan: &Plan,
+    basis: &mut Basis,
+    left: Option<Duration>,
+) -> Result<(Slot, Option<Mark<'a>>)> {
     bump(&inner.events.count().waited);
     let key = &*plan.key.value_key;
     let (slot, wake) = inner.store.read_and_watch(key).await?;
     match &slot {
         // The lease of a refresh stands in the second key: the record itself tells when it is replaced.
-        Slot::Bytes(bytes) if matches!(decode(inner, plan, bytes), Stored::Old(_)) || plan.refresh => {}
+        Slot::Bytes(bytes) if plan.refresh || matches!(decode(inner, plan, basis, bytes).await?, Stored::Old(_)) => {}
         Slot::Leased(_) => {}
         _ => return Ok((slot, None)),
     }
@@ -349,7 +374,7 @@ async fn wait<'a>(inner: &'a Arc<Inner>, plan: &Plan, left: Option<Duration>) ->
         () = wake => {}
         () = inner.clock.sleep(limit) => {}
     }
-    read(inner, plan).await
+    read(inner, plan, basis).await
 }
 
 /// What stored bytes are to this call.
@@ -358,6 +383,8 @@ enum Stored {
     Value(Served),
     /// A record past its time.
     Old(Old),
+    /// A record from before an invalidation, with its fill id: never served again, however stale a value may be (R17).
+    Invalid(u64),
     /// No record of this function.
     Foreign(&'static str),
 }
@@ -368,6 +395,8 @@ struct Served {
     fill_id: u64,
     payload_bytes: usize,
     serving: Serving,
+    /// What L1 has to go by; `None`: it cannot.
+    under: Option<Dependencies>,
 }
 
 /// What is past its time; a value if it may be fallen back on.
@@ -376,21 +405,29 @@ struct Old {
     value: Option<Erased>,
 }
 
-fn decode(inner: &Inner, plan: &Plan, bytes: &Bytes) -> Stored {
+/// Takes a trip only for a record with tags that nothing is known of.
+async fn decode(inner: &Inner, plan: &Plan, basis: &Basis, bytes: &Bytes) -> Result<Stored> {
     let (envelope, payload_at) = match Envelope::open(bytes, &plan.key.value_key) {
         Ok(opened) => opened,
-        Err(reason) => return Stored::Foreign(reason),
+        Err(reason) => return Ok(Stored::Foreign(reason)),
     };
+    Ok(match basis.agrees(inner, &envelope).await? {
+        Agreement::Yes(under) => judge(inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
+        Agreement::No => Stored::Invalid(envelope.fill_id),
+    })
+}
+
+/// A record whose versions stand.
+fn judge(inner: &Inner, plan: &Plan, envelope: &Envelope, payload: &[u8], under: Option<Dependencies>) -> Stored {
     let (now, fill_id) = (inner.store.now(), envelope.fill_id);
     let terms = plan.terms(inner);
-    let serving = Serving::of(&envelope, &terms, now);
-    if serving.is_none() && !terms.may_fall_back_on(&envelope, now) {
+    let serving = Serving::of(envelope, &terms, now);
+    if serving.is_none() && !terms.may_fall_back_on(envelope, now) {
         return Stored::Old(Old { fill_id, value: None });
     }
-    let payload = bytes.get(payload_at..).unwrap_or_default();
     match ((plan.value.decode)(envelope.codec, envelope.present, payload), serving) {
         (Ok(Some(value)), Some(serving)) => {
-            Stored::Value(Served { value, fill_id, payload_bytes: payload.len(), serving })
+            Stored::Value(Served { value, fill_id, payload_bytes: payload.len(), serving, under })
         }
         (Ok(Some(value)), None) => Stored::Old(Old { fill_id, value: Some(value) }),
         (Ok(None), _) => Stored::Foreign("an absent value where the function always returns one"),
@@ -402,17 +439,26 @@ async fn fill(
     inner: &Arc<Inner>,
     plan: &Plan,
     lease: Lease,
+    basis: &Basis,
     value: &Erased,
     cost: Duration,
     old: Option<OldRecord>,
 ) -> Result<()> {
     let Some(lifetime) = lifetime_for(inner, plan, value) else { return lease.release().await };
+    // Stored all the same, it would be a miss for everybody.
+    if basis.has_changed() {
+        return refuse(inner, plan, lease).await;
+    }
     if let Some(old) = old
         && std::ptr::addr_eq(Arc::as_ptr(&old.value), Arc::as_ptr(value))
     {
         return old.renew(inner, plan, lease, lifetime, cost).await;
     }
-    let Some(sealed) = seal(inner, plan, value, lifetime, cost) else { return lease.release().await };
+    let Some(mut under) = basis.of_value(inner, &plan.key.name, &plan.rules, value).await? else {
+        return refuse(inner, plan, lease).await;
+    };
+    let dependencies = under.dependencies.take();
+    let Some(sealed) = seal(inner, plan, value, under, lifetime, cost) else { return lease.release().await };
     let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
     let Sealed { record, expiry, serving } = sealed;
@@ -424,13 +470,19 @@ async fn fill(
         }
         Filled::Stored => {}
         Filled::Tracked => {
-            if let (Some(mark), Some(serving)) = (mark, serving) {
-                mark.keep(value, bytes, serving.service(plan.local));
+            if let (Some(mark), Some(serving), Some(under)) = (mark, serving, dependencies) {
+                mark.keep(value, bytes, serving.service(plan.local), under);
             }
         }
     }
     bump(&inner.events.count().fills);
     Ok(())
+}
+
+/// Gives the lease back: the value is its callers' alone.
+async fn refuse(inner: &Inner, plan: &Plan, lease: Lease) -> Result<()> {
+    inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+    lease.release().await
 }
 
 /// How long a value is fresh, and how long it may be served after that.
@@ -468,8 +520,15 @@ pub(crate) fn lifetime_for(inner: &Inner, plan: &Plan, value: &Erased) -> Option
 }
 
 /// The record of a value; `None`, with an event, if it cannot be stored.
-fn seal(inner: &Inner, plan: &Plan, value: &Erased, lifetime: Lifetime, cost: Duration) -> Option<Sealed> {
-    match try_seal(inner, plan, value, lifetime, cost) {
+fn seal(
+    inner: &Inner,
+    plan: &Plan,
+    value: &Erased,
+    under: Under,
+    lifetime: Lifetime,
+    cost: Duration,
+) -> Option<Sealed> {
+    match try_seal(inner, plan, value, under, lifetime, cost) {
         Ok(sealed) => Some(sealed),
         Err(error) => {
             // Too large is told with its size, where that is known.
@@ -494,6 +553,7 @@ pub(crate) fn try_seal(
     inner: &Inner,
     plan: &Plan,
     value: &Erased,
+    under: Under,
     lifetime: Lifetime,
     cost: Duration,
 ) -> Result<Sealed> {
@@ -505,8 +565,8 @@ pub(crate) fn try_seal(
         fresh_for: lifetime.fresh,
         stale_for: lifetime.stale,
         cost,
-        versions: None,
-        tags: Vec::new(),
+        versions: under.versions,
+        tags: under.tags,
     };
     let mut replaced = || {
         inner.events.emit(Event::CodecReplaced { type_name: (plan.value.type_name)(), codec: plan.value.codec_name });

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::codec::{Codec, Coding};
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
+use crate::key::TagWriter;
 
 pub(crate) use crate::local::Erased;
 use crate::options::EntryOptions;
@@ -743,7 +744,7 @@ impl<F, E, W> Typed<F, E, W> {
     where
         F: Form,
     {
-        TypedRules { rules: Rules { options, ttl_of: None, cache_if: None }, form: PhantomData }
+        TypedRules { rules: Rules::of(options), form: PhantomData }
     }
 }
 
@@ -763,11 +764,49 @@ pub struct Rules {
     pub(crate) options: EntryOptions,
     pub(crate) ttl_of: Option<ByValue<Option<Duration>>>,
     pub(crate) cache_if: Option<ByValue<bool>>,
+    /// The tags that depend on the value, and the kinds they are of.
+    pub(crate) tags_of: Option<ByValue<Vec<Box<str>>>>,
+    pub(crate) kinds: &'static [&'static str],
+}
+
+impl Rules {
+    /// Adds a tag that is known before the run.
+    #[must_use]
+    pub fn tag(mut self, write: impl FnOnce(&mut TagWriter)) -> Self {
+        let mut tag = TagWriter::default();
+        write(&mut tag);
+        self.options.push_tag(tag.name());
+        self
+    }
+
+    /// Nothing depends on the value.
+    pub(crate) fn of(options: EntryOptions) -> Self {
+        Self { options, ttl_of: None, cache_if: None, tags_of: None, kinds: &[] }
+    }
 }
 
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rules").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Where generated code puts the tags of a value.
+pub struct Tags(Vec<Box<str>>);
+
+impl Tags {
+    /// One more.
+    pub fn add(&mut self, write: impl FnOnce(&mut TagWriter)) {
+        let mut tag = TagWriter::default();
+        write(&mut tag);
+        self.0.push(tag.name());
+    }
+}
+
+// Tags may be personal data.
+impl fmt::Debug for Tags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tags", self.0.len())
     }
 }
 
@@ -801,6 +840,23 @@ impl<F> TypedRules<F> {
         F: Form,
     {
         self.rules.cache_if = Some(Box::new(move |value| F::inspect(value, cache_if).unwrap_or(true)));
+        self
+    }
+
+    /// The tags that only the value tells, each of one of these kinds: the text before its first `:`.
+    #[must_use]
+    pub fn tags_of(mut self, kinds: &'static [&'static str], tags_of: fn(&F::Payload, &mut Tags)) -> Self
+    where
+        F: Form,
+    {
+        self.rules.kinds = kinds;
+        self.rules.tags_of = Some(Box::new(move |value| {
+            let mut tags = Tags(Vec::new());
+            if let Some(payload) = value.downcast_ref::<F::Value>().and_then(F::payload) {
+                tags_of(payload, &mut tags);
+            }
+            tags.0
+        }));
         self
     }
 

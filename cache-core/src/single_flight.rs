@@ -168,6 +168,14 @@ impl Flights {
         drop(detached);
     }
 
+    /// Callers of any key that come after this start anew.
+    pub(crate) fn detach_all(&self) {
+        for shard in &self.shards {
+            let detached = std::mem::take(&mut *lock(shard));
+            drop(detached);
+        }
+    }
+
     fn attach(
         self: &Arc<Self>,
         shard: &mut HashMap<Arc<str>, Attached>,

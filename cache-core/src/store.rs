@@ -4,9 +4,10 @@
 //! [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). No operation blocks for longer than the store's response timeout.
 //!
 //! ```text
-//! value key  k        absent | lease "L" + 32 hex digits | record (envelope) | foreign bytes | not a string
+//! value key  k        absent | lease "L" + 32 hex digits | fence "F" + 32 hex digits | record (envelope) | foreign bytes | not a string
 //! lease key  {k}:l    absent | 32 hex digits | "F"       (a refresh beside a stale record; the last one failed)
 //! builds     a set of fingerprints per function: which records an invalidation has to unlink
+//! versions   32 hex digits, one key each for namespace, function, tag; of a tag also a fence: other bytes count by their hash
 //! ```
 
 use std::fmt;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::clock::Timestamp;
 pub(crate) use crate::envelope::FILL_ID_AT;
@@ -34,6 +36,8 @@ pub(crate) enum Slot {
     Absent,
     /// Somebody computes the value; the lease ends after this long unless it is renewed. `None`: not known.
     Leased(Option<Duration>),
+    /// A write is under way: nothing is stored here until it is over.
+    Fenced,
     /// Bytes that are not a lease. Whether they are a record is for the envelope to say.
     Bytes(Bytes),
     /// A value of another Redis type.
@@ -43,6 +47,16 @@ pub(crate) enum Slot {
 /// Identifies one attempt to compute, never a client: 128 random bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Token(u128);
+
+/// What a namespace, function or tag is at: 128 random bits, so that none ever comes back. There is no order among them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Version(u128);
+
+/// A version outlasts every entry that was stored under it: entries have at most a third of this.
+pub(crate) const VERSION_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// What stands under a value key, its versions in the order of their keys, and whether the next change of each is told to the listeners.
+pub(crate) type Versioned = (Slot, Vec<Option<Version>>, bool);
 
 /// Which record a fill may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +161,20 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// A read after which the next change of the key is told to the listeners. `false`: it may not be, so the value must not be kept.
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>>;
 
+    /// As [`read_tracked`](Self::read_tracked), with the versions under these keys in the same trip. A version that does not exist is
+    /// made first. `None`: it could not be made, or is fenced; then no entry agrees with it.
+    fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>>;
+
+    /// The versions under these keys, tracked as by [`read_versioned`](Self::read_versioned); `make`: those that do not exist are made first.
+    fn read_versions<'a>(
+        &'a self,
+        versions: &'a [Arc<str>],
+        make: bool,
+    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>>;
+
+    /// Gives each of these keys a new version, in this order, in one trip.
+    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>>;
+
     /// Tells this listener of changes and gaps from now on.
     fn listen(&self, listener: Weak<dyn Listener>);
 
@@ -165,6 +193,16 @@ pub(crate) trait Store: Send + Sync + 'static {
         token: Token,
         lease: Duration,
         over: Over,
+    ) -> BoxFuture<'a, Result<Acquired>>;
+
+    /// Takes the lease for one attempt in the place of the record with this fill id, which nobody may use any more: from then on
+    /// it is a lease `Over::Nothing`.
+    fn acquire_in_place<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        fill_id: u64,
     ) -> BoxFuture<'a, Result<Acquired>>;
 
     /// Stores the record if the lease is still this attempt's and, for a refresh, the record it was to replace still stands.
@@ -292,10 +330,16 @@ pub(crate) fn has_fill_id(record: &[u8], fill_id: u64) -> bool {
 
 /// The first byte of a lease in a value key. A record starts with another one.
 pub(crate) const LEASE_MARK: u8 = b'L';
+/// The first byte of a fence in a value key or a tag's version key.
+const FENCE_MARK: u8 = b'F';
 /// What stands in the second key after a refresh that failed. No token looks like it.
 pub(crate) const THROTTLE_MARK: &str = "F";
-/// `L` and 32 hex digits.
+/// `L` or `F`, and 32 hex digits.
 pub(crate) const LEASE_LEN: usize = 33;
+
+fn is_fence(bytes: &[u8]) -> bool {
+    bytes.len() == LEASE_LEN && bytes.first() == Some(&FENCE_MARK)
+}
 
 impl Slot {
     /// What these bytes of a value key mean. `left`: the key's time to live, where known.
@@ -303,6 +347,7 @@ impl Slot {
         match bytes {
             None => Self::Absent,
             Some(bytes) if bytes.len() == LEASE_LEN && bytes.first() == Some(&LEASE_MARK) => Self::Leased(left),
+            Some(bytes) if is_fence(&bytes) => Self::Fenced,
             Some(bytes) => Self::Bytes(bytes),
         }
     }
@@ -311,6 +356,33 @@ impl Slot {
 /// The second key of an entry: the lease of a refresh, in the slot of its value key.
 pub(crate) fn lease_key(key: &str) -> String {
     format!("{{{key}}}:l")
+}
+
+impl Version {
+    /// One that nothing was ever at.
+    pub(crate) fn random() -> Self {
+        Self(crate::random::u128())
+    }
+
+    /// Of what stands under a version key; none if that is a fence.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        if is_fence(bytes) {
+            return None;
+        }
+        let digits = std::str::from_utf8(bytes).ok().filter(|digits| digits.len() == 32);
+        let number = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok());
+        // Written by somebody else: another version than any other bytes.
+        Some(Self(number.unwrap_or_else(|| xxh3_128(bytes))))
+    }
+
+    /// As it stands in its key.
+    pub(crate) fn hex(self) -> String {
+        format!("{:032x}", self.0)
+    }
+
+    pub(crate) fn bits(self) -> u128 {
+        self.0
+    }
 }
 
 impl Token {
@@ -329,6 +401,11 @@ impl Token {
         format!("{:032x}", self.0)
     }
 
+    /// As a fence.
+    pub(crate) fn fence(self) -> String {
+        format!("F{:032x}", self.0)
+    }
+
     /// As it stands in the value key.
     pub(crate) fn mark(self) -> String {
         format!("L{:032x}", self.0)
@@ -341,6 +418,12 @@ impl fmt::Debug for Token {
     }
 }
 
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Version({:032x})", self.0)
+    }
+}
+
 // Payloads stay out of logs: only their sizes show.
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -348,6 +431,7 @@ impl fmt::Debug for Slot {
             Self::Absent => f.write_str("Absent"),
             Self::Leased(left) => f.debug_tuple("Leased").field(left).finish(),
             Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Self::Fenced => f.write_str("Fenced"),
             Self::WrongType => f.write_str("WrongType"),
         }
     }

@@ -3,7 +3,7 @@
 //! No promise of compatibility: only this project's tests use it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::background::Background;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::events::{Event, Events};
-use crate::store::{self, FILL_ID_AT, Filled, Store, Token};
+use crate::store::{self, FILL_ID_AT, Filled, Listener, Store, Token, Version};
 
 /// One store with what it needs.
 #[derive(Clone)]
@@ -34,6 +34,8 @@ pub enum RawSlot {
     Absent,
     /// A lease, with the time it has left where that is known.
     Leased(Option<Duration>),
+    /// A fence.
+    Fenced,
     /// Other bytes.
     Bytes(Vec<u8>),
     /// A value of another type.
@@ -176,6 +178,14 @@ impl RawStore {
         })
     }
 
+    pub async fn acquire_in_place(&self, key: &str, token: u128, lease: Duration, fill_id: u64) -> Result<RawAcquired> {
+        Ok(match self.store.acquire_in_place(key, Token::from_bits(token), lease, fill_id).await? {
+            store::Acquired::Ours => RawAcquired::Ours,
+            store::Acquired::Found(slot) => RawAcquired::Found(slot.into()),
+            store::Acquired::Throttled(left) => RawAcquired::Throttled(left),
+        })
+    }
+
     pub async fn fill(&self, key: &str, token: u128, over: RawOver, record: &[u8], expiry: Duration) -> Result<bool> {
         let record = Bytes::copy_from_slice(record);
         Ok(self.store.fill(key, Token::from_bits(token), over.into(), record, expiry).await? != Filled::Refused)
@@ -228,6 +238,29 @@ impl RawStore {
 
     pub async fn register_build(&self, builds: &str, fingerprint: &str, expiry: Duration) -> Result<()> {
         self.store.register_build(builds, fingerprint, expiry).await
+    }
+
+    /// The versions, and whether changes of them are told.
+    pub async fn versions(&self, keys: &[&str], make: bool) -> Result<(Vec<Option<u128>>, bool)> {
+        let (found, tracked) = self.store.read_versions(&shared(keys), make).await?;
+        Ok((found.into_iter().map(|version| version.map(Version::bits)).collect(), tracked))
+    }
+
+    pub async fn read_versioned(&self, key: &str, versions: &[&str]) -> Result<(RawSlot, Vec<Option<u128>>)> {
+        let (slot, found, _tracked) = self.store.read_versioned(key, &shared(versions)).await?;
+        Ok((slot.into(), found.into_iter().map(|version| version.map(Version::bits)).collect()))
+    }
+
+    pub async fn renew_versions(&self, keys: &[&str]) -> Result<()> {
+        self.store.renew_versions(&shared(keys)).await
+    }
+
+    /// What the store tells of changes from now on: keys, and `None` for a gap.
+    pub fn told(&self) -> Told {
+        let told = Arc::new(Log::default());
+        let listener: std::sync::Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(&told) as Arc<dyn Listener>));
+        self.store.listen(listener);
+        Told(told)
     }
 
     pub async fn load(&self, key: &str) -> Result<Option<(Vec<u8>, Option<Duration>)>> {
@@ -302,6 +335,34 @@ impl RawStore {
     }
 }
 
+/// What a store has told since [`RawStore::told`].
+#[derive(Debug)]
+pub struct Told(Arc<Log>);
+
+#[derive(Debug, Default)]
+struct Log(Mutex<Vec<Option<String>>>);
+
+impl Listener for Log {
+    fn changed(&self, key: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Some(key.to_owned()));
+    }
+    fn gap(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(None);
+    }
+}
+
+impl Told {
+    /// Whether a change of this key was told.
+    #[must_use]
+    pub fn of(&self, key: &str) -> bool {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().any(|told| told == key)
+    }
+}
+
+fn shared(keys: &[&str]) -> Vec<Arc<str>> {
+    keys.iter().map(|key| Arc::from(*key)).collect()
+}
+
 fn owned(keys: &[&str]) -> Vec<String> {
     keys.iter().map(|key| (*key).to_owned()).collect()
 }
@@ -318,6 +379,7 @@ impl From<store::Slot> for RawSlot {
             store::Slot::Absent => Self::Absent,
             store::Slot::Leased(left) => Self::Leased(left),
             store::Slot::Bytes(bytes) => Self::Bytes(bytes.into()),
+            store::Slot::Fenced => Self::Fenced,
             store::Slot::WrongType => Self::WrongType,
         }
     }
@@ -329,6 +391,7 @@ impl From<RawSlot> for store::Slot {
             RawSlot::Absent => Self::Absent,
             RawSlot::Leased(left) => Self::Leased(left),
             RawSlot::Bytes(bytes) => Self::Bytes(bytes.into()),
+            RawSlot::Fenced => Self::Fenced,
             RawSlot::WrongType => Self::WrongType,
         }
     }

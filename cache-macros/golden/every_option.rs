@@ -3,6 +3,7 @@
     negative_ttl = "500ms",
     name = "user",
     key = "{tenant.id}:{id}",
+    tags("users", "tenant:{tenant.id}", "group:{value.group}", "mail:{value.mail}"),
     version = 3,
     codec = "msgpack",
     cache = &state.cache,

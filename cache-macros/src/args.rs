@@ -19,8 +19,9 @@ use crate::template::{self, Piece};
 pub(crate) struct Args {
     pub(crate) ttl: Option<Lifetime>,
     pub(crate) name: Option<LitStr>,
-    pub(crate) key: Option<Key>,
+    pub(crate) key: Option<Template>,
     pub(crate) skip: Vec<Ident>,
+    pub(crate) tags: Vec<Template>,
     pub(crate) version: Option<LitInt>,
     pub(crate) codec: Option<Codec>,
     pub(crate) cache: Option<Expr>,
@@ -66,8 +67,8 @@ pub(crate) enum Local {
     For(Lifetime),
 }
 
-/// A key template and the token it stands in.
-pub(crate) struct Key {
+/// A template of the key or of a tag, and the token it stands in.
+pub(crate) struct Template {
     pub(crate) literal: LitStr,
     pub(crate) pieces: Vec<Piece>,
 }
@@ -90,11 +91,12 @@ pub(crate) enum Flight {
 }
 
 /// Every option, and how it is written.
-const OPTIONS: [(&str, &str); 22] = [
+const OPTIONS: [(&str, &str); 23] = [
     ("ttl", "ttl = \"1d\""),
     ("name", "name = \"user\""),
     ("key", "key = \"user:{id}\""),
     ("skip", "skip(db)"),
+    ("tags", "tags(\"posts\", \"author:{author}\")"),
     ("version", "version = 1"),
     ("codec", "codec = \"msgpack\""),
     ("cache", "cache = &CACHE"),
@@ -195,6 +197,24 @@ impl Args {
                 self.skip.extend(names);
                 return Ok(());
             }
+            "tags" => {
+                if !input.peek(syn::token::Paren) {
+                    return Err(syn::Error::new(ident.span(), format!("write `{usage}`")));
+                }
+                let list;
+                parenthesized!(list in input);
+                let span = list.span();
+                let Ok(tags) = Punctuated::<LitStr, Token![,]>::parse_terminated(&list) else {
+                    // What is left of it is no second mistake.
+                    list.parse::<TokenStream>()?;
+                    return Err(syn::Error::new(span, format!("write `{usage}`")));
+                };
+                if tags.is_empty() {
+                    errors.at(&ident, format!("`tags()` names no tag; write `{usage}` or remove it"));
+                }
+                self.tags = tags.into_iter().filter_map(|literal| template(literal, "tag", errors)).collect();
+                return Ok(());
+            }
             "method" => {
                 self.method = Some(ident);
                 return Ok(());
@@ -247,10 +267,7 @@ impl Args {
             }
             "key" => {
                 let literal: LitStr = literal(usage, input)?;
-                match template::parse(&literal.value()) {
-                    Ok(pieces) => self.key = Some(Key { literal, pieces }),
-                    Err(wrong) => wrong.into_iter().for_each(|message| errors.at(&literal, message)),
-                }
+                self.key = template(literal, "key", errors);
             }
             "version" => {
                 let literal: LitInt = literal(usage, input)?;
@@ -292,6 +309,17 @@ fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
         let _skipped: TokenTree = input.parse()?;
     }
     Ok(())
+}
+
+/// The template in a literal, unless something is wrong with it.
+fn template(literal: LitStr, what: &str, errors: &mut Errors) -> Option<Template> {
+    match template::parse(&literal.value(), what) {
+        Ok(pieces) => Some(Template { literal, pieces }),
+        Err(wrong) => {
+            wrong.into_iter().for_each(|message| errors.at(&literal, message));
+            None
+        }
+    }
 }
 
 /// A literal of the right kind, or how the option is written.

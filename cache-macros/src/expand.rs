@@ -24,11 +24,11 @@ pub(crate) fn expand(plan: &Plan, function: &Function) -> TokenStream {
 }
 
 /// What all generated functions share.
-struct Context<'a> {
-    plan: &'a Plan,
+pub(crate) struct Context<'a> {
+    pub(crate) plan: &'a Plan,
     function: &'a Function,
     /// Generated code's own names.
-    mixed: Span,
+    pub(crate) mixed: Span,
     names: Names,
     /// The parameters of which each combination is a function of its own, with its own entries.
     instance: Vec<&'a GenericParam>,
@@ -43,6 +43,7 @@ struct Names {
     entry: Ident,
     uncached: Ident,
     refresh: Ident,
+    invalidate_all: Ident,
     /// `user` or `Self`.
     home: TokenStream,
 }
@@ -57,6 +58,7 @@ impl Names {
                 entry: Ident::new("entry", at),
                 uncached: Ident::new("uncached", at),
                 refresh: Ident::new("refresh", at),
+                invalidate_all: Ident::new("invalidate_all", at),
                 home: companion.to_token_stream(),
             },
             Home::Impl => Self {
@@ -65,6 +67,7 @@ impl Names {
                 entry: format_ident!("{}_entry", ident),
                 uncached: format_ident!("{}_uncached", ident),
                 refresh: format_ident!("{}_refresh", ident),
+                invalidate_all: format_ident!("{}_invalidate_all", ident),
                 home: quote_spanned!(mixed=> Self),
             },
         }
@@ -159,7 +162,8 @@ impl<'a> Context<'a> {
     fn call_rules(&self) -> TokenStream {
         let Names { home, rules, .. } = &self.names;
         let turbofish = self.of_instance.turbofish();
-        quote_spanned!(self.mixed=> #home::#rules #turbofish())
+        let tags = self.known_tags();
+        quote_spanned!(self.mixed=> #home::#rules #turbofish()#tags)
     }
 
     /// The expression of the cache: the user's, or the installed one.
@@ -213,7 +217,7 @@ impl<'a> Context<'a> {
     }
 
     /// `let (a, b) = &__arg0;` for each pattern of which `used` names something.
-    fn bindings(&self, used: &TokenStream) -> TokenStream {
+    pub(crate) fn bindings(&self, used: &TokenStream) -> TokenStream {
         let patterns = self.plan.params.iter().filter_map(|param| {
             let pattern = param.pattern.as_ref().filter(|_| signature::mentions(used, &param.names))?;
             let ident = &param.ident;

@@ -18,6 +18,7 @@ mod key_part;
 mod object;
 mod plan;
 mod signature;
+mod tags;
 mod template;
 mod validate;
 
@@ -41,6 +42,7 @@ use crate::signature::Function;
 /// | `name = "user"` | the first part of the key. Two functions with one name share their entries | crate, module path, type and function name; a function that moves then starts cold |
 /// | `key = "user:{id}"` | the rest of the key: a template of `{arg}`, `{arg.field}`, `{self.field}`. Between two placeholders stands a character that no value can hold: one of `: / = + * & # $ ^ ; < > ' \ `` ` `` or a bar | all arguments in order |
 /// | `skip(db, ..)` | arguments that are no part of the key. Also `#[cached(skip)]` on the parameter | none |
+/// | `tags("posts", "author:{author}", "group:{value.group}")` | names under which `Cache::invalidate_tag` finds the entry, at most 16: templates over arguments in the key, or over fields of the value | none; each costs its name and 16 bytes in the record, and a load on a hit; those by the value one round trip after a run |
 /// | `version = 1` | a number in the key: raise it, and all that is stored is out of sight | 0 |
 /// | `negative_ttl` | how long a `None` is served; forms as `ttl`, without the closure | a `None` is not stored |
 /// | `jitter` | the fraction of its ttl by which a value may end earlier, at random; never later | the cache's, 0.1 unless set |
@@ -74,10 +76,12 @@ use crate::signature::Function;
 /// |---|---|---|
 /// | `user::entry(id)` | `Repo::user_entry(id)` | the entry of the arguments in the key: `get`, `set`, `invalidate`, `key`, `ttl` |
 /// | `user::refresh(&db, id).await` | `repo.user_refresh(id).await` | runs the function now and stores what it returns |
+/// | `user::invalidate_all().await` | `Repo::user_invalidate_all().await` | makes every entry of the function a miss |
 /// | `user::uncached(&db, id).await` | `repo.user_uncached(id).await` | runs the function without the cache |
 ///
 /// A method's `entry` takes `&self` if the key or the cache is taken from it. Where only an argument outside the key says which
-/// cache it is, `entry` is to be told: `user::entry(id).on(&cache)`.
+/// cache it is, `entry` is to be told: `user::entry(id).on(&cache)`. Where only an argument says so, `invalidate_all` takes the cache;
+/// where `self` does, it takes `&self`.
 ///
 /// # Functions
 ///

@@ -13,6 +13,7 @@ pub(crate) struct Plan {
     pub(crate) params: Vec<Param>,
     pub(crate) returned: Type,
     pub(crate) key: Vec<KeyStep>,
+    pub(crate) tags: Vec<Tag>,
     /// Which names the entry's key needs.
     pub(crate) entry: Entry,
     pub(crate) run: Run,
@@ -63,6 +64,14 @@ pub(crate) enum KeyStep {
     Literal(String),
     /// A placeholder of a template.
     Placeholder(TokenStream, proc_macro2::Span),
+}
+
+/// One tag of an entry.
+pub(crate) enum Tag {
+    /// Known before the run.
+    Known(Vec<KeyStep>),
+    /// Known by the value, which is called `value` in the steps; of this kind.
+    OfValue(String, Vec<KeyStep>),
 }
 
 /// The signature of the companion that makes entries.

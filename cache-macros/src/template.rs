@@ -1,4 +1,4 @@
-//! Key templates: `"user:{id}"`.
+//! Templates of keys and of tags: `"user:{id}"`.
 //!
 //! Invariant of a parsed template: between two placeholders stands a character that no placeholder can render, so
 //! different arguments give different text. `KeyWriter::placeholder` is the other half of it: there, everything that
@@ -35,14 +35,14 @@ impl std::fmt::Display for Placeholder {
 }
 
 /// The pieces of `text`, or all that is wrong with it.
-pub(crate) fn parse(text: &str) -> Result<Vec<Piece>, Vec<String>> {
+pub(crate) fn parse(text: &str, what: &str) -> Result<Vec<Piece>, Vec<String>> {
     let mut wrong = Vec::new();
     if text.is_empty() {
-        wrong.push("an empty key; write a template such as `\"user:{id}\"`".to_owned());
+        wrong.push(format!("an empty {what}; write a template such as `\"user:{{id}}\"`"));
     }
     let pieces = split(text, &mut wrong);
-    check_literals(&pieces, &mut wrong);
-    check_separation(&pieces, &mut wrong);
+    check_literals(&pieces, what, &mut wrong);
+    check_separation(&pieces, what, &mut wrong);
     if wrong.is_empty() { Ok(pieces) } else { Err(wrong) }
 }
 
@@ -113,7 +113,7 @@ fn needs_escape(c: char) -> bool {
     matches!(c, '%' | ',' | '(' | ')' | '[' | ']' | '{' | '}' | '"' | '~') || c.is_control() || c.is_whitespace()
 }
 
-fn check_literals(pieces: &[Piece], wrong: &mut Vec<String>) {
+fn check_literals(pieces: &[Piece], what: &str, wrong: &mut Vec<String>) {
     let mut seen = Vec::new();
     for piece in pieces {
         let Piece::Literal(text) = piece else { continue };
@@ -121,7 +121,7 @@ fn check_literals(pieces: &[Piece], wrong: &mut Vec<String>) {
             if !seen.contains(&c) {
                 seen.push(c);
                 wrong.push(format!(
-                    "`{}` cannot stand in a key; write `:`, `/`, `-` or `_` instead",
+                    "`{}` cannot stand in a {what}; write `:`, `/`, `-` or `_` instead",
                     c.escape_default()
                 ));
             }
@@ -129,7 +129,7 @@ fn check_literals(pieces: &[Piece], wrong: &mut Vec<String>) {
     }
 }
 
-fn check_separation(pieces: &[Piece], wrong: &mut Vec<String>) {
+fn check_separation(pieces: &[Piece], what: &str, wrong: &mut Vec<String>) {
     let mut last: Option<&Placeholder> = None;
     let mut between: Option<&str> = None;
     for piece in pieces {
@@ -141,7 +141,7 @@ fn check_separation(pieces: &[Piece], wrong: &mut Vec<String>) {
                     if text.is_empty() {
                         wrong.push(format!(
                             "nothing stands between `{{{last}}}` and `{{{next}}}`, so different arguments could give one \
-                             key; write `{{{last}}}:{{{next}}}`"
+                             {what}; write `{{{last}}}:{{{next}}}`"
                         ));
                     } else if !text.contains(|c| SEPARATORS.contains(c)) {
                         wrong.push(format!(
@@ -159,7 +159,11 @@ fn check_separation(pieces: &[Piece], wrong: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Piece, Placeholder, parse};
+    use super::{Piece, Placeholder};
+
+    fn parse(text: &str) -> Result<Vec<Piece>, Vec<String>> {
+        super::parse(text, "key")
+    }
 
     fn literal(text: &str) -> Piece {
         Piece::Literal(text.to_owned())

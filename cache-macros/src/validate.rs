@@ -6,10 +6,11 @@ use syn::ext::IdentExt as _;
 use syn::visit::Visit;
 use syn::{Expr, Ident, Member};
 
-use crate::args::{Args, Deadline, Key, Lifetime, Local};
+use crate::args::{Args, Deadline, Lifetime, Local, Template};
 use crate::errors::{Errors, did_you_mean};
 use crate::plan::{Entry, Freshness, FunctionOptions, Home, KeyStep, Plan, Run};
 use crate::signature::{self, Function, Param};
+use crate::tags;
 use crate::template::{Piece, Placeholder};
 
 /// The plan, if everything fits.
@@ -31,6 +32,7 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
         return None;
     }
     let entry = entry(&args, function, &params);
+    let tags = tags::plan(&args, &params, &entry, errors);
     let run = if owns_everything && !args.refresh_in_caller { Run::Shared } else { Run::Here };
     let version = args.version.as_ref().and_then(|version| version.base10_parse().ok());
     Some(Plan {
@@ -38,6 +40,7 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
         home,
         returned: function.returned()?.clone(),
         key,
+        tags,
         entry,
         run,
         params,
@@ -231,14 +234,20 @@ fn from_params(params: &[Param]) -> Vec<KeyStep> {
     steps.collect()
 }
 
-fn placeholders(key: &Key) -> impl Iterator<Item = &Placeholder> {
+pub(crate) fn placeholders(key: &Template) -> impl Iterator<Item = &Placeholder> {
     key.pieces.iter().filter_map(|piece| match piece {
         Piece::Literal(_) => None,
         Piece::Placeholder(placeholder) => Some(placeholder),
     })
 }
 
-fn from_template(key: &Key, args: &Args, function: &Function, params: &[Param], errors: &mut Errors) -> Vec<KeyStep> {
+fn from_template(
+    key: &Template,
+    args: &Args,
+    function: &Function,
+    params: &[Param],
+    errors: &mut Errors,
+) -> Vec<KeyStep> {
     let span = key.literal.span();
     let has_self = function.receiver().is_some();
     let mut steps = Vec::new();
@@ -284,7 +293,7 @@ fn from_template(key: &Key, args: &Args, function: &Function, params: &[Param], 
 }
 
 /// `arg.field.path`, at the template.
-fn expression(placeholder: &Placeholder, params: &[Param], span: Span) -> TokenStream {
+pub(crate) fn expression(placeholder: &Placeholder, params: &[Param], span: Span) -> TokenStream {
     let known = params.iter().flat_map(|param| &param.names).find(|name| name.unraw() == bare(&placeholder.root));
     let root = match known {
         Some(name) => {
@@ -292,6 +301,8 @@ fn expression(placeholder: &Placeholder, params: &[Param], span: Span) -> TokenS
             name.set_span(name.span().located_at(span));
             name
         }
+        // What a closure of generated code calls it.
+        None if placeholder.root == "value" => Ident::new("value", Span::mixed_site().located_at(span)),
         None => Ident::new("self", span),
     };
     let fields = placeholder.fields.iter().map(|field| match field.parse::<u32>() {
@@ -304,11 +315,11 @@ fn expression(placeholder: &Placeholder, params: &[Param], span: Span) -> TokenS
     quote_spanned!(span=> #root #(.#fields)*)
 }
 
-fn bare(name: &str) -> &str {
+pub(crate) fn bare(name: &str) -> &str {
     name.strip_prefix("r#").unwrap_or(name)
 }
 
-fn no_such_parameter(word: &str, params: &[Param], has_self: bool) -> String {
+pub(crate) fn no_such_parameter(word: &str, params: &[Param], has_self: bool) -> String {
     let own = has_self.then(|| "self".to_owned());
     let known: Vec<String> =
         own.into_iter().chain(params.iter().flat_map(|param| &param.names).map(Ident::to_string)).collect();

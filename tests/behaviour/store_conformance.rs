@@ -57,6 +57,8 @@ macro_rules! conformance {
     };
 }
 
+pub(super) use conformance;
+
 conformance! {
     an_absent_key_is_absent
     a_lease_is_exclusive
@@ -69,6 +71,7 @@ conformance! {
     a_fill_is_refused_to_another_attempt
     a_release_compares_the_token
     a_renewal_extends_the_own_lease_only
+    a_lease_in_the_place_of_a_record_ends_it
     a_refresh_leaves_the_stale_record_readable
     a_refresh_is_exclusive
     a_refresh_wants_the_record_it_has_read
@@ -124,6 +127,25 @@ async fn a_lease_is_seen_by_readers(store: &RawStore) {
     let (slot, _wake) = store.read_and_watch("k").await.unwrap();
     let RawSlot::Leased(Some(left)) = slot else { panic!("{slot:?}") };
     assert!(left <= LEASE && left > LEASE / 2, "{left:?}");
+}
+
+async fn a_lease_in_the_place_of_a_record_ends_it(store: &RawStore) {
+    assert_eq!(store.acquire_in_place("k", A, LEASE, 1).await.unwrap(), RawAcquired::Found(RawSlot::Absent));
+    store.put("k", &record(1, "old"), Some(TTL)).await.unwrap();
+    // A refresh that is under way belongs to the old record.
+    assert_eq!(store.acquire("k", B, LEASE, Record(1)).await.unwrap(), RawAcquired::Ours);
+    assert_eq!(store.acquire_in_place("k", A, LEASE, 1).await.unwrap(), RawAcquired::Ours);
+    assert!(matches!(store.read("k").await.unwrap(), RawSlot::Leased(_)));
+    let late = store.acquire_in_place("k", B, LEASE, 1).await.unwrap();
+    assert!(matches!(late, RawAcquired::Found(RawSlot::Leased(_))), "{late:?}");
+    assert!(!store.fill("k", B, Record(1), &record(2, "late"), TTL).await.unwrap());
+    assert!(store.renew("k", A, Nothing, LEASE).await.unwrap());
+    assert!(store.fill("k", A, Nothing, &record(3, "new"), TTL).await.unwrap());
+    let other = store.acquire_in_place("k", A, LEASE, 1).await.unwrap();
+    assert_eq!(other, RawAcquired::Found(RawSlot::Bytes(record(3, "new"))));
+    store.hash_set("hash", &[("field", b"value")]).await.unwrap();
+    let other = store.acquire_in_place("hash", A, LEASE, 1).await.unwrap();
+    assert_eq!(other, RawAcquired::Found(RawSlot::WrongType));
 }
 
 // R11

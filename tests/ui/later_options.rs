@@ -1,6 +1,6 @@
 use cache_core::cached;
 
-#[cached(tags("posts"), batch)]
+#[cached(invalidates = 1, batch)]
 async fn f(id: u64) -> u64 {
     id
 }

@@ -13,6 +13,7 @@ use crate::events::{Event, bump};
 use crate::lease::Lease;
 use crate::shape::Erased;
 use crate::store::{Over, Slot};
+use crate::tag::{Agreement, Basis};
 
 /// The record that a refresh is to replace, and its value as the function was given it.
 pub(super) struct OldRecord {
@@ -24,7 +25,7 @@ pub(super) struct OldRecord {
 
 impl OldRecord {
     /// Gives the function what stands beside the lease, if it asks for that. One round trip more.
-    pub(super) async fn hand_over(inner: &Inner, plan: &Plan, lease: Option<&Lease>) -> Option<Self> {
+    pub(super) async fn hand_over(inner: &Inner, plan: &Plan, lease: Option<&Lease>, basis: &Basis) -> Option<Self> {
         let (asked, Over::Record(fill_id)) = (plan.old.as_ref()?, lease?.over()) else { return None };
         let key = &plan.key.value_key;
         let bytes = match inner.store.read(key).await {
@@ -38,6 +39,15 @@ impl OldRecord {
         let (envelope, payload_at) = Envelope::open(&bytes, key).ok()?;
         if envelope.fill_id != fill_id {
             return None;
+        }
+        // Renewed, it keeps the versions it names: those of this run, or it would be a miss for everybody.
+        match basis.agrees(inner, &envelope).await {
+            Ok(Agreement::Yes(_)) => {}
+            Ok(Agreement::No) => return None,
+            Err(error) => {
+                inner.store_failed(&error);
+                return None;
+            }
         }
         let payload = bytes.get(payload_at..).unwrap_or_default();
         let value = (plan.value.decode)(envelope.codec, envelope.present, payload).ok()??;

@@ -23,6 +23,7 @@ use crate::sabotage::{self, Guard};
 use crate::shape::Erased;
 use crate::single_flight::{self, Landing};
 use crate::store::{Over, Slot, has_fill_id};
+use crate::tag::Basis;
 
 /// How long a key is left alone whose refresh was skipped.
 const AFTER_SKIP: Duration = Duration::from_millis(100);
@@ -44,11 +45,12 @@ pub(super) async fn run_under(
     inner: &Arc<Inner>,
     plan: &Plan,
     lease: Option<Lease>,
+    basis: &Basis,
     function: Function<'_>,
     fallback: Fallback,
     land: &(dyn Fn(Landing) + Sync),
 ) -> Landing {
-    let old = OldRecord::hand_over(inner, plan, lease.as_ref()).await;
+    let old = OldRecord::hand_over(inner, plan, lease.as_ref(), basis).await;
     let (started, deadline) = (inner.clock.start(), plan.terms(inner).deadline);
     let mut run = Box::pin(compute(inner, plan, function));
     let landing = {
@@ -64,7 +66,7 @@ pub(super) async fn run_under(
     let cause = match &landing {
         Some(Landing::Value(value)) => {
             if let Some(lease) = lease
-                && let Err(error) = fill(inner, plan, lease, value, started.elapsed(), old).await
+                && let Err(error) = fill(inner, plan, lease, basis, value, started.elapsed(), old).await
             {
                 inner.store_failed(&error);
             }
@@ -78,6 +80,8 @@ pub(super) async fn run_under(
         }
     };
     let stands = give_up(inner, plan, lease, &fallback).await;
+    // Also where an invalidation of everything has ended it, or one by tag: that leaves its key alone (R17).
+    let stands = stands && (!matches!(fallback, Fallback::Old(_)) || basis.stands(inner).await);
     match (landing, fallback) {
         (Some(Landing::Failed(_)) | None, Fallback::Old(old)) if stands => {
             inner.events.emit(Event::StaleServed { name: Arc::clone(&plan.key.name), cause });
@@ -212,8 +216,17 @@ async fn refresh(
     function: Function<'_>,
     _ticket: Ticket,
 ) -> Option<Landing> {
+    // Before the run, as in the foreground (R4).
+    let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
+    if let Err(error) = basis.read_unknown(inner).await {
+        inner.store_failed(&error);
+        return None;
+    }
+    if !basis.is_complete() {
+        return None;
+    }
     match Lease::acquire(inner, &plan.key, Over::Record(fill_id)).await {
-        Ok(Ok(lease)) => Some(run_under(inner, plan, Some(lease), function, Fallback::Served, &|_| {}).await),
+        Ok(Ok(lease)) => Some(run_under(inner, plan, Some(lease), &basis, function, Fallback::Served, &|_| {}).await),
         Ok(Err(Obstacle::Throttle(left) | Obstacle::Slot(Slot::Leased(left)))) => {
             leave_alone(inner, plan, fill_id, left);
             None
@@ -232,6 +245,7 @@ pub(super) async fn run_at_most(
     inner: &Arc<Inner>,
     plan: &Arc<Plan>,
     lease: Lease,
+    basis: Basis,
     old: Erased,
     function: Function<'static>,
     soft_timeout: Duration,
@@ -242,12 +256,14 @@ pub(super) async fn run_at_most(
         Over::Nothing => 0,
     };
     let Some(ticket) = begin(inner, plan, fill_id) else {
-        return run_under(inner, plan, Some(lease), function, Fallback::Old(old), &|_| {}).await;
+        return run_under(inner, plan, Some(lease), &basis, function, Fallback::Old(old), &|_| {}).await;
     };
     let (sender, mut landed) = oneshot::channel();
+    let basis = Arc::new(basis);
+    let of_task = Arc::clone(&basis);
     let (owned, of_run, fallback) = (Arc::clone(inner), Arc::clone(plan), Fallback::Old(Arc::clone(&old)));
     let _spawned = inner.background.work(async move {
-        let landing = run_under(&owned, &of_run, Some(lease), function, fallback, &|_| {}).await;
+        let landing = run_under(&owned, &of_run, Some(lease), &of_task, function, fallback, &|_| {}).await;
         drop(ticket);
         // An error says that nobody waits any more.
         let _nobody = sender.send(landing);
@@ -261,6 +277,7 @@ pub(super) async fn run_at_most(
             Ok(slot) if !matches!(&slot, Slot::Bytes(bytes) if has_fill_id(bytes, fill_id)) => {
                 landed.await.unwrap_or(Landing::Value(old))
             }
+            _ if !basis.stands(inner).await => landed.await.unwrap_or(Landing::Value(old)),
             _ => serve_old(inner, plan, old),
         },
     }

@@ -28,7 +28,7 @@ use crate::sabotage::{self, Guard};
 use crate::store::pushes::Pushes;
 use crate::store::{
     Acquired, Expiry, Filled, Listener, Message, Over, Siblings, Slot, Store, Swapped, THROTTLE_MARK, Token, Trust,
-    Wake, has_fill_id, lease_key,
+    VERSION_EXPIRY, Version, Versioned, Wake, has_fill_id, lease_key,
 };
 
 const SHARDS: usize = 64;
@@ -126,6 +126,21 @@ impl MemoryStore {
             Some(Value::Set(members)) => Ok(members.iter().cloned().collect()),
             Some(_) => Err(wrong_type()),
         })
+    }
+
+    fn versions(&self, keys: &[Arc<str>], make: bool) -> Result<Vec<Option<Version>>> {
+        let read = |key: &Arc<str>| {
+            self.with(key, |access| {
+                if make && access.get(key).is_none() {
+                    access.put(key, new_version(), Some(VERSION_EXPIRY));
+                    // Nobody can hold what did not exist.
+                    access.changed.pop();
+                }
+                // Of another type, it is no version.
+                Ok(access.bytes(key).ok().flatten().and_then(|bytes| Version::of(&bytes)))
+            })
+        };
+        keys.iter().map(read).collect()
     }
 
     fn check_open(&self) -> Result<()> {
@@ -310,6 +325,10 @@ impl Access<'_> {
     }
 }
 
+fn new_version() -> Value {
+    Value::Bytes(Version::random().hex().into())
+}
+
 fn wrong_type() -> Error {
     Error::new(ErrorKind::Refused, "store").detail("the key holds a value of another type")
 }
@@ -357,6 +376,29 @@ impl Store for MemoryStore {
         self.ready(key, |access| Ok((access.slot(key), true)))
     }
 
+    fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>> {
+        let read = || Ok((self.versions(versions, true)?, self.with(key, |access| Ok(access.slot(key)))?));
+        Box::pin(future::ready(read().map(|(versions, slot)| (slot, versions, true))))
+    }
+
+    fn read_versions<'a>(
+        &'a self,
+        versions: &'a [Arc<str>],
+        make: bool,
+    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
+        Box::pin(future::ready(self.versions(versions, make).map(|versions| (versions, true))))
+    }
+
+    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
+        let renew = |key: &Arc<str>| {
+            self.with(key, |access| {
+                access.put(key, new_version(), Some(VERSION_EXPIRY));
+                Ok(())
+            })
+        };
+        Box::pin(future::ready(versions.iter().try_for_each(renew)))
+    }
+
     fn listen(&self, listener: Weak<dyn Listener>) {
         self.pushes.listen(listener);
     }
@@ -394,6 +436,22 @@ impl Store for MemoryStore {
                     access.put(&lease_key, Value::Bytes(token.hex().into()), Some(lease));
                 }
             }
+            Ok(Acquired::Ours)
+        })
+    }
+
+    fn acquire_in_place<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        fill_id: u64,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        self.ready(key, |access| {
+            if !access.record_is(key, fill_id) {
+                return Ok(Acquired::Found(access.slot(key)));
+            }
+            access.put(key, Value::Bytes(token.mark().into()), Some(lease));
             Ok(Acquired::Ours)
         })
     }

@@ -27,7 +27,7 @@ use self::connection::Link;
 use self::pubsub::Channels;
 use super::{
     Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, Siblings, Slot, Store, Swapped, Token,
-    Trust, Wake, lease_key,
+    Trust, VERSION_EXPIRY, Version, Versioned, Wake, lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
@@ -85,6 +85,33 @@ impl RedisStore {
         self.link.script(step, script).await
     }
 
+    /// MGET of a value and versions, tracked where the server tracks, behind a SET for each version that may not exist.
+    async fn versions(
+        &self,
+        step: &'static str,
+        value: Option<&str>,
+        versions: &[Arc<str>],
+        make: bool,
+    ) -> Result<(Vec<Option<Bytes>>, bool)> {
+        let session = self.link.session(step)?;
+        let mut pipeline = redis::pipe();
+        for key in versions.iter().filter(|_| make) {
+            let made = Version::random().hex();
+            pipeline.cmd("SET").arg(&**key).arg(made).arg("NX").arg("PX").arg(ms(VERSION_EXPIRY));
+        }
+        if session.tracks() {
+            pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
+        }
+        pipeline.cmd("MGET").arg(value).arg(versions.iter().map(|key| &**key).collect::<Vec<_>>());
+        let mut replies = self.link.pipeline_on(&session, step, &pipeline).await?;
+        for _ in versions.iter().filter(|_| make) {
+            // A server that takes no writes still answers reads: a version that is missing then agrees with nothing.
+            let _made = replies.raw()?;
+        }
+        let tracked = session.tracks() && replies.value().is_ok();
+        Ok((reply::all_bytes(step, replies.raw()?)?, tracked))
+    }
+
     async fn set(
         &self,
         step: &'static str,
@@ -134,6 +161,39 @@ impl Store for RedisStore {
             let mut replies = self.link.pipeline_on(&session, "read", &pipeline).await?;
             let tracked = replies.value().is_ok();
             Ok((reply::slot("read", replies.raw()?, None)?, tracked))
+        })
+    }
+
+    fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>> {
+        const STEP: &str = "read";
+        Box::pin(async move {
+            let (mut found, tracked) = self.versions(STEP, Some(key), versions, true).await?;
+            let value = if found.is_empty() { None } else { found.remove(0) };
+            // A value of another type is nothing to MGET: taking the lease tells.
+            Ok((Slot::of(value, None), found.into_iter().map(version).collect(), tracked))
+        })
+    }
+
+    fn read_versions<'a>(
+        &'a self,
+        versions: &'a [Arc<str>],
+        make: bool,
+    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
+        Box::pin(async move {
+            let (found, tracked) = self.versions("versions", None, versions, make).await?;
+            Ok((found.into_iter().map(version).collect(), tracked))
+        })
+    }
+
+    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
+        const STEP: &str = "invalidate";
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            for key in versions {
+                pipeline.cmd("SET").arg(&**key).arg(Version::random().hex()).arg("PX").arg(ms(VERSION_EXPIRY));
+            }
+            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            versions.iter().try_for_each(|_| replies.value().map(drop))
         })
     }
 
@@ -195,6 +255,21 @@ impl Store for RedisStore {
                     acquired(STEP, self.run(STEP, &script).await?)
                 }
             }
+        })
+    }
+
+    fn acquire_in_place<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        fill_id: u64,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        const STEP: &str = "acquire";
+        Box::pin(async move {
+            let mut script = scripts::ACQUIRE_IN_PLACE.key(key);
+            script.arg(&fill_id.to_le_bytes()[..]).arg(token.mark()).arg(ms(lease));
+            acquired(STEP, self.run(STEP, &script).await?)
         })
     }
 
@@ -292,7 +367,7 @@ impl Store for RedisStore {
         const STEP: &str = "discard";
         Box::pin(async move {
             match what {
-                Slot::Absent | Slot::Leased(_) => Ok(()),
+                Slot::Absent | Slot::Leased(_) | Slot::Fenced => Ok(()),
                 Slot::Bytes(bytes) => {
                     let mut script = scripts::DISCARD.key(key);
                     script.arg(bytes.as_ref());
@@ -478,6 +553,10 @@ impl Store for RedisStore {
     }
 }
 
+fn version(bytes: Option<Bytes>) -> Option<Version> {
+    bytes.and_then(|bytes| Version::of(&bytes))
+}
+
 fn on(key: &str, name: &str) -> Cmd {
     let mut command = redis::cmd(name);
     command.arg(key);
@@ -498,7 +577,7 @@ fn lease_of(key: &str, token: Token, over: Over) -> (String, String) {
     }
 }
 
-/// The reply of [`scripts::ACQUIRE_REFRESH`].
+/// The reply of [`scripts::ACQUIRE_REFRESH`] and [`scripts::ACQUIRE_IN_PLACE`].
 fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
     let Value::Array(parts) = reply::checked(step, value)? else { return Err(faults::unexpected(step)) };
     let mut parts = parts.into_iter();

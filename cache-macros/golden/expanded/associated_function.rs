@@ -110,4 +110,16 @@ impl Settings {
             .__refresh(Self::load_uncached(tenant))
             .await
     }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    pub async fn load_invalidate_all() -> ::cache_core::Result<()> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        Self::__load_cached().invalidate_all(__cache).await
+    }
 }

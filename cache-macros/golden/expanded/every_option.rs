@@ -24,7 +24,14 @@ pub(crate) async fn user(
         ::core::result::Result::Err(__miss) => {
             __miss
                 .run_here(
-                    UserCache::__rules(),
+                    UserCache::__rules()
+                        .tag(|__tag| {
+                            __tag.literal("users");
+                        })
+                        .tag(|__tag| {
+                            __tag.literal("tenant:");
+                            __tag.placeholder(&tenant.id);
+                        }),
                     UserCache::uncached(state, tenant, id, fresh),
                 )
         }
@@ -84,6 +91,21 @@ impl UserCache {
             .rules(__options)
             .ttl_of(|user| user.ttl())
             .cache_if(|user| user.is_active)
+            .tags_of(
+                &["group", "mail"],
+                |value, __tags| {
+                    __tags
+                        .add(|__tag| {
+                            __tag.literal("group:");
+                            __tag.placeholder(&value.group);
+                        });
+                    __tags
+                        .add(|__tag| {
+                            __tag.literal("mail:");
+                            __tag.placeholder(&value.mail);
+                        });
+                },
+            )
             .erase()
     }
     /// The entry of these arguments, once told in which cache: `.on(&cache)`.
@@ -93,7 +115,14 @@ impl UserCache {
     ) -> our::cache::UnboundEntry<Result<Option<User>, Error>> {
         UserCache::__cached()
             .unbound_entry(
-                UserCache::__rules(),
+                UserCache::__rules()
+                    .tag(|__tag| {
+                        __tag.literal("users");
+                    })
+                    .tag(|__tag| {
+                        __tag.literal("tenant:");
+                        __tag.placeholder(&tenant.id);
+                    }),
                 |__key| {
                     __key.placeholder(&tenant.id);
                     __key.literal(":");
@@ -123,7 +152,14 @@ impl UserCache {
         UserCache::__cached()
             .entry(
                 __cache,
-                UserCache::__rules(),
+                UserCache::__rules()
+                    .tag(|__tag| {
+                        __tag.literal("users");
+                    })
+                    .tag(|__tag| {
+                        __tag.literal("tenant:");
+                        __tag.placeholder(&tenant.id);
+                    }),
                 |__key| {
                     __key.placeholder(&tenant.id);
                     __key.literal(":");
@@ -132,5 +168,12 @@ impl UserCache {
             )
             .__refresh(UserCache::uncached(state, tenant, id, fresh))
             .await
+    }
+    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    pub(crate) async fn invalidate_all(
+        __cache: &our::cache::Cache,
+    ) -> our::cache::Result<()> {
+        let __cache: &our::cache::Cache = __cache;
+        UserCache::__cached().invalidate_all(__cache).await
     }
 }

@@ -91,4 +91,9 @@ impl user {
             .__refresh(user::uncached(db, id))
             .await
     }
+    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    pub async fn invalidate_all() -> ::cache_core::Result<()> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        user::__cached().invalidate_all(__cache).await
+    }
 }

@@ -126,4 +126,12 @@ impl load {
             .__refresh(load::uncached::<D, T, N>(db, ids))
             .await
     }
+    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    async fn invalidate_all<'a, T, const N: usize>() -> ::cache_core::Result<()>
+    where
+        T: Row<'a> + CacheValue,
+    {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        load::__cached::<T, N>().invalidate_all(__cache).await
+    }
 }

@@ -109,4 +109,16 @@ impl Repo {
             .__refresh(Self::user_uncached(self, id))
             .await
     }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    pub async fn user_invalidate_all() -> ::cache_core::Result<()> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        Self::__user_cached().invalidate_all(__cache).await
+    }
 }

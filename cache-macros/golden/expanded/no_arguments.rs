@@ -69,4 +69,9 @@ impl front_page {
             .__refresh(front_page::uncached())
             .await
     }
+    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    async fn invalidate_all() -> ::cache_core::Result<()> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        front_page::__cached().invalidate_all(__cache).await
+    }
 }

@@ -156,4 +156,10 @@ impl user {
             .__refresh(user::uncached(a, b, c, d, e, f, g, h))
             .await
     }
+    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    #[allow(clippy::too_many_arguments)]
+    async fn invalidate_all() -> ::cache_core::Result<()> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        user::__cached().invalidate_all(__cache).await
+    }
 }

@@ -92,4 +92,9 @@ impl total {
             .__refresh(total::uncached(year, country))
             .await
     }
+    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    async fn invalidate_all() -> ::cache_core::Result<()> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        total::__cached().invalidate_all(__cache).await
+    }
 }

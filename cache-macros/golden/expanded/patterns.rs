@@ -138,4 +138,9 @@ impl user {
             .__refresh(user::uncached(__arg0, __arg1, __arg2))
             .await
     }
+    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    async fn invalidate_all() -> ::cache_core::Result<()> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        user::__cached().invalidate_all(__cache).await
+    }
 }

@@ -14,7 +14,14 @@ use crate::signature::{self, Param};
 pub(super) fn all(context: &Context<'_>) -> TokenStream {
     let Context { plan, function, mixed, .. } = context;
     let cfg: Vec<&Attribute> = function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).collect();
-    let functions = [context.cached(), context.rules(), context.entry(), context.uncached(), context.refresh()];
+    let functions = [
+        context.cached(),
+        context.rules(),
+        context.entry(),
+        context.uncached(),
+        context.refresh(),
+        context.invalidate_all(),
+    ];
     let allowance = quote_spanned! {*mixed=>
         #[allow(dead_code, unreachable_pub, clippy::missing_errors_doc, clippy::missing_panics_doc, reason = "generated")]
     };
@@ -165,13 +172,14 @@ impl Context<'_> {
             _ => None,
         };
         let cache_if = plan.cache_if.as_ref().map(|closure| quote_spanned!(*mixed=> .cache_if(#closure)));
+        let tags_of = self.tags_of_value();
         let (hidden, form) = (self.hidden(), self.form());
         quote_spanned! {*mixed=>
             #hidden
             fn #ident #generics() -> #krate::__private::Rules #where_clause {
                 use #krate::__private::via::*;
                 let __options = #krate::EntryOptions::new() #ttl #negative_ttl #freshness #flight;
-                #form.rules(__options) #ttl_of #cache_if .erase()
+                #form.rules(__options) #ttl_of #cache_if #tags_of .erase()
             }
         }
     }
@@ -287,6 +295,32 @@ impl Context<'_> {
             #vis #signature {
                 let __cache: &#krate::Cache = #cache;
                 #cached.entry(__cache, #rules, #key).__refresh(#uncached).await
+            }
+        }
+    }
+
+    /// All entries at once.
+    fn invalidate_all(&self) -> TokenStream {
+        let Self { plan, function, mixed, names, of_instance, .. } = self;
+        let krate = &plan.krate;
+        let (ident, vis) = (&names.invalidate_all, &function.vis);
+        let (generics, where_clause) = (of_instance.declare(), of_instance.where_clause());
+        let (cached, attrs) = (self.call_cached(), self.companion_attrs());
+        let expression = plan.cache.as_ref().map(ToTokens::to_token_stream).unwrap_or_default();
+        let (input, cache) = if signature::mentions(&expression, plan.params.iter().flat_map(|param| &param.names)) {
+            // Which cache it is, only an argument says.
+            (quote_spanned!(*mixed=> __cache: &#krate::Cache), quote_spanned!(*mixed=> __cache))
+        } else if signature::mentions(&expression, [&Ident::new("self", *mixed)]) {
+            (quote_spanned!(self.self_span()=> &self), self.cache())
+        } else {
+            (TokenStream::new(), self.cache())
+        };
+        quote_spanned! {*mixed=>
+            /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+            #(#attrs)*
+            #vis async fn #ident #generics(#input) -> #krate::Result<()> #where_clause {
+                let __cache: &#krate::Cache = #cache;
+                #cached.invalidate_all(__cache).await
             }
         }
     }

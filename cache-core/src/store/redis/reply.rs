@@ -48,6 +48,12 @@ pub(super) fn bytes(step: &'static str, value: Value) -> Result<Option<Bytes>> {
     }
 }
 
+/// The reply of MGET.
+pub(super) fn all_bytes(step: &'static str, value: Value) -> Result<Vec<Option<Bytes>>> {
+    let Value::Array(items) = checked(step, value)? else { return Err(faults::unexpected(step)) };
+    items.into_iter().map(|item| bytes(step, item)).collect()
+}
+
 pub(super) fn integer(step: &'static str, value: Value) -> Result<i64> {
     match checked(step, value)? {
         Value::Int(number) => Ok(number),

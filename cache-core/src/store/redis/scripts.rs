@@ -17,6 +17,7 @@ use crate::store::FILL_ID_AT;
 pub(super) async fn load_all(connection: &MultiplexedConnection) {
     let all = [
         &ACQUIRE_REFRESH,
+        &ACQUIRE_IN_PLACE,
         &FILL,
         &FILL_REFRESH,
         &REWRITE_HEAD,
@@ -59,6 +60,19 @@ pub(super) static ACQUIRE_REFRESH: LazyLock<Script> = LazyLock::new(|| {
          if redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then return {1} end \
          local failed = redis.call('GET', KEYS[2]) == 'F' \
          return {failed and 4 or 2, redis.call('PTTL', KEYS[2])}",
+    )
+});
+
+/// `KEYS`: value. `ARGV`: fill id, mark, ms. Returns `{1}` ours; `{0, bytes or false}` another record; `{3}` another type.
+pub(super) static ACQUIRE_IN_PLACE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "if not filled_by(ARGV[1]) then \
+           local found = redis.pcall('GET', KEYS[1]) \
+           if type(found) == 'table' then return {3} end \
+           return {0, found} \
+         end \
+         redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
+         return {1}",
     )
 });
 

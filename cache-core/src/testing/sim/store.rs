@@ -15,7 +15,8 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acquired, Expiry, Filled, Listener, Loaded, Message, Over, Siblings, Slot, Store, Swapped, Token, Trust, Wake,
+    Acquired, Expiry, Filled, Listener, Loaded, Message, Over, Siblings, Slot, Store, Swapped, Token, Trust, Version,
+    Versioned, Wake,
 };
 
 /// How long a waiter sleeps where too many wait already.
@@ -111,6 +112,36 @@ impl Store for SimStore {
         self.call("tracked read", run).boxed()
     }
 
+    fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>> {
+        let (key, versions) = (key.to_owned(), versions.to_vec());
+        let run = move |world: &World, store: &MemoryStore, connection| {
+            let (slot, found, _) = now(store.read_versioned(&key, &versions))?;
+            world.track(&key, connection);
+            versions.iter().for_each(|version| world.track(version, connection));
+            Ok((slot, found, true))
+        };
+        self.call("versioned read", run).boxed()
+    }
+
+    fn read_versions<'a>(
+        &'a self,
+        versions: &'a [Arc<str>],
+        make: bool,
+    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
+        let versions = versions.to_vec();
+        let run = move |world: &World, store: &MemoryStore, connection| {
+            let (found, _) = now(store.read_versions(&versions, make))?;
+            versions.iter().for_each(|version| world.track(version, connection));
+            Ok((found, true))
+        };
+        self.call("read of versions", run).boxed()
+    }
+
+    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
+        let versions = versions.to_vec();
+        self.pass("renewal of versions", move |store| now(store.renew_versions(&versions)))
+    }
+
     fn listen(&self, listener: Weak<dyn Listener>) {
         self.world.state().nodes[self.node].pushes.listen(listener);
     }
@@ -142,6 +173,17 @@ impl Store for SimStore {
     ) -> BoxFuture<'a, Result<Acquired>> {
         let key = key.to_owned();
         self.pass("acquire", move |store| now(store.acquire(&key, token, lease, over)))
+    }
+
+    fn acquire_in_place<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        fill_id: u64,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        let key = key.to_owned();
+        self.pass("acquire in place", move |store| now(store.acquire_in_place(&key, token, lease, fill_id)))
     }
 
     fn fill<'a>(

@@ -1,0 +1,153 @@
+//! The tags of an entry: what they may depend on, and what is generated for them.
+//!
+//! An entry is made from the arguments in its key alone, and has its tags all the same. So a tag depends on those, or on the value.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote_spanned};
+use syn::Ident;
+use syn::ext::IdentExt as _;
+
+use crate::args::{Args, Template};
+use crate::errors::Errors;
+use crate::expand::Context;
+use crate::plan::{Entry, KeyStep, Tag};
+use crate::signature::Param;
+use crate::template::{Piece, Placeholder};
+use crate::validate::{bare, expression, no_such_parameter, placeholders};
+
+/// The library's limit, `MAX_TAGS` in its `tag.rs`.
+const MAX_TAGS: usize = 16;
+/// What a template calls the value.
+const VALUE: &str = "value";
+
+/// The tags, as far as they fit.
+pub(crate) fn plan(args: &Args, params: &[Param], entry: &Entry, errors: &mut Errors) -> Vec<Tag> {
+    if let Some(tag) = args.tags.get(MAX_TAGS) {
+        errors.at(&tag.literal, format!("an entry has at most {MAX_TAGS} tags; remove some"));
+    }
+    let mut tags = Vec::new();
+    for (position, tag) in args.tags.iter().enumerate() {
+        if args.tags.iter().take(position).any(|earlier| earlier.literal.value() == tag.literal.value()) {
+            errors.at(&tag.literal, "this tag is given twice; remove one of them");
+        }
+        let of_value = placeholders(tag).filter(|place| place.root == VALUE).count();
+        if of_value == 0 {
+            placeholders(tag).for_each(|place| check_known(place, tag, args, params, entry, errors));
+            tags.push(Tag::Known(steps(tag, params)));
+        } else {
+            let kind = check_of_value(tag, of_value, params, errors);
+            tags.push(Tag::OfValue(kind, steps(tag, &[])));
+        }
+    }
+    tags
+}
+
+/// What a tag depends on that is known before the run, the entry has too.
+fn check_known(place: &Placeholder, tag: &Template, args: &Args, params: &[Param], entry: &Entry, errors: &mut Errors) {
+    let (root, span) = (bare(&place.root), tag.literal.span());
+    if root == "self" {
+        if place.fields.is_empty() {
+            errors.at_span(span, "`{self}` is the whole object; name a field that tells it apart: `{self.tenant}`");
+        } else if !entry.takes_self {
+            let advice = format!("add it there: `key = \"{{{place}}}:..\"`");
+            errors.at_span(span, format!("`{{{place}}}` is not in the key, and an entry has only what is; {advice}"));
+        }
+        return;
+    }
+    let is_called = |name: &Ident| name.unraw() == root;
+    let Some((at, param)) = params.iter().enumerate().find(|(_, param)| param.names.iter().any(is_called)) else {
+        errors.at_span(span, no_such_parameter(root, params, entry.takes_self));
+        return;
+    };
+    let is_in_key = entry.takes.contains(&at) && (args.key.is_some() || param.kept.iter().any(is_called));
+    if !is_in_key {
+        errors.at_span(
+            span,
+            format!(
+                "`{root}` is not in the key: calls that differ in it share one entry, and it has one set of tags; use \
+                 what is in the key, or take it from the value: `{{value.{root}}}`"
+            ),
+        );
+    }
+}
+
+/// What begins a tag that depends on the value is known before the run: its kind.
+fn check_of_value(tag: &Template, of_value: usize, params: &[Param], errors: &mut Errors) -> String {
+    let span = tag.literal.span();
+    if params.iter().flat_map(|param| &param.names).any(|name| name == VALUE) {
+        errors.at_span(span, "`value` is a parameter, and in a tag what the function returns; rename the parameter");
+    }
+    if of_value < placeholders(tag).count() {
+        errors.at_span(span, "a tag depends on arguments or on the value, not on both; write two tags");
+    }
+    match tag.pieces.first() {
+        Some(Piece::Literal(text)) if text.contains(':') => text.split(':').next().unwrap_or_default().to_owned(),
+        _ => {
+            let fix = tag.literal.value();
+            errors.at_span(
+                span,
+                format!("a tag that depends on the value begins with its kind and a `:`, such as `\"author:{fix}\"`"),
+            );
+            String::new()
+        }
+    }
+}
+
+fn steps(tag: &Template, params: &[Param]) -> Vec<KeyStep> {
+    let span = tag.literal.span();
+    let step = |piece: &Piece| match piece {
+        Piece::Literal(text) => KeyStep::Literal(text.clone()),
+        Piece::Placeholder(place) => KeyStep::Placeholder(expression(place, params, span), span),
+    };
+    tag.pieces.iter().map(step).collect()
+}
+
+impl Context<'_> {
+    /// What adds the tags that are known before the run to a function's rules: `.tag(|tag| ..)` for each.
+    pub(crate) fn known_tags(&self) -> TokenStream {
+        let mixed = self.mixed;
+        let tags = self.plan.tags.iter().filter_map(|tag| match tag {
+            Tag::Known(steps) => Some(steps),
+            Tag::OfValue(..) => None,
+        });
+        tags.map(|steps| {
+            let placeholders = steps.iter().filter_map(|step| match step {
+                KeyStep::Placeholder(expression, _) => Some(expression.to_token_stream()),
+                _ => None,
+            });
+            let bindings = self.bindings(&placeholders.collect());
+            let steps = self.tag_steps(steps);
+            quote_spanned!(mixed=> .tag(|__tag| { #bindings #steps }))
+        })
+        .collect()
+    }
+
+    /// `.tags_of(kinds, |value, tags| ..)`, if there are tags that depend on the value.
+    pub(crate) fn tags_of_value(&self) -> Option<TokenStream> {
+        let mixed = self.mixed;
+        let (mut kinds, mut tags) = (Vec::new(), TokenStream::new());
+        for tag in &self.plan.tags {
+            let Tag::OfValue(kind, steps) = tag else { continue };
+            if !kinds.contains(kind) {
+                kinds.push(kind.clone());
+            }
+            let steps = self.tag_steps(steps);
+            tags.extend(quote_spanned!(mixed=> __tags.add(|__tag| { #steps });));
+        }
+        let value = Ident::new(VALUE, mixed);
+        (!kinds.is_empty()).then(|| quote_spanned!(mixed=> .tags_of(&[#(#kinds),*], |#value, __tags| { #tags })))
+    }
+
+    fn tag_steps(&self, steps: &[KeyStep]) -> TokenStream {
+        let mixed = self.mixed;
+        let step = |step: &KeyStep| match step {
+            KeyStep::Literal(text) => quote_spanned!(mixed=> __tag.literal(#text);),
+            KeyStep::Placeholder(expression, span)
+            | KeyStep::Member(expression, span)
+            | KeyStep::Unnamed(expression, span) => {
+                quote_spanned!(mixed.located_at(*span)=> __tag.placeholder(&#expression);)
+            }
+        };
+        steps.iter().map(step).collect()
+    }
+}

@@ -1,0 +1,115 @@
+//! What every store promises of versions and fences.
+
+use std::time::Duration;
+
+use RawOver::{Nothing, Record};
+use cache_core::store_testing::{RawAcquired, RawOver, RawSlot, RawStore, record};
+use support::eventually;
+
+use super::store_conformance::conformance;
+
+const LEASE: Duration = Duration::from_secs(10);
+const TTL: Duration = Duration::from_secs(60);
+/// A fence that a test lets run out.
+const SHORT: Duration = Duration::from_millis(40);
+const AFTER_SHORT: Duration = Duration::from_millis(60);
+
+/// Two attempts.
+const A: u128 = 0xa;
+const B: u128 = 0xb;
+
+conformance! {
+    a_version_is_made_once_and_stays
+    a_value_and_its_versions_are_read_in_one_trip
+    a_renewed_version_is_another_and_is_told
+    nobody_fills_what_is_fenced
+    a_lost_version_comes_back_as_another
+    bytes_that_are_no_version_count_as_one
+}
+
+async fn a_version_is_made_once_and_stays(store: &RawStore) {
+    let none = store.versions(&["a@version", "b@version"], false).await.unwrap();
+    assert_eq!(none.0, [None, None]);
+    let (made, _) = store.versions(&["a@version", "b@version"], true).await.unwrap();
+    assert!(made[0].is_some() && made[1].is_some() && made[0] != made[1], "{made:?}");
+    let (again, tracked) = store.versions(&["b@version", "a@version", "c@version"], false).await.unwrap();
+    assert_eq!(again, [made[1], made[0], None]);
+    assert!(tracked);
+    assert_eq!(store.versions(&["a@version"], true).await.unwrap().0, [made[0]]);
+    let left = store.load("a@version").await.unwrap().unwrap().1.unwrap();
+    assert!(left > Duration::from_secs(89 * 24 * 3600), "{left:?}");
+    assert_eq!(store.versions(&[], false).await.map(|(found, _)| found).unwrap_or_default(), []);
+}
+
+async fn a_value_and_its_versions_are_read_in_one_trip(store: &RawStore) {
+    let (slot, found) = store.read_versioned("k", &["a@version"]).await.unwrap();
+    assert_eq!(slot, RawSlot::Absent);
+    assert_eq!(found, store.versions(&["a@version"], false).await.unwrap().0);
+    assert!(found[0].is_some());
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    assert!(matches!(store.read_versioned("k", &["a@version"]).await.unwrap().0, RawSlot::Leased(_)));
+    store.fill("k", A, Nothing, &record(1, "v"), TTL).await.unwrap();
+    assert_eq!(store.read_versioned("k", &["a@version"]).await.unwrap(), (RawSlot::Bytes(record(1, "v")), found));
+    assert_eq!(store.read_versioned("k", &[]).await.unwrap(), (RawSlot::Bytes(record(1, "v")), vec![]));
+}
+
+// I2
+async fn a_renewed_version_is_another_and_is_told(store: &RawStore) {
+    let told = store.told();
+    let (before, _) = store.versions(&["a@version", "b@version"], true).await.unwrap();
+    assert!(!told.of("a@version"), "what did not exist has not changed");
+    store.renew_versions(&["a@version"]).await.unwrap();
+    eventually("the change is told", || async { told.of("a@version") }).await;
+    let (after, _) = store.versions(&["a@version", "b@version"], true).await.unwrap();
+    assert!(after[0].is_some() && after[0] != before[0], "{after:?}");
+    assert_eq!(after[1], before[1]);
+    assert!(!told.of("b@version"));
+    store.renew_versions(&["new@version"]).await.unwrap();
+    assert!(store.versions(&["new@version"], false).await.unwrap().0[0].is_some());
+}
+
+// R22
+async fn nobody_fills_what_is_fenced(store: &RawStore) {
+    let fence = format!("F{:032x}", 7);
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    store.put("k", fence.as_bytes(), Some(TTL)).await.unwrap();
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Fenced);
+    assert_eq!(store.read_versioned("k", &[]).await.unwrap().0, RawSlot::Fenced);
+    assert_eq!(store.acquire("k", B, LEASE, Nothing).await.unwrap(), RawAcquired::Found(RawSlot::Fenced));
+    assert_eq!(store.acquire("k", B, LEASE, Record(1)).await.unwrap(), RawAcquired::Found(RawSlot::Fenced));
+    assert_eq!(store.acquire_in_place("k", B, LEASE, 1).await.unwrap(), RawAcquired::Found(RawSlot::Fenced));
+    assert!(!store.fill("k", A, Nothing, &record(1, "old"), TTL).await.unwrap());
+    assert!(!store.renew("k", A, Nothing, LEASE).await.unwrap());
+    store.release("k", A, Nothing).await.unwrap();
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Fenced);
+    store.put("a@version", fence.as_bytes(), Some(SHORT)).await.unwrap();
+    assert_eq!(store.versions(&["a@version"], true).await.unwrap().0, [None]);
+    store.let_pass(AFTER_SHORT).await;
+    assert!(store.versions(&["a@version"], true).await.unwrap().0[0].is_some());
+}
+
+// R16
+async fn a_lost_version_comes_back_as_another(store: &RawStore) {
+    let told = store.told();
+    let (before, _) = store.versions(&["a@version"], true).await.unwrap();
+    store.delete("a@version").await.unwrap();
+    eventually("the loss is told", || async { told.of("a@version") }).await;
+    assert_eq!(store.versions(&["a@version"], false).await.unwrap().0, [None]);
+    let (after, _) = store.versions(&["a@version"], true).await.unwrap();
+    assert!(after[0].is_some() && after != before, "{after:?}");
+}
+
+async fn bytes_that_are_no_version_count_as_one(store: &RawStore) {
+    let mut seen = Vec::new();
+    for bytes in [&b""[..], b"1", b"\xff\xfe", b"0000000000000000000000000000000g"] {
+        store.put("a@version", bytes, Some(TTL)).await.unwrap();
+        let (found, _) = store.versions(&["a@version"], true).await.unwrap();
+        assert!(found[0].is_some() && !seen.contains(&found), "{found:?}");
+        seen.push(found);
+    }
+    store.delete("a@version").await.unwrap();
+    store.hash_set("a@version", &[("field", b"value")]).await.unwrap();
+    assert_eq!(store.versions(&["a@version"], true).await.unwrap().0, [None], "of another type: agrees with nothing");
+    store.renew_versions(&["a@version"]).await.unwrap();
+    assert!(store.versions(&["a@version"], true).await.unwrap().0[0].is_some());
+}

@@ -1,0 +1,8 @@
+use cache_core::cached;
+
+#[cached(key = "{id}", tags("author:{author}"))]
+async fn f(id: u64, author: u64) -> u64 {
+    id + author
+}
+
+fn main() {}
