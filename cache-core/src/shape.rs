@@ -4,13 +4,14 @@
 //! method resolution picks the first that fits, each with one reference less (autoref specialization, described by
 //! David Tolnay for `anyhow!`). What comes out is a struct of plain function pointers.
 
+mod rules;
+
 use std::any::TypeId;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,8 +19,9 @@ use serde::de::DeserializeOwned;
 use crate::codec::{Codec, Coding};
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
-use crate::key::TagWriter;
 
+use self::rules::TypedRules;
+pub use self::rules::{Rules, Tags};
 pub(crate) use crate::local::Erased;
 use crate::options::EntryOptions;
 use crate::single_flight::Landing;
@@ -753,116 +755,5 @@ struct NeverShared;
 impl<E> Sharing<E> for NeverShared {
     fn share(_error: &E) -> E {
         unreachable!("a run with one caller shares no error")
-    }
-}
-
-/// A decision about a value.
-pub(crate) type ByValue<T> = Box<dyn Fn(&Erased) -> T + Send + Sync>;
-
-/// What a function decides by its value, on top of its options.
-pub struct Rules {
-    pub(crate) options: EntryOptions,
-    pub(crate) ttl_of: Option<ByValue<Option<Duration>>>,
-    pub(crate) cache_if: Option<ByValue<bool>>,
-    /// The tags that depend on the value, and the kinds they are of.
-    pub(crate) tags_of: Option<ByValue<Vec<Box<str>>>>,
-    pub(crate) kinds: &'static [&'static str],
-}
-
-impl Rules {
-    /// Adds a tag that is known before the run.
-    #[must_use]
-    pub fn tag(mut self, write: impl FnOnce(&mut TagWriter)) -> Self {
-        let mut tag = TagWriter::default();
-        write(&mut tag);
-        self.options.push_tag(tag.name());
-        self
-    }
-
-    /// Nothing depends on the value.
-    pub(crate) fn of(options: EntryOptions) -> Self {
-        Self { options, ttl_of: None, cache_if: None, tags_of: None, kinds: &[] }
-    }
-}
-
-impl fmt::Debug for Rules {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rules").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-/// Where generated code puts the tags of a value.
-pub struct Tags(Vec<Box<str>>);
-
-impl Tags {
-    /// One more.
-    pub fn add(&mut self, write: impl FnOnce(&mut TagWriter)) {
-        let mut tag = TagWriter::default();
-        write(&mut tag);
-        self.0.push(tag.name());
-    }
-}
-
-// Tags may be personal data.
-impl fmt::Debug for Tags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} tags", self.0.len())
-    }
-}
-
-/// [`Rules`] while the payload's type is known.
-pub struct TypedRules<F> {
-    rules: Rules,
-    form: PhantomData<fn() -> F>,
-}
-
-impl<F> fmt::Debug for TypedRules<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.rules.fmt(f)
-    }
-}
-
-impl<F> TypedRules<F> {
-    /// The time to live by the value.
-    #[must_use]
-    pub fn ttl_of(mut self, ttl_of: fn(&F::Payload) -> Duration) -> Self
-    where
-        F: Form,
-    {
-        self.rules.ttl_of = Some(Box::new(move |value| F::inspect(value, ttl_of)));
-        self
-    }
-
-    /// Whether to store the value. An absent value is `negative_ttl`'s affair.
-    #[must_use]
-    pub fn cache_if(mut self, cache_if: fn(&F::Payload) -> bool) -> Self
-    where
-        F: Form,
-    {
-        self.rules.cache_if = Some(Box::new(move |value| F::inspect(value, cache_if).unwrap_or(true)));
-        self
-    }
-
-    /// The tags that only the value tells, each of one of these kinds: the text before its first `:`.
-    #[must_use]
-    pub fn tags_of(mut self, kinds: &'static [&'static str], tags_of: fn(&F::Payload, &mut Tags)) -> Self
-    where
-        F: Form,
-    {
-        self.rules.kinds = kinds;
-        self.rules.tags_of = Some(Box::new(move |value| {
-            let mut tags = Tags(Vec::new());
-            if let Some(payload) = value.downcast_ref::<F::Value>().and_then(F::payload) {
-                tags_of(payload, &mut tags);
-            }
-            tags.0
-        }));
-        self
-    }
-
-    /// For the engine.
-    #[must_use]
-    pub fn erase(self) -> Rules {
-        self.rules
     }
 }

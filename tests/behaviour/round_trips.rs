@@ -92,10 +92,15 @@ async fn a_hit_in_redis_costs_one_round_trip() {
     let server = Counted::start();
     let (writer, reader) = (server.node().await, server.node().await);
     post(&writer.cache, 1).await;
-    assert_eq!(server.cost(&reader, post(&reader.cache, 1)).await, (1, "client|caching 1, get 1".to_owned()));
-    // Nothing is kept, so nothing is tracked.
+    post(&writer.cache, 2).await;
+    // The first of a function in a process brings its versions too.
+    let with_versions = (1, "client|caching 1, mget 1, set 2".to_owned());
+    assert_eq!(server.cost(&reader, post(&reader.cache, 1)).await, with_versions);
+    assert_eq!(server.cost(&reader, post(&reader.cache, 2)).await, (1, "client|caching 1, get 1".to_owned()));
+    // No value is kept, so none is tracked.
     let without_local = server.node_with(Cache::builder().local_limit_bytes(0)).await;
-    assert_eq!(server.cost(&without_local, post(&without_local.cache, 1)).await, (1, "get 1".to_owned()));
+    assert_eq!(server.cost(&without_local, post(&without_local.cache, 1)).await, with_versions);
+    assert_eq!(server.cost(&without_local, post(&without_local.cache, 2)).await, (1, "get 1".to_owned()));
     let options = EntryOptions::new().local(LocalTier::Off);
     let call = |node: &Node| {
         let cache = node.cache.clone();
@@ -106,8 +111,10 @@ async fn a_hit_in_redis_costs_one_round_trip() {
         }
     };
     call(&writer).await;
+    let one_version = (1, "client|caching 1, mget 1, set 1".to_owned());
+    assert_eq!(server.cost(&reader, call(&reader)).await, one_version);
     assert_eq!(server.cost(&reader, call(&reader)).await, (1, "get 1".to_owned()));
-    assert_eq!(reader.cache.stats().hits, 2);
+    assert_eq!(reader.cache.stats().hits, 4);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! approximation that Redis uses for `allkeys-lru`).
 
 mod room;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
@@ -21,9 +22,10 @@ use indexmap::IndexMap;
 use tokio::sync::broadcast;
 
 use self::room::weight;
+use self::versions::new_version;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Event, Events};
+use crate::events::Events;
 use crate::sabotage::{self, Guard};
 use crate::store::pushes::Pushes;
 use crate::store::{
@@ -128,21 +130,6 @@ impl MemoryStore {
         })
     }
 
-    fn versions(&self, keys: &[Arc<str>], make: bool) -> Result<Vec<Option<Version>>> {
-        let read = |key: &Arc<str>| {
-            self.with(key, |access| {
-                if make && access.get(key).is_none() {
-                    access.put(key, new_version(), Some(VERSION_EXPIRY));
-                    // Nobody can hold what did not exist.
-                    access.changed.pop();
-                }
-                // Of another type, it is no version.
-                Ok(access.bytes(key).ok().flatten().and_then(|bytes| Version::of(&bytes)))
-            })
-        };
-        keys.iter().map(read).collect()
-    }
-
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::new(ErrorKind::Closed, "store")) } else { Ok(()) }
     }
@@ -153,40 +140,6 @@ impl MemoryStore {
         let index = self.hasher.hash_one(tag) as usize % SHARDS;
         #[expect(clippy::indexing_slicing, reason = "the index is below SHARDS, the length")]
         lock(&self.shards[index])
-    }
-
-    /// Gives up entries until the limit holds: expired ones, else the least recently used of a sample.
-    fn make_room(&self) {
-        let now = self.clock.wall();
-        let mut evicted = 0_u64;
-        let mut changed = Vec::new();
-        // Each round visits every shard once; a round that frees nothing ends it.
-        while self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
-            let before = evicted;
-            for shard in &self.shards {
-                let mut shard = lock(shard);
-                if let Some(index) = shard.victim(now)
-                    && let Some((key, entry)) = shard.entries.swap_remove_index(index)
-                {
-                    self.used_bytes.fetch_sub(weight(&key, &entry.value), Ordering::Relaxed);
-                    evicted = evicted.saturating_add(1);
-                    changed.push(key);
-                }
-                drop(shard);
-                if self.used_bytes.load(Ordering::Relaxed) <= self.limit_bytes {
-                    break;
-                }
-            }
-            if evicted == before {
-                break;
-            }
-        }
-        for key in &changed {
-            self.pushes.changed(key);
-        }
-        if evicted > 0 {
-            self.events.emit(Event::Evicted { entries: evicted });
-        }
     }
 }
 
@@ -323,10 +276,6 @@ impl Access<'_> {
     fn record_is(&mut self, key: &str, fill_id: u64) -> bool {
         matches!(self.bytes(key), Ok(Some(record)) if has_fill_id(&record, fill_id))
     }
-}
-
-fn new_version() -> Value {
-    Value::Bytes(Version::random().hex().into())
 }
 
 fn wrong_type() -> Error {

@@ -1,12 +1,51 @@
 //! What an entry weighs, and which to give up.
 
-use super::{Shard, Value};
+use std::sync::atomic::Ordering;
+
+use super::{MemoryStore, Shard, Value, lock};
 use crate::clock::Timestamp;
+use crate::events::Event;
 
 /// What an entry costs beside its key and bytes: table slot, two allocations, bookkeeping.
 const ENTRY_OVERHEAD: usize = 128;
 /// How many entries are looked at to find one to give up.
 const EVICTION_SAMPLE: usize = 5;
+
+impl MemoryStore {
+    /// Gives up entries until the limit holds: expired ones, else the least recently used of a sample.
+    pub(super) fn make_room(&self) {
+        let now = self.clock.wall();
+        let mut evicted = 0_u64;
+        let mut changed = Vec::new();
+        // Each round visits every shard once; a round that frees nothing ends it.
+        while self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
+            let before = evicted;
+            for shard in &self.shards {
+                let mut shard = lock(shard);
+                if let Some(index) = shard.victim(now)
+                    && let Some((key, entry)) = shard.entries.swap_remove_index(index)
+                {
+                    self.used_bytes.fetch_sub(weight(&key, &entry.value), Ordering::Relaxed);
+                    evicted = evicted.saturating_add(1);
+                    changed.push(key);
+                }
+                drop(shard);
+                if self.used_bytes.load(Ordering::Relaxed) <= self.limit_bytes {
+                    break;
+                }
+            }
+            if evicted == before {
+                break;
+            }
+        }
+        for key in &changed {
+            self.pushes.changed(key);
+        }
+        if evicted > 0 {
+            self.events.emit(Event::Evicted { entries: evicted });
+        }
+    }
+}
 
 impl Shard {
     /// The position of an expired entry, else of the least recently used of a sample.

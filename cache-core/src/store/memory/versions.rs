@@ -1,0 +1,28 @@
+//! Versions: values like any other, made where they are missing.
+
+use std::sync::Arc;
+
+use super::{MemoryStore, Value};
+use crate::error::Result;
+use crate::store::{VERSION_EXPIRY, Version};
+
+impl MemoryStore {
+    pub(super) fn versions(&self, keys: &[Arc<str>], make: bool) -> Result<Vec<Option<Version>>> {
+        let read = |key: &Arc<str>| {
+            self.with(key, |access| {
+                if make && access.get(key).is_none() {
+                    access.put(key, new_version(), Some(VERSION_EXPIRY));
+                    // Nobody can hold what did not exist.
+                    access.changed.pop();
+                }
+                // Of another type, it is no version.
+                Ok(access.bytes(key).ok().flatten().and_then(|bytes| Version::of(&bytes)))
+            })
+        };
+        keys.iter().map(read).collect()
+    }
+}
+
+pub(super) fn new_version() -> Value {
+    Value::Bytes(Version::random().hex().into())
+}
