@@ -27,7 +27,7 @@ pub enum Guard {
     LostLeaseDetaches,
     /// Nor is one whose lease has not been seen for the staleness bound, or that has none.
     UnseenRunDetaches,
-    // R4, R16: the guards of tag versions belong here.
+    // R4, R16: the guards of versions belong here; none can be removed yet.
 }
 
 #[cfg(feature = "testing")]

@@ -626,3 +626,63 @@ on_both_stores! {
         assert_eq!(*asked.lock().unwrap(), [None, Some(text), None]);
     }
 }
+
+/// By hand, with a tag.
+async fn tagged(cache: &Cache, gate: &Gate, answer: Answer, stale: EntryOptions) -> Result<usize, Arc<Refused>> {
+    let options = stale.ttl(SHORT).jitter(0.0).tags(["numbers"]);
+    let compute = || async {
+        gate.pass().await;
+        answer
+    };
+    soon("a call", cache.get_or_compute(Key::new("tagged"), &options, compute)).await
+}
+
+/// The entry of the same key.
+#[cached(name = "tagged", cache = cache, skip(cache))]
+async fn entry_of_tagged(cache: &Cache) -> usize {
+    let _ = cache;
+    0
+}
+
+/// Until the ttl of [`tagged`] is over.
+async fn outlive_tagged(nodes: &Nodes, cache: &Cache) {
+    if let Nodes::Embedded(_, clock) = nodes {
+        clock.advance(SHORT);
+    }
+    past_ttl(|| entry_of_tagged::entry().on(cache)).await;
+}
+
+on_both_stores! {
+    // R17
+    async fn a_stale_value_that_a_tag_has_ended_is_not_served(nodes: &Nodes) {
+        let (here, there) = (nodes.node().await, nodes.node().await);
+        let stale = || EntryOptions::new().stale_while_revalidate(HOUR).stale_if_error(HOUR);
+        for tell in [true, false] {
+            tagged(&here, &Gate::open(), Ok(1), stale()).await.unwrap();
+            outlive_tagged(nodes, &here).await;
+            // It is there to fall back on, until it is invalidated: by everything, or by its tag.
+            assert_eq!(tagged(&here, &Gate::open(), Err(Refused), stale()).await, Ok(1));
+            if tell { there.invalidate_tag("numbers").await.unwrap() } else { there.clear().await.unwrap() }
+            eventually("it is told", || async { tagged(&here, &Gate::open(), Err(Refused), stale()).await.is_err() }).await;
+        }
+    }
+
+    // R17
+    async fn a_run_that_fails_does_not_fall_back_on_what_a_tag_has_ended_meanwhile(nodes: &Nodes) {
+        let (here, there) = (nodes.node().await, nodes.node().await);
+        let stale = || EntryOptions::new().stale_if_error(HOUR);
+        tagged(&here, &Gate::open(), Ok(1), stale()).await.unwrap();
+        outlive_tagged(nodes, &here).await;
+        let gate = Gate::open();
+        let during = || async {
+            there.invalidate_tag("numbers").await.unwrap();
+            gate.pass().await;
+            Err::<usize, _>(Refused)
+        };
+        let options = stale().ttl(SHORT).jitter(0.0).tags(["numbers"]);
+        let call = here.get_or_compute(Key::new("tagged"), &options, during);
+        assert!(soon("a call", call).await.is_err());
+        // Its value would have been older than the invalidation too.
+        assert_eq!(tagged(&here, &Gate::open(), Ok(2), stale()).await, Ok(2));
+    }
+}

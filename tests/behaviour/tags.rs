@@ -310,3 +310,22 @@ async fn a_hit_with_tags_is_one_trip_and_one_more_for_tags_by_the_value() {
     // All but the tag `post:2` is known by now.
     assert_eq!(reads(&of_post(2)).await, (1, 0));
 }
+
+/// Its value is held as itself.
+#[cached(name = "whole", ttl = 60, key = "{id}", cache = cache, tags("author:{value.author}"))]
+async fn whole(cache: &Cache, id: u32, post: Post) -> Arc<Post> {
+    let _ = (cache, id);
+    Arc::new(post)
+}
+
+on_both_stores! {
+    // I1
+    async fn a_value_in_arc_tells_its_tags(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        whole(&cache, 1, by(7, "a", "old")).await;
+        cache.invalidate_tag("author:8").await.unwrap();
+        assert_eq!(whole(&cache, 1, by(7, "a", "new")).await.text, "old");
+        cache.invalidate_tag("author:7").await.unwrap();
+        assert_eq!(whole(&cache, 1, by(7, "a", "new")).await.text, "new");
+    }
+}
