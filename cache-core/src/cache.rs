@@ -234,11 +234,11 @@ impl Cache {
         let given = Arc::clone(&old);
         let function = || async move {
             let old = given.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let value = old.as_ref().and_then(|old| old.downcast_ref::<T>().cloned());
+            let value = old.clone().and_then(Plain::<T>::restore);
             Ok(match revalidate(value).await? {
-                Revalidated::New(value) => Arc::new(value) as Erased,
+                Revalidated::New(value) => Plain::<T>::erase(value),
                 // The very one: that is how the pipeline knows.
-                Revalidated::NotModified(value) => old.unwrap_or_else(|| Arc::new(value)),
+                Revalidated::NotModified(value) => old.unwrap_or_else(|| Plain::<T>::erase(value)),
             })
         };
         self.run_by_hand::<Plain<T>, E, _>(key, options, Some(old), function).await

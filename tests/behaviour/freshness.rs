@@ -673,10 +673,8 @@ on_both_stores! {
         let stale = || EntryOptions::new().stale_if_error(HOUR);
         tagged(&here, &Gate::open(), Ok(1), stale()).await.unwrap();
         outlive_tagged(nodes, &here).await;
-        let gate = Gate::open();
         let during = || async {
             there.invalidate_tag("numbers").await.unwrap();
-            gate.pass().await;
             Err::<usize, _>(Refused)
         };
         let options = stale().ttl(SHORT).jitter(0.0).tags(["numbers"]);
@@ -684,5 +682,23 @@ on_both_stores! {
         assert!(soon("a call", call).await.is_err());
         // Its value would have been older than the invalidation too.
         assert_eq!(tagged(&here, &Gate::open(), Ok(2), stale()).await, Ok(2));
+    }
+}
+
+// V8: a value in an `Arc` is kept like any other.
+#[tokio::test]
+async fn a_shared_value_that_is_not_modified_stays() {
+    let clock = cache_core::clock::Clock::manual();
+    let cache = Cache::builder().jitter(0.0).clock(clock.clone()).in_memory();
+    let options = EntryOptions::new().ttl(SHORT).stale_if_error(HOUR);
+    for renewed in 0..3 {
+        let revalidate = |old: Option<Arc<String>>| async {
+            let new = || Revalidated::New(Arc::new("text".to_owned()));
+            Ok::<_, Refused>(old.map_or_else(new, Revalidated::NotModified))
+        };
+        let value = cache.get_or_revalidate(Key::new("shared"), &options, revalidate).await;
+        assert_eq!(**value.as_ref().unwrap(), "text");
+        assert_eq!((cache.stats().fills, cache.stats().renewed), (1, renewed));
+        clock.advance(SHORT);
     }
 }

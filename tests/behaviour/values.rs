@@ -16,7 +16,60 @@ async fn fallible(cache: &Cache, gate: &Gate, id: u32, fails: bool) -> Result<St
     if fails { Err(format!("no {id}")) } else { Ok(format!("row {id}")) }
 }
 
+/// A value that says itself how long it lives, and whether it is stored at all.
+#[cached(name = "by_value", ttl = |seconds| Duration::from_secs(*seconds), cache_if = |seconds| *seconds != 13, bypass = fresh, key = "{seconds}", cache = cache)]
+async fn by_value(cache: &Cache, gate: &Gate, seconds: u64, fresh: bool) -> Result<u64, String> {
+    let _ = cache;
+    gate.pass().await;
+    Ok(seconds)
+}
+
 on_both_stores! {
+    // V3
+    async fn a_closure_gives_each_value_its_own_ttl(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node_with(Cache::builder().jitter(0.0)).await, Gate::open());
+        for seconds in [20, 2000] {
+            by_value(&cache, &gate, seconds, false).await.unwrap();
+            let left = by_value::entry(seconds).on(&cache).ttl().await.unwrap().unwrap();
+            assert!(left <= Duration::from_secs(seconds) && left > Duration::from_secs(seconds - 5), "{left:?}");
+        }
+        if let Nodes::Embedded(_, clock) = nodes {
+            clock.advance(Duration::from_secs(20));
+            by_value(&cache, &gate, 2000, false).await.unwrap();
+            assert_eq!(gate.runs(), 2);
+            by_value(&cache, &gate, 20, false).await.unwrap();
+            assert_eq!(gate.runs(), 3);
+        }
+    }
+
+    // V5
+    async fn a_value_that_cache_if_refuses_is_not_stored(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node().await, Gate::open());
+        for runs in 1..=3 {
+            assert_eq!(by_value(&cache, &gate, 13, false).await, Ok(13));
+            assert_eq!(by_value::entry(13).on(&cache).get().await.unwrap(), None);
+            assert_eq!(gate.runs(), runs);
+        }
+        for _ in 0..3 {
+            assert_eq!(by_value(&cache, &gate, 14, false).await, Ok(14));
+        }
+        assert_eq!(gate.runs(), 4);
+    }
+
+    // V6
+    async fn a_bypassed_call_neither_reads_nor_stores(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node().await, Gate::open());
+        for _ in 0..2 {
+            by_value(&cache, &gate, 60, true).await.unwrap();
+            assert_eq!(by_value::entry(60).on(&cache).get().await.unwrap(), None);
+        }
+        by_value(&cache, &gate, 60, false).await.unwrap();
+        by_value(&cache, &gate, 60, false).await.unwrap();
+        assert_eq!(gate.runs(), 3);
+        by_value(&cache, &gate, 60, true).await.unwrap();
+        assert_eq!(gate.runs(), 4, "what is stored is not read");
+    }
+
     // V1
     async fn an_error_is_never_stored(nodes: &Nodes) {
         let (cache, gate) = (nodes.node().await, Gate::open());

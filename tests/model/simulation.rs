@@ -305,6 +305,7 @@ impl Client {
                 14 => self.refresh(row).await,
                 15 if may_be_set => self.set(row).await,
                 16 if !may_be_set => self.delete_by_hand(row),
+                // Here: invalidations by tag, and the loss of a tag's version.
                 17 => drop(self.run.state().history.commit(row)),
                 _ => self.invalidate(row).await,
             }
