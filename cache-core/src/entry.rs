@@ -219,7 +219,7 @@ impl<R: 'static> Bare<R> {
         match Envelope::open(&bytes, &key.value_key) {
             Ok((envelope, _)) if matches!(basis.agrees(inner, &envelope).await?, Agreement::No) => Ok(None),
             Ok((envelope, payload_at)) => match verdict(&envelope, inner.store.now()) {
-                Freshness::Fresh | Freshness::RefreshAhead => Ok(Some((envelope, bytes.slice(payload_at..)))),
+                Freshness::Fresh => Ok(Some((envelope, bytes.slice(payload_at..)))),
                 Freshness::Stale | Freshness::Expired => Ok(None),
             },
             Err(reason) => {

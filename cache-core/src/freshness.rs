@@ -8,11 +8,8 @@ use crate::envelope::Envelope;
 /// What to do with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// Serve it.
+    /// Serve it; whether it is to be computed anew ahead of its end, [`refresh_ahead`] decides.
     Fresh,
-    /// Serve it, and compute a new value before this one ends. Only [`refresh_ahead`] decides so.
-    #[allow(dead_code, reason = "early refreshes come next")]
-    RefreshAhead,
     /// Serve it only under a promise that allows stale values, and compute a new one.
     Stale,
     /// As if it were not there.
@@ -40,7 +37,6 @@ pub(crate) fn verdict(envelope: &Envelope, now: Timestamp) -> Freshness {
 /// XFetch, from Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015: the
 /// more a value costs, the earlier; with `beta` 1 the expected number of refreshes at once is least. `random` is in
 /// `0.0..1.0`; `beta` 0 turns it off.
-#[allow(dead_code, reason = "early refreshes come next")]
 pub(crate) fn refresh_ahead(envelope: &Envelope, now: Timestamp, beta: f64, random: f64) -> bool {
     is_ahead(ahead_ms(envelope.cost, beta), now.until(envelope.fresh_until()), random)
 }

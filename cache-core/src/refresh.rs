@@ -92,9 +92,7 @@ impl Serving {
         let at_once = terms.at_once.min(envelope.stale_for);
         let is_due = match verdict(envelope, now) {
             Freshness::Expired => return None,
-            Freshness::Fresh | Freshness::RefreshAhead => {
-                refresh_ahead(envelope, now, terms.beta, crate::random::fraction())
-            }
+            Freshness::Fresh => refresh_ahead(envelope, now, terms.beta, crate::random::fraction()),
             Freshness::Stale if now < envelope.fresh_until().plus(at_once) => true,
             Freshness::Stale => return None,
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cache_core::events::Event;
 use cache_core::store_testing::{RawSlot, RawStore};
 use cache_core::{Cache, EntryOptions, Key, cached};
+use futures::FutureExt as _;
 use support::{Gate, Nodes, event, on_both_stores, soon};
 
 #[cached(name = "fallible", ttl = 60, key = "{id}", cache = cache)]
@@ -273,4 +274,17 @@ async fn every_mutation_of_a_stored_record_is_a_miss_with_an_event() {
         assert_eq!(cache.stats().undecodable, round + 1, "told once each: {bytes:?}");
         assert_eq!(gate.runs() as u64, round + 2, "computed anew each time");
     }
+}
+
+#[test]
+fn a_hit_in_the_embedded_store_is_one_poll_without_a_runtime() {
+    let (cache, gate) = (Cache::builder().local_limit_bytes(0).in_memory(), Gate::open());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(fallible(&cache, &gate, 7, false)).unwrap();
+    runtime.shutdown_background();
+    // Nobody is left who could run a task or wake this one.
+    for _ in 0..3 {
+        assert_eq!(fallible(&cache, &gate, 7, false).now_or_never(), Some(Ok("row 7".to_owned())));
+    }
+    assert_eq!((gate.runs(), cache.stats().hits, cache.stats().local_hits), (1, 3, 0));
 }
