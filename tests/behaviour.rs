@@ -16,6 +16,7 @@ mod sessions;
 mod shapes;
 mod single_flight;
 mod store_conformance;
+mod store_sessions;
 mod store_versions;
 mod tags;
 mod values;
