@@ -75,6 +75,7 @@ mod sabotage;
 pub mod session;
 mod shape;
 mod single_flight;
+#[cfg_attr(not(any(feature = "sessions", feature = "testing")), allow(dead_code, reason = "what only sessions need"))]
 mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -148,6 +149,9 @@ pub mod docs {
     pub mod objects {}
     #[doc = include_str!("../docs/plain.md")]
     pub mod plain {}
+    #[cfg(feature = "axum")]
+    #[doc = include_str!("../docs/sessions.md")]
+    pub mod sessions {}
     #[doc = include_str!("../docs/failure.md")]
     pub mod failure {}
     #[doc = include_str!("../docs/events.md")]
