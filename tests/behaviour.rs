@@ -18,3 +18,4 @@ mod store_conformance;
 mod store_versions;
 mod tags;
 mod values;
+mod why;

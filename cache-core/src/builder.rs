@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::coherence::Coherence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Observer};
+use crate::history::History;
 use crate::local::Local;
 use crate::refresh::Refreshes;
 use crate::single_flight::Flights;
@@ -42,6 +43,7 @@ pub struct CacheBuilder {
     connect_timeout: Option<Duration>,
     response_timeout: Option<Duration>,
     client_name: Option<String>,
+    history: usize,
     observers: Vec<Arc<Observer>>,
     clock: Clock,
     store: Option<Arc<dyn Store>>,
@@ -68,6 +70,7 @@ impl CacheBuilder {
             connect_timeout: None,
             response_timeout: None,
             client_name: None,
+            history: 4096,
             observers: Vec::new(),
             clock: Clock::system(),
             store: None,
@@ -217,6 +220,14 @@ impl CacheBuilder {
     #[must_use]
     pub fn client_name(mut self, name: impl Into<String>) -> Self {
         self.client_name = Some(name.into());
+        self
+    }
+
+    /// How many steps this process keeps of what happened to its entries, for [`CachedEntry::why`](crate::CachedEntry::why); 64 bytes each. The oldest
+    /// go; keys share the room by their hash, so one that is busy may push out the steps of others. Zero turns it off. Default: 4,096.
+    #[must_use]
+    pub fn history(mut self, steps: usize) -> Self {
+        self.history = steps;
         self
     }
 
@@ -371,10 +382,12 @@ impl CacheBuilder {
         }
         let local = Local::new(self.local_limit_bytes, self.local_ttl, store.trust(), self.clock.clone()).map(Arc::new);
         let (versions, flights) = (Arc::new(Versions::new()), Flights::new());
+        let history = Arc::new(History::new(self.history, self.clock.clone()));
         let coherence = Arc::new(Coherence {
             local: local.clone(),
             versions: Arc::clone(&versions),
             flights: Arc::clone(&flights),
+            history: Arc::clone(&history),
         });
         let listener: Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(&coherence) as Arc<dyn Listener>));
         store.listen(listener);
@@ -403,6 +416,7 @@ impl CacheBuilder {
                 refresh_throttle: self.refresh_throttle,
             },
             refreshes: Refreshes::new(self.refreshes_in_flight),
+            history,
             background,
         })))
     }

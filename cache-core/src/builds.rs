@@ -14,6 +14,7 @@ use crate::cache::Inner;
 use crate::clock::Timestamp;
 use crate::entry::EntryKey;
 use crate::error::Result;
+use crate::history::What;
 use crate::key;
 use crate::store::Siblings;
 
@@ -53,6 +54,15 @@ impl Builds {
 
     /// Unlinks the records of every build.
     pub(crate) async fn remove(&self, inner: &Inner, key: &EntryKey) -> Result<()> {
+        noted(inner, key, What::Removed, self.unlink(inner, key).await)
+    }
+
+    /// The same, where that is the end of a fence.
+    pub(crate) async fn lift(&self, inner: &Inner, key: &EntryKey) -> Result<()> {
+        noted(inner, key, What::FenceLifted, self.unlink(inner, key).await)
+    }
+
+    async fn unlink(&self, inner: &Inner, key: &EntryKey) -> Result<()> {
         let mut keys = self.siblings(key);
         keys.push(key.value_key.to_string());
         let registry = key::builds_key(&inner.namespace, &key.name);
@@ -62,21 +72,27 @@ impl Builds {
 
     /// Ends the records of every build, and puts this fence in their places.
     pub(crate) async fn fence(&self, inner: &Inner, key: &EntryKey, fence: Bytes, limit: Duration) -> Result<()> {
-        // Whatever is stored between the two is replaced by the second.
-        self.remove(inner, key).await?;
-        let mut keys = self.siblings(key);
-        keys.push(key.value_key.to_string());
-        try_join_all(keys.iter().map(|key| inner.store.put(key, fence.clone(), Some(limit)))).await.map(drop)
+        let raise = async {
+            // Whatever is stored between the two is replaced by the second.
+            self.unlink(inner, key).await?;
+            let mut keys = self.siblings(key);
+            keys.push(key.value_key.to_string());
+            try_join_all(keys.iter().map(|key| inner.store.put(key, fence.clone(), Some(limit)))).await.map(drop)
+        };
+        noted(inner, key, What::FenceRaised, raise.await)
     }
 
     /// Writes this build's record and unlinks those of the others, which hold the value before.
     pub(crate) async fn write(&self, inner: &Inner, key: &EntryKey, record: Bytes, ttl: Duration) -> Result<()> {
-        self.register(inner, key).await?;
-        let keys = self.siblings(key);
-        let registry = key::builds_key(&inner.namespace, &key.name);
-        let siblings = Siblings { keys: &keys, builds: &registry };
-        let found = inner.store.write(&key.value_key, record, ttl, siblings).await?;
-        self.remove_learned(inner, key, &registry, &found).await
+        let write = async {
+            self.register(inner, key).await?;
+            let keys = self.siblings(key);
+            let registry = key::builds_key(&inner.namespace, &key.name);
+            let siblings = Siblings { keys: &keys, builds: &registry };
+            let found = inner.store.write(&key.value_key, record, ttl, siblings).await?;
+            self.remove_learned(inner, key, &registry, &found).await
+        };
+        noted(inner, key, What::Set, write.await)
     }
 
     /// Unlinks the records of builds that this process had not known. Ends, since the known only grow.
@@ -112,4 +128,11 @@ impl Builds {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts a write of this process into the history of its key.
+fn noted(inner: &Inner, key: &EntryKey, what: What, done: Result<()>) -> Result<()> {
+    let what = done.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |()| what);
+    inner.history.note(&key.value_key, what);
+    done
 }

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Stats, bump};
 use crate::fence::FenceBuilder;
 use crate::fingerprint::fingerprint_text;
+use crate::history::{History, What};
 use crate::key::Key;
 use crate::local::{Hit, Local, LocalKeyRef};
 use crate::object::{CacheObject, Objects};
@@ -31,6 +32,7 @@ use crate::single_flight::{Flights, Landing};
 use crate::store::{Slot, Store};
 use crate::tag::{self, Agreement, Basis};
 use crate::versions::Versions;
+use crate::why::Why;
 
 /// A cache: a store, and all that makes reading through it right. Cheap to clone; clones are the same cache.
 ///
@@ -61,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) background: Arc<Background>,
     pub(crate) refreshes: Arc<Refreshes>,
+    pub(crate) history: Arc<History>,
 }
 
 /// What an entry gets where its function says nothing.
@@ -381,6 +384,16 @@ impl Cache {
         self.0.events.count().snapshot()
     }
 
+    /// Why the entry that [`get_or_compute`](Self::get_or_compute) keeps of values of type `T` under `key` is as it is: what this process keeps
+    /// of it, and what happened to it here. No round trip. See [`CachedEntry::why`](crate::CachedEntry::why).
+    ///
+    /// Of its tags only those of a value that is kept are known here.
+    #[must_use]
+    pub fn why<T: CacheValue>(&self, key: &Key) -> Why {
+        let key = self.0.key_by_hand(key, const { ValueType::of::<Plain<T>, DefaultCodec>() });
+        self.0.why(&key.value_key, &key.name, &[], false)
+    }
+
     /// Whether the store can be used right now. In memory: until [`shutdown`](Self::shutdown).
     #[must_use]
     pub fn is_available(&self) -> bool {
@@ -495,6 +508,7 @@ impl Inner {
             mark.keep(&value, payload.len(), serving.service(tier), under);
         }
         bump(&self.events.count().hits);
+        self.history.note(key, What::Hit { fresh_for: serving.fresh() });
         if serving.is_due {
             return self.due(key, taken, envelope.fill_id);
         }

@@ -15,11 +15,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::freshness::{Freshness, verdict};
 use crate::key;
+use crate::options::LocalTier;
 use crate::read_through::{self, Plan, Sealed};
 use crate::sabotage::{self, Guard};
 use crate::shape::{Erased, Returns, ValueType};
 use crate::store::Slot;
 use crate::tag::{Agreement, Basis};
+use crate::why::Why;
 
 /// An entry's key in all its forms.
 #[derive(Clone)]
@@ -175,6 +177,19 @@ impl<R: 'static> CachedEntry<R> {
     #[must_use]
     pub fn key(&self) -> &str {
         &self.0.plan.key.value_key
+    }
+
+    /// Why the entry is as it is: what this process keeps of it, whether it would be served, and what happened to it here, as a short
+    /// text and as data. For a person who looks for the reason of an old value, a miss or a slow call.
+    ///
+    /// Neither waits nor asks the store. What other processes did shows where it reached this one: a push that dropped what was
+    /// kept, a lease that was lost. Hits in this process are not among the steps. The history is bounded for the whole
+    /// cache: see [`CacheBuilder::history`](crate::CacheBuilder::history).
+    #[must_use]
+    pub fn why(&self) -> Why {
+        let Bare { cache, plan, .. } = &self.0;
+        let is_off = plan.local == LocalTier::Off;
+        cache.0.why(&plan.key.value_key, &plan.key.name, &plan.rules.options.tags, is_off)
     }
 
     /// How long the stored value will still be served; `None`: nothing is stored.

@@ -18,6 +18,7 @@ use futures::future::try_join_all;
 use crate::cache::{Cache, Inner};
 use crate::entry::{CachedEntry, EntryKey};
 use crate::error::Result;
+use crate::history::What;
 use crate::store::Token;
 use crate::tag;
 
@@ -126,14 +127,16 @@ async fn raise(inner: &Inner, on: &On, limit: Duration) -> Result<()> {
         if !kinds.is_empty() {
             inner.store.renew_versions(kinds).await?;
         }
-        try_join_all(tags.iter().map(|tag| inner.store.put(tag, mark.clone(), Some(limit)))).await.map(drop)
+        try_join_all(tags.iter().map(|tag| inner.store.put(tag, mark.clone(), Some(limit)))).await?;
+        tags.iter().for_each(|tag| inner.history.note(tag, What::FenceRaised));
+        Ok(())
     });
     futures::future::try_join(try_join_all(entries), tags).await.map(drop)
 }
 
 /// Also where the fence's time has ended, and something was stored since.
 async fn lift(inner: &Inner, on: &On) -> Result<()> {
-    let entries = on.entries.iter().map(|key| inner.detached(key, inner.builds.remove(inner, key)));
+    let entries = on.entries.iter().map(|key| inner.detached(key, inner.builds.lift(inner, key)));
     let keys = tag::keys_of_tags(&inner.namespace, &on.tags);
     let tags = async { if keys.is_empty() { Ok(()) } else { inner.renew_versions(&keys).await } };
     futures::future::try_join(try_join_all(entries), tags).await.map(drop)

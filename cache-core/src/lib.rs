@@ -28,7 +28,7 @@
 //! | arguments and values | [`KeyPart`], [`CacheValue`], [`ShareError`], [`codec`] |
 //! | objects that cannot be computed again | [`CacheObject`], [`Objects`] |
 //! | what programs in other languages share | [`PlainValues`], [`PlainHash`] |
-//! | what happened | [`events`], [`Cache::stats`] |
+//! | what happened | [`events`], [`Cache::stats`], [`why`] |
 //! | one page a feature, with its limits | [`docs`] |
 //!
 //! | feature | default | adds |
@@ -59,6 +59,7 @@ mod fingerprint;
 mod freshness;
 #[cfg(test)]
 mod golden;
+mod history;
 mod key;
 mod lease;
 mod local;
@@ -79,6 +80,7 @@ mod tag;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod versions;
+pub mod why;
 
 #[doc(hidden)]
 #[path = "private.rs"]

@@ -94,6 +94,14 @@ pub(crate) enum Hit<T> {
     Due(T, u64),
 }
 
+/// What [`Local::inspect`] finds, counted from now.
+pub(crate) struct Inspected {
+    pub(crate) fresh: Duration,
+    pub(crate) served: Duration,
+    pub(crate) is_trusted: bool,
+    pub(crate) under: Dependencies,
+}
+
 /// The fills under way of one key.
 #[derive(Default)]
 struct Marks {
@@ -170,8 +178,8 @@ impl Local {
         Mark { local: self, key: Arc::clone(key), changes: of_key.changes }
     }
 
-    /// The key has changed, or is about to be by ourselves.
-    pub(crate) fn drop_key(&self, key: &str) {
+    /// The key has changed, or is about to be by ourselves. Whether there was a value.
+    pub(crate) fn drop_key(&self, key: &str) -> bool {
         let entry = LocalKeyRef::parse(key);
         let mut marks = self.marks(key);
         if let Some(of_key) = marks.get_mut(key) {
@@ -181,7 +189,20 @@ impl Local {
         let removed = self.entries.remove(&entry);
         drop(marks);
         // A value's destructor may do anything, so it runs outside.
-        drop(removed);
+        removed.is_some()
+    }
+
+    /// What is kept under a key, whether it may be served or not. It does not count as a use.
+    pub(crate) fn inspect(&self, key: &str) -> Option<Inspected> {
+        let kept = self.entries.peek(&LocalKeyRef::parse(key))?;
+        let now = self.clock.coarse();
+        let left = |ms: u32| Duration::from_millis(kept.until.saturating_add(ms.into()).saturating_sub(now));
+        Some(Inspected {
+            fresh: left(kept.chancy_ms),
+            served: left(kept.served_ms),
+            is_trusted: self.trust.holds(now),
+            under: Arc::clone(&kept.under),
+        })
     }
 
     /// Anything may have changed.

@@ -27,6 +27,7 @@ use crate::entry::EntryKey;
 use crate::envelope::Envelope;
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
 use crate::events::{Event, StaleCause, bump, reason};
+use crate::history::{Refusal, Scope, What};
 use crate::lease::{Lease, Obstacle};
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
@@ -62,6 +63,15 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(key: EntryKey, value: ValueType, rules: Arc<Rules>, local: LocalTier) -> Self {
         Self { key, value, rules, local, refresh: false, overdue: None, old: None, owned: false }
+    }
+
+    fn note(&self, inner: &Inner, what: What) {
+        inner.history.note(&self.key.value_key, what);
+    }
+
+    fn stale_served(&self, inner: &Inner, cause: StaleCause) {
+        self.note(inner, What::StaleServed(cause));
+        inner.events.emit(Event::StaleServed { name: Arc::clone(&self.key.name), cause });
     }
 
     fn terms(&self, inner: &Inner) -> Terms {
@@ -173,7 +183,7 @@ async fn settle(
             Landing::Value(value)
         }
         Found::Old(value, cause) => {
-            inner.events.emit(Event::StaleServed { name: Arc::clone(&plan.key.name), cause });
+            plan.stale_served(inner, cause);
             Landing::Value(value)
         }
         Found::Lease(lease, old) => {
@@ -207,6 +217,7 @@ async fn look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Found {
     match try_look(inner, plan, basis).await {
         Ok(found) => found,
         Err(error) => {
+            plan.note(inner, What::StoreFailed(error.kind()));
             inner.store_failed(&error);
             Found::Nothing
         }
@@ -224,6 +235,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
         let read_marked = mark.take();
         slot = match slot {
             Slot::Absent => {
+                plan.note(inner, What::Missed);
                 inner.builds.register(inner, &plan.key).await?;
                 match Lease::acquire(inner, &plan.key, Over::Nothing).await? {
                     Ok(lease) => return Ok(Found::Lease(lease, None)),
@@ -232,7 +244,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                     Err(Obstacle::Throttle(_)) => Slot::Absent,
                 }
             }
-            Slot::Bytes(bytes) => match decode(inner, plan, basis, &bytes).await? {
+            Slot::Bytes(bytes) => match noted(inner, plan, decode(inner, plan, basis, &bytes).await?) {
                 Stored::Value(value) if !plan.refresh => {
                     if let Some((mark, under)) = read_marked.zip(value.under) {
                         mark.keep(&value.value, value.payload_bytes, value.serving.service(plan.local), under);
@@ -244,7 +256,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                         Found::Value(value.value)
                     });
                 }
-                Stored::Invalid(fill_id) => {
+                Stored::Invalid(fill_id, _) => {
                     // It has no other use: so the lease stands where those who wait look.
                     inner.builds.register(inner, &plan.key).await?;
                     match Lease::acquire_in_place(inner, &plan.key, fill_id).await? {
@@ -274,6 +286,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                 }
             },
             Slot::WrongType => {
+                plan.note(inner, What::Undecodable);
                 inner.events.emit(Event::Undecodable {
                     name: Arc::clone(&plan.key.name),
                     reason: "the key holds a value of another type",
@@ -282,7 +295,10 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                 Slot::Absent
             }
             // What this caller computes is its own affair: it may be older than the write that the fence is for (R22).
-            Slot::Fenced => return Ok(Found::Nothing),
+            Slot::Fenced => {
+                plan.note(inner, What::Fenced);
+                return Ok(Found::Nothing);
+            }
             Slot::Leased(_) if plan.rules.options.flight != FlightScope::Cluster => return Ok(Found::Nothing),
             Slot::Leased(left) => {
                 (slot, mark) = wait(inner, plan, basis, left).await?;
@@ -309,7 +325,7 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: bool
     let (fill_id, old) = match stored {
         Stored::Old(old) => (old.fill_id, old.value.filter(|_| !plan.refresh)),
         Stored::Value(value) => (value.fill_id, None),
-        Stored::Invalid(_) | Stored::Foreign(_) => return Ok(Next::Look(None)),
+        Stored::Invalid(..) | Stored::Foreign(_) => return Ok(Next::Look(None)),
     };
     if let Some(old) = &old
         && let Some(cause) = inner.refreshes.resting(key, fill_id, inner.clock.coarse())
@@ -358,6 +374,7 @@ async fn wait<'a>(
     left: Option<Duration>,
 ) -> Result<(Slot, Option<Mark<'a>>)> {
     bump(&inner.events.count().waited);
+    plan.note(inner, What::Waited);
     let key = &*plan.key.value_key;
     let (slot, wake) = inner.store.read_and_watch(key).await?;
     match &slot {
@@ -384,7 +401,7 @@ enum Stored {
     /// A record past its time.
     Old(Old),
     /// A record from before an invalidation, with its fill id: never served again, however stale a value may be (R17).
-    Invalid(u64),
+    Invalid(u64, Scope),
     /// No record of this function.
     Foreign(&'static str),
 }
@@ -413,8 +430,20 @@ async fn decode(inner: &Inner, plan: &Plan, basis: &Basis, bytes: &Bytes) -> Res
     };
     Ok(match basis.agrees(inner, &envelope).await? {
         Agreement::Yes(under) => judge(inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
-        Agreement::No => Stored::Invalid(envelope.fill_id),
+        Agreement::No => Stored::Invalid(envelope.fill_id, basis.ended_by(&envelope)),
     })
+}
+
+/// Puts what was read into the history of its key.
+fn noted(inner: &Inner, plan: &Plan, stored: Stored) -> Stored {
+    let what = match &stored {
+        Stored::Value(value) => What::Hit { fresh_for: value.serving.fresh() },
+        Stored::Old(_) => What::Expired,
+        Stored::Invalid(_, scope) => What::Outdated(*scope),
+        Stored::Foreign(_) => What::Undecodable,
+    };
+    plan.note(inner, what);
+    stored
 }
 
 /// A record whose versions stand.
@@ -444,7 +473,10 @@ async fn fill(
     cost: Duration,
     old: Option<OldRecord>,
 ) -> Result<()> {
-    let Some(lifetime) = lifetime_for(inner, plan, value) else { return lease.release().await };
+    let Some(lifetime) = lifetime_for(inner, plan, value) else {
+        plan.note(inner, What::NotStored);
+        return lease.release().await;
+    };
     // Stored all the same, it would be a miss for everybody.
     if basis.has_changed() {
         return refuse(inner, plan, lease).await;
@@ -458,13 +490,17 @@ async fn fill(
         return refuse(inner, plan, lease).await;
     };
     let dependencies = under.dependencies.take();
-    let Some(sealed) = seal(inner, plan, value, under, lifetime, cost) else { return lease.release().await };
+    let Some(sealed) = seal(inner, plan, value, under, lifetime, cost) else {
+        plan.note(inner, What::NotStored);
+        return lease.release().await;
+    };
     let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
     let Sealed { record, expiry, serving } = sealed;
     let bytes = record.len();
     match lease.fill(record, expiry).await? {
         Filled::Refused => {
+            plan.note(inner, What::FillRefused(Refusal::LeaseLost));
             inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
             return Ok(());
         }
@@ -476,11 +512,13 @@ async fn fill(
         }
     }
     bump(&inner.events.count().fills);
+    plan.note(inner, What::Filled { fresh_for: lifetime.fresh });
     Ok(())
 }
 
 /// Gives the lease back: the value is its callers' alone.
 async fn refuse(inner: &Inner, plan: &Plan, lease: Lease) -> Result<()> {
+    plan.note(inner, What::FillRefused(Refusal::Outdated));
     inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
     lease.release().await
 }

@@ -10,6 +10,7 @@ use crate::cache::Inner;
 use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::events::{Event, bump};
+use crate::history::{Refusal, What};
 use crate::lease::Lease;
 use crate::shape::Erased;
 use crate::store::{Over, Slot};
@@ -75,7 +76,9 @@ impl OldRecord {
         let expiry = lifetime.expiry(plan.terms(inner), cost);
         if lease.rewrite_head(head.into(), expiry).await? {
             bump(&inner.events.count().renewed);
+            plan.note(inner, What::Renewed { fresh_for: lifetime.fresh });
         } else {
+            plan.note(inner, What::FillRefused(Refusal::LeaseLost));
             inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
         }
         Ok(())
