@@ -150,6 +150,8 @@ pub mod docs {
     pub mod failure {}
     #[doc = include_str!("../docs/events.md")]
     pub mod events {}
+    #[doc = include_str!("../docs/why.md")]
+    pub mod why {}
     #[doc = include_str!("../docs/url.md")]
     pub mod url {}
     #[doc = include_str!("../docs/architecture.md")]
