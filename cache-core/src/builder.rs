@@ -42,6 +42,7 @@ pub struct CacheBuilder {
     max_staleness: Option<Duration>,
     connect_timeout: Option<Duration>,
     response_timeout: Option<Duration>,
+    wait_for_replicas: Option<(u32, Duration)>,
     client_name: Option<String>,
     history: usize,
     observers: Vec<Arc<Observer>>,
@@ -69,6 +70,7 @@ impl CacheBuilder {
             max_staleness: None,
             connect_timeout: None,
             response_timeout: None,
+            wait_for_replicas: None,
             client_name: None,
             history: 4096,
             observers: Vec::new(),
@@ -86,7 +88,7 @@ impl CacheBuilder {
     /// | `redis+unix:///path?db=0` | Redis by Unix socket |
     /// | `memory://` | this process |
     ///
-    /// Options: `?namespace=shop&connect_timeout=1s&response_timeout=500ms&client_name=shop`. What is set by the builder's methods wins.
+    /// Options: `?namespace=shop&connect_timeout=1s&response_timeout=500ms&client_name=shop`, and more: see [`docs::url`](crate::docs::url). What is set by the builder's methods wins.
     /// Default: `memory://`.
     #[must_use]
     pub fn url(mut self, url: impl Into<String>) -> Self {
@@ -216,6 +218,21 @@ impl CacheBuilder {
         self
     }
 
+    /// Invalidations return only once that many replicas have acknowledged them: of entries (`set` too), tags, functions and everything, and the raising
+    /// and lifting of fences. Without it a failover to a replica that lacks an invalidation brings the old value back.
+    ///
+    /// Where fewer have within `timeout`, the call returns an error of the kind [`ErrorKind::NotReplicated`] that says how many: it is done on the
+    /// primary all the same. Such writes have a connection of their own, since Redis holds up all that is sent behind a `WAIT`; callers at the
+    /// same time share one `WAIT`, so a call takes up to twice the timeout. Reads and runs of functions wait for nothing.
+    ///
+    /// The embedded store has no replicas and no failover: there it changes nothing. Default: they do not wait. Costs a round trip, and what the
+    /// replicas take.
+    #[must_use]
+    pub fn wait_for_replicas(mut self, replicas: u32, timeout: Duration) -> Self {
+        self.wait_for_replicas = Some((replicas, timeout));
+        self
+    }
+
     /// What `CLIENT LIST` shows. Default: `cache-core`.
     #[must_use]
     pub fn client_name(mut self, name: impl Into<String>) -> Self {
@@ -330,7 +347,7 @@ impl CacheBuilder {
 
     #[cfg(feature = "redis")]
     async fn connect_redis(self, url: &str) -> Result<Cache> {
-        use crate::store::redis::{RedisConfig, RedisStore};
+        use crate::store::redis::{RedisConfig, RedisStore, Replicas};
 
         let mut config = RedisConfig::parse(url)?;
         if let Some(timeout) = self.connect_timeout {
@@ -346,6 +363,9 @@ impl CacheBuilder {
             let detail =
                 "`max_staleness` has to be at least twice the response timeout, which a check of the link may take";
             return Err(Error::new(ErrorKind::Configuration, "connect").detail(detail));
+        }
+        if let Some((count, timeout)) = self.wait_for_replicas {
+            config.replicas = Replicas::new(count, timeout)?;
         }
         let max_staleness = config.max_staleness;
         if let Some(name) = &self.client_name {

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::try_join_all;
 
 use crate::cache::Inner;
 use crate::clock::Timestamp;
@@ -16,10 +15,8 @@ use crate::entry::EntryKey;
 use crate::error::Result;
 use crate::history::What;
 use crate::key;
-use crate::store::Siblings;
+use crate::store::{REGISTRY_EXPIRY, Siblings};
 
-/// The registry outlasts every entry: entries have at most a third of this.
-const REGISTRY_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How often a build that goes on filling says so again.
 const REGISTER_EVERY: Duration = Duration::from_secs(600);
 
@@ -77,7 +74,7 @@ impl Builds {
             self.unlink(inner, key).await?;
             let mut keys = self.siblings(key);
             keys.push(key.value_key.to_string());
-            try_join_all(keys.iter().map(|key| inner.store.put(key, fence.clone(), Some(limit)))).await.map(drop)
+            inner.store.raise(&keys, fence, limit).await
         };
         noted(inner, key, What::FenceRaised, raise.await)
     }

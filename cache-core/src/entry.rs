@@ -350,7 +350,7 @@ impl Inner {
         let _before_and_after = Forget::new(self, key);
         let result = write.await;
         result.map_err(|error| match error.kind() {
-            ErrorKind::Unavailable | ErrorKind::Refused | ErrorKind::Closed => error,
+            ErrorKind::Unavailable | ErrorKind::Refused | ErrorKind::Closed | ErrorKind::NotReplicated => error,
             _ => Error::new(error.kind(), "write").source(error),
         })
     }

@@ -127,7 +127,10 @@ async fn raise(inner: &Inner, on: &On, limit: Duration) -> Result<()> {
         if !kinds.is_empty() {
             inner.store.renew_versions(kinds).await?;
         }
-        try_join_all(tags.iter().map(|tag| inner.store.put(tag, mark.clone(), Some(limit)))).await?;
+        let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
+        if !tags.is_empty() {
+            inner.store.raise(&tags, mark.clone(), limit).await?;
+        }
         tags.iter().for_each(|tag| inner.history.note(tag, What::FenceRaised));
         Ok(())
     });

@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::clock::Timestamp;
@@ -54,6 +54,9 @@ pub(crate) struct Version(u128);
 
 /// A version outlasts every entry that was stored under it: entries have at most a third of this.
 pub(crate) const VERSION_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// The registry of builds outlasts every entry as well.
+pub(crate) const REGISTRY_EXPIRY: Duration = VERSION_EXPIRY;
 
 /// What stands under a value key, its versions in the order of their keys, and whether the next change of each is told to the listeners.
 pub(crate) type Versioned = (Slot, Vec<Option<Version>>, bool);
@@ -260,6 +263,13 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Writes, replacing whatever stood there. `None`: without expiry.
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>>;
+
+    /// Puts this fence under all of these keys, replacing whatever stood there.
+    fn raise<'a>(&'a self, keys: &'a [String], fence: Bytes, limit: Expiry) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            try_join_all(keys.iter().map(|key| self.put(key, fence.clone(), Some(limit)))).await.map(drop)
+        })
+    }
 
     /// Writes only if nothing stands there.
     fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>>;

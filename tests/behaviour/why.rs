@@ -207,9 +207,8 @@ async fn a_refresh_that_fails_shows_with_its_throttle() {
     let cache = Cache::builder().clock(clock.clone()).jitter(0.0).early(0.0).in_memory();
     let options = EntryOptions::new().ttl(Duration::from_secs(10)).stale_while_revalidate(Duration::from_secs(10));
     let key = || Key::new("refreshed");
-    let ask = async |result: Result<u32, String>| {
-        cache.get_or_compute(key(), &options, || async { result }).await.unwrap()
-    };
+    let ask =
+        async |result: Result<u32, String>| cache.get_or_compute(key(), &options, || async { result }).await.unwrap();
     ask(Ok(1)).await;
     clock.advance(Duration::from_secs(11));
     assert_eq!(ask(Err("down".to_owned())).await, 1);

@@ -10,6 +10,7 @@ mod config;
 mod connection;
 mod faults;
 mod pubsub;
+mod replicas;
 mod reply;
 mod scripts;
 mod tracking;
@@ -20,14 +21,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use redis::{Cmd, Script, ScriptInvocation, Value};
+use redis::{Cmd, Pipeline, Script, ScriptInvocation, Value};
 
-pub(crate) use self::config::RedisConfig;
+pub(crate) use self::config::{RedisConfig, Replicas};
 use self::connection::Link;
 use self::pubsub::Channels;
+use self::replicas::Replicated;
+use self::reply::Replies;
 use super::{
-    Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, Siblings, Slot, Store, Swapped, Token,
-    Trust, VERSION_EXPIRY, Version, Versioned, Wake, lease_key,
+    Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, REGISTRY_EXPIRY, Siblings, Slot, Store,
+    Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
@@ -43,6 +46,8 @@ const LONGEST_EXPIRY_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
 pub(crate) struct RedisStore {
     link: Arc<Link>,
     channels: Arc<Channels>,
+    /// Invalidations that wait for replicas; `None`: they do not.
+    replicated: Option<Replicated>,
     background: Arc<Background>,
 }
 
@@ -78,7 +83,16 @@ impl RedisStore {
         if !background.service(connection::supervise(Arc::clone(&link), first)) {
             return Err(faults::closed("connect"));
         }
-        Ok(Arc::new(Self { link, channels: Arc::default(), background }))
+        let replicated = link.config.replicas.map(|wanted| Replicated::new(Arc::clone(&link), wanted));
+        Ok(Arc::new(Self { link, channels: Arc::default(), replicated, background }))
+    }
+
+    /// What ends values: all commands in one trip, and as many replicas as was asked for have them.
+    async fn invalidation(&self, step: &'static str, pipeline: &Pipeline) -> Result<Replies> {
+        match &self.replicated {
+            Some(replicated) => replicated.run(step, pipeline).await,
+            None => self.link.pipeline(step, pipeline).await,
+        }
     }
 
     async fn run(&self, step: &'static str, script: &ScriptInvocation<'_>) -> Result<Value> {
@@ -192,7 +206,7 @@ impl Store for RedisStore {
             for key in versions {
                 pipeline.cmd("SET").arg(&**key).arg(Version::random().hex()).arg("PX").arg(ms(VERSION_EXPIRY));
             }
-            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            let mut replies = self.invalidation(STEP, &pipeline).await?;
             versions.iter().try_for_each(|_| replies.value().map(drop))
         })
     }
@@ -394,7 +408,7 @@ impl Store for RedisStore {
                 unlink.arg(sibling).arg(lease_key(sibling));
             }
             pipeline.add_command(unlink).add_command(on(siblings.builds, "SMEMBERS"));
-            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            let mut replies = self.invalidation(STEP, &pipeline).await?;
             replies.value()?;
             replies.value()?;
             reply::texts(STEP, replies.raw()?)
@@ -413,7 +427,11 @@ impl Store for RedisStore {
                 pipeline.add_command(unlink);
             }
             pipeline.add_command(on(siblings.builds, "SMEMBERS"));
-            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            if self.replicated.is_some() {
+                // Always a write: where another process has removed the key a moment ago, that one is waited for too.
+                pipeline.cmd("PEXPIRE").arg(siblings.builds).arg(ms(REGISTRY_EXPIRY));
+            }
+            let mut replies = self.invalidation(STEP, &pipeline).await?;
             if !siblings.keys.is_empty() {
                 replies.value()?;
             }
@@ -450,6 +468,17 @@ impl Store for RedisStore {
 
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move { self.set("put", key, &bytes, expiry, false).await.map(drop) })
+    }
+
+    fn raise<'a>(&'a self, keys: &'a [String], fence: Bytes, limit: Expiry) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            for key in keys {
+                pipeline.cmd("SET").arg(key).arg(fence.as_ref()).arg("PX").arg(ms(limit));
+            }
+            let mut replies = self.invalidation("fence", &pipeline).await?;
+            keys.iter().try_for_each(|_| replies.value().map(drop))
+        })
     }
 
     fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
@@ -549,6 +578,7 @@ impl Store for RedisStore {
         // Nothing to wait for: the sockets close as their tasks are dropped, which `Background::shutdown` waits for.
         self.link.close();
         self.channels.close();
+        self.replicated.iter().for_each(Replicated::close);
         Box::pin(std::future::ready(()))
     }
 }
