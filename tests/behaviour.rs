@@ -6,6 +6,7 @@ mod fence;
 mod freshness;
 mod invalidation;
 mod key_names;
+mod meter;
 mod objects;
 mod plain;
 mod processes;

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Observer};
 use crate::history::History;
 use crate::local::Local;
+use crate::meter::Meter;
 use crate::refresh::Refreshes;
 use crate::single_flight::Flights;
 use crate::store::memory::MemoryStore;
@@ -45,6 +46,7 @@ pub struct CacheBuilder {
     wait_for_replicas: Option<(u32, Duration)>,
     client_name: Option<String>,
     history: usize,
+    meter_share: f64,
     observers: Vec<Arc<Observer>>,
     clock: Clock,
     store: Option<Arc<dyn Store>>,
@@ -73,6 +75,7 @@ impl CacheBuilder {
             wait_for_replicas: None,
             client_name: None,
             history: 4096,
+            meter_share: 0.0,
             observers: Vec::new(),
             clock: Clock::system(),
             store: None,
@@ -245,6 +248,19 @@ impl CacheBuilder {
     #[must_use]
     pub fn history(mut self, steps: usize) -> Self {
         self.history = steps;
+        self
+    }
+
+    /// Which share of the hits in this process is compared with the store afterwards, from 0.0 to 1.0: a watch on coherence itself.
+    ///
+    /// A value that is served longer than [`max_staleness`](Self::max_staleness) after it was replaced is
+    /// [`Event::StaleBeyondBound`](crate::events::Event::StaleBeyondBound), and counted in [`Stats::meter_stale`](crate::events::Stats::meter_stale). Callers
+    /// wait for none of it. At most 64 comparisons run at the same time; hits beyond that are not sampled.
+    ///
+    /// Default: 0.0, off. Costs a random number for each hit, and for each that is sampled a task and one small read for the record and each of its versions.
+    #[must_use]
+    pub fn consistency_meter(mut self, share: f64) -> Self {
+        self.meter_share = share;
         self
     }
 
@@ -437,6 +453,7 @@ impl CacheBuilder {
             },
             refreshes: Refreshes::new(self.refreshes_in_flight),
             history,
+            meter: Meter::new(self.meter_share),
             background,
         })))
     }

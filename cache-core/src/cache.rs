@@ -22,6 +22,7 @@ use crate::fingerprint::fingerprint_text;
 use crate::history::{History, What};
 use crate::key::Key;
 use crate::local::{Hit, Local, LocalKeyRef};
+use crate::meter::Meter;
 use crate::object::{CacheObject, Objects};
 use crate::options::{EntryOptions, LocalTier, Revalidated};
 use crate::plain::PlainValues;
@@ -64,6 +65,8 @@ pub(crate) struct Inner {
     pub(crate) background: Arc<Background>,
     pub(crate) refreshes: Arc<Refreshes>,
     pub(crate) history: Arc<History>,
+    /// `None`: turned off.
+    pub(crate) meter: Option<Meter>,
 }
 
 /// What an entry gets where its function says nothing.
@@ -277,7 +280,10 @@ impl Cache {
         let take = |value: Erased| V::restore(value);
         let asked = Some((options, false));
         let due = match self.0.at_hand(&key.value_key, &key.name, &value, asked, options.local, take) {
-            AtHand::Value(value) => return Ok(value),
+            AtHand::Value(value) => {
+                Meter::hit(&self.0, &key);
+                return Ok(value);
+            }
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
             AtHand::Nothing => None,
         };

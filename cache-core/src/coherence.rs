@@ -23,7 +23,8 @@ pub(crate) struct Coherence {
 
 impl Listener for Coherence {
     fn changed(&self, key: &str) {
-        if self.local.as_ref().is_some_and(|local| local.drop_key(key)) {
+        let local = self.local.as_ref().filter(|_| !sabotage::is(Guard::PushDropsEntry));
+        if local.is_some_and(|local| local.drop_key(key)) {
             self.history.note(key, What::Changed);
         }
         let told = self.versions.changed(key);

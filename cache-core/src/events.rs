@@ -113,6 +113,14 @@ pub enum Event {
         /// What the server said.
         reason: Arc<str>,
     },
+    /// The consistency meter found a value in this process that was replaced in the store, and was served longer than `max_staleness` after
+    /// that: changes are not told as they should be.
+    StaleBeyondBound {
+        /// The function's key name.
+        name: Arc<str>,
+        /// How long after it was replaced it was served, at least.
+        after: std::time::Duration,
+    },
     /// The embedded store removed entries to stay within its memory limit.
     Evicted {
         /// How many at once.
@@ -226,6 +234,8 @@ pub(crate) struct Counters {
     undecodable: AtomicU64,
     pub(crate) store_failures: AtomicU64,
     connects: AtomicU64,
+    pub(crate) meter_samples: AtomicU64,
+    meter_stale: AtomicU64,
     evicted: AtomicU64,
 }
 
@@ -336,6 +346,10 @@ pub struct Stats {
     pub store_failures: u64,
     /// Connections made.
     pub connects: u64,
+    /// Hits in this process that the consistency meter compared with the store.
+    pub meter_samples: u64,
+    /// Those of them that were stale beyond `max_staleness`.
+    pub meter_stale: u64,
     /// Entries the embedded store gave up for its memory limit.
     pub evicted: u64,
 }
@@ -349,6 +363,7 @@ impl Counters {
             Event::FillRefused { .. } => bump(&self.refused_fills),
             Event::RefreshSkipped { .. } => bump(&self.refreshes_skipped),
             Event::StaleServed { .. } => bump(&self.stale),
+            Event::StaleBeyondBound { .. } => bump(&self.meter_stale),
             Event::Evicted { entries } => {
                 self.evicted.fetch_add(*entries, Ordering::Relaxed);
             }
@@ -376,6 +391,8 @@ impl Counters {
             undecodable: read(&self.undecodable),
             store_failures: read(&self.store_failures),
             connects: read(&self.connects),
+            meter_samples: read(&self.meter_samples),
+            meter_stale: read(&self.meter_stale),
             evicted: read(&self.evicted),
         }
     }
@@ -417,6 +434,9 @@ fn trace(event: &Event) {
         ),
         Event::TrackingUnavailable { reason } => {
             tracing::warn!(%reason, "the server does not allow CLIENT TRACKING; waiting falls back to polling")
+        }
+        Event::StaleBeyondBound { name, after } => {
+            tracing::error!(%name, ?after, "a value was served longer than `max_staleness` after it was replaced")
         }
         Event::Evicted { entries } => tracing::debug!(entries, "embedded store over its memory limit"),
     }

@@ -63,6 +63,7 @@ mod history;
 mod key;
 mod lease;
 mod local;
+mod meter;
 mod object;
 mod options;
 mod plain;

@@ -99,7 +99,23 @@ pub(crate) struct Inspected {
     pub(crate) fresh: Duration,
     pub(crate) served: Duration,
     pub(crate) is_trusted: bool,
+    /// The record it came from.
+    pub(crate) fill_id: u64,
     pub(crate) under: Dependencies,
+}
+
+impl Inspected {
+    /// Whether a call would get it.
+    pub(crate) fn is_served(&self) -> bool {
+        (self.is_trusted || sabotage::is(Guard::TrustEnds))
+            && !self.served.is_zero()
+            && self.under.iter().all(Dependency::holds)
+    }
+
+    /// Whether it was stored under these very versions.
+    pub(crate) fn is_under(&self, under: &Dependencies) -> bool {
+        Arc::ptr_eq(&self.under, under)
+    }
 }
 
 /// The fills under way of one key.
@@ -201,6 +217,7 @@ impl Local {
             fresh: left(kept.chancy_ms),
             served: left(kept.served_ms),
             is_trusted: self.trust.holds(now),
+            fill_id: kept.fill_id,
             under: Arc::clone(&kept.under),
         })
     }

@@ -28,6 +28,7 @@ use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
 use crate::key::{self, KeyWriter};
 use crate::local::{Hit, LocalKeyRef, Origin};
+use crate::meter::Meter;
 use crate::options::{EntryOptions, LocalTier};
 use crate::read_through::{self, Plan};
 use crate::tag;
@@ -163,13 +164,24 @@ impl<R: Send + 'static> Cached<R> {
             let mut due = None;
             if key::is_uncut(&cache.0.namespace, &resolved.name, buffer) {
                 match cache.0.in_local(&LocalKeyRef::new(resolved.origin, buffer), self.returns.ok) {
-                    Some(Hit::Fresh(value)) => return Ok(value),
+                    Some(Hit::Fresh(value)) => {
+                        if cache.0.meter.is_some() {
+                            Self::metered(cache, resolved, buffer);
+                        }
+                        return Ok(value);
+                    }
                     Some(Hit::Due(value, fill_id)) => due = Some((value, fill_id)),
                     None => {}
                 }
             }
             self.look_further(cache, resolved, buffer, due)
         })
+    }
+
+    /// A hit that the consistency meter may sample.
+    #[cold]
+    fn metered(cache: &Cache, resolved: &Resolved, args: &str) {
+        Meter::hit_of(&cache.0, || EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint));
     }
 
     /// By the key as it stands in the store. `due`: what L1 had under the uncut key, to be computed anew.
@@ -190,7 +202,10 @@ impl<R: Send + 'static> Cached<R> {
             }
         };
         let due = match found {
-            AtHand::Value(value) => return Ok(value),
+            AtHand::Value(value) => {
+                Meter::hit(&cache.0, &key);
+                return Ok(value);
+            }
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
             AtHand::Nothing => None,
         };

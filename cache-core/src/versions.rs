@@ -175,6 +175,12 @@ impl Cell {
 }
 
 impl Dependency {
+    /// The version itself; `None`: the cell is known to be at another one.
+    pub(crate) fn version(&self) -> Option<Version> {
+        let last = self.cell.last();
+        last.version.filter(|_| last.stamp == self.stamp)
+    }
+
     /// Of the version, in the store.
     pub(crate) fn key(&self) -> &Arc<str> {
         &self.cell.key

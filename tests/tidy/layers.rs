@@ -14,7 +14,7 @@ const ROWS: &[&[&str]] = &[
     // The two tiers, and what they tell.
     &["events", "history", "store", "versions", "local"],
     // One compute a key; what an invalidation must reach.
-    &["shape", "single_flight", "lease", "builds", "refresh", "tag", "coherence", "breaker", "journal"],
+    &["shape", "single_flight", "lease", "builds", "refresh", "tag", "coherence", "meter", "breaker", "journal"],
     &["read_through", "batch"],
     // What users hold.
     &["cache", "builder", "entry", "fence", "object", "plain", "why"],

@@ -163,6 +163,16 @@ impl Store for RedisStore {
         Box::pin(async move { reply::slot("read", self.link.command("read", &on(key, "GET")).await?, None) })
     }
 
+    fn holds<'a>(&'a self, key: &'a str, fill_id: u64) -> BoxFuture<'a, Result<bool>> {
+        const STEP: &str = "compare";
+        Box::pin(async move {
+            let mut command = on(key, "GETRANGE");
+            command.arg(FILL_ID_AT.start).arg(FILL_ID_AT.end.saturating_sub(1));
+            let found = reply::bytes(STEP, self.link.command(STEP, &command).await?)?;
+            Ok(found.is_some_and(|found| *found == fill_id.to_le_bytes()))
+        })
+    }
+
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
         Box::pin(async move {
             let session = self.link.session("read")?;
