@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::coherence::Coherence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Observer};
+use crate::function_stats::Functions;
 use crate::history::History;
 use crate::local::Local;
 use crate::meter::Meter;
@@ -453,6 +454,7 @@ impl CacheBuilder {
             },
             refreshes: Refreshes::new(self.refreshes_in_flight),
             history,
+            functions: Functions::new(),
             meter: Meter::new(self.meter_share),
             background,
         })))

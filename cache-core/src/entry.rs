@@ -14,6 +14,7 @@ use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::freshness::{Freshness, verdict};
+use crate::history::Refusal;
 use crate::key;
 use crate::options::LocalTier;
 use crate::read_through::{self, Plan, Sealed};
@@ -267,7 +268,7 @@ impl<R: 'static> Bare<R> {
         let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
         basis.read_unknown(inner).await?;
         let Some(under) = basis.of_value(inner, &plan.key.name, &plan.rules, &value).await? else {
-            inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+            plan.fill_refused(inner, Refusal::Outdated);
             return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
         };
         match read_through::try_seal(inner, plan, &value, under, lifetime, Duration::ZERO) {

@@ -218,7 +218,6 @@ pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> Arc<str> {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) hits: AtomicU64,
-    pub(crate) local_hits: Striped,
     pub(crate) misses: AtomicU64,
     pub(crate) computes: AtomicU64,
     pub(crate) compute_errors: AtomicU64,
@@ -297,7 +296,7 @@ impl Striped {
         }
     }
 
-    fn sum(&self) -> u64 {
+    pub(crate) fn sum(&self) -> u64 {
         let own = self.own.iter().map(|stripe| stripe.0.load(Ordering::Relaxed));
         own.fold(self.shared.load(Ordering::Relaxed), u64::wrapping_add)
     }
@@ -371,11 +370,12 @@ impl Counters {
         }
     }
 
-    pub(crate) fn snapshot(&self) -> Stats {
+    /// `local_hits`: those are counted by function.
+    pub(crate) fn snapshot(&self, local_hits: u64) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             hits: read(&self.hits),
-            local_hits: self.local_hits.sum(),
+            local_hits,
             misses: read(&self.misses),
             computes: read(&self.computes),
             compute_errors: read(&self.compute_errors),

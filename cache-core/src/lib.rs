@@ -28,7 +28,7 @@
 //! | arguments and values | [`KeyPart`], [`CacheValue`], [`ShareError`], [`codec`] |
 //! | objects that cannot be computed again | [`CacheObject`], [`Objects`] |
 //! | what programs in other languages share | [`PlainValues`], [`PlainHash`] |
-//! | what happened | [`events`], [`Cache::stats`], [`why`] |
+//! | what happened | [`events`], [`Cache::stats`], [`Cache::function_stats`], [`why`] |
 //! | one page a feature, with its limits | [`docs`] |
 //!
 //! | feature | default | adds |
@@ -57,6 +57,7 @@ pub mod events;
 mod fence;
 mod fingerprint;
 mod freshness;
+mod function_stats;
 #[cfg(test)]
 mod golden;
 mod history;
@@ -116,6 +117,7 @@ pub use cache_macros::{CacheObject, KeyPart};
 pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
 pub use fence::{Fence, FenceBuilder};
+pub use function_stats::FunctionStats;
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
 pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy, Revalidated};

@@ -26,6 +26,7 @@ use crate::cache::{AtHand, Cache};
 use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
+use crate::function_stats::FunctionNumber;
 use crate::key::{self, KeyWriter};
 use crate::local::{Hit, LocalKeyRef, Origin};
 use crate::meter::Meter;
@@ -58,6 +59,7 @@ struct Resolved {
     name: Arc<str>,
     fingerprint: Arc<str>,
     origin: Origin,
+    function: FunctionNumber,
     fingerprint_complete: bool,
     /// Known once it ran: what it was called with, and whether its future owned what it needed.
     options: OnceLock<(EntryOptions, bool)>,
@@ -163,7 +165,11 @@ impl<R: Send + 'static> Cached<R> {
             args(&mut KeyWriter::new(buffer));
             let mut due = None;
             if key::is_uncut(&cache.0.namespace, &resolved.name, buffer) {
-                match cache.0.in_local(&LocalKeyRef::new(resolved.origin, buffer), self.returns.ok) {
+                match cache.0.in_local(
+                    &LocalKeyRef::new(resolved.origin, buffer),
+                    || resolved.function,
+                    self.returns.ok,
+                ) {
                     Some(Hit::Fresh(value)) => {
                         if cache.0.meter.is_some() {
                             Self::metered(cache, resolved, buffer);
@@ -296,6 +302,7 @@ impl<R: Send + 'static> Cached<R> {
             of: self.of,
             value,
             origin: Origin::of(&name, &text),
+            function: FunctionNumber::of_function(&name),
             name: name.into(),
             fingerprint: text.into(),
             // A version says that its owner keeps track of changes.

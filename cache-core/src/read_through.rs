@@ -10,7 +10,8 @@
 //!
 //! Invariant: a fault of the store never reaches the caller, and a computed value always does.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +28,7 @@ use crate::entry::EntryKey;
 use crate::envelope::Envelope;
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
 use crate::events::{Event, StaleCause, bump, reason};
+use crate::function_stats::{FunctionCounters, FunctionNumber};
 use crate::history::{Refusal, Scope, What};
 use crate::lease::{Lease, Obstacle};
 use crate::local::Mark;
@@ -58,11 +60,38 @@ pub(crate) struct Plan {
     pub(crate) old: Option<Arc<OldValue>>,
     /// The function's future owns what it needs, and may go on without its caller.
     pub(crate) owned: bool,
+    /// Where the function is counted, once that was asked.
+    pub(crate) number: OnceLock<FunctionNumber>,
 }
 
 impl Plan {
     pub(crate) fn new(key: EntryKey, value: ValueType, rules: Arc<Rules>, local: LocalTier) -> Self {
-        Self { key, value, rules, local, refresh: false, overdue: None, old: None, owned: false }
+        Self {
+            key,
+            value,
+            rules,
+            local,
+            refresh: false,
+            overdue: None,
+            old: None,
+            owned: false,
+            number: OnceLock::new(),
+        }
+    }
+
+    /// Adds one to a counter of the function.
+    fn count(&self, inner: &Inner, counter: impl FnOnce(&FunctionCounters) -> &AtomicU64) {
+        let number = *self.number.get_or_init(|| FunctionNumber::by_hand(&self.key.name));
+        if let Some(counters) = inner.functions.of(number) {
+            bump(counter(counters));
+        }
+    }
+
+    /// Tells that a value was not stored.
+    pub(crate) fn fill_refused(&self, inner: &Inner, why: Refusal) {
+        self.note(inner, What::FillRefused(why));
+        self.count(inner, |own| &own.refused_fills);
+        inner.events.emit(Event::FillRefused { name: Arc::clone(&self.key.name) });
     }
 
     fn note(&self, inner: &Inner, what: What) {
@@ -71,6 +100,7 @@ impl Plan {
 
     fn stale_served(&self, inner: &Inner, cause: StaleCause) {
         self.note(inner, What::StaleServed(cause));
+        self.count(inner, |own| &own.stale);
         inner.events.emit(Event::StaleServed { name: Arc::clone(&self.key.name), cause });
     }
 
@@ -95,6 +125,7 @@ pub(crate) async fn run_here(inner: &Arc<Inner>, plan: &Plan, function: Function
         match inner.flights.join(&plan.key.value_key, (plan.value.type_id)()) {
             Joined::Follow(flight) => {
                 bump(&inner.events.count().joined);
+                plan.count(inner, |own| &own.joined);
                 // Dropped here: the run belongs to another caller and goes on.
                 match flight.await {
                     Landing::Abandoned => {}
@@ -125,10 +156,11 @@ pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, function: Functio
     }
     let key = Arc::clone(&plan.key.value_key);
     let value = (plan.value.type_id)();
-    let owned = Arc::clone(inner);
+    let (owned, of_call) = (Arc::clone(inner), Arc::clone(&plan));
     let run = move || -> BoxFuture<'static, Landing> { Box::pin(async move { lead(&owned, &plan, function).await }) };
     let (flight, is_new) = inner.flights.share(&key, value, run);
     if !is_new {
+        of_call.count(inner, |own| &own.joined);
         bump(&inner.events.count().joined);
     }
     flight.await
@@ -140,6 +172,7 @@ async fn lead(inner: &Arc<Inner>, plan: &Arc<Plan>, function: Function<'static>)
     match look(inner, plan, &mut basis).await {
         Found::Due(value, fill_id) => {
             bump(&inner.events.count().hits);
+            plan.count(inner, |own| &own.hits);
             refresh_behind(inner, plan, fill_id, function);
             Landing::Value(value)
         }
@@ -180,6 +213,7 @@ async fn settle(
     match found {
         Found::Value(value) | Found::Due(value, _) => {
             bump(&inner.events.count().hits);
+            plan.count(inner, |own| &own.hits);
             Landing::Value(value)
         }
         Found::Old(value, cause) => {
@@ -188,11 +222,13 @@ async fn settle(
         }
         Found::Lease(lease, old) => {
             bump(&inner.events.count().misses);
+            plan.count(inner, |own| &own.misses);
             let fallback = old.map_or(Fallback::None, Fallback::Old);
             run_under(inner, plan, Some(lease), basis, function, fallback, land).await
         }
         Found::Nothing => {
             bump(&inner.events.count().misses);
+            plan.count(inner, |own| &own.misses);
             run_under(inner, plan, None, basis, function, Fallback::None, land).await
         }
     }
@@ -374,6 +410,7 @@ async fn wait<'a>(
     left: Option<Duration>,
 ) -> Result<(Slot, Option<Mark<'a>>)> {
     bump(&inner.events.count().waited);
+    plan.count(inner, |own| &own.waited);
     plan.note(inner, What::Waited);
     let key = &*plan.key.value_key;
     let (slot, wake) = inner.store.read_and_watch(key).await?;
@@ -500,8 +537,7 @@ async fn fill(
     let bytes = record.len();
     match lease.fill(record, expiry).await? {
         Filled::Refused => {
-            plan.note(inner, What::FillRefused(Refusal::LeaseLost));
-            inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+            plan.fill_refused(inner, Refusal::LeaseLost);
             return Ok(());
         }
         Filled::Stored => {}
@@ -512,14 +548,14 @@ async fn fill(
         }
     }
     bump(&inner.events.count().fills);
+    plan.count(inner, |own| &own.fills);
     plan.note(inner, What::Filled { fresh_for: lifetime.fresh });
     Ok(())
 }
 
 /// Gives the lease back: the value is its callers' alone.
 async fn refuse(inner: &Inner, plan: &Plan, lease: Lease) -> Result<()> {
-    plan.note(inner, What::FillRefused(Refusal::Outdated));
-    inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+    plan.fill_refused(inner, Refusal::Outdated);
     lease.release().await
 }
 

@@ -12,7 +12,7 @@ const ROWS: &[&[&str]] = &[
     // Bytes and verdicts: pure.
     &["codec", "envelope", "fingerprint", "freshness"],
     // The two tiers, and what they tell.
-    &["events", "history", "store", "versions", "local"],
+    &["events", "function_stats", "history", "store", "versions", "local"],
     // One compute a key; what an invalidation must reach.
     &["shape", "single_flight", "lease", "builds", "refresh", "tag", "coherence", "meter", "breaker", "journal"],
     &["read_through", "batch"],

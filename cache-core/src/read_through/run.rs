@@ -79,6 +79,7 @@ pub(super) async fn run_under(
             plan.note(inner, What::DeadlinePassed);
             inner.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
             bump(&inner.events.count().compute_errors);
+            plan.count(inner, |own| &own.compute_errors);
             StaleCause::DeadlinePassed
         }
     };
@@ -131,12 +132,14 @@ async fn give_up(inner: &Arc<Inner>, plan: &Plan, lease: Option<Lease>, fallback
 /// Runs the function for its callers.
 async fn compute(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing {
     bump(&inner.events.count().computes);
+    plan.count(inner, |own| &own.computes);
     plan.note(inner, What::RunBegan);
     let started = inner.clock.start();
     let landing = single_flight::run(&plan.key.value_key, function).await;
     let after = started.elapsed();
     if matches!(landing, Landing::Failed(_) | Landing::Panicked(_)) {
         bump(&inner.events.count().compute_errors);
+        plan.count(inner, |own| &own.compute_errors);
         plan.note(inner, What::RunFailed { after });
     } else {
         plan.note(inner, What::RunEnded { after });
@@ -180,6 +183,7 @@ fn begin(inner: &Inner, plan: &Plan, fill_id: u64) -> Option<Ticket> {
     match inner.refreshes.begin(&plan.key.value_key, fill_id, inner.clock.coarse()) {
         Begun::Ticket(ticket) => {
             bump(&inner.events.count().refreshes);
+            plan.count(inner, |own| &own.refreshes);
             plan.note(inner, What::RefreshBegan);
             Some(ticket)
         }
@@ -264,6 +268,7 @@ pub(super) async fn run_at_most(
     soft_timeout: Duration,
 ) -> Landing {
     bump(&inner.events.count().misses);
+    plan.count(inner, |own| &own.misses);
     let fill_id = match lease.over() {
         Over::Record(fill_id) => fill_id,
         Over::Nothing => 0,
