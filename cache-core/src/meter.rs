@@ -108,7 +108,7 @@ async fn compare(inner: &Arc<Inner>, key: &str) -> Result<Option<Verdict>> {
     // Replaced before this, by however little.
     let answered = inner.clock.start();
     answered.reaches(inner.limits.max_staleness).await;
-    let still = served(inner, key).is_some_and(|now| now.fill_id == fill_id && now.is_under(&under));
+    let still = served(inner, key).is_some_and(|now| now.fill_id == fill_id);
     Ok(Some(if still { Verdict::Stale(answered.elapsed()) } else { Verdict::Current }))
 }
 
