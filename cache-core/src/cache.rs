@@ -394,7 +394,7 @@ impl Cache {
 
     /// What this cache has done so far for each function, by name: those that were called, also with keys by hand.
     ///
-    /// A process counts 1,024 names one by one, half of which may come from keys by hand; the others are `(other)`.
+    /// A process counts 512 names one by one, half of which may come from keys by hand; the others are `(other)`.
     ///
     /// ```
     /// # use cache_core::{Cache, cached};

@@ -238,22 +238,19 @@ pub(crate) struct Counters {
     evicted: AtomicU64,
 }
 
-/// A counter that threads do not fight over: each adds to a stripe of its own, without locking it.
-#[derive(Debug)]
+/// Counters that threads do not fight over: each adds in a stripe of its own, without locking it.
 pub(crate) struct Striped {
-    own: [Stripe; OWN_STRIPES],
-    /// Of the threads that found none free.
-    shared: AtomicU64,
+    /// How many counters there are.
+    width: usize,
+    /// Stripe after stripe, the last one of the threads that found none free; apart by as much as processors fetch at once.
+    counts: Box<[AtomicU64]>,
 }
 
 const OWN_STRIPES: usize = 32;
+/// Two cache lines, which processors fetch in pairs, in counters.
+const APART: usize = 16;
 
-/// As long as two cache lines, which processors fetch in pairs.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Stripe(AtomicU64);
-
-/// A thread's stripe in every counter; free again once the thread has ended.
+/// A thread's stripe in all such counters; free again once the thread has ended.
 struct Seat(usize);
 
 static FREE_SEATS: Mutex<[bool; OWN_STRIPES]> = Mutex::new([true; OWN_STRIPES]);
@@ -278,27 +275,30 @@ impl Drop for Seat {
     }
 }
 
-impl Default for Striped {
-    fn default() -> Self {
-        Self { own: std::array::from_fn(|_| Stripe::default()), shared: AtomicU64::default() }
-    }
-}
-
 impl Striped {
+    pub(crate) fn new(counters: usize) -> Self {
+        let width = counters.saturating_add(APART);
+        let all = width.saturating_mul(OWN_STRIPES.saturating_add(1));
+        Self { width, counts: (0..all).map(|_| AtomicU64::new(0)).collect() }
+    }
+
     #[inline]
-    pub(crate) fn add(&self) {
+    pub(crate) fn add(&self, counter: usize) {
         thread_local!(static SEAT: Seat = Seat::take());
         // An error says that this thread is ending.
-        match SEAT.try_with(|seat| self.own.get(seat.0)) {
+        let seat = SEAT.try_with(|seat| seat.0).unwrap_or(OWN_STRIPES);
+        let Some(count) = self.counts.get(seat.wrapping_mul(self.width).wrapping_add(counter)) else { return };
+        if seat < OWN_STRIPES {
             // Nobody else writes here: a third of what a locked addition takes.
-            Ok(Some(Stripe(count))) => count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed),
-            Ok(None) | Err(_) => bump(&self.shared),
+            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        } else {
+            bump(count);
         }
     }
 
-    pub(crate) fn sum(&self) -> u64 {
-        let own = self.own.iter().map(|stripe| stripe.0.load(Ordering::Relaxed));
-        own.fold(self.shared.load(Ordering::Relaxed), u64::wrapping_add)
+    pub(crate) fn sum(&self, counter: usize) -> u64 {
+        let own = self.counts.iter().skip(counter).step_by(self.width);
+        own.fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)))
     }
 }
 
@@ -448,14 +448,14 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_when_more_threads_count_than_there_are_stripes() {
-        let counter = Striped::default();
+        let counters = Striped::new(3);
         for _ in 0..3 {
             std::thread::scope(|scope| {
                 for _ in 0..OWN_STRIPES + 8 {
-                    scope.spawn(|| (0..1000).for_each(|_| counter.add()));
+                    scope.spawn(|| (0..1000).for_each(|_| counters.add(1)));
                 }
             });
         }
-        assert_eq!(counter.sum(), 3 * (OWN_STRIPES as u64 + 8) * 1000);
+        assert_eq!([0, 1, 2].map(|one| counters.sum(one)), [0, 3 * (OWN_STRIPES as u64 + 8) * 1000, 0]);
     }
 }

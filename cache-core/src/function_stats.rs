@@ -14,8 +14,8 @@ use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
 use crate::events::Striped;
 
-/// Names that are counted one by one. About 4.5 KB each in each cache that is asked for it.
-const MOST: usize = 1024;
+/// Names that are counted one by one. Each is 264 bytes in each cache, whether it is called or not.
+const MOST: usize = 512;
 /// How many of them may come from keys by hand, so that data leave room for functions.
 const MOST_BY_HAND: usize = MOST / 2;
 /// The name of all that are not counted one by one.
@@ -84,12 +84,14 @@ impl Known {
 }
 
 /// The counters of one cache, by function.
-pub(crate) struct Functions(Box<[OnceLock<Box<FunctionCounters>>]>);
+pub(crate) struct Functions {
+    local_hits: Striped,
+    others: Box<[OnceLock<Box<FunctionCounters>>]>,
+}
 
 /// Those of one function.
 #[derive(Debug, Default)]
 pub(crate) struct FunctionCounters {
-    local_hits: Striped,
     pub(crate) hits: AtomicU64,
     pub(crate) misses: AtomicU64,
     pub(crate) computes: AtomicU64,
@@ -105,40 +107,40 @@ pub(crate) struct FunctionCounters {
 
 impl Functions {
     pub(crate) fn new() -> Self {
-        Self((0..=MOST).map(|_| OnceLock::new()).collect())
+        let others = (0..=MOST).map(|_| OnceLock::new()).collect();
+        Self { local_hits: Striped::new(MOST.saturating_add(1)), others }
     }
 
     /// Counts a hit in L1.
     #[inline(always)]
     pub(crate) fn local_hit(&self, number: FunctionNumber) {
-        match self.0.get(number.0).and_then(OnceLock::get) {
-            Some(counters) => counters.local_hits.add(),
-            None => self.first_local_hit(number),
-        }
-    }
-
-    #[cold]
-    fn first_local_hit(&self, number: FunctionNumber) {
-        if let Some(counters) = self.of(number) {
-            counters.local_hits.add();
-        }
+        self.local_hits.add(number.0);
     }
 
     /// The counters of a function; there are always some.
     pub(crate) fn of(&self, number: FunctionNumber) -> Option<&FunctionCounters> {
-        self.0.get(number.0).map(|counters| &**counters.get_or_init(Box::default))
+        self.others.get(number.0).map(|counters| &**counters.get_or_init(Box::default))
     }
 
     /// Hits in L1, of all functions.
     pub(crate) fn local_hits(&self) -> u64 {
-        self.0.iter().filter_map(OnceLock::get).fold(0, |sum, counters| sum.wrapping_add(counters.local_hits.sum()))
+        (0..=MOST).fold(0, |sum, number| sum.wrapping_add(self.local_hits.sum(number)))
     }
 
     /// What has been counted, by name.
     pub(crate) fn snapshot(&self) -> Vec<FunctionStats> {
-        let counted = (0..).map(FunctionNumber).zip(&self.0);
-        let counted = counted.filter_map(|(number, counters)| Some((NAMES.name(number), counters.get()?)));
-        let mut all: Vec<FunctionStats> = counted.map(|(name, counters)| counters.snapshot(name)).collect();
+        let counted = self.others.iter().enumerate().map(|(number, others)| {
+            let others = others.get().map_or_else(FunctionStats::default, |others| others.snapshot());
+            FunctionStats {
+                name: NAMES.name(FunctionNumber(number)),
+                local_hits: self.local_hits.sum(number),
+                ..others
+            }
+        });
+        let is_called = |stats: &FunctionStats| {
+            *stats != FunctionStats { name: Arc::clone(&stats.name), ..FunctionStats::default() }
+        };
+        let mut all: Vec<FunctionStats> = counted.filter(is_called).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -188,11 +190,9 @@ impl FunctionStats {
 }
 
 impl FunctionCounters {
-    fn snapshot(&self, name: Arc<str>) -> FunctionStats {
+    fn snapshot(&self) -> FunctionStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         FunctionStats {
-            name,
-            local_hits: self.local_hits.sum(),
             hits: read(&self.hits),
             misses: read(&self.misses),
             computes: read(&self.computes),
@@ -204,6 +204,7 @@ impl FunctionCounters {
             refreshes: read(&self.refreshes),
             joined: read(&self.joined),
             waited: read(&self.waited),
+            ..FunctionStats::default()
         }
     }
 }

@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_text_is_short_and_readable() {
-        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(12 * 3_600_000 + 184_123 + millis);
+        let at = |millis: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(12 * 3_600_000 + 184_123 + millis);
         let step = |millis, what| Step { at: at(millis), what, tag: None };
         let invalidated = What::Invalidated(Scope::Tag, By::Another);
         let why = Why {

@@ -26,10 +26,13 @@ fn calls(stats: &FunctionStats) -> u64 {
     stats.local_hits + stats.hits + stats.misses + stats.joined
 }
 
+/// A counter of a function, and the cache's of that name.
+type Pair = (fn(&FunctionStats) -> u64, fn(&Stats) -> u64);
+
 /// Each counter of the cache is the sum of the functions' counters of that name.
 fn adds_up(cache: &Cache) {
     let (all, stats) = (cache.function_stats(), cache.stats());
-    let own: [(fn(&FunctionStats) -> u64, fn(&Stats) -> u64); 12] = [
+    let own: [Pair; 12] = [
         (|own| own.local_hits, |all| all.local_hits),
         (|own| own.hits, |all| all.hits),
         (|own| own.misses, |all| all.misses),
