@@ -4,6 +4,7 @@ mod coherence;
 mod environment;
 mod fence;
 mod freshness;
+mod invalidates;
 mod invalidation;
 mod key_names;
 mod objects;

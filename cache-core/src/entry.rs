@@ -147,6 +147,10 @@ impl<R: 'static> CachedEntry<R> {
         Self(Bare { cache, plan, returns, args })
     }
 
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
     pub(crate) fn plan_key(&self) -> &EntryKey {
         &self.0.plan.key
     }
