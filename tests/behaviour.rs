@@ -16,6 +16,7 @@ mod round_trips;
 mod shapes;
 mod single_flight;
 mod store_conformance;
+mod store_fences;
 mod store_versions;
 mod tags;
 mod values;

@@ -363,9 +363,8 @@ pub(crate) fn lifetime(name: &str, value: Expr, errors: &mut Errors) -> Option<L
         _ => return Some(Lifetime::Expression(value)),
     };
     if constant.is_zero() {
-        return wrong(format!(
-            "`{name}` is zero, so nothing would ever be served; write `{name} = \"1m\"`, or remove it"
-        ));
+        let nothing = if name == "limit" { "no fence would ever stand" } else { "nothing would ever be served" };
+        return wrong(format!("`{name}` is zero, so {nothing}; write `{name} = \"1m\"`, or remove it"));
     }
     Some(Lifetime::Constant(constant))
 }

@@ -75,7 +75,8 @@ fn check_tag(tag: &Template, params: &[Param], has_self: bool, errors: &mut Erro
                 errors.at_span(span, "`{self}` is the whole object; name a field that tells it apart: `{self.tenant}`");
             }
         } else if !is_param && (root == "value" || root == "result") {
-            let message = "what the function returns is not known before it runs, when the fence is raised; use its arguments";
+            let message =
+                "what the function returns is not known before it runs, when the fence is raised; use its arguments";
             errors.at_span(span, message);
         } else if !is_param {
             errors.at_span(span, no_such_parameter(root, params, has_self));

@@ -409,7 +409,10 @@ async fn a_write_happens_also_where_nothing_can_be_invalidated() {
     for by in EVERY_WAY {
         let before = table.row.load(SeqCst);
         soon("it does not hang", write(by, &cache, &table, &Gate::open(), Outcome::Commit)).await.unwrap();
-        assert_eq!(soon("nor that", write(by, &cache, &table, &Gate::open(), Outcome::RollBack)).await, Err(RolledBack));
+        assert_eq!(
+            soon("nor that", write(by, &cache, &table, &Gate::open(), Outcome::RollBack)).await,
+            Err(RolledBack)
+        );
         assert_eq!(row(&cache, &table, 7).await, before + 1, "{by:?}");
     }
     assert!(cache.stats().store_failures > 0);

@@ -1,7 +1,7 @@
 use cache_core::invalidates;
 
 #[invalidates(tag = "users")]
-fn f(id: u64) {}
+fn f(_id: u64) {}
 
 #[invalidates(tag = "users")]
 struct User;

@@ -1,8 +1,10 @@
 use cache_core::invalidates;
 
+struct NotWritten;
+
 #[invalidates(tag = "users")]
-async fn rename(id: u64) -> Result<u64, std::io::Error> {
-    "7".parse::<u64>()?;
+async fn rename(id: u64) -> Result<u64, NotWritten> {
+    id.to_string().parse::<u64>()?;
     Ok("7")
 }
 

@@ -6,6 +6,6 @@ async fn user(id: u64) -> u64 {
 }
 
 #[invalidates(user)]
-async fn rename(id: u64) {}
+async fn rename(_id: u64) {}
 
 fn main() {}

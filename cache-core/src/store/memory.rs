@@ -5,6 +5,7 @@
 //! approximation that Redis uses for `allkeys-lru`).
 
 mod fences;
+mod hashes;
 mod room;
 mod versions;
 
@@ -22,6 +23,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use indexmap::IndexMap;
 use tokio::sync::broadcast;
 
+use self::hashes::read_hash;
 use self::room::weight;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -228,35 +230,6 @@ impl Access<'_> {
                 true
             }
         }
-    }
-
-    /// Changes a hash in place; the weight follows.
-    fn hash<T>(
-        &mut self,
-        key: &str,
-        create: bool,
-        change: impl FnOnce(&mut BTreeMap<String, Bytes>) -> T,
-    ) -> Result<Option<T>> {
-        if self.get(key).is_none() {
-            if !create {
-                return Ok(None);
-            }
-            self.put(key, Value::Hash(BTreeMap::new()), None);
-        }
-        let Some(entry) = self.shard.entries.get_mut(key) else { return Ok(None) };
-        let before = weight(key, &entry.value);
-        let Value::Hash(fields) = &mut entry.value else { return Err(wrong_type()) };
-        let result = change(fields);
-        let empty = fields.is_empty();
-        let after = weight(key, &entry.value);
-        self.store.used_bytes.fetch_add(after, Ordering::Relaxed);
-        self.store.used_bytes.fetch_sub(before, Ordering::Relaxed);
-        self.changed.push(key.into());
-        // Redis has no empty hashes.
-        if empty {
-            self.remove(key);
-        }
-        Ok(Some(result))
     }
 
     /// Whether this attempt's lease stands: in the value key, or in the second one.
@@ -696,14 +669,6 @@ impl Store for MemoryStore {
         lock(&self.channels).clear();
         self.pushes.gap();
         Box::pin(future::ready(()))
-    }
-}
-
-fn read_hash<'a>(access: &'a mut Access<'_>, key: &str) -> Result<Option<&'a BTreeMap<String, Bytes>>> {
-    match access.get(key).map(|entry| &entry.value) {
-        None => Ok(None),
-        Some(Value::Hash(hash)) => Ok(Some(hash)),
-        Some(_) => Err(wrong_type()),
     }
 }
 

@@ -96,7 +96,9 @@ impl Args {
             Some(("always", usage)) if has_value || has_list => {
                 Err(syn::Error::new(ident.span(), format!("`always` takes no value; write `{usage}`")))
             }
-            Some((name, usage)) if has_value || (has_list && matches!(*name, "tags" | "all")) || (is_alone && *name == "always") => {
+            Some((name, usage))
+                if has_value || (has_list && matches!(*name, "tags" | "all")) || (is_alone && *name == "always") =>
+            {
                 // Several tags and several functions are no contradiction.
                 if seen.iter().any(|earlier| earlier == name) && !matches!(*name, "tag" | "tags" | "all") {
                     errors.at(&ident, format!("`{name}` is given twice; remove one of them"));
@@ -109,7 +111,9 @@ impl Args {
             None if is_alone => {
                 let hint = did_you_mean(&name, OPTIONS.iter().map(|(known, _)| *known));
                 let message = if hint.is_empty() {
-                    format!("`{name}` needs the arguments of its key: `{name}(id)`; all of its entries are `all({name})`")
+                    format!(
+                        "`{name}` needs the arguments of its key: `{name}(id)`; all of its entries are `all({name})`"
+                    )
                 } else {
                     unknown_option(&name)
                 };

@@ -86,6 +86,9 @@ async fn run_all(
     versions: &[Arc<str>],
     scripts: Vec<ScriptInvocation<'_>>,
 ) -> Result<()> {
+    if versions.is_empty() && scripts.is_empty() {
+        return Ok(());
+    }
     let mut pipeline = redis::pipe();
     renew(&mut pipeline, versions);
     scripts.iter().for_each(|script| {
