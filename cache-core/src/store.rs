@@ -148,6 +148,9 @@ pub(crate) struct Siblings<'a> {
 /// A value key under a fence, and when the record would have ended that was put aside for it.
 pub(crate) type Fenced = (String, Option<Timestamp>);
 
+/// The answer to [`Store::raise`]: when each record that was put aside would have ended, and the known builds.
+pub(crate) type Raised = (Vec<Option<Timestamp>>, Vec<String>);
+
 /// A tier-two store.
 pub(crate) trait Store: Send + Sync + 'static {
     /// The server's time, as well as it is known here.
@@ -257,12 +260,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Puts this fence under each of the siblings' keys, one atomic step each, and ends their leases; the known builds. A record that stands
     /// there is put aside, no longer than the fence stands: `Some` is when it would have ended, in the order of the keys.
-    fn raise<'a>(
-        &'a self,
-        fence: Token,
-        limit: Expiry,
-        siblings: Siblings<'a>,
-    ) -> BoxFuture<'a, Result<(Vec<Option<Timestamp>>, Vec<String>)>>;
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>>;
 
     /// Takes this fence away from each key under which it still stands, and puts back what it had put aside, with its old end.
     fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>>;

@@ -19,6 +19,15 @@ async fn row(cache: &Cache, table: &Table, gate: &Gate, id: u32) -> Result<u32, 
     Ok(row)
 }
 
+/// A row of a group that does not change.
+#[cached(name = "member", ttl = 60, key = "{id}", cache = cache, tags("group:{value.0}"))]
+async fn member(cache: &Cache, table: &Table, gate: &Gate, id: u32) -> (u32, u32) {
+    let _ = (cache, id);
+    let row = table.0.load(SeqCst);
+    gate.pass().await;
+    (1, row)
+}
+
 async fn read(cache: &Cache, table: &Table) -> u32 {
     soon("a read", row(cache, table, &Gate::open(), 7)).await.unwrap()
 }
@@ -301,6 +310,27 @@ on_both_stores! {
                 assert!([None, Some(before)].contains(&stored(node).await), "{on:?}");
                 assert_eq!(read(node, &table).await, before, "{on:?}");
             }
+        }
+    }
+
+    // I3: nor where the tag of what it read is known after the run only
+    async fn what_was_read_inside_a_transaction_is_not_stored_after_its_rollback(nodes: &Nodes) {
+        let (here, there, table, gate) = (nodes.node().await, nodes.node().await, Table::default(), Gate::shut());
+        let fence = here.fence().tag("group:1").raise().await.unwrap();
+        table.0.store(1, SeqCst);
+        let rollback = async {
+            gate.arrival().await;
+            table.0.store(0, SeqCst);
+            fence.withdraw().await.unwrap();
+            gate.let_through(1);
+        };
+        let (inside, ()) = futures::future::join(member(&here, &table, &gate, 7), rollback).await;
+        assert_eq!(inside, (1, 1));
+        for node in [&here, &there] {
+            assert_eq!(member::entry(7).on(node).get().await.unwrap(), None);
+        }
+        for node in [&here, &there] {
+            assert_eq!(member(node, &table, &Gate::open(), 7).await, (1, 0));
         }
     }
 

@@ -345,9 +345,9 @@ on_both_stores! {
             Ok(name)
         }
         #[invalidates(elsewhere::OwnedNames(names[0].clone()), cache = cache)]
-        async fn changed<N: AsRef<AtomicU32>>(cache: &Cache, names: &mut Vec<String>, number: N, mut by: u32) -> Written<u32>
+        async fn changed<N>(cache: &Cache, names: &mut Vec<String>, number: N, mut by: u32) -> Written<u32>
         where
-            N: Send,
+            N: AsRef<AtomicU32> + Send,
         {
             by += 1;
             names.clear();

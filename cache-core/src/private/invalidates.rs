@@ -31,6 +31,7 @@ pub struct Write {
 
 impl Write {
     /// In the caches of its entries; without entries, in the installed one.
+    #[expect(clippy::new_without_default, reason = "only generated code makes one")]
     pub const fn new() -> Self {
         Self { fences: Vec::new(), always: false }
     }

@@ -31,8 +31,8 @@ use crate::events::Events;
 use crate::sabotage::{self, Guard};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Fenced, Filled, Listener, Message, Over, Siblings, Slot, Store, Swapped, THROTTLE_MARK, Token,
-    Trust, Version, Versioned, Wake, aside_key, has_fill_id, lease_key,
+    Acquired, Expiry, Fenced, Filled, Listener, Message, Over, Raised, Siblings, Slot, Store, Swapped, THROTTLE_MARK,
+    Token, Trust, Version, Versioned, Wake, aside_key, has_fill_id, lease_key,
 };
 
 const SHARDS: usize = 64;
@@ -493,12 +493,7 @@ impl Store for MemoryStore {
         self.unlink(siblings, None)
     }
 
-    fn raise<'a>(
-        &'a self,
-        fence: Token,
-        limit: Expiry,
-        siblings: Siblings<'a>,
-    ) -> BoxFuture<'a, Result<(Vec<Option<Timestamp>>, Vec<String>)>> {
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
         Box::pin(future::ready(self.raise(fence, limit, siblings)))
     }
 

@@ -27,8 +27,8 @@ pub(crate) use self::config::RedisConfig;
 use self::connection::Link;
 use self::pubsub::Channels;
 use super::{
-    Acquired, Expiry, FILL_ID_AT, Fenced, Filled, Listener, Loaded, Message, Over, Siblings, Slot, Store, Swapped,
-    Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, aside_key, lease_key,
+    Acquired, Expiry, FILL_ID_AT, Fenced, Filled, Listener, Loaded, Message, Over, Raised, Siblings, Slot, Store,
+    Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, aside_key, lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
@@ -420,12 +420,7 @@ impl Store for RedisStore {
         })
     }
 
-    fn raise<'a>(
-        &'a self,
-        fence: Token,
-        limit: Expiry,
-        siblings: Siblings<'a>,
-    ) -> BoxFuture<'a, Result<(Vec<Option<Timestamp>>, Vec<String>)>> {
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
         Box::pin(fences::raise(self, fence, limit, siblings))
     }
 

@@ -37,7 +37,7 @@ pub async fn user(db: &str, id: u64, fresh: bool, page: Page) -> Result<Option<U
 ///
 /// # Errors
 /// Never.
-#[invalidates(user(id, page), tag = "user:{id}", all(user))]
+#[invalidates(user(id, true, page), tag = "user:{id}", all(user))]
 pub async fn rename(db: &mut String, id: u64, page: Page, mut name: String) -> Result<(), String> {
     name.push('!');
     *db = name;

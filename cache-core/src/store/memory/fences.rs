@@ -5,15 +5,10 @@ use std::sync::Arc;
 use super::{Access, MemoryStore, Value};
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::store::{Expiry, Fenced, Siblings, Slot, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
+use crate::store::{Expiry, Fenced, Raised, Siblings, Slot, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
 
 impl MemoryStore {
-    pub(super) fn raise(
-        &self,
-        fence: Token,
-        limit: Expiry,
-        siblings: Siblings<'_>,
-    ) -> Result<(Vec<Option<Timestamp>>, Vec<String>)> {
+    pub(super) fn raise(&self, fence: Token, limit: Expiry, siblings: Siblings<'_>) -> Result<Raised> {
         let raise = |key: &String| self.with(key, |access| Ok(access.raise(key, fence, limit)));
         let ends = siblings.keys.iter().map(raise).collect::<Result<_>>()?;
         Ok((ends, self.builds(siblings.builds)?))

@@ -7,14 +7,9 @@ use redis::{Pipeline, ScriptInvocation, Value};
 use super::{RedisStore, faults, ms, on, reply, scripts};
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::store::{Expiry, Fenced, Siblings, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
+use crate::store::{Expiry, Fenced, Raised, Siblings, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
 
-pub(super) async fn raise(
-    store: &RedisStore,
-    fence: Token,
-    limit: Expiry,
-    siblings: Siblings<'_>,
-) -> Result<(Vec<Option<Timestamp>>, Vec<String>)> {
+pub(super) async fn raise(store: &RedisStore, fence: Token, limit: Expiry, siblings: Siblings<'_>) -> Result<Raised> {
     const STEP: &str = "fence";
     let script = |key: &String| {
         let mut script = scripts::RAISE.key(key);

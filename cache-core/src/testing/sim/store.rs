@@ -15,8 +15,8 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acquired, Expiry, Fenced, Filled, Listener, Loaded, Message, Over, Siblings, Slot, Store, Swapped, Token, Trust,
-    Version, Versioned, Wake,
+    Acquired, Expiry, Fenced, Filled, Listener, Loaded, Message, Over, Raised, Siblings, Slot, Store, Swapped, Token,
+    Trust, Version, Versioned, Wake,
 };
 
 /// How long a waiter sleeps where too many wait already.
@@ -259,12 +259,7 @@ impl Store for SimStore {
         self.pass("remove", move |store| now(store.remove(Siblings { keys: &keys, builds: &builds })))
     }
 
-    fn raise<'a>(
-        &'a self,
-        fence: Token,
-        limit: Expiry,
-        siblings: Siblings<'a>,
-    ) -> BoxFuture<'a, Result<(Vec<Option<Timestamp>>, Vec<String>)>> {
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
         let (keys, builds) = (siblings.keys.to_vec(), siblings.builds.to_owned());
         self.pass("fence", move |store| {
             now(Store::raise(store, fence, limit, Siblings { keys: &keys, builds: &builds }))
