@@ -325,7 +325,7 @@ on_both_stores! {
             fence.withdraw().await.unwrap();
             gate.let_through(1);
         };
-        let (inside, ()) = futures::future::join(member(&here, &table, &gate, 7), rollback).await;
+        let (inside, ()) = futures::future::join(member(&there, &table, &gate, 7), rollback).await;
         assert_eq!(inside, (1, 1));
         for node in [&here, &there] {
             assert_eq!(member::entry(7).on(node).get().await.unwrap(), None);
