@@ -9,6 +9,7 @@
 mod config;
 mod connection;
 mod faults;
+mod fences;
 mod pubsub;
 mod read_batch;
 mod reply;
@@ -28,8 +29,8 @@ use self::connection::Link;
 use self::pubsub::Channels;
 use self::read_batch::Reads;
 use super::{
-    Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, Siblings, Slot, Store, Swapped, Token,
-    Trust, VERSION_EXPIRY, Version, Versioned, Wake, lease_key,
+    Acquired, Expiry, FILL_ID_AT, Fenced, Filled, Listener, Loaded, Message, Over, Raised, Siblings, Slot, Store,
+    Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, aside_key, lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
@@ -183,9 +184,7 @@ impl Store for RedisStore {
         const STEP: &str = "invalidate";
         Box::pin(async move {
             let mut pipeline = redis::pipe();
-            for key in versions {
-                pipeline.cmd("SET").arg(&**key).arg(Version::random().hex()).arg("PX").arg(ms(VERSION_EXPIRY));
-            }
+            fences::renew(&mut pipeline, versions);
             let mut replies = self.link.pipeline(STEP, &pipeline).await?;
             versions.iter().try_for_each(|_| replies.value().map(drop))
         })
@@ -402,7 +401,7 @@ impl Store for RedisStore {
             if !siblings.keys.is_empty() {
                 let mut unlink = redis::cmd("UNLINK");
                 for sibling in siblings.keys {
-                    unlink.arg(sibling).arg(lease_key(sibling));
+                    unlink.arg(sibling).arg(lease_key(sibling)).arg(aside_key(sibling));
                 }
                 pipeline.add_command(unlink);
             }
@@ -413,6 +412,33 @@ impl Store for RedisStore {
             }
             reply::texts(STEP, replies.raw()?)
         })
+    }
+
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
+        Box::pin(fences::raise(self, fence, limit, siblings))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(fences::withdraw(self, fence, fenced))
+    }
+
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Vec<Option<Version>>>> {
+        Box::pin(fences::fence_versions(self, fence, limit, kinds, tags))
+    }
+
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [(Arc<str>, Version)],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(fences::withdraw_versions(self, fence, kinds, tags))
     }
 
     fn register_build<'a>(
