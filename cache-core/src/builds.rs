@@ -15,7 +15,7 @@ use crate::entry::EntryKey;
 use crate::error::Result;
 use crate::history::What;
 use crate::key;
-use crate::store::{REGISTRY_EXPIRY, Siblings};
+use crate::store::{Fenced, REGISTRY_EXPIRY, Siblings, Token};
 
 /// How often a build that goes on filling says so again.
 const REGISTER_EVERY: Duration = Duration::from_secs(600);
@@ -67,16 +67,37 @@ impl Builds {
         self.remove_learned(inner, key, &registry, &found).await
     }
 
-    /// Ends the records of every build, and puts this fence in their places.
-    pub(crate) async fn fence(&self, inner: &Inner, key: &EntryKey, fence: Bytes, limit: Duration) -> Result<()> {
-        let raise = async {
-            // Whatever is stored between the two is replaced by the second.
-            self.unlink(inner, key).await?;
-            let mut keys = self.siblings(key);
-            keys.push(key.value_key.to_string());
-            inner.store.raise(&keys, fence, limit).await
-        };
-        noted(inner, key, What::FenceRaised, raise.await)
+    /// Puts this fence in the places of the records of every build.
+    pub(crate) async fn raise(
+        &self,
+        inner: &Inner,
+        key: &EntryKey,
+        fence: Token,
+        limit: Duration,
+    ) -> Result<Vec<Fenced>> {
+        let raised = self.try_raise(inner, key, fence, limit).await;
+        let what = raised.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |_| What::FenceRaised);
+        inner.history.note(&key.value_key, what);
+        raised
+    }
+
+    async fn try_raise(&self, inner: &Inner, key: &EntryKey, fence: Token, limit: Duration) -> Result<Vec<Fenced>> {
+        let mut keys = self.siblings(key);
+        keys.push(key.value_key.to_string());
+        let registry = key::builds_key(&inner.namespace, &key.name);
+        let mut fenced = Vec::new();
+        // Ends, since the known builds only grow.
+        while !keys.is_empty() {
+            let (ends, found) = inner.store.raise(fence, limit, Siblings { keys: &keys, builds: &registry }).await?;
+            fenced.extend(keys.into_iter().zip(ends));
+            keys = self.learn(key, &found).iter().map(|build| key.of_build(build)).collect();
+        }
+        Ok(fenced)
+    }
+
+    /// Takes this fence away, and puts back what stood there before it.
+    pub(crate) async fn withdraw(&self, inner: &Inner, key: &EntryKey, fence: Token, fenced: &[Fenced]) -> Result<()> {
+        noted(inner, key, What::FenceWithdrawn, inner.store.withdraw(fence, fenced).await)
     }
 
     /// Writes this build's record and unlinks those of the others, which hold the value before.

@@ -88,6 +88,8 @@ pub enum What {
     FenceRaised,
     /// This process lifted it.
     FenceLifted,
+    /// This process took it away after a write that did not happen: what stood there before stands again.
+    FenceWithdrawn,
     /// A write of this process failed; it may have happened or not.
     WriteFailed(ErrorKind),
     /// The store told of a change of the entry, and what this process kept of it was dropped: another process wrote or removed it, somebody at a

@@ -302,6 +302,8 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                         Err(Obstacle::Throttle(_)) => Slot::Absent,
                     }
                 }
+                // As with a fence in the record's place.
+                Stored::Fenced => return Ok(Found::Nothing),
                 stored @ (Stored::Value(_) | Stored::Old(_)) => {
                     match take_over(inner, plan, stored, waited).await? {
                         Next::End(found) => return Ok(found),
@@ -361,7 +363,7 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: bool
     let (fill_id, old) = match stored {
         Stored::Old(old) => (old.fill_id, old.value.filter(|_| !plan.refresh)),
         Stored::Value(value) => (value.fill_id, None),
-        Stored::Invalid(..) | Stored::Foreign(_) => return Ok(Next::Look(None)),
+        Stored::Invalid(..) | Stored::Fenced | Stored::Foreign(_) => return Ok(Next::Look(None)),
     };
     if let Some(old) = &old
         && let Some(cause) = inner.refreshes.resting(key, fill_id, inner.clock.coarse())
@@ -439,6 +441,8 @@ enum Stored {
     Old(Old),
     /// A record from before an invalidation, with its fill id: never served again, however stale a value may be (R17).
     Invalid(u64, Scope),
+    /// A record under a fence on a tag of its value: not served now, and left where it is.
+    Fenced,
     /// No record of this function.
     Foreign(&'static str),
 }
@@ -468,6 +472,7 @@ async fn decode(inner: &Inner, plan: &Plan, basis: &Basis, bytes: &Bytes) -> Res
     Ok(match basis.agrees(inner, &envelope).await? {
         Agreement::Yes(under) => judge(inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
         Agreement::No => Stored::Invalid(envelope.fill_id, basis.ended_by(&envelope)),
+        Agreement::Fenced => Stored::Fenced,
     })
 }
 
@@ -477,6 +482,7 @@ fn noted(inner: &Inner, plan: &Plan, stored: Stored) -> Stored {
         Stored::Value(value) => What::Hit { fresh_for: value.serving.fresh() },
         Stored::Old(_) => What::Expired,
         Stored::Invalid(_, scope) => What::Outdated(*scope),
+        Stored::Fenced => What::Fenced,
         Stored::Foreign(_) => What::Undecodable,
     };
     plan.note(inner, what);

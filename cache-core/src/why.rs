@@ -217,6 +217,7 @@ impl fmt::Display for What {
             Self::Invalidated(scope, by) => write!(f, "{scope} invalidated by {by}"),
             Self::FenceRaised => f.write_str("fence raised by this process"),
             Self::FenceLifted => f.write_str("fence lifted by this process"),
+            Self::FenceWithdrawn => f.write_str("fence withdrawn by this process"),
             Self::WriteFailed(kind) => write!(f, "a write of this process failed ({kind:?})"),
             Self::Changed => f.write_str("changed in the store: dropped here"),
             Self::ConnectionLost => f.write_str("connection lost or made: all dropped here"),

@@ -116,6 +116,8 @@ async fn every_way_to_end_a_value_waits() {
     replica.pause();
     for how in WAYS {
         row(&plain, 7, "old").await;
+        // A script that is given anew is waited for as well.
+        primary.cli(&["SCRIPT", "FLUSH"]);
         let error = soon(how, end(&cache, how)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotReplicated, "{how}: {error}");
         soon("without the option", end(&plain, how)).await.unwrap();

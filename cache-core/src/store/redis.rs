@@ -9,7 +9,9 @@
 mod config;
 mod connection;
 mod faults;
+mod fences;
 mod pubsub;
+mod read_batch;
 mod replicas;
 mod reply;
 mod scripts;
@@ -26,11 +28,12 @@ use redis::{Cmd, Pipeline, Script, ScriptInvocation, Value};
 pub(crate) use self::config::{RedisConfig, Replicas};
 use self::connection::Link;
 use self::pubsub::Channels;
+use self::read_batch::Reads;
 use self::replicas::Replicated;
 use self::reply::Replies;
 use super::{
-    Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, REGISTRY_EXPIRY, Siblings, Slot, Store,
-    Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, lease_key,
+    Acquired, Expiry, FILL_ID_AT, Fenced, Filled, Listener, Loaded, Message, Over, REGISTRY_EXPIRY, Raised, Siblings,
+    Slot, Store, Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, aside_key, lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
@@ -45,6 +48,7 @@ const LONGEST_EXPIRY_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
 /// A Redis server, or anything that speaks its protocol.
 pub(crate) struct RedisStore {
     link: Arc<Link>,
+    reads: Reads,
     channels: Arc<Channels>,
     /// Invalidations that wait for replicas; `None`: they do not.
     replicated: Option<Replicated>,
@@ -80,11 +84,13 @@ impl RedisStore {
                 None
             }
         };
-        if !background.service(connection::supervise(Arc::clone(&link), first)) {
+        let (reads, queue) = Reads::new();
+        let supervised = background.service(connection::supervise(Arc::clone(&link), first));
+        if !supervised || !background.service(read_batch::serve(Arc::clone(&link), queue)) {
             return Err(faults::closed("connect"));
         }
         let replicated = link.config.replicas.map(|wanted| Replicated::new(Arc::clone(&link), wanted));
-        Ok(Arc::new(Self { link, channels: Arc::default(), replicated, background }))
+        Ok(Arc::new(Self { link, reads, channels: Arc::default(), replicated, background }))
     }
 
     /// What ends values: all commands in one trip, and as many replicas as was asked for have them.
@@ -160,7 +166,7 @@ impl Store for RedisStore {
     }
 
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>> {
-        Box::pin(async move { reply::slot("read", self.link.command("read", &on(key, "GET")).await?, None) })
+        Box::pin(async move { self.reads.read(&self.link, key, false).await.map(|(slot, _)| slot) })
     }
 
     fn holds<'a>(&'a self, key: &'a str, fill_id: u64) -> BoxFuture<'a, Result<bool>> {
@@ -174,18 +180,7 @@ impl Store for RedisStore {
     }
 
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
-        Box::pin(async move {
-            let session = self.link.session("read")?;
-            if !session.tracks() {
-                return Ok((self.read(key).await?, false));
-            }
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
-            pipeline.add_command(on(key, "GET"));
-            let mut replies = self.link.pipeline_on(&session, "read", &pipeline).await?;
-            let tracked = replies.value().is_ok();
-            Ok((reply::slot("read", replies.raw()?, None)?, tracked))
-        })
+        Box::pin(self.reads.read(&self.link, key, true))
     }
 
     fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>> {
@@ -213,9 +208,7 @@ impl Store for RedisStore {
         const STEP: &str = "invalidate";
         Box::pin(async move {
             let mut pipeline = redis::pipe();
-            for key in versions {
-                pipeline.cmd("SET").arg(&**key).arg(Version::random().hex()).arg("PX").arg(ms(VERSION_EXPIRY));
-            }
+            fences::renew(&mut pipeline, versions);
             let mut replies = self.invalidation(STEP, &pipeline).await?;
             versions.iter().try_for_each(|_| replies.value().map(drop))
         })
@@ -432,7 +425,7 @@ impl Store for RedisStore {
             if !siblings.keys.is_empty() {
                 let mut unlink = redis::cmd("UNLINK");
                 for sibling in siblings.keys {
-                    unlink.arg(sibling).arg(lease_key(sibling));
+                    unlink.arg(sibling).arg(lease_key(sibling)).arg(aside_key(sibling));
                 }
                 pipeline.add_command(unlink);
             }
@@ -447,6 +440,33 @@ impl Store for RedisStore {
             }
             reply::texts(STEP, replies.raw()?)
         })
+    }
+
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
+        Box::pin(fences::raise(self, fence, limit, siblings))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(fences::withdraw(self, fence, fenced))
+    }
+
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Vec<Option<Version>>>> {
+        Box::pin(fences::fence_versions(self, fence, limit, kinds, tags))
+    }
+
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [(Arc<str>, Version)],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(fences::withdraw_versions(self, fence, kinds, tags))
     }
 
     fn register_build<'a>(
@@ -478,17 +498,6 @@ impl Store for RedisStore {
 
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move { self.set("put", key, &bytes, expiry, false).await.map(drop) })
-    }
-
-    fn raise<'a>(&'a self, keys: &'a [String], fence: Bytes, limit: Expiry) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let mut pipeline = redis::pipe();
-            for key in keys {
-                pipeline.cmd("SET").arg(key).arg(fence.as_ref()).arg("PX").arg(ms(limit));
-            }
-            let mut replies = self.invalidation("fence", &pipeline).await?;
-            keys.iter().try_for_each(|_| replies.value().map(drop))
-        })
     }
 
     fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
