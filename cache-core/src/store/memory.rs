@@ -4,7 +4,8 @@
 //! held while anything else runs. Memory is bounded: over the limit, sampled least recently used entries go (the
 //! approximation that Redis uses for `allkeys-lru`).
 
-mod hash;
+mod fences;
+mod hashes;
 mod index;
 mod pair;
 mod room;
@@ -24,17 +25,16 @@ use futures::{FutureExt as _, StreamExt as _};
 use indexmap::IndexMap;
 use tokio::sync::broadcast;
 
-use self::hash::read_hash;
+use self::hashes::read_hash;
 use self::room::weight;
-use self::versions::new_version;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Events;
 use crate::sabotage::{self, Guard};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Filled, Listener, Message, Over, Replaced, Siblings, Slot, Store, Swapped, THROTTLE_MARK, Token,
-    Trust, VERSION_EXPIRY, Version, Versioned, Wake, has_fill_id, lease_key,
+    Acquired, Expiry, Fenced, Filled, Listener, Message, Over, Raised, Replaced, Siblings, Slot, Store, Swapped,
+    THROTTLE_MARK, Token, Trust, Version, Versioned, Wake, aside_key, has_fill_id, lease_key,
 };
 
 const SHARDS: usize = 64;
@@ -121,19 +121,24 @@ impl MemoryStore {
         Box::pin(future::ready(self.with(key, step)))
     }
 
-    /// Unlinks all siblings but one, with their leases; the known builds.
+    /// Unlinks all siblings but one, with what belongs to them; the known builds.
     fn unlink<'a>(&self, siblings: Siblings<'a>, but: Option<&str>) -> BoxFuture<'a, Result<Vec<String>>> {
         for key in siblings.keys.iter().filter(|key| Some(key.as_str()) != but) {
             let removed = self.with(key, |access| {
                 access.remove(key);
                 access.remove(&lease_key(key));
+                access.remove(&aside_key(key));
                 Ok(())
             });
             if let Err(error) = removed {
                 return Box::pin(future::ready(Err(error)));
             }
         }
-        self.ready(siblings.builds, |access| match access.get(siblings.builds).map(|entry| &entry.value) {
+        Box::pin(future::ready(self.builds(siblings.builds)))
+    }
+
+    fn builds(&self, registry: &str) -> Result<Vec<String>> {
+        self.with(registry, |access| match access.get(registry).map(|entry| &entry.value) {
             None => Ok(Vec::new()),
             Some(Value::Set(members)) => Ok(members.iter().cloned().collect()),
             Some(_) => Err(wrong_type()),
@@ -327,13 +332,7 @@ impl Store for MemoryStore {
     }
 
     fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
-        let renew = |key: &Arc<str>| {
-            self.with(key, |access| {
-                access.put(key, new_version(), Some(VERSION_EXPIRY));
-                Ok(())
-            })
-        };
-        Box::pin(future::ready(versions.iter().try_for_each(renew)))
+        Box::pin(future::ready(self.renew_all(versions)))
     }
 
     fn listen(&self, listener: Weak<dyn Listener>) {
@@ -507,6 +506,33 @@ impl Store for MemoryStore {
 
     fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
         self.unlink(siblings, None)
+    }
+
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
+        Box::pin(future::ready(self.raise(fence, limit, siblings)))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(future::ready(self.withdraw(fence, fenced)))
+    }
+
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Vec<Option<Version>>>> {
+        Box::pin(future::ready(self.fence_versions(fence, limit, kinds, tags)))
+    }
+
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [(Arc<str>, Version)],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(future::ready(self.withdraw_versions(fence, kinds, tags)))
     }
 
     fn register_build<'a>(

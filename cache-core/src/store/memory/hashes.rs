@@ -1,4 +1,4 @@
-//! Hashes: fields that are read and written by themselves.
+//! Hashes, as plain values have them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
