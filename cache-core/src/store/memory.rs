@@ -4,6 +4,7 @@
 //! held while anything else runs. Memory is bounded: over the limit, sampled least recently used entries go (the
 //! approximation that Redis uses for `allkeys-lru`).
 
+mod channels;
 mod fences;
 mod hashes;
 mod index;
@@ -19,9 +20,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
-use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::stream::BoxStream;
 use indexmap::IndexMap;
 use tokio::sync::broadcast;
 
@@ -40,9 +41,6 @@ use crate::store::{
 const SHARDS: usize = 64;
 /// How long a waiter sleeps where too many wait already.
 const POLL: Duration = Duration::from_millis(100);
-/// How many messages a slow subscriber may lag behind.
-const CHANNEL_BUFFER: usize = 1024;
-
 /// An in-process store. Several caches may share one, as several processes share a Redis.
 pub(crate) struct MemoryStore {
     shards: Vec<Mutex<Shard>>,
@@ -662,37 +660,11 @@ impl Store for MemoryStore {
     }
 
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {
-        if let Err(closed) = self.check_open() {
-            return Box::pin(future::ready(Err(closed)));
-        }
-        let mut channels = lock(&self.channels);
-        let receivers = match channels.get(channel) {
-            None => 0,
-            // An error says that the last subscriber has gone.
-            Some(sender) => sender.send(message).unwrap_or_else(|_| {
-                channels.remove(channel);
-                0
-            }),
-        };
-        Box::pin(future::ready(Ok(receivers as u64)))
+        Box::pin(future::ready(self.send(channel, message)))
     }
 
     fn subscribe<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
-        if let Err(closed) = self.check_open() {
-            return Box::pin(future::ready(Err(closed)));
-        }
-        let receiver = lock(&self.channels)
-            .entry(channel.to_owned())
-            .or_insert_with(|| broadcast::Sender::new(CHANNEL_BUFFER))
-            .subscribe();
-        let messages = stream::unfold(receiver, |mut receiver| async move {
-            match receiver.recv().await {
-                Ok(payload) => Some((Message::Payload(payload), receiver)),
-                Err(broadcast::error::RecvError::Lagged(_)) => Some((Message::Interrupted, receiver)),
-                Err(broadcast::error::RecvError::Closed) => None,
-            }
-        });
-        Box::pin(future::ready(Ok(messages.boxed())))
+        Box::pin(future::ready(self.receive(channel)))
     }
 
     fn is_available(&self) -> bool {

@@ -15,6 +15,7 @@ mod read_batch;
 mod replicas;
 mod reply;
 mod scripts;
+mod sessions;
 mod tracking;
 
 use std::sync::{Arc, Weak};
@@ -531,17 +532,7 @@ impl Store for RedisStore {
         bytes: Bytes,
         expiry: Option<Expiry>,
     ) -> BoxFuture<'a, Result<Replaced>> {
-        Box::pin(async move {
-            let mut script = scripts::REPLACE.key(old);
-            script.key(key).arg(expected.as_ref()).arg(bytes.as_ref());
-            script.arg(expiry.map_or_else(String::new, |expiry| ms(expiry).to_string()));
-            match reply::integer("replace", self.run("replace", &script).await?)? {
-                1 => Ok(Replaced::Done),
-                0 => Ok(Replaced::Conflict),
-                -2 => Ok(Replaced::Taken),
-                _ => Ok(Replaced::Gone),
-            }
-        })
+        Box::pin(sessions::replace(self, old, expected, key, bytes, expiry))
     }
 
     fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
@@ -596,12 +587,7 @@ impl Store for RedisStore {
     }
 
     fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
-        const STEP: &str = "index_members";
-        Box::pin(async move {
-            let mut script = scripts::INDEX_MEMBERS.key(key);
-            script.arg(self.now().as_millis());
-            reply::scored(STEP, self.run(STEP, &script).await?)
-        })
+        Box::pin(sessions::index_members(self, key))
     }
 
     fn index_put<'a>(
@@ -611,20 +597,11 @@ impl Store for RedisStore {
         ends: Timestamp,
         instead_of: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move {
-            let mut script = scripts::INDEX_PUT.key(key);
-            script.arg(self.now().as_millis()).arg(member).arg(ends.as_millis()).arg(instead_of);
-            Ok(reply::integer("index_put", self.run("index_put", &script).await?)? == 1)
-        })
+        Box::pin(sessions::index_put(self, key, member, ends, instead_of))
     }
 
     fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(async move {
-            if members.is_empty() {
-                return Ok(0);
-            }
-            reply::count("index_remove", self.link.command("index_remove", on(key, "ZREM").arg(members)).await?)
-        })
+        Box::pin(sessions::index_remove(self, key, members))
     }
 
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {
