@@ -11,7 +11,9 @@
 //! `CACHE_MODEL_SEED=123 cargo test -p tests --test all model::replay -- --nocapture`.
 //! `CACHE_MODEL_SEEDS=10000` sets how many seeds are tried.
 
+mod client;
 mod found;
+mod functions;
 mod history;
 mod mutations;
 mod simulation;

@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::entry::EntryKey;
 use crate::error::Result;
 use crate::key;
+use crate::sabotage::{self, Guard};
 use crate::store::Siblings;
 
 /// The registry outlasts every entry: entries have at most a third of this.
@@ -54,6 +55,9 @@ impl Builds {
     /// Unlinks the records of every build.
     pub(crate) async fn remove(&self, inner: &Inner, key: &EntryKey) -> Result<()> {
         let mut keys = self.siblings(key);
+        if sabotage::is(Guard::BuildsAreReached) {
+            keys.clear();
+        }
         keys.push(key.value_key.to_string());
         let registry = key::builds_key(&inner.namespace, &key.name);
         let found = inner.store.remove(Siblings { keys: &keys, builds: &registry }).await?;
@@ -64,6 +68,9 @@ impl Builds {
     pub(crate) async fn fence(&self, inner: &Inner, key: &EntryKey, fence: Bytes, limit: Duration) -> Result<()> {
         // Whatever is stored between the two is replaced by the second.
         self.remove(inner, key).await?;
+        if sabotage::is(Guard::FenceRefusesFills) {
+            return Ok(());
+        }
         let mut keys = self.siblings(key);
         keys.push(key.value_key.to_string());
         try_join_all(keys.iter().map(|key| inner.store.put(key, fence.clone(), Some(limit)))).await.map(drop)
@@ -82,6 +89,9 @@ impl Builds {
     /// Unlinks the records of builds that this process had not known. Ends, since the known only grow.
     async fn remove_learned(&self, inner: &Inner, key: &EntryKey, registry: &str, found: &[String]) -> Result<()> {
         let mut learned = self.learn(key, found);
+        if sabotage::is(Guard::BuildsAreReached) {
+            learned.clear();
+        }
         while !learned.is_empty() {
             let keys: Vec<String> = learned.iter().map(|build| key.of_build(build)).collect();
             let found = inner.store.remove(Siblings { keys: &keys, builds: registry }).await?;

@@ -18,6 +18,7 @@ use futures::future::try_join_all;
 use crate::cache::{Cache, Inner};
 use crate::entry::{CachedEntry, EntryKey};
 use crate::error::Result;
+use crate::sabotage::{self, Guard};
 use crate::store::Token;
 use crate::tag;
 
@@ -125,6 +126,9 @@ async fn raise(inner: &Inner, on: &On, limit: Duration) -> Result<()> {
         let (kinds, tags) = keys.split_at(keys.len().saturating_sub(on.tags.len()));
         if !kinds.is_empty() {
             inner.store.renew_versions(kinds).await?;
+        }
+        if sabotage::is(Guard::FenceRefusesFills) {
+            return inner.store.renew_versions(tags).await;
         }
         try_join_all(tags.iter().map(|tag| inner.store.put(tag, mark.clone(), Some(limit)))).await.map(drop)
     });
