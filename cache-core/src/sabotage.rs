@@ -37,7 +37,7 @@ pub enum Guard {
     VersionEndsLocal,
     /// R6: a change of a version between a read of it and its answer makes the answer worthless.
     ChangeForgetsRead,
-    /// R7: nothing is known of versions after the link was lost, and no run under way is joined that one may have ended.
+    /// R7: nothing is known of versions after the link was lost.
     GapForgetsVersions,
     /// R16: a version that was lost is made anew, and is none that ever was.
     LostVersionIsNew,

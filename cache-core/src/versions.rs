@@ -9,11 +9,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::AtomicU64 as Counter;
+use std::sync::{Arc, PoisonError};
 
 use crate::sabotage::{self, Guard};
 use crate::store::Version;
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, RwLock};
 
 /// Cells beyond this are given up while nothing in L1 goes by them. About 200 bytes each.
 const MANY: usize = 65_536;
@@ -129,7 +130,7 @@ impl Cell {
 
     /// What the read brought; forgotten again if something was told since it was sent.
     pub(crate) fn learn(&self, pending: Pending, version: Version) {
-        static STAMPS: AtomicU64 = AtomicU64::new(1);
+        static STAMPS: Counter = Counter::new(1);
         let mut last = self.last();
         if last.losses != pending.losses && !sabotage::is(Guard::ChangeForgetsRead) {
             return;

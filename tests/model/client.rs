@@ -247,6 +247,13 @@ impl Client {
     fn lose_a_version(&self) {
         let world = self.run.world();
         let key = VERSION_KEYS[world.draw(VERSION_KEYS.len() as u64) as usize];
+        let now = world.now();
+        // A fence on a tag stands there, and is lost with it.
+        let is_fenced =
+            |row: &usize| key == format!("cache@tag:row:{row}") && self.run.state().locked_until[*row] > now;
+        if self.run.rows().iter().any(is_fenced) {
+            return;
+        }
         self.note(|| format!("{key} is evicted"));
         world.delete_by_hand(key);
     }
