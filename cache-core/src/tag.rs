@@ -250,8 +250,8 @@ impl Basis {
             let (found, tracked) = inner.store.read_versions(&keys, true).await?;
             let mut found = found.into_iter();
             // In one answer with the tags: were a tag changed after its run began, so would be its kind.
-            let stand = self.kinds().fold(true, |stand, kind| found.next().flatten() == kind.version && stand);
-            if !stand && !sabotage::is(Guard::KindsFromBeforeRun) {
+            let differ = self.kinds().filter(|kind| found.next().flatten() != kind.version).count();
+            if differ > 0 && !sabotage::is(Guard::KindsFromBeforeRun) {
                 return Ok(None);
             }
             by_value.iter_mut().zip(found).for_each(|(seen, version)| seen.set(version, tracked));

@@ -154,8 +154,8 @@ pub fn a_driven_run_goes_on_where_one_that_waits_is_dropped() {
 /// A caller that comes after a write and its detachment does not get what was read before.
 pub fn who_comes_after_a_detachment_joins_no_earlier_run() {
     let key = Key::new();
-    let earlier = spawn(&key, |key| read(key));
-    let another = spawn(&key, |key| read(key));
+    let earlier = spawn(&key, read);
+    let another = spawn(&key, read);
     key.row.store(1, Ordering::SeqCst);
     key.detach();
     assert_eq!(read(&key), 1);
