@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use futures::FutureExt as _;
@@ -23,7 +24,7 @@ use futures::channel::oneshot;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
 use crate::shape::Erased;
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, SHARDS};
+use crate::sync::{Mutex, MutexGuard, SHARDS};
 
 /// What a run comes to.
 #[derive(Clone)]

@@ -1,7 +1,6 @@
 //! What the modules under test use of the rest of the engine, as small as they need it.
 
 pub(crate) mod sync {
-    pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
     pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock};
 
     /// Few: each lock that is taken is a step.

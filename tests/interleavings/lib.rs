@@ -1,14 +1,16 @@
-//! The engine's own source files, compiled with the scheduler's locks and atomics instead of the standard library's.
+//! The engine's own source files, compiled with the scheduler's locks instead of the standard library's.
 //!
 //! ```text
 //! cache-core/src/{single_flight,local,versions}.rs ── crate::sync ──> in cache-core: std
 //!                                                               └───> here: shuttle, which chooses whose step is next
 //! ```
 //!
-//! What is not interleaved: steps inside `futures::Shared`, `oneshot` and the table of `quick_cache`, which have locks and atomics of their
-//! own. Each call of them is one step here. None of them calls back into code of ours while it holds a lock, so what is left out are
-//! their own races, which their own tests are for.
+//! What is not interleaved: atomics, which all stand beside a lock here, and steps inside `futures::Shared`, `oneshot` and the table of
+//! `quick_cache`, which have locks of their own. Each call of them is one step here. None of them comes to a lock of ours while it holds its own, so
+//! what is left out are their own races, which their own tests are for.
 
+// Their own unit tests run in cache-core, outside of any scheduler.
+#![cfg(not(test))]
 // What the modules do not need here: they are the engine's, whole.
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "most of the engine does not stand here")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
@@ -26,6 +28,8 @@ use shuttle::{Config, Runner};
 
 use doubles::{clock, freshness, random, shape, store, sync};
 
+#[path = "../../cache-core/src/key/text.rs"]
+mod key;
 #[path = "../../cache-core/src/local.rs"]
 mod local;
 #[path = "../../cache-core/src/sabotage.rs"]

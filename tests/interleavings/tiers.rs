@@ -9,7 +9,7 @@ use shuttle::thread;
 use crate::clock::Clock;
 use crate::local::{Hit, Local, LocalKeyRef, Service};
 use crate::store::{Trust, Version};
-use crate::versions::{Dependencies, Versions};
+use crate::versions::{Dependencies, Versions, shared};
 
 const KEY: &str = "k";
 
@@ -51,7 +51,7 @@ impl Node {
         let pending = cell.begin();
         let version = Version(self.version.load(Ordering::SeqCst) as u64);
         cell.learn(pending, version);
-        cell.depend(version).map(|dependency| [dependency].into())
+        cell.depend(version).map(|dependency| shared(vec![dependency]))
     }
 
     fn served(&self) -> Option<usize> {
@@ -119,9 +119,9 @@ pub fn no_dependency_holds_after_its_version_was_told_changed() {
     let others = [spawn(&node, learned), spawn(&node, learned)];
     node.version.store(1, Ordering::SeqCst);
     assert!(node.versions.changed("v"));
-    assert!(!before.iter().any(|dependency| dependency.holds()), "right after it was told");
+    assert!(!before.hold(), "right after it was told");
     others.into_iter().for_each(|other| other.join().unwrap());
-    assert!(!before.iter().any(|dependency| dependency.holds()), "for good");
+    assert!(!before.hold(), "for good");
 }
 
 /// A value is filled under a version that changes meanwhile.

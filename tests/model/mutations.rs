@@ -7,14 +7,14 @@ use cache_core::testing::sim::Guard;
 use super::first_violation;
 
 /// How many seeds a mutation may take to be found.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 4000;
 
 #[track_caller]
 fn is_found_without(guard: Guard) {
     match first_violation(SEEDS, Some(guard)) {
         Some((seed, outcome)) => {
-            let line = format!("without {guard:?}, seed {seed} of at most {SEEDS}: {}", outcome.violation.unwrap());
-            writeln!(std::io::stdout(), "{line}").unwrap();
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "without {guard:?}: seed {seed} of {SEEDS}, {}", outcome.violation.unwrap()).unwrap();
         }
         None => panic!("{SEEDS} seeds without {guard:?}, and nothing was found"),
     }
