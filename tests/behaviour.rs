@@ -10,6 +10,7 @@ mod objects;
 mod plain;
 mod processes;
 mod races;
+mod read_batch;
 mod redis_store;
 mod round_trips;
 mod shapes;
