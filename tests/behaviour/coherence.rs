@@ -222,6 +222,7 @@ async fn a_write_while_the_link_is_cut_is_seen_after_it_is_back() {
         proxy.cut();
         row::entry(7).on(&there).set(Arc::from(new.as_str())).await.unwrap();
         eventually("the loss is noticed", || async { !here.is_available() }).await;
+        assert_ne!(&*read(&here, "computed").await, old, "served from before the loss");
         proxy.heal();
         eventually("the link is back", || async { here.is_available() }).await;
         // Another entry's read learns the versions again, by which entries of the tier go.
