@@ -78,6 +78,7 @@ mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod store_testing;
+mod sync;
 mod tag;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
