@@ -20,8 +20,8 @@ mod old;
 mod run;
 
 use self::old::OldRecord;
-use self::run::{Fallback, leave_alone, run_at_most, run_under};
-pub(crate) use self::run::{refresh_behind, refresh_here};
+pub(crate) use self::run::{Fallback, give_up, leave_alone, refresh_behind, refresh_here, unseen, within};
+use self::run::{run_at_most, run_under};
 use crate::cache::Inner;
 use crate::entry::EntryKey;
 use crate::envelope::Envelope;
@@ -64,7 +64,7 @@ impl Plan {
         Self { key, value, rules, local, refresh: false, overdue: None, old: None, owned: false }
     }
 
-    fn terms(&self, inner: &Inner) -> Terms {
+    pub(crate) fn terms(&self, inner: &Inner) -> Terms {
         Terms::new(inner, &self.rules.options, self.owned)
     }
 }
@@ -113,15 +113,29 @@ pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, function: Functio
     if plan.rules.options.flight == FlightScope::None {
         return lead(inner, &plan, function).await;
     }
-    let key = Arc::clone(&plan.key.value_key);
     let value = (plan.value.type_id)();
-    let owned = Arc::clone(inner);
-    let run = move || -> BoxFuture<'static, Landing> { Box::pin(async move { lead(&owned, &plan, function).await }) };
-    let (flight, is_new) = inner.flights.share(&key, value, run);
-    if !is_new {
+    let mut function = Some(function);
+    loop {
+        let run = || -> BoxFuture<'static, Landing> {
+            let (inner, plan, function) = (Arc::clone(inner), Arc::clone(&plan), function.take());
+            Box::pin(async move {
+                match function {
+                    Some(function) => lead(&inner, &plan, function).await,
+                    None => Landing::Abandoned,
+                }
+            })
+        };
+        let (flight, is_new) = inner.flights.share(&plan.key.value_key, value, run);
+        if is_new {
+            return flight.await;
+        }
         bump(&inner.events.count().joined);
+        match flight.await {
+            // It borrowed from a caller that is gone: a batch, or another function of the name.
+            Landing::Abandoned => {}
+            landing => return landing,
+        }
     }
-    flight.await
 }
 
 /// Looks, and if there is nothing computes and stores: what one caller does for all.
@@ -378,31 +392,31 @@ async fn wait<'a>(
 }
 
 /// What stored bytes are to this call.
-enum Stored {
+pub(crate) enum Stored {
     /// A value that may be returned at once.
     Value(Served),
     /// A record past its time.
     Old(Old),
-    /// A record from before an invalidation, with its fill id: never served again, however stale a value may be (R17).
+    /// A record from before an invalidation, or of an absence where the function has none, with its fill id: never served again, however stale a value may be (R17).
     Invalid(u64),
     /// No record of this function.
     Foreign(&'static str),
 }
 
 /// A value that may be returned, and what is known of it.
-struct Served {
-    value: Erased,
-    fill_id: u64,
-    payload_bytes: usize,
-    serving: Serving,
+pub(crate) struct Served {
+    pub(crate) value: Erased,
+    pub(crate) fill_id: u64,
+    pub(crate) payload_bytes: usize,
+    pub(crate) serving: Serving,
     /// What L1 has to go by; `None`: it cannot.
-    under: Option<Dependencies>,
+    pub(crate) under: Option<Dependencies>,
 }
 
 /// What is past its time; a value if it may be fallen back on.
-struct Old {
-    fill_id: u64,
-    value: Option<Erased>,
+pub(crate) struct Old {
+    pub(crate) fill_id: u64,
+    pub(crate) value: Option<Erased>,
 }
 
 /// Takes a trip only for a record with tags that nothing is known of.
@@ -418,7 +432,13 @@ async fn decode(inner: &Inner, plan: &Plan, basis: &Basis, bytes: &Bytes) -> Res
 }
 
 /// A record whose versions stand.
-fn judge(inner: &Inner, plan: &Plan, envelope: &Envelope, payload: &[u8], under: Option<Dependencies>) -> Stored {
+pub(crate) fn judge(
+    inner: &Inner,
+    plan: &Plan,
+    envelope: &Envelope,
+    payload: &[u8],
+    under: Option<Dependencies>,
+) -> Stored {
     let (now, fill_id) = (inner.store.now(), envelope.fill_id);
     let terms = plan.terms(inner);
     let serving = Serving::of(envelope, &terms, now);
@@ -430,7 +450,8 @@ fn judge(inner: &Inner, plan: &Plan, envelope: &Envelope, payload: &[u8], under:
             Stored::Value(Served { value, fill_id, payload_bytes: payload.len(), serving, under })
         }
         (Ok(Some(value)), None) => Stored::Old(Old { fill_id, value: Some(value) }),
-        (Ok(None), _) => Stored::Foreign("an absent value where the function always returns one"),
+        // A function that always returns one shares its name with one that need not: to this call it is a miss.
+        (Ok(None), _) => Stored::Invalid(fill_id),
         (Err(_), _) => Stored::Foreign("the payload is not a value of this type"),
     }
 }
@@ -445,23 +466,16 @@ async fn fill(
     old: Option<OldRecord>,
 ) -> Result<()> {
     let Some(lifetime) = lifetime_for(inner, plan, value) else { return lease.release().await };
-    // Stored all the same, it would be a miss for everybody.
-    if basis.has_changed() {
-        return refuse(inner, plan, lease).await;
-    }
     if let Some(old) = old
         && std::ptr::addr_eq(Arc::as_ptr(&old.value), Arc::as_ptr(value))
+        && !basis.has_changed()
     {
         return old.renew(inner, plan, lease, lifetime, cost).await;
     }
-    let Some(mut under) = basis.of_value(inner, &plan.key.name, &plan.rules, value).await? else {
-        return refuse(inner, plan, lease).await;
-    };
-    let dependencies = under.dependencies.take();
-    let Some(sealed) = seal(inner, plan, value, under, lifetime, cost) else { return lease.release().await };
+    let storable = storable(inner, plan, basis, value, lifetime, cost).await?;
+    let Some(Storable { record, expiry, kept_by }) = storable else { return lease.release().await };
     let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
-    let Sealed { record, expiry, serving } = sealed;
     let bytes = record.len();
     match lease.fill(record, expiry).await? {
         Filled::Refused => {
@@ -470,7 +484,7 @@ async fn fill(
         }
         Filled::Stored => {}
         Filled::Tracked => {
-            if let (Some(mark), Some(serving), Some(under)) = (mark, serving, dependencies) {
+            if let Some((mark, (serving, under))) = mark.zip(kept_by) {
                 mark.keep(value, bytes, serving.service(plan.local), under);
             }
         }
@@ -479,10 +493,36 @@ async fn fill(
     Ok(())
 }
 
-/// Gives the lease back: the value is its callers' alone.
-async fn refuse(inner: &Inner, plan: &Plan, lease: Lease) -> Result<()> {
-    inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
-    lease.release().await
+/// A value as it is to be stored.
+pub(crate) struct Storable {
+    pub(crate) record: Bytes,
+    pub(crate) expiry: Duration,
+    /// What L1 needs to keep it too.
+    pub(crate) kept_by: Option<(Serving, Dependencies)>,
+}
+
+/// `None`, with an event: the value is its callers' alone. A trip if it has tags of its own.
+pub(crate) async fn storable(
+    inner: &Inner,
+    plan: &Plan,
+    basis: &Basis,
+    value: &Erased,
+    lifetime: Lifetime,
+    cost: Duration,
+) -> Result<Option<Storable>> {
+    // Stored all the same, it would be a miss for everybody.
+    let under = match basis.has_changed() {
+        true => None,
+        false => basis.of_value(inner, &plan.key.name, &plan.rules, value).await?,
+    };
+    let Some(mut under) = under else {
+        inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+        return Ok(None);
+    };
+    let dependencies = under.dependencies.take();
+    let sealed = seal(inner, plan, value, under, lifetime, cost);
+    let storable = |Sealed { record, expiry, serving }| Storable { record, expiry, kept_by: serving.zip(dependencies) };
+    Ok(sealed.map(storable))
 }
 
 /// How long a value is fresh, and how long it may be served after that.
