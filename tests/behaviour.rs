@@ -1,5 +1,6 @@
 //! What the library promises, by the ids of the list of behaviours.
 
+mod batch;
 mod coherence;
 mod environment;
 mod fence;
@@ -14,6 +15,7 @@ mod redis_store;
 mod round_trips;
 mod shapes;
 mod single_flight;
+mod store_batches;
 mod store_conformance;
 mod store_versions;
 mod tags;

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 
 pub use crate::codec::{Codec, DefaultCodec};
 pub use crate::key::TagWriter;
-pub use crate::shape::{BatchProbe, BatchReturn, Probe, Returns, Rules, Tags};
+pub use crate::shape::{BatchProbe, BatchReturn, Parts, Probe, Returns, Rules, Tags};
 
 pub use self::batch::BatchMiss;
 

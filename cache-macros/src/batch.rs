@@ -11,7 +11,7 @@ use crate::expand::Context;
 use crate::generics;
 use crate::plan::{Batch, KeyStep, Tag};
 use crate::signature::{self, Param};
-use crate::validate::no_such_parameter;
+use crate::validate::{bare, no_such_parameter, placeholders};
 
 /// Options of what happens while an old value is served, which a batch never does.
 const ONE_KEY_ONLY: [&str; 4] = ["stale_while_revalidate", "refresh", "soft_timeout", "early"];
@@ -63,6 +63,20 @@ pub(crate) fn find(args: &Args, params: &[Param], errors: &mut Errors) -> Option
     found
 }
 
+/// Each id is an entry of its own.
+pub(crate) fn check_key(args: &Args, batch: &Batch, errors: &mut Errors) {
+    let Some(key) = &args.key else { return };
+    let ident = &batch.ident;
+    if !placeholders(key).any(|place| ident.unraw() == bare(&place.root)) {
+        errors.at(
+            &key.literal,
+            format!(
+                "the key does not name `{ident}`, so all ids would share one entry; add `{{{ident}}}`, which is one id"
+            ),
+        );
+    }
+}
+
 /// `&[T]` or `Vec<T>`, under a plain name.
 fn list(at: usize, param: &Param) -> Option<Batch> {
     if param.pattern.is_some() {
@@ -93,6 +107,8 @@ impl Context<'_> {
         let (cached, rules, key) = (self.call_cached(), self.call_rules(), self.key_steps());
         let alike = !self.tags_depend_on(ident);
         let function = self.batch_function(batch);
+        // Unused, it would be told.
+        let of_rules = if alike { quote_spanned!(mixed=> _) } else { ident.to_token_stream() };
         let look_up = Ident::new("look_up_all", self.at_returned());
         quote_spanned! {mixed=>
             let __run = match #cached.#look_up(
@@ -101,7 +117,7 @@ impl Context<'_> {
                 |#ident: &#element, __key: &mut #krate::KeyWriter<'_>| { #key },
             ) {
                 ::core::result::Result::Ok(__hits) => return __hits,
-                ::core::result::Result::Err(__misses) => __misses.run(#alike, |#ident: &#element| #rules, #function),
+                ::core::result::Result::Err(__misses) => __misses.run(#alike, |#of_rules: &#element| #rules, #function),
             };
         }
     }

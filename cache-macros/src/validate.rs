@@ -27,6 +27,7 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
         check_background(&args, owns_everything, errors);
     }
     let batch = batch::find(&args, &params, errors);
+    batch.iter().for_each(|batch| batch::check_key(&args, batch, errors));
     let home = home(&args, function, errors);
     let key = match &args.key {
         Some(key) => from_template(key, &args, function, &params, errors),
