@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::{Cached, Resolved, with_buffer};
+use super::{Cached, Resolved};
 use crate::batch::{self, Returned};
 use crate::cache::{AtHand, Cache};
 use crate::entry::EntryKey;
-use crate::key::{self, KeyWriter};
+use crate::key::{self, KeyText, KeyWriter};
 use crate::local::{Hit, LocalKeyRef};
 use crate::options::LocalTier;
 use crate::read_through::Plan;
@@ -46,11 +46,9 @@ where
         let resolved = self.resolve(cache);
         let (mut seen, mut asked, mut missing) = (HashSet::with_capacity(ids.len()), Vec::new(), Vec::new());
         for id in ids.iter().filter(|id| seen.insert(*id)) {
-            let found = with_buffer(|buffer| {
-                args(id, &mut KeyWriter::new(buffer));
-                self.look_up_one(cache, resolved, buffer)
-            });
-            let hit = match found {
+            let mut text = KeyText::new();
+            args(id, &mut KeyWriter::new(&mut text));
+            let hit = match self.look_up_one(cache, resolved, &text) {
                 Ok(hit) => Some(hit),
                 Err(key) => {
                     missing.push((asked.len(), key));
@@ -68,17 +66,24 @@ where
     }
 
     /// One that is past its time, or soon will be, is left to the pipeline: a batch refreshes nothing in the background.
-    fn look_up_one(&self, cache: &Cache, resolved: &'static Resolved, args: &str) -> Result<Option<T>, EntryKey> {
+    fn look_up_one(&self, cache: &Cache, resolved: &'static Resolved, args: &KeyText) -> Result<Option<T>, EntryKey> {
         let take = |returned: One<T, E>| returned.ok().flatten();
-        if key::is_uncut(&cache.0.namespace, &resolved.name, args)
+        if key::is_uncut(&cache.0.namespace, &resolved.name, args.len())
             && let Some(Hit::Fresh(returned)) =
-                cache.0.in_local(&LocalKeyRef::new(resolved.origin, args), self.returns.ok)
+                cache.0.in_local(&LocalKeyRef::new(resolved.origin, args), self.returns.of.ok)
         {
             return Ok(take(returned));
         }
-        let key = EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint);
+        let key = EntryKey::new(&cache.0, &resolved.name, args.as_str(), &resolved.fingerprint);
         let options = resolved.options.get().map(|(options, owned)| (options, *owned));
-        match cache.0.at_hand(&key.value_key, &key.name, &self.returns.value, options, self.local, self.returns.ok) {
+        match cache.0.at_hand(
+            &key.value_key,
+            &key.name,
+            &self.returns.of.value,
+            options,
+            self.local,
+            self.returns.of.ok,
+        ) {
             AtHand::Value(returned) => Ok(take(returned)),
             AtHand::Due(..) | AtHand::Nothing => Err(key),
         }
@@ -137,7 +142,7 @@ where
             let _options = resolved.options.get_or_init(|| (rules.options.clone(), false));
             shared = Some(Arc::clone(&rules));
             positions.push(position);
-            plans.push(Plan { overdue: returns.overdue, ..Plan::new(key, returns.value, rules, local) });
+            plans.push(Plan { overdue: returns.overdue, ..Plan::new(key, returns.of.value, rules, local) });
         }
         async move {
             let ids: Vec<K> = positions.iter().filter_map(|at| Some(asked.get(*at)?.0.clone())).collect();

@@ -277,12 +277,12 @@ pub(crate) mod via {
     /// First: an `Option`. Never compiles: the bound's message says what to do.
     pub trait BatchOfOptions<T, E> {
         /// The form.
-        fn returns(self) -> Typed<Optional<T>, E, Fallible>
+        fn returns(self) -> Typed<Optional<Option<T>>, E, Fallible>
         where
             Option<T>: BatchValue;
     }
     impl<T, E> BatchOfOptions<T, E> for &BatchProbe<Option<T>, E> {
-        fn returns(self) -> Typed<Optional<T>, E, Fallible>
+        fn returns(self) -> Typed<Optional<Option<T>>, E, Fallible>
         where
             Option<T>: BatchValue,
         {
@@ -293,12 +293,12 @@ pub(crate) mod via {
     /// Beside it: a `Result`. Never compiles either.
     pub trait BatchOfResults<T, X, E> {
         /// The form.
-        fn returns(self) -> Typed<Optional<T>, E, Fallible>
+        fn returns(self) -> Typed<Optional<Result<T, X>>, E, Fallible>
         where
             Result<T, X>: BatchValue;
     }
     impl<T, X, E> BatchOfResults<T, X, E> for &BatchProbe<Result<T, X>, E> {
-        fn returns(self) -> Typed<Optional<T>, E, Fallible>
+        fn returns(self) -> Typed<Optional<Result<T, X>>, E, Fallible>
         where
             Result<T, X>: BatchValue,
         {
