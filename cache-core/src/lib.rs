@@ -135,6 +135,8 @@ pub mod docs {
     pub mod values_and_ttl {}
     #[doc = include_str!("../docs/codecs.md")]
     pub mod codecs {}
+    #[doc = include_str!("../docs/batch.md")]
+    pub mod batch {}
     #[doc = include_str!("../docs/entries.md")]
     pub mod entries {}
     #[doc = include_str!("../docs/tags.md")]
