@@ -8,14 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::try_join_all;
 
 use crate::cache::Inner;
 use crate::clock::Timestamp;
 use crate::entry::EntryKey;
 use crate::error::Result;
 use crate::key;
-use crate::store::Siblings;
+use crate::store::{Fenced, Siblings, Token};
 
 /// The registry outlasts every entry: entries have at most a third of this.
 const REGISTRY_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -60,13 +59,25 @@ impl Builds {
         self.remove_learned(inner, key, &registry, &found).await
     }
 
-    /// Ends the records of every build, and puts this fence in their places.
-    pub(crate) async fn fence(&self, inner: &Inner, key: &EntryKey, fence: Bytes, limit: Duration) -> Result<()> {
-        // Whatever is stored between the two is replaced by the second.
-        self.remove(inner, key).await?;
+    /// Puts this fence in the places of the records of every build.
+    pub(crate) async fn raise(
+        &self,
+        inner: &Inner,
+        key: &EntryKey,
+        fence: Token,
+        limit: Duration,
+    ) -> Result<Vec<Fenced>> {
         let mut keys = self.siblings(key);
         keys.push(key.value_key.to_string());
-        try_join_all(keys.iter().map(|key| inner.store.put(key, fence.clone(), Some(limit)))).await.map(drop)
+        let registry = key::builds_key(&inner.namespace, &key.name);
+        let mut fenced = Vec::new();
+        // Ends, since the known builds only grow.
+        while !keys.is_empty() {
+            let (ends, found) = inner.store.raise(fence, limit, Siblings { keys: &keys, builds: &registry }).await?;
+            fenced.extend(keys.into_iter().zip(ends));
+            keys = self.learn(key, &found).iter().map(|build| key.of_build(build)).collect();
+        }
+        Ok(fenced)
     }
 
     /// Writes this build's record and unlinks those of the others, which hold the value before.

@@ -147,6 +147,10 @@ impl<R: 'static> CachedEntry<R> {
         Self(Bare { cache, plan, returns, args })
     }
 
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
     pub(crate) fn plan_key(&self) -> &EntryKey {
         &self.0.plan.key
     }
@@ -217,7 +221,7 @@ impl<R: 'static> Bare<R> {
         let mut basis = Basis::new(inner, &key.name, Some(&self.plan.rules));
         let (Slot::Bytes(bytes), _) = basis.read(inner, &key.value_key, false).await? else { return Ok(None) };
         match Envelope::open(&bytes, &key.value_key) {
-            Ok((envelope, _)) if matches!(basis.agrees(inner, &envelope).await?, Agreement::No) => Ok(None),
+            Ok((envelope, _)) if !matches!(basis.agrees(inner, &envelope).await?, Agreement::Yes(_)) => Ok(None),
             Ok((envelope, payload_at)) => match verdict(&envelope, inner.store.now()) {
                 Freshness::Fresh => Ok(Some((envelope, bytes.slice(payload_at..)))),
                 Freshness::Stale | Freshness::Expired => Ok(None),

@@ -110,7 +110,7 @@ pub use cache::Cache;
 #[cfg(feature = "macros")]
 pub use cache_macros::cached;
 #[cfg(feature = "macros")]
-pub use cache_macros::{CacheObject, KeyPart};
+pub use cache_macros::{CacheObject, KeyPart, invalidates};
 pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
 pub use fence::{Fence, FenceBuilder};

@@ -1,5 +1,8 @@
 //! What generated code names; nothing else may. It changes without notice.
 
+#[path = "private/invalidates.rs"]
+mod invalidates;
+
 use std::any::TypeId;
 use std::fmt;
 use std::future::{Future, ready};
@@ -8,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+pub use self::invalidates::{Argument, Begun, OfItsCache, Returned, Write, argument};
 pub use crate::codec::{Codec, DefaultCodec};
 pub use crate::key::TagWriter;
 pub use crate::shape::{BatchProbe, BatchReturn, Parts, Probe, Returns, Rules, Tags};
@@ -19,6 +23,7 @@ mod batch;
 
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
 pub mod via {
+    pub use super::invalidates::via::{OfAny as _, OfResult as _};
     pub use crate::shape::batch_via::{BatchOfOptions as _, BatchOfResults as _, BatchOfValues as _};
     pub use crate::shape::via::{
         CannotBeOverdue as _, CannotShare as _, JustOption as _, JustPlain as _, JustShared as _,

@@ -268,6 +268,8 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                         Err(Obstacle::Throttle(_)) => Slot::Absent,
                     }
                 }
+                // As with a fence in the record's place.
+                Stored::Fenced => return Ok(Found::Nothing),
                 stored @ (Stored::Value(_) | Stored::Old(_)) => {
                     match take_over(inner, plan, stored, waited).await? {
                         Next::End(found) => return Ok(found),
@@ -323,7 +325,7 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: bool
     let (fill_id, old) = match stored {
         Stored::Old(old) => (old.fill_id, old.value.filter(|_| !plan.refresh)),
         Stored::Value(value) => (value.fill_id, None),
-        Stored::Invalid(_) | Stored::Foreign(_) => return Ok(Next::Look(None)),
+        Stored::Invalid(_) | Stored::Fenced | Stored::Foreign(_) => return Ok(Next::Look(None)),
     };
     if let Some(old) = &old
         && let Some(cause) = inner.refreshes.resting(key, fill_id, inner.clock.coarse())
@@ -399,6 +401,8 @@ pub(crate) enum Stored {
     Old(Old),
     /// A record from before an invalidation, or of an absence where the function has none, with its fill id: never served again, however stale a value may be (R17).
     Invalid(u64),
+    /// A record under a fence on a tag of its value: not served now, and left where it is.
+    Fenced,
     /// No record of this function.
     Foreign(&'static str),
 }
@@ -428,6 +432,7 @@ async fn decode(inner: &Inner, plan: &Plan, basis: &Basis, bytes: &Bytes) -> Res
     Ok(match basis.agrees(inner, &envelope).await? {
         Agreement::Yes(under) => judge(inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
         Agreement::No => Stored::Invalid(envelope.fill_id),
+        Agreement::Fenced => Stored::Fenced,
     })
 }
 

@@ -52,6 +52,8 @@ pub(crate) enum Agreement {
     Yes(Option<Dependencies>),
     /// A version has changed since. Such a record is never served again, not even as a stale one (R17).
     No,
+    /// A tag of its value is fenced: nobody is served it now, and it is served again if the write did not happen.
+    Fenced,
 }
 
 impl Basis {
@@ -189,7 +191,8 @@ impl Basis {
             records.iter().map(|(basis, record)| basis.compare(inner, record)).collect();
         let unknown = keys_of(all.iter().flatten().flatten().filter(|seen| seen.version.is_none()));
         if !unknown.is_empty() {
-            let (found, tracked) = inner.store.read_versions(&unknown, false).await?;
+            // One that is missing is made, so that it differs from the record's for good (R16). What is unknown then is fenced.
+            let (found, tracked) = inner.store.read_versions(&unknown, true).await?;
             let found: HashMap<Arc<str>, Option<Version>> = unknown.into_iter().zip(found).collect();
             for seen in all.iter_mut().flatten().flatten().filter(|seen| seen.version.is_none()) {
                 seen.set(found.get(seen.cell.key()).copied().flatten(), tracked);
@@ -238,8 +241,11 @@ impl Basis {
 
     fn conclude(&self, record: &Envelope, by_value: &[Seen]) -> Agreement {
         let mut all = self.by_value(record).zip(by_value);
-        if !all.all(|(tag, seen)| seen.version.map(Version::bits) == Some(tag.version)) {
+        if all.any(|(tag, seen)| seen.version.is_some_and(|version| version.bits() != tag.version)) {
             return Agreement::No;
+        }
+        if by_value.iter().any(|seen| seen.version.is_none()) {
+            return Agreement::Fenced;
         }
         Agreement::Yes(self.dependencies(by_value))
     }

@@ -170,8 +170,11 @@ impl<'a> Batch<'a> {
             Some(Err(reason)) => return Verdict::Foreign(reason),
             None => return Verdict::Uncached,
         };
-        let Some(Agreement::Yes(under)) = agreement else {
-            return Verdict::Want(Place::Instead(envelope.fill_id), None);
+        let under = match agreement {
+            Some(Agreement::Yes(under)) => under,
+            // As with a fence in the record's place.
+            Some(Agreement::Fenced) => return Verdict::Uncached,
+            Some(Agreement::No) | None => return Verdict::Want(Place::Instead(envelope.fill_id), None),
         };
         match judge(self.inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under) {
             Stored::Value(served) => {
@@ -190,6 +193,7 @@ impl<'a> Batch<'a> {
                 None => Verdict::Want(Place::Beside(fill_id), value),
             },
             Stored::Invalid(fill_id) => Verdict::Want(Place::Instead(fill_id), None),
+            Stored::Fenced => Verdict::Uncached,
             Stored::Foreign(reason) => Verdict::Foreign(reason),
         }
     }

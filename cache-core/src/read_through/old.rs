@@ -43,7 +43,7 @@ impl OldRecord {
         // Renewed, it keeps the versions it names: those of this run, or it would be a miss for everybody.
         match basis.agrees(inner, &envelope).await {
             Ok(Agreement::Yes(_)) => {}
-            Ok(Agreement::No) => return None,
+            Ok(Agreement::No | Agreement::Fenced) => return None,
             Err(error) => {
                 inner.store_failed(&error);
                 return None;

@@ -10,7 +10,9 @@ mod batch;
 mod config;
 mod connection;
 mod faults;
+mod fences;
 mod pubsub;
+mod read_batch;
 mod reply;
 mod requests;
 mod scripts;
@@ -27,13 +29,14 @@ use redis::{Cmd, ScriptInvocation, Value};
 pub(crate) use self::config::RedisConfig;
 use self::connection::Link;
 use self::pubsub::Channels;
+use self::read_batch::Reads;
 use self::requests::{
     acquired, beside_script, fill_script, in_place_script, or_ours, refresh, release_script, renew_script, set_lease,
     track_filled,
 };
 use super::{
-    Acquired, Claim, Expiry, FILL_ID_AT, Fill, Filled, Listener, Loaded, Message, Over, ReadMany, Siblings, Slot,
-    Store, Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, Want, lease_key,
+    Acquired, Claim, Expiry, FILL_ID_AT, Fenced, Fill, Filled, Listener, Loaded, Message, Over, Raised, ReadMany,
+    Siblings, Slot, Store, Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, Want, aside_key, lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
@@ -48,6 +51,7 @@ const LONGEST_EXPIRY_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
 /// A Redis server, or anything that speaks its protocol.
 pub(crate) struct RedisStore {
     link: Arc<Link>,
+    reads: Reads,
     channels: Arc<Channels>,
     background: Arc<Background>,
 }
@@ -81,10 +85,12 @@ impl RedisStore {
                 None
             }
         };
-        if !background.service(connection::supervise(Arc::clone(&link), first)) {
+        let (reads, queue) = Reads::new();
+        let supervised = background.service(connection::supervise(Arc::clone(&link), first));
+        if !supervised || !background.service(read_batch::serve(Arc::clone(&link), queue)) {
             return Err(faults::closed("connect"));
         }
-        Ok(Arc::new(Self { link, channels: Arc::default(), background }))
+        Ok(Arc::new(Self { link, reads, channels: Arc::default(), background }))
     }
 
     async fn run(&self, step: &'static str, script: &ScriptInvocation<'_>) -> Result<Value> {
@@ -152,22 +158,11 @@ impl Store for RedisStore {
     }
 
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>> {
-        Box::pin(async move { reply::slot("read", self.link.command("read", &on(key, "GET")).await?, None) })
+        Box::pin(async move { self.reads.read(&self.link, key, false).await.map(|(slot, _)| slot) })
     }
 
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
-        Box::pin(async move {
-            let session = self.link.session("read")?;
-            if !session.tracks() {
-                return Ok((self.read(key).await?, false));
-            }
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
-            pipeline.add_command(on(key, "GET"));
-            let mut replies = self.link.pipeline_on(&session, "read", &pipeline).await?;
-            let tracked = replies.value().is_ok();
-            Ok((reply::slot("read", replies.raw()?, None)?, tracked))
-        })
+        Box::pin(self.reads.read(&self.link, key, true))
     }
 
     fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>> {
@@ -195,9 +190,7 @@ impl Store for RedisStore {
         const STEP: &str = "invalidate";
         Box::pin(async move {
             let mut pipeline = redis::pipe();
-            for key in versions {
-                pipeline.cmd("SET").arg(&**key).arg(Version::random().hex()).arg("PX").arg(ms(VERSION_EXPIRY));
-            }
+            fences::renew(&mut pipeline, versions);
             let mut replies = self.link.pipeline(STEP, &pipeline).await?;
             versions.iter().try_for_each(|_| replies.value().map(drop))
         })
@@ -409,7 +402,7 @@ impl Store for RedisStore {
             if !siblings.keys.is_empty() {
                 let mut unlink = redis::cmd("UNLINK");
                 for sibling in siblings.keys {
-                    unlink.arg(sibling).arg(lease_key(sibling));
+                    unlink.arg(sibling).arg(lease_key(sibling)).arg(aside_key(sibling));
                 }
                 pipeline.add_command(unlink);
             }
@@ -420,6 +413,33 @@ impl Store for RedisStore {
             }
             reply::texts(STEP, replies.raw()?)
         })
+    }
+
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
+        Box::pin(fences::raise(self, fence, limit, siblings))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(fences::withdraw(self, fence, fenced))
+    }
+
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Vec<Option<Version>>>> {
+        Box::pin(fences::fence_versions(self, fence, limit, kinds, tags))
+    }
+
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [(Arc<str>, Version)],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(fences::withdraw_versions(self, fence, kinds, tags))
     }
 
     fn register_build<'a>(
