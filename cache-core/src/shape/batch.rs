@@ -62,7 +62,7 @@ containers! {
 /// # impl Api { async fn user(&self, id: u64) -> Result<Option<String>, io::Error> { Ok(Some(id.to_string())) } }
 /// #[cached(batch, name = "api_user", ttl = "1h", skip(api))]
 /// async fn users(api: &Api, ids: &[u64]) -> Partial<HashMap<u64, String>, io::Error> {
-///     let mut users = Partial::default();
+///     let mut users: Partial<HashMap<_, _>, _> = Partial::default();
 ///     for id in ids {
 ///         match api.user(*id).await {
 ///             Ok(Some(user)) => drop(users.found.insert(*id, user)),

@@ -59,7 +59,8 @@ pub struct users {}
     reason = "generated"
 )]
 impl users {
-    fn __cached() -> ::cache_core::__private::Cached<
+    #[doc(hidden)]
+    pub fn __cached() -> ::cache_core::__private::Cached<
         <Result<HashMap<u64, User>, Error> as ::cache_core::__private::BatchReturn>::One,
     > {
         use ::cache_core::__private::via::*;
@@ -151,7 +152,7 @@ impl Repo {
                 __misses
                     .run(
                         true,
-                        |ids: &u64| Self::__names_rules(),
+                        |_: &u64| Self::__names_rules(),
                         |__ids: ::std::vec::Vec<u64>| {
                             let __this = ::core::clone::Clone::clone(&self);
                             let labels = ::core::clone::Clone::clone(&labels);
