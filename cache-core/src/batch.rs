@@ -25,7 +25,8 @@ use futures::{FutureExt as _, StreamExt as _};
 
 use self::look::Bases;
 use crate::cache::Inner;
-use crate::events::{Event, StaleCause, bump};
+use crate::events::{StaleCause, bump};
+use crate::history::What;
 use crate::lease::Lease;
 use crate::options::FlightScope;
 use crate::read_through::Plan;
@@ -149,6 +150,7 @@ impl<'a> Batch<'a> {
         match self.inner.flights.join(&key.value_key, (value.type_id)()) {
             Joined::Follow(flight) => {
                 bump(&self.inner.events.count().joined);
+                self.plan(at).count(self.inner, |own| &own.joined);
                 Some(flight)
             }
             Joined::Lead(duty) => {
@@ -203,6 +205,7 @@ impl<'a> Batch<'a> {
         if rounds <= MAX_ROUNDS
             && let Err(error) = self.try_look(&ids, &mut looked).await
         {
+            ids.iter().for_each(|at| self.plan(*at).note(self.inner, What::StoreFailed(error.kind())));
             self.inner.store_failed(&error);
         }
         // Whatever the store could not tell of is computed for the callers alone.
@@ -218,13 +221,15 @@ impl<'a> Batch<'a> {
     }
 
     fn serve_old(&self, at: usize, old: Erased, cause: StaleCause) {
-        self.inner.events.emit(Event::StaleServed { name: Arc::clone(&self.plan(at).key.name), cause });
+        self.plan(at).stale_served(self.inner, cause);
         self.settle(at, Landing::Value(old));
     }
 
     /// Waits until the key changes or its lease must have ended.
     async fn wait(&self, Leased { at, left, beside }: Leased) -> Step {
         bump(&self.inner.events.count().waited);
+        self.plan(at).count(self.inner, |own| &own.waited);
+        self.plan(at).note(self.inner, What::Waited);
         match self.inner.store.read_and_watch(&self.plan(at).key.value_key).await {
             Ok((slot, wake)) => {
                 let left = match (&slot, beside) {

@@ -15,6 +15,7 @@ use crate::clock::Stopwatch;
 use crate::entry::EntryKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::bump;
+use crate::history::What;
 use crate::sabotage::{self, Guard};
 use crate::store::{Acquired, Claim, Fill, Filled, Over, Place, Slot, Token, Want};
 
@@ -92,7 +93,10 @@ impl Lease {
 
     fn answered(mut self, acquired: Result<Acquired>) -> Result<Result<Self, Obstacle>> {
         match acquired {
-            Ok(Acquired::Ours) => Ok(Ok(self)),
+            Ok(Acquired::Ours) => {
+                self.inner.history.note(&self.key, What::LeaseTaken);
+                Ok(Ok(self))
+            }
             Ok(Acquired::Found(slot)) => {
                 self.held = false;
                 Ok(Err(Obstacle::Slot(slot)))
@@ -165,11 +169,13 @@ impl Lease {
                     Some(Ok(true)) => {
                         told = told.saturating_add(1);
                         bump(&inner.events.count().renewals);
+                        inner.history.note(&claim.key, What::LeaseRenewed);
                         true
                     }
                     // Lost: the fill will be refused and told then. Callers that come from now on start anew.
                     Some(Ok(false)) => {
                         if !sabotage::is(Guard::LostLeaseDetaches) {
+                            inner.history.note(&claim.key, What::LeaseLost);
                             inner.flights.detach(&claim.key);
                         }
                         told = told.saturating_add(1);

@@ -113,6 +113,8 @@ on_both_stores! {
         assert_eq!(users(&cache, &db, &[5, 1]).await, Ok(found(&[1, 5])));
         assert_eq!(users(&cache, &db, &[]).await, Ok(found(&[])));
         assert_eq!(db.asked(), [vec![1, 2, 3], vec![4, 5]]);
+        let own = cache.function_stats().into_iter().find(|own| &*own.name == "user").unwrap();
+        assert_eq!((own.computes, own.misses, own.fills), (2, 5, 5), "ids, but one run a call");
         // Another process finds them in the store.
         let other = nodes.node().await;
         assert_eq!(users(&other, &db, &[1, 2, 3, 4, 5, 6]).await, Ok(found(&[1, 2, 3, 4, 5, 6])));

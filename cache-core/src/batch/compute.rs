@@ -9,6 +9,7 @@ use super::look::Bases;
 use super::{Batch, Claim, MOST_IN_A_TRIP, Returned, Step};
 use crate::error::DeadlineExceeded;
 use crate::events::{Event, StaleCause, bump};
+use crate::history::{Refusal, What};
 use crate::lease::Lease;
 use crate::options::LocalTier;
 use crate::read_through::{Fallback, Storable, give_up, lifetime_for, storable, unseen, within};
@@ -24,15 +25,21 @@ impl Batch<'_> {
     pub(super) async fn compute(&self, mut claims: Vec<Claim>, bases: Bases) -> Step {
         claims.sort_unstable_by_key(|claim| claim.at);
         let (inner, counters) = (self.inner, self.inner.events.count());
-        claims.iter().for_each(|_| bump(&counters.misses));
-        bump(&counters.computes);
         let ids: Vec<usize> = claims.iter().map(|claim| claim.at).collect();
+        let Some(one) = ids.first().map(|at| self.plan(*at)) else { return Step::Landed };
+        for plan in ids.iter().map(|at| self.plan(*at)) {
+            bump(&counters.misses);
+            plan.count(inner, |own| &own.misses);
+            plan.note(inner, What::RunBegan);
+        }
+        bump(&counters.computes);
+        one.count(inner, |own| &own.computes);
         let key = |at: &usize| Arc::clone(&self.plan(*at).key.value_key);
         let unleased: Vec<Arc<str>> =
             claims.iter().filter(|claim| claim.lease.is_none()).map(|claim| key(&claim.at)).collect();
         let (leased, leases): (Vec<usize>, Vec<Lease>) =
             claims.iter_mut().enumerate().filter_map(|(index, claim)| Some((index, claim.lease.take()?))).unzip();
-        let (started, deadline) = (inner.clock.start(), ids.first().and_then(|at| self.deadline(*at)));
+        let (started, deadline) = (inner.clock.start(), one.terms(inner).deadline);
         let function = (self.function)(ids.clone());
         let mut run = Box::pin(single_flight::run_all(ids.iter().map(key).collect(), function));
         let returned = {
@@ -54,20 +61,24 @@ impl Batch<'_> {
         };
         let (mut values, mut failures) = (Vec::new(), Vec::new());
         for (claim, landing) in claims.into_iter().zip(landings(returned, ids.len())) {
+            let plan = self.plan(claim.at);
             match landing {
-                Landing::Value(value) => values.push((claim, value)),
-                landing => failures.push((claim, landing)),
+                Landing::Value(value) => {
+                    plan.note(inner, What::RunEnded { after: cost });
+                    values.push((claim, value));
+                }
+                landing => {
+                    plan.note(inner, What::RunFailed { after: cost });
+                    failures.push((claim, landing));
+                }
             }
         }
         if !failures.is_empty() {
             bump(&counters.compute_errors);
+            one.count(inner, |own| &own.compute_errors);
         }
         tokio::join!(self.store(values, &bases, cost), self.fail(failures, &bases, StaleCause::Failed));
         Step::Landed
-    }
-
-    fn deadline(&self, at: usize) -> Option<Duration> {
-        self.plan(at).terms(self.inner).deadline
     }
 
     /// Stores the values, then lands them.
@@ -80,7 +91,10 @@ impl Batch<'_> {
                 let plan = self.plan(at);
                 let storable = match lifetime_for(self.inner, plan, &value) {
                     Some(lifetime) => storable(self.inner, plan, basis, &value, lifetime, cost).await,
-                    None => Ok(None),
+                    None => {
+                        plan.note(self.inner, What::NotStored);
+                        Ok(None)
+                    }
                 };
                 (at, value, lease, storable)
             })
@@ -90,6 +104,7 @@ impl Batch<'_> {
                 Ok(Some(storable)) => fills.push((at, value, lease, storable)),
                 Ok(None) => unstored.push(lease),
                 Err(error) => {
+                    self.plan(at).note(self.inner, What::StoreFailed(error.kind()));
                     self.inner.store_failed(&error);
                     unstored.push(lease);
                 }
@@ -108,21 +123,24 @@ impl Batch<'_> {
     /// One trip.
     async fn fill(&self, fills: Vec<(usize, Erased, Lease, Storable)>) {
         let (mut kept, mut records) = (Vec::new(), Vec::new());
-        for (at, value, lease, Storable { record, expiry, kept_by }) in fills {
+        for (at, value, lease, Storable { record, expiry, fresh_for, kept_by }) in fills {
             let plan = self.plan(at);
             let local = self.inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
             let mark = local.map(|local| local.begin(&plan.key.value_key));
-            kept.push((plan, value, mark.zip(kept_by), record.len()));
+            kept.push((plan, value, mark.zip(kept_by), record.len(), fresh_for));
             records.push((lease, record, expiry));
         }
         let filled = match Lease::fill_many(self.inner, records).await {
             Ok(filled) => filled,
-            Err(error) => return self.inner.store_failed(&error),
+            Err(error) => {
+                kept.iter().for_each(|(plan, ..)| plan.note(self.inner, What::StoreFailed(error.kind())));
+                return self.inner.store_failed(&error);
+            }
         };
-        for ((plan, value, kept_by, bytes), filled) in kept.into_iter().zip(filled) {
+        for ((plan, value, kept_by, bytes, fresh_for), filled) in kept.into_iter().zip(filled) {
             match filled {
                 Ok(Filled::Refused) => {
-                    self.inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+                    plan.fill_refused(self.inner, Refusal::LeaseLost);
                     continue;
                 }
                 Ok(Filled::Stored) => {}
@@ -132,11 +150,14 @@ impl Batch<'_> {
                     }
                 }
                 Err(error) => {
+                    plan.note(self.inner, What::StoreFailed(error.kind()));
                     self.inner.store_failed(&error);
                     continue;
                 }
             }
             bump(&self.inner.events.count().fills);
+            plan.count(self.inner, |own| &own.fills);
+            plan.note(self.inner, What::Filled { fresh_for });
         }
     }
 
@@ -186,6 +207,8 @@ impl Batch<'_> {
         let Some(plan) = ids.first().map(|at| self.plan(*at)) else { return };
         self.inner.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
         bump(&self.inner.events.count().compute_errors);
+        plan.count(self.inner, |own| &own.compute_errors);
+        ids.iter().for_each(|at| self.plan(*at).note(self.inner, What::DeadlinePassed));
         let landing = match plan.overdue {
             Some(overdue) => Landing::Failed(overdue(DeadlineExceeded::new(deadline))),
             None => Landing::Abandoned,

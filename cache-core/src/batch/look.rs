@@ -7,10 +7,11 @@ use super::{Batch, Claim, Leased, Looked, MAX_ROUNDS, MOST_IN_A_TRIP};
 use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::events::{Event, StaleCause, bump};
+use crate::history::What;
 use crate::lease::{Lease, Obstacle};
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
-use crate::read_through::{Old, Plan, Stored, judge, leave_alone};
+use crate::read_through::{Old, Plan, Stored, judge, leave_alone, noted};
 use crate::shape::Erased;
 use crate::single_flight::Landing;
 use crate::store::{Place, Slot, THROTTLE_MARK, lease_key};
@@ -128,7 +129,7 @@ impl<'a> Batch<'a> {
             let agreement = if let Some(Ok(_)) = &opened { agreements.next() } else { None };
             let (position, slot) = (read.position, read.slot.clone());
             let verdict = match bases.of(position) {
-                Some(basis) if basis.is_complete() => self.verdict(at, read, opened, agreement),
+                Some(basis) if basis.is_complete() => self.verdict(at, read, opened, agreement, basis),
                 _ => Verdict::Uncached,
             };
             match verdict {
@@ -153,35 +154,50 @@ impl<'a> Batch<'a> {
     }
 
     /// Lands the id if there is a value to return.
-    fn verdict(&self, at: usize, read: Read<'a>, opened: Opened, agreement: Option<Agreement>) -> Verdict {
-        let plan = self.plan(at);
+    fn verdict(
+        &self,
+        at: usize,
+        read: Read<'a>,
+        opened: Opened,
+        agreement: Option<Agreement>,
+        basis: &Basis,
+    ) -> Verdict {
+        let (inner, plan) = (self.inner, self.plan(at));
         let Read { slot, mark, .. } = read;
         let bytes = match slot {
-            Slot::Absent => return Verdict::Want(Place::Empty, None),
+            Slot::Absent => {
+                plan.note(inner, What::Missed);
+                return Verdict::Want(Place::Empty, None);
+            }
             // What is computed here may be older than the write that the fence is for (R22).
-            Slot::Fenced => return Verdict::Uncached,
+            Slot::Fenced => {
+                plan.note(inner, What::Fenced);
+                return Verdict::Uncached;
+            }
             Slot::Leased(_) if plan.rules.options.flight != FlightScope::Cluster => return Verdict::Uncached,
             Slot::Leased(left) => return Verdict::Leased(left),
-            Slot::WrongType => return Verdict::Foreign("the key holds a value of another type"),
+            Slot::WrongType => {
+                plan.note(inner, What::Undecodable);
+                return Verdict::Foreign("the key holds a value of another type");
+            }
             Slot::Bytes(bytes) => bytes,
         };
-        let (envelope, payload_at) = match opened {
-            Some(Ok(opened)) => opened,
-            Some(Err(reason)) => return Verdict::Foreign(reason),
-            None => return Verdict::Uncached,
+        let stored = match (opened, agreement) {
+            (Some(Ok((envelope, payload_at))), Some(Agreement::Yes(under))) => {
+                judge(inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under)
+            }
+            (Some(Ok(_)), Some(Agreement::Fenced)) => Stored::Fenced,
+            (Some(Ok((envelope, _))), _) => Stored::Invalid(envelope.fill_id, Some(basis.ended_by(&envelope))),
+            (Some(Err(reason)), _) => Stored::Foreign(reason),
+            (None, _) => return Verdict::Uncached,
         };
-        let under = match agreement {
-            Some(Agreement::Yes(under)) => under,
-            // As with a fence in the record's place.
-            Some(Agreement::Fenced) => return Verdict::Uncached,
-            Some(Agreement::No) | None => return Verdict::Want(Place::Instead(envelope.fill_id), None),
-        };
-        match judge(self.inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under) {
+        match noted(inner, plan, stored) {
             Stored::Value(served) => {
                 if let Some((mark, under)) = mark.zip(served.under) {
                     mark.keep(&served.value, served.payload_bytes, served.serving.service(plan.local), under);
                 }
-                bump(&self.inner.events.count().hits);
+                bump(&inner.events.count().hits);
+                plan.count(inner, |own| &own.hits);
                 self.settle(at, Landing::Value(served.value));
                 Verdict::Landed
             }
@@ -192,7 +208,8 @@ impl<'a> Batch<'a> {
                 }
                 None => Verdict::Want(Place::Beside(fill_id), value),
             },
-            Stored::Invalid(fill_id) => Verdict::Want(Place::Instead(fill_id), None),
+            Stored::Invalid(fill_id, _) => Verdict::Want(Place::Instead(fill_id), None),
+            // As with a fence in the record's place.
             Stored::Fenced => Verdict::Uncached,
             Stored::Foreign(reason) => Verdict::Foreign(reason),
         }

@@ -14,6 +14,7 @@ use crate::cache::{AtHand, Cache};
 use crate::entry::EntryKey;
 use crate::key::{self, KeyText, KeyWriter};
 use crate::local::{Hit, LocalKeyRef};
+use crate::meter::Meter;
 use crate::options::LocalTier;
 use crate::read_through::Plan;
 use crate::shape::{BatchReturn, Erased, Form, Optional, Parts, Returns, Rules};
@@ -68,13 +69,15 @@ where
     /// One that is past its time, or soon will be, is left to the pipeline: a batch refreshes nothing in the background.
     fn look_up_one(&self, cache: &Cache, resolved: &'static Resolved, args: &KeyText) -> Result<Option<T>, EntryKey> {
         let take = |returned: One<T, E>| returned.ok().flatten();
-        if key::is_uncut(&cache.0.namespace, &resolved.name, args.len())
-            && let Some(Hit::Fresh(returned)) =
-                cache.0.in_local(&LocalKeyRef::new(resolved.origin, args), self.returns.of.ok)
-        {
-            return Ok(take(returned));
+        let key = || EntryKey::new(&cache.0, &resolved.name, args.as_str(), &resolved.fingerprint);
+        if key::is_uncut(&cache.0.namespace, &resolved.name, args.len()) {
+            let local = LocalKeyRef::new(resolved.origin, args);
+            if let Some(Hit::Fresh(returned)) = cache.0.in_local(&local, || resolved.function, self.returns.of.ok) {
+                Meter::hit_of(&cache.0, key);
+                return Ok(take(returned));
+            }
         }
-        let key = EntryKey::new(&cache.0, &resolved.name, args.as_str(), &resolved.fingerprint);
+        let key = key();
         let options = resolved.options.get().map(|(options, owned)| (options, *owned));
         match cache.0.at_hand(
             &key.value_key,
@@ -84,7 +87,10 @@ where
             self.local,
             self.returns.of.ok,
         ) {
-            AtHand::Value(returned) => Ok(take(returned)),
+            AtHand::Value(returned) => {
+                Meter::hit(&cache.0, &key);
+                Ok(take(returned))
+            }
             AtHand::Due(..) | AtHand::Nothing => Err(key),
         }
     }
