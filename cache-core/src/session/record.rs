@@ -454,16 +454,16 @@ mod tests {
                     _ => bytes.insert(at, b"{}[]\",:\\0"[below(9)]),
                 }
             }
-            if let Found::Record(mut record) = Record::read(&bytes) {
+            if let Found::Record(mut found) = Record::read(&bytes) {
                 sessions += 1;
-                let again = written(&record);
-                assert_eq!(written(&super::tests::record(&again)), again);
-                let mut cookie = record.cookie();
+                let again = written(&found);
+                assert_eq!(written(&record(&again)), again);
+                let mut cookie = found.cookie();
                 cookie.renew(Timestamp::from_millis(0));
-                record.set_cookie(&cookie);
-                assert!(serde_json::from_str::<serde::de::IgnoredAny>(&written(&record)).is_ok());
-                for name in record.names().collect::<Vec<_>>() {
-                    unfit_for_express(record.raw(name).unwrap());
+                found.set_cookie(&cookie);
+                assert!(serde_json::from_str::<serde::de::IgnoredAny>(&written(&found)).is_ok());
+                for name in found.names().collect::<Vec<_>>() {
+                    unfit_for_express(found.raw(name).unwrap());
                 }
             }
         }
