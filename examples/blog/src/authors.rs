@@ -22,21 +22,21 @@ pub struct Author {
     pub joined: i64,
 }
 
-/// One author.
-#[cached(ttl = "1h", skip(db))]
+/// One author. Authors hardly ever change.
+#[cached(ttl = "1h", stale_if_error = "1d", skip(db))]
 pub async fn author(db: &Db, id: i64) -> Result<Option<Arc<Author>>, sqlx::Error> {
     let author: Option<Author> = sqlx::query_as("SELECT id, name, bio, joined FROM authors WHERE id = $1")
         .bind(id)
-        .fetch_optional(db.read())
+        .fetch_optional(db.pool())
         .await?;
     Ok(author.map(Arc::new))
 }
 
-/// All authors by name.
-#[cached(ttl = "1h", skip(db))]
+/// All authors by name. As [`author()`].
+#[cached(ttl = "1h", stale_if_error = "1d", skip(db))]
 pub async fn authors(db: &Db) -> Result<Arc<Vec<Author>>, sqlx::Error> {
     let authors =
-        sqlx::query_as("SELECT id, name, bio, joined FROM authors ORDER BY name, id").fetch_all(db.read()).await?;
+        sqlx::query_as("SELECT id, name, bio, joined FROM authors ORDER BY name, id").fetch_all(db.pool()).await?;
     Ok(Arc::new(authors))
 }
 
