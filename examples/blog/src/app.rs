@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use cache_core::Cache;
+use cache_core::{Cache, CacheBuilder};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -29,8 +29,16 @@ impl App {
     /// # Errors
     /// Names the variable that has to be changed.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
+        Self::open_with(config, Cache::builder()).await
+    }
+
+    /// The same with settings of the cache that no variable has.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(config: &Config, settings: CacheBuilder) -> Result<Self, StartError> {
         let db = Db::open(&config.database).await?;
-        let cache = open_cache(config.cache_url.as_deref(), db.identity()).await?;
+        let cache = open_cache(config.cache_url.as_deref(), settings, db.identity()).await?;
         Ok(Self { db, cache })
     }
 
@@ -109,9 +117,9 @@ async fn impatient(stopping: &Notify) {
 
 /// The cache of all cached functions. Its namespace is the database's own, so that a new database never meets the
 /// entries of an old one; a namespace in the URL is the user's word.
-async fn open_cache(url: Option<&str>, database: i64) -> Result<Cache, StartError> {
+async fn open_cache(url: Option<&str>, settings: CacheBuilder, database: i64) -> Result<Cache, StartError> {
     let url = url.unwrap_or("memory://");
-    let mut builder = Cache::builder().url(url).client_name("blog");
+    let mut builder = settings.url(url).client_name("blog");
     if !url.contains("namespace=") {
         builder = builder.namespace(format!("blog-{database:08x}"));
     }

@@ -5,8 +5,42 @@
 
 #[path = "support/browser.rs"]
 mod browser;
+#[path = "support/server.rs"]
+mod server;
 
-use browser::{Page, get, post, request};
+use std::sync::LazyLock;
+
+use blog::config::Database;
+use blog::{App, Config};
+use browser::{Browser, Page};
+
+static BLOG: LazyLock<Browser> = LazyLock::new(|| {
+    Browser(server::serve(|| async {
+        let database = std::env::var("BLOG_TEST_DATABASE_URL").unwrap_or_else(|_| temporary_database());
+        let config = Config { addr: String::new(), database: Database::parse(&database).unwrap(), cache_url: None };
+        App::open(&config).await.unwrap()
+    }))
+});
+
+fn get(path: &str) -> Page {
+    BLOG.get(path)
+}
+
+fn post(path: &str, fields: &[(&str, &str)]) -> Page {
+    BLOG.post(path, fields)
+}
+
+/// A file that no run before has left behind.
+fn temporary_database() -> String {
+    let path = std::env::temp_dir().join(format!("blog-test-{}.db", std::process::id()));
+    for suffix in ["", "-wal", "-shm"] {
+        match std::fs::remove_file(format!("{}{suffix}", path.display())) {
+            Ok(()) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+        }
+    }
+    format!("sqlite:{}", path.display())
+}
 
 /// Publishes a post as the first author and returns its address.
 fn publish(title: &str, body: &str) -> String {
@@ -67,10 +101,10 @@ fn bad_input_gets_a_page() {
         assert_eq!(page.status, 400, "{path}");
         assert!(page.body.contains("<html lang=\"en\">"), "{path}");
     }
-    let wrong_method = request("DELETE", "/posts/1", None, "");
+    let wrong_method = BLOG.request("DELETE", "/posts/1", None, "");
     assert_eq!(wrong_method.status, 405);
     assert!(wrong_method.body.contains("<html"));
-    let no_form = request("POST", "/posts", Some("application/json"), "{}");
+    let no_form = BLOG.request("POST", "/posts", Some("application/json"), "{}");
     assert_eq!(no_form.status, 400);
     assert!(no_form.body.contains("<html"));
 }
