@@ -13,11 +13,10 @@ use crate::cache::Inner;
 use crate::clock::Timestamp;
 use crate::entry::EntryKey;
 use crate::error::Result;
+use crate::history::What;
 use crate::key;
-use crate::store::{Fenced, Siblings, Token};
+use crate::store::{Fenced, REGISTRY_EXPIRY, Siblings, Token};
 
-/// The registry outlasts every entry: entries have at most a third of this.
-const REGISTRY_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How often a build that goes on filling says so again.
 const REGISTER_EVERY: Duration = Duration::from_secs(600);
 
@@ -52,6 +51,15 @@ impl Builds {
 
     /// Unlinks the records of every build.
     pub(crate) async fn remove(&self, inner: &Inner, key: &EntryKey) -> Result<()> {
+        noted(inner, key, What::Removed, self.unlink(inner, key).await)
+    }
+
+    /// The same, where that is the end of a fence.
+    pub(crate) async fn lift(&self, inner: &Inner, key: &EntryKey) -> Result<()> {
+        noted(inner, key, What::FenceLifted, self.unlink(inner, key).await)
+    }
+
+    async fn unlink(&self, inner: &Inner, key: &EntryKey) -> Result<()> {
         let mut keys = self.siblings(key);
         keys.push(key.value_key.to_string());
         let registry = key::builds_key(&inner.namespace, &key.name);
@@ -67,6 +75,13 @@ impl Builds {
         fence: Token,
         limit: Duration,
     ) -> Result<Vec<Fenced>> {
+        let raised = self.try_raise(inner, key, fence, limit).await;
+        let what = raised.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |_| What::FenceRaised);
+        inner.history.note(&key.value_key, what);
+        raised
+    }
+
+    async fn try_raise(&self, inner: &Inner, key: &EntryKey, fence: Token, limit: Duration) -> Result<Vec<Fenced>> {
         let mut keys = self.siblings(key);
         keys.push(key.value_key.to_string());
         let registry = key::builds_key(&inner.namespace, &key.name);
@@ -80,14 +95,22 @@ impl Builds {
         Ok(fenced)
     }
 
+    /// Takes this fence away, and puts back what stood there before it.
+    pub(crate) async fn withdraw(&self, inner: &Inner, key: &EntryKey, fence: Token, fenced: &[Fenced]) -> Result<()> {
+        noted(inner, key, What::FenceWithdrawn, inner.store.withdraw(fence, fenced).await)
+    }
+
     /// Writes this build's record and unlinks those of the others, which hold the value before.
     pub(crate) async fn write(&self, inner: &Inner, key: &EntryKey, record: Bytes, ttl: Duration) -> Result<()> {
-        self.register(inner, key).await?;
-        let keys = self.siblings(key);
-        let registry = key::builds_key(&inner.namespace, &key.name);
-        let siblings = Siblings { keys: &keys, builds: &registry };
-        let found = inner.store.write(&key.value_key, record, ttl, siblings).await?;
-        self.remove_learned(inner, key, &registry, &found).await
+        let write = async {
+            self.register(inner, key).await?;
+            let keys = self.siblings(key);
+            let registry = key::builds_key(&inner.namespace, &key.name);
+            let siblings = Siblings { keys: &keys, builds: &registry };
+            let found = inner.store.write(&key.value_key, record, ttl, siblings).await?;
+            self.remove_learned(inner, key, &registry, &found).await
+        };
+        noted(inner, key, What::Set, write.await)
     }
 
     /// Unlinks the records of builds that this process had not known. Ends, since the known only grow.
@@ -123,4 +146,11 @@ impl Builds {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts a write of this process into the history of its key.
+fn noted(inner: &Inner, key: &EntryKey, what: What, done: Result<()>) -> Result<()> {
+    let what = done.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |()| what);
+    inner.history.note(&key.value_key, what);
+    done
 }

@@ -20,6 +20,7 @@ use futures::future::try_join_all;
 use crate::cache::{Cache, Inner};
 use crate::entry::{CachedEntry, EntryKey};
 use crate::error::Result;
+use crate::history::What;
 use crate::store::{Fenced, Token, Version};
 use crate::tag;
 
@@ -177,7 +178,10 @@ async fn raise(inner: &Inner, on: &On, limit: Duration) -> Result<Raised> {
     // The kinds, too: a run that has not told its tags yet stores nothing.
     let (kinds, tags) = kinds_and_tags(&keys, on);
     let tags = inner.forgetting(&keys, async {
-        if tags.is_empty() { Ok(Vec::new()) } else { inner.store.fence_versions(token, limit, kinds, tags).await }
+        let raised =
+            if tags.is_empty() { Vec::new() } else { inner.store.fence_versions(token, limit, kinds, tags).await? };
+        tags.iter().for_each(|tag| inner.history.note(tag, What::FenceRaised));
+        Ok(raised)
     });
     let (entries, tags) = futures::future::try_join(try_join_all(entries), tags).await?;
     Ok(Raised { token, entries, tags })
@@ -185,7 +189,7 @@ async fn raise(inner: &Inner, on: &On, limit: Duration) -> Result<Raised> {
 
 /// Also where the fence's time has ended, and something was stored since.
 async fn lift(inner: &Inner, on: &On) -> Result<()> {
-    let entries = on.entries.iter().map(|key| inner.detached(key, inner.builds.remove(inner, key)));
+    let entries = on.entries.iter().map(|key| inner.detached(key, inner.builds.lift(inner, key)));
     let mut keys = tag::keys_of_tags(&inner.namespace, &on.tags);
     keys.extend(on.functions.iter().cloned());
     let tags = async { if keys.is_empty() { Ok(()) } else { inner.renew_versions(&keys).await } };
@@ -194,7 +198,8 @@ async fn lift(inner: &Inner, on: &On) -> Result<()> {
 
 async fn withdraw(inner: &Inner, on: &On, raised: &Raised) -> Result<()> {
     let entries = on.entries.iter().zip(&raised.entries);
-    let entries = entries.map(|(key, fenced)| inner.detached(key, inner.store.withdraw(raised.token, fenced)));
+    let entries =
+        entries.map(|(key, fenced)| inner.detached(key, inner.builds.withdraw(inner, key, raised.token, fenced)));
     let keys = tag::keys_of_tags(&inner.namespace, &on.tags);
     // The kinds are new again: what was computed under the fence may have seen the write, and is not stored after it either.
     let (kinds, tags) = kinds_and_tags(&keys, on);

@@ -28,7 +28,7 @@
 //! | arguments and values | [`KeyPart`], [`CacheValue`], [`ShareError`], [`codec`] |
 //! | objects that cannot be computed again | [`CacheObject`], [`Objects`] |
 //! | what programs in other languages share | [`PlainValues`], [`PlainHash`] |
-//! | what happened | [`events`], [`Cache::stats`] |
+//! | what happened | [`events`], [`Cache::stats`], [`Cache::function_stats`], [`why`] |
 //! | one page a feature, with its limits | [`docs`] |
 //!
 //! | feature | default | adds |
@@ -57,11 +57,14 @@ pub mod events;
 mod fence;
 mod fingerprint;
 mod freshness;
+mod function_stats;
 #[cfg(test)]
 mod golden;
+mod history;
 mod key;
 mod lease;
 mod local;
+mod meter;
 mod object;
 mod options;
 mod plain;
@@ -79,6 +82,7 @@ mod tag;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod versions;
+pub mod why;
 
 #[doc(hidden)]
 #[path = "private.rs"]
@@ -113,6 +117,7 @@ pub use cache_macros::{CacheObject, KeyPart, invalidates};
 pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
 pub use fence::{Fence, FenceBuilder};
+pub use function_stats::FunctionStats;
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
 pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy, Revalidated};
@@ -148,6 +153,8 @@ pub mod docs {
     pub mod failure {}
     #[doc = include_str!("../docs/events.md")]
     pub mod events {}
+    #[doc = include_str!("../docs/why.md")]
+    pub mod why {}
     #[doc = include_str!("../docs/url.md")]
     pub mod url {}
     #[doc = include_str!("../docs/architecture.md")]

@@ -30,8 +30,10 @@ use crate::cache::{AtHand, Cache};
 use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
+use crate::function_stats::FunctionNumber;
 use crate::key::{self, KeyText, KeyWriter};
 use crate::local::{Hit, LocalKeyRef, Origin};
+use crate::meter::Meter;
 use crate::options::{EntryOptions, LocalTier};
 use crate::read_through::{self, Plan};
 use crate::tag;
@@ -61,6 +63,7 @@ struct Resolved {
     name: Arc<str>,
     fingerprint: Arc<str>,
     origin: Origin,
+    function: FunctionNumber,
     fingerprint_complete: bool,
     /// Known once it ran: what it was called with, and whether its future owned what it needed.
     options: OnceLock<(EntryOptions, bool)>,
@@ -166,13 +169,25 @@ impl<R: Send + 'static> Cached<R> {
         args(&mut KeyWriter::new(&mut text));
         let mut due = None;
         if key::is_uncut(&cache.0.namespace, &resolved.name, text.len()) {
-            match cache.0.in_local(&LocalKeyRef::new(resolved.origin, &text), self.returns.of.ok) {
-                Some(Hit::Fresh(value)) => return Ok(value),
+            let key = LocalKeyRef::new(resolved.origin, &text);
+            match cache.0.in_local(&key, || resolved.function, self.returns.of.ok) {
+                Some(Hit::Fresh(value)) => {
+                    if cache.0.meter.is_some() {
+                        Self::metered(cache, resolved, text.as_str());
+                    }
+                    return Ok(value);
+                }
                 Some(Hit::Due(value, fill_id)) => due = Some((value, fill_id)),
                 None => {}
             }
         }
         self.look_further(cache, resolved, text.as_str(), due)
+    }
+
+    /// A hit that the consistency meter may sample.
+    #[cold]
+    fn metered(cache: &Cache, resolved: &Resolved, args: &str) {
+        Meter::hit_of(&cache.0, || EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint));
     }
 
     /// By the key as it stands in the store. `due`: what L1 had under the uncut key, to be computed anew.
@@ -198,7 +213,10 @@ impl<R: Send + 'static> Cached<R> {
             ),
         };
         let due = match found {
-            AtHand::Value(value) => return Ok(value),
+            AtHand::Value(value) => {
+                Meter::hit(&cache.0, &key);
+                return Ok(value);
+            }
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
             AtHand::Nothing => None,
         };
@@ -291,6 +309,7 @@ impl<R: Send + 'static> Cached<R> {
             of: self.of,
             value,
             origin: Origin::of(&name, &text),
+            function: FunctionNumber::of_function(&name),
             name: name.into(),
             fingerprint: text.into(),
             // A version says that its owner keeps track of changes.

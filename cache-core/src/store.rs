@@ -56,6 +56,9 @@ pub(crate) struct Version(u128);
 /// A version outlasts every entry that was stored under it: entries have at most a third of this.
 pub(crate) const VERSION_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
 
+/// The registry of builds outlasts every entry as well.
+pub(crate) const REGISTRY_EXPIRY: Duration = VERSION_EXPIRY;
+
 /// What stands under a value key, its versions in the order of their keys, and whether the next change of each is told to the listeners.
 pub(crate) type Versioned = (Slot, Vec<Option<Version>>, bool);
 
@@ -164,6 +167,14 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// One plain read, one round trip.
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>>;
+
+    /// Whether the record under the key has this fill id, without reading all of it. Nobody is told of the key's changes for this.
+    fn holds<'a>(&'a self, key: &'a str, fill_id: u64) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let slot = self.read(key).await?;
+            Ok(matches!(slot, Slot::Bytes(bytes) if has_fill_id(&bytes, fill_id)))
+        })
+    }
 
     /// A read after which the next change of the key is told to the listeners. `false`: it may not be, so the value must not be kept.
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>>;

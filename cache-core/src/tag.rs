@@ -22,6 +22,7 @@ use crate::cache::Inner;
 use crate::envelope::{Envelope, TagVersion};
 use crate::error::Result;
 use crate::events::Event;
+use crate::history::{By, Scope, What};
 use crate::key::{KeyText, KeyWriter, shorten, tag_name};
 use crate::shape::{Erased, Rules};
 use crate::store::{Slot, Version};
@@ -117,6 +118,11 @@ impl Basis {
     /// Whether a value can be stored under these versions: one that is fenced, or could not be made, agrees with nothing.
     pub(crate) fn is_complete(&self) -> bool {
         self.unknown().next().is_none()
+    }
+
+    /// What has ended a record that does not agree.
+    pub(crate) fn ended_by(&self, record: &Envelope) -> Scope {
+        if record.versions == self.implicit() { Scope::Tag } else { Scope::FunctionOrNamespace }
     }
 
     /// Whether one of them is known to have changed since it was read.
@@ -321,8 +327,17 @@ pub(crate) fn function_key(namespace: &str, name: &str) -> String {
 }
 
 /// All entries with a tag.
-fn tag_key(namespace: &str, tag: &str) -> String {
+pub(crate) fn tag_key(namespace: &str, tag: &str) -> String {
     key_of("@tag:", namespace, tag)
+}
+
+/// Of what a key of this module is the version.
+pub(crate) fn scope(version_key: &str) -> Scope {
+    match version_key.split_once('@') {
+        Some((name, "version")) if !name.contains(':') => Scope::Namespace,
+        Some((name, _)) if name.contains(':') => Scope::Function,
+        _ => Scope::Tag,
+    }
 }
 
 fn kind_key(namespace: &str, kind: &str) -> String {
@@ -355,7 +370,13 @@ impl Inner {
     /// Gives these keys new versions. No caller that begins after it gets what was there before: what this process knows is
     /// forgotten before the write is sent, and again after its answer.
     pub(crate) async fn renew_versions(&self, keys: &[Arc<str>]) -> Result<()> {
-        self.forgetting(keys, self.store.renew_versions(keys)).await
+        let renewed = self.forgetting(keys, async { self.store.renew_versions(keys).await }).await;
+        for key in keys {
+            let invalidated = What::Invalidated(scope(key), By::ThisProcess);
+            self.history
+                .note(key, renewed.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |()| invalidated));
+        }
+        renewed
     }
 
     /// Runs a write that changes these versions.
@@ -410,5 +431,14 @@ mod tests {
         assert_eq!(keys(&["author:7", "author:8", "posts"]), three);
         assert_eq!(keys(&["a b:{x}"]), ["app@tags:a%20b", "app@tag:a%20b:%7Bx%7D"]);
         assert_eq!(keys(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_version_key_tells_of_what_it_is() {
+        assert_eq!(scope(&namespace_key("app")), Scope::Namespace);
+        assert_eq!(scope(&function_key("app", "shop.product")), Scope::Function);
+        for tag in ["posts", "author:7", "@version", "a@version"] {
+            assert_eq!(scope(&tag_key("app", tag)), Scope::Tag, "{tag}");
+        }
     }
 }

@@ -12,6 +12,7 @@ mod faults;
 mod fences;
 mod pubsub;
 mod read_batch;
+mod replicas;
 mod reply;
 mod scripts;
 mod tracking;
@@ -22,15 +23,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use redis::{Cmd, Script, ScriptInvocation, Value};
+use redis::{Cmd, Pipeline, Script, ScriptInvocation, Value};
 
-pub(crate) use self::config::RedisConfig;
+pub(crate) use self::config::{RedisConfig, Replicas};
 use self::connection::Link;
 use self::pubsub::Channels;
 use self::read_batch::Reads;
+use self::replicas::Replicated;
+use self::reply::Replies;
 use super::{
-    Acquired, Expiry, FILL_ID_AT, Fenced, Filled, Listener, Loaded, Message, Over, Raised, Siblings, Slot, Store,
-    Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, aside_key, lease_key,
+    Acquired, Expiry, FILL_ID_AT, Fenced, Filled, Listener, Loaded, Message, Over, REGISTRY_EXPIRY, Raised, Siblings,
+    Slot, Store, Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, aside_key, lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
@@ -47,6 +50,8 @@ pub(crate) struct RedisStore {
     link: Arc<Link>,
     reads: Reads,
     channels: Arc<Channels>,
+    /// Invalidations that wait for replicas; `None`: they do not.
+    replicated: Option<Replicated>,
     background: Arc<Background>,
 }
 
@@ -84,7 +89,16 @@ impl RedisStore {
         if !supervised || !background.service(read_batch::serve(Arc::clone(&link), queue)) {
             return Err(faults::closed("connect"));
         }
-        Ok(Arc::new(Self { link, reads, channels: Arc::default(), background }))
+        let replicated = link.config.replicas.map(|wanted| Replicated::new(Arc::clone(&link), wanted));
+        Ok(Arc::new(Self { link, reads, channels: Arc::default(), replicated, background }))
+    }
+
+    /// What ends values: all commands in one trip, and as many replicas as was asked for have them.
+    async fn invalidation(&self, step: &'static str, pipeline: &Pipeline) -> Result<Replies> {
+        match &self.replicated {
+            Some(replicated) => replicated.run(step, pipeline).await,
+            None => self.link.pipeline(step, pipeline).await,
+        }
     }
 
     async fn run(&self, step: &'static str, script: &ScriptInvocation<'_>) -> Result<Value> {
@@ -155,6 +169,16 @@ impl Store for RedisStore {
         Box::pin(async move { self.reads.read(&self.link, key, false).await.map(|(slot, _)| slot) })
     }
 
+    fn holds<'a>(&'a self, key: &'a str, fill_id: u64) -> BoxFuture<'a, Result<bool>> {
+        const STEP: &str = "compare";
+        Box::pin(async move {
+            let mut command = on(key, "GETRANGE");
+            command.arg(FILL_ID_AT.start).arg(FILL_ID_AT.end.saturating_sub(1));
+            let found = reply::bytes(STEP, self.link.command(STEP, &command).await?)?;
+            Ok(found.is_some_and(|found| *found == fill_id.to_le_bytes()))
+        })
+    }
+
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
         Box::pin(self.reads.read(&self.link, key, true))
     }
@@ -185,7 +209,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             let mut pipeline = redis::pipe();
             fences::renew(&mut pipeline, versions);
-            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            let mut replies = self.invalidation(STEP, &pipeline).await?;
             versions.iter().try_for_each(|_| replies.value().map(drop))
         })
     }
@@ -387,7 +411,7 @@ impl Store for RedisStore {
                 unlink.arg(sibling).arg(lease_key(sibling));
             }
             pipeline.add_command(unlink).add_command(on(siblings.builds, "SMEMBERS"));
-            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            let mut replies = self.invalidation(STEP, &pipeline).await?;
             replies.value()?;
             replies.value()?;
             reply::texts(STEP, replies.raw()?)
@@ -406,7 +430,11 @@ impl Store for RedisStore {
                 pipeline.add_command(unlink);
             }
             pipeline.add_command(on(siblings.builds, "SMEMBERS"));
-            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            if self.replicated.is_some() {
+                // Always a write: where another process has removed the key a moment ago, that one is waited for too.
+                pipeline.cmd("PEXPIRE").arg(siblings.builds).arg(ms(REGISTRY_EXPIRY));
+            }
+            let mut replies = self.invalidation(STEP, &pipeline).await?;
             if !siblings.keys.is_empty() {
                 replies.value()?;
             }
@@ -569,6 +597,7 @@ impl Store for RedisStore {
         // Nothing to wait for: the sockets close as their tasks are dropped, which `Background::shutdown` waits for.
         self.link.close();
         self.channels.close();
+        self.replicated.iter().for_each(Replicated::close);
         Box::pin(std::future::ready(()))
     }
 }

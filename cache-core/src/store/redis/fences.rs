@@ -22,7 +22,7 @@ pub(super) async fn raise(store: &RedisStore, fence: Token, limit: Expiry, sibli
         pipeline.invoke_script(script);
     });
     pipeline.add_command(on(siblings.builds, "SMEMBERS"));
-    let mut replies = store.link.pipeline(STEP, &pipeline).await?;
+    let mut replies = store.invalidation(STEP, &pipeline).await?;
     let mut ends = Vec::with_capacity(scripts.len());
     for script in &scripts {
         let ended = known(store, STEP, script, replies.raw()?).await?;
@@ -55,7 +55,7 @@ pub(super) async fn fence_versions(
     for key in tags {
         pipeline.cmd("SET").arg(&**key).arg(fence.fence()).arg("GET").arg("PX").arg(ms(limit));
     }
-    let mut replies = store.link.pipeline(STEP, &pipeline).await?;
+    let mut replies = store.invalidation(STEP, &pipeline).await?;
     kinds.iter().try_for_each(|_| replies.value().map(drop))?;
     tags.iter().map(|_| Ok(super::version(reply::bytes(STEP, replies.raw()?)?))).collect()
 }
@@ -89,7 +89,7 @@ async fn run_all(
     scripts.iter().for_each(|script| {
         pipeline.invoke_script(script);
     });
-    let mut replies = store.link.pipeline(step, &pipeline).await?;
+    let mut replies = store.invalidation(step, &pipeline).await?;
     versions.iter().try_for_each(|_| replies.value().map(drop))?;
     for script in &scripts {
         known(store, step, script, replies.raw()?).await?;
@@ -105,6 +105,11 @@ pub(super) fn renew(pipeline: &mut Pipeline, versions: &[Arc<str>]) {
 
 /// A script's number. One that the server did not know has done nothing: it is run again, and given to it.
 async fn known(store: &RedisStore, step: &'static str, script: &ScriptInvocation<'_>, answer: Value) -> Result<i64> {
-    let answer = if faults::is_unknown_script(&answer) { store.run(step, script).await? } else { answer };
-    reply::integer(step, answer)
+    if !faults::is_unknown_script(&answer) {
+        return reply::integer(step, answer);
+    }
+    store.link.load_scripts(step).await?;
+    let mut pipeline = redis::pipe();
+    pipeline.invoke_script(script);
+    reply::integer(step, store.invalidation(step, &pipeline).await?.raw()?)
 }
