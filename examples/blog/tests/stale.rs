@@ -44,7 +44,8 @@ fn stale_pages_are_served_while_the_database_fails() {
 
     let paths = ["/", "/posts/7", "/authors/3", "/authors"];
     let before: Vec<String> = paths.iter().map(|path| blog.get(path).body).collect();
-    let address = blog.post("/posts", &[("author", "1"), ("title", "Nobody has read this"), ("body", "x")]).location.unwrap();
+    let published = blog.post("/posts", &[("author", "1"), ("title", "Nobody has read this"), ("body", "x")]);
+    let address = published.location().unwrap();
     let front = blog.get("/").body;
     assert!(front.contains("Nobody has read this"));
 
@@ -56,11 +57,12 @@ fn stale_pages_are_served_while_the_database_fails() {
     for (path, before) in paths.iter().zip(&before) {
         let now = blog.get(path);
         assert_eq!(now.status, 200, "{path}: {}", now.body);
+        assert!(now.headers.contains("cache-control: no-cache"), "{path}");
         let before = if *path == "/" { &front } else { before };
         assert_eq!(without_footer(&now.body), without_footer(before), "{path}");
     }
     // What nobody has read is not there to be served, and what is written fails; neither costs the readers anything.
-    let page = blog.get(&address);
+    let page = blog.get(address);
     assert!(page.status == 500 && page.body.contains("Something went wrong"), "{}", page.body);
     let edit = [("title", "Changed"), ("body", "x")];
     assert_eq!(blog.post("/posts/7/edit", &edit).status, 500);

@@ -8,8 +8,14 @@ pub(crate) struct Page {
     pub(crate) status: u16,
     /// In lower case, one a line.
     pub(crate) headers: String,
-    pub(crate) location: Option<String>,
     pub(crate) body: String,
+}
+
+impl Page {
+    /// Where a redirect leads.
+    pub(crate) fn location(&self) -> Option<&str> {
+        self.headers.lines().find_map(|line| line.strip_prefix("location: "))
+    }
 }
 
 /// One that reads from the blog at this address.
@@ -41,7 +47,6 @@ impl Browser {
         let answer = String::from_utf8(answer).unwrap();
         let Some((head, body)) = answer.split_once("\r\n\r\n") else { panic!("no answer: {sent:?} {read:?}") };
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let location = head.lines().find_map(|line| line.strip_prefix("location: ")).map(str::to_owned);
-        Page { status, headers: head.to_lowercase(), location, body: body.to_owned() }
+        Page { status, headers: head.to_lowercase(), body: body.to_owned() }
     }
 }
