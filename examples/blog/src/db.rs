@@ -116,6 +116,10 @@ fn pool_options(database: &Database) -> AnyPoolOptions {
 /// What the driver says, without its prefix.
 fn reason(error: &sqlx::Error) -> String {
     match error {
+        // SQLITE_CANTOPEN
+        sqlx::Error::Database(error) if error.code().as_deref() == Some("14") => {
+            "the file cannot be opened; its folder must exist and be writable".to_owned()
+        }
         sqlx::Error::Database(error) => error.message().to_owned(),
         sqlx::Error::Io(error) => error.to_string(),
         sqlx::Error::Configuration(error) => error.to_string().replace("error with configuration: ", ""),
