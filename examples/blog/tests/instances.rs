@@ -77,6 +77,15 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// Tells readers that there is nothing more to come, also when a test fails before its end.
+struct EndOfWriting<'a>(&'a AtomicBool);
+
+impl Drop for EndOfWriting<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// The title on a post's page.
 fn title(page: &Page) -> &str {
     page.body.split("<h1>").nth(1).and_then(|rest| rest.split('<').next()).unwrap_or_else(|| panic!("{}", page.body))
@@ -160,13 +169,13 @@ fn readers_of_all_instances_never_go_back_in_time() {
             });
         }
         // Each through another instance, all behind one another.
+        let _end = EndOfWriting(&over);
         for edit in 1..=EDITS {
             let through = usize::try_from(edit % 3).unwrap();
             let title = format!("Edit {edit}");
             instances.post(through, &format!("{address}/edit"), &[("title", &title), ("body", "x")]);
             assert_eq!(title_at(instances.browsers()[through], &address), title, "on the instance that wrote");
         }
-        over.store(true, Ordering::SeqCst);
     });
     shows_everywhere(&instances, 1, &on_each(&[&address], |page| number(page) == EDITS));
 }
@@ -189,6 +198,7 @@ fn concurrent_edits_through_all_instances_end_with_the_last_one_everywhere() {
                     }
                 });
             }
+            let _end = EndOfWriting(&over);
             let writers: Vec<_> = (0..3)
                 .map(|through| {
                     let (address, instances) = (&address, &instances);
@@ -201,7 +211,6 @@ fn concurrent_edits_through_all_instances_end_with_the_last_one_everywhere() {
                 })
                 .collect();
             let failed = writers.into_iter().filter_map(|writer| writer.join().err()).count();
-            over.store(true, Ordering::SeqCst);
             assert_eq!(failed, 0, "writers that failed");
         });
         // The order of the edits is the database's.
