@@ -2,6 +2,7 @@
 //!
 //! A new comment changes `comments_on(post)` and `comment_count(post)` and no list: lists ask for each count by its post.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cache_core::{cached, invalidates};
@@ -10,7 +11,7 @@ use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use crate::dates;
-use crate::db::{Db, is_missing_parent};
+use crate::db::{Db, is_missing_parent, places};
 
 /// A post's page shows the newest this many.
 const COMMENTS_MAX: i64 = 500;
@@ -45,10 +46,19 @@ pub async fn comments_on(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sql
     Ok(Arc::new(comments))
 }
 
-/// How many comments a post has. As [`comments_on`].
-#[cached(ttl = "10m", stale_if_error = "1d", skip(db))]
-pub async fn comment_count(db: &Db, post_id: i64) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT COUNT(*) FROM comments WHERE post_id = $1").bind(post_id).fetch_one(db.pool()).await
+/// How many comments each post of a list has: one entry a post, those that are missing by one query. As [`comments_on`].
+#[cached(batch, ttl = "10m", stale_if_error = "1d", skip(db))]
+pub async fn comment_count(db: &Db, posts: &[i64]) -> Result<HashMap<i64, i64>, sqlx::Error> {
+    let select =
+        format!("SELECT post_id, COUNT(*) FROM comments WHERE post_id IN ({}) GROUP BY post_id", places(posts.len()));
+    let mut select = sqlx::query_as(&select);
+    for post in posts {
+        select = select.bind(*post);
+    }
+    let counts: Vec<(i64, i64)> = select.fetch_all(db.pool()).await?;
+    // None is a count too, and worth as much while the database is down.
+    let none = posts.iter().map(|post| (*post, 0));
+    Ok(none.chain(counts).collect())
 }
 
 /// Adds a comment and returns its id; `None` if the post or the author is gone.

@@ -50,8 +50,6 @@ pub struct Summary {
     pub id: i64,
     /// Who wrote it.
     pub author_id: i64,
-    /// Their name.
-    pub author: String,
     /// Plain text.
     pub title: String,
     /// The beginning, plain text.
@@ -86,9 +84,7 @@ pub async fn count(db: Db) -> Result<i64, sqlx::Error> {
 #[cached(ttl = "10m", stale_while_revalidate = "1h", stale_if_error = "1d", tags("posts"), skip(db))]
 pub async fn page(db: Db, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let posts = sqlx::query_as(
-        "SELECT p.id, p.author_id, a.name AS author, p.title, p.body, p.published
-         FROM posts p JOIN authors a ON a.id = p.author_id
-         ORDER BY p.published DESC, p.id DESC LIMIT $1 OFFSET $2",
+        "SELECT id, author_id, title, body, published FROM posts ORDER BY published DESC, id DESC LIMIT $1 OFFSET $2",
     )
     .bind(PAGE_SIZE)
     .bind(offset(page))
@@ -107,9 +103,8 @@ pub async fn count_by(db: &Db, author_id: i64) -> Result<i64, sqlx::Error> {
 #[cached(ttl = "10m", stale_if_error = "1d", tags("author:{author_id}"), skip(db))]
 pub async fn posts_by(db: &Db, author_id: i64, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let posts = sqlx::query_as(
-        "SELECT p.id, p.author_id, a.name AS author, p.title, p.body, p.published
-         FROM posts p JOIN authors a ON a.id = p.author_id WHERE p.author_id = $1
-         ORDER BY p.published DESC, p.id DESC LIMIT $2 OFFSET $3",
+        "SELECT id, author_id, title, body, published FROM posts WHERE author_id = $1
+         ORDER BY published DESC, id DESC LIMIT $2 OFFSET $3",
     )
     .bind(author_id)
     .bind(PAGE_SIZE)
@@ -209,7 +204,6 @@ impl<'r> FromRow<'r, AnyRow> for Summary {
         Ok(Self {
             id: row.try_get("id")?,
             author_id: row.try_get("author_id")?,
-            author: row.try_get("author")?,
             title: row.try_get("title")?,
             excerpt: markdown::excerpt(body, EXCERPT_CHARS),
             published: row.try_get("published")?,
