@@ -79,6 +79,7 @@ mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod store_testing;
+mod sync;
 mod tag;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

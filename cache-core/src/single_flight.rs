@@ -17,15 +17,14 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use futures::FutureExt as _;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
 use crate::shape::Erased;
-
-const SHARDS: usize = 32;
+use crate::sync::{Mutex, MutexGuard, SHARDS};
 
 /// What a run comes to.
 #[derive(Clone)]
@@ -174,6 +173,13 @@ impl Flights {
             let detached = std::mem::take(&mut *lock(shard));
             drop(detached);
         }
+    }
+
+    /// How many keys have a flight that can be joined.
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(dead_code, reason = "asked by tests only")]
+    pub(crate) fn attached_keys(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     fn attach(

@@ -25,6 +25,7 @@ use crate::error::Result;
 use crate::events::Event;
 use crate::history::{By, Scope, What};
 use crate::key::{KeyText, KeyWriter, shorten, tag_name};
+use crate::sabotage::{self, Guard};
 use crate::shape::{Erased, Rules};
 use crate::store::{Slot, Version};
 use crate::versions::{self, Cell, Dependencies, Dependency, Pending};
@@ -291,7 +292,8 @@ impl Basis {
             let (found, tracked) = inner.store.read_versions(&keys, true).await?;
             let mut found = found.into_iter();
             // In one answer with the tags: were a tag changed after its run began, so would be its kind.
-            if !self.kinds().all(|kind| found.next().flatten() == kind.version) {
+            let differ = self.kinds().filter(|kind| found.next().flatten() != kind.version).count();
+            if differ > 0 && !sabotage::is(Guard::KindsFromBeforeRun) {
                 return Ok(None);
             }
             by_value.iter_mut().zip(found).for_each(|(seen, version)| seen.set(version, tracked));
@@ -439,6 +441,9 @@ impl<'a> Forget<'a> {
     }
 
     fn now(&self) {
+        if sabotage::is(Guard::OwnWriteForgets) {
+            return;
+        }
         for key in self.keys {
             self.inner.versions.changed(key);
         }

@@ -66,6 +66,8 @@ pub(super) async fn run_under(
     };
     let cause = match &landing {
         Some(Landing::Value(value)) => {
+            let late = late_basis(inner, plan, &fallback).await;
+            let basis = late.as_ref().unwrap_or(basis);
             if let Some(lease) = lease
                 && let Err(error) = fill(inner, plan, lease, basis, value, started.elapsed(), old).await
             {
@@ -108,6 +110,18 @@ pub(super) async fn run_under(
             }
         },
     }
+}
+
+/// What stands after the run, where a test has removed the guard that goes by what stood before it.
+async fn late_basis(inner: &Inner, plan: &Plan, fallback: &Fallback) -> Option<Basis> {
+    let is_behind = matches!(fallback, Fallback::Served);
+    let guard = if is_behind { Guard::VersionsFromBeforeRefresh } else { Guard::VersionsFromBeforeRun };
+    if !sabotage::is(guard) {
+        return None;
+    }
+    let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
+    basis.read_unknown(inner).await.ok()?;
+    Some(basis)
 }
 
 /// Gives the lease back; where there is something to serve, for the throttle's time to nobody. Whether the record beside it still stood:
