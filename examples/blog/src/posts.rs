@@ -5,6 +5,8 @@
 //! | [`create`] | `post(id)`, which may have been looked for too early; the tags `posts` and `author:{author_id}` |
 //! | [`update`] | `post(id)`, the same tags |
 //! | [`delete`] | `post(id)`, the same tags, and what is known of its comments |
+//!
+//! A write that fails ends nothing: while the database is down, what was read before can still be read.
 
 use std::sync::Arc;
 
@@ -79,7 +81,7 @@ pub async fn count(db: Db) -> Result<i64, sqlx::Error> {
 
 /// A page of the front list, newest first. Pages count from 1.
 ///
-/// What everybody reads: nobody waits for it after its ttl, and it outlives the database by a day. A refresh may outlive the visit that
+/// What everybody reads, here and in the feed: nobody waits for it after its ttl, and it outlives the database by a day. A refresh may outlive the visit that
 /// asked for it, so it owns its arguments.
 #[cached(ttl = "10m", stale_while_revalidate = "1h", stale_if_error = "1d", tags("posts"), skip(db))]
 pub async fn page(db: Db, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
@@ -139,13 +141,13 @@ pub async fn create(db: &Db, author_id: i64, title: &str, body: &str) -> Result<
         Err(error) => return Err(error),
     };
 
-    let fence = || Cache::global().fence().entry(&post::entry(id)).tag("posts").tag(format!("author:{author_id}"));
-    let raised = fence().raise().await;
+    let changed = || Cache::global().fence().entry(&post::entry(id)).tag("posts").tag(format!("author:{author_id}"));
+    let fence = changed().raise().await;
     tx.commit().await?;
-    let lifted = match raised {
+    let lifted = match fence {
         Ok(fence) => fence.lift().await,
         // The store could not be told before. Perhaps it can now.
-        Err(_) => async { fence().raise().await?.lift().await }.await,
+        Err(_) => async { changed().raise().await?.lift().await }.await,
     };
     if let Err(error) = lifted {
         tracing::warn!(%error, "lists may lack a new post until their ttl");

@@ -248,6 +248,19 @@ fn paging_reaches_every_post_once() {
 }
 
 #[test]
+fn the_feed_has_the_newest_posts() {
+    let address = publish("Fish & <chips>", "With \"vinegar\" & salt.");
+    let feed = get("/feed.xml");
+    assert!(feed.status == 200 && feed.headers.contains("content-type: application/atom+xml"));
+    assert!(feed.body.starts_with("<?xml version=\"1.0\" encoding=\"utf-8\"?>"));
+    let entry = feed.body.split("<entry>").find(|entry| entry.contains(&format!("href=\"{address}\"")));
+    let entry = entry.unwrap_or_else(|| panic!("{}", feed.body));
+    assert!(entry.contains("<title>Fish &amp; &lt;chips&gt;</title>") && entry.contains("<author><name>"), "{entry}");
+    // As XML wants it.
+    assert_eq!(feed.body.matches("<link").count(), feed.body.matches("</link>").count());
+}
+
+#[test]
 fn a_page_read_again_asks_the_database_nothing() {
     assert_eq!(get("/authors/11").status, 200);
     assert!(get("/authors/11").body.contains("without a database query"));
