@@ -46,7 +46,7 @@ pub async fn comments_on(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sql
     Ok(Arc::new(comments))
 }
 
-/// How many comments each post of a list has: one entry a post, those that are missing by one query. As [`comments_on`].
+/// How many comments each post of a list has: one entry a post, those that are missing by one query. As [`comments_on()`].
 #[cached(batch, ttl = "10m", stale_if_error = "1d", skip(db))]
 pub async fn comment_count(db: &Db, posts: &[i64]) -> Result<HashMap<i64, i64>, sqlx::Error> {
     let select =

@@ -5,12 +5,12 @@
 //!
 //! | to see | look at |
 //! |---|---|
-//! | tags: one write ends every page of every list | [`posts::page`], [`posts::posts_by`], [`search::search`] |
+//! | tags: one write ends every page of every list | [`posts::page()`], [`posts::posts_by()`], [`search::search()`] |
 //! | `#[invalidates]` on a function that writes | [`posts::update`], [`posts::delete`], [`comments::add`] |
 //! | a fence by hand around a transaction of sqlx | [`posts::create`] |
-//! | many ids at once | [`authors::authors_of`], [`comments::comment_count`] |
-//! | a page that is served while the next is made, and while the database is down | [`posts::page`] |
-//! | what is not there, remembered | [`posts::post`] |
+//! | many ids at once | [`authors::authors_of()`], [`comments::comment_count()`] |
+//! | a page that is served while the next is made, and while the database is down | [`posts::page()`] |
+//! | what is not there, remembered | [`posts::post()`] |
 
 pub mod app;
 pub mod authors;

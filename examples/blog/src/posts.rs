@@ -73,7 +73,7 @@ pub async fn post(db: &Db, id: i64) -> Result<Option<Arc<Post>>, sqlx::Error> {
     Ok(post.map(Arc::new))
 }
 
-/// How many posts there are. As [`page`].
+/// How many posts there are. As [`page()`].
 #[cached(ttl = "10m", stale_while_revalidate = "1h", stale_if_error = "1d", tags("posts"), skip(db))]
 pub async fn count(db: Db) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT COUNT(*) FROM posts").fetch_one(db.pool()).await
@@ -95,7 +95,7 @@ pub async fn page(db: Db, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     Ok(Arc::new(posts))
 }
 
-/// How many posts an author has. As [`posts_by`].
+/// How many posts an author has. As [`posts_by()`].
 #[cached(ttl = "10m", stale_if_error = "1d", tags("author:{author_id}"), skip(db))]
 pub async fn count_by(db: &Db, author_id: i64) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT COUNT(*) FROM posts WHERE author_id = $1").bind(author_id).fetch_one(db.pool()).await

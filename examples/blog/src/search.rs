@@ -59,7 +59,7 @@ pub async fn matches(db: &Db, query: &str) -> Result<i64, sqlx::Error> {
     select.fetch_one(db.pool()).await
 }
 
-/// A page of the posts that match, newest first. As [`matches`].
+/// A page of the posts that match, newest first. As [`matches()`].
 #[cached(ttl = "2m", tags("posts"), skip(db))]
 pub async fn search(db: &Db, query: &str, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let mut select = sqlx::query_as(

@@ -1,5 +1,4 @@
 //! Starting with settings that cannot work, and with a Redis that is not there.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
