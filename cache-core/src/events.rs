@@ -2,12 +2,17 @@
 //!
 //! Events carry names of functions and kinds of faults; never keys, payloads or credentials.
 
+#[cfg(feature = "sessions")]
+mod session;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
+#[cfg(feature = "sessions")]
+pub use self::session::{SessionEvent, SessionStats};
 use crate::error::{Error, ErrorKind};
 
 /// Something worth knowing that a caller does not see.
@@ -126,6 +131,9 @@ pub enum Event {
         /// How many at once.
         entries: u64,
     },
+    /// Something happened to a web session.
+    #[cfg(feature = "sessions")]
+    Session(SessionEvent),
 }
 
 /// Why an old value was served.
@@ -236,6 +244,8 @@ pub(crate) struct Counters {
     pub(crate) meter_samples: AtomicU64,
     meter_stale: AtomicU64,
     evicted: AtomicU64,
+    #[cfg(feature = "sessions")]
+    sessions: session::Counters,
 }
 
 /// Counters that threads do not fight over: each adds in a stripe of its own, without locking it.
@@ -351,6 +361,9 @@ pub struct Stats {
     pub meter_stale: u64,
     /// Entries the embedded store gave up for its memory limit.
     pub evicted: u64,
+    /// What happened to web sessions.
+    #[cfg(feature = "sessions")]
+    pub sessions: SessionStats,
 }
 
 impl Counters {
@@ -366,6 +379,8 @@ impl Counters {
             Event::Evicted { entries } => {
                 self.evicted.fetch_add(*entries, Ordering::Relaxed);
             }
+            #[cfg(feature = "sessions")]
+            Event::Session(event) => self.sessions.note(event),
             _ => {}
         }
     }
@@ -394,6 +409,8 @@ impl Counters {
             meter_samples: read(&self.meter_samples),
             meter_stale: read(&self.meter_stale),
             evicted: read(&self.evicted),
+            #[cfg(feature = "sessions")]
+            sessions: self.sessions.snapshot(),
         }
     }
 }
@@ -439,6 +456,8 @@ fn trace(event: &Event) {
             tracing::error!(%name, ?after, "a value was served longer than `max_staleness` after it was replaced")
         }
         Event::Evicted { entries } => tracing::debug!(entries, "embedded store over its memory limit"),
+        #[cfg(feature = "sessions")]
+        Event::Session(event) => session::trace(event),
     }
 }
 

@@ -39,6 +39,8 @@
 //! | `tracing` | yes | events in the log |
 //! | `tls` | no | `rediss://` |
 //! | `uuid`, `chrono`, `time`, `jiff` | no | [`KeyPart`] for the types of these crates |
+//! | `sessions` | no | [`session`]: web sessions as a tower layer |
+//! | `axum` | no | their extractors |
 //! | `testing` | no | a manual clock, and caches that share a store, for tests |
 
 #![cfg_attr(not(feature = "redis"), allow(dead_code, reason = "what only a store elsewhere needs"))]
@@ -73,8 +75,11 @@ mod random;
 mod read_through;
 mod refresh;
 mod sabotage;
+#[cfg(feature = "sessions")]
+pub mod session;
 mod shape;
 mod single_flight;
+#[cfg_attr(not(any(feature = "sessions", feature = "testing")), allow(dead_code, reason = "what only sessions need"))]
 mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -153,6 +158,9 @@ pub mod docs {
     pub mod objects {}
     #[doc = include_str!("../docs/plain.md")]
     pub mod plain {}
+    #[cfg(feature = "axum")]
+    #[doc = include_str!("../docs/sessions.md")]
+    pub mod sessions {}
     #[doc = include_str!("../docs/failure.md")]
     pub mod failure {}
     #[doc = include_str!("../docs/events.md")]

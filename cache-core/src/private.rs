@@ -14,6 +14,8 @@ use futures::future::BoxFuture;
 pub use self::invalidates::{Argument, Begun, OfItsCache, Returned, Write, argument};
 pub use crate::codec::{Codec, DefaultCodec};
 pub use crate::key::TagWriter;
+#[cfg(feature = "sessions")]
+pub use crate::session::{assert_name as assert_session_name, field as session_field};
 pub use crate::shape::{BatchProbe, BatchReturn, Parts, Probe, Returns, Rules, Tags};
 
 pub use self::batch::BatchMiss;

@@ -4,8 +4,11 @@
 //! held while anything else runs. Memory is bounded: over the limit, sampled least recently used entries go (the
 //! approximation that Redis uses for `allkeys-lru`).
 
+mod channels;
 mod fences;
 mod hashes;
+mod index;
+mod pair;
 mod room;
 mod versions;
 
@@ -17,9 +20,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
-use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::stream::BoxStream;
 use indexmap::IndexMap;
 use tokio::sync::broadcast;
 
@@ -31,16 +34,13 @@ use crate::events::Events;
 use crate::sabotage::{self, Guard};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Fenced, Filled, Listener, Message, Over, Raised, Siblings, Slot, Store, Swapped, THROTTLE_MARK,
-    Token, Trust, Version, Versioned, Wake, aside_key, has_fill_id, lease_key,
+    Acquired, Expiry, Fenced, Filled, Listener, Message, Over, Raised, Replaced, Siblings, Slot, Store, Swapped,
+    THROTTLE_MARK, Token, Trust, Version, Versioned, Wake, aside_key, has_fill_id, lease_key,
 };
 
 const SHARDS: usize = 64;
 /// How long a waiter sleeps where too many wait already.
 const POLL: Duration = Duration::from_millis(100);
-/// How many messages a slow subscriber may lag behind.
-const CHANNEL_BUFFER: usize = 1024;
-
 /// An in-process store. Several caches may share one, as several processes share a Redis.
 pub(crate) struct MemoryStore {
     shards: Vec<Mutex<Shard>>,
@@ -71,6 +71,8 @@ enum Value {
     Bytes(Bytes),
     Hash(BTreeMap<String, Bytes>),
     Set(BTreeSet<String>),
+    /// Members with when they end.
+    Index(BTreeMap<String, Timestamp>),
 }
 
 impl MemoryStore {
@@ -99,10 +101,14 @@ impl MemoryStore {
         for key in &changed {
             self.pushes.changed(key);
         }
+        self.keep_bounds();
+        result
+    }
+
+    fn keep_bounds(&self) {
         if self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
             self.make_room();
         }
-        result
     }
 
     fn ready<'a, T: Send + 'a>(
@@ -143,8 +149,15 @@ impl MemoryStore {
 
     /// `k` and `{k}:l` are in one shard, as they are in one slot of a Redis Cluster.
     fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
+        self.lock_shard(self.shard_index(key))
+    }
+
+    fn shard_index(&self, key: &str) -> usize {
         let tag = key.strip_prefix('{').and_then(|rest| rest.rsplit_once('}')).map_or(key, |(tag, _)| tag);
-        let index = self.hasher.hash_one(tag) as usize % SHARDS;
+        self.hasher.hash_one(tag) as usize % SHARDS
+    }
+
+    fn lock_shard(&self, index: usize) -> MutexGuard<'_, Shard> {
         #[expect(clippy::indexing_slicing, reason = "the index is below SHARDS, the length")]
         lock(&self.shards[index])
     }
@@ -571,13 +584,24 @@ impl Store for MemoryStore {
     ) -> BoxFuture<'a, Result<Swapped>> {
         self.ready(key, |access| match access.bytes(key)? {
             None => Ok(Swapped::Gone),
-            Some(found) if found != expected => Ok(Swapped::Conflict),
+            Some(found) if found != expected => Ok(Swapped::Conflict(found)),
             Some(_) => {
                 let expiry = expiry.or_else(|| access.left(key));
                 access.put(key, Value::Bytes(bytes), expiry);
                 Ok(Swapped::Done)
             }
         })
+    }
+
+    fn replace<'a>(
+        &'a self,
+        old: &'a str,
+        expected: Bytes,
+        key: &'a str,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Replaced>> {
+        Box::pin(future::ready(self.replace_key(old, &expected, key, bytes, expiry)))
     }
 
     fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
@@ -617,38 +641,30 @@ impl Store for MemoryStore {
         })
     }
 
+    fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
+        self.ready(key, |access| index::members(access, key))
+    }
+
+    fn index_put<'a>(
+        &'a self,
+        key: &'a str,
+        member: &'a str,
+        ends: Timestamp,
+        instead_of: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| index::put(access, key, member, ends, instead_of))
+    }
+
+    fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
+        self.ready(key, |access| index::remove(access, key, members))
+    }
+
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {
-        if let Err(closed) = self.check_open() {
-            return Box::pin(future::ready(Err(closed)));
-        }
-        let mut channels = lock(&self.channels);
-        let receivers = match channels.get(channel) {
-            None => 0,
-            // An error says that the last subscriber has gone.
-            Some(sender) => sender.send(message).unwrap_or_else(|_| {
-                channels.remove(channel);
-                0
-            }),
-        };
-        Box::pin(future::ready(Ok(receivers as u64)))
+        Box::pin(future::ready(self.send(channel, message)))
     }
 
     fn subscribe<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
-        if let Err(closed) = self.check_open() {
-            return Box::pin(future::ready(Err(closed)));
-        }
-        let receiver = lock(&self.channels)
-            .entry(channel.to_owned())
-            .or_insert_with(|| broadcast::Sender::new(CHANNEL_BUFFER))
-            .subscribe();
-        let messages = stream::unfold(receiver, |mut receiver| async move {
-            match receiver.recv().await {
-                Ok(payload) => Some((Message::Payload(payload), receiver)),
-                Err(broadcast::error::RecvError::Lagged(_)) => Some((Message::Interrupted, receiver)),
-                Err(broadcast::error::RecvError::Closed) => None,
-            }
-        });
-        Box::pin(future::ready(Ok(messages.boxed())))
+        Box::pin(future::ready(self.receive(channel)))
     }
 
     fn is_available(&self) -> bool {

@@ -15,8 +15,8 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acquired, Expiry, Fenced, Filled, Listener, Loaded, Message, Over, Raised, Siblings, Slot, Store, Swapped, Token,
-    Trust, Version, Versioned, Wake,
+    Acquired, Expiry, Fenced, Filled, Listener, Loaded, Message, Over, Raised, Replaced, Siblings, Slot, Store,
+    Swapped, Token, Trust, Version, Versioned, Wake,
 };
 
 /// How long a waiter sleeps where too many wait already.
@@ -325,6 +325,17 @@ impl Store for SimStore {
         refused()
     }
 
+    fn replace<'a>(
+        &'a self,
+        _old: &'a str,
+        _expected: Bytes,
+        _key: &'a str,
+        _bytes: Bytes,
+        _expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Replaced>> {
+        refused()
+    }
+
     fn expire<'a>(&'a self, _key: &'a str, _expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
         refused()
     }
@@ -350,6 +361,24 @@ impl Store for SimStore {
     }
 
     fn hash_remove<'a>(&'a self, _key: &'a str, _fields: &'a [String]) -> BoxFuture<'a, Result<u64>> {
+        refused()
+    }
+
+    fn index_members<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
+        refused()
+    }
+
+    fn index_put<'a>(
+        &'a self,
+        _key: &'a str,
+        _member: &'a str,
+        _ends: Timestamp,
+        _instead_of: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool>> {
+        refused()
+    }
+
+    fn index_remove<'a>(&'a self, _key: &'a str, _members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
         refused()
     }
 

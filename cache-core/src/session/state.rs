@@ -1,0 +1,468 @@
+//! One request's view of its session: read at first use, changed by operations, written once at the end.
+
+use std::sync::Arc;
+
+use super::answer::{Answer, Request, Shown};
+use super::commit::{Operation, Sessions, Standing, Write, Written, bad_id, too_large};
+use super::config::Form;
+use super::cookie::Attributes;
+use super::error::{SessionError, SessionErrorKind};
+use super::express::{Due, Facts, Stored, due};
+use super::id::{SessionId, Signed};
+use super::meta::Meta;
+use super::options::Unset;
+use super::record::Record;
+use crate::events::SessionEvent;
+
+type Result<T, E = SessionError> = std::result::Result<T, E>;
+
+/// Whether the session is to have another id at the next write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Stay,
+    /// With what is in it.
+    Cycle,
+    /// Empty.
+    Anew,
+}
+
+pub(super) struct State {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) request: Request,
+    open: bool,
+    answered: bool,
+    pub(super) shown: Option<Shown>,
+    pub(super) id: Option<SessionId>,
+    pub(super) standing: Option<Standing>,
+    /// The values at the beginning of the request.
+    at_start: Record,
+    /// What stands, with the operations applied.
+    pub(super) view: Record,
+    operations: Vec<Operation>,
+    next: Next,
+    or_anew: bool,
+    id_changed: bool,
+    saved: bool,
+    cookie_changed: bool,
+    touch: bool,
+    unset: bool,
+    gone: bool,
+    over: bool,
+    pub(super) logged_out: bool,
+    /// The cookie of a session that was ended, to be forgotten.
+    pub(super) forget: Option<(Form, Attributes)>,
+}
+
+impl State {
+    pub(super) fn new(sessions: Arc<Sessions>, request: Request) -> Self {
+        Self {
+            sessions,
+            request,
+            open: false,
+            answered: false,
+            shown: None,
+            id: None,
+            standing: None,
+            at_start: Record::default(),
+            view: Record::default(),
+            operations: Vec::new(),
+            next: Next::Stay,
+            or_anew: false,
+            id_changed: false,
+            saved: false,
+            cookie_changed: false,
+            touch: false,
+            unset: false,
+            gone: false,
+            over: false,
+            logged_out: false,
+            forget: None,
+        }
+    }
+
+    /// Reads the session, the first time. Dropped half way, the next use reads it.
+    pub(super) async fn open(&mut self) -> Result<()> {
+        if self.answered {
+            return Err(SessionError::new(SessionErrorKind::Answered));
+        }
+        if self.open {
+            return Ok(());
+        }
+        for shown in self.shown() {
+            let Some(standing) = self.sessions.load(&shown.id).await? else {
+                self.sessions.emit(SessionEvent::UnknownId);
+                continue;
+            };
+            if self.sessions.ends(&standing.record).is_some_and(|end| end <= self.sessions.now()) {
+                self.sessions.remove(&standing).await?;
+                self.sessions.emit(SessionEvent::UnknownId);
+                continue;
+            }
+            // One that was begun by a header was never meant to be sent by a browser of itself, nor the other way round.
+            if Meta::of(&standing.record).by_header != shown.by_header {
+                self.sessions.emit(SessionEvent::UnknownId);
+                continue;
+            }
+            self.sessions.emit(SessionEvent::Loaded);
+            self.take_over(standing);
+            self.shown = Some(shown);
+            self.open = true;
+            return Ok(());
+        }
+        self.begin()?;
+        self.open = true;
+        Ok(())
+    }
+
+    fn take_over(&mut self, standing: Standing) {
+        self.id = Some(standing.id.clone());
+        self.at_start = standing.record.clone();
+        self.view = standing.record.clone();
+        self.standing = Some(standing);
+    }
+
+    /// A session that nobody has had before.
+    fn begin(&mut self) -> Result<()> {
+        let config = &self.sessions.config;
+        self.id = Some(config.new_id().ok_or_else(bad_id)?);
+        let mut record = Record::default();
+        record.set_cookie(&config.new_cookie(self.request.by_https, self.sessions.now()));
+        self.at_start = record.clone();
+        self.view = record;
+        self.standing = None;
+        self.operations.clear();
+        self.next = Next::Stay;
+        self.id_changed = false;
+        Ok(())
+    }
+
+    /// Does it to what this request sees, and later to what stands then.
+    pub(super) async fn change(&mut self, mut operation: Operation) -> Result<()> {
+        self.open().await?;
+        operation(&mut self.view)?;
+        let max = self.sessions.config.max_bytes;
+        if self.view.size() > max {
+            // Exactly, where the estimate says no.
+            let size = self.view.write().len();
+            if size > max {
+                self.see_again()?;
+                return Err(too_large(size, max));
+            }
+        }
+        self.operations.push(operation);
+        Ok(())
+    }
+
+    /// The view, from what stands and the operations.
+    fn see_again(&mut self) -> Result<()> {
+        self.view = match &self.standing {
+            Some(standing) if self.next != Next::Anew => standing.record.clone(),
+            _ => {
+                let mut record = Record::default();
+                record.set_cookie(&self.sessions.config.new_cookie(self.request.by_https, self.sessions.now()));
+                record
+            }
+        };
+        let Self { operations, view, .. } = self;
+        operations.iter_mut().try_for_each(|operation| operation(view))
+    }
+
+    pub(super) async fn change_cookie(&mut self, operation: Operation) -> Result<()> {
+        self.change(operation).await?;
+        self.cookie_changed = true;
+        Ok(())
+    }
+
+    pub(super) async fn force_touch(&mut self) -> Result<()> {
+        self.open().await?;
+        self.touch = true;
+        Ok(())
+    }
+
+    /// Drops what was not written, and reads again.
+    pub(super) async fn reload(&mut self) -> Result<()> {
+        self.open().await?;
+        let Some(standing) = &self.standing else { return Err(SessionError::new(SessionErrorKind::Gone)) };
+        let Some(standing) = self.sessions.load(&standing.id).await? else {
+            self.ended_elsewhere();
+            return Err(SessionError::new(SessionErrorKind::Gone));
+        };
+        self.operations.clear();
+        self.next = Next::Stay;
+        self.cookie_changed = false;
+        self.id = Some(standing.id.clone());
+        self.view = standing.record.clone();
+        self.standing = Some(standing);
+        Ok(())
+    }
+
+    /// Another id at the next write, with what is in it.
+    pub(super) async fn cycle(&mut self) -> Result<()> {
+        self.open().await?;
+        self.id = Some(self.sessions.config.new_id().ok_or_else(bad_id)?);
+        if self.standing.is_some() && self.next == Next::Stay {
+            self.next = Next::Cycle;
+        }
+        Ok(())
+    }
+
+    /// As [`cycle`](Self::cycle); if what stood has ended meanwhile, it goes on with what this request put into it.
+    pub(super) async fn cycle_or_anew(&mut self) -> Result<()> {
+        self.cycle().await?;
+        self.or_anew = true;
+        Ok(())
+    }
+
+    /// An empty session with another id at the next write, which there is in any case; the old one ends with it.
+    pub(super) async fn regenerate(&mut self) -> Result<()> {
+        self.open().await?;
+        self.id = Some(self.sessions.config.new_id().ok_or_else(bad_id)?);
+        self.next = Next::Anew;
+        self.operations.clear();
+        self.see_again()
+    }
+
+    /// Ends the session now, and has the browser forget it.
+    pub(super) async fn logout(&mut self) -> Result<()> {
+        self.destroy().await?;
+        self.logged_out = true;
+        Ok(())
+    }
+
+    /// Ends the session now.
+    pub(super) async fn destroy(&mut self) -> Result<()> {
+        self.open().await?;
+        if let Some(standing) = &self.standing {
+            self.sessions.remove(standing).await?;
+            self.sessions.emit(SessionEvent::Destroyed);
+            let attributes =
+                self.sessions.config.attributes(standing.form, &standing.record.cookie(), self.sessions.now());
+            self.forget = Some((standing.form, attributes));
+        }
+        self.begin()?;
+        self.over = true;
+        // Of what is over.
+        self.saved = false;
+        self.cookie_changed = false;
+        self.touch = false;
+        Ok(())
+    }
+
+    pub(super) async fn unset(&mut self) -> Result<()> {
+        match self.sessions.config.unset {
+            Unset::Destroy => self.destroy().await?,
+            Unset::Keep => self.open().await?,
+        }
+        self.unset = true;
+        Ok(())
+    }
+
+    /// Writes now what was changed so far. A new session with nothing in it is not stored.
+    pub(super) async fn save(&mut self) -> Result<()> {
+        self.open().await?;
+        if self.gone {
+            return Err(SessionError::new(SessionErrorKind::Gone));
+        }
+        let empty = self.standing.is_none()
+            && !self.sessions.config.save_uninitialized
+            && self.view.same_values(&self.at_start);
+        if self.next == Next::Stay && (empty || self.operations.is_empty()) {
+            return Ok(());
+        }
+        self.commit().await
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        let Some(id) = self.id.clone() else { return Err(bad_id()) };
+        if self.is_cookie_blocked() && self.standing.is_none() {
+            self.sessions.emit(SessionEvent::CookieNotSent);
+            return Err(SessionError::new(SessionErrorKind::NoCookie));
+        }
+        let fresh = self.standing.is_none() || self.next == Next::Anew;
+        if fresh && self.by_header() {
+            self.operations.insert(0, Box::new(mark_by_header));
+        }
+        let write = Write {
+            standing: if fresh { None } else { self.standing.clone() },
+            operations: &mut self.operations,
+            cycle: self.next == Next::Cycle,
+            or_anew: self.or_anew,
+            id,
+            by_https: self.request.by_https,
+        };
+        match self.sessions.write(write).await? {
+            Written::Gone => {
+                self.ended_elsewhere();
+                return Err(SessionError::new(SessionErrorKind::Gone));
+            }
+            Written::Over(id) => {
+                self.id = Some(id);
+                self.standing = None;
+            }
+            Written::Standing(standing) => {
+                // Only now: had the write failed, the old one would be all that there is.
+                let before = self.standing.take();
+                if let Some(old) = before.as_ref().filter(|_| fresh) {
+                    self.sessions.remove(old).await?;
+                }
+                let before = before.filter(|_| !fresh);
+                if let Err(error) = self.sessions.enter(&standing, before.as_ref()).await {
+                    if error.kind() == SessionErrorKind::Gone {
+                        self.ended_elsewhere();
+                    }
+                    return Err(error);
+                }
+                self.sessions.emit(if fresh { SessionEvent::Created } else { SessionEvent::Saved });
+                self.id = Some(standing.id.clone());
+                self.view = standing.record.clone();
+                self.standing = Some(*standing);
+            }
+        }
+        if self.next != Next::Stay {
+            self.sessions.emit(SessionEvent::Renewed);
+            self.id_changed = true;
+        }
+        self.next = Next::Stay;
+        self.or_anew = false;
+        self.operations.clear();
+        self.saved = true;
+        Ok(())
+    }
+
+    fn ended_elsewhere(&mut self) {
+        self.sessions.emit(SessionEvent::Gone);
+        self.gone = true;
+        self.standing = None;
+        self.operations.clear();
+        self.next = Next::Stay;
+    }
+
+    /// Writes what is due, and says what the answer carries.
+    ///
+    /// # Errors
+    /// What was changed could not be stored: the handler's answer must not go out.
+    pub(super) async fn finish(&mut self, failed: bool) -> Result<Answer> {
+        let config = &self.sessions.config;
+        let eager = config.resave || config.rolling || config.save_uninitialized;
+        if !self.open && (!eager || self.answered) {
+            self.answered = true;
+            return Ok(Answer::default());
+        }
+        if failed && config.discard_on_server_error {
+            self.discard()?;
+        }
+        self.open().await?;
+        let answer = self.settle().await;
+        self.answered = true;
+        answer
+    }
+
+    fn discard(&mut self) -> Result<()> {
+        self.operations.clear();
+        self.next = Next::Stay;
+        self.cookie_changed &= self.saved;
+        self.id = self.standing.as_ref().map(|standing| standing.id.clone()).or_else(|| self.id.take());
+        self.see_again()
+    }
+
+    async fn settle(&mut self) -> Result<Answer> {
+        let mut answer = Answer { depends: true, ..Answer::default() };
+        let ended = self.over && self.operations.is_empty() && self.next == Next::Stay && !self.saved;
+        if self.unset || self.gone || ended {
+            self.forget_cookie(&mut answer);
+            return Ok(answer);
+        }
+        let moving = self.standing.as_ref().filter(|standing| self.sessions.target_form(standing) != standing.form);
+        let left_form = moving.map(|standing| standing.form);
+        let Due { save, touch, cookie } = due(self.facts());
+        let save = save
+            || self.next != Next::Stay
+            || left_form.is_some()
+            || (self.standing.is_some() && (self.cookie_changed && !self.operations.is_empty() || self.lacks_stamp()));
+        if save {
+            if self.standing.is_none() && self.is_cookie_blocked() {
+                // It would stand there for nobody.
+                self.sessions.emit(SessionEvent::CookieNotSent);
+                return Ok(answer);
+            }
+            match self.commit().await {
+                Ok(()) => {}
+                // Somebody has ended it: it stays so, and what the client has by now is not touched.
+                Err(error) if error.kind() == SessionErrorKind::Gone => return Ok(answer),
+                Err(error) => return Err(error),
+            }
+        } else if (touch || self.touch) && !self.prolong(cookie).await? {
+            // A cookie now could take the place of one that another answer has brought.
+            return Ok(answer);
+        }
+        let resign = self.sessions.config.mode == super::SessionMode::Native
+            && self.shown.as_ref().is_some_and(|shown| shown.signed == Signed::Old);
+        if cookie || self.cookie_changed || left_form.is_some() || resign {
+            self.show_to_client(&mut answer);
+        }
+        if let Some(form) = left_form.filter(|_| !answer.cookies.is_empty()) {
+            let attributes = self.sessions.config.attributes(form, &self.view.cookie(), self.sessions.now());
+            self.forget = Some((form, attributes));
+        }
+        // A new cookie of the same name takes its place.
+        let form = self.form();
+        if self.forget.as_ref().is_some_and(|(forgotten, _)| *forgotten != form || answer.cookies.is_empty()) {
+            self.forget_cookie(&mut answer);
+        }
+        Ok(answer)
+    }
+
+    fn facts(&self) -> Facts {
+        let config = &self.sessions.config;
+        let known = self.shown.as_ref().map(|shown| &shown.id) == self.id.as_ref() && self.id.is_some();
+        let stored = match &self.standing {
+            Some(standing) if !config.resave || self.saved => {
+                if standing.record.same_values(&self.view) {
+                    Stored::Same
+                } else {
+                    Stored::Other
+                }
+            }
+            _ => Stored::Nothing,
+        };
+        Facts {
+            known_to_client: known,
+            id_changed: self.id_changed || self.next != Next::Stay,
+            changed: !self.view.same_values(&self.at_start),
+            stored,
+            expires: self.view.cookie().expires(self.sessions.now()).is_some(),
+            save_uninitialized: config.save_uninitialized,
+            rolling: config.rolling,
+        }
+    }
+
+    fn lacks_stamp(&self) -> bool {
+        self.sessions.config.absolute_timeout.is_some() && Meta::of(&self.view).created.is_none()
+    }
+
+    /// Begins its time to live anew, if a good part of it is over or the client is told so. `false`: it has ended.
+    async fn prolong(&mut self, told: bool) -> Result<bool> {
+        let config = &self.sessions.config;
+        let Some(standing) = self.standing.as_mut().filter(|_| !config.disable_touch && !config.disable_ttl) else {
+            return Ok(true);
+        };
+        let Some(ttl) = self.sessions.ttl(&self.view) else {
+            return self.sessions.remove(standing).await.map(|()| true);
+        };
+        let enough = ttl.mul_f64(1.0 - config.touch_after);
+        if !told && !self.touch && standing.left.is_some_and(|left| left > enough) {
+            return Ok(true);
+        }
+        let stands = self.sessions.touch(standing, ttl).await?;
+        self.sessions.emit(if stands { SessionEvent::Touched } else { SessionEvent::Gone });
+        Ok(stands)
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "an operation, as others that can fail")]
+fn mark_by_header(record: &mut Record) -> Result<()> {
+    let mut meta = Meta::of(record);
+    meta.by_header = true;
+    meta.store(record);
+    Ok(())
+}
