@@ -270,6 +270,11 @@ impl Redis {
         of_sessions.map(|words| shortened(words, prefix, ids)).collect()
     }
 
+    /// How many commands named a key with this prefix since the last call.
+    pub(super) async fn keys_of_commands(&mut self, prefix: &str) -> usize {
+        self.commands(prefix, &mut Ids::new(None)).await.len()
+    }
+
     /// What stands under the prefix, by the name of the id: the JSON with its time as seconds from now, and the seconds it lives.
     pub(super) async fn stored(&mut self, prefix: &str, ids: &mut Ids) -> BTreeMap<String, String> {
         let keys: Vec<String> = self.keys.keys(format!("{prefix}*")).await.unwrap();
