@@ -2,12 +2,17 @@
 //!
 //! Events carry names of functions and kinds of faults; never keys, payloads or credentials.
 
+#[cfg(feature = "sessions")]
+mod session;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
+#[cfg(feature = "sessions")]
+pub use self::session::{SessionEvent, SessionStats};
 use crate::error::{Error, ErrorKind};
 
 /// Something worth knowing that a caller does not see.
@@ -118,6 +123,9 @@ pub enum Event {
         /// How many at once.
         entries: u64,
     },
+    /// Something happened to a web session.
+    #[cfg(feature = "sessions")]
+    Session(SessionEvent),
 }
 
 /// Why an old value was served.
@@ -227,6 +235,8 @@ pub(crate) struct Counters {
     pub(crate) store_failures: AtomicU64,
     connects: AtomicU64,
     evicted: AtomicU64,
+    #[cfg(feature = "sessions")]
+    sessions: session::Counters,
 }
 
 /// A counter that threads do not fight over: each adds to a stripe of its own, without locking it.
@@ -338,6 +348,9 @@ pub struct Stats {
     pub connects: u64,
     /// Entries the embedded store gave up for its memory limit.
     pub evicted: u64,
+    /// What happened to web sessions.
+    #[cfg(feature = "sessions")]
+    pub sessions: SessionStats,
 }
 
 impl Counters {
@@ -352,6 +365,8 @@ impl Counters {
             Event::Evicted { entries } => {
                 self.evicted.fetch_add(*entries, Ordering::Relaxed);
             }
+            #[cfg(feature = "sessions")]
+            Event::Session(event) => self.sessions.note(event),
             _ => {}
         }
     }
@@ -377,6 +392,8 @@ impl Counters {
             store_failures: read(&self.store_failures),
             connects: read(&self.connects),
             evicted: read(&self.evicted),
+            #[cfg(feature = "sessions")]
+            sessions: self.sessions.snapshot(),
         }
     }
 }
@@ -419,6 +436,8 @@ fn trace(event: &Event) {
             tracing::warn!(%reason, "the server does not allow CLIENT TRACKING; waiting falls back to polling")
         }
         Event::Evicted { entries } => tracing::debug!(entries, "embedded store over its memory limit"),
+        #[cfg(feature = "sessions")]
+        Event::Session(event) => session::trace(event),
     }
 }
 

@@ -39,6 +39,8 @@
 //! | `tracing` | yes | events in the log |
 //! | `tls` | no | `rediss://` |
 //! | `uuid`, `chrono`, `time`, `jiff` | no | [`KeyPart`] for the types of these crates |
+//! | `sessions` | no | [`session`]: web sessions as a tower layer |
+//! | `axum` | no | their extractors |
 //! | `testing` | no | a manual clock, and caches that share a store, for tests |
 
 #![cfg_attr(not(feature = "redis"), allow(dead_code, reason = "what only a store elsewhere needs"))]
@@ -69,6 +71,8 @@ mod random;
 mod read_through;
 mod refresh;
 mod sabotage;
+#[cfg(feature = "sessions")]
+pub mod session;
 mod shape;
 mod single_flight;
 mod store;

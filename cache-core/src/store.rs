@@ -126,6 +126,19 @@ pub(crate) enum Swapped {
     Gone,
 }
 
+/// The answer to [`Store::replace`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replaced {
+    /// The new key stands, the old one is gone.
+    Done,
+    /// Other bytes stood under the old key; nothing was changed.
+    Conflict,
+    /// Nothing stood under the old key; nothing was changed.
+    Gone,
+    /// Something stood under the new key; nothing was changed.
+    Taken,
+}
+
 /// An expiry for [`Store`] writes. Redis counts milliseconds; zero is not allowed and is rounded up to one.
 pub(crate) type Expiry = Duration;
 
@@ -272,6 +285,16 @@ pub(crate) trait Store: Send + Sync + 'static {
         bytes: Bytes,
         expiry: Option<Expiry>,
     ) -> BoxFuture<'a, Result<Swapped>>;
+
+    /// Puts `bytes` under `key`, where nothing may stand, in the place of exactly `expected` under `old`, which is deleted.
+    fn replace<'a>(
+        &'a self,
+        old: &'a str,
+        expected: Bytes,
+        key: &'a str,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Replaced>>;
 
     /// Sets the time left. `None`: removes the expiry. `false`: nothing stands there.
     fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>>;

@@ -4,6 +4,7 @@
 //! held while anything else runs. Memory is bounded: over the limit, sampled least recently used entries go (the
 //! approximation that Redis uses for `allkeys-lru`).
 
+mod pair;
 mod room;
 mod versions;
 
@@ -29,7 +30,7 @@ use crate::events::Events;
 use crate::sabotage::{self, Guard};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Filled, Listener, Message, Over, Siblings, Slot, Store, Swapped, THROTTLE_MARK, Token, Trust,
+    Acquired, Expiry, Filled, Listener, Message, Over, Replaced, Siblings, Slot, Store, Swapped, THROTTLE_MARK, Token, Trust,
     VERSION_EXPIRY, Version, Versioned, Wake, has_fill_id, lease_key,
 };
 
@@ -97,10 +98,14 @@ impl MemoryStore {
         for key in &changed {
             self.pushes.changed(key);
         }
+        self.keep_bounds();
+        result
+    }
+
+    fn keep_bounds(&self) {
         if self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
             self.make_room();
         }
-        result
     }
 
     fn ready<'a, T: Send + 'a>(
@@ -136,8 +141,15 @@ impl MemoryStore {
 
     /// `k` and `{k}:l` are in one shard, as they are in one slot of a Redis Cluster.
     fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
+        self.lock_shard(self.shard_index(key))
+    }
+
+    fn shard_index(&self, key: &str) -> usize {
         let tag = key.strip_prefix('{').and_then(|rest| rest.rsplit_once('}')).map_or(key, |(tag, _)| tag);
-        let index = self.hasher.hash_one(tag) as usize % SHARDS;
+        self.hasher.hash_one(tag) as usize % SHARDS
+    }
+
+    fn lock_shard(&self, index: usize) -> MutexGuard<'_, Shard> {
         #[expect(clippy::indexing_slicing, reason = "the index is below SHARDS, the length")]
         lock(&self.shards[index])
     }
@@ -579,6 +591,17 @@ impl Store for MemoryStore {
                 Ok(Swapped::Done)
             }
         })
+    }
+
+    fn replace<'a>(
+        &'a self,
+        old: &'a str,
+        expected: Bytes,
+        key: &'a str,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Replaced>> {
+        Box::pin(future::ready(self.replace_key(old, &expected, key, bytes, expiry)))
     }
 
     fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {

@@ -26,7 +26,7 @@ pub(crate) use self::config::RedisConfig;
 use self::connection::Link;
 use self::pubsub::Channels;
 use super::{
-    Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, Siblings, Slot, Store, Swapped, Token,
+    Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, Replaced, Siblings, Slot, Store, Swapped, Token,
     Trust, VERSION_EXPIRY, Version, Versioned, Wake, lease_key,
 };
 use crate::background::Background;
@@ -471,6 +471,27 @@ impl Store for RedisStore {
                 1 => Ok(Swapped::Done),
                 0 => Ok(Swapped::Conflict),
                 _ => Ok(Swapped::Gone),
+            }
+        })
+    }
+
+    fn replace<'a>(
+        &'a self,
+        old: &'a str,
+        expected: Bytes,
+        key: &'a str,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Replaced>> {
+        Box::pin(async move {
+            let mut script = scripts::REPLACE.key(old);
+            script.key(key).arg(expected.as_ref()).arg(bytes.as_ref());
+            script.arg(expiry.map_or_else(String::new, |expiry| ms(expiry).to_string()));
+            match reply::integer("replace", self.run("replace", &script).await?)? {
+                1 => Ok(Replaced::Done),
+                0 => Ok(Replaced::Conflict),
+                -2 => Ok(Replaced::Taken),
+                _ => Ok(Replaced::Gone),
             }
         })
     }

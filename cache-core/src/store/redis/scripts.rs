@@ -153,6 +153,20 @@ pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// `KEYS`: old, new. `ARGV`: expected, new, ms or empty for no expiry. Returns 1 done, 0 conflict, -1 gone, -2 taken.
+pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local found = redis.call('GET', KEYS[1]) \
+         if not found then return -1 end \
+         if found ~= ARGV[1] then return 0 end \
+         if redis.call('EXISTS', KEYS[2]) == 1 then return -2 end \
+         if ARGV[3] == '' then redis.call('SET', KEYS[2], ARGV[2]) \
+         else redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end \
+         redis.call('DEL', KEYS[1]) \
+         return 1",
+    )
+});
+
 /// `KEYS`: value. Takes the expiry away. Returns 0 if nothing stands there.
 pub(super) static PERSIST: LazyLock<Script> =
     LazyLock::new(|| script("redis.call('PERSIST', KEYS[1]) return redis.call('EXISTS', KEYS[1])"));

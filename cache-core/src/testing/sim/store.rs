@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acquired, Expiry, Filled, Listener, Loaded, Message, Over, Siblings, Slot, Store, Swapped, Token, Trust, Version,
+    Acquired, Expiry, Filled, Listener, Loaded, Message, Over, Replaced, Siblings, Slot, Store, Swapped, Token, Trust, Version,
     Versioned, Wake,
 };
 
@@ -288,6 +288,17 @@ impl Store for SimStore {
         _new: Bytes,
         _expiry: Option<Expiry>,
     ) -> BoxFuture<'a, Result<Swapped>> {
+        refused()
+    }
+
+    fn replace<'a>(
+        &'a self,
+        _old: &'a str,
+        _expected: Bytes,
+        _key: &'a str,
+        _bytes: Bytes,
+        _expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Replaced>> {
         refused()
     }
 

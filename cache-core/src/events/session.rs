@@ -1,0 +1,151 @@
+//! What happens to web sessions. No event carries an id, a name or a value.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::bump;
+
+/// Something that happened to a web session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionEvent {
+    /// A session was stored for the first time.
+    Created,
+    /// A session was read from the store.
+    Loaded,
+    /// Changes of a session were stored.
+    Saved,
+    /// A session's life was prolonged.
+    Touched,
+    /// A session got another id.
+    Renewed,
+    /// A session was ended by the application.
+    Destroyed,
+    /// A write met another one and was made again on top of it.
+    Conflict,
+    /// Changes were dropped: the session had ended meanwhile.
+    Gone,
+    /// A client sent an id that was ours once and stands for no session: it has ended.
+    UnknownId,
+    /// A client sent what we have not signed.
+    BadSignature,
+    /// What stands under a session's key is none, or cannot be read: it is left as it is, and counts as no session.
+    Unreadable {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The cookie could not be sent: it is for HTTPS only and the request came by plain HTTP, or what stands in the store makes no
+    /// header. Behind a proxy, see `SessionBuilder::proxy`.
+    CookieNotSent,
+    /// Changes could not be stored; the client got an error instead of the handler's answer.
+    Failed,
+    /// A secret is shorter than 32 bytes.
+    ShortSecret {
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+/// What happened to web sessions since the cache was made. Counters only ever rise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct SessionStats {
+    /// Sessions stored for the first time.
+    pub created: u64,
+    /// Sessions read from the store.
+    pub loaded: u64,
+    /// Times changes of one were stored.
+    pub saved: u64,
+    /// Times the life of one was prolonged.
+    pub touched: u64,
+    /// Times one got another id.
+    pub renewed: u64,
+    /// Sessions ended by the application.
+    pub destroyed: u64,
+    /// Writes that met another one and were made again on top of it.
+    pub conflicts: u64,
+    /// Times changes were dropped, since the session had ended meanwhile.
+    pub gone: u64,
+    /// Ids with a valid signature that stood for no session.
+    pub unknown_ids: u64,
+    /// Ids without a valid signature.
+    pub bad_signatures: u64,
+    /// Stored values that were no session.
+    pub unreadable: u64,
+    /// Cookies that could not be sent.
+    pub cookies_not_sent: u64,
+    /// Requests whose changes could not be stored.
+    pub failed: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    created: AtomicU64,
+    loaded: AtomicU64,
+    saved: AtomicU64,
+    touched: AtomicU64,
+    renewed: AtomicU64,
+    destroyed: AtomicU64,
+    conflicts: AtomicU64,
+    gone: AtomicU64,
+    unknown_ids: AtomicU64,
+    bad_signatures: AtomicU64,
+    unreadable: AtomicU64,
+    cookies_not_sent: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn note(&self, event: &SessionEvent) {
+        match event {
+            SessionEvent::Created => bump(&self.created),
+            SessionEvent::Loaded => bump(&self.loaded),
+            SessionEvent::Saved => bump(&self.saved),
+            SessionEvent::Touched => bump(&self.touched),
+            SessionEvent::Renewed => bump(&self.renewed),
+            SessionEvent::Destroyed => bump(&self.destroyed),
+            SessionEvent::Conflict => bump(&self.conflicts),
+            SessionEvent::Gone => bump(&self.gone),
+            SessionEvent::UnknownId => bump(&self.unknown_ids),
+            SessionEvent::BadSignature => bump(&self.bad_signatures),
+            SessionEvent::Unreadable { .. } => bump(&self.unreadable),
+            SessionEvent::CookieNotSent => bump(&self.cookies_not_sent),
+            SessionEvent::Failed => bump(&self.failed),
+            SessionEvent::ShortSecret { .. } => {}
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> SessionStats {
+        SessionStats {
+            created: self.created.load(Relaxed),
+            loaded: self.loaded.load(Relaxed),
+            saved: self.saved.load(Relaxed),
+            touched: self.touched.load(Relaxed),
+            renewed: self.renewed.load(Relaxed),
+            destroyed: self.destroyed.load(Relaxed),
+            conflicts: self.conflicts.load(Relaxed),
+            gone: self.gone.load(Relaxed),
+            unknown_ids: self.unknown_ids.load(Relaxed),
+            bad_signatures: self.bad_signatures.load(Relaxed),
+            unreadable: self.unreadable.load(Relaxed),
+            cookies_not_sent: self.cookies_not_sent.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+        }
+    }
+}
+
+#[cfg(feature = "tracing")]
+pub(super) fn trace(event: &SessionEvent) {
+    match event {
+        SessionEvent::Unreadable { reason } => tracing::warn!(reason, "what stands under a session's key is no session; left as it is"),
+        SessionEvent::CookieNotSent => tracing::error!(
+            "a session's cookie could not be sent: it is for HTTPS only and the request came by plain HTTP; behind a proxy, see `SessionBuilder::proxy`"
+        ),
+        SessionEvent::Failed => tracing::error!("changes of a session could not be stored; the client got an error"),
+        SessionEvent::ShortSecret { bytes } => {
+            tracing::warn!(bytes, "a session secret is shorter than 32 bytes; `Secret::generate()` makes one");
+        }
+        SessionEvent::BadSignature => tracing::info!("a session id without a valid signature"),
+        event => tracing::debug!(?event, "session"),
+    }
+}

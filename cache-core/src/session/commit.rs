@@ -1,0 +1,364 @@
+//! How a session is written: the operations of a request, applied to what stands, by compare-and-swap.
+//!
+//! Invariant: a write replaces exactly the bytes that it was made from, or makes a key that was not there. So nobody's write is lost, and
+//! a session that has ended is never made anew.
+//!
+//! ```text
+//! swap(what I read, operations applied to it) ─ done
+//!                      │ conflict: read again, apply again        gone: over, unless it moved to the other form
+//! ```
+//!
+//! Writers of one session in one process take turns, and each leaves for the next one what it wrote: so they do not fail
+//! against each other. Handlers never wait for that, only their commits.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::config::{Config, Form, Ttl};
+use super::error::{SessionError, SessionErrorKind};
+use super::express;
+use super::id::SessionId;
+use super::meta::Meta;
+use super::record::{Found, Record};
+use super::values::SessionValues;
+use crate::cache::Cache;
+use crate::clock::Timestamp;
+use crate::codec::{Codec as _, Json};
+use crate::envelope::Envelope;
+use crate::events::{Event, SessionEvent};
+use crate::store::{Replaced, Swapped};
+
+/// How often a commit tries against conflicting ones.
+const ATTEMPTS: u32 = 100;
+/// How often an id is made anew that is already somebody's.
+const ID_ATTEMPTS: u32 = 3;
+
+/// One change of a session; run again for each conflict.
+pub(super) type Operation = Box<dyn FnMut(&mut Record) -> Result<(), SessionError> + Send>;
+
+/// A session as it stands in the store.
+#[derive(Clone)]
+pub(super) struct Standing {
+    pub(super) form: Form,
+    pub(super) id: SessionId,
+    /// Exactly what was read: what a swap compares.
+    pub(super) bytes: Bytes,
+    pub(super) record: Record,
+    pub(super) left: Option<Duration>,
+}
+
+/// What all requests of one layer share.
+pub(super) struct Sessions {
+    pub(super) cache: Cache,
+    pub(super) config: Config,
+    turns: Arc<Turns>,
+}
+
+/// How a new state of a session comes to stand.
+pub(super) struct Write<'a> {
+    /// What it is made from; `None`: from nothing.
+    pub(super) standing: Option<Standing>,
+    pub(super) operations: &'a mut [Operation],
+    /// Under another id from now on, with what was in it.
+    pub(super) cycle: bool,
+    /// Goes on as a new session with nothing but the operations if what it is made from has ended.
+    pub(super) or_anew: bool,
+    /// The id it is to have.
+    pub(super) id: SessionId,
+    pub(super) by_https: bool,
+}
+
+/// What a write came to.
+pub(super) enum Written {
+    /// It stands.
+    Standing(Box<Standing>),
+    /// Its time is over by what is in it: it stands no more.
+    Over(SessionId),
+    /// It had ended before.
+    Gone,
+}
+
+impl Sessions {
+    pub(super) fn new(cache: Cache, config: Config) -> Self {
+        Self { cache, config, turns: Arc::default() }
+    }
+
+    pub(super) fn emit(&self, event: SessionEvent) {
+        self.cache.0.events.emit(Event::Session(event));
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.cache.0.store.now()
+    }
+
+    /// The session with this id, in whichever form.
+    pub(super) async fn load(&self, id: &SessionId) -> Result<Option<Standing>, SessionError> {
+        for form in self.config.forms() {
+            if let Some(standing) = self.load_form(*form, id).await? {
+                return Ok(Some(standing));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn load_form(&self, form: Form, id: &SessionId) -> Result<Option<Standing>, SessionError> {
+        let key = self.config.key(form, id);
+        let (bytes, left) = match self.cache.0.store.load(&key).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(None),
+            // A value of another type: left as it is.
+            Err(error) if error.kind() == crate::ErrorKind::Refused => {
+                self.emit(SessionEvent::Unreadable { reason: "the store refuses to read it" });
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(self.read(form, id, &key, bytes, left))
+    }
+
+    fn read(&self, form: Form, id: &SessionId, key: &str, bytes: Bytes, left: Option<Duration>) -> Option<Standing> {
+        let found = match form {
+            Form::Express => Record::read(&bytes),
+            Form::Native => match Envelope::open(&bytes, key) {
+                Ok((envelope, at)) if envelope.codec == Json::ID => Record::read(bytes.get(at..).unwrap_or_default()),
+                Ok(_) => Found::Unreadable("a record of another codec"),
+                Err(reason) => Found::Unreadable(reason),
+            },
+        };
+        match found {
+            Found::Record(record) => Some(Standing { form, id: id.clone(), bytes, record, left }),
+            Found::Nothing => None,
+            Found::Unreadable(reason) => {
+                self.emit(SessionEvent::Unreadable { reason });
+                None
+            }
+        }
+    }
+
+    fn seal(&self, form: Form, key: &str, record: &Record, ttl: Duration) -> Result<Bytes, SessionError> {
+        let json = record.write();
+        if json.len() > self.config.max_bytes {
+            return Err(too_large(json.len(), self.config.max_bytes));
+        }
+        Ok(match form {
+            Form::Express => json.into(),
+            Form::Native => {
+                let envelope = Envelope {
+                    codec: Json::ID,
+                    present: true,
+                    fill_id: crate::random::u64(),
+                    created: self.now(),
+                    fresh_for: ttl,
+                    stale_for: Duration::ZERO,
+                    cost: Duration::ZERO,
+                    versions: None,
+                    tags: Vec::new(),
+                };
+                let sealed = envelope.seal(key, |out| {
+                    out.extend_from_slice(&json);
+                    Ok(Json::ID)
+                });
+                sealed?.into()
+            }
+        })
+    }
+
+    /// How long the store is to keep it from now on; `None`: it is over.
+    pub(super) fn ttl(&self, record: &Record) -> Option<Duration> {
+        let ttl = match &self.config.ttl {
+            Ttl::Of(ttl) => Some(ttl(&SessionValues(record))).filter(|ttl| !ttl.is_zero()),
+            Ttl::Fixed(ttl) => express::ttl(record.cookie().max_age(), *ttl),
+        }?;
+        match self.ends(record) {
+            None => Some(ttl),
+            Some(end) => Some(ttl.min(self.now().until(end))).filter(|ttl| !ttl.is_zero()),
+        }
+    }
+
+    /// When its absolute timeout ends it.
+    pub(super) fn ends(&self, record: &Record) -> Option<Timestamp> {
+        let timeout = self.config.absolute_timeout?;
+        Some(Meta::of(record).created.unwrap_or_else(|| self.now()).plus(timeout))
+    }
+
+    /// Writes what the operations make of a session.
+    ///
+    /// Dropped half way, it may have been written or not, as with a fault of the store.
+    pub(super) async fn write(&self, write: Write<'_>) -> Result<Written, SessionError> {
+        // Held while others of this session in this process wait; dropped with this future.
+        let turn = write.standing.as_ref().map(|standing| self.turns.of(&self.config.key(standing.form, &standing.id)));
+        match turn {
+            None => self.write_in_turn(write, &mut None).await,
+            Some(turn) => {
+                let mut last = turn.last.lock().await;
+                self.write_in_turn(write, &mut last).await
+            }
+        }
+    }
+
+    /// `last`: what the one before wrote.
+    async fn write_in_turn(&self, mut write: Write<'_>, last: &mut Last) -> Result<Written, SessionError> {
+        if let (Some(standing), Some((key, bytes))) = (&mut write.standing, last.as_ref())
+            && standing.bytes != *bytes
+            && self.config.key(standing.form, &standing.id) == *key
+        {
+            if let Some(newer) = self.read(standing.form, &standing.id, key, bytes.clone(), standing.left) {
+                *standing = newer;
+            }
+        }
+        for attempt in 0..ATTEMPTS {
+            let Some(standing) = &write.standing else { return self.create(write).await };
+            let form = self.target_form(standing);
+            let from = self.config.key(standing.form, &standing.id);
+            let key = self.config.key(form, &write.id);
+            let mut record = standing.record.clone();
+            self.apply(&mut record, write.operations)?;
+            let Some(ttl) = self.ttl(&record) else {
+                self.cache.0.store.delete(&from).await?;
+                return Ok(Written::Over(write.id));
+            };
+            let bytes = self.seal(form, &key, &record, ttl)?;
+            let expiry = (!self.config.disable_ttl).then_some(ttl);
+            let swapped = if key == from {
+                self.cache.0.store.swap(&key, standing.bytes.clone(), bytes.clone(), expiry).await?
+            } else {
+                match self.cache.0.store.replace(&from, standing.bytes.clone(), &key, bytes.clone(), expiry).await? {
+                    Replaced::Done => Swapped::Done,
+                    Replaced::Conflict => Swapped::Conflict,
+                    Replaced::Gone => Swapped::Gone,
+                    // Another request has taken it over already, or the new id is somebody's.
+                    Replaced::Taken if write.cycle => return Err(SessionError::new(SessionErrorKind::Id)),
+                    Replaced::Taken => Swapped::Conflict,
+                }
+            };
+            match swapped {
+                Swapped::Done => {
+                    *last = Some((key, bytes.clone()));
+                    return Ok(Written::Standing(Box::new(Standing { form, id: write.id, bytes, record, left: expiry })));
+                }
+                Swapped::Conflict | Swapped::Gone => {
+                    self.emit(SessionEvent::Conflict);
+                    let id = standing.id.clone();
+                    write.standing = self.load(&id).await?;
+                    if write.standing.is_none() && !write.or_anew {
+                        return Ok(Written::Gone);
+                    }
+                }
+            }
+            self.back_off(attempt).await;
+        }
+        Err(SessionError::new(SessionErrorKind::Conflict))
+    }
+
+    /// Stores a session that was not there.
+    async fn create(&self, mut write: Write<'_>) -> Result<Written, SessionError> {
+        let mut record = Record::default();
+        record.set_cookie(&self.config.new_cookie(write.by_https, self.now()));
+        self.apply(&mut record, write.operations)?;
+        let Some(ttl) = self.ttl(&record) else { return Ok(Written::Over(write.id)) };
+        let expiry = (!self.config.disable_ttl).then_some(ttl);
+        let form = self.config.forms().first().copied().unwrap_or(Form::Native);
+        for _ in 0..ID_ATTEMPTS {
+            let key = self.config.key(form, &write.id);
+            let bytes = self.seal(form, &key, &record, ttl)?;
+            if self.cache.0.store.create(&key, bytes.clone(), expiry).await? {
+                return Ok(Written::Standing(Box::new(Standing { form, id: write.id, bytes, record, left: expiry })));
+            }
+            // Somebody's: two users must never share one.
+            write.id = self.config.new_id().ok_or_else(bad_id)?;
+        }
+        Err(SessionError::new(SessionErrorKind::Id).detail("each one that was made is somebody's already"))
+    }
+
+    fn apply(&self, record: &mut Record, operations: &mut [Operation]) -> Result<(), SessionError> {
+        operations.iter_mut().try_for_each(|operation| operation(record))?;
+        if self.config.absolute_timeout.is_some() {
+            let mut meta = Meta::of(record);
+            // Lost where an Express peer regenerated the session: it begins again there.
+            if meta.created.is_none() {
+                meta.created = Some(self.now());
+                meta.store(record);
+            }
+        }
+        let mut cookie = record.cookie();
+        cookie.renew(self.now());
+        record.set_cookie(&cookie);
+        Ok(())
+    }
+
+    pub(super) async fn remove(&self, standing: &Standing) -> Result<(), SessionError> {
+        self.cache.0.store.delete(&self.config.key(standing.form, &standing.id)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn touch(&self, standing: &Standing, ttl: Duration) -> Result<(), SessionError> {
+        self.cache.0.store.expire(&self.config.key(standing.form, &standing.id), Some(ttl)).await?;
+        Ok(())
+    }
+
+    /// A session stays in the form it stands in, until only ours is left.
+    pub(super) fn target_form(&self, standing: &Standing) -> Form {
+        if self.config.mode == super::SessionMode::Native { Form::Native } else { standing.form }
+    }
+
+    /// Conflicts with other processes come in bursts: a short random pause, longer each time, lets one of them through.
+    async fn back_off(&self, attempt: u32) {
+        let most = Duration::from_micros(200).saturating_mul(attempt.min(50));
+        self.cache.0.clock.sleep(most.mul_f64(crate::random::fraction())).await;
+    }
+}
+
+pub(super) fn bad_id() -> SessionError {
+    SessionError::new(SessionErrorKind::Id).detail("`generate_id` gave an empty one, one over 256 bytes or one with white space")
+}
+
+pub(super) fn too_large(bytes: usize, max: usize) -> SessionError {
+    SessionError::new(SessionErrorKind::TooLarge)
+        .detail(format!("{bytes} bytes, the limit is {max}; see `SessionBuilder::max_bytes`"))
+}
+
+/// What stands under which key, as far as the last writer knows.
+type Last = Option<(String, Bytes)>;
+
+/// Whose turn it is to write a session, for those sessions that are being written in this process.
+#[derive(Default)]
+struct Turns(Mutex<HashMap<String, Weak<Turn>>>);
+
+struct Turn {
+    key: String,
+    turns: Arc<Turns>,
+    last: tokio::sync::Mutex<Last>,
+}
+
+impl Turns {
+    fn of(self: &Arc<Self>, key: &str) -> Arc<Turn> {
+        let new = || Arc::new(Turn { key: key.to_owned(), turns: Arc::clone(self), last: tokio::sync::Mutex::default() });
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match turns.entry(key.to_owned()) {
+            Entry::Occupied(mut entry) => entry.get().upgrade().unwrap_or_else(|| {
+                let turn = new();
+                entry.insert(Arc::downgrade(&turn));
+                turn
+            }),
+            Entry::Vacant(entry) => {
+                let turn = new();
+                entry.insert(Arc::downgrade(&turn));
+                turn
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut turns = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have come for this key after the last holder had gone.
+        if turns.get(&self.key).is_some_and(|turn| turn.strong_count() == 0) {
+            turns.remove(&self.key);
+        }
+    }
+}

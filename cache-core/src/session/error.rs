@@ -1,0 +1,127 @@
+//! What can go wrong with a session.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::error::{Error, ErrorKind};
+
+/// A fault of a session. As an axum response: 503 where the store is away, 500 for all else, without a word of what it was.
+pub struct SessionError {
+    kind: SessionErrorKind,
+    detail: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What sort of fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SessionErrorKind {
+    /// The store cannot be reached, or did not answer in time. A write that ended like this may or may not have happened.
+    Unavailable,
+    /// The store answered, and refused: read-only, out of memory.
+    Refused,
+    /// The session has ended meanwhile, by a logout elsewhere or its time. It is not made anew.
+    Gone,
+    /// The name cannot be used for a value.
+    ReservedName,
+    /// A value cannot be stored, or is not of the type that was asked for.
+    Value,
+    /// The session is larger than [`SessionBuilder::max_bytes`](super::SessionBuilder::max_bytes).
+    TooLarge,
+    /// Too many others changed the session at the same time.
+    Conflict,
+    /// The answer is on its way: nothing can be changed any more.
+    Answered,
+    /// The user has as many sessions as may be.
+    TooManySessions,
+    /// The client would not get its cookie, so nothing was stored: it is `Secure`, and the request came by plain HTTP.
+    NoCookie,
+    /// No usable id could be made.
+    Id,
+    /// The request has not come through a [`SessionLayer`](super::SessionLayer), or is outside of the cookie's path.
+    NoLayer,
+}
+
+impl SessionError {
+    pub(super) fn new(kind: SessionErrorKind) -> Self {
+        Self { kind, detail: None, source: None }
+    }
+
+    pub(super) fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub(super) fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What sort of fault it is.
+    #[must_use]
+    pub fn kind(&self) -> SessionErrorKind {
+        self.kind
+    }
+
+    /// The status an answer should have: 503 where trying later may work, else 500.
+    #[must_use]
+    pub fn status(&self) -> http::StatusCode {
+        match self.kind {
+            SessionErrorKind::Unavailable | SessionErrorKind::Refused | SessionErrorKind::Conflict => {
+                http::StatusCode::SERVICE_UNAVAILABLE
+            }
+            _ => http::StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<Error> for SessionError {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::Closed => SessionErrorKind::Unavailable,
+            ErrorKind::Limit => SessionErrorKind::TooLarge,
+            ErrorKind::Encode | ErrorKind::Decode => SessionErrorKind::Value,
+            _ => SessionErrorKind::Refused,
+        };
+        Self::new(kind).source(error)
+    }
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            SessionErrorKind::Unavailable => "the store of the sessions is unavailable",
+            SessionErrorKind::Refused => "the store of the sessions refused the operation",
+            SessionErrorKind::Gone => "the session has ended",
+            SessionErrorKind::ReservedName => "the name is reserved",
+            SessionErrorKind::Value => "the value does not fit",
+            SessionErrorKind::TooLarge => "the session is too large",
+            SessionErrorKind::Conflict => "too many others changed the session at the same time",
+            SessionErrorKind::Answered => "the answer is on its way, the session cannot be changed any more",
+            SessionErrorKind::TooManySessions => "the user has as many sessions as may be",
+            SessionErrorKind::NoCookie => "the request came by plain HTTP, and the cookie is for HTTPS only",
+            SessionErrorKind::Id => "no usable id could be made",
+            SessionErrorKind::NoLayer => "the request came through no session layer",
+        };
+        match &self.detail {
+            Some(detail) => write!(f, "{what}: {detail}"),
+            None => f.write_str(what),
+        }
+    }
+}
+
+impl fmt::Debug for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionError")
+            .field("kind", &self.kind)
+            .field("detail", &self.detail)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl StdError for SessionError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}

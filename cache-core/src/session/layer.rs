@@ -1,0 +1,192 @@
+//! The tower layer: gives each request its session, and writes it before the answer leaves.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{CACHE_CONTROL, HeaderValue, SET_COOKIE, VARY};
+use http::{Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::commit::Sessions;
+use super::config::{Config, SessionBuilder};
+use super::state::{self, Answer, State};
+use super::{Session, SessionError};
+use crate::cache::Cache;
+use crate::events::SessionEvent;
+
+/// Sessions for all requests that go through it. Cheap to clone; clones are the same layer.
+///
+/// A request whose handler does not look at its session costs nothing: no read, no write. The answer leaves after the store has
+/// acknowledged what was changed. If it does not, the client gets a 503 (or 500) with an empty body instead, and no cookie.
+#[derive(Clone)]
+pub struct SessionLayer(Arc<Sessions>);
+
+impl SessionLayer {
+    /// Settings of sessions that live in this cache's store.
+    #[must_use]
+    pub fn builder(cache: &Cache) -> SessionBuilder {
+        SessionBuilder::new(cache.clone())
+    }
+
+    pub(super) fn new(cache: Cache, config: Config) -> Self {
+        let sessions = Sessions::new(cache, config);
+        for bytes in sessions.config.keyring.short() {
+            sessions.emit(SessionEvent::ShortSecret { bytes });
+        }
+        Self(Arc::new(sessions))
+    }
+}
+
+impl fmt::Debug for SessionLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SessionLayer").field(&self.0.config).finish()
+    }
+}
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
+
+    fn layer(&self, inner: S) -> SessionService<S> {
+        SessionService { sessions: Arc::clone(&self.0), inner }
+    }
+}
+
+/// What [`SessionLayer`] makes of a service.
+#[derive(Clone)]
+pub struct SessionService<S> {
+    sessions: Arc<Sessions>,
+    inner: S,
+}
+
+impl<S> fmt::Debug for SessionService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SessionService").field(&self.sessions.config).finish()
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for SessionService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Send + 'static,
+    R: Default + Send,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // The one that was ready.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let config = &self.sessions.config;
+        // A layer further out has given it one already, or the browser sends no cookie here.
+        if request.extensions().get::<Session>().is_some() || !is_below(path(&request), config.path()) {
+            return Box::pin(inner.call(request));
+        }
+        let by_https = is_https(config, &request);
+        let facts = state::Request::new(request.headers(), &config.transports, by_https);
+        let session = Session::new(Arc::clone(&self.sessions), State::new(Arc::clone(&self.sessions), facts));
+        request.extensions_mut().insert(session.clone());
+        let sessions = Arc::clone(&self.sessions);
+        let answer = inner.call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            let failed = response.status().is_server_error();
+            match session.finish(failed).await {
+                Ok(answer) => add_headers(&sessions.config, response.headers_mut(), answer),
+                Err(error) => {
+                    sessions.failed(&error);
+                    response = Response::new(R::default());
+                    *response.status_mut() = error.status();
+                }
+            }
+            Ok(response)
+        })
+    }
+}
+
+impl Sessions {
+    fn failed(&self, error: &SessionError) {
+        if let Some(error) = std::error::Error::source(error).and_then(|source| source.downcast_ref::<crate::Error>()) {
+            self.cache.0.store_failed(error);
+        }
+        self.emit(SessionEvent::Failed);
+    }
+}
+
+fn add_headers(config: &Config, headers: &mut http::HeaderMap, answer: Answer) {
+    let Answer { cookies, token, depends } = answer;
+    let sends = !cookies.is_empty() || token.is_some();
+    for cookie in cookies {
+        // Made of what a header takes; of what an id or a name could have brought in, nothing was left unencoded.
+        if let Ok(value) = HeaderValue::try_from(cookie) {
+            headers.append(SET_COOKIE, value);
+        }
+    }
+    if let Some((name, token)) = token
+        && let Ok(value) = HeaderValue::try_from(token)
+    {
+        headers.insert(name, value);
+    }
+    if !config.cache_headers || !depends {
+        return;
+    }
+    let varies = |value: &HeaderValue| value.to_str().is_ok_and(|value| value == "*" || value.to_ascii_lowercase().contains("cookie"));
+    if !headers.get_all(VARY).iter().any(varies) {
+        headers.append(VARY, HeaderValue::from_static("Cookie"));
+    }
+    if sends && !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+/// The path as the browser sees it: a nested router takes the beginning away.
+fn path<B>(request: &Request<B>) -> &str {
+    #[cfg(feature = "axum")]
+    if let Some(original) = request.extensions().get::<axum::extract::OriginalUri>() {
+        return original.0.path();
+    }
+    request.uri().path()
+}
+
+/// Whether a browser sends a cookie of this path there: RFC 6265, 5.1.4.
+fn is_below(path: &str, cookie_path: &str) -> bool {
+    match path.strip_prefix(cookie_path) {
+        Some(rest) => rest.is_empty() || cookie_path.ends_with('/') || rest.starts_with('/'),
+        None => false,
+    }
+}
+
+fn is_https<B>(config: &Config, request: &Request<B>) -> bool {
+    if config.https || request.uri().scheme_str() == Some("https") {
+        return true;
+    }
+    let forwarded = request.headers().get("x-forwarded-proto").filter(|_| config.proxy);
+    let first = forwarded.and_then(|value| value.to_str().ok()).and_then(|value| value.split(',').next());
+    first.is_some_and(|first| first.trim().eq_ignore_ascii_case("https"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_sent_below_its_path_by_segments() {
+        for below in [("/", "/"), ("/a", "/"), ("/admin", "/admin"), ("/admin/x", "/admin"), ("/admin/x", "/admin/")] {
+            assert!(is_below(below.0, below.1), "{below:?}");
+        }
+        for beside in [("/adminfoo", "/admin"), ("/", "/admin"), ("/admin", "/admin/")] {
+            assert!(!is_below(beside.0, beside.1), "{beside:?}");
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! What stands in the store: a JSON object, `cookie` first, then the application's values.
+//!
+//! Invariant: a value that was not changed goes back byte for byte. Each is kept as the text it was read as, so numbers of
+//! any size, lone surrogates and any nesting pass, which a parsed JSON value would lose.
+
+use std::borrow::Cow;
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::cookie::Date;
+use crate::clock::Timestamp;
+
+pub(super) const COOKIE: &str = "cookie";
+/// Ours beside the application's values: Express keeps top-level members that it does not know.
+pub(super) const META: &str = "_m";
+/// Integers beyond this are another number after an Express peer has saved the session.
+const LARGEST_SAFE: u64 = (1 << 53) - 1;
+/// An Express peer's hash of a session overflows its stack at some thousand levels.
+const DEEPEST: usize = 100;
+
+type Raw = Box<RawValue>;
+
+/// A session's top-level members, in order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Record(IndexMap<String, Raw>);
+
+/// What stands under a session's key.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A session.
+    Record(Record),
+    /// What counts as no session: an Express peer's `null`, or the marker of old stores.
+    Nothing,
+    /// Something else, with what is wrong with it. It is left as it is.
+    Unreadable(&'static str),
+}
+
+impl Record {
+    /// Reads stored JSON.
+    pub(super) fn read(bytes: &[u8]) -> Found {
+        // connect-redis 6.1.0 and 6.1.2 wrote the word in the place of a session that was destroyed.
+        if matches!(bytes.trim_ascii(), b"" | b"null" | b"false" | b"TOMBSTONE") {
+            return Found::Nothing;
+        }
+        let Ok(record) = serde_json::from_slice::<Self>(bytes) else {
+            return Found::Unreadable("not a JSON object");
+        };
+        match record.0.get(COOKIE) {
+            None => Found::Unreadable("no `cookie` in it"),
+            Some(cookie) if StoredCookie::read(cookie).is_none() => Found::Unreadable("its `cookie` is no object"),
+            Some(_) => Found::Record(record),
+        }
+    }
+
+    /// As stored.
+    pub(super) fn write(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.size());
+        out.push(b'{');
+        for (index, (name, value)) in self.0.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write_text(name, &mut out);
+            out.push(b':');
+            out.extend_from_slice(value.get().as_bytes());
+        }
+        out.push(b'}');
+        out
+    }
+
+    /// About how many bytes it will be.
+    pub(super) fn size(&self) -> usize {
+        self.0.iter().fold(2, |size, (name, value)| {
+            size.saturating_add(name.len()).saturating_add(value.get().len()).saturating_add(4)
+        })
+    }
+
+    pub(super) fn raw(&self, name: &str) -> Option<&RawValue> {
+        self.0.get(name).map(|raw| &**raw)
+    }
+
+    pub(super) fn value<T: DeserializeOwned>(&self, name: &str) -> Option<Result<T, serde_json::Error>> {
+        self.0.get(name).map(|raw| serde_json::from_str(raw.get()))
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: Raw) {
+        match self.0.get_mut(name) {
+            Some(place) => *place = value,
+            None => drop(self.0.insert(name.to_owned(), value)),
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &str) -> Option<Raw> {
+        self.0.shift_remove(name)
+    }
+
+    /// Removes the application's values.
+    pub(super) fn clear(&mut self) {
+        self.0.retain(|name, _| name == COOKIE || name == META);
+    }
+
+    /// The names of the application's values.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str).filter(|name| *name != COOKIE && *name != META)
+    }
+
+    pub(super) fn cookie(&self) -> StoredCookie {
+        self.raw(COOKIE).and_then(StoredCookie::read).unwrap_or_default()
+    }
+
+    pub(super) fn set_cookie(&mut self, cookie: &StoredCookie) {
+        // It stands first, wherever it stood.
+        self.0.shift_insert(0, COOKIE.to_owned(), cookie.write());
+    }
+
+    /// Whether all but `cookie` is the same: what Express compares to decide whether to save.
+    pub(super) fn same_values(&self, other: &Self) -> bool {
+        fn values(record: &Record) -> impl Iterator<Item = (&str, &str)> {
+            record.0.iter().filter(|(name, _)| *name != COOKIE).map(|(name, raw)| (name.as_str(), raw.get()))
+        }
+        values(self).eq(values(other))
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Record;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a session")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+                let mut record = Record::default();
+                // Of equal names the last one counts, in the place of the first, as in JavaScript.
+                while let Some((name, value)) = map.next_entry::<String, Raw>()? {
+                    record.set(&name, value);
+                }
+                Ok(record)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    // Text is written without fail into memory.
+    drop(serde_json::to_writer(out, text));
+}
+
+/// A value as JSON text.
+pub(super) fn raw<T: serde::Serialize + ?Sized>(value: &T) -> Result<Raw, serde_json::Error> {
+    to_raw_value(value)
+}
+
+/// Why an Express peer would not keep this value as it is.
+pub(super) fn unfit_for_express(value: &RawValue) -> Option<&'static str> {
+    let mut depth = 0_usize;
+    let mut rest = value.get().as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        match first {
+            b'[' | b'{' => depth = depth.saturating_add(1),
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => rest = after_text(rest),
+            b'0'..=b'9' => {
+                let is_digit = |byte: &u8| !matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+                let end = behind.iter().position(is_digit).unwrap_or(behind.len());
+                let (more, after) = behind.split_at(end);
+                let number = [&[*first], more].concat();
+                let whole = number.iter().all(u8::is_ascii_digit);
+                let fits = str::from_utf8(&number).is_ok_and(|digits| digits.parse().is_ok_and(|n: u64| n <= LARGEST_SAFE));
+                if whole && !fits {
+                    return Some("an integer beyond 2^53 - 1; store it as text");
+                }
+                rest = after;
+            }
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return Some("nested more than 100 deep");
+        }
+    }
+    None
+}
+
+/// What follows the quote that ends a JSON string.
+fn after_text(mut rest: &[u8]) -> &[u8] {
+    while let Some((first, behind)) = rest.split_first() {
+        rest = match first {
+            b'"' => return behind,
+            b'\\' => behind.get(1..).unwrap_or_default(),
+            _ => behind,
+        };
+    }
+    rest
+}
+
+/// The `cookie` member: what this session's cookie says, and when it ends.
+///
+/// Unknown members stay. Those that are missing have Express's defaults: path `/`, http-only, no expiry.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StoredCookie(IndexMap<String, Raw>);
+
+/// `originalMaxAge`: how long the session is to live after each use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MaxAge {
+    /// In milliseconds; not positive: over at once.
+    Millis(i64),
+    /// Until the browser is closed.
+    Browser,
+}
+
+const ORIGINAL_MAX_AGE: &str = "originalMaxAge";
+const EXPIRES: &str = "expires";
+
+impl StoredCookie {
+    pub(super) fn read(raw: &RawValue) -> Option<Self> {
+        let Record(members) = serde_json::from_str(raw.get()).ok()?;
+        Some(Self(members))
+    }
+
+    /// Of a new session: members in Express's order. Those that are `None` are left out.
+    pub(super) fn new<'a>(members: impl IntoIterator<Item = (&'a str, Option<serde_json::Value>)>) -> Self {
+        let members = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), raw(&value?).ok()?)));
+        Self(members.collect())
+    }
+
+    fn write(&self) -> Raw {
+        let text = Record(self.0.clone()).write();
+        let raw = String::from_utf8(text).ok().and_then(|text| RawValue::from_string(text).ok());
+        // Never needed: it is made of JSON texts.
+        raw.unwrap_or_else(|| RawValue::NULL.to_owned())
+    }
+
+    pub(super) fn max_age(&self) -> MaxAge {
+        match self.get::<f64>(ORIGINAL_MAX_AGE) {
+            // Saturates, and whatever JavaScript cut off is cut off.
+            Some(millis) if millis.is_finite() => MaxAge::Millis(millis.trunc() as i64),
+            _ => MaxAge::Browser,
+        }
+    }
+
+    pub(super) fn set_max_age(&mut self, max_age: MaxAge) {
+        let millis = match max_age {
+            MaxAge::Millis(millis) => Some(millis),
+            MaxAge::Browser => None,
+        };
+        if let Ok(raw) = raw(&millis) {
+            self.put(0, ORIGINAL_MAX_AGE, raw);
+        }
+    }
+
+    /// Begins its time anew, as each save does.
+    pub(super) fn renew(&mut self, now: Timestamp) {
+        // A peer throws at a text here.
+        if self.0.get(ORIGINAL_MAX_AGE).is_some_and(|raw| raw.get().starts_with('"')) {
+            self.set_max_age(MaxAge::Browser);
+        }
+        let expires = match self.max_age() {
+            MaxAge::Millis(_) => self.expires(now).and_then(|time| raw(&Date::of(time).iso()).ok()),
+            // `false` stays what it is.
+            MaxAge::Browser if self.0.get(EXPIRES).is_some_and(|raw| raw.get() == "false") => None,
+            MaxAge::Browser => self.0.contains_key(EXPIRES).then(|| raw(&()).ok()).flatten(),
+        };
+        if let Some(expires) = expires {
+            let place = 1.min(self.0.len());
+            self.put(place, EXPIRES, expires);
+        }
+    }
+
+    /// When it ends if it begins now; `None`: with the browser.
+    pub(super) fn expires(&self, now: Timestamp) -> Option<Timestamp> {
+        match self.max_age() {
+            MaxAge::Millis(millis) => Some(Timestamp::from_millis(now.as_millis().saturating_add_signed(millis))),
+            MaxAge::Browser => None,
+        }
+    }
+
+    fn put(&mut self, place: usize, name: &str, value: Raw) {
+        match self.0.get_mut(name) {
+            Some(standing) => *standing = value,
+            None => drop(self.0.shift_insert(place, name.to_owned(), value)),
+        }
+    }
+
+    pub(super) fn get<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_str(self.0.get(name)?.get()).ok()
+    }
+
+    /// A flag as JavaScript sees it; `None`: not there.
+    pub(super) fn flag(&self, name: &str) -> Option<bool> {
+        let text = self.0.get(name)?.get();
+        Some(!matches!(text, "false" | "null" | "0" | "\"\""))
+    }
+
+    /// A text member.
+    pub(super) fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.get::<String>(name).map(Cow::Owned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const STORED: &str = r#"{"cookie":{"originalMaxAge":600000,"expires":"2026-11-20T09:21:22.716Z","httpOnly":true,"path":"/"},"views":1}"#;
+
+    fn record(text: &str) -> Record {
+        match Record::read(text.as_bytes()) {
+            Found::Record(record) => record,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn written(record: &Record) -> String {
+        String::from_utf8(record.write()).unwrap()
+    }
+
+    #[test]
+    fn values_go_back_byte_for_byte() {
+        let odd = r#"18446744073709551616,1.0,-0,1e400,"\ud800","\u0000\u2028",{"b" : [ 1 , 2 ],"a":1}"#;
+        let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+        let text = format!(r#"{{"cookie":{{}},"odd":[{odd}],"deep":{deep},"2":1,"é\"":null}}"#);
+        let mut record = record(&text);
+        assert_eq!(written(&record), text);
+        record.set("views", raw(&2).unwrap());
+        assert_eq!(written(&record), text.replace(":null}", ":null,\"views\":2}"));
+        record.remove("views");
+        assert_eq!(written(&record), text);
+    }
+
+    #[test]
+    fn what_is_no_session_is_told_from_what_cannot_be_read() {
+        for nothing in ["", "null", " null\n", "false", "TOMBSTONE"] {
+            assert!(matches!(Record::read(nothing.as_bytes()), Found::Nothing), "{nothing}");
+        }
+        for unreadable in [
+            "5", "\"x\"", "true", "[]", "{}", r#"{"views":1}"#, r#"{"cookie":null}"#, r#"{"cookie":"x"}"#, r#"{"cookie":{}"#,
+            r#"{"cookie":{}} x"#, r#"{"\ud800":1,"cookie":{}}"#, r#"{"cookie":[]}"#,
+        ] {
+            assert!(matches!(Record::read(unreadable.as_bytes()), Found::Unreadable(_)), "{unreadable}");
+        }
+        assert!(matches!(Record::read(b"{\"cookie\":{},\"a\":\"\xff\"}"), Found::Unreadable(_)));
+        assert!(matches!(Record::read(b"{\"cookie\":{}}"), Found::Record(_)));
+    }
+
+    #[test]
+    fn of_equal_names_the_last_counts() {
+        assert_eq!(written(&record(r#"{"cookie":{},"a":1,"b":2,"a":3}"#)), r#"{"cookie":{},"a":3,"b":2}"#);
+    }
+
+    #[test]
+    fn a_save_begins_the_time_anew_and_changes_nothing_else_of_the_cookie() {
+        let now = Timestamp::from_millis(1_795_166_482_716);
+        let renewed = |cookie: &str| {
+            let mut record = record(&format!(r#"{{"a":1,"cookie":{cookie}}}"#));
+            let mut cookie = record.cookie();
+            cookie.renew(now);
+            record.set_cookie(&cookie);
+            written(&record)
+        };
+        let at = "2026-11-20T09:21:22.716Z";
+        for (cookie, after) in [
+            (r#"{"originalMaxAge":0,"expires":"x","path":"/"}"#, format!(r#"{{"originalMaxAge":0,"expires":"{at}","path":"/"}}"#)),
+            (r#"{"originalMaxAge":0}"#, format!(r#"{{"originalMaxAge":0,"expires":"{at}"}}"#)),
+            (r#"{"originalMaxAge":1.5,"expires":0}"#, r#"{"originalMaxAge":1.5,"expires":"2026-11-20T09:21:22.717Z"}"#.to_owned()),
+            (r#"{"originalMaxAge":1e3,"expires":0}"#, r#"{"originalMaxAge":1e3,"expires":"2026-11-20T09:21:23.716Z"}"#.to_owned()),
+            (r#"{"originalMaxAge":null,"expires":"garbage"}"#, r#"{"originalMaxAge":null,"expires":null}"#.to_owned()),
+            (r#"{"originalMaxAge":false,"expires":false}"#, r#"{"originalMaxAge":false,"expires":false}"#.to_owned()),
+            (r#"{"originalMaxAge":"5","unknown":[1]}"#, r#"{"originalMaxAge":null,"unknown":[1]}"#.to_owned()),
+            ("{}", "{}".to_owned()),
+        ] {
+            assert_eq!(renewed(cookie), format!(r#"{{"cookie":{after},"a":1}}"#), "{cookie}");
+        }
+    }
+
+    #[test]
+    fn only_values_make_a_difference() {
+        let (a, b) = (record(STORED), record(&STORED.replace("600000", "5")));
+        assert!(a.same_values(&b));
+        assert!(!a.same_values(&record(&STORED.replace("\"views\":1", "\"views\":2"))));
+        let mut cleared = record(r#"{"cookie":{},"_m":{"c":1},"a":1}"#);
+        cleared.clear();
+        assert_eq!(written(&cleared), r#"{"cookie":{},"_m":{"c":1}}"#);
+        assert_eq!(cleared.names().count(), 0);
+    }
+
+    #[test]
+    fn what_an_express_peer_would_change_is_found() {
+        let unfit = |value: serde_json::Value| unfit_for_express(&raw(&value).unwrap());
+        for fits in [
+            json!(9_007_199_254_740_991_u64), json!(-9_007_199_254_740_991_i64), json!(1.5e300), json!("12345678901234567890"),
+            json!({"12345678901234567890": ["\\\"12345678901234567890", 1.0]}), json!(null),
+        ] {
+            assert_eq!(unfit(fits.clone()), None, "{fits}");
+        }
+        for bad in [json!(9_007_199_254_740_992_u64), json!(i64::MIN), json!({"a": ["\\", u64::MAX]})] {
+            assert!(unfit(bad.clone()).is_some(), "{bad}");
+        }
+        let nested = |depth: usize| RawValue::from_string(format!("{}{}", "[".repeat(depth), "]".repeat(depth))).unwrap();
+        assert_eq!(unfit_for_express(&nested(100)), None);
+        assert!(unfit_for_express(&nested(101)).is_some());
+    }
+}

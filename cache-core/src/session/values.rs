@@ -1,0 +1,83 @@
+//! The application's values of one session: typed reading, and what may be written.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::config::Config;
+use super::error::{SessionError, SessionErrorKind};
+use super::express::RESERVED;
+use super::record::{COOKIE, META, MaxAge, Record, raw, unfit_for_express};
+
+/// What is in a session, to be read.
+pub struct SessionValues<'a>(pub(super) &'a Record);
+
+impl SessionValues<'_> {
+    /// A value; `None`: there is none.
+    ///
+    /// # Errors
+    /// [`SessionErrorKind::Value`] for one of another type.
+    pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, SessionError> {
+        if name == COOKIE || name == META {
+            return Ok(None);
+        }
+        self.0.value(name).transpose().map_err(|error| not_of_type(name, &error))
+    }
+
+    /// The names of all values, in the order in which they were first set.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.names()
+    }
+
+    /// How long the session is to live after each use; `None`: until the browser is closed.
+    #[must_use]
+    pub fn max_age(&self) -> Option<Duration> {
+        match self.0.cookie().max_age() {
+            MaxAge::Millis(millis) => Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
+            MaxAge::Browser => None,
+        }
+    }
+}
+
+impl fmt::Debug for SessionValues<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionValues(..)")
+    }
+}
+
+/// The texts of serde_json may quote the value: only the place is told.
+pub(super) fn not_of_type(name: &str, error: &serde_json::Error) -> SessionError {
+    SessionError::new(SessionErrorKind::Value)
+        .detail(format!("`{name}` is not of the type that was asked for (column {})", error.column()))
+}
+
+/// Whether values may be stored under this name.
+pub(super) fn check_name(config: &Config, name: &str) -> Result<(), SessionError> {
+    let detail = if name == COOKIE || name == META {
+        "the session itself uses it"
+    } else if config.shares_with_express() && RESERVED.contains(&name) {
+        "Express takes it away when it reads the session"
+    } else {
+        return Ok(());
+    };
+    Err(SessionError::new(SessionErrorKind::ReservedName).detail(format!("`{name}`: {detail}; choose another name")))
+}
+
+/// A value as it will stand in the store.
+pub(super) fn to_raw<T: Serialize + ?Sized>(config: &Config, name: &str, value: &T) -> Result<Box<RawValue>, SessionError> {
+    let raw = raw(value).map_err(|error| {
+        SessionError::new(SessionErrorKind::Value).detail(format!("`{name}` has no JSON form")).source(error)
+    })?;
+    check_value(config, name, &raw)?;
+    Ok(raw)
+}
+
+fn check_value(config: &Config, name: &str, raw: &RawValue) -> Result<(), SessionError> {
+    match unfit_for_express(raw).filter(|_| config.shares_with_express()) {
+        Some(why) => Err(SessionError::new(SessionErrorKind::Value).detail(format!("`{name}`: {why}"))),
+        None => Ok(()),
+    }
+}
