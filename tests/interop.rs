@@ -3,6 +3,7 @@
 mod browser;
 mod cookies;
 mod express_store;
+mod ours;
 mod peer;
 mod plain;
 mod races;

@@ -4,15 +4,18 @@ use serde_json::Value;
 use support::{Express, RedisServer};
 
 use super::browser::App;
+use super::ours::Ours;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Peer {
     Express,
+    Ours,
 }
 
 /// Applications of one peer.
 pub(super) enum Site {
     Express(Express),
+    Ours(Ours),
 }
 
 impl Peer {
@@ -22,6 +25,7 @@ impl Peer {
                 let options: Vec<Value> = apps.iter().map(App::options).collect();
                 Site::Express(Express::start(server, &options).await)
             }
+            Self::Ours => Site::Ours(Ours::start(server, apps).await),
         }
     }
 }
@@ -30,6 +34,7 @@ impl Site {
     pub(super) fn port(&self, index: usize) -> u16 {
         match self {
             Self::Express(express) => express.ports()[index],
+            Self::Ours(ours) => ours.port(index),
         }
     }
 }
@@ -45,6 +50,11 @@ macro_rules! on_both_peers {
             #[tokio::test]
             async fn express() {
                 on(Peer::Express).await;
+            }
+
+            #[tokio::test]
+            async fn ours() {
+                on(Peer::Ours).await;
             }
         }
     )*};

@@ -1,10 +1,10 @@
 //! What a visit does to Redis and to the browser, for every kind of visit and all combinations of options.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use support::Express;
-
 use super::browser::{App, Browser, Ids, Redis, combinations};
+use super::peer::Peer;
 
 /// Who visits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -179,6 +179,28 @@ async fn arrive(visitor: Visitor, app: &App, port: u16, redis: &mut Redis) -> Br
     browser
 }
 
+/// What a visit leaves behind.
+#[derive(Debug, Clone, PartialEq)]
+struct Effect {
+    status: u16,
+    cookie: String,
+    /// By the name of the id: what is stored, and for how long.
+    stored: BTreeMap<String, String>,
+    commands: Vec<String>,
+}
+
+/// One visit at `port` by a visitor who has arrived at `before`.
+async fn effect(redis: &mut Redis, app: &App, row: &Row, before: u16, port: u16) -> Effect {
+    redis.flush().await;
+    let mut browser = arrive(row.visitor, app, before, redis).await.on(port);
+    let mut ids = Ids::new(browser.cookie.as_ref().map(|_| browser.sid()));
+    redis.forget_commands().await;
+    let visit = browser.visit(row.steps).await;
+    let commands = redis.commands(app.prefix(), &mut ids).await;
+    let cookie = visit.set_cookie(&mut ids);
+    Effect { status: visit.0.status, cookie, stored: redis.stored(app.prefix(), &mut ids).await, commands }
+}
+
 /// The rows with the applications that they are asked of: `unset` is an option of the application.
 fn cases() -> (Vec<App>, Vec<(usize, &'static Row)>) {
     let mut apps = Vec::new();
@@ -198,21 +220,40 @@ fn cases() -> (Vec<App>, Vec<(usize, &'static Row)>) {
 async fn express_alone_does_what_the_table_says() {
     let mut redis = Redis::start().await;
     let (apps, cases) = cases();
-    let express = Express::start(&redis.server, &apps.iter().map(App::options).collect::<Vec<_>>()).await;
+    let site = Peer::Express.start(&redis.server, &apps).await;
     let mut wrong = String::new();
     for (index, row) in cases {
-        let app = &apps[index];
-        let mut browser = arrive(row.visitor, app, express.ports()[index], &mut redis).await;
-        let mut ids = Ids::new(browser.cookie.as_ref().map(|_| browser.sid()));
-        let visit = browser.visit(row.steps).await;
-        let commands = redis.commands(app.prefix(), &mut ids).await;
-        let cookie = visit.set_cookie(&mut ids);
-        let expected = (row.expected_commands(app), row.expected_cookie(app), 200);
-        let seen = (commands, cookie, visit.0.status);
+        let (app, port) = (&apps[index], site.port(index));
+        let seen = effect(&mut redis, app, row, port, port).await;
+        let expected = Effect {
+            status: 200,
+            cookie: row.expected_cookie(app),
+            commands: row.expected_commands(app),
+            ..seen.clone()
+        };
         if seen != expected {
             writeln!(wrong, "{:?}, {}, {app:?}:\n  expected {expected:?}\n  seen     {seen:?}", row.visitor, row.name).unwrap();
         }
-        redis.flush().await;
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[tokio::test]
+async fn ours_does_what_express_does() {
+    let mut redis = Redis::start().await;
+    let (apps, cases) = cases();
+    let express = Peer::Express.start(&redis.server, &apps).await;
+    let ours = Peer::Ours.start(&redis.server, &apps).await;
+    let mut wrong = String::new();
+    for (index, row) in cases {
+        let (app, express, ours) = (&apps[index], express.port(index), ours.port(index));
+        let expected = effect(&mut redis, app, row, express, express).await;
+        for (how, before, port) in [("E-O", express, ours), ("O-O", ours, ours), ("O-E", ours, express)] {
+            let seen = effect(&mut redis, app, row, before, port).await;
+            if (&seen.status, &seen.cookie, &seen.stored) != (&expected.status, &expected.cookie, &expected.stored) {
+                writeln!(wrong, "{how} {:?}, {}, rs{} su{} ro{} ma{:?}:\n  expected {expected:?}\n  seen     {seen:?}", row.visitor, row.name, app.resave, app.save_uninitialized, app.rolling, app.cookie.max_age).unwrap();
+            }
+        }
     }
     assert!(wrong.is_empty(), "{wrong}");
 }
