@@ -301,8 +301,17 @@ fn shortened(words: &[String], prefix: &str, ids: &mut Ids) -> String {
     short.join(" ")
 }
 
-/// `"expires":"2026-11-20T09:21:22.716Z"` as `"expires":"+600"`.
+/// `"expires":"2026-11-20T09:21:22.716Z"` as `"expires":"+600"`. Express computes `originalMaxAge` anew at each save, from two
+/// readings of the clock, and so loses a few milliseconds on a busy machine: rounded to seconds.
 pub(super) fn without_time(text: &str) -> String {
+    let text = match text.split_once(r#""originalMaxAge":"#) {
+        Some((before, rest)) => {
+            let (age, after) = rest.split_once(',').unwrap_or((rest, ""));
+            let age = age.parse().map_or(age.to_owned(), |age: u64| ((age + 500) / 1000 * 1000).to_string());
+            &format!(r#"{before}"originalMaxAge":{age},{after}"#)
+        }
+        None => text,
+    };
     let Some((before, rest)) = text.split_once(r#""expires":""#) else { return text.to_owned() };
     let (time, after) = rest.split_once('"').expect("the end of a text");
     let Ok(time) = DateTime::parse_from_rfc3339(time) else { return text.to_owned() };
