@@ -12,6 +12,7 @@ mod processes;
 mod races;
 mod redis_store;
 mod round_trips;
+mod sessions;
 mod shapes;
 mod single_flight;
 mod store_conformance;

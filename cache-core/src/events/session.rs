@@ -137,7 +137,9 @@ impl Counters {
 #[cfg(feature = "tracing")]
 pub(super) fn trace(event: &SessionEvent) {
     match event {
-        SessionEvent::Unreadable { reason } => tracing::warn!(reason, "what stands under a session's key is no session; left as it is"),
+        SessionEvent::Unreadable { reason } => {
+            tracing::warn!(reason, "what stands under a session's key is no session; left as it is")
+        }
         SessionEvent::CookieNotSent => tracing::error!(
             "a session's cookie could not be sent: it is for HTTPS only and the request came by plain HTTP; behind a proxy, see `SessionBuilder::proxy`"
         ),

@@ -238,7 +238,13 @@ impl Sessions {
             match swapped {
                 Swapped::Done => {
                     *last = Some((key, bytes.clone()));
-                    return Ok(Written::Standing(Box::new(Standing { form, id: write.id, bytes, record, left: expiry })));
+                    return Ok(Written::Standing(Box::new(Standing {
+                        form,
+                        id: write.id,
+                        bytes,
+                        record,
+                        left: expiry,
+                    })));
                 }
                 Swapped::Conflict | Swapped::Gone => {
                     self.emit(SessionEvent::Conflict);
@@ -313,7 +319,8 @@ impl Sessions {
 }
 
 pub(super) fn bad_id() -> SessionError {
-    SessionError::new(SessionErrorKind::Id).detail("`generate_id` gave an empty one, one over 256 bytes or one with white space")
+    SessionError::new(SessionErrorKind::Id)
+        .detail("`generate_id` gave an empty one, one over 256 bytes or one with white space")
 }
 
 pub(super) fn too_large(bytes: usize, max: usize) -> SessionError {
@@ -336,7 +343,8 @@ struct Turn {
 
 impl Turns {
     fn of(self: &Arc<Self>, key: &str) -> Arc<Turn> {
-        let new = || Arc::new(Turn { key: key.to_owned(), turns: Arc::clone(self), last: tokio::sync::Mutex::default() });
+        let new =
+            || Arc::new(Turn { key: key.to_owned(), turns: Arc::clone(self), last: tokio::sync::Mutex::default() });
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match turns.entry(key.to_owned()) {
             Entry::Occupied(mut entry) => entry.get().upgrade().unwrap_or_else(|| {

@@ -331,7 +331,9 @@ impl Config {
             },
             Form::Native => {
                 let lasts = match stored.max_age() {
-                    MaxAge::Millis(ms) => Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)).min(LONGEST_COOKIE)),
+                    MaxAge::Millis(ms) => {
+                        Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)).min(LONGEST_COOKIE))
+                    }
                     MaxAge::Browser => None,
                 };
                 self.own_attributes(lasts, now)
@@ -378,15 +380,21 @@ impl Config {
         let own = self.mode != SessionMode::Express;
         if own && self.native_name.starts_with("__Host-") && (cookie.domain.is_some() || path != "/") {
             let name = &self.native_name;
-            return Err(format!("a cookie called `{name}` has no domain and the path `/`; choose another `native_name`"));
+            return Err(format!(
+                "a cookie called `{name}` has no domain and the path `/`; choose another `native_name`"
+            ));
         }
         let insecure = self.secure() == Secure::Never;
         if insecure && (cookie.same_site == Some(SameSite::None) || cookie.partitioned) {
-            return Err("browsers refuse SameSite=None and Partitioned without Secure; add `.secure(Secure::Always)`".into());
+            return Err(
+                "browsers refuse SameSite=None and Partitioned without Secure; add `.secure(Secure::Always)`".into()
+            );
         }
         if self.mode == SessionMode::Native && insecure && self.native_name.starts_with("__") {
             let name = &self.native_name;
-            return Err(format!("browsers refuse `{name}` without Secure; choose another `native_name` for plain HTTP"));
+            return Err(format!(
+                "browsers refuse `{name}` without Secure; choose another `native_name` for plain HTTP"
+            ));
         }
         if self.transports.is_empty() {
             return Err("sessions need a transport".into());
@@ -407,7 +415,11 @@ fn known(text: &str, words: &[&'static str]) -> Option<&'static str> {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("mode", &self.mode).field("name", &self.name).field("prefix", &self.prefix).finish()
+        f.debug_struct("Config")
+            .field("mode", &self.mode)
+            .field("name", &self.name)
+            .field("prefix", &self.prefix)
+            .finish()
     }
 }
 

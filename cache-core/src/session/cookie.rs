@@ -163,8 +163,7 @@ impl Date {
     /// `Fri, 20 Nov 2026 09:21:22 GMT`, as `toUTCString` does. The milliseconds are cut off.
     pub(super) fn imf(self) -> String {
         const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-        const MONTHS: [&str; 12] =
-            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         let (hours, minutes, seconds) = self.clock();
         let weekday = WEEKDAYS.get((self.days % 7) as usize).copied().unwrap_or_default();
         let month = MONTHS.get(self.month.saturating_sub(1) as usize).copied().unwrap_or_default();
@@ -210,9 +209,16 @@ mod tests {
 
     #[test]
     fn what_express_does_not_find_is_not_found() {
-        for header in
-            ["", "connect.sid", "Connect.sid=1", "connect.sid2=1", "xconnect.sid=1", "a=b, connect.sid=1", ";=;;", "=connect.sid"]
-        {
+        for header in [
+            "",
+            "connect.sid",
+            "Connect.sid=1",
+            "connect.sid2=1",
+            "xconnect.sid=1",
+            "a=b, connect.sid=1",
+            ";=;;",
+            "=connect.sid",
+        ] {
             assert_eq!(found(&[header]), None, "{header}");
         }
         assert_eq!(find([&b"connect.sid=\xff"[..]], "connect.sid"), None);

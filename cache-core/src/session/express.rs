@@ -80,12 +80,9 @@ pub(super) fn due(facts: Facts) -> Due {
     let modified = facts.id_changed || facts.changed;
     let is_new = !facts.known_to_client;
     let saved = !facts.id_changed && facts.stored == Stored::Same;
-    let save = if !facts.save_uninitialized && facts.stored == Stored::Nothing && is_new {
-        modified
-    } else {
-        !saved
-    };
-    let cookie = if is_new { facts.save_uninitialized || modified } else { facts.rolling || (facts.expires && modified) };
+    let save = if !facts.save_uninitialized && facts.stored == Stored::Nothing && is_new { modified } else { !saved };
+    let cookie =
+        if is_new { facts.save_uninitialized || modified } else { facts.rolling || (facts.expires && modified) };
     Due { save, touch: facts.known_to_client && !save, cookie }
 }
 
@@ -96,9 +93,16 @@ mod tests {
     #[test]
     fn a_session_lives_as_long_as_express_lets_it() {
         let day = Duration::from_secs(86400);
-        for (millis, seconds) in
-            [(1, Some(1)), (500, Some(1)), (1000, Some(1)), (1001, Some(2)), (1500, Some(2)), (600_000, Some(600)), (0, None), (-5, None)]
-        {
+        for (millis, seconds) in [
+            (1, Some(1)),
+            (500, Some(1)),
+            (1000, Some(1)),
+            (1001, Some(2)),
+            (1500, Some(2)),
+            (600_000, Some(600)),
+            (0, None),
+            (-5, None),
+        ] {
             assert_eq!(ttl(MaxAge::Millis(millis), day), seconds.map(Duration::from_secs), "{millis}");
         }
         assert_eq!(ttl(MaxAge::Browser, day), Some(day));
@@ -151,6 +155,9 @@ mod tests {
         row(Facts { id_changed: true, changed: true, stored: Stored::Other, ..NEW }, SAVE, SAVE, SAVE, [true; 3]);
         // Saved by hand: a touch remains; of a new session nothing.
         assert_eq!(due(Facts { changed: true, ..KNOWN }), Due { save: false, touch: true, cookie: false });
-        assert_eq!(due(Facts { changed: true, stored: Stored::Same, ..NEW }), Due { save: false, touch: false, cookie: true });
+        assert_eq!(
+            due(Facts { changed: true, stored: Stored::Same, ..NEW }),
+            Due { save: false, touch: false, cookie: true }
+        );
     }
 }

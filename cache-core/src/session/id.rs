@@ -32,7 +32,8 @@ impl SessionId {
 
     /// An id that somebody else made. `None`: it is empty, longer than 256 bytes or has control characters or white space in it.
     pub(super) fn parse(id: &str) -> Option<Self> {
-        let fits = !id.is_empty() && id.len() <= MAX_ID_BYTES && !id.contains(|c: char| c.is_control() || c.is_whitespace());
+        let fits =
+            !id.is_empty() && id.len() <= MAX_ID_BYTES && !id.contains(|c: char| c.is_control() || c.is_whitespace());
         fits.then(|| Self(id.into()))
     }
 
@@ -132,7 +133,9 @@ impl Keyring {
     pub(super) fn new(secrets: Vec<Secret>, short_ones: bool) -> Result<Self> {
         let bad = |detail: String| Err(Error::new(ErrorKind::Configuration, "sessions").detail(detail));
         let Some(first) = secrets.first() else {
-            return bad("sessions need a secret: `.secret(..)` of at least 32 bytes; `Secret::generate()` makes one".into());
+            return bad(
+                "sessions need a secret: `.secret(..)` of at least 32 bytes; `Secret::generate()` makes one".into()
+            );
         };
         if secrets.iter().any(|secret| secret.len() == 0) {
             return bad("a session secret is empty; `Secret::generate()` makes one".into());
@@ -179,7 +182,8 @@ impl Keyring {
 fn encode(bytes: &[u8], alphabet: &[u8; 64]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3).saturating_mul(4));
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3_usize.saturating_sub(chunk.len())));
+        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
+            << (8 * (3_usize.saturating_sub(chunk.len())));
         for place in 0..=chunk.len() {
             let index = word >> (18_usize.saturating_sub(place.saturating_mul(6))) & 63;
             out.push(alphabet.get(index as usize).map_or('A', |byte| char::from(*byte)));

@@ -141,7 +141,9 @@ fn add_headers(config: &Config, headers: &mut http::HeaderMap, answer: Answer) {
     if !config.cache_headers || !depends {
         return;
     }
-    let varies = |value: &HeaderValue| value.to_str().is_ok_and(|value| value == "*" || value.to_ascii_lowercase().contains("cookie"));
+    let varies = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|value| value == "*" || value.to_ascii_lowercase().contains("cookie"))
+    };
     if !headers.get_all(VARY).iter().any(varies) {
         headers.append(VARY, HeaderValue::from_static("Cookie"));
     }

@@ -172,7 +172,8 @@ pub(super) fn unfit_for_express(value: &RawValue) -> Option<&'static str> {
                 let (more, after) = behind.split_at(end);
                 let number = [&[*first], more].concat();
                 let whole = number.iter().all(u8::is_ascii_digit);
-                let fits = str::from_utf8(&number).is_ok_and(|digits| digits.parse().is_ok_and(|n: u64| n <= LARGEST_SAFE));
+                let fits =
+                    str::from_utf8(&number).is_ok_and(|digits| digits.parse().is_ok_and(|n: u64| n <= LARGEST_SAFE));
                 if whole && !fits {
                     return Some("an integer beyond 2^53 - 1; store it as text");
                 }
@@ -341,8 +342,18 @@ mod tests {
             assert!(matches!(Record::read(nothing.as_bytes()), Found::Nothing), "{nothing}");
         }
         for unreadable in [
-            "5", "\"x\"", "true", "[]", "{}", r#"{"views":1}"#, r#"{"cookie":null}"#, r#"{"cookie":"x"}"#, r#"{"cookie":{}"#,
-            r#"{"cookie":{}} x"#, r#"{"\ud800":1,"cookie":{}}"#, r#"{"cookie":[]}"#,
+            "5",
+            "\"x\"",
+            "true",
+            "[]",
+            "{}",
+            r#"{"views":1}"#,
+            r#"{"cookie":null}"#,
+            r#"{"cookie":"x"}"#,
+            r#"{"cookie":{}"#,
+            r#"{"cookie":{}} x"#,
+            r#"{"\ud800":1,"cookie":{}}"#,
+            r#"{"cookie":[]}"#,
         ] {
             assert!(matches!(Record::read(unreadable.as_bytes()), Found::Unreadable(_)), "{unreadable}");
         }
@@ -367,10 +378,19 @@ mod tests {
         };
         let at = "2026-11-20T09:21:22.716Z";
         for (cookie, after) in [
-            (r#"{"originalMaxAge":0,"expires":"x","path":"/"}"#, format!(r#"{{"originalMaxAge":0,"expires":"{at}","path":"/"}}"#)),
+            (
+                r#"{"originalMaxAge":0,"expires":"x","path":"/"}"#,
+                format!(r#"{{"originalMaxAge":0,"expires":"{at}","path":"/"}}"#),
+            ),
             (r#"{"originalMaxAge":0}"#, format!(r#"{{"originalMaxAge":0,"expires":"{at}"}}"#)),
-            (r#"{"originalMaxAge":1.5,"expires":0}"#, r#"{"originalMaxAge":1.5,"expires":"2026-11-20T09:21:22.717Z"}"#.to_owned()),
-            (r#"{"originalMaxAge":1e3,"expires":0}"#, r#"{"originalMaxAge":1e3,"expires":"2026-11-20T09:21:23.716Z"}"#.to_owned()),
+            (
+                r#"{"originalMaxAge":1.5,"expires":0}"#,
+                r#"{"originalMaxAge":1.5,"expires":"2026-11-20T09:21:22.717Z"}"#.to_owned(),
+            ),
+            (
+                r#"{"originalMaxAge":1e3,"expires":0}"#,
+                r#"{"originalMaxAge":1e3,"expires":"2026-11-20T09:21:23.716Z"}"#.to_owned(),
+            ),
             (r#"{"originalMaxAge":null,"expires":"garbage"}"#, r#"{"originalMaxAge":null,"expires":null}"#.to_owned()),
             (r#"{"originalMaxAge":false,"expires":false}"#, r#"{"originalMaxAge":false,"expires":false}"#.to_owned()),
             (r#"{"originalMaxAge":"5","unknown":[1]}"#, r#"{"originalMaxAge":null,"unknown":[1]}"#.to_owned()),
@@ -395,15 +415,20 @@ mod tests {
     fn what_an_express_peer_would_change_is_found() {
         let unfit = |value: serde_json::Value| unfit_for_express(&raw(&value).unwrap());
         for fits in [
-            json!(9_007_199_254_740_991_u64), json!(-9_007_199_254_740_991_i64), json!(1.5e300), json!("12345678901234567890"),
-            json!({"12345678901234567890": ["\\\"12345678901234567890", 1.0]}), json!(null),
+            json!(9_007_199_254_740_991_u64),
+            json!(-9_007_199_254_740_991_i64),
+            json!(1.5e300),
+            json!("12345678901234567890"),
+            json!({"12345678901234567890": ["\\\"12345678901234567890", 1.0]}),
+            json!(null),
         ] {
             assert_eq!(unfit(fits.clone()), None, "{fits}");
         }
         for bad in [json!(9_007_199_254_740_992_u64), json!(i64::MIN), json!({"a": ["\\", u64::MAX]})] {
             assert!(unfit(bad.clone()).is_some(), "{bad}");
         }
-        let nested = |depth: usize| RawValue::from_string(format!("{}{}", "[".repeat(depth), "]".repeat(depth))).unwrap();
+        let nested =
+            |depth: usize| RawValue::from_string(format!("{}{}", "[".repeat(depth), "]".repeat(depth))).unwrap();
         assert_eq!(unfit_for_express(&nested(100)), None);
         assert!(unfit_for_express(&nested(101)).is_some());
     }

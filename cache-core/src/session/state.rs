@@ -161,7 +161,8 @@ impl State {
     fn shown(&self) -> Vec<Shown> {
         let config = &self.sessions.config;
         let mut shown: Vec<Shown> = Vec::new();
-        let mut verify = |signed: Option<&str>, by_header| match signed.and_then(|signed| config.keyring.verify(signed)) {
+        let mut verify = |signed: Option<&str>, by_header| match signed.and_then(|signed| config.keyring.verify(signed))
+        {
             None => self.sessions.emit(SessionEvent::BadSignature),
             Some((id, _)) if shown.iter().any(|shown| shown.id == id) => {}
             Some((id, signed)) => shown.push(Shown { id, signed, by_header }),
@@ -177,7 +178,8 @@ impl State {
                     }
                 }
                 Transport::Bearer => {
-                    let values = self.request.values(&http::header::AUTHORIZATION).filter_map(|value| value.to_str().ok());
+                    let values =
+                        self.request.values(&http::header::AUTHORIZATION).filter_map(|value| value.to_str().ok());
                     if let Some(token) = values.filter_map(bearer).next() {
                         verify(Some(token), true);
                     }
@@ -292,7 +294,8 @@ impl State {
         if let Some(standing) = &self.standing {
             self.sessions.remove(standing).await?;
             self.sessions.emit(SessionEvent::Destroyed);
-            let attributes = self.sessions.config.attributes(standing.form, &standing.record.cookie(), self.sessions.now());
+            let attributes =
+                self.sessions.config.attributes(standing.form, &standing.record.cookie(), self.sessions.now());
             self.forget = Some((standing.form, attributes));
         }
         self.begin()?;
@@ -315,7 +318,10 @@ impl State {
         if self.gone {
             return Err(SessionError::new(SessionErrorKind::Gone));
         }
-        if self.operations.is_empty() && self.next == Next::Stay {
+        let empty = self.standing.is_none()
+            && !self.sessions.config.save_uninitialized
+            && self.view.same_values(&self.at_start);
+        if self.next == Next::Stay && (empty || self.operations.is_empty()) {
             return Ok(());
         }
         self.commit().await
@@ -453,7 +459,11 @@ impl State {
         let known = self.shown.as_ref().map(|shown| &shown.id) == self.id.as_ref() && self.id.is_some();
         let stored = match &self.standing {
             Some(standing) if !config.resave || self.saved => {
-                if standing.record.same_values(&self.view) { Stored::Same } else { Stored::Other }
+                if standing.record.same_values(&self.view) {
+                    Stored::Same
+                } else {
+                    Stored::Other
+                }
             }
             _ => Stored::Nothing,
         };
@@ -528,7 +538,8 @@ impl State {
 
     fn forget_cookie(&mut self, answer: &mut Answer) {
         let config = &self.sessions.config;
-        let Some((form, mut attributes)) = self.forget.take().filter(|_| config.removal_cookie && !self.by_header()) else {
+        let Some((form, mut attributes)) = self.forget.take().filter(|_| config.removal_cookie && !self.by_header())
+        else {
             return;
         };
         attributes.expires = Some(Timestamp::from_millis(0));

@@ -67,7 +67,11 @@ pub(super) fn check_name(config: &Config, name: &str) -> Result<(), SessionError
 }
 
 /// A value as it will stand in the store.
-pub(super) fn to_raw<T: Serialize + ?Sized>(config: &Config, name: &str, value: &T) -> Result<Box<RawValue>, SessionError> {
+pub(super) fn to_raw<T: Serialize + ?Sized>(
+    config: &Config,
+    name: &str,
+    value: &T,
+) -> Result<Box<RawValue>, SessionError> {
     let raw = raw(value).map_err(|error| {
         SessionError::new(SessionErrorKind::Value).detail(format!("`{name}` has no JSON form")).source(error)
     })?;

@@ -30,8 +30,8 @@ use crate::events::Events;
 use crate::sabotage::{self, Guard};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Filled, Listener, Message, Over, Replaced, Siblings, Slot, Store, Swapped, THROTTLE_MARK, Token, Trust,
-    VERSION_EXPIRY, Version, Versioned, Wake, has_fill_id, lease_key,
+    Acquired, Expiry, Filled, Listener, Message, Over, Replaced, Siblings, Slot, Store, Swapped, THROTTLE_MARK, Token,
+    Trust, VERSION_EXPIRY, Version, Versioned, Wake, has_fill_id, lease_key,
 };
 
 const SHARDS: usize = 64;

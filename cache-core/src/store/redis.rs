@@ -26,8 +26,8 @@ pub(crate) use self::config::RedisConfig;
 use self::connection::Link;
 use self::pubsub::Channels;
 use super::{
-    Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, Replaced, Siblings, Slot, Store, Swapped, Token,
-    Trust, VERSION_EXPIRY, Version, Versioned, Wake, lease_key,
+    Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, Replaced, Siblings, Slot, Store, Swapped,
+    Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};

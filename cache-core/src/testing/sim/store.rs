@@ -15,8 +15,8 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acquired, Expiry, Filled, Listener, Loaded, Message, Over, Replaced, Siblings, Slot, Store, Swapped, Token, Trust, Version,
-    Versioned, Wake,
+    Acquired, Expiry, Filled, Listener, Loaded, Message, Over, Replaced, Siblings, Slot, Store, Swapped, Token, Trust,
+    Version, Versioned, Wake,
 };
 
 /// How long a waiter sleeps where too many wait already.
