@@ -229,8 +229,8 @@ impl Redis {
         self.keys.get(key).await.unwrap()
     }
 
-    pub(super) async fn set(&mut self, key: &str, value: impl redis::ToSingleRedisArg + Send + Sync) {
-        let () = self.keys.set(key, value).await.unwrap();
+    pub(super) async fn bytes(&mut self, key: &str) -> Vec<u8> {
+        self.keys.get(key).await.unwrap()
     }
 
     pub(super) async fn set_for(&mut self, key: &str, value: impl redis::ToSingleRedisArg + Send + Sync, seconds: u64) {
