@@ -3,6 +3,7 @@
 mod browser;
 mod cookies;
 mod express_store;
+mod lifetimes;
 mod ours;
 mod peer;
 mod plain;

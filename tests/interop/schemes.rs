@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::browser::{App, Browser, Cookie, Redis};
+use super::browser::{App, Browser, Cookie, Ids, Redis};
 use super::peer::{Peer, on_both_peers};
 
 /// Whether the cookie of a new session says `Secure`; `None`: there was no cookie.
@@ -65,6 +65,32 @@ on_both_peers! {
         }
         let visit = Browser::new(site.port(0)).visit_at("/admin", &["set a 1"], &[]).await;
         assert!(visit.0.header("set-cookie").is_some_and(|cookie| cookie.contains("; Path=/admin;")), "{visit:?}");
+    }
+}
+
+/// Express stores a session that nobody can come back to; ours does not.
+#[tokio::test]
+async fn a_session_whose_cookie_cannot_be_sent_is_not_stored_by_ours() {
+    let mut redis = Redis::start().await;
+    for (peer, sessions, saved) in [(Peer::Express, 1, 200), (Peer::Ours, 0, 500)] {
+        redis.flush().await;
+        let site = peer.start(&redis.server, &[app("true", Some(true), None)]).await;
+        assert_eq!(is_secure(site.port(0), &[]).await, None);
+        assert_eq!(redis.stored("sess:", &mut Ids::new(None)).await.len(), sessions, "{peer:?}");
+        let visit = Browser::new(site.port(0)).visit(&["set a 1", "save"]).await;
+        assert_eq!(visit.0.status, saved, "who waits for it hears of it: {visit:?}");
+    }
+}
+
+/// To Express `/adminfoo` begins with `/admin`; a browser sends the cookie by segments, and so does ours.
+#[tokio::test]
+async fn a_path_is_compared_by_segments_by_ours() {
+    let redis = Redis::start().await;
+    let cookie = Cookie { path: Some("/admin"), ..Cookie::default() };
+    let app = App { cookie, ..App::default() };
+    for (peer, has) in [(Peer::Express, true), (Peer::Ours, false)] {
+        let site = peer.start(&redis.server, &[app.clone()]).await;
+        assert_eq!(Browser::new(site.port(0)).visit_at("/adminfoo", &["has"], &[]).await.last(), json!(has), "{peer:?}");
     }
 }
 
