@@ -122,6 +122,25 @@ on_both_peers! {
     }
 }
 
+/// Express asks Redis for whatever is signed.
+#[tokio::test]
+async fn ids_that_are_signed_but_unfit_are_no_session_to_ours() {
+    let mut redis = Redis::start().await;
+    let express = Peer::Express.start(&redis.server, &[App { genid_from_header: true, ..App::default() }]).await;
+    let ours = Peer::Ours.start(&redis.server, &[App::default()]).await;
+    let long = "x".repeat(300);
+    for sid in ["with a blank", "a\r\nb", "a\0b", &long] {
+        let mut browser = Browser::new(express.port(0));
+        browser.visit_at("/", &["set a 1"], &[("x-genid", &percent_encoded(sid))]).await;
+        redis.forget_commands().await;
+        for (port, session) in [(express.port(0), true), (ours.port(0), false)] {
+            let visit = browser.on(port).visit_at("/", &["read a"], &[("x-genid", "other")]).await;
+            assert_eq!(visit.last() == json!(1), session, "{sid:?}");
+            assert_eq!(redis.keys_of_commands("sess:").await > 0, session, "{sid:?}");
+        }
+    }
+}
+
 /// What is sent, each as one or several `Cookie` headers, and whether it is the cookie of the session `P2`.
 fn cookie_headers() -> Vec<(&'static str, Vec<String>, bool)> {
     let mac = "6+21V6XsJ/KrtLDCK8GyEUiitjRvAFJGkQNgkv3gWH8";

@@ -261,3 +261,29 @@ async fn a_session_made_by_hand_is_one_to_both_peers() {
         assert_eq!(browser.visit(&["all"]).await.last(), json!({ "hand": [1] }));
     }
 }
+
+/// Express answers before it knows whether the session is stored; ours after that.
+#[tokio::test]
+async fn an_answer_whose_session_cannot_be_stored_is_an_error_of_ours() {
+    let mut redis = Redis::start().await;
+    for (peer, status, cookies) in [(Peer::Express, 200, 1), (Peer::Ours, 503, 0)] {
+        let site = peer.start(&redis.server, &[App::default()]).await;
+        redis.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+        let visit = Browser::new(site.port(0)).visit(&["set user 1"]).await;
+        redis.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+        assert_eq!((visit.0.status, visit.0.all("set-cookie").len()), (status, cookies), "{peer:?}");
+        assert!(redis.stored("sess:", &mut Ids::new(None)).await.is_empty());
+    }
+}
+
+/// Express stores what a handler that failed has set; ours only if it is told to.
+#[tokio::test]
+async fn a_handler_that_fails_changes_nothing_of_ours() {
+    let mut redis = Redis::start().await;
+    for (peer, expected) in [(Peer::Express, json!(2)), (Peer::Ours, json!(1))] {
+        let site = peer.start(&redis.server, &[App::default()]).await;
+        let (mut browser, _) = visitor(site.port(0)).await;
+        assert_eq!(browser.visit(&["set a 2", "status 500"]).await.0.status, 500);
+        assert_eq!(browser.visit(&["read a"]).await.last(), expected, "{peer:?}");
+    }
+}

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use support::root;
+
 use super::browser::{App, Browser, Ids, Redis, combinations};
 use super::peer::Peer;
 
@@ -286,7 +288,7 @@ const DIFFERENCES: &[Difference] = &[
         untouched: false,
     },
     Difference {
-        why: "as the one before",
+        why: "the new session stands before the old one is deleted: a fault between the two logs nobody out",
         of: |row, _| is(row, Visitor::Known, "regenerated and saved"),
         commands: "GET known; SET new; DEL known; SET new",
         untouched: false,
@@ -391,4 +393,33 @@ async fn ours_does_what_express_does_but_for_the_listed_differences() {
     let not_seen = (0..DIFFERENCES.len()).filter(|index| !seen_differences.contains(index));
     let not_seen: Vec<&str> = not_seen.map(|index| DIFFERENCES[index].why).collect();
     assert!(not_seen.is_empty(), "no differences: {not_seen:?}");
+}
+
+/// The other differences, each with the test that shows both sides of it.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("a session that was just saved or touched is not touched again", "a_session_that_was_just_saved_is_not_touched_by_ours"),
+    ("what is no session under the key counts as none and is left as it is", "foreign_values_are_taken_as_listed"),
+    ("what nobody has touched goes back byte for byte", "ours_gives_back_byte_for_byte_what_it_has_not_touched"),
+    ("names that Express takes away are refused", "names_that_express_drops_are_refused_by_ours"),
+    ("an id that is signed but longer than 256 bytes, or with white space in it, is none", "ids_that_are_signed_but_unfit_are_no_session_to_ours"),
+    ("an age that is set alone stays with the session", "an_age_that_changes_alone_stays_with_a_session_of_ours_only"),
+    ("a session whose cookie cannot be sent is not stored", "a_session_whose_cookie_cannot_be_sent_is_not_stored_by_ours"),
+    ("the path of the cookie is compared by segments", "a_path_is_compared_by_segments_by_ours"),
+    ("the answer leaves when the session is stored; if it cannot be, it is a 503 without a cookie", "an_answer_whose_session_cannot_be_stored_is_an_error_of_ours"),
+    ("a handler that answers with a status from 500 on changes nothing", "a_handler_that_fails_changes_nothing_of_ours"),
+    ("no write is lost and no session comes back", "ours_loses_nothing_beside_itself_and_the_store_for_express"),
+    ("increments count each request", "ours_counts_every_request_over_several_instances"),
+];
+
+#[test]
+fn every_difference_stands_in_the_documentation_and_has_a_test() {
+    let page = std::fs::read_to_string(root().join("cache-core/docs/sessions-express.md")).unwrap();
+    let listed = DIFFERENCES.iter().map(|difference| difference.why).chain(ELSEWHERE.iter().map(|(why, _)| *why));
+    let missing: Vec<&str> = listed.filter(|why| !page.contains(why)).collect();
+    assert!(missing.is_empty(), "not in sessions-express.md: {missing:#?}");
+    let files = ["cookies", "lifetimes", "races", "schemes", "stored"];
+    let tests = files.map(|file| std::fs::read_to_string(root().join(format!("tests/interop/{file}.rs"))).unwrap()).concat();
+    for (_, test) in ELSEWHERE {
+        assert!(tests.contains(&format!("async fn {test}(")), "no test {test}");
+    }
 }
