@@ -147,7 +147,7 @@ impl<T: CacheObject> Objects<T> {
             match store.swap(&key, bytes, changed, expiry).await? {
                 Swapped::Done => return Ok(Some(object)),
                 Swapped::Gone => return Ok(None),
-                Swapped::Conflict => self.back_off(attempt).await,
+                Swapped::Conflict(_) => self.back_off(attempt).await,
             }
         }
         let detail = format!("gave up after {UPDATE_ATTEMPTS} conflicting updates of one object");

@@ -12,7 +12,9 @@ mod express;
 #[cfg(feature = "axum")]
 mod extract;
 mod id;
+mod index;
 mod layer;
+mod login;
 mod meta;
 mod record;
 mod state;
@@ -33,6 +35,7 @@ pub use self::config::{
 };
 pub use self::error::{SessionError, SessionErrorKind};
 pub use self::id::{Secret, SessionId};
+pub use self::index::{SessionInfo, UserSessions};
 pub use self::layer::{SessionLayer, SessionService};
 use self::record::MaxAge;
 use self::state::{Answer, State};

@@ -116,12 +116,12 @@ impl Trust {
 }
 
 /// The answer to [`Store::swap`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Swapped {
     /// The new bytes stand.
     Done,
-    /// Other bytes stood there; nothing was changed.
-    Conflict,
+    /// These bytes stood there; nothing was changed.
+    Conflict(Bytes),
     /// Nothing stood there; nothing was changed.
     Gone,
 }
@@ -316,6 +316,22 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Removes fields of a hash; the number that stood there.
     fn hash_remove<'a>(&'a self, key: &'a str, fields: &'a [String]) -> BoxFuture<'a, Result<u64>>;
+
+    /// The members of an index with when each ends, the first to end at the head. Those that have ended are removed.
+    fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>>;
+
+    /// Puts a member into an index, which lives as long as its last member. `instead_of`: in the place of that one, and only if it is there.
+    /// `false`: it was not.
+    fn index_put<'a>(
+        &'a self,
+        key: &'a str,
+        member: &'a str,
+        ends: Timestamp,
+        instead_of: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool>>;
+
+    /// Removes members of an index; the number that stood there.
+    fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>>;
 
     /// Sends a message; the number of subscribers that the server handed it to.
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>>;

@@ -279,7 +279,7 @@ impl RawStore {
         let (expected, bytes) = (Bytes::copy_from_slice(expected), Bytes::copy_from_slice(bytes));
         Ok(match self.store.swap(key, expected, bytes, expiry).await? {
             store::Swapped::Done => RawSwapped::Done,
-            store::Swapped::Conflict => RawSwapped::Conflict,
+            store::Swapped::Conflict(_) => RawSwapped::Conflict,
             store::Swapped::Gone => RawSwapped::Gone,
         })
     }

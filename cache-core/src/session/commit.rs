@@ -72,6 +72,17 @@ pub(super) struct Write<'a> {
     pub(super) by_https: bool,
 }
 
+/// What one attempt came to.
+enum Put {
+    Done,
+    /// This stands instead of what it was made from.
+    Conflict(Bytes),
+    /// Something else stands, or nothing.
+    Look,
+    /// Something stands where it was to be.
+    Taken,
+}
+
 /// What a write came to.
 pub(super) enum Written {
     /// It stands.
@@ -121,16 +132,21 @@ impl Sessions {
     }
 
     fn read(&self, form: Form, id: &SessionId, key: &str, bytes: Bytes, left: Option<Duration>) -> Option<Standing> {
+        let record = self.read_record(form, key, &bytes)?;
+        Some(Standing { form, id: id.clone(), bytes, record, left })
+    }
+
+    pub(super) fn read_record(&self, form: Form, key: &str, bytes: &[u8]) -> Option<Record> {
         let found = match form {
-            Form::Express => Record::read(&bytes),
-            Form::Native => match Envelope::open(&bytes, key) {
+            Form::Express => Record::read(bytes),
+            Form::Native => match Envelope::open(bytes, key) {
                 Ok((envelope, at)) if envelope.codec == Json::ID => Record::read(bytes.get(at..).unwrap_or_default()),
                 Ok(_) => Found::Unreadable("a record of another codec"),
                 Err(reason) => Found::Unreadable(reason),
             },
         };
         match found {
-            Found::Record(record) => Some(Standing { form, id: id.clone(), bytes, record, left }),
+            Found::Record(record) => Some(record),
             Found::Nothing => None,
             Found::Unreadable(reason) => {
                 self.emit(SessionEvent::Unreadable { reason });
@@ -210,7 +226,7 @@ impl Sessions {
                 *standing = newer;
             }
         }
-        for attempt in 0..ATTEMPTS {
+        for _ in 0..ATTEMPTS {
             let Some(standing) = &write.standing else { return self.create(write).await };
             let form = self.target_form(standing);
             let from = self.config.key(standing.form, &standing.id);
@@ -223,41 +239,52 @@ impl Sessions {
             };
             let bytes = self.seal(form, &key, &record, ttl)?;
             let expiry = (!self.config.disable_ttl).then_some(ttl);
-            let swapped = if key == from {
-                self.cache.0.store.swap(&key, standing.bytes.clone(), bytes.clone(), expiry).await?
-            } else {
-                match self.cache.0.store.replace(&from, standing.bytes.clone(), &key, bytes.clone(), expiry).await? {
-                    Replaced::Done => Swapped::Done,
-                    Replaced::Conflict => Swapped::Conflict,
-                    Replaced::Gone => Swapped::Gone,
-                    // Another request has taken it over already, or the new id is somebody's.
-                    Replaced::Taken if write.cycle => return Err(SessionError::new(SessionErrorKind::Id)),
-                    Replaced::Taken => Swapped::Conflict,
-                }
-            };
+            let (id, swapped) = (standing.id.clone(), self.put(standing, &from, &key, &bytes, expiry).await?);
             match swapped {
-                Swapped::Done => {
+                Put::Done => {
                     *last = Some((key, bytes.clone()));
-                    return Ok(Written::Standing(Box::new(Standing {
-                        form,
-                        id: write.id,
-                        bytes,
-                        record,
-                        left: expiry,
-                    })));
+                    let standing = Standing { form, id: write.id, bytes, record, left: expiry };
+                    return Ok(Written::Standing(Box::new(standing)));
                 }
-                Swapped::Conflict | Swapped::Gone => {
-                    self.emit(SessionEvent::Conflict);
-                    let id = standing.id.clone();
-                    write.standing = self.load(&id).await?;
-                    if write.standing.is_none() && !write.or_anew {
-                        return Ok(Written::Gone);
-                    }
+                Put::Taken if write.cycle => return Err(SessionError::new(SessionErrorKind::Id)),
+                // Made anew from what stands: no pause, or a process that makes one would never get its turn.
+                Put::Conflict(found) => {
+                    let standing = self.read(standing.form, &id, &from, found, standing.left);
+                    write.standing = standing;
                 }
+                // Another request has taken it over already, or it has moved.
+                Put::Look | Put::Taken => write.standing = self.load(&id).await?,
             }
-            self.back_off(attempt).await;
+            self.emit(SessionEvent::Conflict);
+            if write.standing.is_none() && !write.or_anew {
+                return Ok(Written::Gone);
+            }
         }
         Err(SessionError::new(SessionErrorKind::Conflict))
+    }
+
+    /// One attempt.
+    async fn put(
+        &self,
+        standing: &Standing,
+        from: &str,
+        key: &str,
+        bytes: &Bytes,
+        expiry: Option<Duration>,
+    ) -> Result<Put, SessionError> {
+        let store = &self.cache.0.store;
+        if key == from {
+            return Ok(match store.swap(key, standing.bytes.clone(), bytes.clone(), expiry).await? {
+                Swapped::Done => Put::Done,
+                Swapped::Conflict(found) => Put::Conflict(found),
+                Swapped::Gone => Put::Look,
+            });
+        }
+        Ok(match store.replace(from, standing.bytes.clone(), key, bytes.clone(), expiry).await? {
+            Replaced::Done => Put::Done,
+            Replaced::Taken => Put::Taken,
+            Replaced::Conflict | Replaced::Gone => Put::Look,
+        })
     }
 
     /// Stores a session that was not there.
@@ -282,13 +309,15 @@ impl Sessions {
 
     fn apply(&self, record: &mut Record, operations: &mut [Operation]) -> Result<(), SessionError> {
         operations.iter_mut().try_for_each(|operation| operation(record))?;
-        if self.config.absolute_timeout.is_some() {
-            let mut meta = Meta::of(record);
-            // Lost where an Express peer regenerated the session: it begins again there.
-            if meta.created.is_none() {
-                meta.created = Some(self.now());
-                meta.store(record);
-            }
+        let mut meta = Meta::of(record);
+        let before = meta.clone();
+        // Lost where an Express peer regenerated the session: it begins again there.
+        if self.config.absolute_timeout.is_some() && meta.created.is_none() {
+            meta.created = Some(self.now());
+        }
+        self.stamp_index(&mut meta, record);
+        if meta != before {
+            meta.store(record);
         }
         let mut cookie = record.cookie();
         cookie.renew(self.now());
@@ -298,23 +327,22 @@ impl Sessions {
 
     pub(super) async fn remove(&self, standing: &Standing) -> Result<(), SessionError> {
         self.cache.0.store.delete(&self.config.key(standing.form, &standing.id)).await?;
-        Ok(())
+        self.leave_index(standing).await
     }
 
-    pub(super) async fn touch(&self, standing: &Standing, ttl: Duration) -> Result<(), SessionError> {
-        self.cache.0.store.expire(&self.config.key(standing.form, &standing.id), Some(ttl)).await?;
-        Ok(())
+    /// Begins its time to live anew. `false`: it has ended.
+    pub(super) async fn touch(&self, standing: &mut Standing, ttl: Duration) -> Result<bool, SessionError> {
+        let stands = self.cache.0.store.expire(&self.config.key(standing.form, &standing.id), Some(ttl)).await?;
+        if stands {
+            standing.left = Some(ttl);
+            self.stay_entered(standing, ttl).await?;
+        }
+        Ok(stands)
     }
 
     /// A session stays in the form it stands in, until only ours is left.
     pub(super) fn target_form(&self, standing: &Standing) -> Form {
         if self.config.mode == super::SessionMode::Native { Form::Native } else { standing.form }
-    }
-
-    /// Conflicts with other processes come in bursts: a short random pause, longer each time, lets one of them through.
-    async fn back_off(&self, attempt: u32) {
-        let most = Duration::from_micros(200).saturating_mul(attempt.min(50));
-        self.cache.0.clock.sleep(most.mul_f64(crate::random::fraction())).await;
     }
 }
 

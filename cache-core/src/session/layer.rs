@@ -23,7 +23,7 @@ use crate::events::SessionEvent;
 /// A request whose handler does not look at its session costs nothing: no read, no write. The answer leaves after the store has
 /// acknowledged what was changed. If it does not, the client gets a 503 (or 500) with an empty body instead, and no cookie.
 #[derive(Clone)]
-pub struct SessionLayer(Arc<Sessions>);
+pub struct SessionLayer(pub(super) Arc<Sessions>);
 
 impl SessionLayer {
     /// Settings of sessions that live in this cache's store.

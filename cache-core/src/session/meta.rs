@@ -14,6 +14,8 @@ pub(super) struct Meta {
     pub(super) user: Option<String>,
     /// When they logged in.
     pub(super) since: Option<Timestamp>,
+    /// Until when it is in its user's index, at least.
+    pub(super) indexed: Option<Timestamp>,
     /// It goes by a header, not by a cookie.
     pub(super) by_header: bool,
 }
@@ -26,6 +28,8 @@ struct Stored {
     u: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     a: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    i: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     h: bool,
 }
@@ -33,10 +37,11 @@ struct Stored {
 impl Meta {
     pub(super) fn of(record: &Record) -> Self {
         match record.value::<Stored>(META) {
-            Some(Ok(Stored { c, u, a, h })) => Self {
+            Some(Ok(Stored { c, u, a, i, h })) => Self {
                 created: c.map(Timestamp::from_millis),
                 user: u,
                 since: a.map(Timestamp::from_millis),
+                indexed: i.map(Timestamp::from_millis),
                 by_header: h,
             },
             _ => Self::default(),
@@ -52,6 +57,7 @@ impl Meta {
             c: self.created.map(Timestamp::as_millis),
             u: self.user.clone(),
             a: self.since.map(Timestamp::as_millis),
+            i: self.indexed.map(Timestamp::as_millis),
             h: self.by_header,
         };
         if let Ok(raw) = raw(&stored) {

@@ -71,6 +71,7 @@ pub(super) struct State {
     unset: bool,
     gone: bool,
     over: bool,
+    logged_out: bool,
     /// The cookie of a session that was ended, to be forgotten.
     forget: Option<(Form, Attributes)>,
 }
@@ -97,6 +98,7 @@ impl State {
             unset: false,
             gone: false,
             over: false,
+            logged_out: false,
             forget: None,
         }
     }
@@ -288,6 +290,13 @@ impl State {
         self.see_again()
     }
 
+    /// Ends the session now, and has the browser forget it.
+    pub(super) async fn logout(&mut self) -> Result<()> {
+        self.destroy().await?;
+        self.logged_out = true;
+        Ok(())
+    }
+
     /// Ends the session now.
     pub(super) async fn destroy(&mut self) -> Result<()> {
         self.open().await?;
@@ -356,8 +365,16 @@ impl State {
             }
             Written::Standing(standing) => {
                 // Only now: had the write failed, the old one would be all that there is.
-                if let Some(old) = self.standing.take().filter(|_| fresh) {
-                    self.sessions.remove(&old).await?;
+                let before = self.standing.take();
+                if let Some(old) = before.as_ref().filter(|_| fresh) {
+                    self.sessions.remove(old).await?;
+                }
+                let before = before.filter(|_| !fresh);
+                if let Err(error) = self.sessions.enter(&standing, before.as_ref()).await {
+                    if error.kind() == SessionErrorKind::Gone {
+                        self.ended_elsewhere();
+                    }
+                    return Err(error);
                 }
                 self.sessions.emit(if fresh { SessionEvent::Created } else { SessionEvent::Saved });
                 self.id = Some(standing.id.clone());
@@ -438,8 +455,9 @@ impl State {
                 Err(error) if error.kind() == SessionErrorKind::Gone => return Ok(answer),
                 Err(error) => return Err(error),
             }
-        } else if touch || self.touch {
-            self.prolong().await?;
+        } else if (touch || self.touch) && !self.prolong(cookie).await? {
+            // A cookie now could take the place of one that another answer has brought.
+            return Ok(answer);
         }
         let resign = self.sessions.config.mode == super::SessionMode::Native
             && self.shown.as_ref().is_some_and(|shown| shown.signed == Signed::Old);
@@ -482,18 +500,22 @@ impl State {
         self.sessions.config.absolute_timeout.is_some() && Meta::of(&self.view).created.is_none()
     }
 
-    async fn prolong(&mut self) -> Result<()> {
+    /// Begins its time to live anew, if a good part of it is over or the client is told so. `false`: it has ended.
+    async fn prolong(&mut self, told: bool) -> Result<bool> {
         let config = &self.sessions.config;
-        let Some(standing) = self.standing.as_ref().filter(|_| !config.disable_touch && !config.disable_ttl) else {
-            return Ok(());
+        let Some(standing) = self.standing.as_mut().filter(|_| !config.disable_touch && !config.disable_ttl) else {
+            return Ok(true);
         };
-        let Some(ttl) = self.sessions.ttl(&self.view) else { return self.sessions.remove(standing).await };
+        let Some(ttl) = self.sessions.ttl(&self.view) else {
+            return self.sessions.remove(standing).await.map(|()| true);
+        };
         let enough = ttl.mul_f64(1.0 - config.touch_after);
-        if self.touch || standing.left.is_none_or(|left| left <= enough) {
-            self.sessions.touch(standing, ttl).await?;
-            self.sessions.emit(SessionEvent::Touched);
+        if !told && !self.touch && standing.left.is_some_and(|left| left > enough) {
+            return Ok(true);
         }
-        Ok(())
+        let stands = self.sessions.touch(standing, ttl).await?;
+        self.sessions.emit(if stands { SessionEvent::Touched } else { SessionEvent::Gone });
+        Ok(stands)
     }
 
     fn form(&self) -> Form {
@@ -538,7 +560,8 @@ impl State {
 
     fn forget_cookie(&mut self, answer: &mut Answer) {
         let config = &self.sessions.config;
-        let Some((form, mut attributes)) = self.forget.take().filter(|_| config.removal_cookie && !self.by_header())
+        let Some((form, mut attributes)) =
+            self.forget.take().filter(|_| (config.removal_cookie || self.logged_out) && !self.by_header())
         else {
             return;
         };

@@ -4,6 +4,7 @@
 //! held while anything else runs. Memory is bounded: over the limit, sampled least recently used entries go (the
 //! approximation that Redis uses for `allkeys-lru`).
 
+mod index;
 mod pair;
 mod room;
 mod versions;
@@ -70,6 +71,8 @@ enum Value {
     Bytes(Bytes),
     Hash(BTreeMap<String, Bytes>),
     Set(BTreeSet<String>),
+    /// Members with when they end.
+    Index(BTreeMap<String, Timestamp>),
 }
 
 impl MemoryStore {
@@ -584,7 +587,7 @@ impl Store for MemoryStore {
     ) -> BoxFuture<'a, Result<Swapped>> {
         self.ready(key, |access| match access.bytes(key)? {
             None => Ok(Swapped::Gone),
-            Some(found) if found != expected => Ok(Swapped::Conflict),
+            Some(found) if found != expected => Ok(Swapped::Conflict(found)),
             Some(_) => {
                 let expiry = expiry.or_else(|| access.left(key));
                 access.put(key, Value::Bytes(bytes), expiry);
@@ -639,6 +642,24 @@ impl Store for MemoryStore {
                 access.hash(key, false, |hash| fields.iter().filter(|field| hash.remove(*field).is_some()).count())?;
             Ok(removed.unwrap_or(0) as u64)
         })
+    }
+
+    fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
+        self.ready(key, |access| index::members(access, key))
+    }
+
+    fn index_put<'a>(
+        &'a self,
+        key: &'a str,
+        member: &'a str,
+        ends: Timestamp,
+        instead_of: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| index::put(access, key, member, ends, instead_of))
+    }
+
+    fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
+        self.ready(key, |access| index::remove(access, key, members))
     }
 
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {

@@ -467,10 +467,10 @@ impl Store for RedisStore {
             let mut script = scripts::SWAP.key(key);
             script.arg(expected.as_ref()).arg(bytes.as_ref());
             script.arg(expiry.map_or_else(String::new, |expiry| ms(expiry).to_string()));
-            match reply::integer("swap", self.run("swap", &script).await?)? {
-                1 => Ok(Swapped::Done),
-                0 => Ok(Swapped::Conflict),
-                _ => Ok(Swapped::Gone),
+            match reply::checked("swap", self.run("swap", &script).await?)? {
+                Value::Int(1) => Ok(Swapped::Done),
+                Value::Int(_) => Ok(Swapped::Gone),
+                found => Ok(reply::bytes("swap", found)?.map_or(Swapped::Gone, Swapped::Conflict)),
             }
         })
     }
@@ -544,6 +544,38 @@ impl Store for RedisStore {
                 return Ok(0);
             }
             reply::count("hash_remove", self.link.command("hash_remove", on(key, "HDEL").arg(fields)).await?)
+        })
+    }
+
+    fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
+        const STEP: &str = "index_members";
+        Box::pin(async move {
+            let mut script = scripts::INDEX_MEMBERS.key(key);
+            script.arg(self.now().as_millis());
+            reply::scored(STEP, self.run(STEP, &script).await?)
+        })
+    }
+
+    fn index_put<'a>(
+        &'a self,
+        key: &'a str,
+        member: &'a str,
+        ends: Timestamp,
+        instead_of: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let mut script = scripts::INDEX_PUT.key(key);
+            script.arg(self.now().as_millis()).arg(member).arg(ends.as_millis()).arg(instead_of);
+            Ok(reply::integer("index_put", self.run("index_put", &script).await?)? == 1)
+        })
+    }
+
+    fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            if members.is_empty() {
+                return Ok(0);
+            }
+            reply::count("index_remove", self.link.command("index_remove", on(key, "ZREM").arg(members)).await?)
         })
     }
 

@@ -137,3 +137,8 @@ pub(super) async fn stored(cache: &Cache, key: &str) -> Option<String> {
     let raw: Option<Box<RawValue>> = cache.plain().get(key).await.expect("JSON");
     raw.map(|raw| raw.get().to_owned())
 }
+
+/// A layer in our own form.
+pub(super) fn native(cache: &Cache) -> SessionBuilder {
+    SessionLayer::builder(cache).secret(SECRET)
+}

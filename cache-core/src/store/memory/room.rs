@@ -73,6 +73,7 @@ pub(super) fn weight(key: &str, value: &Value) -> usize {
             .iter()
             .map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(ENTRY_OVERHEAD))
             .sum(),
+        Value::Index(members) => members.keys().map(|member| member.len().saturating_add(ENTRY_OVERHEAD)).sum(),
         Value::Set(members) => members.iter().map(|member| member.len().saturating_add(ENTRY_OVERHEAD)).sum(),
     };
     key.len().saturating_add(value).saturating_add(ENTRY_OVERHEAD)

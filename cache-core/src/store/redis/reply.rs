@@ -65,6 +65,18 @@ pub(super) fn count(step: &'static str, value: Value) -> Result<u64> {
     integer(step, value).map(|number| u64::try_from(number).unwrap_or(0))
 }
 
+/// Members and scores in turn.
+pub(super) fn scored(step: &'static str, value: Value) -> Result<Vec<(String, Timestamp)>> {
+    let mut texts = texts(step, value)?.into_iter();
+    let mut members = Vec::new();
+    while let (Some(member), Some(score)) = (texts.next(), texts.next()) {
+        let score: f64 = score.parse().map_err(|_| faults::unexpected(step))?;
+        // A score below zero is before the epoch's first moment.
+        members.push((member, Timestamp::from_millis(score as u64)));
+    }
+    Ok(members)
+}
+
 /// The reply of `SET .. NX`: whether it was set.
 pub(super) fn was_set(step: &'static str, value: Value) -> Result<bool> {
     match checked(step, value)? {

@@ -141,12 +141,12 @@ pub(super) static DISCARD_WRONG_TYPE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: value. `ARGV`: expected, new, ms or empty for the time that is left. Returns 1 done, 0 conflict, -1 gone.
+/// `KEYS`: value. `ARGV`: expected, new, ms or empty for the time that is left. Returns 1 done, -1 gone, else what stands there.
 pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local found = redis.call('GET', KEYS[1]) \
          if not found then return -1 end \
-         if found ~= ARGV[1] then return 0 end \
+         if found ~= ARGV[1] then return found end \
          if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL') \
          else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end \
          return 1",
@@ -163,6 +163,25 @@ pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
          if ARGV[3] == '' then redis.call('SET', KEYS[2], ARGV[2]) \
          else redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end \
          redis.call('DEL', KEYS[1]) \
+         return 1",
+    )
+});
+
+/// `KEYS`: index. `ARGV`: now. Returns members and when they end, in turn, as text.
+pub(super) static INDEX_MEMBERS: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1]) \
+         return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')",
+    )
+});
+
+/// `KEYS`: index. `ARGV`: now, member, when it ends, and perhaps a member that has to be there and goes. Returns 0 if that is not there.
+pub(super) static INDEX_PUT: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1]) \
+         if ARGV[4] and redis.call('ZREM', KEYS[1], ARGV[4]) == 0 then return 0 end \
+         redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2]) \
+         redis.call('PEXPIREAT', KEYS[1], redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]) \
          return 1",
     )
 });

@@ -330,6 +330,24 @@ impl Store for SimStore {
         refused()
     }
 
+    fn index_members<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
+        refused()
+    }
+
+    fn index_put<'a>(
+        &'a self,
+        _key: &'a str,
+        _member: &'a str,
+        _ends: Timestamp,
+        _instead_of: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool>> {
+        refused()
+    }
+
+    fn index_remove<'a>(&'a self, _key: &'a str, _members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
+        refused()
+    }
+
     fn publish<'a>(&'a self, _channel: &'a str, _message: Bytes) -> BoxFuture<'a, Result<u64>> {
         refused()
     }

@@ -1,0 +1,88 @@
+//! Logging in and out.
+
+use std::time::Duration;
+
+use super::error::{SessionError, SessionErrorKind};
+use super::meta::Meta;
+use super::{Result, Session};
+
+/// Longer names of users are not stored.
+const MAX_USER_BYTES: usize = 256;
+
+impl Session {
+    /// Logs a user in: the session gets another id, keeps what an anonymous visitor had in it, and is entered in the user's list. The old id is
+    /// dead when the answer leaves. Of another user's session nothing is kept.
+    ///
+    /// Call it again whenever the user has shown who they are, as before a payment: [`auth_age`](Self::auth_age) begins anew.
+    ///
+    /// # Errors
+    /// [`SessionErrorKind::TooManySessions`] where [`max_sessions`](super::SessionBuilder::max_sessions) says so;
+    /// [`Value`](SessionErrorKind::Value) for a user without a name, or with one over 256 bytes.
+    pub async fn login(&self, user: impl Into<String>) -> Result<()> {
+        let user: String = user.into();
+        if user.is_empty() || user.len() > MAX_USER_BYTES {
+            let detail = "the user has a name of 1 to 256 bytes";
+            return Err(SessionError::new(SessionErrorKind::Value).detail(detail));
+        }
+        let mut state = self.state.lock().await;
+        state.open().await?;
+        if self.sessions.refuses(&user, state.standing.as_ref()).await? {
+            return Err(SessionError::new(SessionErrorKind::TooManySessions));
+        }
+        match Meta::of(&state.view).user {
+            Some(other) if other != user => state.regenerate().await?,
+            _ => state.cycle_or_anew().await?,
+        }
+        let now = self.sessions.now();
+        let login = move |record: &mut _| {
+            let mut meta = Meta::of(record);
+            meta.user = Some(user.clone());
+            meta.since = Some(now);
+            meta.store(record);
+            Ok(())
+        };
+        state.change(Box::new(login)).await
+    }
+
+    /// Ends the session, at once and whatever the handler answers, and has the browser forget its cookie. What is set after it begins a
+    /// new one.
+    ///
+    /// # Errors
+    /// Faults of the store: then it may live on.
+    pub async fn logout(&self) -> Result<()> {
+        self.state.lock().await.logout().await
+    }
+
+    /// Who is logged in.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn user(&self) -> Result<Option<String>> {
+        let mut state = self.state.lock().await;
+        state.open().await?;
+        Ok(Meta::of(&state.view).user)
+    }
+
+    /// How long ago the user has shown who they are; `None`: nobody is logged in.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn auth_age(&self) -> Result<Option<Duration>> {
+        let mut state = self.state.lock().await;
+        state.open().await?;
+        Ok(Meta::of(&state.view).since.map(|since| since.until(self.sessions.now())))
+    }
+
+    /// Ends all other sessions of the user who is logged in; how many there were.
+    ///
+    /// # Errors
+    /// Faults of the store: then some may live on.
+    pub async fn end_others(&self) -> Result<usize> {
+        let mut state = self.state.lock().await;
+        state.open().await?;
+        match Meta::of(&state.view).user {
+            None => Ok(0),
+            Some(user) => self.sessions.end_all_but(&user, state.standing.as_ref()).await,
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Indexes: members that end by themselves.
+
+use std::collections::BTreeMap;
+
+use super::{Access, Value, wrong_type};
+use crate::clock::Timestamp;
+use crate::error::Result;
+
+type Members = BTreeMap<String, Timestamp>;
+
+pub(super) fn members(access: &mut Access<'_>, key: &str) -> Result<Vec<(String, Timestamp)>> {
+    let mut members: Vec<_> = standing(access, key)?.into_iter().collect();
+    members.sort_by(|(a, a_ends), (b, b_ends)| a_ends.cmp(b_ends).then_with(|| a.cmp(b)));
+    Ok(members)
+}
+
+pub(super) fn put(
+    access: &mut Access<'_>,
+    key: &str,
+    member: &str,
+    ends: Timestamp,
+    instead_of: Option<&str>,
+) -> Result<bool> {
+    let mut members = standing(access, key)?;
+    if instead_of.is_some_and(|old| members.remove(old).is_none()) {
+        return Ok(false);
+    }
+    members.insert(member.to_owned(), ends);
+    store(access, key, members);
+    Ok(true)
+}
+
+pub(super) fn remove(access: &mut Access<'_>, key: &str, gone: &[String]) -> Result<u64> {
+    let mut members = standing(access, key)?;
+    let removed = gone.iter().filter(|member| members.remove(*member).is_some()).count();
+    if removed > 0 {
+        store(access, key, members);
+    }
+    Ok(removed as u64)
+}
+
+/// Those that have not ended.
+fn standing(access: &mut Access<'_>, key: &str) -> Result<Members> {
+    let now = access.now;
+    match access.get(key).map(|entry| &entry.value) {
+        None => Ok(Members::new()),
+        Some(Value::Index(members)) => {
+            Ok(members.iter().filter(|(_, ends)| **ends > now).map(|(member, ends)| (member.clone(), *ends)).collect())
+        }
+        Some(_) => Err(wrong_type()),
+    }
+}
+
+/// For as long as the last of them.
+fn store(access: &mut Access<'_>, key: &str, members: Members) {
+    match members.values().max().map(|last| access.now.until(*last)) {
+        Some(left) if !left.is_zero() => access.put(key, Value::Index(members), Some(left)),
+        _ => drop(access.remove(key)),
+    }
+}
