@@ -148,6 +148,9 @@ pub mod docs {
     pub mod objects {}
     #[doc = include_str!("../docs/plain.md")]
     pub mod plain {}
+    #[cfg(feature = "sessions")]
+    #[doc = include_str!("../docs/sessions-express.md")]
+    pub mod sessions_express {}
     #[doc = include_str!("../docs/failure.md")]
     pub mod failure {}
     #[doc = include_str!("../docs/events.md")]

@@ -323,7 +323,8 @@ pub(super) fn without_time(text: &str) -> String {
 /// The stored text of a session with these members besides `cookie`, as Express with `maxAge` 10 minutes writes it.
 pub(super) fn session_text(members: &Value) -> String {
     let expires = DateTime::from_timestamp_millis(
-        i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap() + 600_000,
+        i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap()
+            + 600_000,
     );
     let expires = expires.unwrap().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
     let cookie = json!({ "originalMaxAge": 600_000, "expires": expires, "httpOnly": true, "path": "/" });

@@ -14,7 +14,11 @@ fn vectors() -> Vec<(&'static str, Value, &'static str)> {
         ("P2", json!("keyboard cat"), "6+21V6XsJ/KrtLDCK8GyEUiitjRvAFJGkQNgkv3gWH8"),
         ("99a6826d-214d-404e-8d6f-5bf27b923c9b", json!("session_@@key"), "SZsT4/xLV3AG+M32H7gYeWQamswhcwFMxTk982xB/Ro"),
         ("a.b.c", json!("会话"), "IdFlsY+QZvD4DV9/IzYrrHR9dQZcRncPC9S/VDz+wqQ"),
-        ("TTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTT", json!({ "hex": "000102ff" }), "cTDKm5GzHmm/0c83iIcjEP8eMFLSUls2Tl3JyJ3L61o"),
+        (
+            "TTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTT",
+            json!({ "hex": "000102ff" }),
+            "cTDKm5GzHmm/0c83iIcjEP8eMFLSUls2Tl3JyJ3L61o",
+        ),
     ]
 }
 

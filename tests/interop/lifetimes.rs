@@ -87,10 +87,9 @@ on_both_peers! {
 #[tokio::test]
 async fn an_age_that_changes_alone_stays_with_a_session_of_ours_only() {
     let mut redis = Redis::start().await;
-    for (peer, cookie, seconds) in [
-        (Peer::Express, "none", 600),
-        (Peer::Ours, "connect.sid=known; Path=/; Expires=+90000; HttpOnly", 90000),
-    ] {
+    for (peer, cookie, seconds) in
+        [(Peer::Express, "none", 600), (Peer::Ours, "connect.sid=known; Path=/; Expires=+90000; HttpOnly", 90000)]
+    {
         redis.flush().await;
         let site = peer.start(&redis.server, &[app(Some(600_000), None)]).await;
         let mut browser = Browser::new(site.port(0));

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Json;
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use axum::Json;
 use cache_core::Cache;
 use cache_core::session::{
-    CookieOptions, Priority, SameSite, Secret, Secure, Session, SessionError, SessionLayer, SessionMode,
-    SessionValues, Unset,
+    CookieOptions, Priority, SameSite, Secret, Secure, Session, SessionError, SessionLayer, SessionMode, SessionValues,
+    Unset,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -225,7 +225,8 @@ async fn run_step(session: &Session, name: &str, rest: &str) -> Result<Value, Se
         "read" => return Ok(session.get(rest).await?.unwrap_or_default()),
         "all" => {
             let value = |values: &SessionValues<'_>, name: &str| values.get::<Value>(name).unwrap().unwrap();
-            let all = session.read(|values| values.names().map(|name| (name.to_owned(), value(values, name))).collect());
+            let all =
+                session.read(|values| values.names().map(|name| (name.to_owned(), value(values, name))).collect());
             return all.await;
         }
         "set" => {

@@ -61,13 +61,29 @@ fn foreign() -> Vec<Foreign> {
         foreign("the tombstone of connect-redis 6.1", "TOMBSTONE", Error),
         Foreign { what: "no UTF-8", text: b"{\"cookie\":{},\"a\":\"\xff".to_vec(), express: Error },
         foreign("an empty cookie", &cookie(""), Session),
-        foreign("expires in the past", &cookie(r#""originalMaxAge":1000,"expires":"2001-01-01T00:00:00.000Z""#), Session),
+        foreign(
+            "expires in the past",
+            &cookie(r#""originalMaxAge":1000,"expires":"2001-01-01T00:00:00.000Z""#),
+            Session,
+        ),
         foreign("expires as a number", &cookie(r#""originalMaxAge":60000,"expires":1795166492681"#), Session),
-        foreign("expires with nanoseconds", &cookie(r#""originalMaxAge":60000,"expires":"2100-01-01T00:00:00.123456789+02:00""#), Session),
+        foreign(
+            "expires with nanoseconds",
+            &cookie(r#""originalMaxAge":60000,"expires":"2100-01-01T00:00:00.123456789+02:00""#),
+            Session,
+        ),
         foreign("expires is garbage", &cookie(r#""originalMaxAge":60000,"expires":"soon""#), Session),
         foreign("expires is false", &cookie(r#""originalMaxAge":null,"expires":false"#), Session),
-        foreign("originalMaxAge as a float", &cookie(r#""originalMaxAge":1e5,"expires":"2100-01-01T00:00:00.000Z""#), Session),
-        foreign("originalMaxAge as a text", &cookie(r#""originalMaxAge":"60000","expires":"2100-01-01T00:00:00.000Z""#), Hangs),
+        foreign(
+            "originalMaxAge as a float",
+            &cookie(r#""originalMaxAge":1e5,"expires":"2100-01-01T00:00:00.000Z""#),
+            Session,
+        ),
+        foreign(
+            "originalMaxAge as a text",
+            &cookie(r#""originalMaxAge":"60000","expires":"2100-01-01T00:00:00.000Z""#),
+            Hangs,
+        ),
         foreign("an unknown member of cookie", &cookie(&format!(r#"{plain},"color":"red""#)), Session),
         foreign("an unknown member", &with(r#""_m":{"created":1}"#), Session),
         foreign("keys like indices", &with(r#""10":1,"2":1"#), Session),
@@ -136,7 +152,8 @@ on_both_peers! {
 async fn values_go_from_one_peer_to_the_other_and_back() {
     let mut redis = Redis::start().await;
     let app = App { cookie: Cookie { max_age: Some(600_000), ..Cookie::default() }, ..App::default() };
-    let sites = [Peer::Express.start(&redis.server, &[app.clone()]).await, Peer::Ours.start(&redis.server, &[app]).await];
+    let sites =
+        [Peer::Express.start(&redis.server, &[app.clone()]).await, Peer::Ours.start(&redis.server, &[app]).await];
     let values = [
         json!(null),
         json!(true),
@@ -189,9 +206,27 @@ async fn names_that_express_drops_are_refused_by_ours() {
     let express = Peer::Express.start(&redis.server, &[App::default()]).await;
     let ours = Peer::Ours.start(&redis.server, &[App::default()]).await;
     for name in [
-        "cookie", "id", "req", "touch", "resetMaxAge", "save", "reload", "destroy", "regenerate", "constructor", "toString",
-        "toLocaleString", "valueOf", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "__proto__",
-        "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__",
+        "cookie",
+        "id",
+        "req",
+        "touch",
+        "resetMaxAge",
+        "save",
+        "reload",
+        "destroy",
+        "regenerate",
+        "constructor",
+        "toString",
+        "toLocaleString",
+        "valueOf",
+        "hasOwnProperty",
+        "isPrototypeOf",
+        "propertyIsEnumerable",
+        "__proto__",
+        "__defineGetter__",
+        "__defineSetter__",
+        "__lookupGetter__",
+        "__lookupSetter__",
     ] {
         let (mut browser, key) = visitor(express.port(0)).await;
         let text = format!(r#"{{"cookie":{{"originalMaxAge":null,"expires":null}},"{name}x":1,"{name}":1}}"#);

@@ -95,12 +95,8 @@ const fn with_unset(unset: &'static str, row: Row) -> Row {
     Row { unset: Some(unset), ..row }
 }
 
-const UNTOUCHED: [&str; 4] = [
-    "GET known; EXPIRE known",
-    "GET known; SET known",
-    "GET known; EXPIRE known",
-    "GET known; SET known",
-];
+const UNTOUCHED: [&str; 4] =
+    ["GET known; EXPIRE known", "GET known; SET known", "GET known; EXPIRE known", "GET known; SET known"];
 const NOT_FOUND: [&str; 4] = ["GET known", "GET known", "GET known; SET new", "GET known; SET new"];
 const ONLY_SAVE_UNINITIALIZED: [&str; 4] = ["", "", "SET new", "SET new"];
 
@@ -122,7 +118,13 @@ const TABLE: &[Row] = {
         row("written", Unknown, &["set a 1"], ["GET known; SET new"; 4], Always),
         row("nothing is done", BadSignature, &[], ONLY_SAVE_UNINITIALIZED, SaveUninitialized),
         row("written", BadSignature, &["set a 1"], ["SET new"; 4], Always),
-        row("written and saved", Known, &["set a 1", "save"], ["GET known; SET known; EXPIRE known"; 4], MaxAgeOrRolling),
+        row(
+            "written and saved",
+            Known,
+            &["set a 1", "save"],
+            ["GET known; SET known; EXPIRE known"; 4],
+            MaxAgeOrRolling,
+        ),
         row("saved", Known, &["save"], ["GET known; SET known; EXPIRE known"; 4], Rolling),
         row("saved", WithoutCookie, &["save"], ["SET new"; 4], SaveUninitialized),
         row(
@@ -240,7 +242,8 @@ async fn express_alone_does_what_the_table_says() {
             ..seen.clone()
         };
         if seen != expected {
-            writeln!(wrong, "{:?}, {}, {app:?}:\n  expected {expected:?}\n  seen     {seen:?}", row.visitor, row.name).unwrap();
+            writeln!(wrong, "{:?}, {}, {app:?}:\n  expected {expected:?}\n  seen     {seen:?}", row.visitor, row.name)
+                .unwrap();
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -283,7 +286,10 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         why: "the new session stands before the old one is deleted: a fault between the two logs nobody out",
-        of: |row, _| row.steps == ["regenerate"] && row.visitor == Visitor::Known || is(row, Visitor::Known, "regenerated and written"),
+        of: |row, _| {
+            row.steps == ["regenerate"] && row.visitor == Visitor::Known
+                || is(row, Visitor::Known, "regenerated and written")
+        },
         commands: "GET known; SET new; DEL known",
         untouched: false,
     },
@@ -329,7 +335,11 @@ fn in_our_words(commands: &[String]) -> Vec<String> {
             ["SET", id, "EX", seconds] => {
                 let create = format!("SET {id} NX PX {seconds}000");
                 // A script compares what stands there; its hash is in the place of its name.
-                vec![if id == "known" || words.contains(&create) { format!("EVALSHA 1 {id} {seconds}000") } else { create }]
+                vec![if id == "known" || words.contains(&create) {
+                    format!("EVALSHA 1 {id} {seconds}000")
+                } else {
+                    create
+                }]
             }
             _ => panic!("{command}"),
         });
@@ -397,16 +407,31 @@ async fn ours_does_what_express_does_but_for_the_listed_differences() {
 
 /// The other differences, each with the test that shows both sides of it.
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("a session that was just saved or touched is not touched again", "a_session_that_was_just_saved_is_not_touched_by_ours"),
+    (
+        "a session that was just saved or touched is not touched again",
+        "a_session_that_was_just_saved_is_not_touched_by_ours",
+    ),
     ("what is no session under the key counts as none and is left as it is", "foreign_values_are_taken_as_listed"),
     ("what nobody has touched goes back byte for byte", "ours_gives_back_byte_for_byte_what_it_has_not_touched"),
     ("names that Express takes away are refused", "names_that_express_drops_are_refused_by_ours"),
-    ("an id that is signed but longer than 256 bytes, or with white space in it, is none", "ids_that_are_signed_but_unfit_are_no_session_to_ours"),
+    (
+        "an id that is signed but longer than 256 bytes, or with white space in it, is none",
+        "ids_that_are_signed_but_unfit_are_no_session_to_ours",
+    ),
     ("an age that is set alone stays with the session", "an_age_that_changes_alone_stays_with_a_session_of_ours_only"),
-    ("a session whose cookie cannot be sent is not stored", "a_session_whose_cookie_cannot_be_sent_is_not_stored_by_ours"),
+    (
+        "a session whose cookie cannot be sent is not stored",
+        "a_session_whose_cookie_cannot_be_sent_is_not_stored_by_ours",
+    ),
     ("the path of the cookie is compared by segments", "a_path_is_compared_by_segments_by_ours"),
-    ("the answer leaves when the session is stored; if it cannot be, it is a 503 without a cookie", "an_answer_whose_session_cannot_be_stored_is_an_error_of_ours"),
-    ("a handler that answers with a status from 500 on changes nothing", "a_handler_that_fails_changes_nothing_of_ours"),
+    (
+        "the answer leaves when the session is stored; if it cannot be, it is a 503 without a cookie",
+        "an_answer_whose_session_cannot_be_stored_is_an_error_of_ours",
+    ),
+    (
+        "a handler that answers with a status from 500 on changes nothing",
+        "a_handler_that_fails_changes_nothing_of_ours",
+    ),
     ("no write is lost and no session comes back", "ours_loses_nothing_beside_itself_and_the_store_for_express"),
     ("increments count each request", "ours_counts_every_request_over_several_instances"),
 ];
@@ -418,7 +443,8 @@ fn every_difference_stands_in_the_documentation_and_has_a_test() {
     let missing: Vec<&str> = listed.filter(|why| !page.contains(why)).collect();
     assert!(missing.is_empty(), "not in sessions-express.md: {missing:#?}");
     let files = ["cookies", "lifetimes", "races", "schemes", "stored"];
-    let tests = files.map(|file| std::fs::read_to_string(root().join(format!("tests/interop/{file}.rs"))).unwrap()).concat();
+    let tests =
+        files.map(|file| std::fs::read_to_string(root().join(format!("tests/interop/{file}.rs"))).unwrap()).concat();
     for (_, test) in ELSEWHERE {
         assert!(tests.contains(&format!("async fn {test}(")), "no test {test}");
     }
