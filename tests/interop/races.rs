@@ -154,7 +154,7 @@ async fn requests_without_a_cookie_get_sessions_of_their_own() {
     let app = App { save_uninitialized: true, ..App::default() };
     for peer in [Peer::Express, Peer::Ours] {
         redis.flush().await;
-        let site = peer.start(&redis.server, &[app.clone()]).await;
+        let site = peer.start(&redis.server, std::slice::from_ref(&app)).await;
         let visit = async || {
             Browser::new(site.port(0)).visit(&[]).await;
         };

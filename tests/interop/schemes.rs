@@ -89,7 +89,7 @@ async fn a_path_is_compared_by_segments_by_ours() {
     let cookie = Cookie { path: Some("/admin"), ..Cookie::default() };
     let app = App { cookie, ..App::default() };
     for (peer, has) in [(Peer::Express, true), (Peer::Ours, false)] {
-        let site = peer.start(&redis.server, &[app.clone()]).await;
+        let site = peer.start(&redis.server, std::slice::from_ref(&app)).await;
         assert_eq!(
             Browser::new(site.port(0)).visit_at("/adminfoo", &["has"], &[]).await.last(),
             json!(has),

@@ -152,8 +152,10 @@ on_both_peers! {
 async fn values_go_from_one_peer_to_the_other_and_back() {
     let mut redis = Redis::start().await;
     let app = App { cookie: Cookie { max_age: Some(600_000), ..Cookie::default() }, ..App::default() };
-    let sites =
-        [Peer::Express.start(&redis.server, &[app.clone()]).await, Peer::Ours.start(&redis.server, &[app]).await];
+    let sites = [
+        Peer::Express.start(&redis.server, std::slice::from_ref(&app)).await,
+        Peer::Ours.start(&redis.server, &[app]).await,
+    ];
     let values = [
         json!(null),
         json!(true),
@@ -244,8 +246,8 @@ async fn names_that_express_drops_are_refused_by_ours() {
 async fn sessions_outlive_a_restart_and_are_shared_by_all_instances() {
     let mut redis = Redis::start().await;
     let app = App { cookie: Cookie { max_age: Some(600_000), ..Cookie::default() }, ..App::default() };
-    let express = Peer::Express.start(&redis.server, &[app.clone()]).await;
-    let first = Peer::Ours.start(&redis.server, &[app.clone()]).await;
+    let express = Peer::Express.start(&redis.server, std::slice::from_ref(&app)).await;
+    let first = Peer::Ours.start(&redis.server, std::slice::from_ref(&app)).await;
     let mut browser = Browser::new(first.port(0));
     browser.visit(&["count views", "set user \"ada\""]).await;
     drop(first);
@@ -314,7 +316,7 @@ async fn an_answer_whose_session_cannot_be_stored_is_an_error_of_ours() {
 /// Express stores what a handler that failed has set; ours only if it is told to.
 #[tokio::test]
 async fn a_handler_that_fails_changes_nothing_of_ours() {
-    let mut redis = Redis::start().await;
+    let redis = Redis::start().await;
     for (peer, expected) in [(Peer::Express, json!(2)), (Peer::Ours, json!(1))] {
         let site = peer.start(&redis.server, &[App::default()]).await;
         let (mut browser, _) = visitor(site.port(0)).await;
