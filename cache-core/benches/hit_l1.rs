@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use cache_core::{Cache, cached};
 use harness::Contest;
-use posts::{KEYS, Post};
+use posts::Post;
 use quick_cache::sync::{Cache as Map, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
 
@@ -52,7 +52,7 @@ fn numbers() -> Contest {
     let keys = posts::numbers();
     let map = bare(&keys);
     let (of_map, ours, cooperative) = (keys.clone(), keys.clone(), keys.clone());
-    Contest::new(format!("u64 key of {KEYS}, value in Arc"))
+    Contest::new(format!("u64 key of {}, value in Arc", keys.len()))
         .enter("quick_cache get, u64 key", move |times| {
             for key in of_map.iter().cycle().take(times) {
                 black_box(map.get(black_box(key)));
@@ -86,7 +86,7 @@ fn names() -> Contest {
     let keys = posts::names();
     let map = bare(&keys);
     let of_map = keys.clone();
-    Contest::new(format!("&str key of {KEYS}, value in Arc"))
+    Contest::new(format!("&str key of {}, value in Arc", keys.len()))
         .enter("quick_cache get, &str key", move |times| {
             for key in of_map.iter().cycle().take(times) {
                 black_box(map.get(black_box(key.as_str())));
@@ -104,7 +104,7 @@ fn names() -> Contest {
 /// The map as the cache sets it up by default: 128 locks.
 fn bare<K: std::hash::Hash + Eq + Clone>(keys: &[K]) -> Map<K, Arc<Post>> {
     let mut options = OptionsBuilder::new();
-    options.shards(128).estimated_items_capacity(32_768).weight_capacity(32_768);
+    options.shards(128).estimated_items_capacity(32_768).weight_capacity(1 << 20);
     let options = options.build().expect("valid options");
     let map = Map::with_options(options, UnitWeighter, DefaultHashBuilder::default(), DefaultLifecycle::default());
     for (number, key) in (0..).zip(keys) {

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// How many keys a bench goes through.
-pub const KEYS: u64 = 10_000;
+/// How many keys a bench goes through: `BENCH_KEYS`; 10,000 by default. What a hit costs depends on whether they fit into the
+/// processor's caches.
+pub fn keys() -> u64 {
+    std::env::var("BENCH_KEYS").ok().and_then(|keys| keys.parse().ok()).unwrap_or(10_000).max(1)
+}
 
 /// A blog post of about 200 bytes, or as long as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +31,9 @@ impl Post {
 
 /// In an order that no prefetcher guesses.
 pub fn numbers() -> Arc<[u64]> {
-    // A step that shares no factor with the count visits all.
-    (0..KEYS).map(|at| at * 7_919 % KEYS).collect()
+    let keys = keys();
+    // A prime step visits all keys, unless their number is a multiple of it.
+    (0..keys).map(|at| at * 7_919 % keys).collect()
 }
 
 /// The same as text of 24 bytes.

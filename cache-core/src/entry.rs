@@ -115,7 +115,7 @@ impl<T: Clone + Send + Sync + 'static, E> CachedEntry<Result<T, E>> {
     /// # Errors
     /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
     pub async fn set(&self, value: T) -> Result<()> {
-        self.0.store((self.0.returns.split)(Ok(value))).await
+        self.0.store((self.0.returns.of.split)(Ok(value))).await
     }
 }
 
@@ -138,7 +138,7 @@ impl<T: Clone + Send + Sync + 'static> Bare<T> {
     /// # Errors
     /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
     pub async fn set(&self, value: T) -> Result<()> {
-        self.store((self.returns.split)(value)).await
+        self.store((self.returns.of.split)(value)).await
     }
 }
 
@@ -195,7 +195,7 @@ impl<R: Send + 'static> CachedEntry<R> {
         F: Future<Output = R> + Send + 'a,
     {
         let Bare { cache, plan, returns, .. } = self.0;
-        let function = function.map(returns.split).boxed();
+        let function = function.map(returns.of.split).boxed();
         async move {
             let key = plan.key.clone();
             let plan = Plan {
@@ -233,7 +233,7 @@ impl<R: 'static> Bare<R> {
         let Some((envelope, payload)) = self.record().await? else { return Ok(None) };
         let value: ValueType = self.plan.value;
         match (value.decode)(envelope.codec, envelope.present, &payload) {
-            Ok(value) => Ok(value.and_then(self.returns.ok)),
+            Ok(value) => Ok(value.and_then(self.returns.of.ok)),
             Err(_undecodable) => {
                 let reason = "the payload is not a value of this type";
                 self.cache.0.events.emit(Event::Undecodable { name: Arc::clone(&self.plan.key.name), reason });

@@ -88,6 +88,11 @@ impl Error {
         self
     }
 
+    /// The same fault for another caller, without its source.
+    pub(crate) fn again(&self) -> Self {
+        Self { kind: self.kind, step: self.step, detail: self.detail.clone(), source: None }
+    }
+
     /// The same fault, of what is called `name` in the user's world.
     pub(crate) fn of(mut self, name: &str) -> Self {
         self.detail = Some(match self.detail {

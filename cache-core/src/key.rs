@@ -9,6 +9,7 @@
 //! end in `~` and a SHA-256 hash of the whole, cut to 128 bits.
 
 mod tags;
+mod text;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::tags::TagWriter;
 pub(crate) use self::tags::tag_name;
+pub(crate) use self::text::KeyText;
 
 /// The longest key that is ever sent to Redis, in bytes, up to the `@`.
 pub const MAX_KEY_LEN: usize = 512;
@@ -53,17 +55,10 @@ impl Key {
     /// Adds an argument.
     #[must_use]
     pub fn part<P: KeyPart + ?Sized>(mut self, part: &P) -> Self {
-        let mut writer = KeyWriter { out: &mut self.args, first: false };
-        if !writer.out.is_empty() {
-            writer.raw(',');
-        }
-        let before = writer.out.len();
-        part.write_key(&mut writer);
-        // An argument that renders as nothing (a `()`) must still be seen, or ("a", ()) would be ("a").
-        if writer.out.len() == before {
-            writer.raw('(');
-            writer.raw(')');
-        }
+        let mut text = KeyText::from(&*self.args);
+        KeyWriter { out: &mut text, first: self.args.is_empty() }.member(part);
+        self.args.clear();
+        self.args.push_str(text.as_str());
         self
     }
 
@@ -118,14 +113,14 @@ pub(crate) fn builds_key(namespace: &str, name: &str) -> String {
     out
 }
 
-/// Cuts at a character boundary and puts the hash of the whole in place of the tail.
 /// Whether [`write_value_key`] writes all of these.
 #[inline]
-pub(crate) fn is_uncut(namespace: &str, name: &str, args: &str) -> bool {
+pub(crate) fn is_uncut(namespace: &str, name: &str, args_len: usize) -> bool {
     // And two colons.
-    namespace.len().saturating_add(name.len()).saturating_add(args.len()) <= MAX_KEY_LEN.saturating_sub(2)
+    namespace.len().saturating_add(name.len()).saturating_add(args_len) <= MAX_KEY_LEN.saturating_sub(2)
 }
 
+/// Cuts at a character boundary and puts the hash of the whole in place of the tail.
 #[inline]
 pub(crate) fn shorten(key: &mut String) {
     if key.len() > MAX_KEY_LEN {
@@ -149,13 +144,13 @@ fn cut(key: &mut String) {
 
 /// Where a [`KeyPart`] writes itself. Text is escaped; only structure is written raw.
 pub struct KeyWriter<'a> {
-    out: &'a mut String,
+    out: &'a mut KeyText,
     first: bool,
 }
 
 impl<'a> KeyWriter<'a> {
     #[inline]
-    pub(crate) fn new(out: &'a mut String) -> Self {
+    pub(crate) fn new(out: &'a mut KeyText) -> Self {
         Self { out, first: true }
     }
 
@@ -219,7 +214,7 @@ impl<'a> KeyWriter<'a> {
         }
         let before = self.out.len();
         part.write_key(&mut KeyWriter::new(self.out));
-        // As in `Key::part`: a list of one part that renders as nothing is not the empty list.
+        // A part that renders as nothing must still be seen: a list of it is not the empty list.
         if self.out.len() == before {
             self.out.push_str("()");
         }
@@ -236,7 +231,7 @@ impl<'a> KeyWriter<'a> {
         let start = self.out.len();
         part.write_key(&mut KeyWriter::new(self.out));
         // The text before it holds none of this part, and mostly the part holds no separator.
-        if self.out.get(start..).is_some_and(|written| written.contains(separates)) {
+        if self.out.as_str().get(start..).is_some_and(|written| written.contains(separates)) {
             let written = self.out.split_off(start);
             for c in written.chars() {
                 if separates(c) { escape(self.out, c) } else { self.out.push(c) }
@@ -290,7 +285,7 @@ fn separates(c: char) -> bool {
 }
 
 /// `%` and two hex digits for each byte of the character.
-fn escape(out: &mut String, c: char) {
+fn escape(out: &mut impl fmt::Write, c: char) {
     let mut bytes = [0; 4];
     for byte in c.encode_utf8(&mut bytes).bytes() {
         let _infallible = write!(out, "%{byte:02X}");

@@ -10,22 +10,23 @@
 //! only until a change is told of it or of a version it was stored under, its own time ends, or the store's [`Trust`] does. Never filled from an own write (T4, T5, R7, R9).
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter};
 
-use self::key::{KeyHashing, LocalKey};
+use self::key::LocalKey;
 pub(crate) use self::key::{LocalKeyRef, Origin};
 use crate::clock::{Clock, millis};
 use crate::freshness::{HIGHEST_DRAW, is_ahead};
 use crate::sabotage::{self, Guard};
 use crate::store::Trust;
-use crate::versions::{Dependencies, Dependency};
+use crate::versions::Dependencies;
 
 mod key;
 
@@ -43,7 +44,8 @@ pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
 
 /// The tier in this process of one cache.
 pub(crate) struct Local {
-    entries: Cache<LocalKey, Kept, ByBytes, KeyHashing>,
+    /// Values stand in the keys, where a look-up can read them in place: see [`Reading`].
+    entries: Cache<Kept, (), ByBytes>,
     marks: Vec<Mutex<HashMap<Arc<str>, Marks>>>,
     hasher: RandomState,
     trust: Arc<Trust>,
@@ -51,11 +53,14 @@ pub(crate) struct Local {
     longest: Duration,
 }
 
-/// A value with its times on the coarse clock. Small, since each hit copies it: milliseconds of 32 bits are 49 days, and what
-/// lasts longer is read again then.
-#[derive(Clone)]
+/// A value with its key, and its times on the coarse clock. Small, since what a hit costs is mostly the memory it waits for:
+/// milliseconds of 32 bits are 49 days, and what lasts longer is read again then.
 struct Kept {
+    key: LocalKey,
     value: Erased,
+    /// The versions it was stored under.
+    under: Dependencies,
+    fill_id: u64,
     /// Until when it is served without a thought.
     until: u64,
     /// How long after that it is fresh, and chance decides on a refresh.
@@ -65,9 +70,52 @@ struct Kept {
     /// What computing it cost, times beta.
     ahead_ms: f32,
     weight: u32,
-    fill_id: u64,
-    /// The versions it was stored under.
-    under: Dependencies,
+}
+
+/// A look-up that reads the entry where it lies, under the lock of the table. Copied out as a value, an entry would cost a hit its
+/// times and two locked counts for its versions: as much as all the rest.
+struct Reading<'a> {
+    key: &'a LocalKeyRef<'a>,
+    now: u64,
+    found: Cell<Option<Hit<Erased>>>,
+}
+
+impl Equivalent<Kept> for Reading<'_> {
+    #[inline]
+    fn equivalent(&self, kept: &Kept) -> bool {
+        let is = self.key.is(&kept.key);
+        if is {
+            self.found.set(kept.serve(self.now));
+        }
+        is
+    }
+}
+
+impl Hash for Reading<'_> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+impl Equivalent<Kept> for LocalKeyRef<'_> {
+    fn equivalent(&self, kept: &Kept) -> bool {
+        self.is(&kept.key)
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Kept {}
+
+impl Hash for Kept {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
 }
 
 /// How a value may be served from L1, counted from now.
@@ -112,8 +160,8 @@ pub(crate) struct Mark<'a> {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<LocalKey, Kept> for ByBytes {
-    fn weight(&self, _key: &LocalKey, kept: &Kept) -> u64 {
+impl Weighter<Kept, ()> for ByBytes {
+    fn weight(&self, kept: &Kept, _nothing: &()) -> u64 {
         kept.weight.into()
     }
 }
@@ -131,7 +179,7 @@ impl Local {
             .build()
             .ok()?;
         Some(Self {
-            entries: Cache::with_options(options, ByBytes, KeyHashing::new(), DefaultLifecycle::default()),
+            entries: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default()),
             marks: (0..MARK_SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             trust,
@@ -143,22 +191,15 @@ impl Local {
     /// The value, if there is one that may be served now. No wait, no allocation.
     #[inline(always)]
     pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(Erased) -> Option<T>) -> Option<Hit<T>> {
-        let kept = self.entries.get(key)?;
         let now = self.clock.coarse();
         if !self.trust.holds(now) && !sabotage::is(Guard::TrustEnds) {
             return None;
         }
-        // An entry whose versions do not hold stays: after a reconnection they may turn out to stand.
-        if !kept.under.iter().all(Dependency::holds) {
-            return None;
-        }
-        if now < kept.until {
-            return take(kept.value).map(Hit::Fresh);
-        }
-        match late(&kept, now, crate::random::fraction) {
-            None => None,
-            Some(false) => take(kept.value).map(Hit::Fresh),
-            Some(true) => take(kept.value).map(|value| Hit::Due(value, kept.fill_id)),
+        let reading = Reading { key, now, found: Cell::new(None) };
+        self.entries.get(&reading)?;
+        match reading.found.into_inner()? {
+            Hit::Fresh(value) => take(value).map(Hit::Fresh),
+            Hit::Due(value, fill_id) => take(value).map(|value| Hit::Due(value, fill_id)),
         }
     }
 
@@ -207,16 +248,30 @@ impl Local {
     }
 }
 
-/// Whether a value beyond its plain time is to be computed anew; `None`: it is not to be served any more. Kept apart, so that
-/// a plain hit stays short.
-#[cold]
-fn late(kept: &Kept, now: u64, random: impl FnOnce() -> f64) -> Option<bool> {
-    let since = now.saturating_sub(kept.until);
-    if since >= kept.served_ms.into() {
-        return None;
+impl Kept {
+    /// `None`: it is not to be served. One whose versions do not hold stays all the same: after a reconnection they may turn out to stand.
+    #[inline]
+    fn serve(&self, now: u64) -> Option<Hit<Erased>> {
+        if !self.under.hold() {
+            return None;
+        }
+        if now < self.until || !self.is_due(now, crate::random::fraction)? {
+            return Some(Hit::Fresh(Arc::clone(&self.value)));
+        }
+        Some(Hit::Due(Arc::clone(&self.value), self.fill_id))
     }
-    let left = u64::from(kept.chancy_ms).saturating_sub(since);
-    Some(left == 0 || is_ahead(f64::from(kept.ahead_ms), Duration::from_millis(left), random()))
+
+    /// Whether a value beyond its plain time is to be computed anew; `None`: it is not to be served any more. Kept apart, so that
+    /// a plain hit stays short.
+    #[cold]
+    fn is_due(&self, now: u64, random: impl FnOnce() -> f64) -> Option<bool> {
+        let since = now.saturating_sub(self.until);
+        if since >= self.served_ms.into() {
+            return None;
+        }
+        let left = u64::from(self.chancy_ms).saturating_sub(since);
+        Some(left == 0 || is_ahead(f64::from(self.ahead_ms), Duration::from_millis(left), random()))
+    }
 }
 
 impl Mark<'_> {
@@ -232,10 +287,10 @@ impl Mark<'_> {
         let plain = fresh.saturating_sub((ahead_ms * HIGHEST_DRAW).ceil() as u64);
         let short = |ms: u64| u32::try_from(ms.saturating_sub(plain)).unwrap_or(u32::MAX);
         let bytes = u64::try_from(self.key.len().saturating_add(payload_bytes)).unwrap_or(u64::MAX);
-        let under_bytes = u64::try_from(size_of_val(&*under)).unwrap_or(u64::MAX);
+        let under_bytes = u64::try_from(under.bytes()).unwrap_or(u64::MAX);
         let weight = bytes.saturating_add(under_bytes).saturating_add(ENTRY_OVERHEAD);
-        let key = LocalKeyRef::parse(&self.key).to_owned();
         let kept = Kept {
+            key: LocalKeyRef::parse(&self.key).to_owned(),
             value: Arc::clone(value),
             until: local.clock.coarse().saturating_add(plain),
             chancy_ms: short(fresh),
@@ -249,7 +304,7 @@ impl Mark<'_> {
         let unchanged = marks.get(&self.key).is_some_and(|of_key| of_key.changes == self.changes)
             || sabotage::is(Guard::ChangePoisonsFill);
         if unchanged {
-            local.entries.insert(key, kept);
+            local.entries.insert(kept, ());
         }
         drop(marks);
         unchanged
@@ -407,7 +462,7 @@ mod tests {
         let local = local(&clock);
         let service = Service { ahead_ms: 100.0, ..fresh_for(Duration::from_secs(10)) };
         local.begin(&"k".into()).keep(&value(1), 4, service, Dependencies::default());
-        let kept = local.entries.get(&LocalKeyRef::parse("k")).unwrap();
+        let (kept, ()) = local.entries.remove(&LocalKeyRef::parse("k")).unwrap();
         // Before the last 37 times the cost nothing is drawn; from then on each read draws for itself.
         assert_eq!(kept.until, clock.coarse() + 10_000 - 3_700);
         clock.advance(Duration::from_millis(9_800));
@@ -417,7 +472,7 @@ mod tests {
             // A linear congruential generator with Knuth's constants: the same draws in every run.
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let random = (state >> 11) as f64 / (1_u64 << 53) as f64;
-            due += u32::from(late(&kept, clock.coarse(), || random).unwrap());
+            due += u32::from(kept.is_due(clock.coarse(), || random).unwrap());
         }
         // P = exp(-200 ms / 100 ms) = 0.1353: within three standard deviations, 34 each.
         assert!((1353 - 103..=1353 + 103).contains(&due), "{due} of 10,000");

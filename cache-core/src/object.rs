@@ -15,7 +15,7 @@ use crate::cache::Cache;
 use crate::codec::Codec;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{self, KeyPart, KeyWriter};
+use crate::key::{self, KeyPart, KeyText, KeyWriter};
 use crate::shape::CacheValue;
 use crate::store::Swapped;
 
@@ -192,10 +192,16 @@ impl<T: CacheObject> Objects<T> {
 
     /// `<namespace>:<name>:<id>@object`
     fn key<Q: KeyPart + ?Sized>(&self, id: &Q) -> String {
-        let mut args = String::new();
+        let mut args = KeyText::new();
         KeyWriter::new(&mut args).member(id);
         let mut out = String::new();
-        key::write_value_key(&mut out, &self.cache.0.namespace, &key::clean_name(T::NAME.into()), &args, "object");
+        key::write_value_key(
+            &mut out,
+            &self.cache.0.namespace,
+            &key::clean_name(T::NAME.into()),
+            args.as_str(),
+            "object",
+        );
         out
     }
 

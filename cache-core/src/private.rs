@@ -1,7 +1,6 @@
 //! What generated code names; nothing else may. It changes without notice.
 
 use std::any::TypeId;
-use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, ready};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -26,7 +25,7 @@ use crate::cache::{AtHand, Cache};
 use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
-use crate::key::{self, KeyWriter};
+use crate::key::{self, KeyText, KeyWriter};
 use crate::local::{Hit, LocalKeyRef, Origin};
 use crate::options::{EntryOptions, LocalTier};
 use crate::read_through::{self, Plan};
@@ -158,18 +157,17 @@ impl<R: Send + 'static> Cached<R> {
     #[inline(always)]
     pub fn look_up(&self, cache: &Cache, args: impl FnOnce(&mut KeyWriter<'_>)) -> Result<R, Box<Miss<R>>> {
         let resolved = self.resolve(cache);
-        with_buffer(|buffer| {
-            args(&mut KeyWriter::new(buffer));
-            let mut due = None;
-            if key::is_uncut(&cache.0.namespace, &resolved.name, buffer) {
-                match cache.0.in_local(&LocalKeyRef::new(resolved.origin, buffer), self.returns.ok) {
-                    Some(Hit::Fresh(value)) => return Ok(value),
-                    Some(Hit::Due(value, fill_id)) => due = Some((value, fill_id)),
-                    None => {}
-                }
+        let mut text = KeyText::new();
+        args(&mut KeyWriter::new(&mut text));
+        let mut due = None;
+        if key::is_uncut(&cache.0.namespace, &resolved.name, text.len()) {
+            match cache.0.in_local(&LocalKeyRef::new(resolved.origin, &text), self.returns.of.ok) {
+                Some(Hit::Fresh(value)) => return Ok(value),
+                Some(Hit::Due(value, fill_id)) => due = Some((value, fill_id)),
+                None => {}
             }
-            self.look_further(cache, resolved, buffer, due)
-        })
+        }
+        self.look_further(cache, resolved, text.as_str(), due)
     }
 
     /// By the key as it stands in the store. `due`: what L1 had under the uncut key, to be computed anew.
@@ -185,9 +183,14 @@ impl<R: Send + 'static> Cached<R> {
         let options = resolved.options.get().map(|(options, owned)| (options, *owned));
         let found = match due {
             Some((value, fill_id)) => cache.0.due(&key.value_key, value, fill_id),
-            None => {
-                cache.0.at_hand(&key.value_key, &key.name, &self.returns.value, options, self.local, self.returns.ok)
-            }
+            None => cache.0.at_hand(
+                &key.value_key,
+                &key.name,
+                &self.returns.of.value,
+                options,
+                self.local,
+                self.returns.of.ok,
+            ),
         };
         let due = match found {
             AtHand::Value(value) => return Ok(value),
@@ -214,7 +217,7 @@ impl<R: Send + 'static> Cached<R> {
     fn entry_of(&self, cache: &Cache, rules: Arc<Rules>, args: Arc<str>) -> CachedEntry<R> {
         let resolved = self.resolve(cache);
         let key = EntryKey::new(&cache.0, &resolved.name, &args, &resolved.fingerprint);
-        let plan = Plan::new(key, self.returns.value, rules, self.local);
+        let plan = Plan::new(key, self.returns.of.value, rules, self.local);
         CachedEntry::new(cache.clone(), Arc::new(plan), self.returns, args)
     }
 
@@ -231,6 +234,8 @@ impl<R: Send + 'static> Cached<R> {
     #[inline(always)]
     fn resolve(&self, cache: &Cache) -> &'static Resolved {
         match self.function.first.get() {
+            // A function that is no method and has no parameters for types is one.
+            Some(first) if matches!(self.owner, Owner::Path(_)) && self.of.is_empty() => first,
             Some(first) if self.is_of(first) => first,
             _ => self.resolve_other(cache),
         }
@@ -240,13 +245,13 @@ impl<R: Send + 'static> Cached<R> {
     fn is_of(&self, resolved: &Resolved) -> bool {
         let (Owner::Path(owner) | Owner::Type(owner)) = self.owner;
         // Mostly the same constant, so that no byte is compared.
-        same(resolved.owner, owner) && same(resolved.of, self.of) && resolved.value == (self.returns.value.type_id)()
+        same(resolved.owner, owner) && same(resolved.of, self.of) && resolved.value == (self.returns.of.value.type_id)()
     }
 
     #[cold]
     fn resolve_other(&self, cache: &Cache) -> &'static Resolved {
         let (Owner::Path(owner) | Owner::Type(owner)) = self.owner;
-        let value = (self.returns.value.type_id)();
+        let value = (self.returns.of.value.type_id)();
         let mut is_new = false;
         let first = self.function.first.get_or_init(|| {
             is_new = true;
@@ -267,14 +272,14 @@ impl<R: Send + 'static> Cached<R> {
             }
         };
         if is_new && !resolved.fingerprint_complete {
-            cache.0.events.emit(Event::FingerprintIncomplete { type_name: (self.returns.value.type_name)() });
+            cache.0.events.emit(Event::FingerprintIncomplete { type_name: (self.returns.of.value.type_name)() });
         }
         resolved
     }
 
     fn work_out(&self, owner: &'static str, value: TypeId) -> Resolved {
-        let fingerprint = (self.returns.value.fingerprint)();
-        let text = fingerprint_text(fingerprint, self.function.version, self.returns.value.codec_id);
+        let fingerprint = (self.returns.of.value.fingerprint)();
+        let text = fingerprint_text(fingerprint, self.function.version, self.returns.of.value.codec_id);
         let name = self.name();
         Resolved {
             owner,
@@ -320,24 +325,9 @@ fn readable(type_name: &str) -> String {
 }
 
 fn written(args: impl FnOnce(&mut KeyWriter<'_>)) -> Arc<str> {
-    with_buffer(|buffer| {
-        args(&mut KeyWriter::new(buffer));
-        buffer.as_str().into()
-    })
-}
-
-/// An empty string that keeps its memory from call to call.
-#[inline]
-fn with_buffer<T>(use_it: impl FnOnce(&mut String) -> T) -> T {
-    thread_local!(static BUFFER: RefCell<String> = const { RefCell::new(String::new()) });
-    BUFFER.with(|buffer| match buffer.try_borrow_mut() {
-        Ok(mut buffer) => {
-            buffer.clear();
-            use_it(&mut buffer)
-        }
-        // Only a `KeyPart` that asks a cache while it writes itself comes here.
-        Err(_in_use) => use_it(&mut String::new()),
-    })
+    let mut text = KeyText::new();
+    args(&mut KeyWriter::new(&mut text));
+    text.as_str().into()
 }
 
 /// A call that found nothing at hand. Boxed once it runs, so that the calling future stays small.
@@ -366,7 +356,7 @@ impl<R: Send + 'static> Miss<R> {
         F: Future<Output = R> + Send + 'static,
     {
         let (cache, plan, due, returns) = self.plan(rules, true);
-        let function = function.map(returns.split).boxed();
+        let function = function.map(returns.of.split).boxed();
         if let Some((value, fill_id)) = due {
             read_through::refresh_behind(&cache.0, &Arc::new(plan), fill_id, function);
             return ready(value).boxed();
@@ -386,7 +376,7 @@ impl<R: Send + 'static> Miss<R> {
         F: Future<Output = R> + Send + 'a,
     {
         let (cache, plan, due, returns) = self.plan(rules, false);
-        let function = function.map(returns.split).boxed();
+        let function = function.map(returns.of.split).boxed();
         async move {
             let landing = match due {
                 None => read_through::run_here(&cache.0, &plan, function).await,
@@ -403,7 +393,7 @@ impl<R: Send + 'static> Miss<R> {
     fn plan(self, rules: Rules, owned: bool) -> (Cache, Plan, Option<(R, u64)>, Returns<R>) {
         let Self { cache, key, resolved, due, returns, local } = self;
         let _options = resolved.options.get_or_init(|| (rules.options.clone(), owned));
-        let plan = Plan { overdue: returns.overdue, owned, ..Plan::new(key, returns.value, Arc::new(rules), local) };
+        let plan = Plan { overdue: returns.overdue, owned, ..Plan::new(key, returns.of.value, Arc::new(rules), local) };
         (cache, plan, due, returns)
     }
 }

@@ -645,8 +645,15 @@ where
     }
 }
 
-/// A return type as the engine uses it. `Copy`, and nothing but function pointers.
-pub struct Returns<R> {
+/// A return type as the engine uses it. `Copy`, and small: every call makes one.
+pub struct Returns<R: 'static> {
+    pub(crate) of: &'static Returning<R>,
+    /// The function's error of a passed deadline, if it has a way to say so.
+    pub(crate) overdue: Option<fn(DeadlineExceeded) -> Erased>,
+}
+
+/// What is the same for all functions that return `R`: nothing but function pointers.
+pub(crate) struct Returning<R> {
     pub(crate) value: ValueType,
     /// What the function returned, as value or error.
     pub(crate) split: fn(R) -> Result<Erased, Erased>,
@@ -654,8 +661,6 @@ pub struct Returns<R> {
     pub(crate) ok: fn(Erased) -> Option<R>,
     /// The function's `Err` of an error: itself for the last that looks, a copy for the others.
     pub(crate) err: fn(Erased) -> Option<R>,
-    /// The function's error of a passed deadline, if it has a way to say so.
-    pub(crate) overdue: Option<fn(DeadlineExceeded) -> Erased>,
 }
 
 impl<R> Clone for Returns<R> {
@@ -676,8 +681,8 @@ impl<R> Returns<R> {
     /// What the caller gets of a run.
     pub(crate) fn land(self, landing: Landing, name: &str) -> R {
         let returned = match landing {
-            Landing::Value(value) => (self.ok)(value),
-            Landing::Failed(error) => (self.err)(error),
+            Landing::Value(value) => (self.of.ok)(value),
+            Landing::Failed(error) => (self.of.err)(error),
             Landing::Panicked(panic) => panic.resume(name),
             Landing::Abandoned => None,
         };
@@ -691,7 +696,7 @@ impl<R> Returns<R> {
 
 impl<R> fmt::Debug for Returns<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Returns").field("codec", &self.value.codec_name).finish_non_exhaustive()
+        f.debug_struct("Returns").field("codec", &self.of.value.codec_name).finish_non_exhaustive()
     }
 }
 
@@ -706,20 +711,17 @@ impl<F, E, W> Typed<F, E, W> {
         E: Send + Sync + 'static,
         W: Wrap<F::Value, E>,
     {
-        Returns {
-            value: const { ValueType::of::<F, C>() },
-            split: |returned| match W::split(returned) {
-                Ok(value) => Ok(F::erase(value)),
-                Err(error) => Err(Arc::new(error)),
-            },
-            ok: |value| F::restore(value).map(W::ok),
-            err: |error| {
-                let error = error.downcast::<E>().ok()?;
-                let error = Arc::try_unwrap(error).unwrap_or_else(|shared| S::share(&shared));
-                Some(W::err(error))
-            },
-            overdue: None,
-        }
+        let of = const {
+            &Returning {
+                err: |error| {
+                    let error = error.downcast::<E>().ok()?;
+                    let error = Arc::try_unwrap(error).unwrap_or_else(|shared| S::share(&shared));
+                    Some(W::err(error))
+                },
+                ..Self::returning::<C>()
+            }
+        };
+        Returns { of, overdue: None }
     }
 
     /// With the codec `C`, for runs that have one caller each: errors are never copied.
@@ -731,12 +733,27 @@ impl<F, E, W> Typed<F, E, W> {
         E: Send + Sync + 'static,
         W: Wrap<F::Value, E>,
     {
-        Returns {
+        Returns { of: const { &Self::returning::<C>() }, overdue: None }
+    }
+
+    const fn returning<C: Codec>() -> Returning<W::Returned>
+    where
+        F: Form,
+        F::Payload: CacheValue,
+        E: Send + Sync + 'static,
+        W: Wrap<F::Value, E>,
+    {
+        Returning {
+            value: ValueType::of::<F, C>(),
+            split: |returned| match W::split(returned) {
+                Ok(value) => Ok(F::erase(value)),
+                Err(error) => Err(Arc::new(error)),
+            },
+            ok: |value| F::restore(value).map(W::ok),
             err: |error| {
                 let error = error.downcast::<E>().ok()?;
                 Arc::into_inner(error).map(W::err)
             },
-            ..self.with::<C, _>(NeverShared)
         }
     }
 
@@ -747,13 +764,5 @@ impl<F, E, W> Typed<F, E, W> {
         F: Form,
     {
         TypedRules { rules: Rules::of(options), form: PhantomData }
-    }
-}
-
-/// For runs that have one caller.
-struct NeverShared;
-impl<E> Sharing<E> for NeverShared {
-    fn share(_error: &E) -> E {
-        unreachable!("a run with one caller shares no error")
     }
 }

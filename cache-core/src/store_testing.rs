@@ -73,6 +73,19 @@ pub enum RawSwapped {
     Gone,
 }
 
+/// The answer to `replace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawReplaced {
+    /// Replaced.
+    Done,
+    /// Other bytes stood under the old key.
+    Conflict,
+    /// Nothing stood under the old key.
+    Gone,
+    /// Something stood under the new key.
+    Taken,
+}
+
 /// One thing that arrived on a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RawMessage {
@@ -282,6 +295,46 @@ impl RawStore {
             store::Swapped::Conflict(_) => RawSwapped::Conflict,
             store::Swapped::Gone => RawSwapped::Gone,
         })
+    }
+
+    /// What stood there where a swap met a conflict.
+    pub async fn swap_conflict(&self, key: &str, expected: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>> {
+        let (expected, bytes) = (Bytes::copy_from_slice(expected), Bytes::copy_from_slice(bytes));
+        Ok(match self.store.swap(key, expected, bytes, None).await? {
+            store::Swapped::Conflict(found) => Some(found.into()),
+            _ => None,
+        })
+    }
+
+    pub async fn replace(
+        &self,
+        old: &str,
+        expected: &[u8],
+        key: &str,
+        bytes: &[u8],
+        expiry: Option<Duration>,
+    ) -> Result<RawReplaced> {
+        let (expected, bytes) = (Bytes::copy_from_slice(expected), Bytes::copy_from_slice(bytes));
+        Ok(match self.store.replace(old, expected, key, bytes, expiry).await? {
+            store::Replaced::Done => RawReplaced::Done,
+            store::Replaced::Conflict => RawReplaced::Conflict,
+            store::Replaced::Gone => RawReplaced::Gone,
+            store::Replaced::Taken => RawReplaced::Taken,
+        })
+    }
+
+    /// Members and how long each has left.
+    pub async fn index_members(&self, key: &str) -> Result<Vec<(String, Duration)>> {
+        let members = self.store.index_members(key).await?;
+        Ok(members.into_iter().map(|(member, ends)| (member, self.store.now().until(ends))).collect())
+    }
+
+    pub async fn index_put(&self, key: &str, member: &str, left: Duration, instead_of: Option<&str>) -> Result<bool> {
+        self.store.index_put(key, member, self.store.now().plus(left), instead_of).await
+    }
+
+    pub async fn index_remove(&self, key: &str, members: &[&str]) -> Result<u64> {
+        self.store.index_remove(key, &owned(members)).await
     }
 
     pub async fn expire(&self, key: &str, expiry: Option<Duration>) -> Result<bool> {

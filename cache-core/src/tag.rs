@@ -22,10 +22,10 @@ use crate::cache::Inner;
 use crate::envelope::{Envelope, TagVersion};
 use crate::error::Result;
 use crate::events::Event;
-use crate::key::{KeyWriter, shorten, tag_name};
+use crate::key::{KeyText, KeyWriter, shorten, tag_name};
 use crate::shape::{Erased, Rules};
 use crate::store::{Slot, Version};
-use crate::versions::{Cell, Dependencies, Dependency, Pending};
+use crate::versions::{self, Cell, Dependencies, Dependency, Pending};
 
 /// How many tags an entry can have. Each is 16 bytes and its name in the record, and a load on every hit.
 pub(crate) const MAX_TAGS: usize = 16;
@@ -217,7 +217,7 @@ impl Basis {
     /// What L1 has to go by, if changes of all of it are told here.
     fn dependencies(&self, by_value: &[Seen]) -> Option<Dependencies> {
         let own = self.seen.iter().take(self.tags.len().saturating_add(2));
-        own.chain(by_value).map(Seen::depend).collect()
+        own.chain(by_value).map(Seen::depend).collect::<Option<Vec<_>>>().map(versions::shared)
     }
 
     /// What to write into the record of a value whose run began after these versions were read. `None`: it must not be stored.
@@ -316,15 +316,17 @@ pub(crate) fn function_key(namespace: &str, name: &str) -> String {
 
 /// All entries with a tag.
 fn tag_key(namespace: &str, tag: &str) -> String {
-    let mut key = format!("{namespace}@tag:");
-    KeyWriter::new(&mut key).text(tag);
-    shorten(&mut key);
-    key
+    key_of("@tag:", namespace, tag)
 }
 
 fn kind_key(namespace: &str, kind: &str) -> String {
-    let mut key = format!("{namespace}@tags:");
-    KeyWriter::new(&mut key).text(kind);
+    key_of("@tags:", namespace, kind)
+}
+
+fn key_of(what: &str, namespace: &str, text: &str) -> String {
+    let mut written = KeyText::new();
+    KeyWriter::new(&mut written).text(text);
+    let mut key = format!("{namespace}{what}{}", written.as_str());
     shorten(&mut key);
     key
 }

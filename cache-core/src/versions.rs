@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use crate::store::Version;
 
@@ -34,6 +34,8 @@ pub(crate) struct Cell {
     /// 0: unknown.
     stamp: AtomicU64,
     last: Mutex<Last>,
+    /// What was last made that ends with this cell.
+    shared: Mutex<Weak<Vec<Dependency>>>,
 }
 
 #[derive(Default)]
@@ -60,8 +62,35 @@ pub(crate) struct Dependency {
     stamp: u64,
 }
 
-/// All that a value was stored under. Shared, since each hit in L1 copies it.
-pub(crate) type Dependencies = Arc<[Dependency]>;
+/// All that a value was stored under. Values that were stored under the same share it, so that a hit in L1 finds it in the
+/// processor's cache; one word, since each entry has it.
+#[derive(Clone, Default)]
+pub(crate) struct Dependencies(Arc<Vec<Dependency>>);
+
+impl Dependencies {
+    /// Whether all of them are known to stand.
+    #[inline]
+    pub(crate) fn hold(&self) -> bool {
+        self.0.iter().all(Dependency::holds)
+    }
+
+    /// The memory that they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.len().saturating_mul(size_of::<Dependency>())
+    }
+}
+
+/// As one list, the one that other values have where that is the same.
+pub(crate) fn shared(dependencies: Vec<Dependency>) -> Dependencies {
+    let Some(cell) = dependencies.last().map(|last| Arc::clone(&last.cell)) else { return Dependencies::default() };
+    let mut shared = lock(&cell.shared);
+    if let Some(known) = shared.upgrade().filter(|known| **known == dependencies) {
+        return Dependencies(known);
+    }
+    let dependencies = Arc::new(dependencies);
+    *shared = Arc::downgrade(&dependencies);
+    Dependencies(dependencies)
+}
 
 impl Versions {
     pub(crate) fn new() -> Self {
@@ -107,7 +136,7 @@ impl Table {
 
 impl Cell {
     fn new(key: Arc<str>) -> Self {
-        Self { key, stamp: AtomicU64::new(0), last: Mutex::default() }
+        Self { key, stamp: AtomicU64::new(0), last: Mutex::default(), shared: Mutex::default() }
     }
 
     pub(crate) fn key(&self) -> &Arc<str> {
@@ -160,12 +189,24 @@ impl Cell {
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.last)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PartialEq for Dependency {
+    fn eq(&self, other: &Self) -> bool {
+        // A stamp is of one cell.
+        self.stamp == other.stamp
     }
 }
 
 impl Dependency {
     /// Whether the version is known to stand. One load.
+    #[inline]
     pub(crate) fn holds(&self) -> bool {
         self.cell.stamp.load(Ordering::Acquire) == self.stamp
     }

@@ -1,5 +1,8 @@
 //! Web sessions, in the form of Express and in our own.
 
 mod client;
+mod clients;
 mod express;
+mod login;
+mod native;
 mod races;

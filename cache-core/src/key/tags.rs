@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 
 use sha2::{Digest, Sha256};
 
-use super::{HASH_LEN, KeyPart, KeyWriter};
+use super::{HASH_LEN, KeyPart, KeyText, KeyWriter};
 
 /// The longest name of a tag in a record; the tail of a longer one is a hash.
 const MAX_NAME_LEN: usize = 255;
@@ -43,11 +43,11 @@ impl TagWriter {
 
     /// A placeholder.
     pub fn placeholder<P: KeyPart + ?Sized>(&mut self, part: &P) {
-        let mut written = String::new();
+        let mut written = KeyText::new();
         part.write_key(&mut KeyWriter::new(&mut written));
         // Text that is empty shows in a key as two quotes.
-        if written != "\"\"" {
-            self.text.push_str(&unescaped(&written));
+        if written.as_str() != "\"\"" {
+            self.text.push_str(&unescaped(written.as_str()));
         }
     }
 

@@ -244,13 +244,13 @@ fn a_value_key_and_its_lease_are_in_one_cluster_slot() {
 #[test]
 fn placeholders_of_a_template_never_run_together() {
     fn with_template(a: &(impl KeyPart + ?Sized), b: &(impl KeyPart + ?Sized)) -> String {
-        let mut out = String::new();
+        let mut out = KeyText::new();
         let mut writer = KeyWriter::new(&mut out);
         writer.literal("of-");
         writer.placeholder(a);
         writer.literal("-:-");
         writer.placeholder(b);
-        out
+        out.as_str().to_owned()
     }
     // All texts of up to four of what is structure somewhere: the separator itself, its escape, its neighbours.
     let letters = [':', '-', '%', '3', 'A', '"', '(', ',', 'é'];

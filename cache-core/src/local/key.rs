@@ -8,11 +8,11 @@
 //! Invariant: two value keys of one namespace are equal only if they are the same text, or SHA-256 has a collision in its
 //! first 128 bits, which the keys' own bound rests on too. A push comes as the whole text and finds the same entry.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
-use quick_cache::Equivalent;
 use sha2::{Digest, Sha256};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::key::KeyText;
 
 /// Arguments up to this long stand in the table itself, where a look-up needs them. A UUID has 36 bytes.
 const INLINE: usize = 38;
@@ -38,12 +38,14 @@ impl Origin {
 pub(crate) struct LocalKeyRef<'a> {
     origin: Origin,
     args: &'a [u8],
+    /// The same with zeros behind, where it is at hand: compared in a few words.
+    padded: Option<&'a [u8; INLINE]>,
 }
 
 impl<'a> LocalKeyRef<'a> {
     #[inline]
-    pub(crate) fn new(origin: Origin, args: &'a str) -> Self {
-        Self { origin, args: args.as_bytes() }
+    pub(crate) fn new(origin: Origin, args: &'a KeyText) -> Self {
+        Self { origin, args: args.as_bytes(), padded: args.padded() }
     }
 
     /// Of the text that stands in the store. Names hold no `:`, fingerprints no `@`.
@@ -52,9 +54,20 @@ impl<'a> LocalKeyRef<'a> {
             let (_namespace, rest) = value_key.split_once(':')?;
             let (rest, fingerprint) = rest.rsplit_once('@')?;
             let (name, args) = rest.split_once(':')?;
-            Some(Self::new(Origin::of(name, fingerprint), args))
+            Some((Origin::of(name, fingerprint), args))
         };
-        parts().unwrap_or_else(|| Self::new(Origin::UNKNOWN, value_key))
+        let (origin, args) = parts().unwrap_or((Origin::UNKNOWN, value_key));
+        Self { origin, args: args.as_bytes(), padded: None }
+    }
+
+    #[inline]
+    pub(super) fn is(&self, key: &LocalKey) -> bool {
+        self.origin == key.origin
+            && match (self.padded, &key.args) {
+                (Some(padded), Args::Inline(len, bytes)) => usize::from(*len) == self.args.len() && padded == bytes,
+                (Some(_), Args::Heap(_)) => false,
+                (None, _) => self.args == key.args(),
+            }
     }
 
     pub(super) fn to_owned(self) -> LocalKey {
@@ -71,29 +84,17 @@ impl<'a> LocalKeyRef<'a> {
 }
 
 /// What stands in the table.
+#[derive(PartialEq, Eq)]
 pub(super) struct LocalKey {
     origin: Origin,
     args: Args,
 }
 
+/// Those that fit are always inline.
+#[derive(PartialEq, Eq)]
 enum Args {
     Inline(u8, [u8; INLINE]),
     Heap(Box<[u8]>),
-}
-
-impl LocalKey {
-    #[inline]
-    fn args(&self) -> &[u8] {
-        match &self.args {
-            Args::Inline(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
-            Args::Heap(bytes) => bytes,
-        }
-    }
-
-    #[inline]
-    fn borrowed(&self) -> LocalKeyRef<'_> {
-        LocalKeyRef { origin: self.origin, args: self.args() }
-    }
 }
 
 impl Hash for LocalKeyRef<'_> {
@@ -106,69 +107,26 @@ impl Hash for LocalKeyRef<'_> {
 }
 
 impl Hash for LocalKey {
-    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.borrowed().hash(state);
+        LocalKeyRef { origin: self.origin, args: self.args(), padded: None }.hash(state);
     }
 }
 
-impl Equivalent<LocalKey> for LocalKeyRef<'_> {
-    #[inline]
-    fn equivalent(&self, key: &LocalKey) -> bool {
-        self.origin == key.origin && self.args == key.args()
-    }
-}
-
-impl PartialEq for LocalKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.borrowed().equivalent(other)
-    }
-}
-
-impl Eq for LocalKey {}
-
-/// xxh3 with a seed of this process, over the arguments alone; what all keys of a function share goes into the seed.
-#[derive(Clone)]
-pub(super) struct KeyHashing {
-    seed: u64,
-}
-
-impl KeyHashing {
-    pub(super) fn new() -> Self {
-        Self { seed: crate::random::u64() }
-    }
-}
-
-impl BuildHasher for KeyHashing {
-    type Hasher = KeyHasher;
-
-    #[inline]
-    fn build_hasher(&self) -> KeyHasher {
-        KeyHasher(self.seed)
-    }
-}
-
-pub(super) struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    #[inline]
-    fn write_u64(&mut self, number: u64) {
-        self.0 ^= number;
-    }
-
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64_with_seed(bytes, self.0);
-    }
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
+impl LocalKey {
+    fn args(&self) -> &[u8] {
+        match &self.args {
+            Args::Inline(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Args::Heap(bytes) => bytes,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher as _;
+
+    use quick_cache::DefaultHashBuilder;
+
     use super::*;
     use crate::key::{MAX_KEY_LEN, write_value_key};
 
@@ -181,10 +139,15 @@ mod tests {
     #[test]
     fn a_key_as_text_finds_the_entry_of_its_parts() {
         let long = "x".repeat(MAX_KEY_LEN - "shop:user:".len());
-        for args in ["", "7", "a:b@c", "7,de", "0123456789012345678901234567890123456789", &long] {
-            let (key, stored) = (text("user", args, "f1"), LocalKeyRef::new(Origin::of("user", "f1"), args).to_owned());
-            assert!(LocalKeyRef::parse(&key).equivalent(&stored), "{args}");
+        let short = "x".repeat(INLINE);
+        for args in ["", "7", "a:b@c", "7,de", &short, &format!("{short}y"), &long] {
+            let written = KeyText::from(args);
+            let (key, asked) = (text("user", args, "f1"), LocalKeyRef::new(Origin::of("user", "f1"), &written));
+            let stored = asked.to_owned();
+            assert!(LocalKeyRef::parse(&key).is(&stored) && asked.is(&stored), "{args}");
             assert!(LocalKeyRef::parse(&key).to_owned() == stored, "{args}");
+            let hashing = DefaultHashBuilder::default();
+            assert_eq!(hashing.hash_one(asked), hashing.hash_one(&stored), "{args}");
         }
     }
 
@@ -196,6 +159,7 @@ mod tests {
             text("user", "7", "f2"),
             text("user", "8", "f1"),
             text("user", "", "f1"),
+            text("user", "7\0", "f1"),
             text("users", "7", "f1"),
             text("", "user:7", "f1"),
             text("user", &format!("{}a", "x".repeat(MAX_KEY_LEN)), "f1"),
@@ -207,7 +171,7 @@ mod tests {
         ];
         for (at, one) in keys.iter().enumerate() {
             for (other_at, other) in keys.iter().enumerate() {
-                let same = LocalKeyRef::parse(one).equivalent(&LocalKeyRef::parse(other).to_owned());
+                let same = LocalKeyRef::parse(one).is(&LocalKeyRef::parse(other).to_owned());
                 assert_eq!(same, at == other_at, "{one} {other}");
             }
         }

@@ -10,6 +10,7 @@ mod config;
 mod connection;
 mod faults;
 mod pubsub;
+mod read_batch;
 mod reply;
 mod scripts;
 mod tracking;
@@ -25,6 +26,7 @@ use redis::{Cmd, Script, ScriptInvocation, Value};
 pub(crate) use self::config::RedisConfig;
 use self::connection::Link;
 use self::pubsub::Channels;
+use self::read_batch::Reads;
 use super::{
     Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, Replaced, Siblings, Slot, Store, Swapped,
     Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, lease_key,
@@ -42,6 +44,7 @@ const LONGEST_EXPIRY_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
 /// A Redis server, or anything that speaks its protocol.
 pub(crate) struct RedisStore {
     link: Arc<Link>,
+    reads: Reads,
     channels: Arc<Channels>,
     background: Arc<Background>,
 }
@@ -75,10 +78,12 @@ impl RedisStore {
                 None
             }
         };
-        if !background.service(connection::supervise(Arc::clone(&link), first)) {
+        let (reads, queue) = Reads::new();
+        let supervised = background.service(connection::supervise(Arc::clone(&link), first));
+        if !supervised || !background.service(read_batch::serve(Arc::clone(&link), queue)) {
             return Err(faults::closed("connect"));
         }
-        Ok(Arc::new(Self { link, channels: Arc::default(), background }))
+        Ok(Arc::new(Self { link, reads, channels: Arc::default(), background }))
     }
 
     async fn run(&self, step: &'static str, script: &ScriptInvocation<'_>) -> Result<Value> {
@@ -146,22 +151,11 @@ impl Store for RedisStore {
     }
 
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>> {
-        Box::pin(async move { reply::slot("read", self.link.command("read", &on(key, "GET")).await?, None) })
+        Box::pin(async move { self.reads.read(&self.link, key, false).await.map(|(slot, _)| slot) })
     }
 
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
-        Box::pin(async move {
-            let session = self.link.session("read")?;
-            if !session.tracks() {
-                return Ok((self.read(key).await?, false));
-            }
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
-            pipeline.add_command(on(key, "GET"));
-            let mut replies = self.link.pipeline_on(&session, "read", &pipeline).await?;
-            let tracked = replies.value().is_ok();
-            Ok((reply::slot("read", replies.raw()?, None)?, tracked))
-        })
+        Box::pin(self.reads.read(&self.link, key, true))
     }
 
     fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cache_core::Cache;
 use cached::macros::concurrent_cached;
 use harness::Contest;
-use posts::{KEYS, Post};
+use posts::Post;
 
 #[cache_core::cached(ttl = "1h")]
 async fn ours_by_number(id: u64) -> Arc<Post> {
@@ -59,12 +59,12 @@ macro_rules! contender {
 fn main() {
     Cache::install(Cache::in_memory()).expect("the first");
     let numbers = posts::numbers();
-    let numbers = Contest::new(format!("u64 key of {KEYS}, value in Arc"))
+    let numbers = Contest::new(format!("u64 key of {}, value in Arc", numbers.len()))
         .enter("cache-core", contender!(numbers, |key: &u64| ours_by_number(*key)))
         .enter("cached, sharded, no limit, no ttl", contender!(numbers, |key: &u64| unbounded_by_number(*key)))
         .enter("cached, sharded, max_size, ttl", contender!(numbers, |key: &u64| bounded_by_number(*key)));
     let names = posts::names();
-    let names = Contest::new(format!("&str key of {KEYS}, value in Arc"))
+    let names = Contest::new(format!("&str key of {}, value in Arc", names.len()))
         .enter("cache-core", contender!(names, |key| ours_by_name(key)))
         .enter("cached, sharded, no limit, no ttl", contender!(names, |key| unbounded_by_name(key)))
         .enter("cached, sharded, max_size, ttl", contender!(names, |key| bounded_by_name(key)));

@@ -1,0 +1,156 @@
+//! Where a key's arguments are written: on the stack, since most are short and every hit writes them.
+
+use std::cell::Cell;
+use std::fmt;
+
+/// As long as this costs nothing but the stack: a few numbers, a UUID, a name.
+const INLINE: usize = 64;
+
+/// Text that allocates nothing: up to [`INLINE`] bytes on the stack, beyond that in memory that its thread keeps from text to text.
+pub(crate) struct KeyText {
+    inline: [u8; INLINE],
+    /// How much of it is in use.
+    len: usize,
+    /// All of the text, once it did not fit.
+    long: Option<String>,
+}
+
+thread_local!(static SPARE: Cell<String> = const { Cell::new(String::new()) });
+
+impl KeyText {
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Self { inline: [0; INLINE], len: 0, long: None }
+    }
+
+    #[inline]
+    pub(crate) fn push_str(&mut self, text: &str) {
+        let end = self.len.saturating_add(text.len());
+        match self.inline.get_mut(self.len..end) {
+            Some(free) if self.long.is_none() => {
+                free.copy_from_slice(text.as_bytes());
+                self.len = end;
+            }
+            _ => self.long().push_str(text),
+        }
+    }
+
+    pub(crate) fn push(&mut self, c: char) {
+        self.push_str(c.encode_utf8(&mut [0; 4]));
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.long.as_ref().map_or(self.len, String::len)
+    }
+
+    #[inline]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match &self.long {
+            None => self.inline.get(..self.len).unwrap_or_default(),
+            Some(long) => long.as_bytes(),
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        // Pieces of text, one after the other, are text.
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The first `N` bytes with zeros behind them, if that is all there is.
+    #[inline]
+    pub(crate) fn padded<const N: usize>(&self) -> Option<&[u8; N]> {
+        if self.len > N || self.long.is_some() { None } else { self.inline.first_chunk() }
+    }
+
+    /// Takes off what begins there, a character boundary.
+    pub(crate) fn split_off(&mut self, at: usize) -> String {
+        let tail = self.as_str().get(at..).unwrap_or_default().to_owned();
+        match &mut self.long {
+            Some(long) => long.truncate(at),
+            None => {
+                self.inline.iter_mut().skip(at).for_each(|byte| *byte = 0);
+                self.len = self.len.min(at);
+            }
+        }
+        tail
+    }
+
+    #[cold]
+    fn long(&mut self) -> &mut String {
+        let short = std::str::from_utf8(self.inline.get(..self.len).unwrap_or_default()).unwrap_or_default();
+        self.long.get_or_insert_with(|| {
+            // An error says that this thread is ending.
+            let mut long = SPARE.try_with(Cell::take).unwrap_or_default();
+            long.clear();
+            long.push_str(short);
+            long
+        })
+    }
+}
+
+impl Drop for KeyText {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(long) = self.long.take() {
+            give_back(long);
+        }
+    }
+}
+
+#[cold]
+fn give_back(long: String) {
+    // An error says that this thread is ending.
+    let _ended = SPARE.try_with(|spare| spare.set(long));
+}
+
+impl From<&str> for KeyText {
+    fn from(text: &str) -> Self {
+        let mut this = Self::new();
+        this.push_str(text);
+        this
+    }
+}
+
+impl fmt::Write for KeyText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push_str(text);
+        Ok(())
+    }
+}
+
+// It may be personal data.
+impl fmt::Debug for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyText")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_the_same_on_the_stack_and_beyond() {
+        for piece in ["a", "é\u{301}", "0123456789", ""] {
+            let (mut text, mut plain) = (KeyText::new(), String::new());
+            for _ in 0..40 {
+                text.push_str(piece);
+                text.push('ß');
+                plain.push_str(piece);
+                plain.push('ß');
+                assert_eq!((text.as_str(), text.len()), (&*plain, plain.len()));
+                assert_eq!(text.padded::<8>().is_some(), plain.len() <= 8);
+            }
+            assert_eq!(text.split_off(piece.len()), plain.split_off(piece.len()));
+            assert_eq!(text.as_str(), plain);
+        }
+    }
+
+    #[test]
+    fn what_is_taken_off_leaves_zeros() {
+        let mut text = KeyText::from("abcdef");
+        assert_eq!(text.split_off(2), "cdef");
+        assert_eq!(text.padded::<4>(), Some(b"ab\0\0"));
+    }
+}

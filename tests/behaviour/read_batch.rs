@@ -1,0 +1,130 @@
+//! Reads that would queue anyway go out as one MGET.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use cache_core::store_testing::{RawSlot, RawStore};
+use cache_core::{Cache, ErrorKind, cached};
+use futures::FutureExt as _;
+use futures::future::join_all;
+use support::{RedisServer, eventually};
+use tokio::time::timeout;
+
+const READS: usize = 100;
+
+async fn store(server: &RedisServer, options: &str) -> RawStore {
+    RawStore::redis(&format!("{}{options}", server.url())).await.unwrap()
+}
+
+async fn fill(store: &RawStore) {
+    for number in 0..READS {
+        store.put(&key(number), key(number).as_bytes(), None).await.unwrap();
+    }
+}
+
+fn key(number: usize) -> String {
+    format!("key {number}")
+}
+
+fn reads(server: &RedisServer) -> BTreeMap<String, u64> {
+    let mut counts = server.commandstats();
+    counts.retain(|name, _| name == "get" || name == "mget");
+    counts
+}
+
+#[tokio::test]
+async fn reads_that_queue_go_out_as_one_mget_and_each_gets_its_own_value() {
+    let server = RedisServer::start();
+    let store = store(&server, "").await;
+    fill(&store).await;
+    let keys: Vec<_> = (0..READS).map(key).collect();
+    // One of another type is nothing to an MGET, and does not spoil it for the others.
+    server.cli(&["DEL", "key 50"]);
+    server.cli(&["RPUSH", "key 50", "x"]);
+    let found = join_all(keys.iter().map(|key| store.read(key))).await;
+    for (number, (key, slot)) in keys.iter().zip(found).enumerate() {
+        let expected = if number == 50 { RawSlot::Absent } else { RawSlot::Bytes(key.clone().into_bytes()) };
+        assert_eq!(slot.unwrap(), expected, "{key}");
+    }
+    let (few, one) = (("get".to_owned(), 4), ("mget".to_owned(), 1));
+    assert_eq!(reads(&server), BTreeMap::from([few, one]));
+}
+
+#[tokio::test]
+async fn a_lone_read_waits_for_nobody() {
+    let server = RedisServer::start();
+    let store = store(&server, "").await;
+    fill(&store).await;
+    for number in 0..READS {
+        store.read(&key(number)).await.unwrap();
+    }
+    assert_eq!(reads(&server), BTreeMap::from([("get".to_owned(), READS as u64)]));
+}
+
+#[tokio::test]
+// D5
+async fn callers_that_are_dropped_leave_the_others_their_own_values() {
+    let server = RedisServer::start();
+    let store = store(&server, "").await;
+    fill(&store).await;
+    let keys: Vec<_> = (0..READS).map(key).collect();
+    for round in 0..20 {
+        let mut asked: Vec<_> = keys.iter().map(|key| Some(store.read(key).boxed())).collect();
+        for read in asked.iter_mut().flatten() {
+            assert!(read.as_mut().now_or_never().is_none());
+        }
+        // Some before their batch is sent, some while it is under way.
+        if round % 2 == 1 {
+            tokio::task::yield_now().await;
+        }
+        asked.iter_mut().skip(round % 3).step_by(3).for_each(|read| *read = None);
+        let left = keys.iter().zip(asked).filter_map(|(key, read)| Some((key, read?)));
+        for (key, read) in left {
+            assert_eq!(read.await.unwrap(), RawSlot::Bytes(key.clone().into_bytes()), "{key}");
+        }
+    }
+}
+
+#[tokio::test]
+// D2
+async fn each_read_that_queues_fails_in_time_when_the_server_stops_to_answer() {
+    let server = RedisServer::start();
+    let store = store(&server, "?response_timeout=100ms&connect_timeout=200ms&heartbeat=50ms").await;
+    fill(&store).await;
+    server.pause();
+    // More than fit into the MGETs that are sent: those behind have nobody else who tells them.
+    let keys: Vec<_> = (0..1000).map(key).collect();
+    let all = join_all(keys.iter().map(|key| store.read(key)));
+    let answers = timeout(Duration::from_secs(3), all).await.expect("they hang");
+    for answer in answers {
+        assert_eq!(answer.map_err(|error| error.kind()), Err(ErrorKind::Unavailable));
+    }
+    server.resume();
+    eventually("reads work again", || async { store.read("key 1").await.is_ok() }).await;
+}
+
+#[tokio::test]
+// T1, T5
+async fn values_that_come_together_are_kept_and_followed_one_by_one() {
+    static COMPUTED: AtomicU32 = AtomicU32::new(0);
+    #[cached(name = "together", ttl = 60, skip(cache), cache = cache)]
+    async fn together(cache: &Cache, id: usize) -> Arc<u32> {
+        let _ = cache;
+        let _ = id;
+        Arc::new(COMPUTED.fetch_add(1, Ordering::SeqCst))
+    }
+    let server = RedisServer::start();
+    let cache = || async { Cache::builder().url(server.url()).connect().await.unwrap() };
+    let (writer, reader) = (cache().await, cache().await);
+    let written = join_all((0..READS).map(|id| together(&writer, id))).await;
+    assert_eq!(together(&reader, 0).await, written[0]);
+    let read = join_all((0..READS).map(|id| together(&reader, id))).await;
+    assert_eq!((&read, reader.stats().computes), (&written, 0));
+    let again = join_all((0..READS).map(|id| together(&reader, id))).await;
+    assert_eq!((again, reader.stats().local_hits), (read, READS as u64 + 1));
+    together::entry(7).on(&writer).invalidate().await.unwrap();
+    eventually("the reader is told", || async { together(&reader, 7).await != written[7] }).await;
+    assert_eq!((together(&reader, 8).await, reader.stats().computes), (Arc::clone(&written[8]), 1));
+}
