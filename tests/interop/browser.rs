@@ -295,10 +295,19 @@ fn shortened(words: &[String], prefix: &str, ids: &mut Ids) -> String {
         if let Some(sid) = word.strip_prefix(prefix) {
             short.push(ids.name(sid));
         } else if !word.starts_with('{') {
-            short.push(word.clone());
+            short.push(rounded_time(word));
         }
     }
     short.join(" ")
+}
+
+/// Times to ten seconds if they are longer than a hundred, in milliseconds from 100,000 on: the clocks of two processes differ a little.
+fn rounded_time(word: &str) -> String {
+    match word.parse() {
+        Ok(milliseconds @ 100_001..) => (rounded(milliseconds / 1000) * 1000).to_string(),
+        Ok(seconds @ 101..) => rounded(seconds).to_string(),
+        _ => word.to_owned(),
+    }
 }
 
 /// `"expires":"2026-11-20T09:21:22.716Z"` as `"expires":"+600"`. Express computes `originalMaxAge` anew at each save, from two

@@ -252,6 +252,36 @@ async fn express_alone_does_what_the_table_says() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// With `express-store` in the place of the store of connect-redis, nobody sees a difference: only the commands that write are others.
+#[tokio::test]
+async fn the_store_for_express_does_what_connect_redis_does() {
+    let mut redis = Redis::start().await;
+    let (apps, cases) = cases();
+    let stock = Peer::Express.start(&redis.server, &apps).await;
+    let with_store: Vec<App> = apps.iter().map(|app| App { store: Some("express-store"), ..app.clone() }).collect();
+    let store = Peer::Express.start(&redis.server, &with_store).await;
+    let mut wrong = String::new();
+    for (index, row) in cases {
+        let (app, stock, store) = (&apps[index], stock.port(index), store.port(index));
+        let (_, expected) = effect(&mut redis, app, row, stock, stock).await;
+        for before in [stock, store] {
+            let (_, seen) = effect(&mut redis, app, row, before, store).await;
+            let writes = |effect: &Effect| effect.commands.iter().filter(|command| !command.starts_with("GET")).count();
+            assert_eq!(writes(&seen), writes(&expected), "{seen:?}");
+            let seen = Effect { commands: expected.commands.clone(), ..seen };
+            if seen != expected {
+                writeln!(
+                    wrong,
+                    "{:?}, {}, {app:?}:\n  expected {expected:?}\n  seen     {seen:?}",
+                    row.visitor, row.name
+                )
+                .unwrap();
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
 /// What ours does otherwise on purpose. `cache-core/docs/sessions-express.md` has the same list.
 struct Difference {
     why: &'static str,
