@@ -10,6 +10,8 @@ use futures::future::BoxFuture;
 
 pub use crate::codec::{Codec, DefaultCodec};
 pub use crate::key::TagWriter;
+#[cfg(feature = "sessions")]
+pub use crate::session::{assert_name as assert_session_name, field as session_field};
 pub use crate::shape::{Probe, Returns, Rules, Tags};
 
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.

@@ -15,9 +15,11 @@ mod id;
 mod index;
 mod layer;
 mod login;
+mod messages;
 mod meta;
 mod record;
 mod state;
+mod typed;
 mod values;
 
 use std::fmt;
@@ -37,9 +39,16 @@ pub use self::error::{SessionError, SessionErrorKind};
 pub use self::id::{Secret, SessionId};
 pub use self::index::{SessionInfo, UserSessions};
 pub use self::layer::{SessionLayer, SessionService};
+pub use self::messages::Flash;
 use self::record::MaxAge;
 use self::state::{Answer, State};
+pub use self::typed::{SessionData, SessionFields};
+#[doc(hidden)]
+pub use self::typed::{assert_name, field};
 pub use self::values::SessionValues;
+#[cfg(feature = "macros")]
+pub use cache_macros::SessionData;
+
 use self::values::{check_name, not_of_type, to_raw};
 use crate::clock::millis;
 

@@ -17,6 +17,7 @@ mod golden;
 mod key_part;
 mod object;
 mod plan;
+mod session_data;
 mod signature;
 mod tags;
 mod template;
@@ -134,6 +135,16 @@ pub fn derive_key_part(item: proc_macro::TokenStream) -> proc_macro::TokenStream
 #[proc_macro_derive(CacheObject, attributes(cache_object))]
 pub fn derive_cache_object(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     object::derive(item.into()).into()
+}
+
+/// Makes a struct a view of some of a session's values, for `session.data::<T>()` and `session.modify(|data: &mut T| ..)`.
+///
+/// Each field is a value of its own, of any type that is `Serialize`, `Deserialize` and `Default`. `#[session(name = "lastSeen")]` on a field gives it
+/// another name, `#[session(crate = path)]` on the struct says where the library is. Names that an Express application would take away
+/// are compile errors.
+#[proc_macro_derive(SessionData, attributes(session))]
+pub fn derive_session_data(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    session_data::derive(item.into()).into()
 }
 
 fn expand_cached(args: TokenStream, item: TokenStream) -> TokenStream {

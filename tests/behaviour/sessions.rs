@@ -6,3 +6,5 @@ mod express;
 mod login;
 mod native;
 mod races;
+mod serial;
+mod values;

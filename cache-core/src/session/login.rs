@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::error::{SessionError, SessionErrorKind};
+use super::messages::CSRF;
 use super::meta::Meta;
+use super::record::Record;
 use super::{Result, Session};
 
 /// Longer names of users are not stored.
@@ -34,11 +36,13 @@ impl Session {
             _ => state.cycle_or_anew().await?,
         }
         let now = self.sessions.now();
-        let login = move |record: &mut _| {
+        let login = move |record: &mut Record| {
             let mut meta = Meta::of(record);
             meta.user = Some(user.clone());
             meta.since = Some(now);
             meta.store(record);
+            // A token from before was perhaps somebody else's.
+            record.remove(CSRF);
             Ok(())
         };
         state.change(Box::new(login)).await

@@ -79,7 +79,7 @@ pub(super) fn to_raw<T: Serialize + ?Sized>(
     Ok(raw)
 }
 
-fn check_value(config: &Config, name: &str, raw: &RawValue) -> Result<(), SessionError> {
+pub(super) fn check_value(config: &Config, name: &str, raw: &RawValue) -> Result<(), SessionError> {
     match unfit_for_express(raw).filter(|_| config.shares_with_express()) {
         Some(why) => Err(SessionError::new(SessionErrorKind::Value).detail(format!("`{name}`: {why}"))),
         None => Ok(()),
