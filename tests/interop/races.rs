@@ -191,15 +191,23 @@ async fn of_requests_that_regenerate_at_once_each_has_a_session_of_its_own() {
     }
 }
 
-/// How many of `requests` at once are counted.
+/// How many of `requests` are counted that have all read the session before the first of them counts.
 async fn counted(redis: &mut Redis, ports: &[u16], requests: usize) -> u64 {
     let mut browser = Browser::new(ports[0]);
     browser.visit(&["set n 0"]).await;
+    let port = |index: usize| ports[index % ports.len()];
     let visit = |index: usize| {
-        let mut browser = browser.on(ports[index % ports.len()]);
-        async move { assert_eq!(browser.visit(&["count n"]).await.0.status, 200) }
+        let mut browser = browser.on(port(index));
+        async move { assert_eq!(browser.visit(&["read n", "gate all", "count n"]).await.0.status, 200) }
     };
-    futures::future::join_all((0..requests).map(visit)).await;
+    let at_once = async {
+        for path in ["/__arrival/all", "/__open/all"] {
+            for index in 0..requests {
+                http::get(port(index), path, &[]).await;
+            }
+        }
+    };
+    tokio::join!(futures::future::join_all((0..requests).map(visit)), at_once);
     let text = redis.get(&format!("sess:{}", browser.sid())).await.expect("the session is there");
     serde_json::from_str::<Value>(&text).unwrap()["n"].as_u64().unwrap()
 }
@@ -208,6 +216,8 @@ async fn counted(redis: &mut Redis, ports: &[u16], requests: usize) -> u64 {
 async fn express_does_not_count_requests_at_once() {
     let mut redis = Redis::start().await;
     let express = Express::start(&redis.server, &apps().map(|app| app.options())).await;
-    let counted = counted(&mut redis, &express.ports()[..1], 50).await;
-    assert!(counted < 50, "{counted}");
+    // `n++` writes what this request has read: the store for Express merges names, not numbers.
+    for &port in express.ports() {
+        assert_eq!(counted(&mut redis, &[port], 20).await, 1);
+    }
 }
