@@ -3,3 +3,4 @@
 mod cache_down;
 mod redis_configuration;
 mod redis_down;
+mod replicas;

@@ -11,7 +11,10 @@ use crate::clock::Clock;
 use crate::coherence::Coherence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Observer};
+use crate::function_stats::Functions;
+use crate::history::History;
 use crate::local::Local;
+use crate::meter::Meter;
 use crate::refresh::Refreshes;
 use crate::single_flight::Flights;
 use crate::store::memory::MemoryStore;
@@ -41,7 +44,10 @@ pub struct CacheBuilder {
     max_staleness: Option<Duration>,
     connect_timeout: Option<Duration>,
     response_timeout: Option<Duration>,
+    wait_for_replicas: Option<(u32, Duration)>,
     client_name: Option<String>,
+    history: usize,
+    meter_share: f64,
     observers: Vec<Arc<Observer>>,
     clock: Clock,
     store: Option<Arc<dyn Store>>,
@@ -67,7 +73,10 @@ impl CacheBuilder {
             max_staleness: None,
             connect_timeout: None,
             response_timeout: None,
+            wait_for_replicas: None,
             client_name: None,
+            history: 4096,
+            meter_share: 0.0,
             observers: Vec::new(),
             clock: Clock::system(),
             store: None,
@@ -83,7 +92,7 @@ impl CacheBuilder {
     /// | `redis+unix:///path?db=0` | Redis by Unix socket |
     /// | `memory://` | this process |
     ///
-    /// Options: `?namespace=shop&connect_timeout=1s&response_timeout=500ms&client_name=shop`. What is set by the builder's methods wins.
+    /// Options: `?namespace=shop&connect_timeout=1s&response_timeout=500ms&client_name=shop`, and more: see [`docs::url`](crate::docs::url). What is set by the builder's methods wins.
     /// Default: `memory://`.
     #[must_use]
     pub fn url(mut self, url: impl Into<String>) -> Self {
@@ -213,10 +222,46 @@ impl CacheBuilder {
         self
     }
 
+    /// Invalidations return only once that many replicas have acknowledged them: of entries (`set` too), tags, functions and everything, and the raising
+    /// and lifting of fences. Without it a failover to a replica that lacks an invalidation brings the old value back.
+    ///
+    /// Where fewer have within `timeout`, the call returns an error of the kind [`ErrorKind::NotReplicated`] that says how many: it is done on the
+    /// primary all the same. Such writes have a connection of their own, since Redis holds up all that is sent behind a `WAIT`; callers at the
+    /// same time share one `WAIT`, so a call takes up to twice the timeout. Reads and runs of functions wait for nothing.
+    ///
+    /// The embedded store has no replicas and no failover: there it changes nothing. Default: they do not wait. Costs a round trip, and what the
+    /// replicas take.
+    #[must_use]
+    pub fn wait_for_replicas(mut self, replicas: u32, timeout: Duration) -> Self {
+        self.wait_for_replicas = Some((replicas, timeout));
+        self
+    }
+
     /// What `CLIENT LIST` shows. Default: `cache-core`.
     #[must_use]
     pub fn client_name(mut self, name: impl Into<String>) -> Self {
         self.client_name = Some(name.into());
+        self
+    }
+
+    /// How many steps this process keeps of what happened to its entries, for [`CachedEntry::why`](crate::CachedEntry::why); 64 bytes each. The oldest
+    /// go; keys share the room by their hash, so one that is busy may push out the steps of others. Zero turns it off. Default: 4,096.
+    #[must_use]
+    pub fn history(mut self, steps: usize) -> Self {
+        self.history = steps;
+        self
+    }
+
+    /// Which share of the hits in this process is compared with the store afterwards, from 0.0 to 1.0: a watch on coherence itself.
+    ///
+    /// A value that is served longer than [`max_staleness`](Self::max_staleness) after it was replaced is
+    /// [`Event::StaleBeyondBound`](crate::events::Event::StaleBeyondBound), and counted in [`Stats::meter_stale`](crate::events::Stats::meter_stale). Callers
+    /// wait for none of it. At most 64 comparisons run at the same time; hits beyond that are not sampled.
+    ///
+    /// Default: 0.0, off. Costs a random number for each hit, and for each that is sampled a task and one small read for the record and each of its versions.
+    #[must_use]
+    pub fn consistency_meter(mut self, share: f64) -> Self {
+        self.meter_share = share;
         self
     }
 
@@ -319,7 +364,7 @@ impl CacheBuilder {
 
     #[cfg(feature = "redis")]
     async fn connect_redis(self, url: &str) -> Result<Cache> {
-        use crate::store::redis::{RedisConfig, RedisStore};
+        use crate::store::redis::{RedisConfig, RedisStore, Replicas};
 
         let mut config = RedisConfig::parse(url)?;
         if let Some(timeout) = self.connect_timeout {
@@ -335,6 +380,9 @@ impl CacheBuilder {
             let detail =
                 "`max_staleness` has to be at least twice the response timeout, which a check of the link may take";
             return Err(Error::new(ErrorKind::Configuration, "connect").detail(detail));
+        }
+        if let Some((count, timeout)) = self.wait_for_replicas {
+            config.replicas = Replicas::new(count, timeout)?;
         }
         let max_staleness = config.max_staleness;
         if let Some(name) = &self.client_name {
@@ -371,10 +419,12 @@ impl CacheBuilder {
         }
         let local = Local::new(self.local_limit_bytes, self.local_ttl, store.trust(), self.clock.clone()).map(Arc::new);
         let (versions, flights) = (Arc::new(Versions::new()), Flights::new());
+        let history = Arc::new(History::new(self.history, self.clock.clone()));
         let coherence = Arc::new(Coherence {
             local: local.clone(),
             versions: Arc::clone(&versions),
             flights: Arc::clone(&flights),
+            history: Arc::clone(&history),
         });
         let listener: Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(&coherence) as Arc<dyn Listener>));
         store.listen(listener);
@@ -403,6 +453,9 @@ impl CacheBuilder {
                 refresh_throttle: self.refresh_throttle,
             },
             refreshes: Refreshes::new(self.refreshes_in_flight),
+            history,
+            functions: Functions::new(),
+            meter: Meter::new(self.meter_share),
             background,
         })))
     }

@@ -8,17 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::try_join_all;
 
 use crate::cache::Inner;
 use crate::clock::Timestamp;
 use crate::entry::EntryKey;
 use crate::error::Result;
+use crate::history::What;
 use crate::key;
-use crate::store::Siblings;
+use crate::store::{Fenced, REGISTRY_EXPIRY, Siblings, Token};
 
-/// The registry outlasts every entry: entries have at most a third of this.
-const REGISTRY_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How often a build that goes on filling says so again.
 const REGISTER_EVERY: Duration = Duration::from_secs(600);
 
@@ -53,6 +51,15 @@ impl Builds {
 
     /// Unlinks the records of every build.
     pub(crate) async fn remove(&self, inner: &Inner, key: &EntryKey) -> Result<()> {
+        noted(inner, key, What::Removed, self.unlink(inner, key).await)
+    }
+
+    /// The same, where that is the end of a fence.
+    pub(crate) async fn lift(&self, inner: &Inner, key: &EntryKey) -> Result<()> {
+        noted(inner, key, What::FenceLifted, self.unlink(inner, key).await)
+    }
+
+    async fn unlink(&self, inner: &Inner, key: &EntryKey) -> Result<()> {
         let mut keys = self.siblings(key);
         keys.push(key.value_key.to_string());
         let registry = key::builds_key(&inner.namespace, &key.name);
@@ -60,23 +67,50 @@ impl Builds {
         self.remove_learned(inner, key, &registry, &found).await
     }
 
-    /// Ends the records of every build, and puts this fence in their places.
-    pub(crate) async fn fence(&self, inner: &Inner, key: &EntryKey, fence: Bytes, limit: Duration) -> Result<()> {
-        // Whatever is stored between the two is replaced by the second.
-        self.remove(inner, key).await?;
+    /// Puts this fence in the places of the records of every build.
+    pub(crate) async fn raise(
+        &self,
+        inner: &Inner,
+        key: &EntryKey,
+        fence: Token,
+        limit: Duration,
+    ) -> Result<Vec<Fenced>> {
+        let raised = self.try_raise(inner, key, fence, limit).await;
+        let what = raised.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |_| What::FenceRaised);
+        inner.history.note(&key.value_key, what);
+        raised
+    }
+
+    async fn try_raise(&self, inner: &Inner, key: &EntryKey, fence: Token, limit: Duration) -> Result<Vec<Fenced>> {
         let mut keys = self.siblings(key);
         keys.push(key.value_key.to_string());
-        try_join_all(keys.iter().map(|key| inner.store.put(key, fence.clone(), Some(limit)))).await.map(drop)
+        let registry = key::builds_key(&inner.namespace, &key.name);
+        let mut fenced = Vec::new();
+        // Ends, since the known builds only grow.
+        while !keys.is_empty() {
+            let (ends, found) = inner.store.raise(fence, limit, Siblings { keys: &keys, builds: &registry }).await?;
+            fenced.extend(keys.into_iter().zip(ends));
+            keys = self.learn(key, &found).iter().map(|build| key.of_build(build)).collect();
+        }
+        Ok(fenced)
+    }
+
+    /// Takes this fence away, and puts back what stood there before it.
+    pub(crate) async fn withdraw(&self, inner: &Inner, key: &EntryKey, fence: Token, fenced: &[Fenced]) -> Result<()> {
+        noted(inner, key, What::FenceWithdrawn, inner.store.withdraw(fence, fenced).await)
     }
 
     /// Writes this build's record and unlinks those of the others, which hold the value before.
     pub(crate) async fn write(&self, inner: &Inner, key: &EntryKey, record: Bytes, ttl: Duration) -> Result<()> {
-        self.register(inner, key).await?;
-        let keys = self.siblings(key);
-        let registry = key::builds_key(&inner.namespace, &key.name);
-        let siblings = Siblings { keys: &keys, builds: &registry };
-        let found = inner.store.write(&key.value_key, record, ttl, siblings).await?;
-        self.remove_learned(inner, key, &registry, &found).await
+        let write = async {
+            self.register(inner, key).await?;
+            let keys = self.siblings(key);
+            let registry = key::builds_key(&inner.namespace, &key.name);
+            let siblings = Siblings { keys: &keys, builds: &registry };
+            let found = inner.store.write(&key.value_key, record, ttl, siblings).await?;
+            self.remove_learned(inner, key, &registry, &found).await
+        };
+        noted(inner, key, What::Set, write.await)
     }
 
     /// Unlinks the records of builds that this process had not known. Ends, since the known only grow.
@@ -112,4 +146,11 @@ impl Builds {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts a write of this process into the history of its key.
+fn noted(inner: &Inner, key: &EntryKey, what: What, done: Result<()>) -> Result<()> {
+    let what = done.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |()| what);
+    inner.history.note(&key.value_key, what);
+    done
 }

@@ -19,8 +19,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Stats, bump};
 use crate::fence::FenceBuilder;
 use crate::fingerprint::fingerprint_text;
+use crate::function_stats::{FunctionNumber, FunctionStats, Functions};
+use crate::history::{History, What};
 use crate::key::Key;
 use crate::local::{Hit, Local, LocalKeyRef};
+use crate::meter::Meter;
 use crate::object::{CacheObject, Objects};
 use crate::options::{EntryOptions, LocalTier, Revalidated};
 use crate::plain::PlainValues;
@@ -31,6 +34,7 @@ use crate::single_flight::{Flights, Landing};
 use crate::store::{Slot, Store};
 use crate::tag::{self, Agreement, Basis};
 use crate::versions::Versions;
+use crate::why::Why;
 
 /// A cache: a store, and all that makes reading through it right. Cheap to clone; clones are the same cache.
 ///
@@ -61,6 +65,10 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) background: Arc<Background>,
     pub(crate) refreshes: Arc<Refreshes>,
+    pub(crate) history: Arc<History>,
+    pub(crate) functions: Functions,
+    /// `None`: turned off.
+    pub(crate) meter: Option<Meter>,
 }
 
 /// What an entry gets where its function says nothing.
@@ -274,7 +282,10 @@ impl Cache {
         let take = |value: Erased| V::restore(value);
         let asked = Some((options, false));
         let due = match self.0.at_hand(&key.value_key, &key.name, &value, asked, options.local, take) {
-            AtHand::Value(value) => return Ok(value),
+            AtHand::Value(value) => {
+                Meter::hit(&self.0, &key);
+                return Ok(value);
+            }
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
             AtHand::Nothing => None,
         };
@@ -378,7 +389,36 @@ impl Cache {
     /// What this cache has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.events.count().snapshot()
+        self.0.events.count().snapshot(self.0.functions.local_hits())
+    }
+
+    /// What this cache has done so far for each function, by name: those that were called, also with keys by hand.
+    ///
+    /// A process counts 512 names one by one, half of which may come from keys by hand; the others are `(other)`.
+    ///
+    /// ```
+    /// # use cache_core::{Cache, cached};
+    /// # #[cached(name = "square")] async fn square(n: u64) -> u64 { n * n }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// square(7).await;
+    /// square(7).await;
+    /// let stats = Cache::global().function_stats();
+    /// assert_eq!((&*stats[0].name, stats[0].misses, stats[0].hit_ratio()), ("square", 1, Some(0.5)));
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn function_stats(&self) -> Vec<FunctionStats> {
+        self.0.functions.snapshot()
+    }
+
+    /// Why the entry that [`get_or_compute`](Self::get_or_compute) keeps of values of type `T` under `key` is as it is: what this process keeps
+    /// of it, and what happened to it here. No round trip. See [`CachedEntry::why`](crate::CachedEntry::why).
+    ///
+    /// Of its tags only those of a value that is kept are known here.
+    #[must_use]
+    pub fn why<T: CacheValue>(&self, key: &Key) -> Why {
+        let key = self.0.key_by_hand(key, const { ValueType::of::<Plain<T>, DefaultCodec>() });
+        self.0.why(&key.value_key, &key.name, &[], false)
     }
 
     /// Whether the store can be used right now. In memory: until [`shutdown`](Self::shutdown).
@@ -432,9 +472,14 @@ pub(crate) enum AtHand<T> {
 impl Inner {
     /// The value, if it is in L1.
     #[inline(always)]
-    pub(crate) fn in_local<T>(&self, key: &LocalKeyRef<'_>, take: impl Fn(Erased) -> Option<T>) -> Option<Hit<T>> {
+    pub(crate) fn in_local<T>(
+        &self,
+        key: &LocalKeyRef<'_>,
+        function: impl FnOnce() -> FunctionNumber,
+        take: impl Fn(Erased) -> Option<T>,
+    ) -> Option<Hit<T>> {
         let hit = self.local.as_ref()?.get(key, take)?;
-        self.events.count().local_hits.add();
+        self.functions.local_hit(function());
         Some(hit)
     }
 
@@ -449,7 +494,7 @@ impl Inner {
         tier: LocalTier,
         take: impl Fn(Erased) -> Option<T>,
     ) -> AtHand<T> {
-        match self.in_local(&LocalKeyRef::parse(key), &take) {
+        match self.in_local(&LocalKeyRef::parse(key), || FunctionNumber::by_hand(name), &take) {
             Some(Hit::Fresh(value)) => return AtHand::Value(value),
             Some(Hit::Due(value, fill_id)) => return self.due(key, value, fill_id),
             None => {}
@@ -495,6 +540,10 @@ impl Inner {
             mark.keep(&value, payload.len(), serving.service(tier), under);
         }
         bump(&self.events.count().hits);
+        if let Some(counters) = self.functions.of(FunctionNumber::by_hand(name)) {
+            bump(&counters.hits);
+        }
+        self.history.note(key, What::Hit { fresh_for: serving.fresh() });
         if serving.is_due {
             return self.due(key, taken, envelope.fill_id);
         }

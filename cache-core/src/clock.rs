@@ -43,6 +43,11 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A time since 1970 as the standard library has it.
+pub(crate) fn wall_time(since: Duration) -> SystemTime {
+    UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
+}
+
 /// A clock that is moved by hand.
 #[derive(Debug)]
 struct Manual {
@@ -106,6 +111,15 @@ impl Clock {
             Source::System => Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)),
             Source::Manual(manual) => Timestamp(manual.now.load(Ordering::SeqCst)),
             Source::Runtime(start) => Timestamp(since(*start)),
+        }
+    }
+
+    /// The same, as fine as it can be had, since 1970: for showing to people.
+    pub(crate) fn wall_precise(&self) -> Duration {
+        match &self.0 {
+            #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+            Source::System => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            Source::Manual(_) | Source::Runtime(_) => Duration::from_millis(self.wall().0),
         }
     }
 

@@ -5,27 +5,36 @@
 
 use std::sync::Arc;
 
+use crate::history::{By, History, What};
 use crate::local::Local;
 use crate::sabotage::{self, Guard};
 use crate::single_flight::Flights;
 use crate::store::Listener;
-use crate::versions::Versions;
+use crate::tag;
+use crate::versions::{Told, Versions};
 
 /// What a store tells, applied.
 pub(crate) struct Coherence {
     pub(crate) local: Option<Arc<Local>>,
     pub(crate) versions: Arc<Versions>,
     pub(crate) flights: Arc<Flights>,
+    pub(crate) history: Arc<History>,
 }
 
 impl Listener for Coherence {
     fn changed(&self, key: &str) {
-        if let Some(local) = &self.local {
-            local.drop_key(key);
+        let local = self.local.as_ref().filter(|_| !sabotage::is(Guard::PushDropsEntry));
+        if local.is_some_and(|local| local.drop_key(key)) {
+            self.history.note(key, What::Changed);
         }
-        if self.versions.changed(key) {
+        let told = self.versions.changed(key);
+        if told != Told::NoVersion {
             // Runs of its entries go on for who waits for them, and nobody joins them any more.
             self.flights.detach_all();
+        }
+        // Of an own invalidation nothing was known any more.
+        if told == Told::Known {
+            self.history.note(key, What::Invalidated(tag::scope(key), By::Another));
         }
     }
 
@@ -36,5 +45,6 @@ impl Listener for Coherence {
             local.clear();
         }
         self.versions.clear();
+        self.history.note_of_all(What::ConnectionLost);
     }
 }

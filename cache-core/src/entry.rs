@@ -14,12 +14,15 @@ use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::freshness::{Freshness, verdict};
+use crate::history::Refusal;
 use crate::key;
+use crate::options::LocalTier;
 use crate::read_through::{self, Plan, Sealed};
 use crate::sabotage::{self, Guard};
 use crate::shape::{Erased, Returns, ValueType};
 use crate::store::Slot;
 use crate::tag::{Agreement, Basis};
+use crate::why::Why;
 
 /// An entry's key in all its forms.
 #[derive(Clone)]
@@ -147,6 +150,10 @@ impl<R: 'static> CachedEntry<R> {
         Self(Bare { cache, plan, returns, args })
     }
 
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
     pub(crate) fn plan_key(&self) -> &EntryKey {
         &self.0.plan.key
     }
@@ -175,6 +182,19 @@ impl<R: 'static> CachedEntry<R> {
     #[must_use]
     pub fn key(&self) -> &str {
         &self.0.plan.key.value_key
+    }
+
+    /// Why the entry is as it is: what this process keeps of it, whether it would be served, and what happened to it here, as a short
+    /// text and as data. For a person who looks for the reason of an old value, a miss or a slow call.
+    ///
+    /// Neither waits nor asks the store. What other processes did shows where it reached this one: a push that dropped what was
+    /// kept, a lease that was lost. Hits in this process are not among the steps. The history is bounded for the whole
+    /// cache: see [`CacheBuilder::history`](crate::CacheBuilder::history).
+    #[must_use]
+    pub fn why(&self) -> Why {
+        let Bare { cache, plan, .. } = &self.0;
+        let is_off = plan.local == LocalTier::Off;
+        cache.0.why(&plan.key.value_key, &plan.key.name, &plan.rules.options.tags, is_off)
     }
 
     /// How long the stored value will still be served; `None`: nothing is stored.
@@ -217,7 +237,7 @@ impl<R: 'static> Bare<R> {
         let mut basis = Basis::new(inner, &key.name, Some(&self.plan.rules));
         let (Slot::Bytes(bytes), _) = basis.read(inner, &key.value_key, false).await? else { return Ok(None) };
         match Envelope::open(&bytes, &key.value_key) {
-            Ok((envelope, _)) if matches!(basis.agrees(inner, &envelope).await?, Agreement::No) => Ok(None),
+            Ok((envelope, _)) if !matches!(basis.agrees(inner, &envelope).await?, Agreement::Yes(_)) => Ok(None),
             Ok((envelope, payload_at)) => match verdict(&envelope, inner.store.now()) {
                 Freshness::Fresh => Ok(Some((envelope, bytes.slice(payload_at..)))),
                 Freshness::Stale | Freshness::Expired => Ok(None),
@@ -252,7 +272,7 @@ impl<R: 'static> Bare<R> {
         let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
         basis.read_unknown(inner).await?;
         let Some(under) = basis.of_value(inner, &plan.key.name, &plan.rules, &value).await? else {
-            inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+            plan.fill_refused(inner, Refusal::Outdated);
             return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
         };
         match read_through::try_seal(inner, plan, &value, under, lifetime, Duration::ZERO) {
@@ -335,7 +355,7 @@ impl Inner {
         let _before_and_after = Forget::new(self, key);
         let result = write.await;
         result.map_err(|error| match error.kind() {
-            ErrorKind::Unavailable | ErrorKind::Refused | ErrorKind::Closed => error,
+            ErrorKind::Unavailable | ErrorKind::Refused | ErrorKind::Closed | ErrorKind::NotReplicated => error,
             _ => Error::new(error.kind(), "write").source(error),
         })
     }

@@ -27,6 +27,9 @@ pub enum ErrorKind {
     Unavailable,
     /// The store answered, and refused: read-only, out of memory, no permission, wrong type.
     Refused,
+    /// The write is done on the primary, and fewer replicas have acknowledged it than
+    /// [`CacheBuilder::wait_for_replicas`](crate::CacheBuilder::wait_for_replicas) asks for. A failover may undo it.
+    NotReplicated,
     /// A value could not be encoded.
     Encode,
     /// Stored bytes are not what this program would have written.
@@ -127,6 +130,7 @@ impl fmt::Display for Error {
             ErrorKind::Configuration => "the cache is not configured right",
             ErrorKind::Unavailable => "the cache's store is unavailable",
             ErrorKind::Refused => "the cache's store refused the operation",
+            ErrorKind::NotReplicated => "the write has not reached enough replicas",
             ErrorKind::Encode => "the value could not be encoded",
             ErrorKind::Decode => "the stored bytes could not be decoded",
             ErrorKind::Limit => "a limit was reached",

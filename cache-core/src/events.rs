@@ -118,6 +118,14 @@ pub enum Event {
         /// What the server said.
         reason: Arc<str>,
     },
+    /// The consistency meter found a value in this process that was replaced in the store, and was served longer than `max_staleness` after
+    /// that: changes are not told as they should be.
+    StaleBeyondBound {
+        /// The function's key name.
+        name: Arc<str>,
+        /// How long after it was replaced it was served, at least.
+        after: std::time::Duration,
+    },
     /// The embedded store removed entries to stay within its memory limit.
     Evicted {
         /// How many at once.
@@ -218,7 +226,6 @@ pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> Arc<str> {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) hits: AtomicU64,
-    pub(crate) local_hits: Striped,
     pub(crate) misses: AtomicU64,
     pub(crate) computes: AtomicU64,
     pub(crate) compute_errors: AtomicU64,
@@ -234,27 +241,26 @@ pub(crate) struct Counters {
     undecodable: AtomicU64,
     pub(crate) store_failures: AtomicU64,
     connects: AtomicU64,
+    pub(crate) meter_samples: AtomicU64,
+    meter_stale: AtomicU64,
     evicted: AtomicU64,
     #[cfg(feature = "sessions")]
     sessions: session::Counters,
 }
 
-/// A counter that threads do not fight over: each adds to a stripe of its own, without locking it.
-#[derive(Debug)]
+/// Counters that threads do not fight over: each adds in a stripe of its own, without locking it.
 pub(crate) struct Striped {
-    own: [Stripe; OWN_STRIPES],
-    /// Of the threads that found none free.
-    shared: AtomicU64,
+    /// How many counters there are.
+    width: usize,
+    /// Stripe after stripe, the last one of the threads that found none free; apart by as much as processors fetch at once.
+    counts: Box<[AtomicU64]>,
 }
 
 const OWN_STRIPES: usize = 32;
+/// Two cache lines, which processors fetch in pairs, in counters.
+const APART: usize = 16;
 
-/// As long as two cache lines, which processors fetch in pairs.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Stripe(AtomicU64);
-
-/// A thread's stripe in every counter; free again once the thread has ended.
+/// A thread's stripe in all such counters; free again once the thread has ended.
 struct Seat(usize);
 
 static FREE_SEATS: Mutex<[bool; OWN_STRIPES]> = Mutex::new([true; OWN_STRIPES]);
@@ -279,27 +285,30 @@ impl Drop for Seat {
     }
 }
 
-impl Default for Striped {
-    fn default() -> Self {
-        Self { own: std::array::from_fn(|_| Stripe::default()), shared: AtomicU64::default() }
-    }
-}
-
 impl Striped {
+    pub(crate) fn new(counters: usize) -> Self {
+        let width = counters.saturating_add(APART);
+        let all = width.saturating_mul(OWN_STRIPES.saturating_add(1));
+        Self { width, counts: (0..all).map(|_| AtomicU64::new(0)).collect() }
+    }
+
     #[inline]
-    pub(crate) fn add(&self) {
+    pub(crate) fn add(&self, counter: usize) {
         thread_local!(static SEAT: Seat = Seat::take());
         // An error says that this thread is ending.
-        match SEAT.try_with(|seat| self.own.get(seat.0)) {
+        let seat = SEAT.try_with(|seat| seat.0).unwrap_or(OWN_STRIPES);
+        let Some(count) = self.counts.get(seat.wrapping_mul(self.width).wrapping_add(counter)) else { return };
+        if seat < OWN_STRIPES {
             // Nobody else writes here: a third of what a locked addition takes.
-            Ok(Some(Stripe(count))) => count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed),
-            Ok(None) | Err(_) => bump(&self.shared),
+            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        } else {
+            bump(count);
         }
     }
 
-    fn sum(&self) -> u64 {
-        let own = self.own.iter().map(|stripe| stripe.0.load(Ordering::Relaxed));
-        own.fold(self.shared.load(Ordering::Relaxed), u64::wrapping_add)
+    pub(crate) fn sum(&self, counter: usize) -> u64 {
+        let own = self.counts.iter().skip(counter).step_by(self.width);
+        own.fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)))
     }
 }
 
@@ -346,6 +355,10 @@ pub struct Stats {
     pub store_failures: u64,
     /// Connections made.
     pub connects: u64,
+    /// Hits in this process that the consistency meter compared with the store.
+    pub meter_samples: u64,
+    /// Those of them that were stale beyond `max_staleness`.
+    pub meter_stale: u64,
     /// Entries the embedded store gave up for its memory limit.
     pub evicted: u64,
     /// What happened to web sessions.
@@ -362,6 +375,7 @@ impl Counters {
             Event::FillRefused { .. } => bump(&self.refused_fills),
             Event::RefreshSkipped { .. } => bump(&self.refreshes_skipped),
             Event::StaleServed { .. } => bump(&self.stale),
+            Event::StaleBeyondBound { .. } => bump(&self.meter_stale),
             Event::Evicted { entries } => {
                 self.evicted.fetch_add(*entries, Ordering::Relaxed);
             }
@@ -371,11 +385,12 @@ impl Counters {
         }
     }
 
-    pub(crate) fn snapshot(&self) -> Stats {
+    /// `local_hits`: those are counted by function.
+    pub(crate) fn snapshot(&self, local_hits: u64) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             hits: read(&self.hits),
-            local_hits: self.local_hits.sum(),
+            local_hits,
             misses: read(&self.misses),
             computes: read(&self.computes),
             compute_errors: read(&self.compute_errors),
@@ -391,6 +406,8 @@ impl Counters {
             undecodable: read(&self.undecodable),
             store_failures: read(&self.store_failures),
             connects: read(&self.connects),
+            meter_samples: read(&self.meter_samples),
+            meter_stale: read(&self.meter_stale),
             evicted: read(&self.evicted),
             #[cfg(feature = "sessions")]
             sessions: self.sessions.snapshot(),
@@ -435,6 +452,9 @@ fn trace(event: &Event) {
         Event::TrackingUnavailable { reason } => {
             tracing::warn!(%reason, "the server does not allow CLIENT TRACKING; waiting falls back to polling")
         }
+        Event::StaleBeyondBound { name, after } => {
+            tracing::error!(%name, ?after, "a value was served longer than `max_staleness` after it was replaced")
+        }
         Event::Evicted { entries } => tracing::debug!(entries, "embedded store over its memory limit"),
         #[cfg(feature = "sessions")]
         Event::Session(event) => session::trace(event),
@@ -447,14 +467,14 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_when_more_threads_count_than_there_are_stripes() {
-        let counter = Striped::default();
+        let counters = Striped::new(3);
         for _ in 0..3 {
             std::thread::scope(|scope| {
                 for _ in 0..OWN_STRIPES + 8 {
-                    scope.spawn(|| (0..1000).for_each(|_| counter.add()));
+                    scope.spawn(|| (0..1000).for_each(|_| counters.add(1)));
                 }
             });
         }
-        assert_eq!(counter.sum(), 3 * (OWN_STRIPES as u64 + 8) * 1000);
+        assert_eq!([0, 1, 2].map(|one| counters.sum(one)), [0, 3 * (OWN_STRIPES as u64 + 8) * 1000, 0]);
     }
 }

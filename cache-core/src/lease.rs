@@ -15,6 +15,7 @@ use crate::clock::Stopwatch;
 use crate::entry::EntryKey;
 use crate::error::{ErrorKind, Result};
 use crate::events::bump;
+use crate::history::What;
 use crate::sabotage::{self, Guard};
 use crate::store::{Acquired, Filled, Over, Slot, Token};
 
@@ -71,7 +72,10 @@ impl Lease {
 
     fn answered(mut self, acquired: Result<Acquired>) -> Result<Result<Self, Obstacle>> {
         match acquired {
-            Ok(Acquired::Ours) => Ok(Ok(self)),
+            Ok(Acquired::Ours) => {
+                self.inner.history.note(&self.key, What::LeaseTaken);
+                Ok(Ok(self))
+            }
             Ok(Acquired::Found(slot)) => {
                 self.held = false;
                 Ok(Err(Obstacle::Slot(slot)))
@@ -119,10 +123,12 @@ impl Lease {
                     Ok(true) => {
                         seen = asked;
                         bump(&self.inner.events.count().renewals);
+                        self.inner.history.note(&self.key, What::LeaseRenewed);
                     }
                     // Lost: the fill will be refused and told then. Callers that come from now on start anew.
                     Ok(false) if sabotage::is(Guard::LostLeaseDetaches) => break,
                     Ok(false) => {
+                        self.inner.history.note(&self.key, What::LeaseLost);
                         self.inner.flights.detach(&self.key);
                         break;
                     }

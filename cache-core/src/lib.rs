@@ -28,7 +28,7 @@
 //! | arguments and values | [`KeyPart`], [`CacheValue`], [`ShareError`], [`codec`] |
 //! | objects that cannot be computed again | [`CacheObject`], [`Objects`] |
 //! | what programs in other languages share | [`PlainValues`], [`PlainHash`] |
-//! | what happened | [`events`], [`Cache::stats`] |
+//! | what happened | [`events`], [`Cache::stats`], [`Cache::function_stats`], [`why`] |
 //! | one page a feature, with its limits | [`docs`] |
 //!
 //! | feature | default | adds |
@@ -59,11 +59,14 @@ pub mod events;
 mod fence;
 mod fingerprint;
 mod freshness;
+mod function_stats;
 #[cfg(test)]
 mod golden;
+mod history;
 mod key;
 mod lease;
 mod local;
+mod meter;
 mod object;
 mod options;
 mod plain;
@@ -75,6 +78,7 @@ mod sabotage;
 pub mod session;
 mod shape;
 mod single_flight;
+#[cfg_attr(not(any(feature = "sessions", feature = "testing")), allow(dead_code, reason = "what only sessions need"))]
 mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -83,6 +87,7 @@ mod tag;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod versions;
+pub mod why;
 
 #[doc(hidden)]
 #[path = "private.rs"]
@@ -113,10 +118,11 @@ pub use cache::Cache;
 #[cfg(feature = "macros")]
 pub use cache_macros::cached;
 #[cfg(feature = "macros")]
-pub use cache_macros::{CacheObject, KeyPart};
+pub use cache_macros::{CacheObject, KeyPart, invalidates};
 pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
 pub use fence::{Fence, FenceBuilder};
+pub use function_stats::FunctionStats;
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
 pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy, Revalidated};
@@ -148,6 +154,9 @@ pub mod docs {
     pub mod objects {}
     #[doc = include_str!("../docs/plain.md")]
     pub mod plain {}
+    #[cfg(feature = "axum")]
+    #[doc = include_str!("../docs/sessions.md")]
+    pub mod sessions {}
     #[cfg(feature = "sessions")]
     #[doc = include_str!("../docs/sessions-express.md")]
     pub mod sessions_express {}
@@ -155,6 +164,8 @@ pub mod docs {
     pub mod failure {}
     #[doc = include_str!("../docs/events.md")]
     pub mod events {}
+    #[doc = include_str!("../docs/why.md")]
+    pub mod why {}
     #[doc = include_str!("../docs/url.md")]
     pub mod url {}
     #[doc = include_str!("../docs/architecture.md")]

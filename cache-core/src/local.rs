@@ -20,6 +20,7 @@ use std::time::Duration;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter};
 
+pub(crate) use self::inspect::Inspected;
 use self::key::LocalKey;
 pub(crate) use self::key::{LocalKeyRef, Origin};
 use crate::clock::{Clock, millis};
@@ -28,6 +29,7 @@ use crate::sabotage::{self, Guard};
 use crate::store::Trust;
 use crate::versions::Dependencies;
 
+mod inspect;
 mod key;
 
 /// What an entry costs beside its key and value: table slots, the value's allocation, bookkeeping.
@@ -211,8 +213,8 @@ impl Local {
         Mark { local: self, key: Arc::clone(key), changes: of_key.changes }
     }
 
-    /// The key has changed, or is about to be by ourselves.
-    pub(crate) fn drop_key(&self, key: &str) {
+    /// The key has changed, or is about to be by ourselves. Whether there was a value.
+    pub(crate) fn drop_key(&self, key: &str) -> bool {
         let entry = LocalKeyRef::parse(key);
         let mut marks = self.marks(key);
         if let Some(of_key) = marks.get_mut(key) {
@@ -222,7 +224,7 @@ impl Local {
         let removed = self.entries.remove(&entry);
         drop(marks);
         // A value's destructor may do anything, so it runs outside.
-        drop(removed);
+        removed.is_some()
     }
 
     /// Anything may have changed.

@@ -1,5 +1,8 @@
 //! What generated code names; nothing else may. It changes without notice.
 
+#[path = "private/invalidates.rs"]
+mod invalidates;
+
 use std::any::TypeId;
 use std::fmt;
 use std::future::{Future, ready};
@@ -8,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+pub use self::invalidates::{Argument, Begun, OfItsCache, Returned, Write, argument};
 pub use crate::codec::{Codec, DefaultCodec};
 pub use crate::key::TagWriter;
 #[cfg(feature = "sessions")]
@@ -16,6 +20,7 @@ pub use crate::shape::{Probe, Returns, Rules, Tags};
 
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
 pub mod via {
+    pub use super::invalidates::via::{OfAny as _, OfResult as _};
     pub use crate::shape::via::{
         CannotBeOverdue as _, CannotShare as _, JustOption as _, JustPlain as _, JustShared as _,
         OverdueByIoError as _, OverdueByItself as _, ResultOption as _, ResultPlain as _, ResultShared as _,
@@ -27,8 +32,10 @@ use crate::cache::{AtHand, Cache};
 use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
+use crate::function_stats::FunctionNumber;
 use crate::key::{self, KeyText, KeyWriter};
 use crate::local::{Hit, LocalKeyRef, Origin};
+use crate::meter::Meter;
 use crate::options::{EntryOptions, LocalTier};
 use crate::read_through::{self, Plan};
 use crate::tag;
@@ -58,6 +65,7 @@ struct Resolved {
     name: Arc<str>,
     fingerprint: Arc<str>,
     origin: Origin,
+    function: FunctionNumber,
     fingerprint_complete: bool,
     /// Known once it ran: what it was called with, and whether its future owned what it needed.
     options: OnceLock<(EntryOptions, bool)>,
@@ -163,13 +171,25 @@ impl<R: Send + 'static> Cached<R> {
         args(&mut KeyWriter::new(&mut text));
         let mut due = None;
         if key::is_uncut(&cache.0.namespace, &resolved.name, text.len()) {
-            match cache.0.in_local(&LocalKeyRef::new(resolved.origin, &text), self.returns.of.ok) {
-                Some(Hit::Fresh(value)) => return Ok(value),
+            let key = LocalKeyRef::new(resolved.origin, &text);
+            match cache.0.in_local(&key, || resolved.function, self.returns.of.ok) {
+                Some(Hit::Fresh(value)) => {
+                    if cache.0.meter.is_some() {
+                        Self::metered(cache, resolved, text.as_str());
+                    }
+                    return Ok(value);
+                }
                 Some(Hit::Due(value, fill_id)) => due = Some((value, fill_id)),
                 None => {}
             }
         }
         self.look_further(cache, resolved, text.as_str(), due)
+    }
+
+    /// A hit that the consistency meter may sample.
+    #[cold]
+    fn metered(cache: &Cache, resolved: &Resolved, args: &str) {
+        Meter::hit_of(&cache.0, || EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint));
     }
 
     /// By the key as it stands in the store. `due`: what L1 had under the uncut key, to be computed anew.
@@ -195,7 +215,10 @@ impl<R: Send + 'static> Cached<R> {
             ),
         };
         let due = match found {
-            AtHand::Value(value) => return Ok(value),
+            AtHand::Value(value) => {
+                Meter::hit(&cache.0, &key);
+                return Ok(value);
+            }
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
             AtHand::Nothing => None,
         };
@@ -288,6 +311,7 @@ impl<R: Send + 'static> Cached<R> {
             of: self.of,
             value,
             origin: Origin::of(&name, &text),
+            function: FunctionNumber::of_function(&name),
             name: name.into(),
             fingerprint: text.into(),
             // A version says that its owner keeps track of changes.

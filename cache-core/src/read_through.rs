@@ -10,7 +10,8 @@
 //!
 //! Invariant: a fault of the store never reaches the caller, and a computed value always does.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ use crate::entry::EntryKey;
 use crate::envelope::Envelope;
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
 use crate::events::{Event, StaleCause, bump, reason};
+use crate::function_stats::{FunctionCounters, FunctionNumber};
+use crate::history::{Refusal, Scope, What};
 use crate::lease::{Lease, Obstacle};
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
@@ -57,11 +60,48 @@ pub(crate) struct Plan {
     pub(crate) old: Option<Arc<OldValue>>,
     /// The function's future owns what it needs, and may go on without its caller.
     pub(crate) owned: bool,
+    /// Where the function is counted, once that was asked.
+    pub(crate) number: OnceLock<FunctionNumber>,
 }
 
 impl Plan {
     pub(crate) fn new(key: EntryKey, value: ValueType, rules: Arc<Rules>, local: LocalTier) -> Self {
-        Self { key, value, rules, local, refresh: false, overdue: None, old: None, owned: false }
+        Self {
+            key,
+            value,
+            rules,
+            local,
+            refresh: false,
+            overdue: None,
+            old: None,
+            owned: false,
+            number: OnceLock::new(),
+        }
+    }
+
+    /// Adds one to a counter of the function.
+    fn count(&self, inner: &Inner, counter: impl FnOnce(&FunctionCounters) -> &AtomicU64) {
+        let number = *self.number.get_or_init(|| FunctionNumber::by_hand(&self.key.name));
+        if let Some(counters) = inner.functions.of(number) {
+            bump(counter(counters));
+        }
+    }
+
+    /// Tells that a value was not stored.
+    pub(crate) fn fill_refused(&self, inner: &Inner, why: Refusal) {
+        self.note(inner, What::FillRefused(why));
+        self.count(inner, |own| &own.refused_fills);
+        inner.events.emit(Event::FillRefused { name: Arc::clone(&self.key.name) });
+    }
+
+    fn note(&self, inner: &Inner, what: What) {
+        inner.history.note(&self.key.value_key, what);
+    }
+
+    fn stale_served(&self, inner: &Inner, cause: StaleCause) {
+        self.note(inner, What::StaleServed(cause));
+        self.count(inner, |own| &own.stale);
+        inner.events.emit(Event::StaleServed { name: Arc::clone(&self.key.name), cause });
     }
 
     fn terms(&self, inner: &Inner) -> Terms {
@@ -85,6 +125,7 @@ pub(crate) async fn run_here(inner: &Arc<Inner>, plan: &Plan, function: Function
         match inner.flights.join(&plan.key.value_key, (plan.value.type_id)()) {
             Joined::Follow(flight) => {
                 bump(&inner.events.count().joined);
+                plan.count(inner, |own| &own.joined);
                 // Dropped here: the run belongs to another caller and goes on.
                 match flight.await {
                     Landing::Abandoned => {}
@@ -115,10 +156,11 @@ pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, function: Functio
     }
     let key = Arc::clone(&plan.key.value_key);
     let value = (plan.value.type_id)();
-    let owned = Arc::clone(inner);
+    let (owned, of_call) = (Arc::clone(inner), Arc::clone(&plan));
     let run = move || -> BoxFuture<'static, Landing> { Box::pin(async move { lead(&owned, &plan, function).await }) };
     let (flight, is_new) = inner.flights.share(&key, value, run);
     if !is_new {
+        of_call.count(inner, |own| &own.joined);
         bump(&inner.events.count().joined);
     }
     flight.await
@@ -130,6 +172,7 @@ async fn lead(inner: &Arc<Inner>, plan: &Arc<Plan>, function: Function<'static>)
     match look(inner, plan, &mut basis).await {
         Found::Due(value, fill_id) => {
             bump(&inner.events.count().hits);
+            plan.count(inner, |own| &own.hits);
             refresh_behind(inner, plan, fill_id, function);
             Landing::Value(value)
         }
@@ -170,19 +213,22 @@ async fn settle(
     match found {
         Found::Value(value) | Found::Due(value, _) => {
             bump(&inner.events.count().hits);
+            plan.count(inner, |own| &own.hits);
             Landing::Value(value)
         }
         Found::Old(value, cause) => {
-            inner.events.emit(Event::StaleServed { name: Arc::clone(&plan.key.name), cause });
+            plan.stale_served(inner, cause);
             Landing::Value(value)
         }
         Found::Lease(lease, old) => {
             bump(&inner.events.count().misses);
+            plan.count(inner, |own| &own.misses);
             let fallback = old.map_or(Fallback::None, Fallback::Old);
             run_under(inner, plan, Some(lease), basis, function, fallback, land).await
         }
         Found::Nothing => {
             bump(&inner.events.count().misses);
+            plan.count(inner, |own| &own.misses);
             run_under(inner, plan, None, basis, function, Fallback::None, land).await
         }
     }
@@ -207,6 +253,7 @@ async fn look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Found {
     match try_look(inner, plan, basis).await {
         Ok(found) => found,
         Err(error) => {
+            plan.note(inner, What::StoreFailed(error.kind()));
             inner.store_failed(&error);
             Found::Nothing
         }
@@ -224,6 +271,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
         let read_marked = mark.take();
         slot = match slot {
             Slot::Absent => {
+                plan.note(inner, What::Missed);
                 inner.builds.register(inner, &plan.key).await?;
                 match Lease::acquire(inner, &plan.key, Over::Nothing).await? {
                     Ok(lease) => return Ok(Found::Lease(lease, None)),
@@ -232,7 +280,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                     Err(Obstacle::Throttle(_)) => Slot::Absent,
                 }
             }
-            Slot::Bytes(bytes) => match decode(inner, plan, basis, &bytes).await? {
+            Slot::Bytes(bytes) => match noted(inner, plan, decode(inner, plan, basis, &bytes).await?) {
                 Stored::Value(value) if !plan.refresh => {
                     if let Some((mark, under)) = read_marked.zip(value.under) {
                         mark.keep(&value.value, value.payload_bytes, value.serving.service(plan.local), under);
@@ -244,7 +292,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                         Found::Value(value.value)
                     });
                 }
-                Stored::Invalid(fill_id) => {
+                Stored::Invalid(fill_id, _) => {
                     // It has no other use: so the lease stands where those who wait look.
                     inner.builds.register(inner, &plan.key).await?;
                     match Lease::acquire_in_place(inner, &plan.key, fill_id).await? {
@@ -254,6 +302,8 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                         Err(Obstacle::Throttle(_)) => Slot::Absent,
                     }
                 }
+                // As with a fence in the record's place.
+                Stored::Fenced => return Ok(Found::Nothing),
                 stored @ (Stored::Value(_) | Stored::Old(_)) => {
                     match take_over(inner, plan, stored, waited).await? {
                         Next::End(found) => return Ok(found),
@@ -274,6 +324,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                 }
             },
             Slot::WrongType => {
+                plan.note(inner, What::Undecodable);
                 inner.events.emit(Event::Undecodable {
                     name: Arc::clone(&plan.key.name),
                     reason: "the key holds a value of another type",
@@ -282,7 +333,10 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                 Slot::Absent
             }
             // What this caller computes is its own affair: it may be older than the write that the fence is for (R22).
-            Slot::Fenced => return Ok(Found::Nothing),
+            Slot::Fenced => {
+                plan.note(inner, What::Fenced);
+                return Ok(Found::Nothing);
+            }
             Slot::Leased(_) if plan.rules.options.flight != FlightScope::Cluster => return Ok(Found::Nothing),
             Slot::Leased(left) => {
                 (slot, mark) = wait(inner, plan, basis, left).await?;
@@ -309,7 +363,7 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: bool
     let (fill_id, old) = match stored {
         Stored::Old(old) => (old.fill_id, old.value.filter(|_| !plan.refresh)),
         Stored::Value(value) => (value.fill_id, None),
-        Stored::Invalid(_) | Stored::Foreign(_) => return Ok(Next::Look(None)),
+        Stored::Invalid(..) | Stored::Fenced | Stored::Foreign(_) => return Ok(Next::Look(None)),
     };
     if let Some(old) = &old
         && let Some(cause) = inner.refreshes.resting(key, fill_id, inner.clock.coarse())
@@ -358,6 +412,8 @@ async fn wait<'a>(
     left: Option<Duration>,
 ) -> Result<(Slot, Option<Mark<'a>>)> {
     bump(&inner.events.count().waited);
+    plan.count(inner, |own| &own.waited);
+    plan.note(inner, What::Waited);
     let key = &*plan.key.value_key;
     let (slot, wake) = inner.store.read_and_watch(key).await?;
     match &slot {
@@ -384,7 +440,9 @@ enum Stored {
     /// A record past its time.
     Old(Old),
     /// A record from before an invalidation, with its fill id: never served again, however stale a value may be (R17).
-    Invalid(u64),
+    Invalid(u64, Scope),
+    /// A record under a fence on a tag of its value: not served now, and left where it is.
+    Fenced,
     /// No record of this function.
     Foreign(&'static str),
 }
@@ -413,8 +471,22 @@ async fn decode(inner: &Inner, plan: &Plan, basis: &Basis, bytes: &Bytes) -> Res
     };
     Ok(match basis.agrees(inner, &envelope).await? {
         Agreement::Yes(under) => judge(inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
-        Agreement::No => Stored::Invalid(envelope.fill_id),
+        Agreement::No => Stored::Invalid(envelope.fill_id, basis.ended_by(&envelope)),
+        Agreement::Fenced => Stored::Fenced,
     })
+}
+
+/// Puts what was read into the history of its key.
+fn noted(inner: &Inner, plan: &Plan, stored: Stored) -> Stored {
+    let what = match &stored {
+        Stored::Value(value) => What::Hit { fresh_for: value.serving.fresh() },
+        Stored::Old(_) => What::Expired,
+        Stored::Invalid(_, scope) => What::Outdated(*scope),
+        Stored::Fenced => What::Fenced,
+        Stored::Foreign(_) => What::Undecodable,
+    };
+    plan.note(inner, what);
+    stored
 }
 
 /// A record whose versions stand.
@@ -444,7 +516,10 @@ async fn fill(
     cost: Duration,
     old: Option<OldRecord>,
 ) -> Result<()> {
-    let Some(lifetime) = lifetime_for(inner, plan, value) else { return lease.release().await };
+    let Some(lifetime) = lifetime_for(inner, plan, value) else {
+        plan.note(inner, What::NotStored);
+        return lease.release().await;
+    };
     // Stored all the same, it would be a miss for everybody.
     if basis.has_changed() {
         return refuse(inner, plan, lease).await;
@@ -458,14 +533,17 @@ async fn fill(
         return refuse(inner, plan, lease).await;
     };
     let dependencies = under.dependencies.take();
-    let Some(sealed) = seal(inner, plan, value, under, lifetime, cost) else { return lease.release().await };
+    let Some(sealed) = seal(inner, plan, value, under, lifetime, cost) else {
+        plan.note(inner, What::NotStored);
+        return lease.release().await;
+    };
     let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
     let Sealed { record, expiry, serving } = sealed;
     let bytes = record.len();
     match lease.fill(record, expiry).await? {
         Filled::Refused => {
-            inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+            plan.fill_refused(inner, Refusal::LeaseLost);
             return Ok(());
         }
         Filled::Stored => {}
@@ -476,12 +554,14 @@ async fn fill(
         }
     }
     bump(&inner.events.count().fills);
+    plan.count(inner, |own| &own.fills);
+    plan.note(inner, What::Filled { fresh_for: lifetime.fresh });
     Ok(())
 }
 
 /// Gives the lease back: the value is its callers' alone.
 async fn refuse(inner: &Inner, plan: &Plan, lease: Lease) -> Result<()> {
-    inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+    plan.fill_refused(inner, Refusal::Outdated);
     lease.release().await
 }
 

@@ -105,6 +105,11 @@ impl Serving {
         })
     }
 
+    /// How long it is fresh.
+    pub(crate) fn fresh(self) -> Duration {
+        self.fresh
+    }
+
     /// The same for L1.
     pub(crate) fn service(self, tier: LocalTier) -> Service {
         let longest = tier.limit(Duration::MAX);

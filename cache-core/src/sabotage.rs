@@ -15,6 +15,8 @@ pub enum Guard {
     RefreshReplacesItsRecord,
     /// R6: a change between a read and its fill of L1 refuses the fill.
     ChangePoisonsFill,
+    /// T5: a push of a key drops its L1 entry.
+    PushDropsEntry,
     /// R7: L1 is emptied when the link is lost.
     GapEmptiesLocal,
     /// R7: L1 serves nothing for longer than the staleness bound after the link was last seen alive.

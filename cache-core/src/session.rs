@@ -4,6 +4,7 @@
 //! Invariant: nothing is lost and nothing comes back. Changes are recorded as operations and applied to what stands when they are
 //! written, by compare-and-swap; a session that has ended is never made anew. No id, value or secret shows in a log, an error or `Debug`.
 
+mod answer;
 mod commit;
 mod config;
 mod cookie;
@@ -17,6 +18,7 @@ mod layer;
 mod login;
 mod messages;
 mod meta;
+mod options;
 mod record;
 mod state;
 mod typed;
@@ -31,17 +33,17 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 
+use self::answer::Answer;
 use self::commit::{Operation, Sessions};
-pub use self::config::{
-    CookieOptions, Priority, SameSite, Secure, SessionBuilder, SessionMode, TooMany, Transport, Unset,
-};
+pub use self::config::{SessionBuilder, SessionMode};
 pub use self::error::{SessionError, SessionErrorKind};
 pub use self::id::{Secret, SessionId};
 pub use self::index::{SessionInfo, UserSessions};
 pub use self::layer::{SessionLayer, SessionService};
 pub use self::messages::Flash;
+pub use self::options::{CookieOptions, Priority, SameSite, Secure, TooMany, Transport, Unset};
 use self::record::MaxAge;
-use self::state::{Answer, State};
+use self::state::State;
 pub use self::typed::{SessionData, SessionFields};
 #[doc(hidden)]
 pub use self::typed::{assert_name, field};

@@ -6,6 +6,7 @@
 //! ```text
 //! value key  k        absent | lease "L" + 32 hex digits | fence "F" + 32 hex digits | record (envelope) | foreign bytes | not a string
 //! lease key  {k}:l    absent | 32 hex digits | "F"       (a refresh beside a stale record; the last one failed)
+//! aside      {k}:f    absent | the record that the fence under k was put in the place of; means nothing under anything else
 //! builds     a set of fingerprints per function: which records an invalidation has to unlink
 //! versions   32 hex digits, one key each for namespace, function, tag; of a tag also a fence: other bytes count by their hash
 //! ```
@@ -54,6 +55,9 @@ pub(crate) struct Version(u128);
 
 /// A version outlasts every entry that was stored under it: entries have at most a third of this.
 pub(crate) const VERSION_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// The registry of builds outlasts every entry as well.
+pub(crate) const REGISTRY_EXPIRY: Duration = VERSION_EXPIRY;
 
 /// What stands under a value key, its versions in the order of their keys, and whether the next change of each is told to the listeners.
 pub(crate) type Versioned = (Slot, Vec<Option<Version>>, bool);
@@ -157,6 +161,12 @@ pub(crate) struct Siblings<'a> {
     pub builds: &'a str,
 }
 
+/// A value key under a fence, and when the record would have ended that was put aside for it.
+pub(crate) type Fenced = (String, Option<Timestamp>);
+
+/// The answer to [`Store::raise`]: when each record that was put aside would have ended, and the known builds.
+pub(crate) type Raised = (Vec<Option<Timestamp>>, Vec<String>);
+
 /// A tier-two store.
 pub(crate) trait Store: Send + Sync + 'static {
     /// The server's time, as well as it is known here.
@@ -170,6 +180,14 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// One plain read, one round trip.
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>>;
+
+    /// Whether the record under the key has this fill id, without reading all of it. Nobody is told of the key's changes for this.
+    fn holds<'a>(&'a self, key: &'a str, fill_id: u64) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let slot = self.read(key).await?;
+            Ok(matches!(slot, Slot::Bytes(bytes) if has_fill_id(&bytes, fill_id)))
+        })
+    }
 
     /// A read after which the next change of the key is told to the listeners. `false`: it may not be, so the value must not be kept.
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>>;
@@ -261,8 +279,34 @@ pub(crate) trait Store: Send + Sync + 'static {
         siblings: Siblings<'a>,
     ) -> BoxFuture<'a, Result<Vec<String>>>;
 
-    /// Unlinks the siblings (which include the own key) with their leases, returns the known builds.
+    /// Unlinks the siblings (which include the own key) with their leases and what is put aside for a fence, returns the known builds.
     fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>>;
+
+    /// Puts this fence under each of the siblings' keys, one atomic step each, and ends their leases; the known builds. A record that stands
+    /// there is put aside, no longer than the fence stands: `Some` is when it would have ended, in the order of the keys.
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>>;
+
+    /// Takes this fence away from each key under which it still stands, and puts back what it had put aside, with its old end.
+    fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>>;
+
+    /// Gives each of these kinds a new version, then puts this fence in the place of each of these tags, in this order, in one trip; what stood
+    /// under the tags.
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Vec<Option<Version>>>>;
+
+    /// Gives each of these kinds a new version, then each tag under which this fence still stands the one that is named, in this order, in
+    /// one trip.
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [(Arc<str>, Version)],
+    ) -> BoxFuture<'a, Result<()>>;
 
     /// Adds a build's fingerprint to a function's registry. `expiry` outlasts every entry; it is set anew.
     fn register_build<'a>(&'a self, builds: &'a str, fingerprint: &'a str, expiry: Expiry)
@@ -395,6 +439,11 @@ impl Slot {
 /// The second key of an entry: the lease of a refresh, in the slot of its value key.
 pub(crate) fn lease_key(key: &str) -> String {
     format!("{{{key}}}:l")
+}
+
+/// Where the record stands that a fence has put aside, in the slot of its value key.
+pub(crate) fn aside_key(key: &str) -> String {
+    format!("{{{key}}}:f")
 }
 
 impl Version {

@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 use tokio::sync::broadcast;
 
 use crate::background::Background;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::events::{Event, Events};
 use crate::store::{self, FILL_ID_AT, Filled, Listener, Store, Token, Version};
@@ -247,6 +247,42 @@ impl RawStore {
 
     pub async fn remove(&self, keys: &[&str], builds: &str) -> Result<Vec<String>> {
         self.store.remove(store::Siblings { keys: &owned(keys), builds }).await
+    }
+
+    /// When each record that was put aside would have ended, in milliseconds, and the known builds.
+    pub async fn raise(
+        &self,
+        keys: &[&str],
+        builds: &str,
+        fence: u128,
+        limit: Duration,
+    ) -> Result<(Vec<Option<u64>>, Vec<String>)> {
+        let siblings = store::Siblings { keys: &owned(keys), builds };
+        let (ends, found) = self.store.raise(Token::from_bits(fence), limit, siblings).await?;
+        Ok((ends.into_iter().map(|ends| ends.map(Timestamp::as_millis)).collect(), found))
+    }
+
+    pub async fn withdraw(&self, fenced: &[(&str, Option<u64>)], fence: u128) -> Result<()> {
+        let fenced = fenced.iter().map(|(key, ends)| ((*key).to_owned(), ends.map(Timestamp::from_millis)));
+        self.store.withdraw(Token::from_bits(fence), &fenced.collect::<Vec<_>>()).await
+    }
+
+    pub async fn fence_versions(
+        &self,
+        kinds: &[&str],
+        tags: &[&str],
+        fence: u128,
+        limit: Duration,
+    ) -> Result<Vec<Option<u128>>> {
+        let found = self.store.fence_versions(Token::from_bits(fence), limit, &shared(kinds), &shared(tags)).await?;
+        Ok(found.into_iter().map(|version| version.map(Version::bits)).collect())
+    }
+
+    /// With a new version for the tag, which is returned.
+    pub async fn withdraw_version(&self, kinds: &[&str], tag: &str, fence: u128) -> Result<u128> {
+        let version = Version::random();
+        self.store.withdraw_versions(Token::from_bits(fence), &shared(kinds), &[(tag.into(), version)]).await?;
+        Ok(version.bits())
     }
 
     pub async fn register_build(&self, builds: &str, fingerprint: &str, expiry: Duration) -> Result<()> {

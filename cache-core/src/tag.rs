@@ -22,6 +22,7 @@ use crate::cache::Inner;
 use crate::envelope::{Envelope, TagVersion};
 use crate::error::Result;
 use crate::events::Event;
+use crate::history::{By, Scope, What};
 use crate::key::{KeyText, KeyWriter, shorten, tag_name};
 use crate::shape::{Erased, Rules};
 use crate::store::{Slot, Version};
@@ -51,6 +52,8 @@ pub(crate) enum Agreement {
     Yes(Option<Dependencies>),
     /// A version has changed since. Such a record is never served again, not even as a stale one (R17).
     No,
+    /// A tag of its value is fenced: nobody is served it now, and it is served again if the write did not happen.
+    Fenced,
 }
 
 impl Basis {
@@ -117,6 +120,11 @@ impl Basis {
         self.unknown().next().is_none()
     }
 
+    /// What has ended a record that does not agree.
+    pub(crate) fn ended_by(&self, record: &Envelope) -> Scope {
+        if record.versions == self.implicit() { Scope::Tag } else { Scope::FunctionOrNamespace }
+    }
+
     /// Whether one of them is known to have changed since it was read.
     pub(crate) fn has_changed(&self) -> bool {
         self.seen.iter().any(|seen| seen.cell.has_changed(seen.at))
@@ -163,7 +171,8 @@ impl Basis {
         let unknown: Vec<Arc<str>> =
             by_value.iter().filter(|seen| seen.version.is_none()).map(|seen| Arc::clone(seen.cell.key())).collect();
         if !unknown.is_empty() {
-            let (found, tracked) = inner.store.read_versions(&unknown, false).await?;
+            // One that is missing is made, so that it differs from the record's for good (R16). What is unknown then is fenced.
+            let (found, tracked) = inner.store.read_versions(&unknown, true).await?;
             for (seen, version) in by_value.iter_mut().filter(|seen| seen.version.is_none()).zip(found) {
                 seen.set(version, tracked);
             }
@@ -208,8 +217,11 @@ impl Basis {
 
     fn conclude(&self, record: &Envelope, by_value: &[Seen]) -> Agreement {
         let mut all = self.by_value(record).zip(by_value);
-        if !all.all(|(tag, seen)| seen.version.map(Version::bits) == Some(tag.version)) {
+        if all.any(|(tag, seen)| seen.version.is_some_and(|version| version.bits() != tag.version)) {
             return Agreement::No;
+        }
+        if by_value.iter().any(|seen| seen.version.is_none()) {
+            return Agreement::Fenced;
         }
         Agreement::Yes(self.dependencies(by_value))
     }
@@ -315,8 +327,17 @@ pub(crate) fn function_key(namespace: &str, name: &str) -> String {
 }
 
 /// All entries with a tag.
-fn tag_key(namespace: &str, tag: &str) -> String {
+pub(crate) fn tag_key(namespace: &str, tag: &str) -> String {
     key_of("@tag:", namespace, tag)
+}
+
+/// Of what a key of this module is the version.
+pub(crate) fn scope(version_key: &str) -> Scope {
+    match version_key.split_once('@') {
+        Some((name, "version")) if !name.contains(':') => Scope::Namespace,
+        Some((name, _)) if name.contains(':') => Scope::Function,
+        _ => Scope::Tag,
+    }
 }
 
 fn kind_key(namespace: &str, kind: &str) -> String {
@@ -349,7 +370,13 @@ impl Inner {
     /// Gives these keys new versions. No caller that begins after it gets what was there before: what this process knows is
     /// forgotten before the write is sent, and again after its answer.
     pub(crate) async fn renew_versions(&self, keys: &[Arc<str>]) -> Result<()> {
-        self.forgetting(keys, self.store.renew_versions(keys)).await
+        let renewed = self.forgetting(keys, async { self.store.renew_versions(keys).await }).await;
+        for key in keys {
+            let invalidated = What::Invalidated(scope(key), By::ThisProcess);
+            self.history
+                .note(key, renewed.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |()| invalidated));
+        }
+        renewed
     }
 
     /// Runs a write that changes these versions.
@@ -404,5 +431,14 @@ mod tests {
         assert_eq!(keys(&["author:7", "author:8", "posts"]), three);
         assert_eq!(keys(&["a b:{x}"]), ["app@tags:a%20b", "app@tag:a%20b:%7Bx%7D"]);
         assert_eq!(keys(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_version_key_tells_of_what_it_is() {
+        assert_eq!(scope(&namespace_key("app")), Scope::Namespace);
+        assert_eq!(scope(&function_key("app", "shop.product")), Scope::Function);
+        for tag in ["posts", "author:7", "@version", "a@version"] {
+            assert_eq!(scope(&tag_key("app", tag)), Scope::Tag, "{tag}");
+        }
     }
 }

@@ -62,6 +62,17 @@ pub(crate) struct Dependency {
     stamp: u64,
 }
 
+/// What a change of a key means here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It is no version that is in use.
+    NoVersion,
+    /// It is one that was not known to stand anyway.
+    Unknown,
+    /// It is one that was known to stand.
+    Known,
+}
+
 /// All that a value was stored under. Values that were stored under the same share it, so that a hit in L1 finds it in the
 /// processor's cache; one word, since each entry has it.
 #[derive(Clone, Default)]
@@ -72,6 +83,10 @@ impl Dependencies {
     #[inline]
     pub(crate) fn hold(&self) -> bool {
         self.0.iter().all(Dependency::holds)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Dependency> {
+        self.0.iter()
     }
 
     /// The memory that they take.
@@ -107,19 +122,18 @@ impl Versions {
         })
     }
 
-    /// The key has changed, or is about to be by ourselves. `true`: it is a version that is in use here.
-    pub(crate) fn changed(&self, key: &str) -> bool {
+    /// The key has changed, or is about to be by ourselves.
+    pub(crate) fn changed(&self, key: &str) -> Told {
         let cell = self.table.read().unwrap_or_else(PoisonError::into_inner).cells.get(key).cloned();
-        cell.is_some_and(|cell| {
-            cell.lose(true);
-            true
-        })
+        cell.map_or(Told::NoVersion, |cell| cell.lose(true))
     }
 
     /// Anything may have changed.
     pub(crate) fn clear(&self) {
         let cells: Vec<_> = self.table.read().unwrap_or_else(PoisonError::into_inner).cells.values().cloned().collect();
-        cells.iter().for_each(|cell| cell.lose(false));
+        for cell in cells {
+            cell.lose(false);
+        }
     }
 }
 
@@ -181,11 +195,11 @@ impl Cell {
         (stamp != 0 && last.version == Some(on)).then(|| Dependency { cell: Arc::clone(self), stamp })
     }
 
-    fn lose(&self, changed: bool) {
+    fn lose(&self, changed: bool) -> Told {
         let mut last = self.last();
         last.losses = last.losses.wrapping_add(1);
         last.changes = last.changes.wrapping_add(u64::from(changed));
-        self.stamp.store(0, Ordering::Release);
+        if self.stamp.swap(0, Ordering::AcqRel) == 0 { Told::Unknown } else { Told::Known }
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
@@ -205,6 +219,17 @@ impl PartialEq for Dependency {
 }
 
 impl Dependency {
+    /// The version itself; `None`: the cell is known to be at another one.
+    pub(crate) fn version(&self) -> Option<Version> {
+        let last = self.cell.last();
+        last.version.filter(|_| last.stamp == self.stamp)
+    }
+
+    /// Of the version, in the store.
+    pub(crate) fn key(&self) -> &Arc<str> {
+        &self.cell.key
+    }
+
     /// Whether the version is known to stand. One load.
     #[inline]
     pub(crate) fn holds(&self) -> bool {
@@ -235,11 +260,11 @@ mod tests {
         let (versions, old) = (Versions::new(), Version::random());
         let cell = versions.cell("a");
         let pending = cell.begin();
-        assert!(versions.changed("a"));
+        assert_eq!(versions.changed("a"), Told::Unknown);
         cell.learn(pending, old);
         assert!(cell.known().is_none() && cell.has_changed(pending));
         assert!(cell.depend(old).is_none());
-        assert!(!versions.changed("b"), "nobody goes by it");
+        assert_eq!(versions.changed("b"), Told::NoVersion, "nobody goes by it");
     }
 
     #[test]
@@ -254,7 +279,7 @@ mod tests {
         assert!(!dependency.holds() && !cell.has_changed(pending));
         cell.learn(cell.begin(), first);
         assert!(dependency.holds());
-        versions.changed("a");
+        assert_eq!((versions.changed("a"), versions.changed("a")), (Told::Known, Told::Unknown));
         cell.learn(cell.begin(), Version::random());
         assert!(!dependency.holds());
         assert!(cell.depend(first).is_none());

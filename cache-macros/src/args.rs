@@ -304,7 +304,7 @@ fn unknown_option(name: &str) -> String {
 }
 
 /// Moves to the next comma between options, or to the end.
-fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
+pub(crate) fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
     while !input.is_empty() && !input.peek(Token![,]) {
         let _skipped: TokenTree = input.parse()?;
     }
@@ -312,7 +312,7 @@ fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
 }
 
 /// The template in a literal, unless something is wrong with it.
-fn template(literal: LitStr, what: &str, errors: &mut Errors) -> Option<Template> {
+pub(crate) fn template(literal: LitStr, what: &str, errors: &mut Errors) -> Option<Template> {
     match template::parse(&literal.value(), what) {
         Ok(pieces) => Some(Template { literal, pieces }),
         Err(wrong) => {
@@ -323,7 +323,7 @@ fn template(literal: LitStr, what: &str, errors: &mut Errors) -> Option<Template
 }
 
 /// A literal of the right kind, or how the option is written.
-fn literal<T: Parse>(usage: &str, input: ParseStream<'_>) -> syn::Result<T> {
+pub(crate) fn literal<T: Parse>(usage: &str, input: ParseStream<'_>) -> syn::Result<T> {
     let at = input.span();
     input.parse().map_err(|_| syn::Error::new(at, format!("write `{usage}`")))
 }
@@ -363,9 +363,8 @@ pub(crate) fn lifetime(name: &str, value: Expr, errors: &mut Errors) -> Option<L
         _ => return Some(Lifetime::Expression(value)),
     };
     if constant.is_zero() {
-        return wrong(format!(
-            "`{name}` is zero, so nothing would ever be served; write `{name} = \"1m\"`, or remove it"
-        ));
+        let nothing = if name == "limit" { "no fence would ever stand" } else { "nothing would ever be served" };
+        return wrong(format!("`{name}` is zero, so {nothing}; write `{name} = \"1m\"`, or remove it"));
     }
     Some(Lifetime::Constant(constant))
 }
@@ -466,7 +465,7 @@ fn is_bool(value: &Expr) -> Option<bool> {
 }
 
 /// A duration that no value decides on.
-fn duration_only(name: &str, value: Expr, errors: &mut Errors) -> Option<Lifetime> {
+pub(crate) fn duration_only(name: &str, value: Expr, errors: &mut Errors) -> Option<Lifetime> {
     match lifetime(name, value, errors)? {
         Lifetime::OfValue(closure) => {
             errors.at(&closure, format!("`{name}` has no value to look at; write a duration: `{name} = \"30s\"`"));

@@ -36,13 +36,13 @@ fn expansions_are_as_written_down() {
 fn expand(mut item: Item) -> TokenStream {
     match &mut item {
         Item::Fn(function) => match take(&mut function.attrs) {
-            Some(args) => crate::expand_cached(args, item.into_token_stream()),
+            Some((expand, args)) => expand(args, item.into_token_stream()),
             None => item.into_token_stream(),
         },
         Item::Impl(block) => {
             let items = std::mem::take(&mut block.items).into_iter().map(|mut item| match &mut item {
                 syn::ImplItem::Fn(function) => match take(&mut function.attrs) {
-                    Some(args) => crate::expand_cached(args, item.into_token_stream()),
+                    Some((expand, args)) => expand(args, item.into_token_stream()),
                     None => item.into_token_stream(),
                 },
                 _ => item.into_token_stream(),
@@ -68,11 +68,15 @@ fn expand(mut item: Item) -> TokenStream {
     }
 }
 
-/// The arguments of `#[cached(..)]`, which is taken off.
-fn take(attrs: &mut Vec<Attribute>) -> Option<TokenStream> {
-    let at = attrs.iter().position(|attr| attr.path().is_ident("cached"))?;
+type Expand = fn(TokenStream, TokenStream) -> TokenStream;
+
+/// The first of our attributes, which is taken off, and its arguments.
+fn take(attrs: &mut Vec<Attribute>) -> Option<(Expand, TokenStream)> {
+    let ours: [(&str, Expand); 2] = [("cached", crate::expand_cached), ("invalidates", crate::invalidates::expand)];
+    let of = |attr: &Attribute| ours.iter().find(|(name, _)| attr.path().is_ident(name)).map(|(_, expand)| *expand);
+    let (at, expand) = attrs.iter().enumerate().find_map(|(at, attr)| Some((at, of(attr)?)))?;
     match attrs.remove(at).meta {
-        Meta::List(list) => Some(list.tokens),
-        _ => Some(TokenStream::new()),
+        Meta::List(list) => Some((expand, list.tokens)),
+        _ => Some((expand, TokenStream::new())),
     }
 }

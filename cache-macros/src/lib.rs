@@ -14,6 +14,7 @@ mod expand;
 mod generics;
 #[cfg(test)]
 mod golden;
+mod invalidates;
 mod key_part;
 mod object;
 mod plan;
@@ -105,6 +106,54 @@ use crate::signature::Function;
 #[proc_macro_attribute]
 pub fn cached(args: proc_macro::TokenStream, item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     expand_cached(args.into(), item.into()).into()
+}
+
+/// Invalidates what an async function's write changes, once it has happened.
+///
+/// Before the body a write fence is raised on all that is named, so that no reader stores a row from before the commit. What the
+/// function returns says what becomes of it:
+///
+/// | outcome | |
+/// |---|---|
+/// | `Ok`, or anything that is no `Result` | what is named ends, in every process and build: once the function has returned, no value from before is served by this process |
+/// | `Err` | the write did not happen: entries and tags are served as before, with the ttl they have left; with `always` they end |
+/// | a panic, or the future is dropped | nobody knows: what is named ends, in the background |
+///
+/// A fault of the store is never the caller's error and keeps no write from happening. It is an event; see the page `fence` for what can be
+/// served then.
+///
+/// # What is invalidated
+///
+/// | | |
+/// |---|---|
+/// | `user(id)` | the entry `user::entry(id)` of a cached function; also `crate::users::user(id)` |
+/// | `Self::user(id)`, `Repo::user(id)`, `self.user(id)`, `self.repo.user(id)` | the entry of a cached method; from a value where its entry takes `&self` |
+/// | `tag = "author:{author}"`, `tags("posts", "author:{author}")` | tags: templates over the arguments, `{arg}`, `{arg.field}`, `{self.field}` |
+/// | `all(user, Repo::post)` | all entries of cached functions. They are not fenced: a reader may store the row from before the commit until they end |
+///
+/// The arguments of entries are expressions over the function's own arguments, evaluated before the body. An argument or a field of one is
+/// cloned for the entry; everything else stands as it is, so that `user(form.id)`, `user(&name)` and `user(id.0 + 1)` work. A cached
+/// function that is called `tags` or `all` is written `self::tags(..)`.
+///
+/// # Options
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `cache` | an expression that gives a `&Cache`; may use the arguments and `self` | the caches of the entries; without entries, the installed one |
+/// | `always` | after an `Err` too: for functions whose `Err` may come after the commit | an `Err` says that nothing was written |
+/// | `limit = "2m"` | how long the fence stands if the process dies: longer than the write takes; forms as `ttl` of `#[cached]` | 30 s |
+/// | `crate = path` | where the library is, if it has another name | `::cache_core` |
+///
+/// # Functions
+///
+/// `async fn`, free or methods, also of an `impl Trait for`, with any arguments and return types; generics, lifetimes, patterns and other
+/// attributes stay as they are. What the body owns is dropped before the fence ends: a transaction that was not committed is rolled back by
+/// then. The future is `Send` if what the function returns is.
+///
+/// One round trip before the body and one after it. Not on a function with `#[cached]`: a hit would not write.
+#[proc_macro_attribute]
+pub fn invalidates(args: proc_macro::TokenStream, item: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    invalidates::expand(args.into(), item.into()).into()
 }
 
 /// Makes a type a part of cache keys, so that it can be an argument of a cached function.

@@ -70,7 +70,7 @@ fn name(field: &Field, errors: &mut Errors) -> Option<LitStr> {
         let parsed = attr.parse_nested_meta(|meta| {
             if !meta.path.is_ident("name") {
                 let word = meta.path.to_token_stream().to_string();
-                let hint = did_you_mean(&word, ["name"].into_iter());
+                let hint = did_you_mean(&word, ["name"]);
                 return Err(meta.error(format!("unknown option `{word}`{hint}; a field has `name = \"..\"`")));
             }
             name = meta.value()?.parse()?;

@@ -250,6 +250,16 @@ pub(crate) fn mentions<'a>(tokens: &TokenStream, names: impl IntoIterator<Item =
     false
 }
 
+/// What to write instead of `#[cached]` and `#[invalidates]` on one function.
+pub(crate) const BOTH: &str = "`#[cached]` and `#[invalidates]` on one function: a hit would not write; \
+    put the write into a function of its own";
+
+/// The attribute of this name, whatever path it has.
+pub(crate) fn attribute<'a>(function: &'a Function, name: &str) -> Option<&'a Attribute> {
+    let is_called = |attr: &&Attribute| attr.path().segments.last().is_some_and(|segment| segment.ident == name);
+    function.attrs.iter().find(is_called)
+}
+
 /// Says what of the signature cannot be cached.
 pub(crate) fn check(function: &Function, errors: &mut Errors) {
     let sig = &function.sig;

@@ -16,6 +16,9 @@ use crate::template::{Piece, Placeholder};
 /// The plan, if everything fits.
 pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Option<Plan> {
     signature::check(function, errors);
+    if let Some(attr) = signature::attribute(function, "invalidates") {
+        errors.at(attr, signature::BOTH);
+    }
     function.helper_errors.iter().for_each(|error| errors.push(error.clone()));
     let params = signature::params(function, &args.skip);
     check_skip(&args, function, &params, errors);

@@ -19,6 +19,15 @@ async fn row(cache: &Cache, table: &Table, gate: &Gate, id: u32) -> Result<u32, 
     Ok(row)
 }
 
+/// A row of a group that does not change.
+#[cached(name = "member", ttl = 60, key = "{id}", cache = cache, tags("group:{value.0}"))]
+async fn member(cache: &Cache, table: &Table, gate: &Gate, id: u32) -> (u32, u32) {
+    let _ = (cache, id);
+    let row = table.0.load(SeqCst);
+    gate.pass().await;
+    (1, row)
+}
+
 async fn read(cache: &Cache, table: &Table) -> u32 {
     soon("a read", row(cache, table, &Gate::open(), 7)).await.unwrap()
 }
@@ -156,5 +165,184 @@ on_both_stores! {
             nodes.let_expire(&key, Duration::from_secs(31));
             eventually("its time ends", || async { read(&cache, &table).await == 1 && stored(&cache).await == Some(1) }).await;
         }
+    }
+
+    // I3: a write that did not happen
+    async fn a_withdrawn_fence_leaves_what_stood_before_it(nodes: &Nodes) {
+        let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
+        for on in ALL {
+            let before = table.0.load(SeqCst);
+            for node in [&here, &there] {
+                read(node, &table).await;
+            }
+            let ttl = row::entry(7).on(&here).ttl().await.unwrap().unwrap();
+            let fence = raise(&here, on, before).await;
+            for node in [&here, &there] {
+                eventually("a push may be under way", || async { stored(node).await.is_none() }).await;
+                assert_eq!(read(node, &table).await, before, "{on:?}");
+            }
+            // Whoever runs the function from now on would get this.
+            table.0.fetch_add(1, SeqCst);
+            fence.withdraw().await.unwrap();
+            assert_eq!(read(&here, &table).await, before, "{on:?}");
+            eventually("it is told", || async { read(&there, &table).await == before }).await;
+            for node in [&here, &there] {
+                assert_eq!(stored(node).await, Some(before), "{on:?}");
+            }
+            let left = row::entry(7).on(&here).ttl().await.unwrap().unwrap();
+            assert!(left <= ttl && left + Duration::from_secs(30) > ttl, "{on:?}: {left:?} of {ttl:?}");
+            row::entry(7).on(&here).invalidate().await.unwrap();
+        }
+    }
+
+    // I3, R22: what is invalidated, set or deleted under a fence stays so
+    async fn what_happens_under_a_fence_wins_over_its_withdrawal(nodes: &Nodes) {
+        let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
+        for on in ALL {
+            for (what, expected) in [("invalidation", None), ("set", Some(9)), ("deletion", None), ("clear", None)] {
+                row::entry(7).on(&here).invalidate().await.unwrap();
+                let before = read(&here, &table).await;
+                let fence = raise(&here, on, before).await;
+                let entry = row::entry(7).on(&there);
+                match (what, on) {
+                    ("invalidation", On::Entry) => entry.invalidate().await.unwrap(),
+                    ("invalidation", On::Tag) => there.invalidate_tag("rows").await.unwrap(),
+                    ("invalidation", On::TagOfValue) => there.invalidate_tag(format!("kind:{before}")).await.unwrap(),
+                    // Under a fence on a tag nothing can be stored that has it.
+                    ("set", On::Entry) => entry.set(9).await.unwrap(),
+                    ("set", _) => continue,
+                    ("deletion", _) => nodes.delete_by_hand(entry.key()).await,
+                    _ => there.clear().await.unwrap(),
+                }
+                fence.withdraw().await.unwrap();
+                assert_eq!(stored(&there).await, expected, "{what} {on:?}");
+                eventually("it is told", || async { stored(&here).await == expected }).await;
+            }
+        }
+    }
+
+    // I3, R22
+    async fn of_two_fences_on_one_thing_neither_brings_back_what_the_other_may_have_replaced(nodes: &Nodes) {
+        let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
+        for on in ALL {
+            // The end of the first and of the second, in both orders.
+            for first_ends_first in [true, false] {
+                for (first_happened, second_happened) in [(true, false), (false, true), (false, false)] {
+                    row::entry(7).on(&here).invalidate().await.unwrap();
+                    let before = read(&here, &table).await;
+                    let (first, second) = (raise(&here, on, before).await, raise(&there, on, before).await);
+                    let end = async |fence: cache_core::Fence, happened: bool| {
+                        if happened {
+                            table.0.fetch_add(1, SeqCst);
+                            fence.lift().await.unwrap();
+                        } else {
+                            fence.withdraw().await.unwrap();
+                        }
+                    };
+                    if first_ends_first {
+                        end(first, first_happened).await;
+                        end(second, second_happened).await;
+                    } else {
+                        end(second, second_happened).await;
+                        end(first, first_happened).await;
+                    }
+                    let now = table.0.load(SeqCst);
+                    assert!([None, Some(now)].contains(&stored(&here).await), "{on:?}");
+                    assert_eq!(read(&here, &table).await, now, "{on:?}");
+                    assert_eq!(stored(&here).await, Some(now), "values are stored again: {on:?}");
+                }
+            }
+        }
+    }
+
+    // I3, R22: the process was held up, and others have gone on
+    async fn a_fence_whose_time_has_ended_brings_nothing_back(nodes: &Nodes) {
+        let (cache, table) = (nodes.node().await, Table::default());
+        for on in ALL {
+            row::entry(7).on(&cache).invalidate().await.unwrap();
+            let before = read(&cache, &table).await;
+            let fence = raise(&cache, on, before).await;
+            let key = match on {
+                On::Entry => row::entry(7).on(&cache).key().to_owned(),
+                On::Tag => "cache@tag:rows".to_owned(),
+                On::TagOfValue => format!("cache@tag:kind:{before}"),
+            };
+            nodes.let_expire(&key, Duration::from_secs(31));
+            table.0.fetch_add(1, SeqCst);
+            eventually("its time ends", || async { read(&cache, &table).await == before + 1 && stored(&cache).await == Some(before + 1) }).await;
+            fence.withdraw().await.unwrap();
+            assert_eq!(stored(&cache).await, Some(before + 1), "{on:?}");
+        }
+    }
+
+    // I3, R22: a run that began before the fence, and one that began under it, end after it was withdrawn
+    async fn a_slow_reader_harms_nothing_where_a_fence_was_withdrawn(nodes: &Nodes) {
+        let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
+        for on in ALL {
+            // By the node that reads first: it need not be told.
+            row::entry(7).on(&there).invalidate().await.unwrap();
+            let before = table.0.load(SeqCst);
+            let (first, second) = (Gate::shut(), Gate::shut());
+            let slow = async {
+                let rest = async {
+                    first.arrival().await;
+                    let fence = raise(&here, on, before).await;
+                    // A row that is rolled back.
+                    table.0.fetch_add(1, SeqCst);
+                    let waits = matches!(on, On::TagOfValue);
+                    let under = async { if waits { before + 1 } else { row(&here, &table, &second, 7).await.unwrap() } };
+                    let write = async {
+                        if !waits {
+                            second.arrival().await;
+                        }
+                        table.0.fetch_sub(1, SeqCst);
+                        fence.withdraw().await.unwrap();
+                        first.let_through(1);
+                        second.let_through(1);
+                    };
+                    futures::future::join(under, write).await.0
+                };
+                futures::future::join(row(&there, &table, &first, 7), rest).await
+            };
+            let (of_first, of_second) = soon("all runs end", slow).await;
+            // A reader under the fence may have seen what was rolled back: its caller has it, and nobody else.
+            assert_eq!((of_first.unwrap(), of_second), (before, before + 1), "{on:?}");
+            for node in [&here, &there] {
+                assert!([None, Some(before)].contains(&stored(node).await), "{on:?}");
+                assert_eq!(read(node, &table).await, before, "{on:?}");
+            }
+        }
+    }
+
+    // I3: nor where the tag of what it read is known after the run only
+    async fn what_was_read_inside_a_transaction_is_not_stored_after_its_rollback(nodes: &Nodes) {
+        let (here, there, table, gate) = (nodes.node().await, nodes.node().await, Table::default(), Gate::shut());
+        let fence = here.fence().tag("group:1").raise().await.unwrap();
+        table.0.store(1, SeqCst);
+        let rollback = async {
+            gate.arrival().await;
+            table.0.store(0, SeqCst);
+            fence.withdraw().await.unwrap();
+            gate.let_through(1);
+        };
+        let (inside, ()) = futures::future::join(member(&there, &table, &gate, 7), rollback).await;
+        assert_eq!(inside, (1, 1));
+        for node in [&here, &there] {
+            assert_eq!(member::entry(7).on(node).get().await.unwrap(), None);
+        }
+        for node in [&here, &there] {
+            assert_eq!(member(node, &table, &Gate::open(), 7).await, (1, 0));
+        }
+    }
+
+    // R22
+    async fn one_entry_given_twice_is_fenced_once(nodes: &Nodes) {
+        let (cache, table) = (nodes.node().await, Table::default());
+        read(&cache, &table).await;
+        let entry = row::entry(7).on(&cache);
+        let fence = cache.fence().entry(&entry).entry(&entry).tag("rows").tag("rows").raise().await.unwrap();
+        table.0.store(1, SeqCst);
+        fence.withdraw().await.unwrap();
+        assert_eq!(read(&cache, &table).await, 0);
     }
 }

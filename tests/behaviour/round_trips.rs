@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cache_core::{Cache, CacheBuilder, EntryOptions, Key, LocalTier, cached};
+use cache_core::{Cache, CacheBuilder, EntryOptions, Key, LocalTier, cached, invalidates};
 use support::{Proxy, RedisServer};
 
 #[cached(name = "post", ttl = 60, skip(cache), cache = cache)]
@@ -151,4 +151,57 @@ async fn an_invalidation_costs_one_round_trip_and_one_more_where_a_build_is_new_
     server.0.cli(&["SADD", &format!("{of_entry}@builds"), "ffffffffffffffff"]);
     assert_eq!(server.cost(&node, invalidate()).await, (2, "smembers 2, unlink 2".to_owned()));
     assert_eq!(server.cost(&node, invalidate()).await, (1, "smembers 1, unlink 1".to_owned()));
+}
+
+#[invalidates(post(id), cache = &node.cache)]
+async fn write_entry(node: &Node, id: u32, happens: bool, before: &AtomicU64) -> Result<(), ()> {
+    before.store(node.network.sendings(), Ordering::SeqCst);
+    if happens { Ok(()) } else { Err(()) }
+}
+
+#[invalidates(tags("posts", "post:{id}"), cache = &node.cache)]
+async fn write_tags(node: &Node, id: u32, happens: bool, before: &AtomicU64) -> Result<(), ()> {
+    before.store(node.network.sendings(), Ordering::SeqCst);
+    if happens { Ok(()) } else { Err(()) }
+}
+
+#[invalidates(all(post), cache = &node.cache)]
+async fn write_all(node: &Node, happens: bool, before: &AtomicU64) -> Result<(), ()> {
+    before.store(node.network.sendings(), Ordering::SeqCst);
+    if happens { Ok(()) } else { Err(()) }
+}
+
+#[tokio::test]
+async fn a_fenced_write_costs_one_round_trip_before_it_and_one_after() {
+    let server = Counted::start();
+    let node = server.node().await;
+    post(&node.cache, 1).await;
+    for happens in [true, false] {
+        let before = AtomicU64::new(0);
+        let mut costs = Vec::new();
+        for what in ["entry", "tags", "all"] {
+            post(&node.cache, 1).await;
+            let start = node.network.sendings();
+            let write = async {
+                let written = match what {
+                    "entry" => write_entry(&node, 1, happens, &before).await,
+                    "tags" => write_tags(&node, 1, happens, &before).await,
+                    _ => write_all(&node, happens, &before).await,
+                };
+                assert_eq!(written.is_ok(), happens);
+            };
+            let (trips, commands) = server.cost(&node, write).await;
+            let before = before.load(Ordering::SeqCst) - start;
+            costs.push(format!("{what}: {before} + {}: {commands}", trips - before));
+        }
+        // A script's commands count too. Two versions of tags, and one of their kind.
+        let raised = "evalsha 1, getrange 1, pexpire 1, pexpiretime 1, pttl 1, rename 1, set 1, smembers";
+        let expected = if happens {
+            [&*format!("entry: 1 + 1: {raised} 2, unlink 2"), "tags: 1 + 1: set 6", "all: 0 + 1: set 1"]
+        } else {
+            let withdrawn = "evalsha 2, exists 1, getrange 2, pexpire 1, pexpireat 1, pexpiretime 1, pttl 1, rename 2, set 1, smembers 1, unlink 1";
+            [&*format!("entry: 1 + 1: {withdrawn}"), "tags: 1 + 1: evalsha 2, getrange 2, set 6", "all: 0 + 0: "]
+        };
+        assert_eq!(costs, expected);
+    }
 }

@@ -32,6 +32,8 @@ guards! {
     a_refresh_that_overwrites_what_came_after_it_is_found: RefreshReplacesItsRecord,
     // R6
     a_fill_of_l1_with_what_was_replaced_meanwhile_is_found: ChangePoisonsFill,
+    // T5
+    an_l1_that_is_deaf_to_pushes_is_found: PushDropsEntry,
     // R7
     an_l1_that_outlives_its_link_is_found: GapEmptiesLocal,
     // R7

@@ -64,6 +64,13 @@ impl RedisServerBuilder {
         self
     }
 
+    /// A replica of this server. It takes a moment to follow.
+    #[must_use]
+    pub fn replica_of(mut self, primary: &RedisServer) -> Self {
+        self.extra.extend(["--replicaof".into(), "127.0.0.1".into(), primary.port.to_string()]);
+        self
+    }
+
     /// A TLS port as well, with a certificate for `localhost` by an authority made for this server.
     #[must_use]
     pub fn tls(mut self) -> Self {

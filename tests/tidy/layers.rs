@@ -12,12 +12,12 @@ const ROWS: &[&[&str]] = &[
     // Bytes and verdicts: pure.
     &["codec", "envelope", "fingerprint", "freshness"],
     // The two tiers, and what they tell.
-    &["events", "store", "versions", "local"],
+    &["events", "function_stats", "history", "store", "versions", "local"],
     // One compute a key; what an invalidation must reach.
-    &["shape", "single_flight", "lease", "builds", "refresh", "tag", "coherence", "breaker", "journal"],
+    &["shape", "single_flight", "lease", "builds", "refresh", "tag", "coherence", "meter", "breaker", "journal"],
     &["read_through", "batch"],
     // What users hold.
-    &["cache", "builder", "entry", "fence", "object", "plain"],
+    &["cache", "builder", "entry", "fence", "object", "plain", "why"],
     &["session", "dashboard", "private", "testing", "store_testing", "golden"],
 ];
 

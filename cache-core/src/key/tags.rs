@@ -51,6 +51,10 @@ impl TagWriter {
         }
     }
 
+    pub(crate) fn into_text(self) -> String {
+        self.text
+    }
+
     pub(crate) fn name(&self) -> Box<str> {
         tag_name(&self.text)
     }

@@ -9,7 +9,8 @@ use super::{Lifetime, Plan};
 use crate::cache::Inner;
 use crate::envelope::Envelope;
 use crate::error::Result;
-use crate::events::{Event, bump};
+use crate::events::bump;
+use crate::history::{Refusal, What};
 use crate::lease::Lease;
 use crate::shape::Erased;
 use crate::store::{Over, Slot};
@@ -43,7 +44,7 @@ impl OldRecord {
         // Renewed, it keeps the versions it names: those of this run, or it would be a miss for everybody.
         match basis.agrees(inner, &envelope).await {
             Ok(Agreement::Yes(_)) => {}
-            Ok(Agreement::No) => return None,
+            Ok(Agreement::No | Agreement::Fenced) => return None,
             Err(error) => {
                 inner.store_failed(&error);
                 return None;
@@ -75,8 +76,10 @@ impl OldRecord {
         let expiry = lifetime.expiry(plan.terms(inner), cost);
         if lease.rewrite_head(head.into(), expiry).await? {
             bump(&inner.events.count().renewed);
+            plan.count(inner, |own| &own.renewed);
+            plan.note(inner, What::Renewed { fresh_for: lifetime.fresh });
         } else {
-            inner.events.emit(Event::FillRefused { name: Arc::clone(&plan.key.name) });
+            plan.fill_refused(inner, Refusal::LeaseLost);
         }
         Ok(())
     }

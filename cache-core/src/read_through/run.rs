@@ -17,6 +17,7 @@ use super::{Function, Plan, fill};
 use crate::cache::Inner;
 use crate::error::DeadlineExceeded;
 use crate::events::{Event, StaleCause, bump};
+use crate::history::What;
 use crate::lease::{Lease, Obstacle};
 use crate::refresh::{Begun, Ticket};
 use crate::sabotage::{self, Guard};
@@ -68,14 +69,17 @@ pub(super) async fn run_under(
             if let Some(lease) = lease
                 && let Err(error) = fill(inner, plan, lease, basis, value, started.elapsed(), old).await
             {
+                plan.note(inner, What::StoreFailed(error.kind()));
                 inner.store_failed(&error);
             }
             return Landing::Value(Arc::clone(value));
         }
         Some(_) => StaleCause::Failed,
         None => {
+            plan.note(inner, What::DeadlinePassed);
             inner.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
             bump(&inner.events.count().compute_errors);
+            plan.count(inner, |own| &own.compute_errors);
             StaleCause::DeadlinePassed
         }
     };
@@ -84,10 +88,11 @@ pub(super) async fn run_under(
     let stands = stands && (!matches!(fallback, Fallback::Old(_)) || basis.stands(inner).await);
     match (landing, fallback) {
         (Some(Landing::Failed(_)) | None, Fallback::Old(old)) if stands => {
-            inner.events.emit(Event::StaleServed { name: Arc::clone(&plan.key.name), cause });
+            plan.stale_served(inner, cause);
             Landing::Value(old)
         }
         (landing, Fallback::Served) => {
+            plan.note(inner, What::RefreshFailed);
             inner.events.emit(Event::RefreshFailed { name: Arc::clone(&plan.key.name) });
             landing.unwrap_or(Landing::Abandoned)
         }
@@ -127,9 +132,17 @@ async fn give_up(inner: &Arc<Inner>, plan: &Plan, lease: Option<Lease>, fallback
 /// Runs the function for its callers.
 async fn compute(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing {
     bump(&inner.events.count().computes);
+    plan.count(inner, |own| &own.computes);
+    plan.note(inner, What::RunBegan);
+    let started = inner.clock.start();
     let landing = single_flight::run(&plan.key.value_key, function).await;
+    let after = started.elapsed();
     if matches!(landing, Landing::Failed(_) | Landing::Panicked(_)) {
         bump(&inner.events.count().compute_errors);
+        plan.count(inner, |own| &own.compute_errors);
+        plan.note(inner, What::RunFailed { after });
+    } else {
+        plan.note(inner, What::RunEnded { after });
     }
     landing
 }
@@ -161,6 +174,7 @@ async fn within<T>(inner: &Inner, limit: Option<Duration>, work: impl Future<Out
 /// No refresh of this record from this process for that long.
 pub(super) fn leave_alone(inner: &Inner, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
     let rest = rest.unwrap_or(inner.limits.refresh_throttle).min(inner.limits.refresh_throttle);
+    plan.note(inner, What::LeftAlone { rest });
     inner.refreshes.rest(&plan.key.value_key, fill_id, inner.clock.coarse(), rest);
 }
 
@@ -169,10 +183,13 @@ fn begin(inner: &Inner, plan: &Plan, fill_id: u64) -> Option<Ticket> {
     match inner.refreshes.begin(&plan.key.value_key, fill_id, inner.clock.coarse()) {
         Begun::Ticket(ticket) => {
             bump(&inner.events.count().refreshes);
+            plan.count(inner, |own| &own.refreshes);
+            plan.note(inner, What::RefreshBegan);
             Some(ticket)
         }
         Begun::Resting => None,
         Begun::Full => {
+            plan.note(inner, What::RefreshSkipped);
             inner.events.emit(Event::RefreshSkipped { name: Arc::clone(&plan.key.name) });
             // Else a key that is asked for often would tell it at each hit.
             if plan.terms(inner).soft_timeout.is_none() {
@@ -251,6 +268,7 @@ pub(super) async fn run_at_most(
     soft_timeout: Duration,
 ) -> Landing {
     bump(&inner.events.count().misses);
+    plan.count(inner, |own| &own.misses);
     let fill_id = match lease.over() {
         Over::Record(fill_id) => fill_id,
         Over::Nothing => 0,
@@ -284,6 +302,6 @@ pub(super) async fn run_at_most(
 }
 
 fn serve_old(inner: &Inner, plan: &Plan, old: Erased) -> Landing {
-    inner.events.emit(Event::StaleServed { name: Arc::clone(&plan.key.name), cause: StaleCause::SoftTimeout });
+    plan.stale_served(inner, StaleCause::SoftTimeout);
     Landing::Value(old)
 }

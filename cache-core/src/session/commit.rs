@@ -221,10 +221,9 @@ impl Sessions {
         if let (Some(standing), Some((key, bytes))) = (&mut write.standing, last.as_ref())
             && standing.bytes != *bytes
             && self.config.key(standing.form, &standing.id) == *key
+            && let Some(newer) = self.read(standing.form, &standing.id, key, bytes.clone(), standing.left)
         {
-            if let Some(newer) = self.read(standing.form, &standing.id, key, bytes.clone(), standing.left) {
-                *standing = newer;
-            }
+            *standing = newer;
         }
         for _ in 0..ATTEMPTS {
             let Some(standing) = &write.standing else { return self.create(write).await };

@@ -182,10 +182,11 @@ impl Keyring {
 fn encode(bytes: &[u8], alphabet: &[u8; 64]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3).saturating_mul(4));
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
-            << (8 * (3_usize.saturating_sub(chunk.len())));
-        for place in 0..=chunk.len() {
-            let index = word >> (18_usize.saturating_sub(place.saturating_mul(6))) & 63;
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let word = byte(0) << 16 | byte(1) << 8 | byte(2);
+        // One character more than there are bytes.
+        for shift in [18, 12, 6, 0].into_iter().take(chunk.len().saturating_add(1)) {
+            let index = word >> shift & 63;
             out.push(alphabet.get(index as usize).map_or('A', |byte| char::from(*byte)));
         }
     }

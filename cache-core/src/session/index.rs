@@ -11,11 +11,12 @@ use std::time::Duration;
 use futures::future::try_join_all;
 
 use super::commit::{Sessions, Standing};
-use super::config::{Form, TooMany};
+use super::config::Form;
 use super::error::{SessionError, SessionErrorKind};
 use super::id::hash;
 use super::layer::SessionLayer;
 use super::meta::Meta;
+use super::options::TooMany;
 use super::record::Record;
 use crate::clock::Timestamp;
 use crate::events::SessionEvent;

@@ -11,9 +11,10 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::answer::{self, Answer};
 use super::commit::Sessions;
 use super::config::{Config, SessionBuilder};
-use super::state::{self, Answer, State};
+use super::state::State;
 use super::{Session, SessionError};
 use crate::cache::Cache;
 use crate::events::SessionEvent;
@@ -94,7 +95,7 @@ where
             return Box::pin(inner.call(request));
         }
         let by_https = is_https(config, &request);
-        let facts = state::Request::new(request.headers(), &config.transports, by_https);
+        let facts = answer::Request::new(request.headers(), &config.transports, by_https);
         let session = Session::new(Arc::clone(&self.sessions), State::new(Arc::clone(&self.sessions), facts));
         request.extensions_mut().insert(session.clone());
         let sessions = Arc::clone(&self.sessions);

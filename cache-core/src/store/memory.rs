@@ -4,6 +4,9 @@
 //! held while anything else runs. Memory is bounded: over the limit, sampled least recently used entries go (the
 //! approximation that Redis uses for `allkeys-lru`).
 
+mod channels;
+mod fences;
+mod hashes;
 mod index;
 mod pair;
 mod room;
@@ -17,30 +20,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
-use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::stream::BoxStream;
 use indexmap::IndexMap;
 use tokio::sync::broadcast;
 
+use self::hashes::read_hash;
 use self::room::weight;
-use self::versions::new_version;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Events;
 use crate::sabotage::{self, Guard};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Filled, Listener, Message, Over, Replaced, Siblings, Slot, Store, Swapped, THROTTLE_MARK, Token,
-    Trust, VERSION_EXPIRY, Version, Versioned, Wake, has_fill_id, lease_key,
+    Acquired, Expiry, Fenced, Filled, Listener, Message, Over, Raised, Replaced, Siblings, Slot, Store, Swapped,
+    THROTTLE_MARK, Token, Trust, Version, Versioned, Wake, aside_key, has_fill_id, lease_key,
 };
 
 const SHARDS: usize = 64;
 /// How long a waiter sleeps where too many wait already.
 const POLL: Duration = Duration::from_millis(100);
-/// How many messages a slow subscriber may lag behind.
-const CHANNEL_BUFFER: usize = 1024;
-
 /// An in-process store. Several caches may share one, as several processes share a Redis.
 pub(crate) struct MemoryStore {
     shards: Vec<Mutex<Shard>>,
@@ -119,19 +119,24 @@ impl MemoryStore {
         Box::pin(future::ready(self.with(key, step)))
     }
 
-    /// Unlinks all siblings but one, with their leases; the known builds.
+    /// Unlinks all siblings but one, with what belongs to them; the known builds.
     fn unlink<'a>(&self, siblings: Siblings<'a>, but: Option<&str>) -> BoxFuture<'a, Result<Vec<String>>> {
         for key in siblings.keys.iter().filter(|key| Some(key.as_str()) != but) {
             let removed = self.with(key, |access| {
                 access.remove(key);
                 access.remove(&lease_key(key));
+                access.remove(&aside_key(key));
                 Ok(())
             });
             if let Err(error) = removed {
                 return Box::pin(future::ready(Err(error)));
             }
         }
-        self.ready(siblings.builds, |access| match access.get(siblings.builds).map(|entry| &entry.value) {
+        Box::pin(future::ready(self.builds(siblings.builds)))
+    }
+
+    fn builds(&self, registry: &str) -> Result<Vec<String>> {
+        self.with(registry, |access| match access.get(registry).map(|entry| &entry.value) {
             None => Ok(Vec::new()),
             Some(Value::Set(members)) => Ok(members.iter().cloned().collect()),
             Some(_) => Err(wrong_type()),
@@ -240,35 +245,6 @@ impl Access<'_> {
         }
     }
 
-    /// Changes a hash in place; the weight follows.
-    fn hash<T>(
-        &mut self,
-        key: &str,
-        create: bool,
-        change: impl FnOnce(&mut BTreeMap<String, Bytes>) -> T,
-    ) -> Result<Option<T>> {
-        if self.get(key).is_none() {
-            if !create {
-                return Ok(None);
-            }
-            self.put(key, Value::Hash(BTreeMap::new()), None);
-        }
-        let Some(entry) = self.shard.entries.get_mut(key) else { return Ok(None) };
-        let before = weight(key, &entry.value);
-        let Value::Hash(fields) = &mut entry.value else { return Err(wrong_type()) };
-        let result = change(fields);
-        let empty = fields.is_empty();
-        let after = weight(key, &entry.value);
-        self.store.used_bytes.fetch_add(after, Ordering::Relaxed);
-        self.store.used_bytes.fetch_sub(before, Ordering::Relaxed);
-        self.changed.push(key.into());
-        // Redis has no empty hashes.
-        if empty {
-            self.remove(key);
-        }
-        Ok(Some(result))
-    }
-
     /// Whether this attempt's lease stands: in the value key, or in the second one.
     fn holds(&mut self, key: &str, token: Token, over: Over) -> bool {
         let (key, mark) = match over {
@@ -354,13 +330,7 @@ impl Store for MemoryStore {
     }
 
     fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
-        let renew = |key: &Arc<str>| {
-            self.with(key, |access| {
-                access.put(key, new_version(), Some(VERSION_EXPIRY));
-                Ok(())
-            })
-        };
-        Box::pin(future::ready(versions.iter().try_for_each(renew)))
+        Box::pin(future::ready(self.renew_all(versions)))
     }
 
     fn listen(&self, listener: Weak<dyn Listener>) {
@@ -536,6 +506,33 @@ impl Store for MemoryStore {
         self.unlink(siblings, None)
     }
 
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
+        Box::pin(future::ready(self.raise(fence, limit, siblings)))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(future::ready(self.withdraw(fence, fenced)))
+    }
+
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Vec<Option<Version>>>> {
+        Box::pin(future::ready(self.fence_versions(fence, limit, kinds, tags)))
+    }
+
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [(Arc<str>, Version)],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(future::ready(self.withdraw_versions(fence, kinds, tags)))
+    }
+
     fn register_build<'a>(
         &'a self,
         builds: &'a str,
@@ -663,37 +660,11 @@ impl Store for MemoryStore {
     }
 
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {
-        if let Err(closed) = self.check_open() {
-            return Box::pin(future::ready(Err(closed)));
-        }
-        let mut channels = lock(&self.channels);
-        let receivers = match channels.get(channel) {
-            None => 0,
-            // An error says that the last subscriber has gone.
-            Some(sender) => sender.send(message).unwrap_or_else(|_| {
-                channels.remove(channel);
-                0
-            }),
-        };
-        Box::pin(future::ready(Ok(receivers as u64)))
+        Box::pin(future::ready(self.send(channel, message)))
     }
 
     fn subscribe<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
-        if let Err(closed) = self.check_open() {
-            return Box::pin(future::ready(Err(closed)));
-        }
-        let receiver = lock(&self.channels)
-            .entry(channel.to_owned())
-            .or_insert_with(|| broadcast::Sender::new(CHANNEL_BUFFER))
-            .subscribe();
-        let messages = stream::unfold(receiver, |mut receiver| async move {
-            match receiver.recv().await {
-                Ok(payload) => Some((Message::Payload(payload), receiver)),
-                Err(broadcast::error::RecvError::Lagged(_)) => Some((Message::Interrupted, receiver)),
-                Err(broadcast::error::RecvError::Closed) => None,
-            }
-        });
-        Box::pin(future::ready(Ok(messages.boxed())))
+        Box::pin(future::ready(self.receive(channel)))
     }
 
     fn is_available(&self) -> bool {
@@ -709,14 +680,6 @@ impl Store for MemoryStore {
         lock(&self.channels).clear();
         self.pushes.gap();
         Box::pin(future::ready(()))
-    }
-}
-
-fn read_hash<'a>(access: &'a mut Access<'_>, key: &str) -> Result<Option<&'a BTreeMap<String, Bytes>>> {
-    match access.get(key).map(|entry| &entry.value) {
-        None => Ok(None),
-        Some(Value::Hash(hash)) => Ok(Some(hash)),
-        Some(_) => Err(wrong_type()),
     }
 }
 

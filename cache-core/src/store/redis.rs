@@ -9,10 +9,13 @@
 mod config;
 mod connection;
 mod faults;
+mod fences;
 mod pubsub;
 mod read_batch;
+mod replicas;
 mod reply;
 mod scripts;
+mod sessions;
 mod tracking;
 
 use std::sync::{Arc, Weak};
@@ -21,15 +24,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use redis::{Cmd, Script, ScriptInvocation, Value};
+use redis::{Cmd, Pipeline, Script, ScriptInvocation, Value};
 
-pub(crate) use self::config::RedisConfig;
+pub(crate) use self::config::{RedisConfig, Replicas};
 use self::connection::Link;
 use self::pubsub::Channels;
 use self::read_batch::Reads;
+use self::replicas::Replicated;
+use self::reply::Replies;
 use super::{
-    Acquired, Expiry, FILL_ID_AT, Filled, Listener, Loaded, Message, Over, Replaced, Siblings, Slot, Store, Swapped,
-    Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, lease_key,
+    Acquired, Expiry, FILL_ID_AT, Fenced, Filled, Listener, Loaded, Message, Over, REGISTRY_EXPIRY, Raised, Replaced,
+    Siblings, Slot, Store, Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, aside_key, lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
@@ -46,6 +51,8 @@ pub(crate) struct RedisStore {
     link: Arc<Link>,
     reads: Reads,
     channels: Arc<Channels>,
+    /// Invalidations that wait for replicas; `None`: they do not.
+    replicated: Option<Replicated>,
     background: Arc<Background>,
 }
 
@@ -83,7 +90,16 @@ impl RedisStore {
         if !supervised || !background.service(read_batch::serve(Arc::clone(&link), queue)) {
             return Err(faults::closed("connect"));
         }
-        Ok(Arc::new(Self { link, reads, channels: Arc::default(), background }))
+        let replicated = link.config.replicas.map(|wanted| Replicated::new(Arc::clone(&link), wanted));
+        Ok(Arc::new(Self { link, reads, channels: Arc::default(), replicated, background }))
+    }
+
+    /// What ends values: all commands in one trip, and as many replicas as was asked for have them.
+    async fn invalidation(&self, step: &'static str, pipeline: &Pipeline) -> Result<Replies> {
+        match &self.replicated {
+            Some(replicated) => replicated.run(step, pipeline).await,
+            None => self.link.pipeline(step, pipeline).await,
+        }
     }
 
     async fn run(&self, step: &'static str, script: &ScriptInvocation<'_>) -> Result<Value> {
@@ -154,6 +170,16 @@ impl Store for RedisStore {
         Box::pin(async move { self.reads.read(&self.link, key, false).await.map(|(slot, _)| slot) })
     }
 
+    fn holds<'a>(&'a self, key: &'a str, fill_id: u64) -> BoxFuture<'a, Result<bool>> {
+        const STEP: &str = "compare";
+        Box::pin(async move {
+            let mut command = on(key, "GETRANGE");
+            command.arg(FILL_ID_AT.start).arg(FILL_ID_AT.end.saturating_sub(1));
+            let found = reply::bytes(STEP, self.link.command(STEP, &command).await?)?;
+            Ok(found.is_some_and(|found| *found == fill_id.to_le_bytes()))
+        })
+    }
+
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
         Box::pin(self.reads.read(&self.link, key, true))
     }
@@ -183,10 +209,8 @@ impl Store for RedisStore {
         const STEP: &str = "invalidate";
         Box::pin(async move {
             let mut pipeline = redis::pipe();
-            for key in versions {
-                pipeline.cmd("SET").arg(&**key).arg(Version::random().hex()).arg("PX").arg(ms(VERSION_EXPIRY));
-            }
-            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            fences::renew(&mut pipeline, versions);
+            let mut replies = self.invalidation(STEP, &pipeline).await?;
             versions.iter().try_for_each(|_| replies.value().map(drop))
         })
     }
@@ -388,7 +412,7 @@ impl Store for RedisStore {
                 unlink.arg(sibling).arg(lease_key(sibling));
             }
             pipeline.add_command(unlink).add_command(on(siblings.builds, "SMEMBERS"));
-            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            let mut replies = self.invalidation(STEP, &pipeline).await?;
             replies.value()?;
             replies.value()?;
             reply::texts(STEP, replies.raw()?)
@@ -402,17 +426,48 @@ impl Store for RedisStore {
             if !siblings.keys.is_empty() {
                 let mut unlink = redis::cmd("UNLINK");
                 for sibling in siblings.keys {
-                    unlink.arg(sibling).arg(lease_key(sibling));
+                    unlink.arg(sibling).arg(lease_key(sibling)).arg(aside_key(sibling));
                 }
                 pipeline.add_command(unlink);
             }
             pipeline.add_command(on(siblings.builds, "SMEMBERS"));
-            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            if self.replicated.is_some() {
+                // Always a write: where another process has removed the key a moment ago, that one is waited for too.
+                pipeline.cmd("PEXPIRE").arg(siblings.builds).arg(ms(REGISTRY_EXPIRY));
+            }
+            let mut replies = self.invalidation(STEP, &pipeline).await?;
             if !siblings.keys.is_empty() {
                 replies.value()?;
             }
             reply::texts(STEP, replies.raw()?)
         })
+    }
+
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
+        Box::pin(fences::raise(self, fence, limit, siblings))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(fences::withdraw(self, fence, fenced))
+    }
+
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Vec<Option<Version>>>> {
+        Box::pin(fences::fence_versions(self, fence, limit, kinds, tags))
+    }
+
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [(Arc<str>, Version)],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(fences::withdraw_versions(self, fence, kinds, tags))
     }
 
     fn register_build<'a>(
@@ -477,17 +532,7 @@ impl Store for RedisStore {
         bytes: Bytes,
         expiry: Option<Expiry>,
     ) -> BoxFuture<'a, Result<Replaced>> {
-        Box::pin(async move {
-            let mut script = scripts::REPLACE.key(old);
-            script.key(key).arg(expected.as_ref()).arg(bytes.as_ref());
-            script.arg(expiry.map_or_else(String::new, |expiry| ms(expiry).to_string()));
-            match reply::integer("replace", self.run("replace", &script).await?)? {
-                1 => Ok(Replaced::Done),
-                0 => Ok(Replaced::Conflict),
-                -2 => Ok(Replaced::Taken),
-                _ => Ok(Replaced::Gone),
-            }
-        })
+        Box::pin(sessions::replace(self, old, expected, key, bytes, expiry))
     }
 
     fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
@@ -542,12 +587,7 @@ impl Store for RedisStore {
     }
 
     fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
-        const STEP: &str = "index_members";
-        Box::pin(async move {
-            let mut script = scripts::INDEX_MEMBERS.key(key);
-            script.arg(self.now().as_millis());
-            reply::scored(STEP, self.run(STEP, &script).await?)
-        })
+        Box::pin(sessions::index_members(self, key))
     }
 
     fn index_put<'a>(
@@ -557,20 +597,11 @@ impl Store for RedisStore {
         ends: Timestamp,
         instead_of: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move {
-            let mut script = scripts::INDEX_PUT.key(key);
-            script.arg(self.now().as_millis()).arg(member).arg(ends.as_millis()).arg(instead_of);
-            Ok(reply::integer("index_put", self.run("index_put", &script).await?)? == 1)
-        })
+        Box::pin(sessions::index_put(self, key, member, ends, instead_of))
     }
 
     fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(async move {
-            if members.is_empty() {
-                return Ok(0);
-            }
-            reply::count("index_remove", self.link.command("index_remove", on(key, "ZREM").arg(members)).await?)
-        })
+        Box::pin(sessions::index_remove(self, key, members))
     }
 
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {
@@ -596,6 +627,7 @@ impl Store for RedisStore {
         // Nothing to wait for: the sockets close as their tasks are dropped, which `Background::shutdown` waits for.
         self.link.close();
         self.channels.close();
+        self.replicated.iter().for_each(Replicated::close);
         Box::pin(std::future::ready(()))
     }
 }

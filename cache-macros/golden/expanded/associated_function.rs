@@ -24,7 +24,7 @@ impl Settings {
         reason = "generated"
     )]
     #[doc(hidden)]
-    fn __load_cached() -> ::cache_core::__private::Cached<Result<Self, Error>> {
+    pub fn __load_cached() -> ::cache_core::__private::Cached<Result<Self, Error>> {
         use ::cache_core::__private::via::*;
         static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(
             "load",

@@ -56,7 +56,10 @@ pub(crate) struct UserCache {}
     reason = "generated"
 )]
 impl UserCache {
-    fn __cached() -> our::cache::__private::Cached<Result<Option<User>, Error>> {
+    #[doc(hidden)]
+    pub(crate) fn __cached() -> our::cache::__private::Cached<
+        Result<Option<User>, Error>,
+    > {
         use our::cache::__private::via::*;
         static FUNCTION: our::cache::__private::Function = our::cache::__private::Function::new(
                 "user",

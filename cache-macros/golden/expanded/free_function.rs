@@ -34,7 +34,8 @@ pub struct user {}
     reason = "generated"
 )]
 impl user {
-    fn __cached() -> ::cache_core::__private::Cached<Res<User>> {
+    #[doc(hidden)]
+    pub fn __cached() -> ::cache_core::__private::Cached<Res<User>> {
         use ::cache_core::__private::via::*;
         static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(
             "user",

@@ -40,6 +40,7 @@ struct load {}
     reason = "generated"
 )]
 impl load {
+    #[doc(hidden)]
     fn __cached<'a, T, const N: usize>() -> ::cache_core::__private::Cached<
         Result<Vec<T>, Error>,
     >

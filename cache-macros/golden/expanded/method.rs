@@ -24,7 +24,7 @@ impl Repo {
         reason = "generated"
     )]
     #[doc(hidden)]
-    fn __user_cached() -> ::cache_core::__private::Cached<Res<User>> {
+    pub fn __user_cached() -> ::cache_core::__private::Cached<Res<User>> {
         use ::cache_core::__private::via::*;
         static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(
             "user",

@@ -26,6 +26,7 @@ struct front_page {}
     reason = "generated"
 )]
 impl front_page {
+    #[doc(hidden)]
     fn __cached() -> ::cache_core::__private::Cached<String> {
         use ::cache_core::__private::via::*;
         static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(

@@ -34,6 +34,7 @@ struct total {}
     reason = "generated"
 )]
 impl total {
+    #[doc(hidden)]
     fn __cached() -> ::cache_core::__private::Cached<u64> {
         use ::cache_core::__private::via::*;
         static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(

@@ -53,6 +53,7 @@ struct user {}
     reason = "generated"
 )]
 impl user {
+    #[doc(hidden)]
     fn __cached() -> ::cache_core::__private::Cached<User> {
         use ::cache_core::__private::via::*;
         static FUNCTION: ::cache_core::__private::Function = ::cache_core::__private::Function::new(

@@ -96,10 +96,11 @@ impl Context<'_> {
         };
         let local = local.map(|tier| quote_spanned!(*mixed=> .local(#krate::LocalTier::#tier)));
         let (instance, constants) = (self.instance(), self.constant_types());
-        let (hidden, form) = (self.hidden(), self.form());
+        let (form, vis) = (self.form(), &self.function.vis);
+        // `#[invalidates(all(..))]` names it too.
         quote_spanned! {*mixed=>
-            #hidden
-            fn #ident #generics() -> #krate::__private::Cached<#returned> #where_clause {
+            #[doc(hidden)]
+            #vis fn #ident #generics() -> #krate::__private::Cached<#returned> #where_clause {
                 use #krate::__private::via::*;
                 static FUNCTION: #krate::__private::Function = #krate::__private::Function::new(#plain) #named #version;
                 #constants

@@ -4,7 +4,7 @@
 #![deny(unused_qualifications, unused_lifetimes, single_use_lifetimes, trivial_casts, unused_results)]
 #![forbid(unsafe_code)]
 
-use cache_core::{Cache, CacheObject, KeyPart, cached};
+use cache_core::{Cache, CacheObject, KeyPart, cached, invalidates};
 use serde::{Deserialize, Serialize};
 
 /// A user.
@@ -31,6 +31,26 @@ pub enum Page {
 #[cached(ttl = 60, negative_ttl = "5s", skip(db), bypass = fresh)]
 pub async fn user(db: &str, id: u64, fresh: bool, page: Page) -> Result<Option<User>, String> {
     Ok((db.len() > 1 && page_number(page) > 1).then_some(User { id, name: String::new() }))
+}
+
+/// Changes a user.
+///
+/// # Errors
+/// Never.
+#[invalidates(user(id, true, page), tag = "user:{id}", all(user))]
+pub async fn rename(db: &mut String, id: u64, page: Page, mut name: String) -> Result<(), String> {
+    name.push('!');
+    *db = name;
+    if page_number(page) > 1 {
+        return Ok(());
+    }
+    Err("there is no such page".to_owned())
+}
+
+/// Forgets all users.
+#[invalidates(tags("users"), cache = cache)]
+pub async fn forget(cache: &Cache) {
+    cache.shutdown().await;
 }
 
 /// Finds users.

@@ -21,8 +21,17 @@ impl MemoryStore {
         };
         keys.iter().map(read).collect()
     }
+
+    pub(super) fn renew_all(&self, keys: &[Arc<str>]) -> Result<()> {
+        keys.iter().try_for_each(|key| {
+            self.with(key, |access| {
+                access.put(key, new_version(), Some(VERSION_EXPIRY));
+                Ok(())
+            })
+        })
+    }
 }
 
-pub(super) fn new_version() -> Value {
+fn new_version() -> Value {
     Value::Bytes(Version::random().hex().into())
 }

@@ -19,11 +19,13 @@ const DEFAULT_PORT: u16 = 6379;
 const STEP: &str = "configure";
 /// `memory` never comes here, but may have been meant.
 const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "memory"];
-const OPTIONS: [&str; 10] = [
+const OPTIONS: [&str; 12] = [
     "connect_timeout",
     "response_timeout",
     "heartbeat",
     "max_staleness",
+    "wait_for_replicas",
+    "replica_timeout",
     "client_name",
     "namespace",
     "tls_ca",
@@ -31,6 +33,8 @@ const OPTIONS: [&str; 10] = [
     "user",
     "password",
 ];
+/// How long replicas may take where the URL does not say.
+const REPLICA_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longer waits than this are a slip of the pen, and would make a fault look like a hang.
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -49,10 +53,33 @@ pub(crate) struct RedisConfig {
     pub(crate) heartbeat: Duration,
     /// How old a value of the in-process tier may be against the server at most. Default: 2 s.
     pub(crate) max_staleness: Duration,
+    /// How many replicas an invalidation waits for. Default: none.
+    pub(crate) replicas: Option<Replicas>,
     /// Shown by `CLIENT LIST`. Default: `cache-core`.
     pub(crate) client_name: String,
     /// Passed through for the cache; no concern of the connection.
     pub(crate) namespace: Option<String>,
+}
+
+/// How many replicas, and how long they may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Replicas {
+    pub(crate) count: u32,
+    pub(crate) timeout: Duration,
+}
+
+impl Replicas {
+    /// `None`: not to be waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`]: a timeout that is none.
+    pub(crate) fn new(count: u32, timeout: Duration) -> Result<Option<Self>> {
+        if timeout < Duration::from_millis(1) || timeout > LONGEST {
+            return Err(wrong("the time that replicas may take must be between 1ms and 600s"));
+        }
+        Ok((count > 0).then_some(Self { count, timeout }))
+    }
 }
 
 /// Where the server listens.
@@ -154,6 +181,7 @@ impl RedisConfig {
             response_timeout: Duration::from_millis(500),
             heartbeat: Duration::from_secs(1),
             max_staleness: Duration::from_secs(2),
+            replicas: None,
             client_name: "cache-core".to_owned(),
             namespace: None,
         }
@@ -238,6 +266,16 @@ impl Query {
                 *target = duration_of(name, text)?;
             }
         }
+        config.replicas = match (self.get("wait_for_replicas"), self.get("replica_timeout")) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(wrong("`replica_timeout` goes with `wait_for_replicas` only")),
+            (Some(count), timeout) => {
+                let count =
+                    count.parse().map_err(|_not_a_number| wrong("`wait_for_replicas` is not a whole number"))?;
+                let timeout = timeout.map_or(Ok(REPLICA_TIMEOUT), |text| duration_of("replica_timeout", text))?;
+                Replicas::new(count, timeout)?
+            }
+        };
         if let Some(name) = self.get("client_name") {
             if !name.chars().all(|c| c.is_ascii_graphic()) {
                 return Err(wrong("`client_name` must be printable ASCII without spaces"));
@@ -388,6 +426,19 @@ mod tests {
         let error = RedisConfig::parse(url).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
         error.to_string()
+    }
+
+    #[test]
+    // R24
+    fn replicas_are_read_with_their_time() {
+        let replicas = |url: &str| parsed(url).replicas.map(|Replicas { count, timeout }| (count, timeout.as_millis()));
+        assert_eq!(replicas("redis://h"), None);
+        assert_eq!(replicas("redis://h?wait_for_replicas=0"), None);
+        assert_eq!(replicas("redis://h?wait_for_replicas=1"), Some((1, 500)));
+        assert_eq!(replicas("redis://h?replica_timeout=2s&wait_for_replicas=2"), Some((2, 2000)));
+        assert!(refused("redis://h?replica_timeout=2s").contains("goes with `wait_for_replicas`"));
+        assert!(refused("redis://h?wait_for_replicas=all").contains("not a whole number"));
+        assert!(Replicas::new(1, Duration::ZERO).is_err(), "for ever, to Redis");
     }
 
     #[test]

@@ -134,6 +134,13 @@ impl Link {
         self.bounded(step, script.invoke_async(&mut connection)).await
     }
 
+    /// Gives the server all scripts again.
+    pub(super) async fn load_scripts(&self, step: &'static str) -> Result<()> {
+        let session = self.session(step)?;
+        let load = scripts::load_all(&session.connection);
+        timeout(self.config.response_timeout, load).await.map_err(|_elapsed| faults::timed_out(step))
+    }
+
     /// All commands in one trip, contiguous on this connection; not atomic. Error replies are values.
     pub(super) async fn pipeline(&self, step: &'static str, pipeline: &Pipeline) -> Result<Replies> {
         let session = self.session(step)?;

@@ -26,6 +26,11 @@ impl Replies {
         self.values.next().ok_or_else(|| faults::unexpected(self.step))
     }
 
+    /// Whether one of those that are left is an error reply.
+    pub(super) fn any_refused(&self) -> bool {
+        self.values.as_slice().iter().any(|value| matches!(value, Value::ServerError(_)))
+    }
+
     /// The next reply; an error reply is an error.
     pub(super) fn value(&mut self) -> Result<Value> {
         checked(self.step, self.raw()?)

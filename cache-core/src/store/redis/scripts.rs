@@ -28,6 +28,9 @@ pub(super) async fn load_all(connection: &MultiplexedConnection) {
         &DISCARD_WRONG_TYPE,
         &SWAP,
         &PERSIST,
+        &RAISE,
+        &WITHDRAW,
+        &WITHDRAW_VERSION,
     ];
     let loads = all.map(|script| {
         let mut connection = connection.clone();
@@ -189,3 +192,40 @@ pub(super) static INDEX_PUT: LazyLock<Script> = LazyLock::new(|| {
 /// `KEYS`: value. Takes the expiry away. Returns 0 if nothing stands there.
 pub(super) static PERSIST: LazyLock<Script> =
     LazyLock::new(|| script("redis.call('PERSIST', KEYS[1]) return redis.call('EXISTS', KEYS[1])"));
+
+/// `KEYS`: value, lease, aside. `ARGV`: fence, ms. Returns when the record that was put aside would have ended, in ms since 1970, or 0.
+///
+/// A record has an end; what has none is somebody else's, and goes as with an invalidation.
+pub(super) static RAISE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "redis.call('UNLINK', KEYS[2], KEYS[3]) \
+         local found = redis.pcall('GETRANGE', KEYS[1], 0, 33) \
+         local ends = 0 \
+         if type(found) == 'string' and not (#found == 33 and string.find(found, '^[LF]')) then \
+           ends = math.max(redis.call('PEXPIRETIME', KEYS[1]), 0) \
+         end \
+         if ends > 0 then \
+           redis.call('RENAME', KEYS[1], KEYS[3]) \
+           if redis.call('PTTL', KEYS[3]) > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[3], ARGV[2]) end \
+         end \
+         redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) \
+         return ends",
+    )
+});
+
+/// `KEYS`: value, aside. `ARGV`: fence, when the record that was put aside ends, in ms since 1970, or 0.
+pub(super) static WITHDRAW: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "if not stands(ARGV[1]) then return 0 end \
+         if ARGV[2] ~= '0' and redis.call('EXISTS', KEYS[2]) == 1 then \
+           redis.call('RENAME', KEYS[2], KEYS[1]) \
+           return redis.call('PEXPIREAT', KEYS[1], ARGV[2]) \
+         end \
+         return redis.call('UNLINK', KEYS[1])",
+    )
+});
+
+/// `KEYS`: version. `ARGV`: fence, version, ms.
+pub(super) static WITHDRAW_VERSION: LazyLock<Script> = LazyLock::new(|| {
+    script("if not stands(ARGV[1]) then return 0 end redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1")
+});

@@ -15,8 +15,8 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acquired, Expiry, Filled, Listener, Loaded, Message, Over, Replaced, Siblings, Slot, Store, Swapped, Token, Trust,
-    Version, Versioned, Wake,
+    Acquired, Expiry, Fenced, Filled, Listener, Loaded, Message, Over, Raised, Replaced, Siblings, Slot, Store,
+    Swapped, Token, Trust, Version, Versioned, Wake,
 };
 
 /// How long a waiter sleeps where too many wait already.
@@ -257,6 +257,39 @@ impl Store for SimStore {
     fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
         let (keys, builds) = (siblings.keys.to_vec(), siblings.builds.to_owned());
         self.pass("remove", move |store| now(store.remove(Siblings { keys: &keys, builds: &builds })))
+    }
+
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
+        let (keys, builds) = (siblings.keys.to_vec(), siblings.builds.to_owned());
+        self.pass("fence", move |store| {
+            now(Store::raise(store, fence, limit, Siblings { keys: &keys, builds: &builds }))
+        })
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>> {
+        let fenced = fenced.to_vec();
+        self.pass("withdrawal", move |store| now(Store::withdraw(store, fence, &fenced)))
+    }
+
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Vec<Option<Version>>>> {
+        let (kinds, tags) = (kinds.to_vec(), tags.to_vec());
+        self.pass("fence of versions", move |store| now(Store::fence_versions(store, fence, limit, &kinds, &tags)))
+    }
+
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [(Arc<str>, Version)],
+    ) -> BoxFuture<'a, Result<()>> {
+        let (kinds, tags) = (kinds.to_vec(), tags.to_vec());
+        self.pass("withdrawal of versions", move |store| now(Store::withdraw_versions(store, fence, &kinds, &tags)))
     }
 
     fn register_build<'a>(

@@ -1,0 +1,219 @@
+//! One call of a function with `#[invalidates]`.
+//!
+//! ```text
+//! begin ── a fence on all that is named ──> the function's body
+//!   Ok, or no `Result` ──> lift       Err ──> withdraw; with `always`: lift
+//!   a panic, a dropped future ──> what became of the write nobody knows: lifted in the background
+//! ```
+//!
+//! Invariant: a fault of the store is an event. It is never the caller's error, and keeps no write from happening.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
+
+use super::Cached;
+use crate::cache::Cache;
+use crate::entry::CachedEntry;
+use crate::fence::{Fence, FenceBuilder};
+use crate::key::TagWriter;
+
+/// What a write is to invalidate.
+#[must_use = "nothing is fenced before `begin`"]
+pub struct Write {
+    /// One for each cache that it is about.
+    fences: Vec<FenceBuilder>,
+    always: bool,
+}
+
+impl Write {
+    /// In the caches of its entries; without entries, in the installed one.
+    #[expect(clippy::new_without_default, reason = "only generated code makes one")]
+    pub const fn new() -> Self {
+        Self { fences: Vec::new(), always: false }
+    }
+
+    /// In this cache.
+    pub fn on(cache: &Cache) -> Self {
+        Self { fences: vec![cache.fence()], always: false }
+    }
+
+    /// An entry. All of them come before the rest.
+    pub fn entry<E: OfItsCache>(mut self, entry: E) -> Self {
+        let at = self.fences.iter().position(|fence| Arc::ptr_eq(&fence.cache().0, &entry.cache().0));
+        let fence = match at {
+            Some(at) => self.fences.swap_remove(at),
+            None => entry.cache().fence(),
+        };
+        self.fences.push(entry.fenced(fence));
+        self
+    }
+
+    /// A tag.
+    pub fn tag(self, write: impl FnOnce(&mut TagWriter)) -> Self {
+        let mut tag = TagWriter::default();
+        write(&mut tag);
+        let text = tag.into_text();
+        self.each(|fence| fence.tag(text.as_str()))
+    }
+
+    /// All entries of a function.
+    pub fn all<R: Send + 'static>(self, function: Cached<R>) -> Self {
+        self.each(|fence| {
+            let name = Arc::clone(&function.resolve(fence.cache()).name);
+            fence.function(&name)
+        })
+    }
+
+    /// How long the fence stands if its holder dies.
+    pub fn limit(self, limit: Duration) -> Self {
+        self.each(|fence| fence.limit(limit))
+    }
+
+    /// Also after an `Err`.
+    pub const fn always(mut self) -> Self {
+        self.always = true;
+        self
+    }
+
+    /// Raises the fences, as far as the store can be reached.
+    pub fn begin(self) -> BoxFuture<'static, Begun> {
+        async move {
+            let raise = |fence: FenceBuilder| async move {
+                let cache = fence.cache().clone();
+                // One that may stand in part is kept: it is to be lifted after the write, not before it.
+                let (fence, raised) = fence.try_raise().await;
+                raised.unwrap_or_else(|error| cache.0.store_failed(&error));
+                (cache, fence)
+            };
+            Begun { fences: join_all(self.fences.into_iter().map(raise)).await, always: self.always }
+        }
+        .boxed()
+    }
+
+    fn each(mut self, change: impl Fn(FenceBuilder) -> FenceBuilder) -> Self {
+        if self.fences.is_empty() {
+            self.fences.push(super::installed().fence());
+        }
+        self.fences = self.fences.into_iter().map(change).collect();
+        self
+    }
+}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Write").field("fences", &self.fences).finish_non_exhaustive()
+    }
+}
+
+/// A write under its fences. Dropped, they are lifted in the background.
+#[must_use = "the fences are to be ended when the write's outcome is known"]
+pub struct Begun {
+    fences: Vec<(Cache, Fence)>,
+    always: bool,
+}
+
+impl Begun {
+    /// Lifts the fences of a write that happened, and takes away those of one that did not.
+    ///
+    /// Dropped half way, the rest is lifted in the background.
+    pub fn end(self, happened: bool) -> BoxFuture<'static, ()> {
+        let happened = happened || self.always;
+        let end = move |(cache, fence): (Cache, Fence)| async move {
+            let ended = if happened { fence.lift().await } else { fence.withdraw().await };
+            ended.unwrap_or_else(|error| cache.0.store_failed(&error));
+        };
+        join_all(self.fences.into_iter().map(end)).map(drop).boxed()
+    }
+}
+
+impl fmt::Debug for Begun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Begun({} fences)", self.fences.len())
+    }
+}
+
+/// An entry that says which cache it is in.
+#[diagnostic::on_unimplemented(
+    message = "only an argument of the cached function says which cache this entry is in",
+    label = "an entry of no cache yet",
+    note = "say it for all that is invalidated here: `#[invalidates(cache = &state.cache, ..)]`"
+)]
+pub trait OfItsCache {
+    /// The cache.
+    fn cache(&self) -> &Cache;
+    /// The fence, on this entry too.
+    fn fenced(&self, fence: FenceBuilder) -> FenceBuilder;
+}
+
+impl<R> OfItsCache for CachedEntry<R> {
+    fn cache(&self) -> &Cache {
+        CachedEntry::cache(self)
+    }
+
+    fn fenced(&self, fence: FenceBuilder) -> FenceBuilder {
+        fence.entry(self)
+    }
+}
+
+/// What an entry is asked with and the body needs too.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `Clone`, so it cannot be given to the entry and to the body",
+    label = "needed twice: for the entry, and in the body",
+    note = "give the entry a part of it, such as `user(form.id)`, or a reference, where the cached function takes one: `user(&id)`"
+)]
+pub trait Argument: Clone {}
+impl<T: Clone> Argument for T {}
+
+/// A copy for the entry.
+pub fn argument<T: Argument>(argument: &T) -> T {
+    argument.clone()
+}
+
+/// What the body has returned, to be asked for its outcome: `(&Returned(&value)).happened()`.
+pub struct Returned<'a, R>(pub &'a R);
+
+// The last resort is taken by value, through the reference.
+impl<R> Clone for Returned<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<R> Copy for Returned<'_, R> {}
+
+// What is returned may be personal data.
+impl<R> fmt::Debug for Returned<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Returned")
+    }
+}
+
+/// The traits that the outcome comes from.
+pub(super) mod via {
+    use super::Returned;
+
+    /// First: a `Result`, by any alias.
+    pub trait OfResult {
+        /// Whether the write happened.
+        fn happened(self) -> bool;
+    }
+    impl<T, E> OfResult for &Returned<'_, Result<T, E>> {
+        fn happened(self) -> bool {
+            self.0.is_ok()
+        }
+    }
+
+    /// Last: any other type says nothing else.
+    pub trait OfAny {
+        /// Whether the write happened.
+        fn happened(self) -> bool;
+    }
+    impl<R> OfAny for Returned<'_, R> {
+        fn happened(self) -> bool {
+            true
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the request shows of a session, and what the answer carries.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::config::Form;
+use super::cookie::{self, Attributes};
+use super::id::{SessionId, Signed};
+use super::options::Transport;
+use super::state::State;
+use crate::clock::Timestamp;
+use crate::events::SessionEvent;
+
+/// What the request itself says. Header values are counted references: copying them is cheap.
+pub(super) struct Request {
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) by_https: bool,
+}
+
+/// What the answer has to carry.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) cookies: Vec<String>,
+    pub(super) token: Option<(HeaderName, String)>,
+    /// The session was looked at.
+    pub(super) depends: bool,
+}
+
+/// What the client showed.
+pub(super) struct Shown {
+    pub(super) id: SessionId,
+    pub(super) signed: Signed,
+    pub(super) by_header: bool,
+}
+
+impl State {
+    /// The ids that the client shows, with a good signature, in the order in which they are tried.
+    pub(super) fn shown(&self) -> Vec<Shown> {
+        let config = &self.sessions.config;
+        let mut shown: Vec<Shown> = Vec::new();
+        let mut verify = |signed: Option<&str>, by_header| match signed.and_then(|signed| config.keyring.verify(signed))
+        {
+            None => self.sessions.emit(SessionEvent::BadSignature),
+            Some((id, _)) if shown.iter().any(|shown| shown.id == id) => {}
+            Some((id, signed)) => shown.push(Shown { id, signed, by_header }),
+        };
+        for transport in &config.transports {
+            match transport {
+                Transport::Cookie => {
+                    for form in config.forms() {
+                        let cookies = self.request.values(&http::header::COOKIE).map(HeaderValue::as_bytes);
+                        if let Some(value) = cookie::find(cookies, config.cookie_name(*form)) {
+                            verify(value.strip_prefix("s:"), false);
+                        }
+                    }
+                }
+                Transport::Bearer => {
+                    let values =
+                        self.request.values(&http::header::AUTHORIZATION).filter_map(|value| value.to_str().ok());
+                    if let Some(token) = values.filter_map(bearer).next() {
+                        verify(Some(token), true);
+                    }
+                }
+                Transport::Header(name) => {
+                    if let Some(value) = self.request.values(name).next() {
+                        verify(value.to_str().ok(), true);
+                    }
+                }
+            }
+        }
+        shown
+    }
+
+    /// Whether a new session of this request goes by a header.
+    pub(super) fn by_header(&self) -> bool {
+        match &self.shown {
+            Some(shown) => shown.by_header,
+            None => self.sessions.config.transports.first().is_some_and(|first| *first != Transport::Cookie),
+        }
+    }
+
+    fn form(&self) -> Form {
+        match &self.standing {
+            Some(standing) => standing.form,
+            None => self.sessions.config.forms().first().copied().unwrap_or(Form::Native),
+        }
+    }
+
+    fn attributes(&self, now: Timestamp) -> Attributes {
+        self.sessions.config.attributes(self.form(), &self.view.cookie(), now)
+    }
+
+    /// Whether the client of this request would not get the cookie. Our own form leaves that to the browser.
+    pub(super) fn is_cookie_blocked(&self) -> bool {
+        !self.by_header()
+            && self.form() == Form::Express
+            && !self.request.by_https
+            && self.attributes(self.sessions.now()).secure
+    }
+
+    pub(super) fn show_to_client(&self, answer: &mut Answer) {
+        let Some(id) = &self.id else { return };
+        let config = &self.sessions.config;
+        let signed = config.keyring.sign(id);
+        if self.by_header() {
+            let transport = config.transports.iter().find_map(|transport| match transport {
+                Transport::Cookie => None,
+                Transport::Bearer => Some(HeaderName::from_static("session-token")),
+                Transport::Header(name) => Some(name.clone()),
+            });
+            answer.token = transport.map(|name| (name, signed));
+            return;
+        }
+        let attributes = self.attributes(self.sessions.now());
+        let header = attributes.header(config.cookie_name(self.form()), &format!("s:{signed}"));
+        match header.filter(|_| !self.is_cookie_blocked()) {
+            Some(header) => answer.cookies.push(header),
+            None => self.sessions.emit(SessionEvent::CookieNotSent),
+        }
+    }
+
+    pub(super) fn forget_cookie(&mut self, answer: &mut Answer) {
+        let config = &self.sessions.config;
+        let Some((form, mut attributes)) =
+            self.forget.take().filter(|_| (config.removal_cookie || self.logged_out) && !self.by_header())
+        else {
+            return;
+        };
+        attributes.expires = Some(Timestamp::from_millis(0));
+        attributes.max_age = attributes.max_age.map(|_| 0);
+        answer.cookies.extend(attributes.header(config.cookie_name(form), ""));
+    }
+}
+
+impl Request {
+    pub(super) fn new(headers: &HeaderMap, transports: &[Transport], by_https: bool) -> Self {
+        let mut kept = Vec::new();
+        for transport in transports {
+            let name = match transport {
+                Transport::Cookie => &http::header::COOKIE,
+                Transport::Bearer => &http::header::AUTHORIZATION,
+                Transport::Header(name) => name,
+            };
+            kept.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
+        }
+        Self { headers: kept, by_https }
+    }
+
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
+        self.headers.iter().filter(move |(found, _)| found == name).map(|(_, value)| value)
+    }
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}

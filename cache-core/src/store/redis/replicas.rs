@@ -1,0 +1,153 @@
+//! Invalidations that return only once replicas have them (R24).
+//!
+//! ```text
+//! write ─> connection of their own ─> reply ─> ticket ─┐
+//! write ─> ..                        ─> reply ─> ticket ─┴─> one WAIT for all that have a ticket ─> enough replicas?
+//! ```
+//!
+//! Their own connection, because WAIT counts the writes of the connection it is sent on, and holds up whatever comes after it there: on the
+//! shared one, every call of the process. Who comes while a WAIT is under way shares the next one, so a replica that does not answer
+//! costs a caller two timeouts at most, however many callers there are.
+//!
+//! Invariant: a WAIT covers a write only if it was sent on the same connection after that write's reply. A ticket belongs to one
+//! connection, and is drawn after the reply. The connection is made with the first such write and anew after a fault; nothing is repeated.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, PushInfo, PushKind, RedisResult};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::config::Replicas;
+use super::connection::Link;
+use super::faults;
+use super::reply::{self, Replies};
+use crate::clock::millis;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The writes that wait for replicas.
+pub(super) struct Replicated {
+    link: Arc<Link>,
+    wanted: Replicas,
+    current: Mutex<Option<Arc<Writer>>>,
+}
+
+/// One connection.
+struct Writer {
+    connection: MultiplexedConnection,
+    lost: Arc<AtomicBool>,
+    /// Writes that were answered.
+    tickets: AtomicU64,
+    /// Held while a WAIT is under way.
+    round: Mutex<Round>,
+}
+
+/// What the last WAIT came to.
+#[derive(Default)]
+struct Round {
+    /// All tickets up to this one.
+    covered: u64,
+    acknowledged: u64,
+}
+
+impl Replicated {
+    pub(super) fn new(link: Arc<Link>, wanted: Replicas) -> Self {
+        Self { link, wanted, current: Mutex::default() }
+    }
+
+    /// Runs the commands, contiguous, in one trip, and waits for the replicas. An error reply is for the caller to see first: what was refused
+    /// is not waited for.
+    ///
+    /// Cancelled while waiting, the writes have been executed or not, and the others that wait go on.
+    pub(super) async fn run(&self, step: &'static str, pipeline: &Pipeline) -> Result<Replies> {
+        let writer = self.writer(step).await?;
+        let mut connection = writer.connection.clone();
+        // A WAIT may stand before them.
+        let bound = self.wanted.timeout.saturating_add(self.link.config.response_timeout);
+        let sent = connection.send_packed_commands(pipeline, 0, pipeline.len());
+        let values = writer.within(step, bound, sent).await?;
+        if !Replies::new(step, values.clone()).any_refused() {
+            self.acknowledged(step, &writer).await?;
+        }
+        Ok(Replies::new(step, values))
+    }
+
+    async fn acknowledged(&self, step: &'static str, writer: &Writer) -> Result<()> {
+        let ticket = writer.tickets.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+        // In their order: who waits here is covered by the round of the first of them.
+        let mut round = writer.round.lock().await;
+        if round.covered < ticket {
+            let covers = writer.tickets.load(Ordering::SeqCst);
+            let mut command = redis::cmd("WAIT");
+            command.arg(self.wanted.count).arg(millis(self.wanted.timeout).max(1));
+            // Before this one may stand a WAIT whose caller was dropped.
+            let bound = self.wanted.timeout.saturating_mul(2).saturating_add(self.link.config.response_timeout);
+            let mut connection = writer.connection.clone();
+            let answer = writer.within(step, bound, connection.send_packed_command(&command)).await?;
+            *round = Round { covered: covers, acknowledged: reply::count(step, answer)? };
+        }
+        let Replicas { count, timeout } = self.wanted;
+        if round.acknowledged >= u64::from(count) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::NotReplicated, step).detail(format!(
+            "{} of {count} replicas have acknowledged it within {} ms; it is done on the primary, and a failover may undo it",
+            round.acknowledged,
+            timeout.as_millis()
+        )))
+    }
+
+    /// The connection, made anew if there is none that works.
+    async fn writer(&self, step: &'static str) -> Result<Arc<Writer>> {
+        // Fails at once while the server is away, like every call.
+        drop(self.link.session(step)?);
+        let mut current = self.current.lock().await;
+        if let Some(writer) = current.as_ref().filter(|writer| !writer.lost.load(Ordering::Acquire)) {
+            return Ok(Arc::clone(writer));
+        }
+        let lost = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&lost);
+        let on_push = move |push: PushInfo| -> Result<(), std::fmt::Error> {
+            if push.kind == PushKind::Disconnection {
+                told.store(true, Ordering::Release);
+            }
+            Ok(())
+        };
+        let connect = timeout(self.link.config.connect_timeout, self.link.connect(on_push));
+        let connection = connect.await.map_err(|_elapsed| faults::timed_out(step))??;
+        let writer = Writer { connection, lost, tickets: AtomicU64::new(0), round: Mutex::default() };
+        Ok(Arc::clone(current.insert(Arc::new(writer))))
+    }
+
+    /// Gives the connection up.
+    pub(super) fn close(&self) {
+        // Held by somebody: then it fails there, since the store is closed.
+        if let Ok(mut current) = self.current.try_lock() {
+            *current = None;
+        }
+    }
+}
+
+impl Writer {
+    /// A connection that did not answer in time is not used again.
+    async fn within<T>(
+        &self,
+        step: &'static str,
+        bound: Duration,
+        call: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T> {
+        let failed = match timeout(bound, call).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => faults::of(step, &error),
+            Err(_elapsed) => faults::timed_out(step),
+        };
+        if failed.kind() == ErrorKind::Unavailable {
+            self.lost.store(true, Ordering::Release);
+        }
+        Err(failed)
+    }
+}

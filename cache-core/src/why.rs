@@ -1,0 +1,345 @@
+//! Why an entry is as it is, in this process: what is kept of it, and what happened to it.
+//!
+//! No round trip: all of it is what this process knows. Arguments and values are not in it; tags are, as far as the entry names them.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use crate::cache::Inner;
+use crate::clock::wall_time;
+use crate::events::StaleCause;
+use crate::history::Noted;
+pub use crate::history::{By, Refusal, Scope, What};
+use crate::tag;
+use crate::versions::Dependency;
+
+/// What a process knows of an entry, from [`CachedEntry::why`](crate::CachedEntry::why) or [`Cache::why`](crate::Cache::why).
+///
+/// Displayed, it is a short text: a line for what is kept, and one for each step, in UTC, with the time since the step before.
+///
+/// ```text
+/// kept in this process: fresh for 3,590 s more
+/// 12:03:04.123             miss in the store
+/// 12:03:04.124  +0.8 ms    lease taken
+/// 12:03:04.124  +0.0 ms    run began
+/// 12:03:04.136  +12.4 ms   run ended after 12.4 ms
+/// 12:03:04.137  +0.9 ms    stored, fresh for 3,600 s
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    local: Local,
+    steps: Vec<Step>,
+}
+
+/// What is kept of an entry in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Local {
+    /// The tier in the process is turned off, for this function or for the cache.
+    Off,
+    /// Nothing: the next call reads from the store.
+    Absent,
+    /// A value.
+    Kept(Kept),
+}
+
+/// A value that is kept, counted from now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Kept {
+    /// How long it is fresh. Zero: past its ttl, and due to be computed anew.
+    pub fresh_for: Duration,
+    /// How long it may be served, the time in which it is refreshed behind its callers included.
+    pub served_for: Duration,
+    /// A version that it was stored under, of which is not known that it still stands: it was invalidated, or the connection was lost.
+    pub unknown_version: Option<Scope>,
+    /// Whether the connection has been seen alive within `max_staleness`. Otherwise changes may not have been told.
+    pub is_trusted: bool,
+}
+
+/// One thing that happened to an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Step {
+    /// When, by this machine's clock.
+    pub at: SystemTime,
+    /// What.
+    pub what: What,
+    /// For an invalidation or a fence of a tag: which.
+    pub tag: Option<Box<str>>,
+}
+
+impl Why {
+    /// What is kept of it in this process.
+    #[must_use]
+    pub fn local(&self) -> Local {
+        self.local
+    }
+
+    /// What happened to it, the oldest first: as far back as the room of [`CacheBuilder::history`](crate::CacheBuilder::history) reaches.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+}
+
+impl Kept {
+    /// Whether a call would be answered with it.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.is_trusted && self.unknown_version.is_none() && !self.served_for.is_zero()
+    }
+}
+
+impl Inner {
+    /// What is known here of the entry with this key. `tags`: those it has whatever its value is; `is_off`: its function keeps nothing here.
+    pub(crate) fn why(&self, key: &str, name: &str, tags: &[Box<str>], is_off: bool) -> Why {
+        let found = self.local.as_ref().filter(|_| !is_off).map(|local| local.inspect(key));
+        let under = found.iter().flatten().flat_map(|found| found.under.iter());
+        let mut wide: Vec<(String, Option<Box<str>>)> =
+            vec![(tag::namespace_key(&self.namespace), None), (tag::function_key(&self.namespace, name), None)];
+        wide.extend(tags.iter().map(|text| (tag::tag_key(&self.namespace, text), Some(text.clone()))));
+        for key in under.map(Dependency::key) {
+            if !wide.iter().any(|(known, _)| **known == **key) {
+                let tag = key.split_once("@tag:").map(|(_, tag)| tag.into());
+                wide.push((key.to_string(), tag));
+            }
+        }
+        let mut noted: Vec<(Noted, Option<Box<str>>)> =
+            self.history.of(key).into_iter().map(|noted| (noted, None)).collect();
+        // What happened to many keys is of interest only after something happened to this one.
+        if let Some(first) = noted.first().map(|(noted, _)| noted.order) {
+            let of_many = wide
+                .iter()
+                .flat_map(|(key, tag)| self.history.of(key).into_iter().map(move |noted| (noted, tag.clone())));
+            let of_all = self.history.of_all().into_iter().map(|noted| (noted, None));
+            noted.extend(of_many.chain(of_all).filter(|(noted, _)| noted.order > first));
+            noted.sort_by_key(|(noted, _)| noted.order);
+        }
+        // A connection is lost in several steps.
+        noted.dedup_by(|(next, _), (before, _)| {
+            next.what == What::ConnectionLost && before.what == What::ConnectionLost
+        });
+        let local = match found {
+            None => Local::Off,
+            Some(None) => Local::Absent,
+            Some(Some(found)) => Local::Kept(Kept {
+                fresh_for: found.fresh,
+                served_for: found.served,
+                unknown_version: found.under.iter().find(|on| !on.holds()).map(|on| tag::scope(on.key())),
+                is_trusted: found.is_trusted,
+            }),
+        };
+        let step = |(noted, tag): (Noted, _)| Step { at: wall_time(noted.at), what: noted.what, tag };
+        Why { local, steps: noted.into_iter().map(step).collect() }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.local.fmt(f)?;
+        let mut before = None;
+        for step in &self.steps {
+            let since: Option<SystemTime> = before.replace(step.at);
+            let since = since.map(|before| format!("+{}", Short(step.at.duration_since(before).unwrap_or_default())));
+            write!(f, "\n{}  {:<9}  {step}", TimeOfDay(step.at), since.unwrap_or_default())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("never kept in this process"),
+            Self::Absent => f.write_str("not kept in this process"),
+            Self::Kept(kept) => kept.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("kept in this process")?;
+        if !self.is_trusted {
+            return f.write_str(", not served: the connection has not been seen alive");
+        }
+        if let Some(scope) = self.unknown_version {
+            return write!(f, ", not served: the version of its {scope} is not known to stand");
+        }
+        match (self.fresh_for.is_zero(), self.served_for.is_zero()) {
+            (_, true) => f.write_str(", not served: its time has ended"),
+            (true, false) => write!(f, ": due, served for {} more while it is computed anew", Short(self.served_for)),
+            (false, false) => write!(f, ": fresh for {} more", Short(self.fresh_for)),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.tag, self.what) {
+            (Some(tag), What::Invalidated(_, by)) => write!(f, "tag `{tag}` invalidated by {by}"),
+            (Some(tag), What::FenceRaised) => write!(f, "fence on tag `{tag}` raised by this process"),
+            (_, what) => what.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Hit { fresh_for } if fresh_for.is_zero() => f.write_str("hit in the store, past its ttl"),
+            Self::Hit { fresh_for } => write!(f, "hit in the store, fresh for {} more", Short(fresh_for)),
+            Self::Missed => f.write_str("miss in the store"),
+            Self::Expired => f.write_str("a value past its ttl in the store"),
+            Self::Outdated(scope) => {
+                write!(f, "a record in the store from before an invalidation of its {scope}")
+            }
+            Self::Undecodable => f.write_str("bytes in the store that are no record"),
+            Self::Fenced => f.write_str("a write fence in the store: computed for the caller alone"),
+            Self::Waited => f.write_str("waits for the process that has the lease"),
+            Self::LeaseTaken => f.write_str("lease taken"),
+            Self::LeaseRenewed => f.write_str("lease renewed"),
+            Self::LeaseLost => f.write_str("lease lost: invalidated, overwritten or evicted meanwhile"),
+            Self::RunBegan => f.write_str("run began"),
+            Self::RunEnded { after } => write!(f, "run ended after {}", Short(after)),
+            Self::RunFailed { after } => write!(f, "run failed after {}", Short(after)),
+            Self::DeadlinePassed => f.write_str("run took longer than its deadline"),
+            Self::Filled { fresh_for } => write!(f, "stored, fresh for {}", Short(fresh_for)),
+            Self::Renewed { fresh_for } => write!(f, "old value kept, fresh for {}", Short(fresh_for)),
+            Self::FillRefused(Refusal::LeaseLost) => f.write_str("not stored: the lease was gone"),
+            Self::FillRefused(Refusal::Outdated) => {
+                f.write_str("not stored: invalidated by tag, function or namespace during the run, or too many tags")
+            }
+            Self::NotStored => f.write_str("not stored, by the function's rules or a limit"),
+            Self::Set => f.write_str("set by this process"),
+            Self::Removed => f.write_str("invalidated by this process"),
+            Self::Invalidated(scope, by) => write!(f, "{scope} invalidated by {by}"),
+            Self::FenceRaised => f.write_str("fence raised by this process"),
+            Self::FenceLifted => f.write_str("fence lifted by this process"),
+            Self::FenceWithdrawn => f.write_str("fence withdrawn by this process"),
+            Self::WriteFailed(kind) => write!(f, "a write of this process failed ({kind:?})"),
+            Self::Changed => f.write_str("changed in the store: dropped here"),
+            Self::ConnectionLost => f.write_str("connection lost or made: all dropped here"),
+            Self::RefreshBegan => f.write_str("refresh began"),
+            Self::RefreshFailed => f.write_str("refresh failed, the old value stays"),
+            Self::RefreshSkipped => f.write_str("refresh left out: as many run as may"),
+            Self::LeftAlone { rest } => write!(f, "left alone for {}", Short(rest)),
+            Self::StaleServed(cause) => f.write_str(match cause {
+                StaleCause::Failed => "old value served: the run failed",
+                StaleCause::DeadlinePassed => "old value served: the deadline passed",
+                StaleCause::Throttled => "old value served: a run failed a moment ago",
+                StaleCause::SoftTimeout => "old value served: the run goes on",
+            }),
+            Self::StoreFailed(kind) => write!(f, "the store failed ({kind:?})"),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tag => "tag",
+            Self::Function => "function",
+            Self::Namespace => "namespace",
+            Self::FunctionOrNamespace => "function or namespace",
+        })
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ThisProcess => "this process",
+            Self::Another => "another process",
+        })
+    }
+}
+
+/// A duration as people read one: `0.8 ms`, `12.4 ms`, `3,590 s`.
+struct Short(Duration);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < Duration::from_secs(1) {
+            return write!(f, "{:.1} ms", self.0.as_secs_f64() * 1000.0);
+        }
+        if self.0 < Duration::from_secs(100) {
+            return write!(f, "{:.1} s", self.0.as_secs_f64());
+        }
+        let digits = self.0.as_secs().to_string();
+        for (index, digit) in digits.chars().enumerate() {
+            let left = digits.len().saturating_sub(index);
+            if index > 0 && left.is_multiple_of(3) {
+                f.write_str(",")?;
+            }
+            write!(f, "{digit}")?;
+        }
+        f.write_str(" s")
+    }
+}
+
+/// The time of day in UTC, to the millisecond.
+struct TimeOfDay(SystemTime);
+
+impl fmt::Display for TimeOfDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (seconds, millis) = (since.as_secs() % 86_400, since.subsec_millis());
+        write!(f, "{:02}:{:02}:{:02}.{millis:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_short_and_readable() {
+        let at = |millis: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(12 * 3_600_000 + 184_123 + millis);
+        let step = |millis, what| Step { at: at(millis), what, tag: None };
+        let invalidated = What::Invalidated(Scope::Tag, By::Another);
+        let why = Why {
+            local: Local::Kept(Kept {
+                fresh_for: Duration::from_secs(3590),
+                served_for: Duration::from_secs(3590),
+                unknown_version: None,
+                is_trusted: true,
+            }),
+            steps: vec![
+                step(0, What::Missed),
+                step(1, What::RunEnded { after: Duration::from_micros(12_400) }),
+                step(2_001, What::Filled { fresh_for: Duration::from_secs(1_234_567) }),
+                Step { tag: Some("author:7".into()), ..step(200_001, invalidated) },
+            ],
+        };
+        let lines = [
+            "kept in this process: fresh for 3,590 s more",
+            "12:03:04.123             miss in the store",
+            "12:03:04.124  +1.0 ms    run ended after 12.4 ms",
+            "12:03:06.124  +2.0 s     stored, fresh for 1,234,567 s",
+            "12:06:24.124  +198 s     tag `author:7` invalidated by another process",
+        ];
+        assert_eq!(why.to_string(), lines.join("\n"));
+    }
+
+    #[test]
+    fn what_keeps_a_kept_value_from_being_served_is_told() {
+        let kept = Kept {
+            fresh_for: Duration::from_secs(5),
+            served_for: Duration::from_secs(9),
+            unknown_version: None,
+            is_trusted: true,
+        };
+        for (kept, is_served, says) in [
+            (kept, true, "fresh for 5.0 s more"),
+            (Kept { fresh_for: Duration::ZERO, ..kept }, true, "due, served for 9.0 s more"),
+            (Kept { fresh_for: Duration::ZERO, served_for: Duration::ZERO, ..kept }, false, "its time has ended"),
+            (Kept { unknown_version: Some(Scope::Function), ..kept }, false, "the version of its function"),
+            (Kept { is_trusted: false, ..kept }, false, "has not been seen alive"),
+        ] {
+            assert_eq!(kept.is_served(), is_served, "{says}");
+            assert!(kept.to_string().contains(says), "{kept}");
+        }
+    }
+}

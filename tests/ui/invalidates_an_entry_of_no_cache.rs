@@ -1,0 +1,12 @@
+use cache_core::{Cache, cached, invalidates};
+
+#[cached(key = "{id}", cache = cache)]
+async fn user(cache: &Cache, id: u64) -> u64 {
+    let _ = cache;
+    id
+}
+
+#[invalidates(user(id))]
+async fn rename(id: u64) {}
+
+fn main() {}
