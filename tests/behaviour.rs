@@ -1,5 +1,6 @@
 //! What the library promises, by the ids of the list of behaviours.
 
+mod batch;
 mod coherence;
 mod environment;
 mod fence;
@@ -19,6 +20,7 @@ mod round_trips;
 mod sessions;
 mod shapes;
 mod single_flight;
+mod store_batches;
 mod store_conformance;
 mod store_fences;
 mod store_sessions;

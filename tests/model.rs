@@ -4,6 +4,9 @@
 //! seed ──> operations, delays, losses, deaths ──> history of reads and invalidations ──> the rule
 //! ```
 //!
+//! Invalidations are of entries, by tag of an argument or of the value, of a function, of everything, and by fences; nodes of two builds
+//! stand side by side, and the store loses versions.
+//!
 //! One rule: no read returns a value older than an invalidation that completed more than `max_staleness` before the read began,
 //! and none older than an invalidation that completed before the read began on the same node.
 //!
@@ -11,7 +14,9 @@
 //! `CACHE_MODEL_SEED=123 cargo test -p tests --test all model::replay -- --nocapture`.
 //! `CACHE_MODEL_SEEDS=10000` sets how many seeds are tried.
 
+mod client;
 mod found;
+mod functions;
 mod history;
 mod mutations;
 mod simulation;
@@ -54,7 +59,7 @@ fn first_violation(seeds: u64, without: Option<Guard>) -> Option<(u64, Outcome)>
 }
 
 #[test]
-// R1, R2, R5, R6, R7, R9, R10, T7
+// R1, R2, R3, R4, R5, R6, R7, R9, R10, R16, R21, R22, T7
 fn no_read_is_older_than_the_rule_allows() {
     let seeds = from_environment("CACHE_MODEL_SEEDS").unwrap_or(SEEDS);
     if let Some((seed, outcome)) = first_violation(seeds, None) {

@@ -96,6 +96,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    // D7
     async fn shutdown_lets_work_finish_and_ends_services() {
         let background = Background::new();
         let (gate, done) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
@@ -112,6 +113,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    // D7
     async fn shutdown_is_bounded() {
         let background = Background::new();
         assert!(background.work(std::future::pending()));

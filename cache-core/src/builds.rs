@@ -15,6 +15,7 @@ use crate::entry::EntryKey;
 use crate::error::Result;
 use crate::history::What;
 use crate::key;
+use crate::sabotage::{self, Guard};
 use crate::store::{Fenced, REGISTRY_EXPIRY, Siblings, Token};
 
 /// How often a build that goes on filling says so again.
@@ -61,6 +62,9 @@ impl Builds {
 
     async fn unlink(&self, inner: &Inner, key: &EntryKey) -> Result<()> {
         let mut keys = self.siblings(key);
+        if sabotage::is(Guard::BuildsAreReached) {
+            keys.clear();
+        }
         keys.push(key.value_key.to_string());
         let registry = key::builds_key(&inner.namespace, &key.name);
         let found = inner.store.remove(Siblings { keys: &keys, builds: &registry }).await?;
@@ -82,6 +86,9 @@ impl Builds {
     }
 
     async fn try_raise(&self, inner: &Inner, key: &EntryKey, fence: Token, limit: Duration) -> Result<Vec<Fenced>> {
+        if sabotage::is(Guard::FenceRefusesFills) {
+            return self.unlink(inner, key).await.map(|()| Vec::new());
+        }
         let mut keys = self.siblings(key);
         keys.push(key.value_key.to_string());
         let registry = key::builds_key(&inner.namespace, &key.name);
@@ -116,6 +123,9 @@ impl Builds {
     /// Unlinks the records of builds that this process had not known. Ends, since the known only grow.
     async fn remove_learned(&self, inner: &Inner, key: &EntryKey, registry: &str, found: &[String]) -> Result<()> {
         let mut learned = self.learn(key, found);
+        if sabotage::is(Guard::BuildsAreReached) {
+            learned.clear();
+        }
         while !learned.is_empty() {
             let keys: Vec<String> = learned.iter().map(|build| key.of_build(build)).collect();
             let found = inner.store.remove(Siblings { keys: &keys, builds: registry }).await?;

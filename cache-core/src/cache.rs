@@ -277,7 +277,7 @@ impl Cache {
         E: Send + Sync + 'static,
         F: Future<Output = Result<Erased, E>> + Send,
     {
-        let value = const { ValueType::of::<V, DefaultCodec>() };
+        let value = const { ValueType::of::<V, E, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
         let take = |value: Erased| V::restore(value);
         let asked = Some((options, false));
@@ -417,7 +417,8 @@ impl Cache {
     /// Of its tags only those of a value that is kept are known here.
     #[must_use]
     pub fn why<T: CacheValue>(&self, key: &Key) -> Why {
-        let key = self.0.key_by_hand(key, const { ValueType::of::<Plain<T>, DefaultCodec>() });
+        let key =
+            self.0.key_by_hand(key, const { ValueType::of::<Plain<T>, std::convert::Infallible, DefaultCodec>() });
         self.0.why(&key.value_key, &key.name, &[], false)
     }
 
@@ -574,7 +575,7 @@ mod tests {
         let options = EntryOptions::new();
         let compute = || async { Ok::<_, Infallible>(1_u32) };
         assert_eq!(cache.get_or_compute(Key::new("k"), &options, compute).await, Ok(1));
-        let value = ValueType::of::<Plain<u32>, DefaultCodec>();
+        let value = ValueType::of::<Plain<u32>, Infallible, DefaultCodec>();
         let key = cache.0.key_by_hand(&Key::new("k"), value);
         let plan = Plan::new(key, value, Arc::new(Rules::of(options)), LocalTier::Cache);
         // The record that this refresh was begun for had another fill id.

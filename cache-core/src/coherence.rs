@@ -1,7 +1,7 @@
 //! Applies the store's pushes to what this process keeps.
 //!
-//! A change of a key drops its L1 entry and poisons its pending fill, one of a version makes it unknown; a gap does so for all. A run under way is not joined
-//! for longer than the staleness bound without its lease having been seen to stand: see [`Lease::keep`](crate::lease::Lease::keep).
+//! A change of a key drops its L1 entry and poisons its pending fill, one of a version makes it unknown and ends the
+//! joining of runs under way; a gap does so for all. Nor is a run joined for longer than the staleness bound without its lease having been seen to stand: see [`Lease::keep`](crate::lease::Lease::keep).
 
 use std::sync::Arc;
 
@@ -44,7 +44,11 @@ impl Listener for Coherence {
         {
             local.clear();
         }
-        self.versions.clear();
+        if !sabotage::is(Guard::GapForgetsVersions) {
+            self.versions.clear();
+        }
+        // A renewed lease tells nothing of an invalidation by version, and the push of it may be what was lost.
+        self.flights.detach_all();
         self.history.note_of_all(What::ConnectionLost);
     }
 }

@@ -46,6 +46,7 @@
 #![cfg_attr(not(feature = "redis"), allow(dead_code, reason = "what only a store elsewhere needs"))]
 
 mod background;
+mod batch;
 mod builder;
 mod builds;
 mod cache;
@@ -83,6 +84,7 @@ mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod store_testing;
+mod sync;
 mod tag;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -127,7 +129,7 @@ pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
 pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy, Revalidated};
 pub use plain::{PlainHash, PlainValues};
-pub use shape::{CacheValue, ShareError, SharedError};
+pub use shape::{BatchContainer, CacheValue, Partial, ShareError, SharedError};
 
 /// One page a feature: the problem, a picture, an example, the limits. Only in the documentation; the texts are in `cache-core/docs/`.
 #[cfg(any(doc, doctest))]
@@ -144,6 +146,8 @@ pub mod docs {
     pub mod values_and_ttl {}
     #[doc = include_str!("../docs/codecs.md")]
     pub mod codecs {}
+    #[doc = include_str!("../docs/batch.md")]
+    pub mod batch {}
     #[doc = include_str!("../docs/entries.md")]
     pub mod entries {}
     #[doc = include_str!("../docs/tags.md")]

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -27,9 +27,13 @@ use crate::clock::{Clock, millis};
 use crate::freshness::{HIGHEST_DRAW, is_ahead};
 use crate::sabotage::{self, Guard};
 use crate::store::Trust;
+use crate::sync::{Mutex, MutexGuard, SHARDS};
 use crate::versions::Dependencies;
 
+// Said, since `tests/interleavings` finds this file from elsewhere.
+#[path = "local/inspect.rs"]
 mod inspect;
+#[path = "local/key.rs"]
 mod key;
 
 /// What an entry costs beside its key and value: table slots, the value's allocation, bookkeeping.
@@ -39,7 +43,6 @@ const MOST_SHARDS: u64 = 128;
 const LEAST_SHARD_BYTES: u64 = 512 << 10;
 /// An entry of one number, for sizing the table at its first use.
 const EXPECTED_ENTRY_BYTES: u64 = 2048;
-const MARK_SHARDS: usize = 32;
 
 /// A value whose type the engine does not name.
 pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
@@ -182,7 +185,7 @@ impl Local {
             .ok()?;
         Some(Self {
             entries: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default()),
-            marks: (0..MARK_SHARDS).map(|_| Mutex::default()).collect(),
+            marks: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             trust,
             clock,
@@ -239,13 +242,15 @@ impl Local {
     }
 
     fn marks(&self, key: &str) -> MutexGuard<'_, HashMap<Arc<str>, Marks>> {
-        let index = self.hasher.hash_one(key) as usize % MARK_SHARDS;
-        #[expect(clippy::indexing_slicing, reason = "the index is below MARK_SHARDS, the length")]
+        let index = self.hasher.hash_one(key) as usize % SHARDS;
+        #[expect(clippy::indexing_slicing, reason = "the index is below SHARDS, the length")]
         lock(&self.marks[index])
     }
 
-    #[cfg(test)]
-    fn marked_keys(&self) -> usize {
+    /// How many keys have a mark.
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(dead_code, reason = "asked by tests only")]
+    pub(crate) fn marked_keys(&self) -> usize {
         self.marks.iter().map(|shard| lock(shard).len()).sum()
     }
 }
@@ -254,7 +259,7 @@ impl Kept {
     /// `None`: it is not to be served. One whose versions do not hold stays all the same: after a reconnection they may turn out to stand.
     #[inline]
     fn serve(&self, now: u64) -> Option<Hit<Erased>> {
-        if !self.under.hold() {
+        if !self.under.hold() && !sabotage::is(Guard::VersionEndsLocal) {
             return None;
         }
         if now < self.until || !self.is_due(now, crate::random::fraction)? {

@@ -16,11 +16,17 @@ pub use crate::codec::{Codec, DefaultCodec};
 pub use crate::key::TagWriter;
 #[cfg(feature = "sessions")]
 pub use crate::session::{assert_name as assert_session_name, field as session_field};
-pub use crate::shape::{Probe, Returns, Rules, Tags};
+pub use crate::shape::{BatchProbe, BatchReturn, Parts, Probe, Returns, Rules, Tags};
+
+pub use self::batch::BatchMiss;
+
+#[path = "private/batch.rs"]
+mod batch;
 
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
 pub mod via {
     pub use super::invalidates::via::{OfAny as _, OfResult as _};
+    pub use crate::shape::batch_via::{BatchOfOptions as _, BatchOfResults as _, BatchOfValues as _};
     pub use crate::shape::via::{
         CannotBeOverdue as _, CannotShare as _, JustOption as _, JustPlain as _, JustShared as _,
         OverdueByIoError as _, OverdueByItself as _, ResultOption as _, ResultPlain as _, ResultShared as _,

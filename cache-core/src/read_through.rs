@@ -21,8 +21,8 @@ mod old;
 mod run;
 
 use self::old::OldRecord;
-use self::run::{Fallback, leave_alone, run_at_most, run_under};
-pub(crate) use self::run::{refresh_behind, refresh_here};
+pub(crate) use self::run::{Fallback, give_up, leave_alone, refresh_behind, refresh_here, unseen, within};
+use self::run::{run_at_most, run_under};
 use crate::cache::Inner;
 use crate::entry::EntryKey;
 use crate::envelope::Envelope;
@@ -80,7 +80,7 @@ impl Plan {
     }
 
     /// Adds one to a counter of the function.
-    fn count(&self, inner: &Inner, counter: impl FnOnce(&FunctionCounters) -> &AtomicU64) {
+    pub(crate) fn count(&self, inner: &Inner, counter: impl FnOnce(&FunctionCounters) -> &AtomicU64) {
         let number = *self.number.get_or_init(|| FunctionNumber::by_hand(&self.key.name));
         if let Some(counters) = inner.functions.of(number) {
             bump(counter(counters));
@@ -94,17 +94,17 @@ impl Plan {
         inner.events.emit(Event::FillRefused { name: Arc::clone(&self.key.name) });
     }
 
-    fn note(&self, inner: &Inner, what: What) {
+    pub(crate) fn note(&self, inner: &Inner, what: What) {
         inner.history.note(&self.key.value_key, what);
     }
 
-    fn stale_served(&self, inner: &Inner, cause: StaleCause) {
+    pub(crate) fn stale_served(&self, inner: &Inner, cause: StaleCause) {
         self.note(inner, What::StaleServed(cause));
         self.count(inner, |own| &own.stale);
         inner.events.emit(Event::StaleServed { name: Arc::clone(&self.key.name), cause });
     }
 
-    fn terms(&self, inner: &Inner) -> Terms {
+    pub(crate) fn terms(&self, inner: &Inner) -> Terms {
         Terms::new(inner, &self.rules.options, self.owned)
     }
 }
@@ -154,16 +154,30 @@ pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, function: Functio
     if plan.rules.options.flight == FlightScope::None {
         return lead(inner, &plan, function).await;
     }
-    let key = Arc::clone(&plan.key.value_key);
     let value = (plan.value.type_id)();
-    let (owned, of_call) = (Arc::clone(inner), Arc::clone(&plan));
-    let run = move || -> BoxFuture<'static, Landing> { Box::pin(async move { lead(&owned, &plan, function).await }) };
-    let (flight, is_new) = inner.flights.share(&key, value, run);
-    if !is_new {
-        of_call.count(inner, |own| &own.joined);
+    let mut function = Some(function);
+    loop {
+        let run = || -> BoxFuture<'static, Landing> {
+            let (inner, plan, function) = (Arc::clone(inner), Arc::clone(&plan), function.take());
+            Box::pin(async move {
+                match function {
+                    Some(function) => lead(&inner, &plan, function).await,
+                    None => Landing::Abandoned,
+                }
+            })
+        };
+        let (flight, is_new) = inner.flights.share(&plan.key.value_key, value, run);
+        if is_new {
+            return flight.await;
+        }
+        plan.count(inner, |own| &own.joined);
         bump(&inner.events.count().joined);
+        match flight.await {
+            // It borrowed from a caller that is gone: a batch, or another function of the name.
+            Landing::Abandoned => {}
+            landing => return landing,
+        }
     }
-    flight.await
 }
 
 /// Looks, and if there is nothing computes and stores: what one caller does for all.
@@ -434,13 +448,14 @@ async fn wait<'a>(
 }
 
 /// What stored bytes are to this call.
-enum Stored {
+pub(crate) enum Stored {
     /// A value that may be returned at once.
     Value(Served),
     /// A record past its time.
     Old(Old),
-    /// A record from before an invalidation, with its fill id: never served again, however stale a value may be (R17).
-    Invalid(u64, Scope),
+    /// A record from before an invalidation, with its fill id: never served again, however stale a value may be (R17). Without a scope: of an
+    /// absence, where the function has none.
+    Invalid(u64, Option<Scope>),
     /// A record under a fence on a tag of its value: not served now, and left where it is.
     Fenced,
     /// No record of this function.
@@ -448,19 +463,19 @@ enum Stored {
 }
 
 /// A value that may be returned, and what is known of it.
-struct Served {
-    value: Erased,
-    fill_id: u64,
-    payload_bytes: usize,
-    serving: Serving,
+pub(crate) struct Served {
+    pub(crate) value: Erased,
+    pub(crate) fill_id: u64,
+    pub(crate) payload_bytes: usize,
+    pub(crate) serving: Serving,
     /// What L1 has to go by; `None`: it cannot.
-    under: Option<Dependencies>,
+    pub(crate) under: Option<Dependencies>,
 }
 
 /// What is past its time; a value if it may be fallen back on.
-struct Old {
-    fill_id: u64,
-    value: Option<Erased>,
+pub(crate) struct Old {
+    pub(crate) fill_id: u64,
+    pub(crate) value: Option<Erased>,
 }
 
 /// Takes a trip only for a record with tags that nothing is known of.
@@ -471,17 +486,18 @@ async fn decode(inner: &Inner, plan: &Plan, basis: &Basis, bytes: &Bytes) -> Res
     };
     Ok(match basis.agrees(inner, &envelope).await? {
         Agreement::Yes(under) => judge(inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
-        Agreement::No => Stored::Invalid(envelope.fill_id, basis.ended_by(&envelope)),
+        Agreement::No => Stored::Invalid(envelope.fill_id, Some(basis.ended_by(&envelope))),
         Agreement::Fenced => Stored::Fenced,
     })
 }
 
 /// Puts what was read into the history of its key.
-fn noted(inner: &Inner, plan: &Plan, stored: Stored) -> Stored {
+pub(crate) fn noted(inner: &Inner, plan: &Plan, stored: Stored) -> Stored {
     let what = match &stored {
         Stored::Value(value) => What::Hit { fresh_for: value.serving.fresh() },
         Stored::Old(_) => What::Expired,
-        Stored::Invalid(_, scope) => What::Outdated(*scope),
+        Stored::Invalid(_, Some(scope)) => What::Outdated(*scope),
+        Stored::Invalid(_, None) => What::Missed,
         Stored::Fenced => What::Fenced,
         Stored::Foreign(_) => What::Undecodable,
     };
@@ -490,7 +506,13 @@ fn noted(inner: &Inner, plan: &Plan, stored: Stored) -> Stored {
 }
 
 /// A record whose versions stand.
-fn judge(inner: &Inner, plan: &Plan, envelope: &Envelope, payload: &[u8], under: Option<Dependencies>) -> Stored {
+pub(crate) fn judge(
+    inner: &Inner,
+    plan: &Plan,
+    envelope: &Envelope,
+    payload: &[u8],
+    under: Option<Dependencies>,
+) -> Stored {
     let (now, fill_id) = (inner.store.now(), envelope.fill_id);
     let terms = plan.terms(inner);
     let serving = Serving::of(envelope, &terms, now);
@@ -502,7 +524,8 @@ fn judge(inner: &Inner, plan: &Plan, envelope: &Envelope, payload: &[u8], under:
             Stored::Value(Served { value, fill_id, payload_bytes: payload.len(), serving, under })
         }
         (Ok(Some(value)), None) => Stored::Old(Old { fill_id, value: Some(value) }),
-        (Ok(None), _) => Stored::Foreign("an absent value where the function always returns one"),
+        // A function that always returns one shares its name with one that need not: to this call it is a miss.
+        (Ok(None), _) => Stored::Invalid(fill_id, None),
         (Err(_), _) => Stored::Foreign("the payload is not a value of this type"),
     }
 }
@@ -520,26 +543,16 @@ async fn fill(
         plan.note(inner, What::NotStored);
         return lease.release().await;
     };
-    // Stored all the same, it would be a miss for everybody.
-    if basis.has_changed() {
-        return refuse(inner, plan, lease).await;
-    }
     if let Some(old) = old
         && std::ptr::addr_eq(Arc::as_ptr(&old.value), Arc::as_ptr(value))
+        && !basis.has_changed()
     {
         return old.renew(inner, plan, lease, lifetime, cost).await;
     }
-    let Some(mut under) = basis.of_value(inner, &plan.key.name, &plan.rules, value).await? else {
-        return refuse(inner, plan, lease).await;
-    };
-    let dependencies = under.dependencies.take();
-    let Some(sealed) = seal(inner, plan, value, under, lifetime, cost) else {
-        plan.note(inner, What::NotStored);
-        return lease.release().await;
-    };
+    let storable = storable(inner, plan, basis, value, lifetime, cost).await?;
+    let Some(Storable { record, expiry, fresh_for, kept_by }) = storable else { return lease.release().await };
     let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
-    let Sealed { record, expiry, serving } = sealed;
     let bytes = record.len();
     match lease.fill(record, expiry).await? {
         Filled::Refused => {
@@ -548,21 +561,54 @@ async fn fill(
         }
         Filled::Stored => {}
         Filled::Tracked => {
-            if let (Some(mark), Some(serving), Some(under)) = (mark, serving, dependencies) {
+            if let Some((mark, (serving, under))) = mark.zip(kept_by) {
                 mark.keep(value, bytes, serving.service(plan.local), under);
             }
         }
     }
     bump(&inner.events.count().fills);
     plan.count(inner, |own| &own.fills);
-    plan.note(inner, What::Filled { fresh_for: lifetime.fresh });
+    plan.note(inner, What::Filled { fresh_for });
     Ok(())
 }
 
-/// Gives the lease back: the value is its callers' alone.
-async fn refuse(inner: &Inner, plan: &Plan, lease: Lease) -> Result<()> {
-    plan.fill_refused(inner, Refusal::Outdated);
-    lease.release().await
+/// A value as it is to be stored.
+pub(crate) struct Storable {
+    pub(crate) record: Bytes,
+    pub(crate) expiry: Duration,
+    /// How long it is fresh.
+    pub(crate) fresh_for: Duration,
+    /// What L1 needs to keep it too.
+    pub(crate) kept_by: Option<(Serving, Dependencies)>,
+}
+
+/// `None`, with an event: the value is its callers' alone. A trip if it has tags of its own.
+pub(crate) async fn storable(
+    inner: &Inner,
+    plan: &Plan,
+    basis: &Basis,
+    value: &Erased,
+    lifetime: Lifetime,
+    cost: Duration,
+) -> Result<Option<Storable>> {
+    // Stored all the same, it would be a miss for everybody.
+    let under = match basis.has_changed() {
+        true => None,
+        false => basis.of_value(inner, &plan.key.name, &plan.rules, value).await?,
+    };
+    let Some(mut under) = under else {
+        plan.fill_refused(inner, Refusal::Outdated);
+        return Ok(None);
+    };
+    let dependencies = under.dependencies.take();
+    let fresh_for = lifetime.fresh;
+    let sealed = seal(inner, plan, value, under, lifetime, cost);
+    if sealed.is_none() {
+        plan.note(inner, What::NotStored);
+    }
+    let storable =
+        |Sealed { record, expiry, serving }| Storable { record, expiry, fresh_for, kept_by: serving.zip(dependencies) };
+    Ok(sealed.map(storable))
 }
 
 /// How long a value is fresh, and how long it may be served after that.

@@ -29,7 +29,24 @@ pub enum Guard {
     LostLeaseDetaches,
     /// Nor is one whose lease has not been seen for the staleness bound, or that has none.
     UnseenRunDetaches,
-    // R4, R16: the guards of versions belong here; none can be removed yet.
+    /// R4: what is stored names the versions from before its run, in the foreground.
+    VersionsFromBeforeRun,
+    /// R4: and in the background.
+    VersionsFromBeforeRefresh,
+    /// R4: a tag that only the value tells is read with its kind, which must not have changed since before the run.
+    KindsFromBeforeRun,
+    /// R4: a value in L1 goes by the versions it was stored under.
+    VersionEndsLocal,
+    /// R6: a change of a version between a read of it and its answer makes the answer worthless.
+    ChangeForgetsRead,
+    /// R7: nothing is known of versions after the link was lost.
+    GapForgetsVersions,
+    /// R16: a version that was lost is made anew, and is none that ever was.
+    LostVersionIsNew,
+    /// R21: an invalidation reaches the records of all builds.
+    BuildsAreReached,
+    /// R22: nothing is stored while a fence stands.
+    FenceRefusesFills,
 }
 
 #[cfg(feature = "testing")]

@@ -4,6 +4,7 @@
 //! method resolution picks the first that fits, each with one reference less (autoref specialization, described by
 //! David Tolnay for `anyhow!`). What comes out is a struct of plain function pointers.
 
+mod batch;
 mod rules;
 
 use std::any::TypeId;
@@ -20,6 +21,8 @@ use crate::codec::{Codec, Coding};
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
 
+pub(crate) use self::batch::via as batch_via;
+pub use self::batch::{BatchContainer, BatchProbe, BatchReturn, Partial, Parts};
 use self::rules::TypedRules;
 pub use self::rules::{Rules, Tags};
 pub(crate) use crate::local::Erased;
@@ -212,10 +215,10 @@ impl<V> Wrap<V, Infallible> for Bare {
 }
 
 /// A return type taken apart: form, error type, wrapping.
-pub struct Typed<F, E, W>(PhantomData<Parts<F, E, W>>);
+pub struct Typed<F, E, W>(PhantomData<Phantoms<F, E, W>>);
 
 /// Neither owns nor borrows any of them.
-type Parts<F, E, W> = fn() -> (F, E, W);
+type Phantoms<F, E, W> = fn() -> (F, E, W);
 
 impl<F, E, W> Clone for Typed<F, E, W> {
     fn clone(&self) -> Self {
@@ -612,13 +615,13 @@ pub(crate) struct ValueType {
 }
 
 impl ValueType {
-    pub(crate) const fn of<F: Form, C: Codec>() -> Self
+    pub(crate) const fn of<F: Form, E: 'static, C: Codec>() -> Self
     where
         F::Payload: CacheValue,
     {
         Self {
-            // Of the form: two that hold the same type differently do not share runs.
-            type_id: TypeId::of::<F>,
+            // Of form and error: two that hold the same type differently do not share runs, nor two that fail differently.
+            type_id: TypeId::of::<(PhantomData<F>, PhantomData<E>)>,
             type_name: std::any::type_name::<F::Payload>,
             codec_id: C::ID,
             codec_name: C::NAME,
@@ -744,7 +747,7 @@ impl<F, E, W> Typed<F, E, W> {
         W: Wrap<F::Value, E>,
     {
         Returning {
-            value: ValueType::of::<F, C>(),
+            value: ValueType::of::<F, E, C>(),
             split: |returned| match W::split(returned) {
                 Ok(value) => Ok(F::erase(value)),
                 Err(error) => Err(Arc::new(error)),

@@ -17,15 +17,14 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use futures::FutureExt as _;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
 use crate::shape::Erased;
-
-const SHARDS: usize = 32;
+use crate::sync::{Mutex, MutexGuard, SHARDS};
 
 /// What a run comes to.
 #[derive(Clone)]
@@ -176,6 +175,13 @@ impl Flights {
         }
     }
 
+    /// How many keys have a flight that can be joined.
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(dead_code, reason = "asked by tests only")]
+    pub(crate) fn attached_keys(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
     fn attach(
         self: &Arc<Self>,
         shard: &mut HashMap<Arc<str>, Attached>,
@@ -223,19 +229,26 @@ tokio::task_local! {
 }
 
 struct Running {
-    key: Arc<str>,
+    /// Sorted.
+    keys: Vec<Arc<str>>,
     outer: Option<Arc<Running>>,
 }
 
 /// Runs the function of `key`: a panic is caught, and a call of the same key from inside is noticed (S6, S7).
 pub(crate) async fn run(key: &Arc<str>, function: BoxFuture<'_, Result<Erased, Erased>>) -> Landing {
-    let frame = Running { key: Arc::clone(key), outer: RUNNING.try_with(Arc::clone).ok() };
-    let function = RUNNING.scope(Arc::new(frame), function);
-    match AssertUnwindSafe(function).catch_unwind().await {
+    match run_all(vec![Arc::clone(key)], function).await {
         Ok(Ok(value)) => Landing::Value(value),
         Ok(Err(error)) => Landing::Failed(error),
-        Err(payload) => Landing::Panicked(Panic::new(payload)),
+        Err(panic) => Landing::Panicked(panic),
     }
+}
+
+/// The same for a run that is of several keys.
+pub(crate) async fn run_all<T>(mut keys: Vec<Arc<str>>, function: BoxFuture<'_, T>) -> Result<T, Panic> {
+    keys.sort_unstable();
+    let frame = Running { keys, outer: RUNNING.try_with(Arc::clone).ok() };
+    let function = RUNNING.scope(Arc::new(frame), function);
+    AssertUnwindSafe(function).catch_unwind().await.map_err(Panic::new)
 }
 
 /// Panics if the function of `key` runs around this call: it would wait for itself for ever.
@@ -243,7 +256,7 @@ pub(crate) fn assert_not_inside(key: &str, name: &str) {
     let inside = RUNNING.try_with(|innermost| {
         let mut frame = Some(innermost);
         while let Some(running) = frame {
-            if &*running.key == key {
+            if running.keys.binary_search_by(|running| (**running).cmp(key)).is_ok() {
                 return true;
             }
             frame = running.outer.as_ref();

@@ -23,8 +23,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::clock::Timestamp;
 pub(crate) use crate::envelope::FILL_ID_AT;
 use crate::error::Result;
+pub(crate) use crate::store::batch::{Claim, Fill, Place, ReadMany, Want};
 pub(crate) use crate::store::pushes::Listener;
 
+pub(crate) mod batch;
 pub(crate) mod memory;
 pub(crate) mod pushes;
 #[cfg(feature = "redis")]
@@ -266,6 +268,37 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Gives the lease of a refresh back after a failure if it is still this attempt's: nobody takes the next one for that long.
     /// Whoever waits for a change of the key is woken. `false`: it was not; nothing was changed.
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>>;
+
+    /// As [`read_versioned`](Self::read_versioned) for several values, in one trip. `track`: the values' changes are to be told; those of the
+    /// versions are in any case. The `bool`: whether all that was to be told is. A value of another type may look absent.
+    fn read_many<'a>(
+        &'a self,
+        keys: &'a [Arc<str>],
+        versions: &'a [Arc<str>],
+        track: bool,
+    ) -> BoxFuture<'a, Result<ReadMany>> {
+        Box::pin(batch::read_each(self, keys, versions, track))
+    }
+
+    /// Takes a lease for each, in one trip. Each is atomic, all of them are not.
+    fn acquire_many<'a>(&'a self, wants: &'a [Want], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<Acquired>>>> {
+        Box::pin(batch::acquire_each(self, wants, lease))
+    }
+
+    /// As [`fill`](Self::fill) for each, in one trip.
+    fn fill_many<'a>(&'a self, fills: &'a [Fill]) -> BoxFuture<'a, Result<Vec<Result<Filled>>>> {
+        Box::pin(batch::fill_each(self, fills))
+    }
+
+    /// As [`renew`](Self::renew) for each, in one trip.
+    fn renew_many<'a>(&'a self, claims: &'a [Claim], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<bool>>>> {
+        Box::pin(batch::renew_each(self, claims, lease))
+    }
+
+    /// As [`release`](Self::release) for each, in one trip.
+    fn release_many<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(batch::release_each(self, claims))
+    }
 
     /// Removes what stands under the key if it still is exactly this: for bytes that are no record.
     fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>>;

@@ -16,7 +16,7 @@ use crate::background::Background;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::events::{Event, Events};
-use crate::store::{self, FILL_ID_AT, Filled, Listener, Store, Token, Version};
+use crate::store::{self, Claim, FILL_ID_AT, Fill, Filled, Listener, Store, Token, Version, Want};
 
 /// One store with what it needs.
 #[derive(Clone)]
@@ -50,6 +50,21 @@ pub enum RawOver {
     /// The one with this fill id.
     Record(u64),
 }
+
+/// Where a lease is to stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawPlace {
+    /// In the absent value key.
+    Empty,
+    /// Instead of the record with this fill id.
+    Instead(u64),
+    /// Beside the record with this fill id.
+    Beside(u64),
+}
+
+/// Key, token, and what is to be replaced.
+#[derive(Debug, Clone, Copy)]
+pub struct RawClaim<'a>(pub &'a str, pub u128, pub RawOver);
 
 /// The answer to `acquire`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,19 +199,60 @@ impl RawStore {
     }
 
     pub async fn acquire(&self, key: &str, token: u128, lease: Duration, over: RawOver) -> Result<RawAcquired> {
-        Ok(match self.store.acquire(key, Token::from_bits(token), lease, over.into()).await? {
-            store::Acquired::Ours => RawAcquired::Ours,
-            store::Acquired::Found(slot) => RawAcquired::Found(slot.into()),
-            store::Acquired::Throttled(left) => RawAcquired::Throttled(left),
-        })
+        self.store.acquire(key, Token::from_bits(token), lease, over.into()).await.map(RawAcquired::from)
     }
 
     pub async fn acquire_in_place(&self, key: &str, token: u128, lease: Duration, fill_id: u64) -> Result<RawAcquired> {
-        Ok(match self.store.acquire_in_place(key, Token::from_bits(token), lease, fill_id).await? {
-            store::Acquired::Ours => RawAcquired::Ours,
-            store::Acquired::Found(slot) => RawAcquired::Found(slot.into()),
-            store::Acquired::Throttled(left) => RawAcquired::Throttled(left),
-        })
+        self.store.acquire_in_place(key, Token::from_bits(token), lease, fill_id).await.map(RawAcquired::from)
+    }
+
+    /// Each as by `acquire`, or for a place by fill id as by `acquire_in_place`.
+    pub async fn acquire_many(
+        &self,
+        wants: &[(&str, u128, RawPlace)],
+        lease: Duration,
+    ) -> Result<Vec<Result<RawAcquired>>> {
+        let want = |(key, token, place): &(&str, u128, RawPlace)| Want {
+            key: (*key).into(),
+            token: Token::from_bits(*token),
+            place: (*place).into(),
+        };
+        let wants: Vec<Want> = wants.iter().map(want).collect();
+        let answers = self.store.acquire_many(&wants, lease).await?;
+        Ok(answers.into_iter().map(|answer| answer.map(RawAcquired::from)).collect())
+    }
+
+    /// Values and versions.
+    pub async fn read_many(
+        &self,
+        keys: &[&str],
+        versions: &[&str],
+        track: bool,
+    ) -> Result<(Vec<RawSlot>, Vec<Option<u128>>)> {
+        let shared = |keys: &[&str]| keys.iter().map(|key| Arc::from(*key)).collect::<Vec<Arc<str>>>();
+        let (slots, versions, _) = self.store.read_many(&shared(keys), &shared(versions), track).await?;
+        let bits = versions.into_iter().map(|version| version.map(Version::bits)).collect();
+        Ok((slots.into_iter().map(RawSlot::from).collect(), bits))
+    }
+
+    /// Whether each was stored.
+    pub async fn fill_many(&self, fills: &[(RawClaim<'_>, &[u8])], expiry: Duration) -> Result<Vec<Result<bool>>> {
+        let fill = |(claim, record): &(RawClaim<'_>, &[u8])| Fill {
+            claim: claim.claim(),
+            record: Bytes::copy_from_slice(record),
+            expiry,
+        };
+        let filled = self.store.fill_many(&fills.iter().map(fill).collect::<Vec<_>>()).await?;
+        Ok(filled.into_iter().map(|filled| filled.map(|filled| filled != Filled::Refused)).collect())
+    }
+
+    /// Whether each was renewed.
+    pub async fn renew_many(&self, claims: &[RawClaim<'_>], lease: Duration) -> Result<Vec<Result<bool>>> {
+        self.store.renew_many(&claims.iter().map(RawClaim::claim).collect::<Vec<_>>(), lease).await
+    }
+
+    pub async fn release_many(&self, claims: &[RawClaim<'_>]) -> Result<()> {
+        self.store.release_many(&claims.iter().map(RawClaim::claim).collect::<Vec<_>>()).await
     }
 
     pub async fn fill(&self, key: &str, token: u128, over: RawOver, record: &[u8], expiry: Duration) -> Result<bool> {
@@ -459,6 +515,33 @@ fn owned(keys: &[&str]) -> Vec<String> {
 impl fmt::Debug for RawStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RawStore")
+    }
+}
+
+impl From<store::Acquired> for RawAcquired {
+    fn from(acquired: store::Acquired) -> Self {
+        match acquired {
+            store::Acquired::Ours => Self::Ours,
+            store::Acquired::Found(slot) => Self::Found(slot.into()),
+            store::Acquired::Throttled(left) => Self::Throttled(left),
+        }
+    }
+}
+
+impl From<RawPlace> for store::Place {
+    fn from(place: RawPlace) -> Self {
+        match place {
+            RawPlace::Empty => Self::Empty,
+            RawPlace::Instead(id) => Self::Instead(id),
+            RawPlace::Beside(id) => Self::Beside(id),
+        }
+    }
+}
+
+impl RawClaim<'_> {
+    fn claim(&self) -> Claim {
+        let Self(key, token, over) = *self;
+        Claim { key: key.into(), token: Token::from_bits(token), over: over.into() }
     }
 }
 

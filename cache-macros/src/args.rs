@@ -41,6 +41,8 @@ pub(crate) struct Args {
     pub(crate) companion: Option<Ident>,
     /// An associated function without `self`, which looks like a free function.
     pub(crate) method: Option<Ident>,
+    /// A function of many ids: the option's name, and the parameter that holds the ids if it is named.
+    pub(crate) batch: Option<(Ident, Option<Ident>)>,
     /// The names of the options as they were written.
     pub(crate) written: Vec<Ident>,
 }
@@ -91,7 +93,7 @@ pub(crate) enum Flight {
 }
 
 /// Every option, and how it is written.
-const OPTIONS: [(&str, &str); 23] = [
+const OPTIONS: [(&str, &str); 24] = [
     ("ttl", "ttl = \"1d\""),
     ("name", "name = \"user\""),
     ("key", "key = \"user:{id}\""),
@@ -115,6 +117,7 @@ const OPTIONS: [(&str, &str); 23] = [
     ("crate", "crate = my_crate::cache_core"),
     ("companion", "companion = UserCache"),
     ("method", "method"),
+    ("batch", "batch"),
 ];
 
 /// Words of other libraries for options of this one.
@@ -195,6 +198,28 @@ impl Args {
                     errors.at(&ident, format!("`skip()` names no parameter; write `{usage}` or remove it"));
                 }
                 self.skip.extend(names);
+                return Ok(());
+            }
+            "batch" => {
+                let mut param = None;
+                if input.peek(syn::token::Paren) {
+                    let named;
+                    parenthesized!(named in input);
+                    let wrong = |_| {
+                        syn::Error::new(ident.span(), "write `batch(ids)`, with the one parameter that holds the ids")
+                    };
+                    param = Some(named.call(Ident::parse_any).map_err(wrong)?);
+                    if !named.is_empty() {
+                        let rest: TokenStream = named.parse()?;
+                        errors.at(rest, "one parameter holds the ids: `batch(ids)`");
+                    }
+                } else if input.peek(Token![=]) {
+                    return Err(syn::Error::new(
+                        ident.span(),
+                        "write `batch`, or `batch(ids)` with the parameter that holds the ids",
+                    ));
+                }
+                self.batch = Some((ident, param));
                 return Ok(());
             }
             "tags" => {

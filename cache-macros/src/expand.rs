@@ -118,15 +118,21 @@ impl<'a> Context<'a> {
             // A body that is not `Send` is reported where the function is named.
             mixed.located_at(function.sig.ident.span()),
         );
+        let call = match &plan.batch {
+            Some(batch) => self.batch_run(batch),
+            None => quote_spanned! {*mixed=>
+                let __run = match #cached.look_up(__cache, #key) {
+                    ::core::result::Result::Ok(__hit) => return __hit,
+                    ::core::result::Result::Err(__miss) => __miss.#run(#rules, #uncached),
+                };
+            },
+        };
         quote_spanned! {*mixed=>
             #(#attrs)*
             #vis #default #signature {
                 #bypass
                 let __cache: &#krate::Cache = #cache;
-                let __run = match #cached.look_up(__cache, #key) {
-                    ::core::result::Result::Ok(__hit) => return __hit,
-                    ::core::result::Result::Err(__miss) => __miss.#run(#rules, #uncached),
-                };
+                #call
                 // Nothing else is alive here: a call's future is small, whatever the body's is.
                 __run.await
             }
@@ -153,13 +159,31 @@ impl<'a> Context<'a> {
         quote_spanned!(at=> #home::#uncached #turbofish(#(#arguments),*))
     }
 
-    fn call_cached(&self) -> TokenStream {
+    /// Where the user's body is.
+    pub(crate) fn uncached_path(&self) -> (&TokenStream, &Ident) {
+        (&self.names.home, &self.names.uncached)
+    }
+
+    pub(crate) fn function(&self) -> &Function {
+        self.function
+    }
+
+    /// What the function returns; of a batch, what a function of one id would.
+    fn one(&self) -> TokenStream {
+        let Plan { krate, returned, batch, .. } = self.plan;
+        match batch {
+            Some(_) => quote_spanned!(self.at_returned()=> <#returned as #krate::__private::BatchReturn>::One),
+            None => returned.to_token_stream(),
+        }
+    }
+
+    pub(crate) fn call_cached(&self) -> TokenStream {
         let Names { home, cached, .. } = &self.names;
         let turbofish = self.of_instance.turbofish();
         quote_spanned!(self.mixed=> #home::#cached #turbofish())
     }
 
-    fn call_rules(&self) -> TokenStream {
+    pub(crate) fn call_rules(&self) -> TokenStream {
         let Names { home, rules, .. } = &self.names;
         let turbofish = self.of_instance.turbofish();
         let tags = self.known_tags();
@@ -177,10 +201,16 @@ impl<'a> Context<'a> {
 
     /// The closure that writes the key's arguments.
     fn key(&self) -> TokenStream {
-        let mixed = self.mixed;
         if self.plan.key.is_empty() {
-            return quote_spanned!(mixed=> |_| {});
+            return quote_spanned!(self.mixed=> |_| {});
         }
+        let steps = self.key_steps();
+        quote_spanned!(self.mixed=> |__key| { #steps })
+    }
+
+    /// What writes the key's arguments.
+    pub(crate) fn key_steps(&self) -> TokenStream {
+        let mixed = self.mixed;
         let expressions = self.plan.key.iter().filter_map(|step| match step {
             KeyStep::Member(expression, _) | KeyStep::Unnamed(expression, _) | KeyStep::Placeholder(expression, _) => {
                 Some(expression.clone())
@@ -202,12 +232,7 @@ impl<'a> Context<'a> {
             }
             KeyStep::Literal(text) => quote_spanned!(mixed=> __key.literal(#text);),
         });
-        quote_spanned! {mixed=>
-            |__key| {
-                #bindings
-                #(#steps)*
-            }
-        }
+        quote_spanned!(mixed=> #bindings #(#steps)*)
     }
 
     /// A block in which the names that patterns bind are known, or the expression as it is if it needs none.
@@ -230,7 +255,7 @@ impl<'a> Context<'a> {
     }
 
     /// The return type's place, for what fails there.
-    fn at_returned(&self) -> Span {
+    pub(crate) fn at_returned(&self) -> Span {
         self.mixed.located_at(self.plan.returned.span())
     }
 

@@ -8,6 +8,7 @@
 //! Every stage adds to one list of errors; with any in it, they are the output, beside the function as it was.
 
 mod args;
+mod batch;
 mod duration;
 mod errors;
 mod expand;
@@ -55,6 +56,7 @@ use crate::signature::Function;
 /// | `deadline` | how long a run may take before it is dropped, or `false`. The function's error is made `From<DeadlineExceeded>` or `From<std::io::Error>` | the cache's, 30 s unless set |
 /// | `early` | XFetch's beta, or `false`: values are refreshed in the background before they end, the earlier the more they cost | 1.0; off with borrowed arguments |
 /// | `cache_if` | a closure of the value (or a function `fn(&T) -> bool`): `false` is not stored | all values are stored |
+/// | `batch`, `batch(ids)` | a function of many ids, `ids: &[Id]` or `ids: Vec<Id>`, that returns a container of ids with their values: each id is an entry of its own, and the function is called with those that are missing; see `docs::batch` | a list is an argument like any other |
 /// | `bypass` | an expression of the arguments: where it is true, the function runs and nothing is read or stored | never |
 /// | `local` | how long the tier in this process keeps a value; `false`: not at all | as long as it is fresh |
 /// | `flight` | how far callers of one key share one run: `"cluster"`, `"process"`, `"none"` | `"cluster"`, one more round trip on a miss |

@@ -17,6 +17,8 @@ pub(crate) struct Plan {
     /// Which names the entry's key needs.
     pub(crate) entry: Entry,
     pub(crate) run: Run,
+    /// For a function of many ids.
+    pub(crate) batch: Option<Batch>,
     pub(crate) function: FunctionOptions,
     pub(crate) codec: Option<Codec>,
     pub(crate) flight: Flight,
@@ -82,6 +84,17 @@ pub(crate) struct Entry {
     pub(crate) takes: Vec<usize>,
     /// Whether it can say in which cache.
     pub(crate) bound: bool,
+}
+
+/// The parameter of a batch's ids.
+pub(crate) struct Batch {
+    /// Its position in [`Plan::params`].
+    pub(crate) at: usize,
+    pub(crate) ident: Ident,
+    /// The type of one id.
+    pub(crate) element: Type,
+    /// `Vec<Id>`, not `&[Id]`.
+    pub(crate) owned: bool,
 }
 
 /// How a miss runs the function.

@@ -1,6 +1,6 @@
 //! `#[derive(SessionData)]`.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, quote, quote_spanned};
 use syn::ext::IdentExt as _;
 use syn::{Data, DeriveInput, Field, Fields, LitStr, Path};
@@ -87,13 +87,14 @@ fn implementation(input: &DeriveInput, krate: &TokenStream, names: &[(&Field, Li
     let ident = &input.ident;
     let fields: Vec<_> = names.iter().map(|(field, _)| &field.ident).collect();
     let reads = names.iter().map(|(field, name)| {
-        let ident = &field.ident;
+        let (ident, krate) = (&field.ident, at(krate, name.span()));
         quote_spanned!(name.span()=> #ident: #krate::__private::session_field(values, #name)?)
     });
     let literals: Vec<_> = names.iter().map(|(_, name)| name).collect();
-    let checks = literals
-        .iter()
-        .map(|name| quote_spanned!(name.span()=> const _: () = #krate::__private::assert_session_name(#name);));
+    let checks = literals.iter().map(|name| {
+        let krate = at(krate, name.span());
+        quote_spanned!(name.span()=> const _: () = #krate::__private::assert_session_name(#name);)
+    });
     quote! {
         #(#checks)*
         #[automatically_derived]
@@ -112,4 +113,13 @@ fn implementation(input: &DeriveInput, krate: &TokenStream, names: &[(&Field, Li
             }
         }
     }
+}
+
+/// The same path, so that what the compiler says of it points to the field.
+fn at(path: &TokenStream, span: Span) -> TokenStream {
+    let respanned = path.clone().into_iter().map(|mut token| {
+        token.set_span(span);
+        token
+    });
+    respanned.collect()
 }

@@ -88,6 +88,7 @@ impl Function {
 }
 
 /// One parameter other than `self`.
+#[derive(Clone)]
 pub(crate) struct Param {
     /// What generated functions call it.
     pub(crate) ident: Ident,

@@ -7,6 +7,7 @@ use syn::visit::Visit;
 use syn::{Expr, Ident, Member};
 
 use crate::args::{Args, Deadline, Lifetime, Local, Template};
+use crate::batch;
 use crate::errors::{Errors, did_you_mean};
 use crate::plan::{Entry, Freshness, FunctionOptions, Home, KeyStep, Plan, Run};
 use crate::signature::{self, Function, Param};
@@ -25,7 +26,11 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
     check_self(&args, function, errors);
     check_expressions(&args, function, &params, errors);
     let owns_everything = signature::owns_everything(function, &params);
-    check_background(&args, owns_everything, errors);
+    if args.batch.is_none() {
+        check_background(&args, owns_everything, errors);
+    }
+    let batch = batch::find(&args, &params, errors);
+    batch.iter().for_each(|batch| batch::check_key(&args, batch, errors));
     let home = home(&args, function, errors);
     let key = match &args.key {
         Some(key) => from_template(key, &args, function, &params, errors),
@@ -46,6 +51,7 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
         tags,
         entry,
         run,
+        batch,
         params,
         function: FunctionOptions { name: args.name.map(|name| name.value()), version },
         codec: args.codec,

@@ -225,6 +225,8 @@ async fn a_write_while_the_link_is_cut_is_seen_after_it_is_back() {
         assert_ne!(&*read(&here, "computed").await, old, "served from before the loss");
         proxy.heal();
         eventually("the link is back", || async { here.is_available() }).await;
+        // Another entry's read learns the versions again, by which entries of the tier go.
+        soon("another row", row(&here, &Gate::open(), 1000 + round, "other")).await.unwrap();
         assert_eq!(&*read(&here, "computed").await, new);
     }
 }

@@ -1,15 +1,15 @@
 //! When values end, what is served after that, and who computes the next one.
 
-use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_core::events::{Event, StaleCause};
-use cache_core::{
-    Cache, CachedEntry, Deadline, DeadlineExceeded, EntryOptions, Key, RefreshBy, Revalidated, UnboundEntry, cached,
-};
+use cache_core::{Cache, CachedEntry, EntryOptions, Key, RefreshBy, UnboundEntry, cached};
 use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
+
+mod revalidation;
+mod time_limits;
 
 /// Values below this end at once, the others do not end in a test.
 const LASTS: usize = 1000;
@@ -348,285 +348,6 @@ async fn a_dear_value_is_refreshed_in_the_background_before_it_ends() {
     }
 }
 
-/// Waits for a new value a second, and for an old one no longer.
-#[cached(
-    name = "patient",
-    ttl = |value| if *value < LASTS { SHORT } else { HOUR },
-    stale_if_error = "1h",
-    soft_timeout = "1s",
-    deadline = false,
-    early = false,
-    key = "{id}",
-    cache = &cache
-)]
-async fn patient(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
-    let _ = id;
-    gate.pass().await;
-    answer
-}
-
-on_both_stores! {
-    // F5, F10
-    async fn after_the_soft_timeout_the_old_value_is_served_and_the_run_goes_on(nodes: &Nodes) {
-        let (here, there) = (nodes.node().await, nodes.node().await);
-        let entry = |cache: &Cache| patient::entry(7).on(cache);
-        assert_eq!(patient(here.clone(), Gate::open(), 7, Ok(1)).await, Ok(1));
-        outlive(nodes, &[&here, &there], entry).await;
-        let (mut events, gate) = (here.subscribe(), Gate::shut());
-        let waits = tokio::spawn(patient(here.clone(), gate.clone(), 7, Ok(LASTS)));
-        let is_dropped = tokio::spawn(patient(here.clone(), gate.clone(), 7, Ok(LASTS)));
-        gate.arrival().await;
-        is_dropped.abort();
-        if let Nodes::Embedded(_, clock) = nodes {
-            clock.advance(Duration::from_millis(999));
-            assert!(!waits.is_finished());
-            clock.advance(Duration::from_millis(1));
-        }
-        assert_eq!(soon("it returns", waits).await.unwrap(), Ok(1));
-        let told = |event: &Event| matches!(event, Event::StaleServed { cause: StaleCause::SoftTimeout, .. });
-        event(&mut events, "it is told", told).await;
-        // While the run goes on, nobody starts another.
-        assert_eq!(soon("it returns", patient(here.clone(), gate.clone(), 7, Ok(3))).await, Ok(1));
-        gate.let_through(1);
-        eventually("it is stored", || async { entry(&there).get().await.unwrap() == Some(LASTS) }).await;
-        assert_eq!(gate.runs(), 1);
-    }
-}
-
-// F6
-#[tokio::test]
-async fn without_an_old_value_the_soft_timeout_is_ignored() {
-    let clock = cache_core::clock::Clock::manual();
-    let (cache, gate) = (Cache::builder().clock(clock.clone()).in_memory(), Gate::shut());
-    let waits = tokio::spawn(patient(cache.clone(), gate.clone(), 7, Ok(LASTS)));
-    gate.arrival().await;
-    clock.advance(Duration::from_secs(5));
-    // Whatever wakes at that time has run before this one has.
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    assert!(!waits.is_finished());
-    gate.let_through(1);
-    assert_eq!(soon("it returns", waits).await.unwrap(), Ok(LASTS));
-    assert_eq!(patient::entry(7).on(&cache).get().await.unwrap(), Some(LASTS));
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Slow {
-    Refused,
-    Late(Duration),
-}
-
-impl From<DeadlineExceeded> for Slow {
-    fn from(late: DeadlineExceeded) -> Self {
-        Self::Late(late.after())
-    }
-}
-
-/// An error that can say so.
-#[cached(
-    name = "limited",
-    ttl = |value| if *value < LASTS { SHORT } else { HOUR },
-    stale_if_error = "1h",
-    deadline = "200ms",
-    early = false,
-    key = "{id}",
-    cache = cache
-)]
-async fn limited(cache: &Cache, gate: &Gate, id: u32, ended: &Arc<()>) -> Result<usize, Slow> {
-    let (_, _held) = ((cache, id), Arc::clone(ended));
-    gate.pass().await;
-    if id == 0 { Err(Slow::Refused) } else { Ok(1) }
-}
-
-/// One that can by way of an I/O error.
-#[cached(name = "by_io", ttl = 60, deadline = "200ms", key = "{id}", cache = cache)]
-async fn by_io(cache: &Cache, gate: &Gate, id: u32) -> Result<u32, io::Error> {
-    let _ = cache;
-    gate.pass().await;
-    Ok(id)
-}
-
-/// No error at all.
-#[cached(name = "mute", ttl = 60, key = "{id}", cache = cache)]
-async fn mute(cache: &Cache, gate: &Gate, id: u32, answer: u32) -> u32 {
-    let _ = (cache, id);
-    gate.pass().await;
-    answer
-}
-
-fn short_deadline() -> cache_core::CacheBuilder {
-    Cache::builder().jitter(0.0).deadline(Duration::from_millis(200))
-}
-
-/// Lets a deadline of 200 ms pass.
-fn pass_deadline(nodes: &Nodes) {
-    if let Nodes::Embedded(_, clock) = nodes {
-        clock.advance(Duration::from_millis(200));
-    }
-}
-
-on_both_stores! {
-    // F7, R23
-    async fn a_run_over_its_deadline_is_dropped_and_its_key_is_free(nodes: &Nodes) {
-        let (here, there) = (nodes.node().await, nodes.node().await);
-        let (mut events, gate, ended) = (here.subscribe(), Gate::shut(), Arc::new(()));
-        let hangs = tokio::spawn({
-            let (cache, gate, ended) = (here.clone(), gate.clone(), Arc::clone(&ended));
-            async move { limited(&cache, &gate, 7, &ended).await }
-        });
-        gate.arrival().await;
-        pass_deadline(nodes);
-        assert_eq!(soon("it ends", hangs).await.unwrap(), Err(Slow::Late(Duration::from_millis(200))));
-        assert_eq!(Arc::strong_count(&ended), 1, "the future is dropped");
-        event(&mut events, "it is told", |event| matches!(event, Event::DeadlinePassed { name } if &**name == "limited")).await;
-        assert_eq!(soon("the key is free", limited(&there, &Gate::open(), 7, &ended)).await, Ok(1));
-        assert_eq!(there.stats().waited, 0);
-        // Its own errors stay what they are, and an I/O error can tell too.
-        assert_eq!(limited(&here, &Gate::open(), 0, &ended).await, Err(Slow::Refused));
-        let hangs = tokio::spawn({
-            let (cache, gate) = (here.clone(), gate.clone());
-            async move { by_io(&cache, &gate, 7).await }
-        });
-        gate.arrival().await;
-        pass_deadline(nodes);
-        assert_eq!(soon("it ends", hangs).await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
-    }
-
-    // F7
-    async fn at_the_deadline_an_old_value_is_served_if_there_is_one(nodes: &Nodes) {
-        let (cache, gate, ended) = (nodes.node().await, Gate::shut(), Arc::new(()));
-        gate.let_through(1);
-        assert_eq!(limited(&cache, &gate, 7, &ended).await, Ok(1));
-        gate.arrival().await;
-        if let Nodes::Embedded(_, clock) = nodes { clock.advance(SHORT); }
-        past_ttl(|| limited::entry(7).on(&cache)).await;
-        let mut events = cache.subscribe();
-        let hangs = tokio::spawn({
-            let (cache, gate, ended) = (cache.clone(), gate.clone(), Arc::clone(&ended));
-            async move { limited(&cache, &gate, 7, &ended).await }
-        });
-        gate.arrival().await;
-        pass_deadline(nodes);
-        assert_eq!(soon("it ends", hangs).await.unwrap(), Ok(1));
-        assert_eq!(Arc::strong_count(&ended), 1, "the future is dropped");
-        let told = |event: &Event| matches!(event, Event::StaleServed { cause: StaleCause::DeadlinePassed, .. });
-        event(&mut events, "it is told", told).await;
-    }
-
-    // R23: where nobody can be told, the key is free all the same.
-    async fn a_run_whose_callers_cannot_be_told_goes_on_without_its_key(nodes: &Nodes) {
-        let (here, there) = (nodes.node_with(short_deadline()).await, nodes.node().await);
-        let (mut events, gate) = (here.subscribe(), Gate::shut());
-        let call = |gate: &Gate, answer| {
-            let (cache, gate) = (here.clone(), gate.clone());
-            tokio::spawn(async move { mute(&cache, &gate, 7, answer).await })
-        };
-        let hangs = call(&gate, 1);
-        gate.arrival().await;
-        let follows = call(&Gate::open(), 2);
-        eventually("it has joined", || async { here.stats().joined == 1 }).await;
-        pass_deadline(nodes);
-        event(&mut events, "it is told", |event| matches!(event, Event::DeadlinePassed { .. })).await;
-        assert_eq!(soon("who waited runs anew", follows).await.unwrap(), 2);
-        assert_eq!(soon("and so may others", mute(&there, &Gate::open(), 7, 3)).await, 2);
-        gate.let_through(1);
-        assert_eq!(soon("its own caller gets its value", hangs).await.unwrap(), 1);
-        assert_eq!(mute::entry(7).on(&there).get().await.unwrap(), Some(2), "which is not stored");
-    }
-
-    // R23, F3
-    async fn a_refresh_over_its_deadline_ends_and_rests(nodes: &Nodes) {
-        let cache = nodes.node_with(short_deadline()).await;
-        assert_eq!(behind(cache.clone(), Gate::open(), 7, Ok(1)).await, Ok(1));
-        outlive(nodes, &[&cache], |cache| behind::entry(7).on(cache)).await;
-        let (mut events, gate) = (cache.subscribe(), Gate::shut());
-        assert_eq!(soon("stale", behind(cache.clone(), gate.clone(), 7, Ok(2))).await, Ok(1));
-        gate.arrival().await;
-        pass_deadline(nodes);
-        event(&mut events, "it is told", |event| matches!(event, Event::RefreshFailed { .. })).await;
-        assert_eq!(soon("stale", behind(cache.clone(), gate.clone(), 7, Ok(2))).await, Ok(1));
-        assert_eq!(gate.runs(), 1);
-    }
-}
-
-/// A page that can be asked whether it has changed: what it was asked with is noted.
-async fn page(
-    cache: &Cache,
-    gate: &Gate,
-    asked: &Mutex<Vec<Option<String>>>,
-    ttl: Duration,
-) -> Result<String, Refused> {
-    let options = EntryOptions::new().ttl(ttl).stale_if_error(HOUR).deadline(Deadline::Off);
-    let revalidate = |old: Option<String>| async {
-        asked.lock().unwrap().push(old.clone());
-        gate.pass().await;
-        Ok(old.map_or_else(|| Revalidated::New("text ".repeat(10_000)), Revalidated::NotModified))
-    };
-    cache
-        .get_or_revalidate(Key::new("page"), &options, revalidate)
-        .await
-        .map_err(|error: Arc<Refused>| (*error).clone())
-}
-
-/// The entry of the same key.
-#[cached(name = "page", cache = cache, skip(cache))]
-async fn entry_of_page(cache: &Cache) -> String {
-    let _ = cache;
-    String::new()
-}
-
-on_both_stores! {
-    // V8
-    async fn a_value_that_is_not_modified_stays_and_its_ttl_is_renewed(nodes: &Nodes) {
-        let (here, there) = (nodes.node().await, nodes.node().await);
-        let (gate, asked) = (Gate::open(), Mutex::new(Vec::new()));
-        let text = page(&here, &gate, &asked, SHORT).await.unwrap();
-        if let Nodes::Embedded(_, clock) = nodes { clock.advance(SHORT); }
-        eventually("it is asked again", || async {
-            assert_eq!(page(&here, &gate, &asked, HOUR).await.as_ref(), Ok(&text));
-            asked.lock().unwrap().len() == 2
-        }).await;
-        assert_eq!(*asked.lock().unwrap(), [None, Some(text.clone())]);
-        assert_eq!((here.stats().fills, here.stats().renewed), (1, 1));
-        if let Nodes::Redis(server) = nodes {
-            // The one `SET` of the payload was its first fill.
-            assert_eq!(server.commandstats().get("setrange"), Some(&1));
-            assert_eq!(server.commandstats().get("set").copied(), Some(5), "two leases, a value and two versions");
-        }
-        // Everybody sees it for its new ttl.
-        if let Nodes::Embedded(_, clock) = nodes { clock.advance(HOUR / 2); }
-        for cache in [&there, &here] {
-            assert_eq!(page(cache, &gate, &asked, HOUR).await.as_ref(), Ok(&text));
-        }
-        assert_eq!(gate.runs(), 2);
-    }
-
-    // V8, R1
-    async fn a_value_that_was_invalidated_while_it_was_asked_for_is_not_renewed(nodes: &Nodes) {
-        let cache = nodes.node().await;
-        let (gate, asked) = (Gate::open(), Arc::new(Mutex::new(Vec::new())));
-        let text = page(&cache, &gate, &asked, SHORT).await.unwrap();
-        if let Nodes::Embedded(_, clock) = nodes { clock.advance(SHORT); }
-        let (mut events, gate) = (cache.subscribe(), Gate::shut());
-        let slow = tokio::spawn({
-            let (cache, gate, asked) = (cache.clone(), gate.clone(), Arc::clone(&asked));
-            async move {
-                while gate.runs() == 0 {
-                    page(&cache, &gate, &asked, HOUR).await.unwrap();
-                }
-            }
-        });
-        gate.arrival().await;
-        entry_of_page::entry().on(&cache).invalidate().await.unwrap();
-        gate.let_through(1);
-        soon("it returns", slow).await.unwrap();
-        event(&mut events, "it is told", |event| matches!(event, Event::FillRefused { .. })).await;
-        assert_eq!(page(&cache, &Gate::open(), &asked, HOUR).await, Ok(text.clone()));
-        assert_eq!(*asked.lock().unwrap(), [None, Some(text), None]);
-    }
-}
-
 /// By hand, with a tag.
 async fn tagged(cache: &Cache, gate: &Gate, answer: Answer, stale: EntryOptions) -> Result<usize, Arc<Refused>> {
     let options = stale.ttl(SHORT).jitter(0.0).tags(["numbers"]);
@@ -685,20 +406,39 @@ on_both_stores! {
     }
 }
 
-// V8: a value in an `Arc` is kept like any other.
-#[tokio::test]
-async fn a_shared_value_that_is_not_modified_stays() {
-    let clock = cache_core::clock::Clock::manual();
-    let cache = Cache::builder().jitter(0.0).clock(clock.clone()).in_memory();
-    let options = EntryOptions::new().ttl(SHORT).stale_if_error(HOUR);
-    for renewed in 0..3 {
-        let revalidate = |old: Option<Arc<String>>| async {
-            let new = || Revalidated::New(Arc::new("text".to_owned()));
-            Ok::<_, Refused>(old.map_or_else(new, Revalidated::NotModified))
-        };
-        let value = cache.get_or_revalidate(Key::new("shared"), &options, revalidate).await;
-        assert_eq!(**value.as_ref().unwrap(), "text");
-        assert_eq!((cache.stats().fills, cache.stats().renewed), (1, renewed));
-        clock.advance(SHORT);
+#[cached(name = "refreshed", ttl = |value| if *value < LASTS { SHORT } else { HOUR }, stale_while_revalidate = "1h", early = false, key = "{id}", tags("all", "one:{id}"), cache = &cache)]
+async fn refreshed(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
+    let _ = id;
+    gate.pass().await;
+    answer
+}
+
+on_both_stores! {
+    // R3, R4
+    async fn a_refresh_in_the_background_stores_nothing_from_before_an_invalidation(nodes: &Nodes) {
+        let (here, there) = (nodes.node().await, nodes.node().await);
+        for (by, scope) in [(&here, "all"), (&there, "all"), (&there, "one:7"), (&here, ""), (&there, ""), (&there, "function")] {
+            assert_eq!(refreshed(here.clone(), Gate::open(), 7, Ok(1)).await, Ok(1), "{scope}");
+            outlive(nodes, &[&here], |cache| refreshed::entry(7).on(cache)).await;
+            let (ended, gate) = (|| here.stats().fills + here.stats().refused_fills, Gate::shut());
+            let before = ended();
+            assert_eq!(refreshed(here.clone(), gate.clone(), 7, Ok(2)).await, Ok(1), "{scope}");
+            gate.arrival().await;
+            match scope {
+                "" => by.clear().await.unwrap(),
+                "function" => refreshed::invalidate_all(by).await.unwrap(),
+                tag => by.invalidate_tag(tag).await.unwrap(),
+            }
+            gate.let_through(1);
+            eventually("the refresh ends", || async { ended() > before }).await;
+            assert_eq!(refreshed::entry(7).on(&there).get().await.unwrap(), None, "{scope}");
+            eventually("what was computed before is gone", || async {
+                let found = refreshed(here.clone(), Gate::open(), 7, Ok(LASTS)).await;
+                assert_ne!(found, Ok(2), "{scope}");
+                found == Ok(LASTS)
+            })
+            .await;
+            refreshed::entry(7).on(&here).invalidate().await.unwrap();
+        }
     }
 }

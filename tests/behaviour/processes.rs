@@ -14,11 +14,19 @@ const URL: &str = "CACHE_CORE_TEST_NODE";
 const LEASE: Duration = Duration::from_millis(600);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-#[cached(name = "row", ttl = 60, key = "7", skip(cache, gate, text), cache = &cache)]
+#[cached(name = "row", ttl = 60, key = "7", skip(cache, gate, text), tags("rows"), cache = &cache)]
 async fn row(cache: Cache, gate: Gate, text: String) -> Result<String, String> {
     let _ = &cache;
     gate.pass().await;
     if text == "error" { Err(text) } else { Ok(text) }
+}
+
+/// Past its ttl almost at once, and then refreshed in the background.
+#[cached(name = "due", ttl = "40ms", stale_while_revalidate = "1h", early = false, key = "7", skip(cache, gate, text), tags("rows"), cache = &cache)]
+async fn due(cache: Cache, gate: Gate, text: String) -> Result<String, String> {
+    let _ = &cache;
+    gate.pass().await;
+    Ok(text)
 }
 
 /// In the process that was started: does what its standard input says, tells on its standard output.
@@ -56,6 +64,62 @@ async fn node() {
             "invalidate" => {
                 entry.invalidate().await.unwrap();
                 say("done");
+            }
+            "tag" => {
+                cache.invalidate_tag(text).await.unwrap();
+                say("done");
+            }
+            "clear" => {
+                cache.clear().await.unwrap();
+                say("done");
+            }
+            "function" => {
+                row::invalidate_all(&cache).await.unwrap();
+                say("done");
+            }
+            "due" => say(&format!("due {}", due(cache.clone(), Gate::open(), text).await.unwrap())),
+            // Until a refresh waits at the gate.
+            "refresh" => {
+                let before = cache.stats().refreshes;
+                support::eventually("a refresh", || async {
+                    due(cache.clone(), gate.clone(), text.clone()).await.unwrap();
+                    cache.stats().refreshes > before
+                })
+                .await;
+                gate.arrival().await;
+                say("refreshes");
+            }
+            // Until that refresh has stored its value, or was refused.
+            "refreshed" => {
+                let ended = |stats: cache_core::events::Stats| stats.fills + stats.refused_fills;
+                let before = ended(cache.stats());
+                gate.let_through(1);
+                support::eventually("it ends", || async { ended(cache.stats()) > before }).await;
+                say("ended");
+            }
+            "set-due" => {
+                due::entry().on(&cache).set(text).await.unwrap();
+                say("done");
+            }
+            // Readers that never stop, beside whatever else happens.
+            "readers" => {
+                for _ in 0..4 {
+                    let (cache, text) = (cache.clone(), text.clone());
+                    tokio::spawn(async move {
+                        loop {
+                            row(cache.clone(), Gate::open(), text.clone()).await.unwrap();
+                            tokio::task::yield_now().await;
+                        }
+                    });
+                }
+                say("reading");
+            }
+            // Many writes, one after the other.
+            "writes" => {
+                for number in 0..100 {
+                    entry.clone().set(format!("{text}{number}")).await.unwrap();
+                }
+                say("written");
             }
             "waiting" => {
                 support::eventually("a call waits", || async { cache.stats().waited > 0 }).await;
@@ -261,5 +325,113 @@ fn a_write_reaches_the_tier_of_the_other_process() {
             reads += 1;
             assert!(reads < 10_000, "the write arrives");
         }
+    }
+}
+
+/// Reads until it gets this, and never that.
+fn comes_to(process: &mut Process, command: &str, wanted: &str, never: &str) {
+    for _ in 0..10_000 {
+        process.send(command);
+        let told = process.told();
+        assert!(never.is_empty() || !told.ends_with(never), "{command}: {told}");
+        if told.ends_with(wanted) {
+            return;
+        }
+    }
+    panic!("{command} never came to {wanted}");
+}
+
+#[test]
+// R3, R4
+fn an_invalidation_of_many_by_another_process_kills_the_fill_in_flight() {
+    let (_server, mut one, mut other) = two();
+    for (round, invalidate) in ["clear", "function", "tag rows"].into_iter().enumerate() {
+        let (old, new) = (format!("old{round}"), format!("new{round}"));
+        one.send(&format!("start {old}")).send("arrival").tells("arrived");
+        other.send(invalidate).tells("done");
+        one.send("pass").tells(&format!("returned {old}"));
+        other.send(&format!("read {new}")).tells(&format!("read {new}"));
+        comes_to(&mut one, "read never", &new, &old);
+        other.send("invalidate").tells("done");
+        comes_to(&mut one, "read between", "between", &old);
+        other.send("invalidate").tells("done");
+    }
+}
+
+#[test]
+// R4: in the background.
+fn an_invalidation_by_another_process_kills_the_refresh_in_the_background() {
+    let (_server, mut one, mut other) = two();
+    for (round, invalidate) in ["tag rows", "clear"].into_iter().enumerate() {
+        let (old, new) = (format!("old{round}"), format!("new{round}"));
+        one.send(&format!("due {old}")).told();
+        one.send(&format!("refresh {old}")).tells("refreshes");
+        other.send(invalidate).tells("done");
+        one.send("refreshed").tells("ended");
+        other.send(&format!("due {new}")).tells(&format!("due {new}"));
+        comes_to(&mut one, &format!("due {new}"), &new, "never");
+    }
+}
+
+#[test]
+// R5
+fn a_refresh_in_the_background_does_not_overwrite_what_another_process_set() {
+    let (_server, mut one, mut other) = two();
+    one.send("due v1").tells("due v1");
+    one.send("refresh stale").tells("refreshes");
+    other.send("set-due v2").tells("done");
+    one.send("refreshed").tells("ended");
+    other.send("due v2").tells("due v2");
+    comes_to(&mut one, "due v2", "v2", "stale");
+}
+
+#[test]
+// R6
+fn readers_in_one_process_keep_nothing_that_the_other_has_replaced() {
+    let (_server, mut one, mut other) = two();
+    one.send("readers computed").tells("reading");
+    other.send("writes a").tells("written");
+    comes_to(&mut one, "read computed", "a99", "");
+    for _ in 0..100 {
+        one.send("read computed").tells("read a99");
+    }
+}
+
+#[test]
+// R7
+fn what_is_deleted_while_the_link_of_a_process_is_lost_is_not_served_by_it() {
+    let (server, mut one, _other) = two();
+    one.send("key");
+    let key = one.told().trim_start_matches("key ").to_owned();
+    for round in 0..20 {
+        let text = format!("v{round}");
+        comes_to(&mut one, &format!("read {text}"), &text, "");
+        server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        server.cli(&["DEL", &key]);
+    }
+}
+
+#[test]
+// R8
+fn two_processes_that_write_one_key_at_once_end_with_one_value() {
+    let (_server, mut one, mut other) = two();
+    for process in [&mut one, &mut other] {
+        process.send("readers computed").tells("reading");
+    }
+    one.send("writes a");
+    other.send("writes b");
+    one.tells("written");
+    other.tells("written");
+    let last = |process: &mut Process| {
+        process.send("read computed");
+        process.told()
+    };
+    // Pushes take a moment.
+    let agree = (0..10_000).any(|_| last(&mut one) == last(&mut other));
+    assert!(agree, "each keeps its own value");
+    let value = last(&mut one);
+    assert!(value.ends_with("99"), "{value}");
+    for _ in 0..100 {
+        assert_eq!((last(&mut one), last(&mut other)), (value.clone(), value.clone()));
     }
 }

@@ -15,6 +15,12 @@ async fn post(cache: &Cache, id: u32) -> Arc<u32> {
     Arc::new(id)
 }
 
+#[cached(batch, name = "posts", ttl = 60, skip(node, computed), cache = &node.cache)]
+async fn posts(node: &Node, computed: &AtomicU64, ids: &[u32]) -> BTreeMap<u32, u32> {
+    computed.store(node.network.sendings(), Ordering::SeqCst);
+    ids.iter().map(|id| (*id, *id)).collect()
+}
+
 /// A server, and one more network in front of it for each cache.
 struct Counted(RedisServer);
 
@@ -61,6 +67,14 @@ impl Counted {
         let computed = computed.into_inner();
         (computed - start, node.network.sendings() - computed)
     }
+}
+
+/// Round trips of a batch before its function runs, and after it.
+async fn cost_of_batch(node: &Node, ids: &[u32]) -> (u64, u64) {
+    let (start, computed) = (node.network.sendings(), AtomicU64::new(0));
+    assert_eq!(posts(node, &computed, ids).await.len(), ids.len());
+    let computed = computed.into_inner();
+    (computed - start, node.network.sendings() - computed)
 }
 
 /// `get 1, set 2`
@@ -151,6 +165,52 @@ async fn an_invalidation_costs_one_round_trip_and_one_more_where_a_build_is_new_
     server.0.cli(&["SADD", &format!("{of_entry}@builds"), "ffffffffffffffff"]);
     assert_eq!(server.cost(&node, invalidate()).await, (2, "smembers 2, unlink 2".to_owned()));
     assert_eq!(server.cost(&node, invalidate()).await, (1, "smembers 1, unlink 1".to_owned()));
+}
+
+#[tokio::test]
+// B1
+async fn a_batch_costs_the_round_trips_of_one_id() {
+    let server = Counted::start();
+    let (writer, reader) = (server.node().await, server.node().await);
+    // The first of a function in a process says that this build stores under its name.
+    assert_eq!(cost_of_batch(&writer, &[0]).await, (3, 1));
+    let ids: Vec<u32> = (1..=100).collect();
+    let commands = server.cost(&writer, async { assert_eq!(cost_of_batch(&writer, &ids).await, (2, 1)) }).await.1;
+    // Each script gets and sets.
+    assert_eq!(commands, "client|caching 101, evalsha 100, getrange 200, mget 1, set 200");
+    let unused = AtomicU64::new(0);
+    let hit = server.cost(&writer, async { assert_eq!(posts(&writer, &unused, &ids).await.len(), 100) });
+    assert_eq!(hit.await, (0, String::new()), "in the process");
+    let hit = server.cost(&reader, async { assert_eq!(posts(&reader, &unused, &ids).await.len(), 100) });
+    assert_eq!(hit.await, (1, "client|caching 1, mget 1, set 2".to_owned()), "with the versions");
+    // A few more, and some that are kept in the process: those are not read.
+    let more: Vec<u32> = (51..=150).collect();
+    let (trips, commands) = server.cost(&reader, posts(&reader, &unused, &more)).await;
+    assert_eq!(trips, 4, "this process has not filled before");
+    assert!(
+        commands.starts_with("client|caching 51, evalsha 50, getrange 100, mget 1, pexpire 1, sadd 1"),
+        "{commands}"
+    );
+    // Beyond what goes into one trip.
+    let many: Vec<u32> = (1000..3500).collect();
+    let (_, commands) = server.cost(&writer, posts(&writer, &unused, &many)).await;
+    assert_eq!(commands, "client|caching 2503, evalsha 2500, getrange 5000, mget 3, set 5000");
+}
+
+#[tokio::test]
+// B3
+async fn a_batch_that_fails_gives_all_leases_back_in_one_round_trip() {
+    #[cached(batch, name = "failing", ttl = 60, skip(node), cache = &node.cache)]
+    async fn failing(node: &Node, ids: &[u32]) -> Result<BTreeMap<u32, u32>, String> {
+        let _ = node;
+        Err(format!("none of {}", ids.len()))
+    }
+    let server = Counted::start();
+    let node = server.node().await;
+    failing(&node, &[0]).await.unwrap_err();
+    let ids: Vec<u32> = (1..=50).collect();
+    let (trips, commands) = server.cost(&node, async { failing(&node, &ids).await.unwrap_err() }).await;
+    assert_eq!((trips, &*commands), (3, "client|caching 1, del 50, evalsha 50, getrange 50, mget 1, set 50"));
 }
 
 #[invalidates(post(id), cache = &node.cache)]

@@ -328,5 +328,14 @@ on_both_stores! {
         assert!(!blocked.is_finished());
         shut.let_through(1);
         assert_eq!(soon("the first returns", blocked).await.unwrap().unwrap(), "value");
+        // The same for runs that are driven by those who wait.
+        let blocked = tokio::spawn(owned(cache.clone(), shut.clone(), 0));
+        shut.arrival().await;
+        for other in 1..200 {
+            assert_eq!(soon("another key", owned(cache.clone(), Gate::open(), other)).await, Ok(other));
+        }
+        assert!(!blocked.is_finished());
+        shut.let_through(1);
+        assert_eq!(soon("the first returns", blocked).await.unwrap(), Ok(0));
     }
 }

@@ -117,6 +117,27 @@ async fn fault_under_load(fail: impl Fn(&RedisServer), mend: impl Fn(&RedisServe
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // D2
+async fn redis_full_or_read_only_every_call_ends_in_time_with_its_value() {
+    let full = (["CONFIG", "SET", "maxmemory", "500kb"].as_slice(), ["CONFIG", "SET", "maxmemory", "0"].as_slice());
+    let read_only = (["REPLICAOF", "127.0.0.1", "1"].as_slice(), ["REPLICAOF", "NO", "ONE"].as_slice());
+    for (fail, mend) in [full, read_only] {
+        let server = RedisServer::start();
+        let cache = Cache::connect(&format!("{}{OPTIONS}", server.url())).await.unwrap();
+        answers(&cache, &Gate::open(), 1).await;
+        let (mut events, gate) = (cache.subscribe(), Gate::open());
+        server.cli(fail);
+        for id in 2..50 {
+            answers(&cache, &gate, id).await;
+        }
+        assert_eq!(gate.runs(), 48);
+        event(&mut events, "it is told", |event| matches!(event, Event::StoreFailed { .. })).await;
+        server.cli(mend);
+        recovers(&cache).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// D2
 async fn a_value_computed_while_redis_dies_reaches_its_caller() {
     for fault in [RedisServer::kill, RedisServer::pause] {
         let server = RedisServer::start();
@@ -159,4 +180,32 @@ async fn after_shutdown_functions_run_uncached() {
     answers(&cache, &gate, 1).await;
     assert_eq!(gate.runs(), 2);
     assert_eq!(row::entry(1).on(&cache).invalidate().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[cached(name = "due", ttl = "40ms", stale_while_revalidate = "1h", early = false, key = "{id}", cache = &cache)]
+async fn due(cache: Cache, gate: Gate, id: u32, value: u32) -> u32 {
+    let _ = id;
+    gate.pass().await;
+    value
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// D7
+async fn a_shutdown_waits_for_the_refresh_in_the_background_and_it_is_stored() {
+    let server = RedisServer::start();
+    let (cache, gate) = (Cache::connect(&server.url()).await.unwrap(), Gate::shut());
+    assert_eq!(due(cache.clone(), Gate::open(), 7, 1).await, 1);
+    eventually("a refresh begins", || async {
+        assert_eq!(due(cache.clone(), gate.clone(), 7, 2).await, 1);
+        cache.stats().refreshes > 0
+    })
+    .await;
+    gate.arrival().await;
+    let closing = cache.clone();
+    let closing = tokio::spawn(async move { closing.shutdown().await });
+    gate.let_through(1);
+    soon("it has shut down", closing).await.unwrap();
+    assert_eq!(cache.stats().fills, 2);
+    let next = Cache::connect(&server.url()).await.unwrap();
+    assert_eq!(soon("the value is there", due(next, Gate::shut(), 7, 3)).await, 2);
 }

@@ -200,6 +200,7 @@ async fn a_frozen_link_is_noticed_without_any_call() {
     assert_recovers(&store).await;
 }
 
+// D2
 #[tokio::test]
 async fn a_slow_link_is_slow_and_nothing_more() {
     let server = RedisServer::start();
@@ -214,6 +215,7 @@ async fn a_slow_link_is_slow_and_nothing_more() {
     assert!(events.try_recv().is_err());
 }
 
+// D2
 #[tokio::test]
 async fn killed_connections_are_made_again_without_an_end() {
     let server = RedisServer::start();
@@ -258,6 +260,7 @@ async fn a_frozen_subscription_is_noticed() {
     assert_eq!(soon("the message arrives", messages.next()).await, Some(RawMessage::Payload(b"x".to_vec())));
 }
 
+// D2
 #[tokio::test]
 async fn a_full_server_refuses_and_stays_connected() {
     let server = RedisServer::start();
@@ -280,6 +283,7 @@ async fn a_full_server_refuses_and_stays_connected() {
     assert!(store.is_available());
 }
 
+// D2
 #[tokio::test]
 async fn a_read_only_replica_refuses_writes() {
     let server = RedisServer::builder().option("replicaof", "127.0.0.1 1").start();

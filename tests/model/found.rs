@@ -51,3 +51,28 @@ async fn a_run_whose_lease_cannot_be_renewed_is_not_joined_beyond_the_staleness_
     gate.let_through(1);
     assert_eq!(old.await.unwrap().unwrap(), "v1");
 }
+
+#[tokio::test(start_paused = true)]
+// T7, I2: an invalidation of everything leaves the lease alone, and was told on a link that is gone.
+async fn a_run_that_may_have_been_invalidated_while_the_link_was_lost_is_not_joined() {
+    for seed in 0..20 {
+        let (world, gate) = (World::new(seed, false), Gate::shut());
+        let driver = tokio::spawn({
+            let world = world.clone();
+            async move { world.drive().await }
+        });
+        let (node, other) = (world.node(), world.node());
+        let (cache, elsewhere) = (node.cache(Cache::builder()), other.cache(Cache::builder()));
+        world.pause(1000).await;
+        let old = start(&cache, &gate, "v1").await;
+        node.cut();
+        elsewhere.clear().await.unwrap();
+        world.pause(2001).await;
+        let new = tokio::spawn(async move { row(&cache, &Gate::open(), 7, "v2").await });
+        world.pause(1).await;
+        gate.let_through(1);
+        assert_eq!(soon("the old run", old).await.unwrap().unwrap(), "v1");
+        assert_eq!(soon("a new run", new).await.unwrap().unwrap(), "v2", "seed {seed}");
+        driver.abort();
+    }
+}

@@ -8,7 +8,7 @@ use super::source::{Source, is_part_of_word};
 /// Every module, lowest row first. Those of the design that are not built yet have their place too.
 const ROWS: &[&[&str]] = &[
     // Values without a state, and the two that touch the runtime: time, and the only spawn.
-    &["clock", "error", "key", "options", "random", "background", "sabotage"],
+    &["clock", "error", "key", "options", "random", "background", "sabotage", "sync"],
     // Bytes and verdicts: pure.
     &["codec", "envelope", "fingerprint", "freshness"],
     // The two tiers, and what they tell.

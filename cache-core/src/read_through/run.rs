@@ -30,7 +30,7 @@ use crate::tag::Basis;
 const AFTER_SKIP: Duration = Duration::from_millis(100);
 
 /// What there is if the function comes to nothing.
-pub(super) enum Fallback {
+pub(crate) enum Fallback {
     /// Nothing.
     None,
     /// A value past its time.
@@ -58,7 +58,7 @@ pub(super) async fn run_under(
         let kept = async {
             match &lease {
                 Some(lease) => lease.keep(run.as_mut()).await,
-                None => unseen(inner, plan, run.as_mut()).await,
+                None => unseen(inner, &[Arc::clone(&plan.key.value_key)], run.as_mut()).await,
             }
         };
         // Dropped here: the lease is given back in the background, and a waiter takes over.
@@ -66,6 +66,8 @@ pub(super) async fn run_under(
     };
     let cause = match &landing {
         Some(Landing::Value(value)) => {
+            let late = late_basis(inner, plan, &fallback).await;
+            let basis = late.as_ref().unwrap_or(basis);
             if let Some(lease) = lease
                 && let Err(error) = fill(inner, plan, lease, basis, value, started.elapsed(), old).await
             {
@@ -110,9 +112,21 @@ pub(super) async fn run_under(
     }
 }
 
+/// What stands after the run, where a test has removed the guard that goes by what stood before it.
+async fn late_basis(inner: &Inner, plan: &Plan, fallback: &Fallback) -> Option<Basis> {
+    let is_behind = matches!(fallback, Fallback::Served);
+    let guard = if is_behind { Guard::VersionsFromBeforeRefresh } else { Guard::VersionsFromBeforeRun };
+    if !sabotage::is(guard) {
+        return None;
+    }
+    let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
+    basis.read_unknown(inner).await.ok()?;
+    Some(basis)
+}
+
 /// Gives the lease back; where there is something to serve, for the throttle's time to nobody. Whether the record beside it still stood:
 /// else it was invalidated meanwhile, and is not to be served (R17).
-async fn give_up(inner: &Arc<Inner>, plan: &Plan, lease: Option<Lease>, fallback: &Fallback) -> bool {
+pub(crate) async fn give_up(inner: &Arc<Inner>, plan: &Plan, lease: Option<Lease>, fallback: &Fallback) -> bool {
     let Some(lease) = lease else { return false };
     let throttle = inner.limits.refresh_throttle;
     let done = match (fallback, lease.over()) {
@@ -149,7 +163,7 @@ async fn compute(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing 
 
 /// Drives a run that has no lease. Nothing tells when its value is invalidated elsewhere, so callers that come after the staleness
 /// bound start anew.
-async fn unseen<T>(inner: &Inner, plan: &Plan, run: impl Future<Output = T>) -> T {
+pub(crate) async fn unseen<T>(inner: &Inner, keys: &[Arc<str>], run: impl Future<Output = T>) -> T {
     let (started, mut run) = (inner.clock.start(), pin!(run));
     tokio::select! {
         biased;
@@ -157,12 +171,12 @@ async fn unseen<T>(inner: &Inner, plan: &Plan, run: impl Future<Output = T>) -> 
         () = started.reaches(inner.limits.max_staleness) => {}
     }
     if !sabotage::is(Guard::UnseenRunDetaches) {
-        inner.flights.detach(&plan.key.value_key);
+        keys.iter().for_each(|key| inner.flights.detach(key));
     }
     run.await
 }
 
-async fn within<T>(inner: &Inner, limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn within<T>(inner: &Inner, limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
     let Some(limit) = limit else { return Some(work.await) };
     tokio::select! {
         biased;
@@ -172,7 +186,7 @@ async fn within<T>(inner: &Inner, limit: Option<Duration>, work: impl Future<Out
 }
 
 /// No refresh of this record from this process for that long.
-pub(super) fn leave_alone(inner: &Inner, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
+pub(crate) fn leave_alone(inner: &Inner, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
     let rest = rest.unwrap_or(inner.limits.refresh_throttle).min(inner.limits.refresh_throttle);
     plan.note(inner, What::LeftAlone { rest });
     inner.refreshes.rest(&plan.key.value_key, fill_id, inner.clock.coarse(), rest);

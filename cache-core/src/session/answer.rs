@@ -78,7 +78,7 @@ impl State {
         }
     }
 
-    fn form(&self) -> Form {
+    pub(super) fn form(&self) -> Form {
         match &self.standing {
             Some(standing) => standing.form,
             None => self.sessions.config.forms().first().copied().unwrap_or(Form::Native),

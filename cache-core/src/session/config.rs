@@ -423,7 +423,7 @@ impl SessionBuilder {
         self
     }
 
-    /// How long a session is kept after its last use, by what is in it. Wins over the cookie's age.
+    /// How long a session is kept after its last use, by what is in it, as a short time for anonymous visitors. Zero: it is over. Wins over the cookie's age.
     #[must_use]
     pub fn ttl_of(mut self, ttl: impl Fn(&SessionValues<'_>) -> Duration + Send + Sync + 'static) -> Self {
         self.config.ttl = Ttl::Of(Arc::new(ttl));
@@ -521,5 +521,18 @@ impl SessionBuilder {
 impl fmt::Debug for SessionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SessionBuilder").field(&self.config).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_stay_as_they_are() {
+        let layer = SessionBuilder::new(Cache::in_memory()).secret([7_u8; 32]).build().unwrap();
+        let id = SessionId::parse("R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y").unwrap();
+        assert_eq!(layer.0.config.key(Form::Express, &id), "sess:R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y");
+        assert_eq!(layer.0.config.key(Form::Native, &id), "sess:v1:qSyw7bmPZnvtNut4abrMd9kPDv4mbZfH0xN19HP8064");
     }
 }

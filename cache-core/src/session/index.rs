@@ -220,11 +220,12 @@ impl Sessions {
         if !is_new && before.is_some_and(|before| Meta::of(&before.record).indexed == meta.indexed) {
             return Ok(());
         }
-        // Under the id it had before, it may have been ended since. A login begins it anew, and a peer that does not know of the index
-        // prolongs sessions without it.
+        // Under the id it had before, it may have been ended since. A login begins it anew, and a peer that does not know of the index has
+        // perhaps prolonged the session without it.
         let logged_in = before.is_none_or(|before| Meta::of(&before.record).since != meta.since);
         let same_user = was.as_ref().filter(|(owner, _)| *owner == user).map(|(_, old)| old.as_str());
-        let strict = is_new && !logged_in && !self.config.shares_with_express();
+        let moved = before.is_some_and(|before| before.form != standing.form);
+        let strict = is_new && !logged_in && !moved && !self.config.shares_with_express();
         let entered = self.cache.0.store.index_put(&key, &member, ends, same_user.filter(|_| strict)).await?;
         if !entered {
             self.cache.0.store.delete(&self.config.key(standing.form, &standing.id)).await?;

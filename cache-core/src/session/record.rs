@@ -432,4 +432,41 @@ mod tests {
         assert_eq!(unfit_for_express(&nested(100)), None);
         assert!(unfit_for_express(&nested(101)).is_some());
     }
+
+    #[test]
+    fn no_bytes_are_too_strange() {
+        // xorshift64*, so that a failure can be repeated.
+        let mut state = 7_u64;
+        let mut below = |bound: usize| {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
+        };
+        let mut sessions = 0;
+        for _ in 0..20_000 {
+            let mut bytes = STORED.as_bytes().to_vec();
+            for _ in 0..=below(3) {
+                let (at, other) = (below(bytes.len()), below(256) as u8);
+                match below(3) {
+                    0 => bytes[at] = other,
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.insert(at, b"{}[]\",:\\0"[below(9)]),
+                }
+            }
+            if let Found::Record(mut found) = Record::read(&bytes) {
+                sessions += 1;
+                let again = written(&found);
+                assert_eq!(written(&record(&again)), again);
+                let mut cookie = found.cookie();
+                cookie.renew(Timestamp::from_millis(0));
+                found.set_cookie(&cookie);
+                assert!(serde_json::from_str::<serde::de::IgnoredAny>(&written(&found)).is_ok());
+                for name in found.names().collect::<Vec<_>>() {
+                    unfit_for_express(found.raw(name).unwrap());
+                }
+            }
+        }
+        assert!(sessions > 1000, "{sessions}");
+    }
 }

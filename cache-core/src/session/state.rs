@@ -241,6 +241,10 @@ impl State {
         }
         self.begin()?;
         self.over = true;
+        // Of what is over.
+        self.saved = false;
+        self.cookie_changed = false;
+        self.touch = false;
         Ok(())
     }
 
@@ -399,6 +403,10 @@ impl State {
         if let Some(form) = left_form.filter(|_| !answer.cookies.is_empty()) {
             let attributes = self.sessions.config.attributes(form, &self.view.cookie(), self.sessions.now());
             self.forget = Some((form, attributes));
+        }
+        // A new cookie of the same name takes its place.
+        let form = self.form();
+        if self.forget.as_ref().is_some_and(|(forgotten, _)| *forgotten != form || answer.cookies.is_empty()) {
             self.forget_cookie(&mut answer);
         }
         Ok(answer)

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::config::Config;
 use super::error::{SessionError, SessionErrorKind};
 use super::express::RESERVED;
+use super::meta::Meta;
 use super::record::{COOKIE, META, MaxAge, Record, raw, unfit_for_express};
 
 /// What is in a session, to be read.
@@ -25,6 +26,12 @@ impl SessionValues<'_> {
             return Ok(None);
         }
         self.0.value(name).transpose().map_err(|error| not_of_type(name, &error))
+    }
+
+    /// Who is logged in.
+    #[must_use]
+    pub fn user(&self) -> Option<String> {
+        Meta::of(self.0).user
     }
 
     /// The names of all values, in the order in which they were first set.

@@ -6,6 +6,7 @@
 //!
 //! All types of the client stay inside this module.
 
+mod batch;
 mod config;
 mod connection;
 mod faults;
@@ -14,6 +15,7 @@ mod pubsub;
 mod read_batch;
 mod replicas;
 mod reply;
+mod requests;
 mod scripts;
 mod sessions;
 mod tracking;
@@ -24,7 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use redis::{Cmd, Pipeline, Script, ScriptInvocation, Value};
+use redis::{Cmd, Pipeline, ScriptInvocation, Value};
 
 pub(crate) use self::config::{RedisConfig, Replicas};
 use self::connection::Link;
@@ -32,9 +34,14 @@ use self::pubsub::Channels;
 use self::read_batch::Reads;
 use self::replicas::Replicated;
 use self::reply::Replies;
+use self::requests::{
+    acquired, beside_script, fill_script, in_place_script, or_ours, refresh, release_script, renew_script, set_lease,
+    track_filled,
+};
 use super::{
-    Acquired, Expiry, FILL_ID_AT, Fenced, Filled, Listener, Loaded, Message, Over, REGISTRY_EXPIRY, Raised, Replaced,
-    Siblings, Slot, Store, Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, aside_key, lease_key,
+    Acquired, Claim, Expiry, FILL_ID_AT, Fenced, Fill, Filled, Listener, Loaded, Message, Over, REGISTRY_EXPIRY,
+    Raised, ReadMany, Replaced, Siblings, Slot, Store, Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake,
+    Want, aside_key, lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
@@ -106,11 +113,11 @@ impl RedisStore {
         self.link.script(step, script).await
     }
 
-    /// MGET of a value and versions, tracked where the server tracks, behind a SET for each version that may not exist.
+    /// MGET of values and versions, tracked where the server tracks, behind a SET for each version that may not exist.
     async fn versions(
         &self,
         step: &'static str,
-        value: Option<&str>,
+        values: &[&str],
         versions: &[Arc<str>],
         make: bool,
     ) -> Result<(Vec<Option<Bytes>>, bool)> {
@@ -123,7 +130,7 @@ impl RedisStore {
         if session.tracks() {
             pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
         }
-        pipeline.cmd("MGET").arg(value).arg(versions.iter().map(|key| &**key).collect::<Vec<_>>());
+        pipeline.cmd("MGET").arg(values).arg(versions.iter().map(|key| &**key).collect::<Vec<_>>());
         let mut replies = self.link.pipeline_on(&session, step, &pipeline).await?;
         for _ in versions.iter().filter(|_| make) {
             // A server that takes no writes still answers reads: a version that is missing then agrees with nothing.
@@ -187,7 +194,7 @@ impl Store for RedisStore {
     fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>> {
         const STEP: &str = "read";
         Box::pin(async move {
-            let (mut found, tracked) = self.versions(STEP, Some(key), versions, true).await?;
+            let (mut found, tracked) = self.versions(STEP, &[key], versions, true).await?;
             let value = if found.is_empty() { None } else { found.remove(0) };
             // A value of another type is nothing to MGET: taking the lease tells.
             Ok((Slot::of(value, None), found.into_iter().map(version).collect(), tracked))
@@ -200,7 +207,7 @@ impl Store for RedisStore {
         make: bool,
     ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
         Box::pin(async move {
-            let (found, tracked) = self.versions("versions", None, versions, make).await?;
+            let (found, tracked) = self.versions("versions", &[], versions, make).await?;
             Ok((found.into_iter().map(version).collect(), tracked))
         })
     }
@@ -262,16 +269,10 @@ impl Store for RedisStore {
         Box::pin(async move {
             match over {
                 Over::Nothing => {
-                    let mut command = redis::cmd("SET");
-                    command.arg(key).arg(token.mark()).arg("NX").arg("GET").arg("PX").arg(ms(lease));
-                    let found = reply::slot(STEP, self.link.command(STEP, &command).await?, None)?;
-                    Ok(if found == Slot::Absent { Acquired::Ours } else { Acquired::Found(found) })
+                    let found = self.link.command(STEP, &set_lease(key, token, lease)).await?;
+                    reply::slot(STEP, found, None).map(or_ours)
                 }
-                Over::Record(id) => {
-                    let mut script = refresh(&scripts::ACQUIRE_REFRESH, key);
-                    script.arg(&id.to_le_bytes()[..]).arg(token.hex()).arg(ms(lease));
-                    acquired(STEP, self.run(STEP, &script).await?)
-                }
+                Over::Record(id) => acquired(STEP, self.run(STEP, &beside_script(key, token, lease, id)).await?),
             }
         })
     }
@@ -284,11 +285,7 @@ impl Store for RedisStore {
         fill_id: u64,
     ) -> BoxFuture<'a, Result<Acquired>> {
         const STEP: &str = "acquire";
-        Box::pin(async move {
-            let mut script = scripts::ACQUIRE_IN_PLACE.key(key);
-            script.arg(&fill_id.to_le_bytes()[..]).arg(token.mark()).arg(ms(lease));
-            acquired(STEP, self.run(STEP, &script).await?)
-        })
+        Box::pin(async move { acquired(STEP, self.run(STEP, &in_place_script(key, token, lease, fill_id)).await?) })
     }
 
     fn fill<'a>(
@@ -301,25 +298,12 @@ impl Store for RedisStore {
     ) -> BoxFuture<'a, Result<Filled>> {
         const STEP: &str = "fill";
         Box::pin(async move {
-            let script = match over {
-                Over::Nothing => {
-                    let mut script = scripts::FILL.key(key);
-                    script.arg(token.mark()).arg(record.as_ref()).arg(ms(expiry));
-                    script
-                }
-                Over::Record(id) => {
-                    let mut script = refresh(&scripts::FILL_REFRESH, key);
-                    script.arg(token.hex()).arg(record.as_ref()).arg(ms(expiry)).arg(&id.to_le_bytes()[..]);
-                    script
-                }
-            };
+            let script = fill_script(key, token, over, &record, expiry);
             let session = self.link.session(STEP)?;
             let mut pipeline = redis::pipe();
             pipeline.invoke_script(&script);
             if session.tracks() {
-                // A write registers nothing: a read of what was written does, without moving the value.
-                pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
-                pipeline.cmd("GETRANGE").arg(key).arg(FILL_ID_AT.start).arg(FILL_ID_AT.end.saturating_sub(1));
+                track_filled(&mut pipeline, key);
             }
             let mut replies = self.link.pipeline_on(&session, STEP, &pipeline).await?;
             let stored = replies.raw()?;
@@ -357,20 +341,13 @@ impl Store for RedisStore {
 
     fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
-            let (key, mark) = lease_of(key, token, over);
-            let mut script = scripts::RENEW.key(key);
-            script.arg(mark).arg(ms(lease));
+            let script = renew_script(key, token, over, lease);
             Ok(reply::integer("renew", self.run("renew", &script).await?)? == 1)
         })
     }
 
     fn release<'a>(&'a self, key: &'a str, token: Token, over: Over) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let (key, mark) = lease_of(key, token, over);
-            let mut script = scripts::RELEASE.key(key);
-            script.arg(mark);
-            self.run("release", &script).await.map(drop)
-        })
+        Box::pin(async move { self.run("release", &release_script(key, token, over)).await.map(drop) })
     }
 
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
@@ -379,6 +356,31 @@ impl Store for RedisStore {
             script.arg(token.hex()).arg(ms(throttle));
             Ok(reply::integer("throttle", self.run("throttle", &script).await?)? == 1)
         })
+    }
+
+    fn read_many<'a>(
+        &'a self,
+        keys: &'a [Arc<str>],
+        versions: &'a [Arc<str>],
+        track: bool,
+    ) -> BoxFuture<'a, Result<ReadMany>> {
+        Box::pin(self.read_all(keys, versions, track))
+    }
+
+    fn acquire_many<'a>(&'a self, wants: &'a [Want], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<Acquired>>>> {
+        Box::pin(self.acquire_all(wants, lease))
+    }
+
+    fn fill_many<'a>(&'a self, fills: &'a [Fill]) -> BoxFuture<'a, Result<Vec<Result<Filled>>>> {
+        Box::pin(self.fill_all(fills))
+    }
+
+    fn renew_many<'a>(&'a self, claims: &'a [Claim], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<bool>>>> {
+        Box::pin(self.renew_all(claims, lease))
+    }
+
+    fn release_many<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.release_all(claims))
     }
 
     fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>> {
@@ -640,38 +642,6 @@ fn on(key: &str, name: &str) -> Cmd {
     let mut command = redis::cmd(name);
     command.arg(key);
     command
-}
-
-fn refresh<'a>(script: &'a Script, key: &str) -> ScriptInvocation<'a> {
-    let mut script = script.key(key);
-    script.key(lease_key(key));
-    script
-}
-
-/// The key that holds the lease and what stands there.
-fn lease_of(key: &str, token: Token, over: Over) -> (String, String) {
-    match over {
-        Over::Nothing => (key.to_owned(), token.mark()),
-        Over::Record(_) => (lease_key(key), token.hex()),
-    }
-}
-
-/// The reply of [`scripts::ACQUIRE_REFRESH`] and [`scripts::ACQUIRE_IN_PLACE`].
-fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
-    let Value::Array(parts) = reply::checked(step, value)? else { return Err(faults::unexpected(step)) };
-    let mut parts = parts.into_iter();
-    match (parts.next(), parts.next()) {
-        (Some(Value::Int(1)), _) => Ok(Acquired::Ours),
-        (Some(Value::Int(0)), Some(found)) => reply::slot(step, found, None).map(Acquired::Found),
-        // `return {0, false}`: a false at the end of a table is kept as nil by some versions and cut off by others.
-        (Some(Value::Int(0)), None) => Ok(Acquired::Found(Slot::Absent)),
-        (Some(Value::Int(2)), Some(left)) => {
-            reply::time_left(step, left).map(|left| Acquired::Found(Slot::Leased(left)))
-        }
-        (Some(Value::Int(3)), _) => Ok(Acquired::Found(Slot::WrongType)),
-        (Some(Value::Int(4)), Some(left)) => reply::time_left(step, left).map(Acquired::Throttled),
-        _ => Err(faults::unexpected(step)),
-    }
 }
 
 /// What Redis takes as an expiry: at least one millisecond, and not beyond its range.

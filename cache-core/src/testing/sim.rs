@@ -72,6 +72,7 @@ struct State {
     tracked: BTreeMap<String, BTreeSet<usize>>,
     /// The connection whose request runs, and the keys it has changed and is told of itself.
     running: Option<(usize, Vec<String>)>,
+    restarts: u64,
     trace: Option<Vec<String>>,
 }
 
@@ -139,6 +140,7 @@ impl World {
             nodes: Vec::new(),
             tracked: BTreeMap::new(),
             running: None,
+            restarts: 0,
             trace: trace.then(Vec::new),
         };
         crate::random::seed(state.random);
@@ -253,6 +255,7 @@ impl World {
         let open: Vec<usize> = {
             let mut state = self.state();
             state.tracked.clear();
+            state.restarts += 1;
             let connections = 0..state.connections.len();
             connections.filter(|connection| !state.connections[*connection].closed).collect()
         };
@@ -260,6 +263,12 @@ impl World {
             self.break_both_ways(connection);
             self.after(self.draw(300), move |world| world.notice(connection));
         }
+    }
+
+    /// How often the server has started anew.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.state().restarts
     }
 
     fn listen_to_store(&self) {
@@ -462,6 +471,12 @@ impl Node {
         if let Some(connection) = current {
             self.world.close(connection);
         }
+    }
+
+    /// Whether it was killed.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.world.state().nodes[self.index].dead
     }
 
     /// When all that this process has sent so far has arrived, or never will.

@@ -15,13 +15,15 @@ pub(super) fn all(context: &Context<'_>) -> TokenStream {
     let Context { plan, function, mixed, .. } = context;
     let cfg: Vec<&Attribute> = function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).collect();
     let functions = [
-        context.cached(),
-        context.rules(),
-        context.entry(),
-        context.uncached(),
-        context.refresh(),
-        context.invalidate_all(),
+        Some(context.cached()),
+        Some(context.rules()),
+        Some(context.entry()),
+        Some(context.uncached()),
+        // A batch has none: what it would replace, `invalidate` of its entries removes.
+        plan.batch.is_none().then(|| context.refresh()),
+        Some(context.invalidate_all()),
     ];
+    let functions: Vec<TokenStream> = functions.into_iter().flatten().collect();
     let allowance = quote_spanned! {*mixed=>
         #[allow(dead_code, unreachable_pub, clippy::missing_errors_doc, clippy::missing_panics_doc, reason = "generated")]
     };
@@ -55,7 +57,8 @@ impl Context<'_> {
     /// The function with its types.
     fn cached(&self) -> TokenStream {
         let Self { plan, mixed, names, of_instance, .. } = self;
-        let Plan { krate, returned, .. } = plan;
+        let krate = &plan.krate;
+        let returned = self.one();
         let ident = &names.cached;
         let (generics, where_clause) = (of_instance.declare(), of_instance.where_clause());
         let plain = self.plain_name();
@@ -148,7 +151,11 @@ impl Context<'_> {
 
     /// Asks for the form of the return type, at its place: there is told what it lacks to be a value.
     fn form(&self) -> TokenStream {
-        let Plan { krate, returned, .. } = self.plan;
+        let Plan { krate, returned, batch, .. } = self.plan;
+        if batch.is_some() {
+            let probe = quote_spanned!(self.at_returned()=> #krate::__private::BatchProbe::<_, _>::of::<#returned>());
+            return quote_spanned!(self.at_returned()=> (&#probe).returns());
+        }
         quote_spanned!(self.at_returned()=> (&&&#krate::__private::Probe::<#returned>::new()).returns())
     }
 
@@ -217,14 +224,18 @@ impl Context<'_> {
     /// The entry of the arguments in the key.
     fn entry(&self) -> TokenStream {
         let Self { plan, function, mixed, names, .. } = self;
-        let Plan { krate, returned, .. } = plan;
+        let krate = &plan.krate;
+        let returned = self.one();
         let (ident, vis) = (&names.entry, &function.vis);
         let receiver: Option<Receiver> =
             plan.entry.takes_self.then(|| syn::parse_quote_spanned!(self.self_span()=> &self));
         let takes = |at: &usize| plan.entry.takes.contains(at);
-        let params: Vec<&Param> =
-            plan.params.iter().enumerate().filter(|(at, _)| takes(at)).map(|(_, param)| param).collect();
-        let inputs = signature::inputs(receiver.as_ref(), params);
+        let mut params: Vec<(usize, Param)> =
+            plan.params.iter().cloned().enumerate().filter(|(at, _)| takes(at)).collect();
+        if let Some(batch) = &plan.batch {
+            params.iter_mut().filter(|(at, _)| *at == batch.at).for_each(|(_, param)| param.ty = batch.element.clone());
+        }
+        let inputs = signature::inputs(receiver.as_ref(), params.iter().map(|(_, param)| param));
         let instance = self.instance.iter().map(|param| generics::ident(param));
         let kept = generics::keep(&function.sig.generics, &quote!(#inputs #returned #(#instance)*));
         let (generics, where_clause) = (kept.declare(), kept.where_clause());

@@ -2,6 +2,7 @@
 //!
 //! A new comment changes `comments_on(post)` and `comment_count(post)` and no list: lists ask for each count by its post.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cache_core::cached;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use crate::db::{Db, invalidated};
+use crate::db::{Db, invalidated, places};
 use crate::{dates, posts};
 
 /// A post's page shows the newest this many.
@@ -46,9 +47,18 @@ pub async fn comments_on(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sql
 }
 
 /// How many comments a post has.
-#[cached(ttl = "10m", skip(db))]
-pub async fn comment_count(db: &Db, post_id: i64) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT COUNT(*) FROM comments WHERE post_id = $1").bind(post_id).fetch_one(db.read()).await
+///
+/// For a list of posts: those that are not known by one query. A post without comments has none in the answer.
+#[cached(batch, ttl = "10m", negative_ttl = "10m", skip(db))]
+pub async fn comment_count(db: &Db, posts: &[i64]) -> Result<HashMap<i64, i64>, sqlx::Error> {
+    let select =
+        format!("SELECT post_id, COUNT(*) FROM comments WHERE post_id IN ({}) GROUP BY post_id", places(posts.len()));
+    let mut select = sqlx::query_as(&select);
+    for post in posts {
+        select = select.bind(*post);
+    }
+    let counts: Vec<(i64, i64)> = select.fetch_all(db.read()).await?;
+    Ok(counts.into_iter().collect())
 }
 
 /// Adds a comment and returns its id; `None` if the post or the author is gone.

@@ -126,3 +126,8 @@ fn reason(error: &sqlx::Error) -> String {
         error => error.to_string(),
     }
 }
+
+/// `$1,$2,$3`: so many places for ids. Both databases know them.
+pub(crate) fn places(count: usize) -> String {
+    (1..=count).map(|place| format!("${place}")).collect::<Vec<_>>().join(",")
+}

@@ -51,8 +51,6 @@ pub struct Summary {
     pub id: i64,
     /// Who wrote it.
     pub author_id: i64,
-    /// Their name.
-    pub author: String,
     /// Plain text.
     pub title: String,
     /// The beginning, plain text.
@@ -84,9 +82,7 @@ pub async fn count(db: &Db, _revision: i64) -> Result<i64, sqlx::Error> {
 #[cached(ttl = "10m", skip(db))]
 pub async fn page(db: &Db, _revision: i64, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let posts = sqlx::query_as(
-        "SELECT p.id, p.author_id, a.name AS author, p.title, p.body, p.published
-         FROM posts p JOIN authors a ON a.id = p.author_id
-         ORDER BY p.published DESC, p.id DESC LIMIT $1 OFFSET $2",
+        "SELECT id, author_id, title, body, published FROM posts ORDER BY published DESC, id DESC LIMIT $1 OFFSET $2",
     )
     .bind(PAGE_SIZE)
     .bind(offset(page))
@@ -99,9 +95,8 @@ pub async fn page(db: &Db, _revision: i64, page: u32) -> Result<Arc<Vec<Summary>
 #[cached(ttl = "10m", skip(db))]
 pub async fn posts_by(db: &Db, author_id: i64) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let posts = sqlx::query_as(
-        "SELECT p.id, p.author_id, a.name AS author, p.title, p.body, p.published
-         FROM posts p JOIN authors a ON a.id = p.author_id WHERE p.author_id = $1
-         ORDER BY p.published DESC, p.id DESC LIMIT $2",
+        "SELECT id, author_id, title, body, published FROM posts WHERE author_id = $1
+         ORDER BY published DESC, id DESC LIMIT $2",
     )
     .bind(author_id)
     .bind(BY_AUTHOR_MAX)
@@ -217,7 +212,6 @@ impl<'r> FromRow<'r, AnyRow> for Summary {
         Ok(Self {
             id: row.try_get("id")?,
             author_id: row.try_get("author_id")?,
-            author: row.try_get("author")?,
             title: row.try_get("title")?,
             excerpt: markdown::excerpt(body, EXCERPT_CHARS),
             published: row.try_get("published")?,

@@ -63,11 +63,10 @@ pub async fn matches(db: &Db, _revision: i64, query: &str) -> Result<i64, sqlx::
 #[cached(ttl = "10m", skip(db))]
 pub async fn search(db: &Db, _revision: i64, query: &str, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let mut select = sqlx::query_as(
-        r"SELECT p.id, p.author_id, a.name AS author, p.title, p.body, p.published
-          FROM posts p JOIN authors a ON a.id = p.author_id
+        r"SELECT id, author_id, title, body, published FROM posts
           WHERE searchable LIKE $1 ESCAPE '\' AND searchable LIKE $2 ESCAPE '\' AND searchable LIKE $3 ESCAPE '\'
             AND searchable LIKE $4 ESCAPE '\' AND searchable LIKE $5 ESCAPE '\' AND searchable LIKE $6 ESCAPE '\'
-          ORDER BY p.published DESC, p.id DESC LIMIT $7 OFFSET $8",
+          ORDER BY published DESC, id DESC LIMIT $7 OFFSET $8",
     );
     for pattern in patterns(query) {
         select = select.bind(pattern);

@@ -218,3 +218,17 @@ fn a_page_read_again_asks_the_database_nothing() {
     assert_eq!(get("/authors/11").status, 200);
     assert!(get("/authors/11").body.contains("without a database query"));
 }
+
+#[test]
+fn a_list_asks_for_all_its_authors_and_comment_counts_at_once() {
+    let page = get("/?page=17");
+    assert_eq!(page.body.matches("<a class=\"author\"").count(), 10, "each post has its author");
+    assert!(page.body.contains(" comments</a>"), "and its comments");
+    // At most: revision, number of posts, the list, its authors, its comment counts.
+    let queries = page.body.split(" database quer").next().and_then(|head| head.rsplit("with ").next()).unwrap();
+    let queries: u32 = if queries.ends_with("out a") { 0 } else { queries.parse().unwrap() };
+    assert!(queries <= 5, "{queries}");
+    // The page of an author finds the entries that the list has left.
+    let author = page.body.split("<a class=\"author\" href=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    assert_eq!(get(author).status, 200);
+}

@@ -115,8 +115,7 @@ impl Browser {
             })
             .await;
         assert_eq!(page.status, 200);
-        let found = *found.lock().unwrap();
-        found
+        *found.lock().unwrap()
     }
 
     /// The id in the cookie.

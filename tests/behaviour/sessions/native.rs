@@ -147,6 +147,43 @@ on_both_stores! {
         assert_eq!(browser.get(&layer, "views").await, None);
     }
 
+    async fn a_session_destroyed_after_a_save_leaves_no_cookie_either(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        let (before, layer) = (express(&cache).build().unwrap(), native(&cache).build().unwrap());
+        let browser = Browser::default();
+        browser.set(&before, "views", 1).await;
+        let page = browser.visit(&layer, |session| async move {
+            session.insert("views", &2).await?;
+            session.save().await?;
+            session.destroy().await?;
+            Ok(200)
+        });
+        assert!(page.await.cookies.iter().all(|cookie| cookie.contains("01 Jan 1970")));
+        // Begun again in the same request: the new cookie takes the old one's place, and one of another name goes.
+        let browser = Browser::default();
+        browser.set(&before, "views", 1).await;
+        let page = browser.visit(&layer, |session| async move {
+            session.destroy().await?;
+            session.insert("note", &1).await?;
+            Ok(200)
+        });
+        assert_eq!(page.await.cookies.len(), 2);
+        assert_eq!((browser.cookie("connect.sid"), browser.get(&layer, "note").await), (None, Some(1)));
+    }
+
+    async fn anonymous_sessions_end_sooner(nodes: &Nodes) {
+        let Nodes::Embedded(_, clock) = nodes else { return };
+        let cache = nodes.node().await;
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        let layer = native(&cache).ttl_of(move |values| if values.user().is_some() { hour } else { minute }).build().unwrap();
+        let (anonymous, ada) = (Browser::default(), Browser::default());
+        anonymous.set(&layer, "views", 1).await;
+        ada.visit(&layer, |session| async move { session.login("ada").await.map(|()| 200) }).await;
+        ada.set(&layer, "views", 1).await;
+        clock.advance(minute);
+        assert_eq!((anonymous.get(&layer, "views").await, ada.get(&layer, "views").await), (None, Some(1)));
+    }
+
     async fn a_session_ends_after_its_absolute_timeout_however_often_it_is_used(nodes: &Nodes) {
         let Nodes::Embedded(_, clock) = nodes else { return };
         let cache = nodes.node().await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{MemoryStore, Value};
 use crate::error::Result;
+use crate::sabotage::{self, Guard};
 use crate::store::{VERSION_EXPIRY, Version};
 
 impl MemoryStore {
@@ -11,7 +12,8 @@ impl MemoryStore {
         let read = |key: &Arc<str>| {
             self.with(key, |access| {
                 if make && access.get(key).is_none() {
-                    access.put(key, new_version(), Some(VERSION_EXPIRY));
+                    let version = if sabotage::is(Guard::LostVersionIsNew) { first_version() } else { new_version() };
+                    access.put(key, version, Some(VERSION_EXPIRY));
                     // Nobody can hold what did not exist.
                     access.changed.pop();
                 }
@@ -34,4 +36,9 @@ impl MemoryStore {
 
 fn new_version() -> Value {
     Value::Bytes(Version::random().hex().into())
+}
+
+/// What a counter would begin with again.
+fn first_version() -> Value {
+    Value::Bytes("1".into())
 }

@@ -306,8 +306,9 @@ impl Store for SimStore {
         refused()
     }
 
-    fn put<'a>(&'a self, _key: &'a str, _bytes: Bytes, _expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
-        refused()
+    fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
+        let key = key.to_owned();
+        self.pass("put", move |store| now(store.put(&key, bytes, expiry)))
     }
 
     fn create<'a>(&'a self, _key: &'a str, _bytes: Bytes, _expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {

@@ -4,7 +4,8 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::layout::{self, badge, counted, date};
-use crate::comments;
+use crate::authors::authors_of;
+use crate::comments::comment_count;
 use crate::db::Db;
 use crate::form::ListQuery;
 use crate::posts::{self, PAGE_SIZE, Summary};
@@ -43,16 +44,20 @@ pub(super) enum Byline {
 }
 
 pub(super) async fn posts_list(db: &Db, posts: &[Summary], byline: Byline) -> Result<Markup, Problem> {
-    let mut rows = Vec::with_capacity(posts.len());
-    for post in posts {
-        rows.push((post, comments::comment_count(db, post.id).await?));
-    }
+    let ids: Vec<i64> = posts.iter().map(|post| post.id).collect();
+    let comments = comment_count(db, &ids).await?;
+    let by: Vec<i64> = match byline {
+        Byline::Shown => posts.iter().map(|post| post.author_id).collect(),
+        Byline::Implied => Vec::new(),
+    };
+    let authors = authors_of(db, &by).await?;
     Ok(html! {
-        @if rows.is_empty() {
+        @if posts.is_empty() {
             p.empty { "Nothing here yet." }
         } @else {
             ol.posts {
-                @for (post, comments) in &rows {
+                @for post in posts {
+                    @let comments = comments.get(&post.id).copied().unwrap_or(0);
                     li {
                         article {
                             p.date { (date(post.published)) }
@@ -60,14 +65,14 @@ pub(super) async fn posts_list(db: &Db, posts: &[Summary], byline: Byline) -> Re
                                 h2 { a href=(format!("/posts/{}", post.id)) { (post.title) } }
                                 p.excerpt { (post.excerpt) }
                                 p.meta {
-                                    @if byline == Byline::Shown {
-                                        a.author href=(format!("/authors/{}", post.author_id)) {
-                                            (badge(post.author_id, &post.author)) (post.author)
+                                    @if let Some(author) = authors.get(&post.author_id) {
+                                        a.author href=(format!("/authors/{}", author.id)) {
+                                            (badge(author.id, &author.name)) (author.name)
                                         }
                                     }
-                                    @if *comments > 0 {
+                                    @if comments > 0 {
                                         a href=(format!("/posts/{}#comments", post.id)) {
-                                            (counted(*comments, "comment", "comments"))
+                                            (counted(comments, "comment", "comments"))
                                         }
                                     }
                                 }

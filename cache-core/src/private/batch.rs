@@ -1,0 +1,229 @@
+//! Calls of batch functions.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::{Cached, Resolved};
+use crate::batch::{self, Returned};
+use crate::cache::{AtHand, Cache};
+use crate::entry::EntryKey;
+use crate::key::{self, KeyText, KeyWriter};
+use crate::local::{Hit, LocalKeyRef};
+use crate::meter::Meter;
+use crate::options::LocalTier;
+use crate::read_through::Plan;
+use crate::shape::{BatchReturn, Erased, Form, Optional, Parts, Returns, Rules};
+use crate::single_flight::Landing;
+
+/// What the function of one id would return.
+type One<T, E> = Result<Option<T>, E>;
+
+impl<T, E> Cached<One<T, E>>
+where
+    T: Clone + Send + Sync + 'static,
+    E: Send + 'static,
+{
+    /// The values, if all of them are at hand. `args` writes the key's arguments for one id.
+    ///
+    /// Does not wait.
+    ///
+    /// # Errors
+    /// The misses, to be run.
+    pub fn look_up_all<R, K>(
+        &self,
+        cache: &Cache,
+        ids: &[K],
+        args: impl Fn(&K, &mut KeyWriter<'_>),
+    ) -> Result<R, Box<BatchMiss<R, K>>>
+    where
+        R: BatchReturn<Id = K, Value = T, Error = E, One = One<T, E>>,
+        K: Clone + Eq + Hash,
+    {
+        let resolved = self.resolve(cache);
+        let (mut seen, mut asked, mut missing) = (HashSet::with_capacity(ids.len()), Vec::new(), Vec::new());
+        for id in ids.iter().filter(|id| seen.insert(*id)) {
+            let mut text = KeyText::new();
+            args(id, &mut KeyWriter::new(&mut text));
+            let hit = match self.look_up_one(cache, resolved, &text) {
+                Ok(hit) => Some(hit),
+                Err(key) => {
+                    missing.push((asked.len(), key));
+                    None
+                }
+            };
+            asked.push((id.clone(), hit));
+        }
+        if missing.is_empty() {
+            let found = asked.into_iter().filter_map(|(id, hit)| Some((id, hit.flatten()?))).collect();
+            return Ok(R::join(Parts { found, failed: Vec::new() }));
+        }
+        let (returns, local, cache) = (self.returns, self.local, cache.clone());
+        Err(Box::new(BatchMiss { cache, resolved, asked, missing, returns, local }))
+    }
+
+    /// One that is past its time, or soon will be, is left to the pipeline: a batch refreshes nothing in the background.
+    fn look_up_one(&self, cache: &Cache, resolved: &'static Resolved, args: &KeyText) -> Result<Option<T>, EntryKey> {
+        let take = |returned: One<T, E>| returned.ok().flatten();
+        let key = || EntryKey::new(&cache.0, &resolved.name, args.as_str(), &resolved.fingerprint);
+        if key::is_uncut(&cache.0.namespace, &resolved.name, args.len()) {
+            let local = LocalKeyRef::new(resolved.origin, args);
+            if let Some(Hit::Fresh(returned)) = cache.0.in_local(&local, || resolved.function, self.returns.of.ok) {
+                Meter::hit_of(&cache.0, key);
+                return Ok(take(returned));
+            }
+        }
+        let key = key();
+        let options = resolved.options.get().map(|(options, owned)| (options, *owned));
+        match cache.0.at_hand(
+            &key.value_key,
+            &key.name,
+            &self.returns.of.value,
+            options,
+            self.local,
+            self.returns.of.ok,
+        ) {
+            AtHand::Value(returned) => {
+                Meter::hit(&cache.0, &key);
+                Ok(take(returned))
+            }
+            AtHand::Due(..) | AtHand::Nothing => Err(key),
+        }
+    }
+}
+
+/// A call that did not find everything at hand.
+#[must_use = "a miss does nothing until it runs"]
+pub struct BatchMiss<R: BatchReturn, K> {
+    cache: Cache,
+    resolved: &'static Resolved,
+    /// Each id once, with what was at hand.
+    asked: Vec<(K, Option<Option<R::Value>>)>,
+    /// Which of them were not.
+    missing: Vec<(usize, EntryKey)>,
+    returns: Returns<R::One>,
+    local: LocalTier,
+}
+
+impl<R: BatchReturn, K> fmt::Debug for BatchMiss<R, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchMiss").field("missing", &self.missing.len()).finish_non_exhaustive()
+    }
+}
+
+impl<R, K, T, E> BatchMiss<R, K>
+where
+    R: BatchReturn<Id = K, Value = T, Error = E, One = One<T, E>> + Send,
+    K: Clone + Eq + Hash + Send + Sync,
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    /// Runs the pipeline. `rules`: of an id; the same for all, if `alike`. `function` is called with the ids that are missing: once, and
+    /// again with those of another caller who was dropped before they were there.
+    ///
+    /// Dropped, it ends, and others who wait for its ids start their own.
+    pub fn run<'a>(
+        self,
+        alike: bool,
+        rules: impl Fn(&K) -> Rules,
+        function: impl Fn(Vec<K>) -> BoxFuture<'a, R> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, R>
+    where
+        R: 'a,
+        K: 'a,
+    {
+        let Self { cache, resolved, mut asked, missing, returns, local } = self;
+        let mut shared: Option<Arc<Rules>> = None;
+        let (mut plans, mut positions) = (Vec::with_capacity(missing.len()), Vec::with_capacity(missing.len()));
+        for (position, key) in missing {
+            let Some((id, _)) = asked.get(position) else { continue };
+            let rules = match &shared {
+                Some(shared) if alike => Arc::clone(shared),
+                _ => Arc::new(rules(id)),
+            };
+            let _options = resolved.options.get_or_init(|| (rules.options.clone(), false));
+            shared = Some(Arc::clone(&rules));
+            positions.push(position);
+            plans.push(Plan { overdue: returns.overdue, ..Plan::new(key, returns.of.value, rules, local) });
+        }
+        async move {
+            let ids: Vec<K> = positions.iter().filter_map(|at| Some(asked.get(*at)?.0.clone())).collect();
+            // The error of the whole call, if there was one.
+            let whole: Mutex<Option<Erased>> = Mutex::new(None);
+            let landings = {
+                let (ids, whole, function) = (&ids, &whole, &function);
+                let ask = move |of: Vec<usize>| -> BoxFuture<'_, Returned> {
+                    let wanted: Vec<K> = of.iter().filter_map(|at| ids.get(*at).cloned()).collect();
+                    let run = function(wanted.clone());
+                    async move {
+                        let returned = by_id(wanted, run.await);
+                        if let Err(error) = &returned {
+                            *whole.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(error));
+                        }
+                        returned
+                    }
+                    .boxed()
+                };
+                batch::run(&cache.0, &plans, &ask).await
+            };
+            let failed = |landing: &Landing| matches!(landing, Landing::Failed(_) | Landing::Panicked(_));
+            let whole = whole.into_inner().unwrap_or_else(PoisonError::into_inner).is_some();
+            if (whole || !R::FAILS_BY_ID)
+                && let Some(at) = landings.iter().position(failed)
+            {
+                // Alone, so that it is the very error that the function returned.
+                let landing = landings.into_iter().nth(at).unwrap_or(Landing::Abandoned);
+                return fail(returns, landing, &resolved.name);
+            }
+            let mut errors = Vec::new();
+            for ((at, id), landing) in positions.into_iter().zip(ids).zip(landings) {
+                match (returns.land(landing, &resolved.name), asked.get_mut(at)) {
+                    (Ok(value), Some((_, hit))) => *hit = Some(value),
+                    (Ok(_), None) => {}
+                    (Err(error), _) => errors.push((id, error)),
+                }
+            }
+            let found = asked.into_iter().filter_map(|(id, hit)| Some((id, hit.flatten()?))).collect();
+            R::join(Parts { found, failed: errors })
+        }
+        .boxed()
+    }
+}
+
+/// What the function returned of each of these, in their order. Of what it was not asked for, nothing is taken.
+fn by_id<R, K, T, E>(wanted: Vec<K>, returned: R) -> Returned
+where
+    R: BatchReturn<Id = K, Value = T, Error = E>,
+    K: Eq + Hash,
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    let Parts { found, failed } = returned.split().map_err(|error| Arc::new(error) as Erased)?;
+    let mut by_id: HashMap<K, Result<T, E>> = found.into_iter().map(|(id, value)| (id, Ok(value))).collect();
+    // Both found and failed: nobody knows.
+    by_id.extend(failed.into_iter().map(|(id, error)| (id, Err(error))));
+    let of_id = |id: K| match by_id.remove(&id) {
+        Some(Ok(value)) => Ok(Optional::<T>::erase(Some(value))),
+        Some(Err(error)) => Err(Arc::new(error) as Erased),
+        None => Ok(Optional::<T>::erase(None)),
+    };
+    Ok(wanted.into_iter().map(of_id).collect())
+}
+
+fn fail<R, T, E>(returns: Returns<One<T, E>>, landing: Landing, name: &str) -> R
+where
+    R: BatchReturn<Error = E>,
+{
+    match returns.land(landing, name).map(drop).map_err(R::fail) {
+        Err(Ok(failed)) => failed,
+        #[expect(
+            clippy::panic,
+            reason = "only a failure of the whole call comes here, and what has none cannot fail so"
+        )]
+        Ok(()) | Err(Err(_)) => panic!("a run of `{name}` failed in a way that its return type does not know"),
+    }
+}

@@ -1,0 +1,129 @@
+//! What the operations on several keys take, and how a store does them that has no trips to save: one after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Acquired, Expiry, Filled, Over, Slot, Store, Token, Version};
+use crate::error::Result;
+
+/// What stands under each key, the versions in the order of theirs, and whether changes of all of it are told.
+pub(crate) type ReadMany = (Vec<Slot>, Vec<Option<Version>>, bool);
+
+/// A lease that is to be taken.
+pub(crate) struct Want {
+    pub(crate) key: Arc<str>,
+    pub(crate) token: Token,
+    pub(crate) place: Place,
+}
+
+/// Where a lease is to stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the value key, if that is absent.
+    Empty,
+    /// In the value key, instead of the record with this fill id.
+    Instead(u64),
+    /// In the second key, beside the record with this fill id.
+    Beside(u64),
+}
+
+/// A lease that was taken.
+#[derive(Clone)]
+pub(crate) struct Claim {
+    pub(crate) key: Arc<str>,
+    pub(crate) token: Token,
+    pub(crate) over: Over,
+}
+
+/// A record to store under a lease.
+pub(crate) struct Fill {
+    pub(crate) claim: Claim,
+    pub(crate) record: Bytes,
+    pub(crate) expiry: Expiry,
+}
+
+impl Place {
+    /// What a fill under this lease replaces.
+    pub(crate) fn over(self) -> Over {
+        match self {
+            Self::Empty | Self::Instead(_) => Over::Nothing,
+            Self::Beside(fill_id) => Over::Record(fill_id),
+        }
+    }
+}
+
+pub(super) async fn read_each<S: Store + ?Sized>(
+    store: &S,
+    keys: &[Arc<str>],
+    versions: &[Arc<str>],
+    track: bool,
+) -> Result<ReadMany> {
+    // The versions first: what is stored under older ones after that does not agree with them.
+    let (found, mut tracked) =
+        if versions.is_empty() { (Vec::new(), true) } else { store.read_versions(versions, true).await? };
+    let mut slots = Vec::with_capacity(keys.len());
+    for key in keys {
+        if track {
+            let (slot, told) = store.read_tracked(key).await?;
+            tracked &= told;
+            slots.push(slot);
+        } else {
+            slots.push(store.read(key).await?);
+        }
+    }
+    Ok((slots, found, tracked))
+}
+
+pub(super) async fn acquire_one<S: Store + ?Sized>(store: &S, want: &Want, lease: Duration) -> Result<Acquired> {
+    let Want { key, token, place } = want;
+    match place {
+        Place::Empty | Place::Beside(_) => store.acquire(key, *token, lease, place.over()).await,
+        Place::Instead(fill_id) => store.acquire_in_place(key, *token, lease, *fill_id).await,
+    }
+}
+
+pub(super) async fn acquire_each<S: Store + ?Sized>(
+    store: &S,
+    wants: &[Want],
+    lease: Duration,
+) -> Result<Vec<Result<Acquired>>> {
+    let mut answers = Vec::with_capacity(wants.len());
+    for want in wants {
+        answers.push(acquire_one(store, want, lease).await);
+    }
+    Ok(answers)
+}
+
+pub(super) async fn fill_one<S: Store + ?Sized>(store: &S, fill: &Fill) -> Result<Filled> {
+    let Claim { key, token, over } = &fill.claim;
+    store.fill(key, *token, *over, fill.record.clone(), fill.expiry).await
+}
+
+pub(super) async fn fill_each<S: Store + ?Sized>(store: &S, fills: &[Fill]) -> Result<Vec<Result<Filled>>> {
+    let mut answers = Vec::with_capacity(fills.len());
+    for fill in fills {
+        answers.push(fill_one(store, fill).await);
+    }
+    Ok(answers)
+}
+
+pub(super) async fn renew_each<S: Store + ?Sized>(
+    store: &S,
+    claims: &[Claim],
+    lease: Duration,
+) -> Result<Vec<Result<bool>>> {
+    let mut answers = Vec::with_capacity(claims.len());
+    for Claim { key, token, over } in claims {
+        answers.push(store.renew(key, *token, *over, lease).await);
+    }
+    Ok(answers)
+}
+
+pub(super) async fn release_each<S: Store + ?Sized>(store: &S, claims: &[Claim]) -> Result<()> {
+    for Claim { key, token, over } in claims {
+        store.release(key, *token, *over).await?;
+    }
+    Ok(())
+}

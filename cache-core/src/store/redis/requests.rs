@@ -1,0 +1,109 @@
+//! The requests about leases and fills, as one operation and a batch of them send them, and what their replies mean.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{Cmd, Pipeline, Script, ScriptInvocation, Value};
+
+use super::{faults, ms, reply, scripts};
+use crate::error::Result;
+use crate::store::{Acquired, Expiry, FILL_ID_AT, Over, Slot, Token, lease_key};
+
+/// Takes the lease if the value key is absent.
+pub(super) fn set_lease(key: &str, token: Token, lease: Duration) -> Cmd {
+    let mut command = redis::cmd("SET");
+    command.arg(key).arg(token.mark()).arg("NX").arg("GET").arg("PX").arg(ms(lease));
+    command
+}
+
+/// The reply of [`set_lease`]: what stood there, so that it was not set.
+pub(super) fn or_ours(found: Slot) -> Acquired {
+    if found == Slot::Absent { Acquired::Ours } else { Acquired::Found(found) }
+}
+
+/// Takes the lease beside a record.
+pub(super) fn beside_script(key: &str, token: Token, lease: Duration, fill_id: u64) -> ScriptInvocation<'static> {
+    let mut script = refresh(&scripts::ACQUIRE_REFRESH, key);
+    script.arg(&fill_id.to_le_bytes()[..]).arg(token.hex()).arg(ms(lease));
+    script
+}
+
+/// Takes the lease instead of a record.
+pub(super) fn in_place_script(key: &str, token: Token, lease: Duration, fill_id: u64) -> ScriptInvocation<'static> {
+    let mut script = scripts::ACQUIRE_IN_PLACE.key(key);
+    script.arg(&fill_id.to_le_bytes()[..]).arg(token.mark()).arg(ms(lease));
+    script
+}
+
+pub(super) fn fill_script(
+    key: &str,
+    token: Token,
+    over: Over,
+    record: &Bytes,
+    expiry: Expiry,
+) -> ScriptInvocation<'static> {
+    match over {
+        Over::Nothing => {
+            let mut script = scripts::FILL.key(key);
+            script.arg(token.mark()).arg(record.as_ref()).arg(ms(expiry));
+            script
+        }
+        Over::Record(id) => {
+            let mut script = refresh(&scripts::FILL_REFRESH, key);
+            script.arg(token.hex()).arg(record.as_ref()).arg(ms(expiry)).arg(&id.to_le_bytes()[..]);
+            script
+        }
+    }
+}
+
+/// A write registers nothing: a read of what was written does, without moving the value.
+pub(super) fn track_filled(pipeline: &mut Pipeline, key: &str) {
+    pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
+    pipeline.cmd("GETRANGE").arg(key).arg(FILL_ID_AT.start).arg(FILL_ID_AT.end.saturating_sub(1));
+}
+
+pub(super) fn renew_script(key: &str, token: Token, over: Over, lease: Duration) -> ScriptInvocation<'static> {
+    let (key, mark) = lease_of(key, token, over);
+    let mut script = scripts::RENEW.key(key);
+    script.arg(mark).arg(ms(lease));
+    script
+}
+
+pub(super) fn release_script(key: &str, token: Token, over: Over) -> ScriptInvocation<'static> {
+    let (key, mark) = lease_of(key, token, over);
+    let mut script = scripts::RELEASE.key(key);
+    script.arg(mark);
+    script
+}
+
+pub(super) fn refresh(script: &'static Script, key: &str) -> ScriptInvocation<'static> {
+    let mut script = script.key(key);
+    script.key(lease_key(key));
+    script
+}
+
+/// The key that holds the lease and what stands there.
+fn lease_of(key: &str, token: Token, over: Over) -> (String, String) {
+    match over {
+        Over::Nothing => (key.to_owned(), token.mark()),
+        Over::Record(_) => (lease_key(key), token.hex()),
+    }
+}
+
+/// The reply of [`scripts::ACQUIRE_REFRESH`] and [`scripts::ACQUIRE_IN_PLACE`].
+pub(super) fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
+    let Value::Array(parts) = reply::checked(step, value)? else { return Err(faults::unexpected(step)) };
+    let mut parts = parts.into_iter();
+    match (parts.next(), parts.next()) {
+        (Some(Value::Int(1)), _) => Ok(Acquired::Ours),
+        (Some(Value::Int(0)), Some(found)) => reply::slot(step, found, None).map(Acquired::Found),
+        // `return {0, false}`: a false at the end of a table is kept as nil by some versions and cut off by others.
+        (Some(Value::Int(0)), None) => Ok(Acquired::Found(Slot::Absent)),
+        (Some(Value::Int(2)), Some(left)) => {
+            reply::time_left(step, left).map(|left| Acquired::Found(Slot::Leased(left)))
+        }
+        (Some(Value::Int(3)), _) => Ok(Acquired::Found(Slot::WrongType)),
+        (Some(Value::Int(4)), Some(left)) => reply::time_left(step, left).map(Acquired::Throttled),
+        _ => Err(faults::unexpected(step)),
+    }
+}

@@ -1,0 +1,63 @@
+//! What the modules under test use of the rest of the engine, as small as they need it.
+
+pub(crate) mod sync {
+    pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock};
+
+    /// Few: each lock that is taken is a step.
+    pub(crate) const SHARDS: usize = 2;
+}
+
+pub(crate) mod clock {
+    use std::time::Duration;
+
+    /// It stands still.
+    #[derive(Clone)]
+    pub(crate) struct Clock;
+
+    impl Clock {
+        pub(crate) fn coarse(&self) -> u64 {
+            1000
+        }
+    }
+
+    pub(crate) fn millis(duration: Duration) -> u64 {
+        duration.as_millis() as u64
+    }
+}
+
+pub(crate) mod store {
+    pub(crate) struct Trust;
+
+    impl Trust {
+        pub(crate) fn holds(&self, _now: u64) -> bool {
+            true
+        }
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct Version(pub(crate) u64);
+}
+
+pub(crate) mod shape {
+    pub(crate) use crate::local::Erased;
+}
+
+pub(crate) mod random {
+    pub(crate) fn fraction() -> f64 {
+        0.5
+    }
+
+    pub(crate) fn u64() -> u64 {
+        1
+    }
+}
+
+pub(crate) mod freshness {
+    use std::time::Duration;
+
+    pub(crate) const HIGHEST_DRAW: f64 = 37.0;
+
+    pub(crate) fn is_ahead(_ahead_ms: f64, _left: Duration, _random: f64) -> bool {
+        false
+    }
+}

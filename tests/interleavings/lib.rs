@@ -1,0 +1,59 @@
+//! The engine's own source files, compiled with the scheduler's locks instead of the standard library's.
+//!
+//! ```text
+//! cache-core/src/{single_flight,local,versions}.rs ── crate::sync ──> in cache-core: std
+//!                                                               └───> here: shuttle, which chooses whose step is next
+//! ```
+//!
+//! What is not interleaved: atomics, which all stand beside a lock here, and steps inside `futures::Shared`, `oneshot` and the table of
+//! `quick_cache`, which have locks of their own. Each call of them is one step here. None of them comes to a lock of ours while it holds its own, so
+//! what is left out are their own races, which their own tests are for.
+
+// Their own unit tests run in cache-core, outside of any scheduler.
+#![cfg(not(test))]
+// What the modules do not need here: they are the engine's, whole.
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "most of the engine does not stand here")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod doubles;
+mod flights;
+mod tiers;
+
+pub use flights::*;
+pub use sabotage::{Guard, without};
+pub use tiers::*;
+
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::{Config, Runner};
+
+use doubles::{clock, freshness, random, shape, store, sync};
+
+#[path = "../../cache-core/src/key/text.rs"]
+mod key;
+#[path = "../../cache-core/src/local.rs"]
+mod local;
+#[path = "../../cache-core/src/sabotage.rs"]
+mod sabotage;
+#[path = "../../cache-core/src/single_flight.rs"]
+mod single_flight;
+#[path = "../../cache-core/src/versions.rs"]
+mod versions;
+
+/// Runs `model` with its threads' steps in so many orders, drawn by a seed: as many with each number of preemptions at random places
+/// that races need (Burckhardt et al., "A randomized scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010), and as many
+/// at random throughout.
+///
+/// # Panics
+/// If one of them breaks the model, with the schedule that breaks it.
+pub fn explore(orders: usize, model: impl Fn() + Send + Sync + 'static) {
+    let model = std::sync::Arc::new(model);
+    for depth in 1..=4 {
+        let model = std::sync::Arc::clone(&model);
+        let scheduler = PctScheduler::new_from_seed(SEED, depth, orders);
+        Runner::new(scheduler, Config::new()).run(move || model());
+    }
+    Runner::new(RandomScheduler::new_from_seed(SEED, orders), Config::new()).run(move || model());
+}
+
+/// The same orders in every run.
+const SEED: u64 = 1;

@@ -1,0 +1,75 @@
+//! Each model in thousands of interleavings, and each guard removed: then one is found that breaks it.
+//!
+//! `INTERLEAVINGS=100000` tries more of them.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::panic::catch_unwind;
+
+use interleavings::{Guard, explore, without};
+
+/// How many with each of the five ways to draw them.
+const ORDERS: usize = 2000;
+
+fn orders() -> usize {
+    std::env::var("INTERLEAVINGS").map_or(ORDERS, |text| text.parse().unwrap())
+}
+
+fn breaks_without(guard: Guard, model: fn()) {
+    let found = without(Some(guard), || catch_unwind(|| explore(orders(), model)));
+    assert!(found.is_err(), "without {guard:?} no interleaving breaks it");
+}
+
+macro_rules! models {
+    ($($(#[$attribute:meta])* $name:ident,)*) => {$(
+        #[test]
+        $(#[$attribute])*
+        fn $name() {
+            explore(orders(), interleavings::$name);
+        }
+    )*};
+}
+
+models! {
+    // S1, S3, R19
+    callers_share_one_run,
+    // S4, R20
+    a_follower_leads_where_the_leader_is_dropped,
+    // S1, S3, R19
+    callers_drive_one_run,
+    // S4, S5, R20
+    a_driven_run_goes_on_where_one_that_waits_is_dropped,
+    // T7
+    who_comes_after_a_detachment_joins_no_earlier_run,
+    // T7
+    who_comes_after_a_detachment_drives_no_earlier_run,
+    // R6, T4
+    no_fill_survives_a_change_of_its_key,
+    // R7
+    no_fill_survives_a_gap,
+    // R6
+    marks_go_with_their_reads,
+    // R4, R6
+    no_dependency_holds_after_its_version_was_told_changed,
+    // R4, R6
+    no_value_is_served_under_a_version_that_was_told_changed,
+}
+
+#[test]
+// R6
+fn a_fill_that_does_not_look_at_changes_is_found() {
+    breaks_without(Guard::ChangePoisonsFill, interleavings::no_fill_survives_a_change_of_its_key);
+    breaks_without(Guard::ChangePoisonsFill, interleavings::no_fill_survives_a_gap);
+}
+
+#[test]
+// R6: of a version.
+fn a_version_learned_over_a_change_is_found() {
+    breaks_without(Guard::ChangeForgetsRead, interleavings::no_value_is_served_under_a_version_that_was_told_changed);
+}
+
+#[test]
+// R4
+fn a_tier_that_does_not_go_by_versions_is_found() {
+    breaks_without(Guard::VersionEndsLocal, interleavings::no_value_is_served_under_a_version_that_was_told_changed);
+}

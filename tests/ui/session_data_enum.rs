@@ -1,0 +1,8 @@
+use cache_core::session::SessionData;
+
+#[derive(SessionData)]
+enum Shop {
+    Open,
+}
+
+fn main() {}

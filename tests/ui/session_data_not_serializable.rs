@@ -1,0 +1,10 @@
+use cache_core::session::SessionData;
+
+struct Tea;
+
+#[derive(SessionData)]
+struct Shop {
+    tea: Tea,
+}
+
+fn main() {}
