@@ -1,10 +1,11 @@
 //! The application: opened from a [`Config`], served as a router, closed in order.
 
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use cache_core::Cache;
+use cache_core::{Cache, CacheBuilder};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -18,6 +19,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What handlers share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct App {
+    database: String,
     db: Db,
     cache: Cache,
 }
@@ -29,9 +31,17 @@ impl App {
     /// # Errors
     /// Names the variable that has to be changed.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
+        Self::open_with(config, Cache::builder()).await
+    }
+
+    /// The same with settings of the cache that no variable has.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(config: &Config, settings: CacheBuilder) -> Result<Self, StartError> {
         let db = Db::open(&config.database).await?;
-        let cache = open_cache(config.cache_url.as_deref(), db.identity()).await?;
-        Ok(Self { db, cache })
+        let cache = open_cache(config.cache_url.as_deref(), settings, db.identity()).await?;
+        Ok(Self { database: config.database.to_string(), db, cache })
     }
 
     /// Every page.
@@ -43,6 +53,12 @@ impl App {
     #[must_use]
     pub fn db(&self) -> &Db {
         &self.db
+    }
+
+    /// Which database, for people; without credentials.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
     }
 
     /// Which store the cache uses, for people; without credentials.
@@ -71,15 +87,14 @@ impl App {
 ///
 /// # Errors
 /// If it cannot start.
-#[expect(clippy::print_stdout, reason = "what was started, for the person who started it")]
 pub async fn serve(config: Config) -> Result<(), StartError> {
     let listener = listen(&config.addr).await?;
     let addr = listener.local_addr().map_err(|error| StartError::Unavailable(format!("BLOG_ADDR: {error}")))?;
     let app = App::open(&config).await?;
-    println!("listening on http://{addr}/");
+    say(&format!("listening on http://{addr}/"));
     let store = if app.cache.is_available() { "" } else { " (not reachable; pages are made without it until it is)" };
-    println!("store:    {}{store}", app.store());
-    println!("database: {}", config.database);
+    say(&format!("store:    {}{store}", app.store()));
+    say(&format!("database: {}", app.database()));
 
     let stopping = Arc::new(Notify::new());
     let server = axum::serve(listener, app.router()).with_graceful_shutdown({
@@ -94,8 +109,13 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         () = impatient(&stopping) => tracing::warn!("stopped while requests were running"),
     }
     app.close().await;
-    println!("stopped");
+    say("stopped");
     Ok(())
+}
+
+/// A line on standard output. If nobody reads that any more, the blog runs on.
+fn say(line: &str) {
+    drop(writeln!(io::stdout(), "{line}"));
 }
 
 /// Ends when the grace after the stop signal is over, or with a second signal.
@@ -109,9 +129,9 @@ async fn impatient(stopping: &Notify) {
 
 /// The cache of all cached functions. Its namespace is the database's own, so that a new database never meets the
 /// entries of an old one; a namespace in the URL is the user's word.
-async fn open_cache(url: Option<&str>, database: i64) -> Result<Cache, StartError> {
+async fn open_cache(url: Option<&str>, settings: CacheBuilder, database: i64) -> Result<Cache, StartError> {
     let url = url.unwrap_or("memory://");
-    let mut builder = Cache::builder().url(url).client_name("blog");
+    let mut builder = settings.url(url).client_name("blog");
     if !url.contains("namespace=") {
         builder = builder.namespace(format!("blog-{database:08x}"));
     }
@@ -131,15 +151,14 @@ fn wrong_cache(error: &cache_core::Error) -> StartError {
 }
 
 async fn listen(addr: &str) -> Result<TcpListener, StartError> {
-    use std::io::ErrorKind;
     TcpListener::bind(addr).await.map_err(|error| match error.kind() {
-        ErrorKind::AddrInUse => {
+        io::ErrorKind::AddrInUse => {
             StartError::Unavailable(format!("BLOG_ADDR: {addr} is in use; stop the other program or take another port"))
         }
-        ErrorKind::AddrNotAvailable => {
+        io::ErrorKind::AddrNotAvailable => {
             StartError::Unavailable(format!("BLOG_ADDR: {addr} is not an address of this machine"))
         }
-        ErrorKind::PermissionDenied => {
+        io::ErrorKind::PermissionDenied => {
             StartError::Unavailable(format!("BLOG_ADDR: no permission to use {addr}; take a port above 1023"))
         }
         _ => StartError::Unavailable(format!("BLOG_ADDR: cannot listen on {addr}: {error}")),

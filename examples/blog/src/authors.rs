@@ -23,33 +23,33 @@ pub struct Author {
     pub joined: i64,
 }
 
-/// One author.
-#[cached(name = "author", ttl = "1h", skip(db))]
+/// One author. Authors hardly ever change.
+#[cached(name = "author", ttl = "1h", stale_if_error = "1d", skip(db))]
 pub async fn author(db: &Db, id: i64) -> Result<Option<Arc<Author>>, sqlx::Error> {
     let author: Option<Author> = sqlx::query_as("SELECT id, name, bio, joined FROM authors WHERE id = $1")
         .bind(id)
-        .fetch_optional(db.read())
+        .fetch_optional(db.pool())
         .await?;
     Ok(author.map(Arc::new))
 }
 
 /// The authors of a list of posts: the entries of [`author()`], those that are missing by one query.
-#[cached(batch, name = "author", ttl = "1h", skip(db))]
+#[cached(batch, name = "author", ttl = "1h", stale_if_error = "1d", skip(db))]
 pub async fn authors_of(db: &Db, ids: &[i64]) -> Result<HashMap<i64, Arc<Author>>, sqlx::Error> {
     let select = format!("SELECT id, name, bio, joined FROM authors WHERE id IN ({})", places(ids.len()));
     let mut select = sqlx::query_as(&select);
     for id in ids {
         select = select.bind(*id);
     }
-    let authors: Vec<Author> = select.fetch_all(db.read()).await?;
+    let authors: Vec<Author> = select.fetch_all(db.pool()).await?;
     Ok(authors.into_iter().map(|author| (author.id, Arc::new(author))).collect())
 }
 
-/// All authors by name.
-#[cached(ttl = "1h", skip(db))]
+/// All authors by name. As [`author()`].
+#[cached(ttl = "1h", stale_if_error = "1d", skip(db))]
 pub async fn authors(db: &Db) -> Result<Arc<Vec<Author>>, sqlx::Error> {
     let authors =
-        sqlx::query_as("SELECT id, name, bio, joined FROM authors ORDER BY name, id").fetch_all(db.read()).await?;
+        sqlx::query_as("SELECT id, name, bio, joined FROM authors ORDER BY name, id").fetch_all(db.pool()).await?;
     Ok(Arc::new(authors))
 }
 

@@ -5,13 +5,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cache_core::cached;
+use cache_core::{cached, invalidates};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use crate::db::{Db, invalidated, places};
-use crate::{dates, posts};
+use crate::dates;
+use crate::db::{Db, is_missing_parent, places};
 
 /// A post's page shows the newest this many.
 const COMMENTS_MAX: i64 = 500;
@@ -31,8 +31,8 @@ pub struct Comment {
     pub written: i64,
 }
 
-/// The comments of a post, oldest first.
-#[cached(ttl = "10m", skip(db))]
+/// The comments of a post, oldest first. Old ones are better than none.
+#[cached(ttl = "10m", stale_if_error = "1d", skip(db))]
 pub async fn comments_on(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sqlx::Error> {
     let mut comments: Vec<Comment> = sqlx::query_as(
         "SELECT c.id, c.author_id, a.name AS author, c.body, c.written
@@ -40,16 +40,14 @@ pub async fn comments_on(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sql
     )
     .bind(post_id)
     .bind(COMMENTS_MAX)
-    .fetch_all(db.read())
+    .fetch_all(db.pool())
     .await?;
     comments.reverse();
     Ok(Arc::new(comments))
 }
 
-/// How many comments a post has.
-///
-/// For a list of posts: those that are not known by one query. A post without comments has none in the answer.
-#[cached(batch, ttl = "10m", negative_ttl = "10m", skip(db))]
+/// How many comments each post of a list has: one entry a post, those that are missing by one query. As [`comments_on()`].
+#[cached(batch, ttl = "10m", stale_if_error = "1d", skip(db))]
 pub async fn comment_count(db: &Db, posts: &[i64]) -> Result<HashMap<i64, i64>, sqlx::Error> {
     let select =
         format!("SELECT post_id, COUNT(*) FROM comments WHERE post_id IN ({}) GROUP BY post_id", places(posts.len()));
@@ -57,11 +55,14 @@ pub async fn comment_count(db: &Db, posts: &[i64]) -> Result<HashMap<i64, i64>, 
     for post in posts {
         select = select.bind(*post);
     }
-    let counts: Vec<(i64, i64)> = select.fetch_all(db.read()).await?;
-    Ok(counts.into_iter().collect())
+    let counts: Vec<(i64, i64)> = select.fetch_all(db.pool()).await?;
+    // None is a count too, and worth as much while the database is down.
+    let none = posts.iter().map(|post| (*post, 0));
+    Ok(none.chain(counts).collect())
 }
 
 /// Adds a comment and returns its id; `None` if the post or the author is gone.
+#[invalidates(comments_on(post_id), comment_count(post_id))]
 pub async fn add(db: &Db, post_id: i64, author_id: i64, body: &str) -> Result<Option<i64>, sqlx::Error> {
     let added = sqlx::query_scalar(
         "INSERT INTO comments (post_id, author_id, body, written) VALUES ($1, $2, $3, $4) RETURNING id",
@@ -70,22 +71,13 @@ pub async fn add(db: &Db, post_id: i64, author_id: i64, body: &str) -> Result<Op
     .bind(author_id)
     .bind(body)
     .bind(dates::now())
-    .fetch_one(db.read())
+    .fetch_one(db.pool())
     .await;
     match added {
-        Ok(id) => {
-            forget(post_id).await;
-            Ok(Some(id))
-        }
-        Err(error) if posts::is_missing_parent(&error) => Ok(None),
+        Ok(id) => Ok(Some(id)),
+        Err(error) if is_missing_parent(&error) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Invalidates what is cached about the comments of a post.
-pub(crate) async fn forget(post_id: i64) {
-    invalidated(comments_on::entry(post_id).invalidate().await);
-    invalidated(comment_count::entry(post_id).invalidate().await);
 }
 
 impl<'r> FromRow<'r, AnyRow> for Comment {

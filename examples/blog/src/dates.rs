@@ -19,6 +19,12 @@ pub(crate) fn iso(seconds: i64) -> String {
     format!("{:04}-{:02}-{:02}", at.year(), u8::from(at.month()), at.day())
 }
 
+/// `2026-03-05T00:00:00Z`, for feeds.
+pub(crate) fn rfc3339(seconds: i64) -> String {
+    let (hour, minute, second) = at(seconds).to_hms();
+    format!("{}T{hour:02}:{minute:02}:{second:02}Z", iso(seconds))
+}
+
 fn at(seconds: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
@@ -31,6 +37,7 @@ mod tests {
     fn dates_are_written_both_ways() {
         assert_eq!(long(1_772_668_800), "5 March 2026");
         assert_eq!(iso(1_772_668_800), "2026-03-05");
+        assert_eq!(rfc3339(1_772_668_800 + 3_661), "2026-03-05T01:01:01Z");
         assert_eq!(iso(i64::MAX), "1970-01-01");
     }
 }

@@ -57,8 +57,8 @@ impl Db {
         Self { pool: self.pool.clone(), queries: Arc::default(), identity: self.identity }
     }
 
-    /// For one query.
-    pub(crate) fn read(&self) -> &AnyPool {
+    /// For one query, which is counted.
+    pub(crate) fn pool(&self) -> &AnyPool {
         self.queries.fetch_add(1, Ordering::Relaxed);
         &self.pool
     }
@@ -66,7 +66,7 @@ impl Db {
     /// For a write. Its first statement must be a write: only then SQLite waits for another writer, where a
     /// transaction that began with a read would fail at once.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
-        self.read().begin().await
+        self.pool().begin().await
     }
 
     /// A number that no other database has: two of them can share a store without seeing each other's posts.
@@ -96,12 +96,9 @@ async fn first_connection(database: &Database) -> Result<(), sqlx::Error> {
     connection.close().await
 }
 
-/// Takes note of an invalidation. The write it follows has been committed and stays; if the store could not be told,
-/// old values may show until their ttl, and the log says so.
-pub(crate) fn invalidated(result: cache_core::Result<()>) {
-    if let Err(error) = result {
-        tracing::warn!(%error, "a cached value may be out of date");
-    }
+/// Whether an insert failed because the row it belongs to is gone.
+pub(crate) fn is_missing_parent(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
 
 fn pool_options(database: &Database) -> AnyPoolOptions {
@@ -119,6 +116,10 @@ fn pool_options(database: &Database) -> AnyPoolOptions {
 /// What the driver says, without its prefix.
 fn reason(error: &sqlx::Error) -> String {
     match error {
+        // SQLITE_CANTOPEN
+        sqlx::Error::Database(error) if error.code().as_deref() == Some("14") => {
+            "the file cannot be opened; its folder must exist and be writable".to_owned()
+        }
         sqlx::Error::Database(error) => error.message().to_owned(),
         sqlx::Error::Io(error) => error.to_string(),
         sqlx::Error::Configuration(error) => error.to_string().replace("error with configuration: ", ""),

@@ -1,8 +1,16 @@
 //! A blog whose every read is cached.
 //!
 //! One file a noun: [`posts`], [`comments`], [`authors`] and [`search`] hold the cached reads and, beside them, the
-//! writes that invalidate what they changed. [`revision`] is how a write reaches every page of every list without
-//! knowing them. `pages` turns values into HTML and knows nothing of the cache or of SQL.
+//! writes with what they invalidate. `pages` turns values into HTML and knows nothing of the cache or of SQL.
+//!
+//! | to see | look at |
+//! |---|---|
+//! | tags: one write ends every page of every list | [`posts::page()`], [`posts::posts_by()`], [`search::search()`] |
+//! | `#[invalidates]` on a function that writes | [`posts::update`], [`posts::delete`], [`comments::add`] |
+//! | a fence by hand around a transaction of sqlx | [`posts::create`] |
+//! | many ids at once | [`authors::authors_of()`], [`comments::comment_count()`] |
+//! | a page that is served while the next is made, and while the database is down | [`posts::page()`] |
+//! | what is not there, remembered | [`posts::post()`] |
 
 pub mod app;
 pub mod authors;
@@ -15,7 +23,6 @@ mod markdown;
 mod pages;
 pub mod posts;
 mod problem;
-pub mod revision;
 mod schema;
 pub mod search;
 mod seed;

@@ -1,5 +1,6 @@
 //! `cargo run --release -p blog`
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use blog::{Config, StartError};
@@ -8,7 +9,8 @@ use tracing_subscriber::EnvFilter;
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
 
     match run().await {
         Ok(()) => ExitCode::SUCCESS,

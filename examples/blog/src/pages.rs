@@ -1,6 +1,7 @@
 //! Every page: which address it has, what it reads, how it looks.
 
 mod author;
+mod feed;
 mod layout;
 mod list;
 mod post;
@@ -38,6 +39,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/authors", get(author::all))
         .route("/authors/{id}", get(author::show))
         .route("/search", get(search::show))
+        .route("/feed.xml", get(feed::show))
         .route("/cache", get(status::show))
         .route("/style.css", get(|| asset("text/css; charset=utf-8", STYLE)))
         .route("/icon.svg", get(|| asset("image/svg+xml", ICON)))

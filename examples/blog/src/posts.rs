@@ -1,25 +1,26 @@
-//! Posts: the cached reads, then the writes that invalidate them.
+//! Posts: the cached reads, then the writes with what they invalidate.
 //!
-//! | a write to a post | changes |
+//! | a write | ends |
 //! |---|---|
-//! | create | `post(id)`, `posts_by(author)`, `revision` |
-//! | update | `post(id)`, `posts_by(author)`, `revision` |
-//! | delete | `post(id)`, `posts_by(author)`, `revision`, and the comments' entries |
+//! | [`create`] | `post(id)`, which may have been looked for too early; the tags `posts` and `author:{author_id}` |
+//! | [`update`] | `post(id)`, the same tags |
+//! | [`delete`] | `post(id)`, the same tags, and what is known of its comments |
+//!
+//! A write that fails ends nothing: while the database is down, what was read before can still be read.
 
 use std::sync::Arc;
 
-use cache_core::cached;
+use cache_core::{Cache, cached, invalidates};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use crate::db::{Db, invalidated};
-use crate::{dates, markdown, revision};
+use crate::comments::{comment_count, comments_on};
+use crate::db::{Db, is_missing_parent};
+use crate::{dates, markdown};
 
 /// Posts on one page of a list.
 pub const PAGE_SIZE: i64 = 10;
-/// An author's page shows the newest this many.
-const BY_AUTHOR_MAX: i64 = 500;
 /// Characters of a post shown in lists.
 const EXCERPT_CHARS: usize = 220;
 
@@ -59,57 +60,69 @@ pub struct Summary {
     pub published: i64,
 }
 
-/// One post.
-#[cached(ttl = "10m", skip(db))]
+/// One post. That there is none is kept for a minute, since links to deleted posts are followed again and again.
+#[cached(ttl = "10m", negative_ttl = "1m", stale_if_error = "1d", skip(db))]
 pub async fn post(db: &Db, id: i64) -> Result<Option<Arc<Post>>, sqlx::Error> {
     let post: Option<Post> = sqlx::query_as(
         "SELECT p.id, p.author_id, a.name AS author, p.title, p.body, p.published, p.edited
          FROM posts p JOIN authors a ON a.id = p.author_id WHERE p.id = $1",
     )
     .bind(id)
-    .fetch_optional(db.read())
+    .fetch_optional(db.pool())
     .await?;
     Ok(post.map(Arc::new))
 }
 
-/// How many posts there are. Here and below the revision is in the key alone.
-#[cached(ttl = "10m", skip(db))]
-pub async fn count(db: &Db, _revision: i64) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT COUNT(*) FROM posts").fetch_one(db.read()).await
+/// How many posts there are. As [`page()`].
+#[cached(ttl = "10m", stale_while_revalidate = "1h", stale_if_error = "1d", tags("posts"), skip(db))]
+pub async fn count(db: Db) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT COUNT(*) FROM posts").fetch_one(db.pool()).await
 }
 
 /// A page of the front list, newest first. Pages count from 1.
-#[cached(ttl = "10m", skip(db))]
-pub async fn page(db: &Db, _revision: i64, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
+///
+/// What everybody reads, here and in the feed: nobody waits for it after its ttl, and it outlives the database by a day. A refresh may outlive the visit that
+/// asked for it, so it owns its arguments.
+#[cached(ttl = "10m", stale_while_revalidate = "1h", stale_if_error = "1d", tags("posts"), skip(db))]
+pub async fn page(db: Db, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let posts = sqlx::query_as(
         "SELECT id, author_id, title, body, published FROM posts ORDER BY published DESC, id DESC LIMIT $1 OFFSET $2",
     )
     .bind(PAGE_SIZE)
     .bind(offset(page))
-    .fetch_all(db.read())
+    .fetch_all(db.pool())
     .await?;
     Ok(Arc::new(posts))
 }
 
-/// An author's posts, newest first.
-#[cached(ttl = "10m", skip(db))]
-pub async fn posts_by(db: &Db, author_id: i64) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
+/// How many posts an author has. As [`posts_by()`].
+#[cached(ttl = "10m", stale_if_error = "1d", tags("author:{author_id}"), skip(db))]
+pub async fn count_by(db: &Db, author_id: i64) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT COUNT(*) FROM posts WHERE author_id = $1").bind(author_id).fetch_one(db.pool()).await
+}
+
+/// A page of an author's posts, newest first. Tagged with the author: what others write leaves it alone.
+#[cached(ttl = "10m", stale_if_error = "1d", tags("author:{author_id}"), skip(db))]
+pub async fn posts_by(db: &Db, author_id: i64, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let posts = sqlx::query_as(
         "SELECT id, author_id, title, body, published FROM posts WHERE author_id = $1
-         ORDER BY published DESC, id DESC LIMIT $2",
+         ORDER BY published DESC, id DESC LIMIT $2 OFFSET $3",
     )
     .bind(author_id)
-    .bind(BY_AUTHOR_MAX)
-    .fetch_all(db.read())
+    .bind(PAGE_SIZE)
+    .bind(offset(page))
+    .fetch_all(db.pool())
     .await?;
     Ok(Arc::new(posts))
 }
 
 /// Publishes a post and returns its id; `None` if there is no such author.
+///
+/// A fence by hand, since the id is known only inside the transaction. It stands before the commit, so that no reader stores what was there
+/// before. If the commit fails, the post may be there or not: the fence is dropped, which lifts it.
 pub async fn create(db: &Db, author_id: i64, title: &str, body: &str) -> Result<Option<i64>, sqlx::Error> {
     let now = dates::now();
     let mut tx = db.begin().await?;
-    revision::raise(&mut tx).await?;
     let created = sqlx::query_scalar(
         "INSERT INTO posts (author_id, title, body, searchable, published, edited)
          VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
@@ -127,52 +140,38 @@ pub async fn create(db: &Db, author_id: i64, title: &str, body: &str) -> Result<
         Err(error) if is_missing_parent(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
+
+    let changed = || Cache::global().fence().entry(&post::entry(id)).tag("posts").tag(format!("author:{author_id}"));
+    let fence = changed().raise().await;
     tx.commit().await?;
-    forget(id, author_id).await;
+    let lifted = match fence {
+        Ok(fence) => fence.lift().await,
+        // The store could not be told before. Perhaps it can now.
+        Err(_) => async { changed().raise().await?.lift().await }.await,
+    };
+    if let Err(error) = lifted {
+        tracing::warn!(%error, "lists may lack a new post until their ttl");
+    }
     Ok(Some(id))
 }
 
 /// Changes a post; `false` if it is gone.
-pub async fn update(db: &Db, id: i64, title: &str, body: &str) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
-    revision::raise(&mut tx).await?;
-    let author_id: Option<i64> = sqlx::query_scalar(
-        "UPDATE posts SET title = $1, body = $2, searchable = $3, edited = $4 WHERE id = $5 RETURNING author_id",
-    )
-    .bind(title)
-    .bind(body)
-    .bind(searchable(title, body))
-    .bind(dates::now())
-    .bind(id)
-    .fetch_optional(&mut *tx)
-    .await?;
-    let Some(author_id) = author_id else { return Ok(false) };
-    tx.commit().await?;
-    forget(id, author_id).await;
-    Ok(true)
+#[invalidates(post(old.id), tags("posts", "author:{old.author_id}"))]
+pub async fn update(db: &Db, old: &Post, title: &str, body: &str) -> Result<bool, sqlx::Error> {
+    let update = sqlx::query("UPDATE posts SET title = $1, body = $2, searchable = $3, edited = $4 WHERE id = $5")
+        .bind(title)
+        .bind(body)
+        .bind(searchable(title, body))
+        .bind(dates::now())
+        .bind(old.id);
+    Ok(update.execute(db.pool()).await?.rows_affected() > 0)
 }
 
 /// Deletes a post and its comments; `false` if it is gone already.
-pub async fn delete(db: &Db, id: i64) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
-    revision::raise(&mut tx).await?;
-    let author_id: Option<i64> = sqlx::query_scalar("DELETE FROM posts WHERE id = $1 RETURNING author_id")
-        .bind(id)
-        .fetch_optional(&mut *tx)
-        .await?;
-    let Some(author_id) = author_id else { return Ok(false) };
-    tx.commit().await?;
-    forget(id, author_id).await;
-    crate::comments::forget(id).await;
-    Ok(true)
-}
-
-/// Invalidates what a write to this post has changed. After the commit, never before: a read in between would put
-/// the old value back.
-async fn forget(id: i64, author_id: i64) {
-    invalidated(post::entry(id).invalidate().await);
-    invalidated(posts_by::entry(author_id).invalidate().await);
-    invalidated(revision::revision::entry().invalidate().await);
+#[invalidates(post(old.id), comments_on(old.id), comment_count(old.id), tags("posts", "author:{old.author_id}"))]
+pub async fn delete(db: &Db, old: &Post) -> Result<bool, sqlx::Error> {
+    let delete = sqlx::query("DELETE FROM posts WHERE id = $1").bind(old.id);
+    Ok(delete.execute(db.pool()).await?.rows_affected() > 0)
 }
 
 /// How many rows come before a page.
@@ -183,11 +182,6 @@ pub(crate) fn offset(page: u32) -> i64 {
 /// What search looks through. Folded here, since the databases disagree about letters beyond ASCII.
 pub(crate) fn searchable(title: &str, body: &str) -> String {
     format!("{title}\n{body}").to_lowercase()
-}
-
-/// Whether an insert failed because the row it belongs to is gone.
-pub(crate) fn is_missing_parent(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
 
 impl<'r> FromRow<'r, AnyRow> for Post {

@@ -36,13 +36,12 @@ const STEPS: &[&[&str]] = &[&[
     )",
     "CREATE INDEX comments_by_post ON comments (post_id, id)",
     "CREATE INDEX comments_by_author ON comments (author_id)",
-    "INSERT INTO meta (name, value) VALUES ('revision', 1)",
 ]];
 
 /// Opens the transaction in which a starting process prepares the database, alone.
 pub(crate) async fn begin(db: &Db, database: &Database) -> Result<Transaction<'static, Any>, sqlx::Error> {
     match database {
-        Database::Sqlite { .. } => db.read().begin_with("BEGIN IMMEDIATE").await,
+        Database::Sqlite { .. } => db.pool().begin_with("BEGIN IMMEDIATE").await,
         Database::Postgres { .. } => {
             let mut tx = db.begin().await?;
             // "blog" as a number; held until the transaction ends.

@@ -45,9 +45,9 @@ impl Query {
     }
 }
 
-/// How many posts match a [`Query`]'s text.
-#[cached(ttl = "10m", skip(db))]
-pub async fn matches(db: &Db, _revision: i64, query: &str) -> Result<i64, sqlx::Error> {
+/// How many posts match a [`Query`]'s text. Anybody may search for anything, so this is not kept for long.
+#[cached(ttl = "2m", tags("posts"), skip(db))]
+pub async fn matches(db: &Db, query: &str) -> Result<i64, sqlx::Error> {
     let mut select = sqlx::query_scalar(
         r"SELECT COUNT(*) FROM posts
           WHERE searchable LIKE $1 ESCAPE '\' AND searchable LIKE $2 ESCAPE '\' AND searchable LIKE $3 ESCAPE '\'
@@ -56,12 +56,12 @@ pub async fn matches(db: &Db, _revision: i64, query: &str) -> Result<i64, sqlx::
     for pattern in patterns(query) {
         select = select.bind(pattern);
     }
-    select.fetch_one(db.read()).await
+    select.fetch_one(db.pool()).await
 }
 
-/// A page of the posts that match, newest first.
-#[cached(ttl = "10m", skip(db))]
-pub async fn search(db: &Db, _revision: i64, query: &str, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
+/// A page of the posts that match, newest first. As [`matches()`].
+#[cached(ttl = "2m", tags("posts"), skip(db))]
+pub async fn search(db: &Db, query: &str, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let mut select = sqlx::query_as(
         r"SELECT id, author_id, title, body, published FROM posts
           WHERE searchable LIKE $1 ESCAPE '\' AND searchable LIKE $2 ESCAPE '\' AND searchable LIKE $3 ESCAPE '\'
@@ -71,7 +71,7 @@ pub async fn search(db: &Db, _revision: i64, query: &str, page: u32) -> Result<A
     for pattern in patterns(query) {
         select = select.bind(pattern);
     }
-    Ok(Arc::new(select.bind(PAGE_SIZE).bind(posts::offset(page)).fetch_all(db.read()).await?))
+    Ok(Arc::new(select.bind(PAGE_SIZE).bind(posts::offset(page)).fetch_all(db.pool()).await?))
 }
 
 /// One `LIKE` pattern a word, and patterns that match everything in the places left.

@@ -5,14 +5,48 @@
 
 #[path = "support/browser.rs"]
 mod browser;
+#[path = "support/server.rs"]
+mod server;
 
-use browser::{Page, get, post, request};
+use std::sync::LazyLock;
+
+use blog::config::Database;
+use blog::{App, Config};
+use browser::{Browser, Page};
+
+static BLOG: LazyLock<Browser> = LazyLock::new(|| {
+    Browser(server::serve(|| async {
+        let database = std::env::var("BLOG_TEST_DATABASE_URL").unwrap_or_else(|_| temporary_database());
+        let config = Config { addr: String::new(), database: Database::parse(&database).unwrap(), cache_url: None };
+        App::open(&config).await.unwrap()
+    }))
+});
+
+fn get(path: &str) -> Page {
+    BLOG.get(path)
+}
+
+fn post(path: &str, fields: &[(&str, &str)]) -> Page {
+    BLOG.post(path, fields)
+}
+
+/// A file that no run before has left behind.
+fn temporary_database() -> String {
+    let path = std::env::temp_dir().join(format!("blog-test-{}.db", std::process::id()));
+    for suffix in ["", "-wal", "-shm"] {
+        match std::fs::remove_file(format!("{}{suffix}", path.display())) {
+            Ok(()) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+        }
+    }
+    format!("sqlite:{}", path.display())
+}
 
 /// Publishes a post as the first author and returns its address.
 fn publish(title: &str, body: &str) -> String {
     let page = post("/posts", &[("author", "1"), ("title", title), ("body", body)]);
     assert_eq!(page.status, 303, "{}", page.body);
-    page.location.unwrap()
+    page.location().unwrap().to_owned()
 }
 
 #[test]
@@ -27,7 +61,9 @@ fn every_page_answers() {
     }
     assert!(get("/search?q=bread").body.contains("posts with"));
     assert_eq!(get("/search").status, 200);
-    assert_eq!(get("/cache").status, 200);
+    let status = get("/cache");
+    assert!(status.status == 200 && status.body.contains("available"));
+    assert!(status.body.contains("blog.posts.page") && status.body.contains("<meter"), "{}", status.body);
     assert!(get("/style.css").headers.contains("content-type: text/css"));
     assert_eq!(get("/icon.svg").status, 200);
 }
@@ -67,10 +103,10 @@ fn bad_input_gets_a_page() {
         assert_eq!(page.status, 400, "{path}");
         assert!(page.body.contains("<html lang=\"en\">"), "{path}");
     }
-    let wrong_method = request("DELETE", "/posts/1", None, "");
+    let wrong_method = BLOG.request("DELETE", "/posts/1", None, "");
     assert_eq!(wrong_method.status, 405);
     assert!(wrong_method.body.contains("<html"));
-    let no_form = request("POST", "/posts", Some("application/json"), "{}");
+    let no_form = BLOG.request("POST", "/posts", Some("application/json"), "{}");
     assert_eq!(no_form.status, 400);
     assert!(no_form.body.contains("<html"));
 }
@@ -138,7 +174,7 @@ fn a_write_shows_at_once_on_every_page() {
 
     let changed = [("title", "The second quixotically title"), ("body", "The second body.")];
     let page = post(&format!("{address}/edit"), &changed);
-    assert_eq!((page.status, page.location.as_deref()), (303, Some(address.as_str())));
+    assert_eq!((page.status, page.location()), (303, Some(address.as_str())));
     for page in all(&address) {
         assert!(page.body.contains("The second quixotically title"), "after editing");
         assert!(!page.body.contains("The first quixotically title") && !page.body.contains("The first body."));
@@ -146,14 +182,14 @@ fn a_write_shows_at_once_on_every_page() {
 
     let page = post(&format!("{address}/comments"), &[("author", "2"), ("body", "A comment\nof two lines")]);
     assert_eq!(page.status, 303);
-    assert!(page.location.unwrap().starts_with(&format!("{address}#comment-")));
+    assert!(page.location().unwrap().starts_with(&format!("{address}#comment-")));
     assert!(get(&address).body.contains("A comment\nof two lines"));
     for list in lists {
         assert!(get(list).body.contains(&format!("href=\"{address}#comments\">1 comment<")), "{list}");
     }
 
     let page = post(&format!("{address}/delete"), &[]);
-    assert_eq!((page.status, page.location.as_deref()), (303, Some("/")));
+    assert_eq!((page.status, page.location()), (303, Some("/")));
     assert_eq!(get(&address).status, 404);
     for list in lists {
         assert!(!get(list).body.contains("The second quixotically title"), "{list} after deleting");
@@ -214,6 +250,19 @@ fn paging_reaches_every_post_once() {
 }
 
 #[test]
+fn the_feed_has_the_newest_posts() {
+    let address = publish("Fish & <chips>", "With \"vinegar\" & salt.");
+    let feed = get("/feed.xml");
+    assert!(feed.status == 200 && feed.headers.contains("content-type: application/atom+xml"));
+    assert!(feed.body.starts_with("<?xml version=\"1.0\" encoding=\"utf-8\"?>"));
+    let entry = feed.body.split("<entry>").find(|entry| entry.contains(&format!("href=\"{address}\"")));
+    let entry = entry.unwrap_or_else(|| panic!("{}", feed.body));
+    assert!(entry.contains("<title>Fish &amp; &lt;chips&gt;</title>") && entry.contains("<author><name>"), "{entry}");
+    // As XML wants it.
+    assert_eq!(feed.body.matches("<link").count(), feed.body.matches("</link>").count());
+}
+
+#[test]
 fn a_page_read_again_asks_the_database_nothing() {
     assert_eq!(get("/authors/11").status, 200);
     assert!(get("/authors/11").body.contains("without a database query"));
@@ -224,10 +273,10 @@ fn a_list_asks_for_all_its_authors_and_comment_counts_at_once() {
     let page = get("/?page=17");
     assert_eq!(page.body.matches("<a class=\"author\"").count(), 10, "each post has its author");
     assert!(page.body.contains(" comments</a>"), "and its comments");
-    // At most: revision, number of posts, the list, its authors, its comment counts.
+    // At most: number of posts, the list, its authors, its comment counts.
     let queries = page.body.split(" database quer").next().and_then(|head| head.rsplit("with ").next()).unwrap();
     let queries: u32 = if queries.ends_with("out a") { 0 } else { queries.parse().unwrap() };
-    assert!(queries <= 5, "{queries}");
+    assert!(queries <= 4, "{queries}");
     // The page of an author finds the entries that the list has left.
     let author = page.body.split("<a class=\"author\" href=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
     assert_eq!(get(author).status, 200);

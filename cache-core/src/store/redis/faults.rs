@@ -78,7 +78,11 @@ pub(super) fn of_connect(error: &RedisError, config: &RedisConfig) -> Error {
     let configuration = |detail: String| Error::new(ErrorKind::Configuration, STEP).detail(detail);
     let passing = |detail: String| Error::new(ErrorKind::Unavailable, STEP).detail(detail);
     match (error.code(), error.kind()) {
-        (Some("WRONGPASS"), _) => configuration("the server refuses this user and password (WRONGPASS)".into()),
+        (Some("WRONGPASS"), _) => configuration(
+            "the server refuses this user and password (WRONGPASS); write `redis://user:password@host` with the right ones, `/ ? # @ : %` in \
+             them percent-encoded"
+                .into(),
+        ),
         (_, RedisKind::AuthenticationFailed) => configuration("the server refuses this user and password".into()),
         (Some("NOAUTH"), _) => configuration(
             "the server wants a password (NOAUTH); write `redis://:password@host` or `redis://user:password@host`"

@@ -7,7 +7,7 @@ use super::layout::{self, badge, counted, date};
 use super::list::{Byline, Pager, posts_list};
 use crate::authors::{author, authors};
 use crate::form::{Id, ListQuery};
-use crate::posts::{self, PAGE_SIZE, posts_by};
+use crate::posts;
 use crate::problem::Problem;
 use crate::visit::Visit;
 
@@ -33,13 +33,10 @@ pub(super) async fn all(visit: Visit) -> Result<Response, Problem> {
 pub(super) async fn show(visit: Visit, Id(id): Id, query: ListQuery) -> Result<Response, Problem> {
     let db = &visit.db;
     let author = author(db, id).await?.ok_or(Problem::NotFound("author"))?;
-    let posts = posts_by(db, id).await?;
-    let total = i64::try_from(posts.len()).unwrap_or(i64::MAX);
+    let total = posts::count_by(db, id).await?;
     let pager = Pager::new(query.page, total)?;
-    let first = usize::try_from(posts::offset(query.page)).unwrap_or(usize::MAX);
-    let size = usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX);
-    let shown: Vec<_> = posts.iter().skip(first).take(size).cloned().collect();
-    let list = posts_list(db, &shown, Byline::Implied).await?;
+    let posts = posts::posts_by(db, id, query.page).await?;
+    let list = posts_list(db, &posts, Byline::Implied).await?;
     let content = html! {
         div.about {
             (badge(author.id, &author.name))

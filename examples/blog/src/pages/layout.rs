@@ -9,7 +9,7 @@ use crate::dates;
 use crate::form::Mistakes;
 use crate::visit::Visit;
 
-const SITE: &str = "Field Notes";
+pub(super) const SITE: &str = "Field Notes";
 
 /// A page for this visit. `title` is empty on the front page.
 pub(super) fn page(visit: &Visit, title: &str, content: &Markup) -> Response {
@@ -48,6 +48,7 @@ fn frame(visit: Option<&Visit>, title: &str, typed: &str, content: &Markup) -> M
                 meta name="color-scheme" content="light dark";
                 title { @if title.is_empty() { (SITE) } @else { (title) " · " (SITE) } }
                 link rel="stylesheet" href="/style.css";
+                link rel="alternate" href="/feed.xml" type="application/atom+xml" title=(SITE);
                 link rel="icon" href="/icon.svg" type="image/svg+xml";
             }
             body {
@@ -68,7 +69,7 @@ fn frame(visit: Option<&Visit>, title: &str, typed: &str, content: &Markup) -> M
                     }
                 }
                 main #content tabindex="-1" { (content) }
-                footer.site { div.bar { (made_in(visit)) a href="/cache" { "Cache" } } }
+                footer.site { div.bar { (made_in(visit)) nav { a href="/feed.xml" { "Feed" } a href="/cache" { "Cache" } } } }
             }
         }
     }

@@ -10,14 +10,12 @@ use crate::db::Db;
 use crate::form::ListQuery;
 use crate::posts::{self, PAGE_SIZE, Summary};
 use crate::problem::Problem;
-use crate::revision::revision;
 use crate::visit::Visit;
 
 pub(super) async fn front(visit: Visit, query: ListQuery) -> Result<Response, Problem> {
     let db = &visit.db;
-    let revision = revision(db).await?;
-    let pager = Pager::new(query.page, posts::count(db, revision).await?)?;
-    let posts = posts::page(db, revision, query.page).await?;
+    let pager = Pager::new(query.page, posts::count(db.clone()).await?)?;
+    let posts = posts::page(db.clone(), query.page).await?;
     let list = posts_list(db, &posts, Byline::Shown).await?;
     let title = if query.page == 1 { String::new() } else { format!("Page {}", query.page) };
     let content = html! {

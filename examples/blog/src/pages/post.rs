@@ -37,7 +37,7 @@ pub(super) async fn comment(visit: Visit, Id(id): Id, Form(mut form): Form<Comme
 async fn whole(visit: &Visit, post: &Post, form: &CommentForm, mistakes: &Mistakes) -> Result<Markup, Problem> {
     let db = &visit.db;
     let (comments, authors, by_author) =
-        (comments_on(db, post.id).await?, authors(db).await?, posts_by(db, post.author_id).await?);
+        (comments_on(db, post.id).await?, authors(db).await?, posts_by(db, post.author_id, 1).await?);
     let more: Vec<&Summary> = by_author.iter().filter(|other| other.id != post.id).take(MORE).collect();
     let author_href = format!("/authors/{}", post.author_id);
     Ok(html! {

@@ -8,7 +8,6 @@ use super::layout::{self, counted};
 use super::list::{Byline, Pager, posts_list};
 use crate::form::ListQuery;
 use crate::problem::Problem;
-use crate::revision::revision;
 use crate::search::{self, Query};
 use crate::visit::Visit;
 
@@ -33,8 +32,7 @@ pub(super) async fn show(visit: Visit, asked: ListQuery) -> Result<Response, Pro
 
 async fn results(visit: &Visit, typed: &str, query: &Query, page: u32) -> Result<Markup, Problem> {
     let db = &visit.db;
-    let revision = revision(db).await?;
-    let total = search::matches(db, revision, query.as_str()).await?;
+    let total = search::matches(db, query.as_str()).await?;
     let pager = Pager::new(page, total)?;
     if total == 0 {
         return Ok(html! {
@@ -42,7 +40,7 @@ async fn results(visit: &Visit, typed: &str, query: &Query, page: u32) -> Result
             p.empty { "No post contains “" (typed) "”. Fewer or shorter words find more." }
         });
     }
-    let posts = search::search(db, revision, query.as_str(), page).await?;
+    let posts = search::search(db, query.as_str(), page).await?;
     let list = posts_list(db, &posts, Byline::Shown).await?;
     Ok(html! {
         h1 { (counted(total, "post", "posts")) " with “" (typed) "”" }

@@ -2,7 +2,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use maud::html;
+use cache_core::FunctionStats;
+use cache_core::events::Stats;
+use maud::{Markup, html};
 
 use super::layout;
 use crate::app::App;
@@ -10,37 +12,69 @@ use crate::visit::Visit;
 
 pub(super) async fn show(State(app): State<App>, visit: Visit) -> Response {
     let cache = app.cache();
-    let stats = cache.stats();
-    let counters = [
-        ("Hits here", "answered from decoded values in this process", stats.local_hits),
-        ("Hits in the store", "answered from the store", stats.hits),
-        ("Misses", "nothing usable was there", stats.misses),
-        ("Computes", "the function ran", stats.computes),
-        ("Failed computes", "the function returned an error", stats.compute_errors),
-        ("Fills", "a result was stored", stats.fills),
-        ("Refused fills", "a result was outdated before it was stored", stats.refused_fills),
-        ("Joined", "waited for a run in this process", stats.joined),
-        ("Waited", "waited for a run elsewhere", stats.waited),
-        ("Undecodable", "stored bytes could not be read", stats.undecodable),
-        ("Store failures", "the store did not answer or refused", stats.store_failures),
-        ("Connects", "connections made to the store", stats.connects),
-        ("Evicted", "given up for lack of room", stats.evicted),
-    ];
     let content = html! {
         h1 { "Cache" }
         p.meta {
+            @if cache.is_available() { span.lamp.on { "available" } } @else { span.lamp.off { "not reachable" } }
             span { "Store: " (app.store()) }
-            span { @if cache.is_available() { "available" } @else { "not reachable" } }
+            span { "Database: " (app.database()) }
         }
-        table {
-            thead { tr { th scope="col" { "What" } th.number scope="col" { "Count" } th.wide scope="col" { "Meaning" } } }
-            tbody {
-                @for (name, meaning, count) in counters {
-                    tr { th scope="row" { (name) } td.number { (count) } td.wide { (meaning) } }
-                }
-            }
-        }
-        p.hint { "Counted in this process since it started." }
+        h2 { "By function" }
+        (by_function(&cache.function_stats()))
+        h2 { "In all" }
+        (in_all(&cache.stats()))
+        p.hint { "Counted in this process since it started. No hit in this process asks the store, no hit at all asks the database." }
     };
     layout::page(&visit, "Cache", &content)
+}
+
+fn by_function(functions: &[FunctionStats]) -> Markup {
+    html! {
+        @if functions.is_empty() {
+            p.empty { "Nothing has been asked for yet. Open " a href="/" { "a page" } " and come back." }
+        } @else {
+            div.scroll { table.functions {
+                thead { tr {
+                    th scope="col" { "Function" }
+                    @for (name, meaning) in [
+                        ("L1 hits", "answered from decoded values in this process"),
+                        ("L2 hits", "answered from the store"),
+                        ("Misses", "nothing usable was there"),
+                        ("Computes", "the function ran"),
+                    ] { th.number scope="col" { abbr title=(meaning) { (name) } } }
+                    th scope="col" { abbr title="the share of calls that waited for no run" { "Hit ratio" } }
+                } }
+                tbody { @for function in functions { tr {
+                    th scope="row" { code { (function.name) } }
+                    @for count in [function.local_hits, function.hits, function.misses, function.computes] {
+                        td.number { (count) }
+                    }
+                    td.ratio { @if let Some(ratio) = function.hit_ratio() {
+                        @let percent = format!("{:.1}", ratio * 100.0);
+                        meter min="0" max="100" value=(percent) { (percent) " %" }
+                        " " (percent) " %"
+                    } }
+                } } }
+            } }
+        }
+    }
+}
+
+fn in_all(stats: &Stats) -> Markup {
+    let counters = [
+        ("Hits in this process", stats.local_hits),
+        ("Hits in the store", stats.hits),
+        ("Misses", stats.misses),
+        ("Computes", stats.computes),
+        ("Computes that failed", stats.compute_errors),
+        ("Old values served", stats.stale),
+        ("Refreshes in the background", stats.refreshes),
+        ("Values stored", stats.fills),
+        ("Outdated before they were stored", stats.refused_fills),
+        ("Waited for a run here", stats.joined),
+        ("Waited for a run elsewhere", stats.waited),
+        ("Store failures", stats.store_failures),
+        ("Connections made", stats.connects),
+    ];
+    html! { dl.counters { @for (name, count) in counters { div { dt { (name) } dd { (count) } } } } }
 }

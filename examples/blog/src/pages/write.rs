@@ -44,7 +44,7 @@ pub(super) async fn update(visit: Visit, Id(id): Id, Form(mut form): Form<PostFo
         let title = format!("Edit: {}", post.title);
         return Ok(layout::page_with(StatusCode::UNPROCESSABLE_ENTITY, &visit, &title, &content));
     }
-    if !posts::update(&visit.db, id, &form.title, &form.body).await? {
+    if !posts::update(&visit.db, &post, &form.title, &form.body).await? {
         return Err(Problem::NotFound("post"));
     }
     Ok(Redirect::to(&format!("/posts/{id}")).into_response())
@@ -68,7 +68,8 @@ pub(super) async fn confirm_delete(visit: Visit, Id(id): Id) -> Result<Response,
 }
 
 pub(super) async fn delete(visit: Visit, Id(id): Id) -> Result<Response, Problem> {
-    if !posts::delete(&visit.db, id).await? {
+    let post = found(&visit, id).await?;
+    if !posts::delete(&visit.db, &post).await? {
         return Err(Problem::NotFound("post"));
     }
     Ok(Redirect::to("/").into_response())

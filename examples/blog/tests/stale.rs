@@ -1,0 +1,89 @@
+//! The blog while its database fails: what was read before stays readable, past its ttl.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+#[path = "support/browser.rs"]
+mod browser;
+#[path = "support/server.rs"]
+mod server;
+
+use std::time::Duration;
+
+use blog::config::Database;
+use blog::{App, Config};
+use browser::Browser;
+use cache_core::Cache;
+use cache_core::clock::Clock;
+use sqlx::Connection as _;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Runs a statement behind the blog's back.
+fn by_hand(url: &str, statement: &str) {
+    sqlx::any::install_default_drivers();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = sqlx::AnyConnection::connect(url).await.unwrap();
+        sqlx::query(statement).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    });
+}
+
+fn without_footer(page: &str) -> &str {
+    page.split("<footer").next().unwrap_or(page)
+}
+
+#[test]
+fn stale_pages_are_served_while_the_database_fails() {
+    // F2
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("blog.db").display());
+    let config = Config { addr: String::new(), database: Database::parse(&url).unwrap(), cache_url: None };
+    let clock = Clock::manual();
+    let settings = Cache::builder().clock(clock.clone());
+    let blog = Browser(server::serve(move || async move { App::open_with(&config, settings).await.unwrap() }));
+
+    let paths = ["/", "/feed.xml", "/posts/7", "/authors/3", "/authors"];
+    let before: Vec<String> = paths.iter().map(|path| blog.get(path).body).collect();
+    let published = blog.post("/posts", &[("author", "1"), ("title", "Nobody has read this"), ("body", "x")]);
+    let address = published.location().unwrap();
+    let front = blog.get("/").body;
+    let feed = blog.get("/feed.xml").body;
+    assert!(front.contains("Nobody has read this") && feed.contains("Nobody has read this"));
+
+    by_hand(&url, "ALTER TABLE posts RENAME TO elsewhere");
+    by_hand(&url, "ALTER TABLE authors RENAME TO nowhere");
+    by_hand(&url, "ALTER TABLE comments RENAME TO somewhere");
+    // Past every ttl, within every window.
+    clock.advance(120 * MINUTE);
+    for (path, before) in paths.iter().zip(&before) {
+        let now = blog.get(path);
+        assert_eq!(now.status, 200, "{path}: {}", now.body);
+        assert!(now.headers.contains("cache-control: no-cache"), "{path}");
+        let before = match *path {
+            "/" => &front,
+            "/feed.xml" => &feed,
+            _ => before,
+        };
+        assert_eq!(without_footer(&now.body), without_footer(before), "{path}");
+    }
+    // What nobody has read is not there to be served, and what is written fails; neither costs the readers anything.
+    let page = blog.get(address);
+    assert!(page.status == 500 && page.body.contains("Something went wrong"), "{}", page.body);
+    let edit = [("title", "Changed"), ("body", "x")];
+    assert_eq!(blog.post("/posts/7/edit", &edit).status, 500);
+    assert_eq!(blog.post("/posts", &[("author", "1"), ("title", "Lost"), ("body", "x")]).status, 500);
+    for path in paths {
+        assert_eq!(blog.get(path).status, 200, "{path}, after writes that failed");
+    }
+
+    by_hand(&url, "ALTER TABLE elsewhere RENAME TO posts");
+    by_hand(&url, "ALTER TABLE nowhere RENAME TO authors");
+    by_hand(&url, "ALTER TABLE somewhere RENAME TO comments");
+    assert_eq!(blog.post("/posts/7/edit", &edit).status, 303);
+    assert!(blog.get("/posts/7").body.contains("<h1>Changed</h1>"));
+
+    // A day after its end a page is nothing but old.
+    by_hand(&url, "ALTER TABLE posts RENAME TO elsewhere");
+    clock.advance(26 * 60 * MINUTE);
+    assert_eq!(blog.get("/").status, 500);
+}

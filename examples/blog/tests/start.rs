@@ -1,0 +1,44 @@
+//! Starting with settings that cannot work, and with a Redis that is not there.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use support::RedisServer;
+
+/// The blog with this `CACHE_URL`, on a database of its own.
+fn blog(folder: &tempfile::TempDir, cache_url: &str) -> Command {
+    let mut blog = Command::new(env!("CARGO_BIN_EXE_blog"));
+    blog.env("BLOG_ADDR", "127.0.0.1:0").env("CACHE_URL", cache_url).env("RUST_LOG", "off");
+    blog.env("DATABASE_URL", format!("sqlite:{}", folder.path().join("blog.db").display()));
+    blog
+}
+
+#[test]
+fn a_wrong_cache_url_ends_it_with_one_line_that_says_what_to_write() {
+    let redis = RedisServer::builder().password("opensesame").start();
+    let folder = tempfile::tempdir().unwrap();
+    for (url, fix) in [
+        (redis.url_as(":wrongsecret"), "redis://user:password@host"),
+        (redis.url().replace(":opensesame@", ""), "redis://:password@host"),
+        (redis.url() + "notanumber", "database"),
+        ("redsi://:wrongsecret@127.0.0.1/".to_owned(), "did you mean `redis`?"),
+    ] {
+        let output = blog(&folder, &url).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.starts_with("CACHE_URL: ") && said.lines().count() == 1 && said.contains(fix), "{said}");
+        assert!(!said.contains("wrongsecret") && !said.contains("opensesame"), "{said}");
+    }
+}
+
+#[test]
+fn it_starts_without_redis_and_says_so() {
+    // D1
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = blog(&folder, "redis://127.0.0.1:1/").stdout(Stdio::piped()).spawn().unwrap();
+    let lines: Vec<String> = BufReader::new(child.stdout.take().unwrap()).lines().take(3).map(Result::unwrap).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(lines[0].starts_with("listening on http://127.0.0.1:"), "{lines:?}");
+    assert!(lines[1].contains("redis://127.0.0.1:1/0 (not reachable; "), "{lines:?}");
+}

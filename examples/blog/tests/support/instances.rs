@@ -1,0 +1,88 @@
+//! Three processes of the blog behind one Redis and one database.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use support::RedisServer;
+use tempfile::TempDir;
+
+use crate::browser::{Browser, Page};
+
+/// A process of the blog. Dropping it ends the process.
+struct Instance {
+    child: Child,
+    browser: Browser,
+}
+
+/// All of it, each test's own.
+pub(crate) struct Instances {
+    running: Vec<Instance>,
+    pub(crate) redis: RedisServer,
+    folder: TempDir,
+}
+
+impl Instances {
+    /// Starts the three at the same moment, on a database that is not there yet.
+    pub(crate) fn start() -> Self {
+        let redis = RedisServer::start();
+        let folder = tempfile::tempdir().unwrap();
+        let database = database_url(&folder);
+        let children: Vec<Child> = (0..3)
+            .map(|_| {
+                Command::new(env!("CARGO_BIN_EXE_blog"))
+                    .env("BLOG_ADDR", "127.0.0.1:0")
+                    .env("DATABASE_URL", &database)
+                    .env("CACHE_URL", redis.url())
+                    .env("RUST_LOG", "off")
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        Self { running: children.into_iter().map(Instance::new).collect(), redis, folder }
+    }
+
+    pub(crate) fn database_url(&self) -> String {
+        database_url(&self.folder)
+    }
+
+    /// The browsers of all three.
+    pub(crate) fn browsers(&self) -> Vec<Browser> {
+        self.running.iter().map(|instance| instance.browser).collect()
+    }
+
+    /// Publishes a post through one of them and returns its address.
+    pub(crate) fn publish(&self, through: usize, title: &str) -> String {
+        let page = self.post(through, "/posts", &[("author", "1"), ("title", title), ("body", "The body.")]);
+        page.location().unwrap().to_owned()
+    }
+
+    /// Sends a form that is taken.
+    pub(crate) fn post(&self, through: usize, path: &str, fields: &[(&str, &str)]) -> Page {
+        let page = self.browsers()[through].post(path, fields);
+        assert_eq!(page.status, 303, "{path}: {}", page.body);
+        page
+    }
+}
+
+impl Instance {
+    fn new(mut child: Child) -> Self {
+        let output = child.stdout.take().unwrap();
+        let mut first = String::new();
+        BufReader::new(output).read_line(&mut first).unwrap();
+        let address = first.trim().strip_prefix("listening on http://").and_then(|rest| rest.strip_suffix('/'));
+        let Some(address) = address else { panic!("the blog does not start: {first:?}") };
+        Self { browser: Browser(address.parse().unwrap()), child }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn database_url(folder: &TempDir) -> String {
+    format!("sqlite:{}", folder.path().join("blog.db").display())
+}
