@@ -12,6 +12,7 @@
 
 mod behaviour;
 mod faults;
+mod interop;
 mod model;
 mod tidy;
 mod ui;

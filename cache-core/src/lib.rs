@@ -161,6 +161,9 @@ pub mod docs {
     #[cfg(feature = "axum")]
     #[doc = include_str!("../docs/sessions.md")]
     pub mod sessions {}
+    #[cfg(feature = "sessions")]
+    #[doc = include_str!("../docs/sessions-express.md")]
+    pub mod sessions_express {}
     #[doc = include_str!("../docs/failure.md")]
     pub mod failure {}
     #[doc = include_str!("../docs/events.md")]

@@ -7,11 +7,16 @@
     reason = "what tests stand on fails by panicking, with a text that says why"
 )]
 
+mod express;
+pub mod http;
+mod monitor;
 mod nodes;
 mod proxy;
 mod server;
 mod wait;
 
+pub use express::{Express, node, root};
+pub use monitor::Monitor;
 pub use nodes::{Gate, Nodes, event};
 pub use proxy::Proxy;
 pub use server::{RedisServer, RedisServerBuilder};

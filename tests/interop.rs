@@ -1,0 +1,13 @@
+//! Programs that are not Rust on the same Redis: Express with connect-redis, the store for Express, the `redis` client of Node.
+
+mod browser;
+mod cookies;
+mod express_store;
+mod lifetimes;
+mod ours;
+mod peer;
+mod plain;
+mod races;
+mod schemes;
+mod stored;
+mod table;

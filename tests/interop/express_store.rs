@@ -1,0 +1,22 @@
+//! `examples/express-store` has tests in its own language.
+
+use std::time::Duration;
+
+use support::{node, root};
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn the_store_for_express_passes_its_tests() {
+    let folder = root().join("examples/express-store/test");
+    let mut command = node();
+    // Not as they would be told to a terminal: what a test that failed says must be in the output.
+    command
+        .args(["--test", "--test-reporter=tap"])
+        .args(["store.test.js", "races.test.js"].map(|file| folder.join(file)));
+    let output =
+        timeout(Duration::from_secs(120), command.kill_on_drop(true).output()).await.expect("they end").unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let passed = text.lines().find_map(|line| line.strip_prefix("# pass ")).and_then(|count| count.parse().ok());
+    assert!(passed.is_some_and(|passed: u32| passed >= 46), "how many tests ran? {text}");
+}
