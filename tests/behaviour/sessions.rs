@@ -2,9 +2,12 @@
 
 mod client;
 mod clients;
+mod endings;
 mod express;
+mod leaks;
 mod login;
 mod native;
+mod others;
 mod races;
 mod serial;
 mod values;

@@ -37,6 +37,9 @@ const ATTEMPTS: u32 = 100;
 /// How often an id is made anew that is already somebody's.
 const ID_ATTEMPTS: u32 = 3;
 
+/// A longer life is as good as this one, and sums with it stay far from every bound.
+const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 86400);
+
 /// One change of a session; run again for each conflict.
 pub(super) type Operation = Box<dyn FnMut(&mut Record) -> Result<(), SessionError> + Send>;
 
@@ -189,6 +192,7 @@ impl Sessions {
             Ttl::Of(ttl) => Some(ttl(&SessionValues(record))).filter(|ttl| !ttl.is_zero()),
             Ttl::Fixed(ttl) => express::ttl(record.cookie().max_age(), *ttl),
         }?;
+        let ttl = ttl.min(LONGEST_TTL);
         match self.ends(record) {
             None => Some(ttl),
             Some(end) => Some(ttl.min(self.now().until(end))).filter(|ttl| !ttl.is_zero()),
@@ -233,7 +237,7 @@ impl Sessions {
             let mut record = standing.record.clone();
             self.apply(&mut record, write.operations)?;
             let Some(ttl) = self.ttl(&record) else {
-                self.cache.0.store.delete(&from).await?;
+                self.remove(standing).await?;
                 return Ok(Written::Over(write.id));
             };
             let bytes = self.seal(form, &key, &record, ttl)?;
@@ -326,6 +330,10 @@ impl Sessions {
 
     pub(super) async fn remove(&self, standing: &Standing) -> Result<(), SessionError> {
         self.cache.0.store.delete(&self.config.key(standing.form, &standing.id)).await?;
+        if standing.form == Form::Express && self.config.mode != super::SessionMode::Express {
+            // It may have moved to our own form meanwhile. Nothing moves from what is deleted, and nothing moves back.
+            self.cache.0.store.delete(&self.config.key(Form::Native, &standing.id)).await?;
+        }
         self.leave_index(standing).await
     }
 
