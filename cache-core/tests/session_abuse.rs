@@ -6,6 +6,7 @@
     clippy::unwrap_used,
     reason = "helpers of tests: to panic is to fail, as it should"
 )]
+#![allow(clippy::disallowed_methods, reason = "how long it really takes is what is measured")]
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

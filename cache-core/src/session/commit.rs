@@ -405,3 +405,31 @@ impl Drop for Turn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_kept_only_while_somebody_writes() {
+        let turns = Arc::<Turns>::default();
+        for key in 0..100 {
+            let (one, two) = (turns.of(&key.to_string()), turns.of(&key.to_string()));
+            assert!(Arc::ptr_eq(&one, &two), "one turn for one session");
+            drop(one);
+            assert!(Arc::ptr_eq(&two, &turns.of(&key.to_string())));
+        }
+        assert_eq!(turns.0.lock().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn turns_that_many_take_at_the_same_time_are_all_given_back() {
+        let turns = Arc::<Turns>::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..20_000).for_each(|n| drop(turns.of(["a", "b"][n % 2]))));
+            }
+        });
+        assert_eq!(turns.0.lock().unwrap().len(), 0);
+    }
+}

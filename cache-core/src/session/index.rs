@@ -262,9 +262,13 @@ impl Sessions {
     /// Ends what is more than there may be, but not this one.
     async fn keep_most(&self, user: &str, this: &str) -> Result<()> {
         let Some((most, TooMany::EndOldest)) = self.config.max_sessions else { return Ok(()) };
-        let members = self.members(user).await?;
+        if self.members(user).await?.len() <= most {
+            return Ok(());
+        }
+        // An entry whose session has gone must not cost another one its life.
+        let members = self.living(user).await?;
         let surplus = members.len().saturating_sub(most);
-        let others = members.into_iter().map(|(member, _)| member).filter(|member| member != this);
+        let others = members.into_iter().map(|(member, ..)| member).filter(|member| member != this);
         let oldest: Vec<String> = others.take(surplus).collect();
         if !oldest.is_empty() {
             self.end_members(user, &oldest).await?;

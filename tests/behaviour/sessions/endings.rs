@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_core::session::Transport;
+use cache_core::session::{TooMany, Transport};
 use support::{Gate, Nodes, on_both_stores, soon};
 
 use super::client::{Browser, express, native};
@@ -96,6 +96,27 @@ on_both_stores! {
         assert_eq!(with(token).visit(&layer, is_ada).await.status, 200);
         let as_cookie = Browser::default().with("cookie", &format!("__Host-id=s%3A{}", token.to_str().unwrap()));
         assert_eq!(as_cookie.visit(&layer, is_ada).await.status, 401);
+    }
+
+    async fn an_entry_without_its_session_costs_no_other_its_life(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        let layer = express(&cache).max_sessions(2, TooMany::EndOldest).build().unwrap();
+        let devices = [Browser::default(), Browser::default(), Browser::default()];
+        for (index, device) in devices.iter().enumerate() {
+            if let Nodes::Embedded(_, clock) = nodes {
+                clock.advance(Duration::from_secs(60));
+            }
+            let page = device.visit(&layer, |session| async move { session.login("ada").await.map(|()| 200) });
+            assert_eq!(page.await.status, 200);
+            if index == 1 {
+                nodes.delete_by_hand(&format!("sess:{}", device.id("connect.sid").unwrap())).await;
+            }
+        }
+        let mut alive = Vec::new();
+        for device in &devices {
+            alive.push(device.stored(&cache).await.is_some());
+        }
+        assert_eq!(alive, [true, false, true]);
     }
 
     async fn a_life_of_any_length_is_taken(nodes: &Nodes) {
