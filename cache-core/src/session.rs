@@ -19,6 +19,9 @@ mod login;
 mod messages;
 mod meta;
 mod options;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod raw;
 mod record;
 mod state;
 mod typed;

@@ -2,10 +2,13 @@
 
 mod client;
 mod clients;
+mod endings;
 mod express;
 mod faults;
+mod leaks;
 mod login;
 mod native;
+mod others;
 mod races;
 mod serial;
 mod values;

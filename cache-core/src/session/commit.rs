@@ -37,6 +37,9 @@ const ATTEMPTS: u32 = 100;
 /// How often an id is made anew that is already somebody's.
 const ID_ATTEMPTS: u32 = 3;
 
+/// A longer life is as good as this one, and sums with it stay far from every bound.
+const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 86400);
+
 /// One change of a session; run again for each conflict.
 pub(super) type Operation = Box<dyn FnMut(&mut Record) -> Result<(), SessionError> + Send>;
 
@@ -189,6 +192,7 @@ impl Sessions {
             Ttl::Of(ttl) => Some(ttl(&SessionValues(record))).filter(|ttl| !ttl.is_zero()),
             Ttl::Fixed(ttl) => express::ttl(record.cookie().max_age(), *ttl),
         }?;
+        let ttl = ttl.min(LONGEST_TTL);
         match self.ends(record) {
             None => Some(ttl),
             Some(end) => Some(ttl.min(self.now().until(end))).filter(|ttl| !ttl.is_zero()),
@@ -233,7 +237,7 @@ impl Sessions {
             let mut record = standing.record.clone();
             self.apply(&mut record, write.operations)?;
             let Some(ttl) = self.ttl(&record) else {
-                self.cache.0.store.delete(&from).await?;
+                self.remove(standing).await?;
                 return Ok(Written::Over(write.id));
             };
             let bytes = self.seal(form, &key, &record, ttl)?;
@@ -326,6 +330,10 @@ impl Sessions {
 
     pub(super) async fn remove(&self, standing: &Standing) -> Result<(), SessionError> {
         self.cache.0.store.delete(&self.config.key(standing.form, &standing.id)).await?;
+        if standing.form == Form::Express && self.config.mode != super::SessionMode::Express {
+            // It may have moved to our own form meanwhile. Nothing moves from what is deleted, and nothing moves back.
+            self.cache.0.store.delete(&self.config.key(Form::Native, &standing.id)).await?;
+        }
         self.leave_index(standing).await
     }
 
@@ -395,5 +403,33 @@ impl Drop for Turn {
         if turns.get(&self.key).is_some_and(|turn| turn.strong_count() == 0) {
             turns.remove(&self.key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_kept_only_while_somebody_writes() {
+        let turns = Arc::<Turns>::default();
+        for key in 0..100 {
+            let (one, two) = (turns.of(&key.to_string()), turns.of(&key.to_string()));
+            assert!(Arc::ptr_eq(&one, &two), "one turn for one session");
+            drop(one);
+            assert!(Arc::ptr_eq(&two, &turns.of(&key.to_string())));
+        }
+        assert_eq!(turns.0.lock().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn turns_that_many_take_at_the_same_time_are_all_given_back() {
+        let turns = Arc::<Turns>::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..20_000).for_each(|n| drop(turns.of(["a", "b"][n % 2]))));
+            }
+        });
+        assert_eq!(turns.0.lock().unwrap().len(), 0);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 
 use super::commit::{Sessions, Standing};
-use super::config::Form;
+use super::config::{Form, SessionMode};
 use super::error::{SessionError, SessionErrorKind};
 use super::id::hash;
 use super::layer::SessionLayer;
@@ -118,6 +118,12 @@ impl Sessions {
         format!("{}{member}", self.config.prefix)
     }
 
+    /// Where a session stands that moved to our own form and is not entered under its new key yet.
+    fn moved_key(&self, member: &str) -> Option<String> {
+        let may_move = self.config.mode != SessionMode::Express && !member.starts_with("v1:");
+        may_move.then(|| self.key_of(&format!("v1:{}", hash(member.as_bytes()))))
+    }
+
     async fn members(&self, user: &str) -> Result<Vec<(String, Timestamp)>> {
         Ok(self.cache.0.store.index_members(&self.index_key(user)).await?)
     }
@@ -147,7 +153,10 @@ impl Sessions {
     async fn end_members(&self, user: &str, members: &[String]) -> Result<usize> {
         let keys: Vec<String> = members.iter().map(|member| self.key_of(member)).collect();
         let deleted = try_join_all(keys.iter().map(|key| self.cache.0.store.delete(key))).await?;
-        let ended = deleted.into_iter().filter(|stood| *stood).count();
+        // After the others: nothing moves from what is deleted.
+        let moved: Vec<String> = members.iter().filter_map(|member| self.moved_key(member)).collect();
+        let deleted_there = try_join_all(moved.iter().map(|key| self.cache.0.store.delete(key))).await?;
+        let ended = deleted.into_iter().chain(deleted_there).filter(|stood| *stood).count();
         self.cache.0.store.index_remove(&self.index_key(user), members).await?;
         for _ in 0..ended {
             self.emit(SessionEvent::Destroyed);
@@ -253,9 +262,13 @@ impl Sessions {
     /// Ends what is more than there may be, but not this one.
     async fn keep_most(&self, user: &str, this: &str) -> Result<()> {
         let Some((most, TooMany::EndOldest)) = self.config.max_sessions else { return Ok(()) };
-        let members = self.members(user).await?;
+        if self.members(user).await?.len() <= most {
+            return Ok(());
+        }
+        // An entry whose session has gone must not cost another one its life.
+        let members = self.living(user).await?;
         let surplus = members.len().saturating_sub(most);
-        let others = members.into_iter().map(|(member, _)| member).filter(|member| member != this);
+        let others = members.into_iter().map(|(member, ..)| member).filter(|member| member != this);
         let oldest: Vec<String> = others.take(surplus).collect();
         if !oldest.is_empty() {
             self.end_members(user, &oldest).await?;

@@ -279,7 +279,8 @@ impl State {
             return Err(SessionError::new(SessionErrorKind::NoCookie));
         }
         let fresh = self.standing.is_none() || self.next == Next::Anew;
-        if fresh && self.by_header() {
+        // Also one that begins anew because what stood has ended.
+        if (fresh || self.or_anew) && self.by_header() {
             self.operations.insert(0, Box::new(mark_by_header));
         }
         let write = Write {
@@ -297,7 +298,9 @@ impl State {
             }
             Written::Over(id) => {
                 self.id = Some(id);
-                self.standing = None;
+                if let Some(old) = self.standing.take().filter(|_| fresh) {
+                    self.sessions.remove(&old).await?;
+                }
             }
             Written::Standing(standing) => {
                 // Only now: had the write failed, the old one would be all that there is.

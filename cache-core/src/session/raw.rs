@@ -1,0 +1,42 @@
+//! Reading what a client and a store show, by itself. No stable interface: for fuzzing and abuse tests.
+
+use super::cookie;
+use super::id::{Keyring, Secret, SessionId};
+use super::record::{self, Found, Record};
+use crate::clock::Timestamp;
+
+/// The cookie's value for an id; `None`: it cannot be one, or the secret is empty.
+#[must_use]
+pub fn cookie_value(id: &str, secret: &[u8]) -> Option<String> {
+    let keyring = Keyring::new(vec![Secret::new(secret)], true).ok()?;
+    Some(cookie::percent_encoded(&format!("s:{}", keyring.sign(&SessionId::parse(id)?))))
+}
+
+/// The id that `Cookie` headers show, if one of the secrets signed it.
+#[must_use]
+pub fn verified_id(headers: &[&[u8]], name: &str, secrets: &[&[u8]]) -> Option<String> {
+    let keyring = Keyring::new(secrets.iter().map(Secret::new).collect(), true).ok()?;
+    let value = cookie::find(headers.iter().copied(), name)?;
+    let (id, _) = keyring.verify(value.strip_prefix("s:")?)?;
+    Some(id.reveal().to_owned())
+}
+
+/// The id of a token in a header, if the secret signed it.
+#[must_use]
+pub fn verified_token(token: &str, secret: &[u8]) -> Option<String> {
+    let keyring = Keyring::new(vec![Secret::new(secret)], true).ok()?;
+    keyring.verify(token).map(|(id, _)| id.reveal().to_owned())
+}
+
+/// What a request that sets one value makes of a stored session; `None`: it is none.
+#[must_use]
+pub fn rewritten<'a>(stored: &[u8], value: impl Into<Option<(&'a str, u64)>>) -> Option<Vec<u8>> {
+    let Found::Record(mut record) = Record::read(stored) else { return None };
+    if let Some((name, value)) = value.into() {
+        record.set(name, record::raw(&value).ok()?);
+        let mut cookie = record.cookie();
+        cookie.renew(Timestamp::from_millis(0));
+        record.set_cookie(&cookie);
+    }
+    Some(record.write())
+}
