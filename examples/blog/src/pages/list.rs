@@ -30,7 +30,7 @@ pub(super) async fn front(visit: Visit, query: ListQuery) -> Result<Response, Pr
         (list)
         (pager.links("/", &[]))
     };
-    Ok(layout::page(&visit, &title, &content))
+    layout::page(&visit, &title, &content).await
 }
 
 /// Whether a list names the author of each post.
