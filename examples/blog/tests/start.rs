@@ -1,8 +1,12 @@
 //! Starting with settings that cannot work, and with a Redis that is not there.
 
+#[path = "support/browser.rs"]
+mod browser;
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
+use browser::Browser;
 use support::RedisServer;
 
 /// The blog with this `CACHE_URL`, on a database of its own.
@@ -28,6 +32,24 @@ fn a_wrong_cache_url_ends_it_with_one_line_that_says_what_to_write() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.starts_with("CACHE_URL: ") && said.lines().count() == 1 && said.contains(fix), "{said}");
         assert!(!said.contains("wrongsecret") && !said.contains("opensesame"), "{said}");
+    }
+}
+
+#[test]
+fn a_cookie_for_plain_http_is_there_for_who_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (setting, name, is_secure) in [("secure", "__Host-id=", true), ("insecure", "blog-id=", false)] {
+        let mut child =
+            blog(&folder, "memory://").env("SESSION_COOKIE", setting).stdout(Stdio::piped()).spawn().unwrap();
+        let lines: Vec<String> =
+            BufReader::new(child.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
+        let address = lines[0].trim_start_matches("listening on http://").trim_end_matches('/');
+        let page = Browser(address.parse().unwrap()).get("/login");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let cookie = page.all("set-cookie").join("");
+        assert!(cookie.starts_with(name) && cookie.contains("; Secure") == is_secure, "{cookie}");
+        assert!(lines[3].contains("set SESSION_SECRET") && lines[4].ends_with("log in as demo / demo"), "{lines:?}");
     }
 }
 

@@ -169,10 +169,8 @@ fn one(device: &SessionInfo, is_this: bool, csrf: &str) -> Markup {
         li {
             div {
                 strong { @if is_this { "This device" } @else { "Another device" } }
-                p.hint {
-                    @if let Some(since) = device.since { "Logged in " (dates::minute(since)) ". " }
-                    "Ends " (dates::minute(device.ends)) " if it is not used."
-                }
+                @if let Some(since) = device.since { p.hint { "Logged in " (dates::minute(since)) } }
+                p.hint { "Ends " (dates::minute(device.ends)) " if it is not used" }
             }
             @if !is_this {
                 form method="post" action="/devices" {
