@@ -183,8 +183,8 @@ fn since(start: tokio::time::Instant) -> u64 {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn coarse_millis() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    let millis = now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000);
-    u64::try_from(millis).unwrap_or(0)
+    // Since the machine's start: never negative, and far from the end of 64 bits.
+    (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(now.tv_nsec as u64 / 1_000_000)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

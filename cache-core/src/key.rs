@@ -207,7 +207,7 @@ impl<'a> KeyWriter<'a> {
     }
 
     /// Writes a member of a group: a comma if it is not the first, then the part.
-    #[inline]
+    #[inline(always)]
     pub fn member<P: KeyPart + ?Sized>(&mut self, part: &P) {
         if !std::mem::replace(&mut self.first, false) {
             self.out.push(',');
