@@ -1,4 +1,5 @@
 //! Starting with settings that cannot work, and with a Redis that is not there.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 #[path = "support/browser.rs"]
 mod browser;
