@@ -84,7 +84,8 @@ on_both_stores! {
                 Ok(if session.handle().await? == own.await { 200 } else { 500 })
             });
             assert_eq!(page.await.status, 200);
-            let page = Browser::default().visit(&layer, |session| async move {
+            let new = Browser::default();
+            let page = new.visit(&layer, |session| async move {
                 assert_eq!(session.handle().await?, None, "nothing stands in the store");
                 Ok(200)
             });
