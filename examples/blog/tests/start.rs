@@ -3,11 +3,15 @@
 
 #[path = "support/browser.rs"]
 mod browser;
+#[path = "support/reader.rs"]
+mod reader;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use browser::Browser;
+use reader::Reader;
+use sqlx::Connection as _;
 use support::RedisServer;
 
 /// The blog with this `CACHE_URL`, on a database of its own.
@@ -52,6 +56,48 @@ fn a_cookie_for_plain_http_is_there_for_who_asks_for_it() {
         assert!(cookie.starts_with(name) && cookie.contains("; Secure") == is_secure, "{cookie}");
         assert!(lines[3].contains("set SESSION_SECRET") && lines[4].ends_with("log in as demo / demo"), "{lines:?}");
     }
+}
+
+#[test]
+fn a_database_from_before_there_were_accounts_gets_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut child = blog(&folder, "memory://").stdout(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let address = first.trim().trim_start_matches("listening on http://").trim_end_matches('/');
+        (child, Browser(address.parse().unwrap()))
+    };
+    let end = |mut child: std::process::Child| {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    end(start().0);
+    sqlx::any::install_default_drivers();
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let url = format!("sqlite:{}", folder.path().join("blog.db").display());
+        let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+        for statement in [
+            "DROP TABLE users",
+            "DELETE FROM meta WHERE name = 'demo'",
+            "UPDATE meta SET value = 1 WHERE name = 'schema'",
+        ] {
+            sqlx::query(statement).execute(&mut connection).await.unwrap();
+        }
+        connection.close().await.unwrap();
+    });
+    let (child, browser) = start();
+    assert_eq!(browser.get("/posts/300").status, 200, "what was there");
+    let reader = Reader::new(browser);
+    assert_eq!(reader.register("Somebody New", "somebody", "correct horse").status, 303);
+    let stranger = Reader::new(browser);
+    stranger.get("/login");
+    assert_eq!(
+        stranger.post("/login", &[("login", "demo"), ("password", "demo")]).status,
+        422,
+        "for new databases only"
+    );
+    end(child);
 }
 
 #[test]
