@@ -3,6 +3,7 @@
 mod client;
 mod clients;
 mod express;
+mod faults;
 mod login;
 mod native;
 mod races;
