@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
+use super::Session;
 use super::commit::{Sessions, Standing};
 use super::config::{Form, SessionMode};
 use super::error::{SessionError, SessionErrorKind};
@@ -92,6 +93,18 @@ impl UserSessions {
     /// Faults of the store: then some may live on.
     pub async fn end_all(&self) -> Result<usize> {
         self.sessions.end_all_but(&self.user, None).await
+    }
+}
+
+impl Session {
+    /// This session's handle in the list of its user's sessions; `None`: nothing stands in the store yet. Another one after each login.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn handle(&self) -> Result<Option<String>> {
+        let mut state = self.state.lock().await;
+        state.open().await?;
+        Ok(state.standing.as_ref().map(|standing| hash(self.sessions.member(standing).as_bytes())))
     }
 }
 

@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 use crate::config::{Config, StartError};
 use crate::db::Db;
 use crate::pages;
+use crate::seed::DEMO;
+use crate::sessions::Sessions;
 
 /// How long requests that are running when the stop signal comes may take.
 const GRACE: Duration = Duration::from_secs(5);
@@ -22,6 +24,7 @@ pub struct App {
     database: String,
     db: Db,
     cache: Cache,
+    sessions: Sessions,
 }
 
 impl App {
@@ -41,7 +44,8 @@ impl App {
     pub async fn open_with(config: &Config, settings: CacheBuilder) -> Result<Self, StartError> {
         let db = Db::open(&config.database).await?;
         let cache = open_cache(config.cache_url.as_deref(), settings, db.identity()).await?;
-        Ok(Self { database: config.database.to_string(), db, cache })
+        let sessions = Sessions::open(&cache, config)?;
+        Ok(Self { database: config.database.to_string(), db, cache, sessions })
     }
 
     /// Every page.
@@ -76,6 +80,12 @@ impl App {
         &self.cache
     }
 
+    /// The sessions.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
     /// Drains the cache's work and closes the connections.
     pub async fn close(self) {
         self.cache.shutdown().await;
@@ -95,6 +105,16 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     let store = if app.cache.is_available() { "" } else { " (not reachable; pages are made without it until it is)" };
     say(&format!("store:    {}{store}", app.store()));
     say(&format!("database: {}", app.database()));
+    if config.session_secret.is_some() {
+        say("sessions: signed with SESSION_SECRET");
+    } else {
+        say(
+            "sessions: signed with a secret made just now: a restart logs everybody out, and no other instance knows them; set SESSION_SECRET",
+        );
+    }
+    if app.db.has_demo() {
+        say(&format!("account:  log in as {DEMO} / {DEMO}"));
+    }
 
     let stopping = Arc::new(Notify::new());
     let server = axum::serve(listener, app.router()).with_graceful_shutdown({

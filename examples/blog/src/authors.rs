@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cache_core::cached;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
-use sqlx::{FromRow, Row};
+use sqlx::{Any, FromRow, Row, Transaction};
 
 use crate::db::{Db, places};
 
@@ -51,6 +51,21 @@ pub async fn authors(db: &Db) -> Result<Arc<Vec<Author>>, sqlx::Error> {
     let authors =
         sqlx::query_as("SELECT id, name, bio, joined FROM authors ORDER BY name, id").fetch_all(db.pool()).await?;
     Ok(Arc::new(authors))
+}
+
+/// Adds an author. The caller ends [`authors()`].
+pub(crate) async fn insert(
+    tx: &mut Transaction<'static, Any>,
+    name: &str,
+    bio: &str,
+    joined: i64,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("INSERT INTO authors (name, bio, joined) VALUES ($1, $2, $3) RETURNING id")
+        .bind(name)
+        .bind(bio)
+        .bind(joined)
+        .fetch_one(&mut **tx)
+        .await
 }
 
 impl<'r> FromRow<'r, AnyRow> for Author {

@@ -8,6 +8,8 @@ use url::Url;
 
 const DEFAULT_ADDR: &str = "127.0.0.1:3000";
 const DEFAULT_DATABASE: &str = "sqlite:blog.db";
+/// As the session layer wants it.
+const SECRET_BYTES_MIN: usize = 32;
 
 /// Where to listen, and what to use.
 #[derive(Clone)]
@@ -18,6 +20,10 @@ pub struct Config {
     pub database: Database,
     /// `CACHE_URL`. Default: none, the cache lives in this process.
     pub cache_url: Option<String>,
+    /// `SESSION_SECRET`: what session ids are signed with, at least 32 bytes. Default: none, one is made at each start.
+    pub session_secret: Option<String>,
+    /// `SESSION_COOKIE=insecure`: browsers get a cookie that also goes over plain HTTP. Default: false.
+    pub insecure_cookie: bool,
 }
 
 /// Which database, by its URL.
@@ -36,7 +42,14 @@ pub enum Database {
 }
 
 impl Config {
-    /// Reads `BLOG_ADDR`, `DATABASE_URL` and `CACHE_URL`. An empty one counts as not set.
+    /// Defaults, but for the database.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        let addr = DEFAULT_ADDR.to_owned();
+        Self { addr, database, cache_url: None, session_secret: None, insecure_cookie: false }
+    }
+
+    /// Reads `BLOG_ADDR`, `DATABASE_URL`, `CACHE_URL`, `SESSION_SECRET` and `SESSION_COOKIE`. An empty one counts as not set.
     ///
     /// # Errors
     /// Names the variable and what to write instead.
@@ -56,6 +69,8 @@ impl Config {
             addr: checked_addr(setting("BLOG_ADDR")?.as_deref().unwrap_or(DEFAULT_ADDR))?,
             database: Database::parse(setting("DATABASE_URL")?.as_deref().unwrap_or(DEFAULT_DATABASE))?,
             cache_url: setting("CACHE_URL")?,
+            session_secret: setting("SESSION_SECRET")?.map(checked_secret).transpose()?,
+            insecure_cookie: is_insecure(setting("SESSION_COOKIE")?.as_deref())?,
         })
     }
 }
@@ -171,6 +186,27 @@ fn checked_addr(text: &str) -> Result<String, StartError> {
     }
 }
 
+fn checked_secret(secret: String) -> Result<String, StartError> {
+    if secret.len() >= SECRET_BYTES_MIN {
+        return Ok(secret);
+    }
+    Err(StartError::Setting(format!(
+        "SESSION_SECRET: has {} bytes and needs {SECRET_BYTES_MIN}; take what `cargo run -p cache-core --features sessions \
+         --example gen_secret` prints",
+        secret.len()
+    )))
+}
+
+fn is_insecure(cookie: Option<&str>) -> Result<bool, StartError> {
+    match cookie {
+        None | Some("secure") => Ok(false),
+        Some("insecure") => Ok(true),
+        Some(other) => Err(StartError::Setting(format!(
+            "SESSION_COOKIE: {other:?} is not known; use secure, or insecure for plain HTTP on another host than localhost"
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +234,16 @@ mod tests {
         for right in ["localhost:3000", "[::1]:3000", "0.0.0.0:0"] {
             assert_eq!(with("BLOG_ADDR", right).unwrap().addr, right);
         }
+    }
+
+    #[test]
+    fn wrong_session_settings_are_named_without_the_secret() {
+        let Err(error) = with("SESSION_SECRET", "too short") else { panic!("it was accepted") };
+        assert!(error.to_string().starts_with("SESSION_SECRET: has 9 bytes"), "{error}");
+        assert!(error.to_string().contains("gen_secret") && !error.to_string().contains("too short"), "{error}");
+        let Err(error) = with("SESSION_COOKIE", "none") else { panic!("it was accepted") };
+        assert!(error.to_string().starts_with("SESSION_COOKIE: "), "{error}");
+        assert!(with("SESSION_COOKIE", "insecure").unwrap().insecure_cookie);
     }
 
     #[test]

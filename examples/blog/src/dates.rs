@@ -1,5 +1,6 @@
 //! Dates as the database keeps them, seconds since 1970, and as readers see them.
 
+use cache_core::clock::Timestamp;
 use time::OffsetDateTime;
 
 /// Now, in seconds since 1970.
@@ -11,6 +12,13 @@ pub(crate) fn now() -> i64 {
 pub(crate) fn long(seconds: i64) -> String {
     let at = at(seconds);
     format!("{} {} {}", at.day(), at.month(), at.year())
+}
+
+/// `5 March 2026, 15:40 UTC`
+pub(crate) fn minute(at: Timestamp) -> String {
+    let seconds = i64::try_from(at.as_millis() / 1_000).unwrap_or(i64::MAX);
+    let (hour, minute, _) = self::at(seconds).to_hms();
+    format!("{}, {hour:02}:{minute:02} UTC", long(seconds))
 }
 
 /// `2026-03-05`, for the `datetime` attribute.
@@ -38,6 +46,7 @@ mod tests {
         assert_eq!(long(1_772_668_800), "5 March 2026");
         assert_eq!(iso(1_772_668_800), "2026-03-05");
         assert_eq!(rfc3339(1_772_668_800 + 3_661), "2026-03-05T01:01:01Z");
+        assert_eq!(minute(Timestamp::from_millis(1_772_668_861_000)), "5 March 2026, 00:01 UTC");
         assert_eq!(iso(i64::MAX), "1970-01-01");
     }
 }

@@ -22,6 +22,7 @@ pub struct Db {
     pool: AnyPool,
     queries: Arc<AtomicU32>,
     identity: i64,
+    has_demo: bool,
 }
 
 impl Db {
@@ -42,19 +43,20 @@ impl Db {
         let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, first_connection(database)).await;
         connected.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(fault)?;
         let pool = pool_options(database).connect(database.url()).await.map_err(fault)?;
-        let db = Self { pool, queries: Arc::default(), identity: 0 };
+        let db = Self { pool, queries: Arc::default(), identity: 0, has_demo: false };
         // One transaction: of two processes that start together one prepares, and the other finds it done.
         let mut tx = schema::begin(&db, database).await.map_err(fault)?;
         let identity = schema::migrate(&mut tx, database).await.map_err(fault)?;
         seed::fill_if_empty(&mut tx).await.map_err(fault)?;
+        let has_demo = seed::has_demo(&mut tx).await.map_err(fault)?;
         tx.commit().await.map_err(fault)?;
-        Ok(Self { identity, ..db })
+        Ok(Self { identity, has_demo, ..db })
     }
 
     /// The same database with a query count of its own.
     #[must_use]
     pub fn visit(&self) -> Self {
-        Self { pool: self.pool.clone(), queries: Arc::default(), identity: self.identity }
+        Self { queries: Arc::default(), ..self.clone() }
     }
 
     /// For one query, which is counted.
@@ -73,6 +75,12 @@ impl Db {
     #[must_use]
     pub fn identity(&self) -> i64 {
         self.identity
+    }
+
+    /// Whether it was seeded with the account `demo`.
+    #[must_use]
+    pub fn has_demo(&self) -> bool {
+        self.has_demo
     }
 
     /// How many queries went out through this handle and its clones.
@@ -99,6 +107,11 @@ async fn first_connection(database: &Database) -> Result<(), sqlx::Error> {
 /// Whether an insert failed because the row it belongs to is gone.
 pub(crate) fn is_missing_parent(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+}
+
+/// Whether an insert failed because there is such a row already.
+pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 fn pool_options(database: &Database) -> AnyPoolOptions {

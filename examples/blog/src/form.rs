@@ -2,6 +2,7 @@
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
+use cache_core::session::Session;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -9,6 +10,9 @@ use crate::problem::Problem;
 
 const TITLE_CHARS: std::ops::RangeInclusive<usize> = 3..=120;
 const BODY_CHARS: std::ops::RangeInclusive<usize> = 1..=40_000;
+const NAME_CHARS: std::ops::RangeInclusive<usize> = 2..=60;
+const LOGIN_CHARS: std::ops::RangeInclusive<usize> = 3..=30;
+const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=200;
 const COMMENT_CHARS: std::ops::RangeInclusive<usize> = 1..=2_000;
 
 /// The longest request body: the longest post with every character at its longest encoding (12 bytes), and its rest.
@@ -60,15 +64,35 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     }
 }
 
-/// A form's fields; what is wrong with the request itself becomes a page.
+/// A form's fields, sent by a page of this session: without the session's token there are none, so that no other site
+/// can write in its reader's name. What is wrong with the request itself becomes a page.
 pub(crate) struct Form<T>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
+/// A form that is only a button.
+#[derive(Deserialize)]
+pub(crate) struct Button {}
+
+#[derive(Deserialize)]
+struct Sent<T> {
+    #[serde(default)]
+    csrf: String,
+    #[serde(flatten)]
+    fields: T,
+}
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequest<S> for Form<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let axum::Form(fields) = axum::Form::from_request(request, state).await?;
-        Ok(Self(fields))
+        let (mut parts, body) = request.into_parts();
+        let session = Session::from_request_parts(&mut parts, state).await?;
+        let sent = axum::Form::<Sent<T>>::from_request(Request::from_parts(parts, body), state).await?.0;
+        if !session.verify_csrf(&sent.csrf).await? {
+            return Err(Problem::Forbidden(
+                "This form is from another login. Go back, reload the page and send it again.",
+            ));
+        }
+        Ok(Self(sent.fields))
     }
 }
 
@@ -76,7 +100,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct PostForm {
-    pub(crate) author: String,
     pub(crate) title: String,
     pub(crate) body: String,
 }
@@ -85,8 +108,32 @@ pub(crate) struct PostForm {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct CommentForm {
-    pub(crate) author: String,
     pub(crate) body: String,
+}
+
+/// What a reader types to log in.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct LoginForm {
+    pub(crate) login: String,
+    pub(crate) password: String,
+    /// A checkbox: there if it is ticked.
+    pub(crate) remember: Option<String>,
+}
+
+/// A new account.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RegisterForm {
+    pub(crate) name: String,
+    pub(crate) login: String,
+    pub(crate) password: String,
+}
+
+/// One of the reader's sessions.
+#[derive(Deserialize)]
+pub(crate) struct DeviceForm {
+    pub(crate) handle: String,
 }
 
 /// What is wrong, by field. Empty: nothing.
@@ -102,13 +149,17 @@ impl Mistakes {
         self.0.iter().find(|(name, _)| *name == field).map(|(_, message)| message.as_str())
     }
 
+    pub(crate) fn first(&self) -> Option<&str> {
+        self.0.first().map(|(_, message)| message.as_str())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 impl PostForm {
-    /// Tidies the texts in place and says what is wrong with them. The author is checked where authors are known.
+    /// Tidies the texts in place and says what is wrong with them.
     pub(crate) fn check(&mut self) -> Mistakes {
         let mut mistakes = Mistakes::default();
         self.title = self.title.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -125,6 +176,22 @@ impl CommentForm {
         let mut mistakes = Mistakes::default();
         self.body = tidy(&self.body);
         check_text(&mut mistakes, "body", "A comment", &self.body, &COMMENT_CHARS);
+        mistakes
+    }
+}
+
+impl RegisterForm {
+    /// Like [`PostForm::check`].
+    pub(crate) fn check(&mut self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
+        self.name = self.name.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.login = self.login.trim().to_ascii_lowercase();
+        check_text(&mut mistakes, "name", "A name", &self.name, &NAME_CHARS);
+        check_text(&mut mistakes, "login", "A login", &self.login, &LOGIN_CHARS);
+        check_text(&mut mistakes, "password", "A password", &self.password, &PASSWORD_CHARS);
+        if !self.login.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            mistakes.add("login", "A login has only letters, digits and hyphens.");
+        }
         mistakes
     }
 }
@@ -159,7 +226,7 @@ mod tests {
     use super::*;
 
     fn mistakes_of(title: &str, body: &str) -> Mistakes {
-        PostForm { author: "1".to_owned(), title: title.to_owned(), body: body.to_owned() }.check()
+        PostForm { title: title.to_owned(), body: body.to_owned() }.check()
     }
 
     #[test]

@@ -11,7 +11,11 @@
 //! | many ids at once | [`authors::authors_of()`], [`comments::comment_count()`] |
 //! | a page that is served while the next is made, and while the database is down | [`posts::page()`] |
 //! | what is not there, remembered | [`posts::post()`] |
+//! | sessions for browsers and for programs | [`sessions::Sessions`] |
+//! | logging in and out, devices | `pages/account.rs`; by JSON: `api.rs` |
+//! | a token in each form, a message for the next page | `form.rs`, `visit.rs` |
 
+mod api;
 pub mod app;
 pub mod authors;
 pub mod comments;
@@ -26,6 +30,8 @@ mod problem;
 mod schema;
 pub mod search;
 mod seed;
+pub mod sessions;
+mod users;
 mod visit;
 
 pub use app::{App, serve};

@@ -1,5 +1,6 @@
 //! Every page: which address it has, what it reads, how it looks.
 
+mod account;
 mod author;
 mod feed;
 mod layout;
@@ -14,8 +15,9 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 
+use crate::api;
 use crate::app::App;
 use crate::form::REQUEST_BYTES_MAX;
 use crate::problem::Problem;
@@ -28,6 +30,17 @@ const STYLE: &str = include_str!("style.css");
 const ICON: &str = include_str!("icon.svg");
 
 pub(crate) fn router(app: App) -> Router {
+    let sessions = app.sessions().clone();
+    Router::new()
+        .merge(pages().layer(sessions.browsers))
+        .nest("/api", api::router().layer(sessions.programs))
+        .fallback(|| async { Problem::NotFound("page") })
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(middleware::from_fn(with_headers))
+        .with_state(app)
+}
+
+fn pages() -> Router<App> {
     Router::new()
         .route("/", get(list::front))
         .route("/posts", get(|| async { Redirect::permanent("/") }).post(write::create))
@@ -36,6 +49,11 @@ pub(crate) fn router(app: App) -> Router {
         .route("/posts/{id}/edit", get(write::edit).post(write::update))
         .route("/posts/{id}/delete", get(write::confirm_delete).post(write::delete))
         .route("/posts/{id}/comments", get(post::show).post(post::comment))
+        .route("/register", get(account::register_form).post(account::register))
+        .route("/login", get(account::login_form).post(account::login))
+        .route("/logout", post(account::logout))
+        .route("/logout/everywhere", post(account::logout_everywhere))
+        .route("/devices", get(account::devices).post(account::end_device))
         .route("/authors", get(author::all))
         .route("/authors/{id}", get(author::show))
         .route("/search", get(search::show))
@@ -43,11 +61,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/cache", get(status::show))
         .route("/style.css", get(|| asset("text/css; charset=utf-8", STYLE)))
         .route("/icon.svg", get(|| asset("image/svg+xml", ICON)))
-        .fallback(|| async { Problem::NotFound("page") })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
-        .layer(middleware::from_fn(with_headers))
-        .with_state(app)
 }
 
 /// A page that says why there is no other.

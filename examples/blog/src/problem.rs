@@ -4,7 +4,8 @@
 
 use axum::extract::rejection::{FormRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
+use cache_core::session::{SessionError, SessionErrorKind};
 
 use crate::pages;
 
@@ -13,12 +14,18 @@ use crate::pages;
 pub(crate) enum Problem {
     /// The request makes no sense; the text says why.
     BadRequest(String),
+    /// Only somebody who is logged in can do that.
+    LogIn,
+    /// Not with this form, or not by this reader; the text says why.
+    Forbidden(&'static str),
     /// There is no such thing.
     NotFound(&'static str),
     /// The address is right and the method is not.
     MethodNotAllowed,
     /// More was sent than is taken.
     TooLarge,
+    /// The store of the sessions cannot be reached, so nobody is known.
+    NoSessions,
     /// The database has no connection left.
     Busy,
     /// Ours. Logged when it happened.
@@ -28,6 +35,13 @@ pub(crate) enum Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, title, text) = match self {
+            Self::LogIn => return Redirect::to("/login").into_response(),
+            Self::Forbidden(text) => (StatusCode::FORBIDDEN, "Not allowed", text.to_owned()),
+            Self::NoSessions => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Nobody can log in or write just now",
+                "Reading works as ever. Please try again in a moment.".to_owned(),
+            ),
             Self::BadRequest(text) => (StatusCode::BAD_REQUEST, "That did not make sense", text),
             Self::NotFound(what) => (StatusCode::NOT_FOUND, "Not found", format!("There is no such {what} here.")),
             Self::MethodNotAllowed => (
@@ -62,6 +76,16 @@ impl From<sqlx::Error> for Problem {
             sqlx::Error::PoolTimedOut => Self::Busy,
             _ => Self::Internal,
         }
+    }
+}
+
+impl From<SessionError> for Problem {
+    fn from(error: SessionError) -> Self {
+        if error.kind() == SessionErrorKind::Gone {
+            return Self::LogIn;
+        }
+        tracing::warn!(%error, "a session cannot be used");
+        if error.status() == StatusCode::SERVICE_UNAVAILABLE { Self::NoSessions } else { Self::Internal }
     }
 }
 

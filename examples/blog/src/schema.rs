@@ -9,7 +9,9 @@ use crate::db::Db;
 
 /// `{id}` is the dialect's growing key. Ids are never used twice, so what is cached under the id of a deleted post
 /// cannot come to belong to another.
-const STEPS: &[&[&str]] = &[&[
+const STEPS: &[&[&str]] = &[AUTHORS_POSTS_COMMENTS, USERS];
+
+const AUTHORS_POSTS_COMMENTS: &[&str] = &[
     "CREATE TABLE authors (
         id {id},
         name TEXT NOT NULL,
@@ -36,7 +38,14 @@ const STEPS: &[&[&str]] = &[&[
     )",
     "CREATE INDEX comments_by_post ON comments (post_id, id)",
     "CREATE INDEX comments_by_author ON comments (author_id)",
-]];
+];
+
+/// Authors who can log in.
+const USERS: &[&str] = &["CREATE TABLE users (
+        author_id BIGINT PRIMARY KEY REFERENCES authors (id),
+        login TEXT NOT NULL UNIQUE,
+        password TEXT NOT NULL
+    )"];
 
 /// Opens the transaction in which a starting process prepares the database, alone.
 pub(crate) async fn begin(db: &Db, database: &Database) -> Result<Transaction<'static, Any>, sqlx::Error> {

@@ -8,11 +8,14 @@ mod workshop;
 
 use sqlx::{Any, Transaction};
 
-use crate::{dates, posts};
+use crate::{authors, dates, posts, users};
 
 const THEMES: [&Theme; 3] = [&workshop::WORKSHOP, &kitchen::KITCHEN, &road::ROAD];
 const POSTS: i64 = 300;
 const COMMENTS_MAX: usize = 7;
+
+/// Login and password of the first author of a seeded database.
+pub(crate) const DEMO: &str = "demo";
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -61,9 +64,12 @@ pub(crate) async fn fill_if_empty(tx: &mut Transaction<'static, Any>) -> Result<
         let mut of_theme = Vec::new();
         for (name, bio) in theme.authors {
             let joined = now.saturating_sub(STEP.saturating_mul(POSTS)).saturating_sub(random.between(DAY, 300 * DAY));
-            of_theme.push(insert_author(tx, name, bio, joined).await?);
+            of_theme.push(authors::insert(tx, name, bio, joined).await?);
         }
         ids.push(of_theme);
+    }
+    if let Some(first) = ids.iter().flatten().next() {
+        insert_demo(tx, *first).await?;
     }
     let everyone: Vec<i64> = ids.iter().flatten().copied().collect();
 
@@ -132,18 +138,17 @@ fn compose(theme: &Theme, index: usize, random: &mut Random) -> (String, String)
     (fill(title), body)
 }
 
-async fn insert_author(
-    tx: &mut Transaction<'static, Any>,
-    name: &str,
-    bio: &str,
-    joined: i64,
-) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("INSERT INTO authors (name, bio, joined) VALUES ($1, $2, $3) RETURNING id")
-        .bind(name)
-        .bind(bio)
-        .bind(joined)
-        .fetch_one(&mut **tx)
-        .await
+/// An account to try the blog with. It is remembered that there is one, so that the start can say so.
+async fn insert_demo(tx: &mut Transaction<'static, Any>, author: i64) -> Result<(), sqlx::Error> {
+    let password = users::hash(DEMO).map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
+    users::insert(tx, author, DEMO, &password).await?;
+    sqlx::query("INSERT INTO meta (name, value) VALUES ('demo', $1)").bind(author).execute(&mut **tx).await?;
+    Ok(())
+}
+
+pub(crate) async fn has_demo(tx: &mut Transaction<'static, Any>) -> Result<bool, sqlx::Error> {
+    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM meta WHERE name = 'demo'").fetch_one(&mut **tx).await?;
+    Ok(count > 0)
 }
 
 async fn insert_post(

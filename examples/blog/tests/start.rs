@@ -1,8 +1,17 @@
 //! Starting with settings that cannot work, and with a Redis that is not there.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+#[path = "support/browser.rs"]
+mod browser;
+#[path = "support/reader.rs"]
+mod reader;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
+use browser::Browser;
+use reader::Reader;
+use sqlx::Connection as _;
 use support::RedisServer;
 
 /// The blog with this `CACHE_URL`, on a database of its own.
@@ -29,6 +38,66 @@ fn a_wrong_cache_url_ends_it_with_one_line_that_says_what_to_write() {
         assert!(said.starts_with("CACHE_URL: ") && said.lines().count() == 1 && said.contains(fix), "{said}");
         assert!(!said.contains("wrongsecret") && !said.contains("opensesame"), "{said}");
     }
+}
+
+#[test]
+fn a_cookie_for_plain_http_is_there_for_who_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (setting, name, is_secure) in [("secure", "__Host-id=", true), ("insecure", "blog-id=", false)] {
+        let mut child =
+            blog(&folder, "memory://").env("SESSION_COOKIE", setting).stdout(Stdio::piped()).spawn().unwrap();
+        let lines: Vec<String> =
+            BufReader::new(child.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
+        let address = lines[0].trim_start_matches("listening on http://").trim_end_matches('/');
+        let page = Browser(address.parse().unwrap()).get("/login");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let cookie = page.all("set-cookie").join("");
+        assert!(cookie.starts_with(name) && cookie.contains("; Secure") == is_secure, "{cookie}");
+        assert!(lines[3].contains("set SESSION_SECRET") && lines[4].ends_with("log in as demo / demo"), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_database_from_before_there_were_accounts_gets_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut child = blog(&folder, "memory://").stdout(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let address = first.trim().trim_start_matches("listening on http://").trim_end_matches('/');
+        (child, Browser(address.parse().unwrap()))
+    };
+    let end = |mut child: std::process::Child| {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    end(start().0);
+    sqlx::any::install_default_drivers();
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let url = format!("sqlite:{}", folder.path().join("blog.db").display());
+        let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+        for statement in [
+            "DROP TABLE users",
+            "DELETE FROM meta WHERE name = 'demo'",
+            "UPDATE meta SET value = 1 WHERE name = 'schema'",
+        ] {
+            sqlx::query(statement).execute(&mut connection).await.unwrap();
+        }
+        connection.close().await.unwrap();
+    });
+    let (child, browser) = start();
+    assert_eq!(browser.get("/posts/300").status, 200, "what was there");
+    let reader = Reader::new(browser);
+    assert_eq!(reader.register("Somebody New", "somebody", "correct horse").status, 303);
+    let stranger = Reader::new(browser);
+    stranger.get("/login");
+    assert_eq!(
+        stranger.post("/login", &[("login", "demo"), ("password", "demo")]).status,
+        422,
+        "for new databases only"
+    );
+    end(child);
 }
 
 #[test]

@@ -75,8 +75,18 @@ on_both_stores! {
                 }
             }
             assert_eq!(alive.len(), 3);
+            let own = {
+                let ada = ada.clone();
+                async move { ada.list().await.unwrap().pop().map(|info| info.handle) }
+            };
             let page = alive[0].visit(&layer, |session| async move {
                 assert_eq!(session.end_others().await?, 2);
+                Ok(if session.handle().await? == own.await { 200 } else { 500 })
+            });
+            assert_eq!(page.await.status, 200);
+            let new = Browser::default();
+            let page = new.visit(&layer, |session| async move {
+                assert_eq!(session.handle().await?, None, "nothing stands in the store");
                 Ok(200)
             });
             assert_eq!(page.await.status, 200);

@@ -27,7 +27,7 @@ pub(super) async fn all(visit: Visit) -> Result<Response, Problem> {
             }
         }
     };
-    Ok(layout::page(&visit, "Authors", &content))
+    layout::page(&visit, "Authors", &content).await
 }
 
 pub(super) async fn show(visit: Visit, Id(id): Id, query: ListQuery) -> Result<Response, Problem> {
@@ -49,5 +49,5 @@ pub(super) async fn show(visit: Visit, Id(id): Id, query: ListQuery) -> Result<R
         (list)
         (pager.links(&format!("/authors/{id}"), &[]))
     };
-    Ok(layout::page(&visit, &author.name, &content))
+    layout::page(&visit, &author.name, &content).await
 }

@@ -4,26 +4,45 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 
-use crate::authors::Author;
 use crate::dates;
 use crate::form::Mistakes;
+use crate::problem::Problem;
 use crate::visit::Visit;
 
 pub(super) const SITE: &str = "Field Notes";
 
 /// A page for this visit. `title` is empty on the front page.
-pub(super) fn page(visit: &Visit, title: &str, content: &Markup) -> Response {
-    Html(frame(Some(visit), title, "", content).into_string()).into_response()
+pub(super) async fn page(visit: &Visit, title: &str, content: &Markup) -> Result<Response, Problem> {
+    page_with(StatusCode::OK, visit, title, content).await
 }
 
 /// A page with another status than 200.
-pub(super) fn page_with(status: StatusCode, visit: &Visit, title: &str, content: &Markup) -> Response {
-    (status, page(visit, title, content)).into_response()
+pub(super) async fn page_with(
+    status: StatusCode,
+    visit: &Visit,
+    title: &str,
+    content: &Markup,
+) -> Result<Response, Problem> {
+    search_page(status, visit, title, "", content).await
 }
 
 /// A page of the search, whose field keeps what was typed.
-pub(super) fn search_page(status: StatusCode, visit: &Visit, title: &str, typed: &str, content: &Markup) -> Response {
-    (status, Html(frame(Some(visit), title, typed, content).into_string())).into_response()
+pub(super) async fn search_page(
+    status: StatusCode,
+    visit: &Visit,
+    title: &str,
+    typed: &str,
+    content: &Markup,
+) -> Result<Response, Problem> {
+    // The button to log out is a form on every page.
+    let csrf = if visit.reader.is_some() { visit.csrf().await? } else { String::new() };
+    let messages = visit.take_flashes().await?;
+    let content = html! {
+        @for message in &messages { p.message role="status" { (message.text) } }
+        (content)
+    };
+    let page = frame(title, typed, &account(visit, &csrf), &content, &made_in(visit));
+    Ok((status, Html(page.into_string())).into_response())
 }
 
 pub(super) fn problem(status: StatusCode, title: &str, text: &str) -> Response {
@@ -35,10 +54,11 @@ pub(super) fn problem(status: StatusCode, title: &str, text: &str) -> Response {
             p { a.button href="/" { "To the front page" } }
         }
     };
-    (status, Html(frame(None, title, "", &content).into_string())).into_response()
+    let page = frame(title, "", &html! {}, &content, &html! { span { (SITE) } });
+    (status, Html(page.into_string())).into_response()
 }
 
-fn frame(visit: Option<&Visit>, title: &str, typed: &str, content: &Markup) -> Markup {
+fn frame(title: &str, typed: &str, account: &Markup, content: &Markup, made: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -59,6 +79,7 @@ fn frame(visit: Option<&Visit>, title: &str, typed: &str, content: &Markup) -> M
                         nav aria-label="Site" {
                             a href="/authors" { "Authors" }
                             a href="/posts/new" { "Write" }
+                            (account)
                         }
                         form.search action="/search" role="search" {
                             label.hidden for="q" { "Search posts" }
@@ -69,27 +90,42 @@ fn frame(visit: Option<&Visit>, title: &str, typed: &str, content: &Markup) -> M
                     }
                 }
                 main #content tabindex="-1" { (content) }
-                footer.site { div.bar { (made_in(visit)) nav { a href="/feed.xml" { "Feed" } a href="/cache" { "Cache" } } } }
+                footer.site { div.bar { (made) nav { a href="/feed.xml" { "Feed" } a href="/cache" { "Cache" } } } }
             }
         }
     }
 }
 
-fn made_in(visit: Option<&Visit>) -> Markup {
+/// Who is logged in, or the way there.
+fn account(visit: &Visit, csrf: &str) -> Markup {
     html! {
-        @if let Some(visit) = visit {
-            span {
-                "Made in " (format!("{:.2}", visit.elapsed().as_secs_f64() * 1000.0)) " ms, "
-                @match visit.db.queries() {
-                    0 => "without a database query",
-                    1 => "with 1 database query",
-                    count => { "with " (count) " database queries" }
-                }
+        @if let Some(reader) = &visit.reader {
+            a.me href="/devices" title=(format!("{}: your devices", reader.name)) {
+                (badge(reader.id, &reader.name)) span.hidden { (reader.name) ": your devices" }
             }
+            form method="post" action="/logout" { (csrf_field(csrf)) button.link type="submit" { "Log out" } }
         } @else {
-            span { (SITE) }
+            a href="/login" { "Log in" }
         }
     }
+}
+
+fn made_in(visit: &Visit) -> Markup {
+    html! {
+        span {
+            "Made in " (format!("{:.2}", visit.elapsed().as_secs_f64() * 1000.0)) " ms, "
+            @match visit.db.queries() {
+                0 => "without a database query",
+                1 => "with 1 database query",
+                count => { "with " (count) " database queries" }
+            }
+        }
+    }
+}
+
+/// Shows that a form was sent by a page of this session.
+pub(super) fn csrf_field(token: &str) -> Markup {
+    html! { input type="hidden" name="csrf" value=(token); }
 }
 
 /// A date that machines can read too.
@@ -110,32 +146,6 @@ pub(super) fn mistake(mistakes: &Mistakes, field: &str) -> Markup {
             p.mistake id=(format!("{field}-mistake")) { (message) }
         }
     }
-}
-
-/// Who is writing. A select until people can log in.
-pub(super) fn author_field(label: &str, authors: &[Author], chosen: &str, mistakes: &Mistakes) -> Markup {
-    html! {
-        div.field {
-            label for="author" { (label) }
-            select #author name="author" required aria-invalid=[mistakes.of("author").map(|_| "true")]
-                aria-describedby=[mistakes.of("author").map(|_| "author-mistake")] {
-                option value="" selected[chosen.is_empty()] { "Choose a name" }
-                @for author in authors {
-                    option value=(author.id) selected[chosen == author.id.to_string()] { (author.name) }
-                }
-            }
-            (mistake(mistakes, "author"))
-        }
-    }
-}
-
-/// Checks the chosen author against those there are.
-pub(super) fn chosen_author(authors: &[Author], chosen: &str, mistakes: &mut Mistakes) -> i64 {
-    let found = authors.iter().find(|author| author.id.to_string() == chosen);
-    if found.is_none() {
-        mistakes.add("author", "Choose who is writing.");
-    }
-    found.map_or(0, |author| author.id)
 }
 
 /// `1 comment`, `2 comments`

@@ -22,7 +22,7 @@ pub(super) async fn front(visit: Visit, query: ListQuery) -> Result<Response, Pr
         @if query.page == 1 {
             div.welcome {
                 h1 { "Notes from the workshop, the kitchen and the road" }
-                p { "Twelve people write down what they learned this week." }
+                p { "What people learned this week, written down by them." }
             }
         } @else {
             h1 { "Page " (query.page) }
@@ -30,7 +30,7 @@ pub(super) async fn front(visit: Visit, query: ListQuery) -> Result<Response, Pr
         (list)
         (pager.links("/", &[]))
     };
-    Ok(layout::page(&visit, &title, &content))
+    layout::page(&visit, &title, &content).await
 }
 
 /// Whether a list names the author of each post.

@@ -4,40 +4,49 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, PreEscaped, html};
 
-use super::layout::{self, author_field, badge, chosen_author, counted, date, mistake};
-use crate::authors::authors;
+use super::account::POSTS_READ;
+use super::layout::{self, badge, counted, csrf_field, date, mistake};
 use crate::comments::{self, Comment, comments_on};
 use crate::form::{CommentForm, Form, Id, Mistakes};
 use crate::posts::{Post, Summary, post, posts_by};
 use crate::problem::Problem;
-use crate::visit::Visit;
+use crate::visit::{LoggedIn, Visit};
 
 /// Other posts by the author, named at the end.
 const MORE: usize = 3;
 
 pub(super) async fn show(visit: Visit, Id(id): Id) -> Result<Response, Problem> {
     let post = post(&visit.db, id).await?.ok_or(Problem::NotFound("post"))?;
+    if visit.reader.is_some() {
+        visit.session()?.increment(POSTS_READ, 1).await?;
+    }
     let content = whole(&visit, &post, &CommentForm::default(), &Mistakes::default()).await?;
-    Ok(layout::page(&visit, &post.title, &content))
+    layout::page(&visit, &post.title, &content).await
 }
 
-pub(super) async fn comment(visit: Visit, Id(id): Id, Form(mut form): Form<CommentForm>) -> Result<Response, Problem> {
+pub(super) async fn comment(
+    visit: Visit,
+    LoggedIn(reader): LoggedIn,
+    Id(id): Id,
+    Form(mut form): Form<CommentForm>,
+) -> Result<Response, Problem> {
     let db = &visit.db;
     let post = post(db, id).await?.ok_or(Problem::NotFound("post"))?;
-    let mut mistakes = form.check();
-    let author = chosen_author(&authors(db).await?, &form.author, &mut mistakes);
+    let mistakes = form.check();
     if !mistakes.is_empty() {
         let content = whole(&visit, &post, &form, &mistakes).await?;
-        return Ok(layout::page_with(StatusCode::UNPROCESSABLE_ENTITY, &visit, &post.title, &content));
+        return layout::page_with(StatusCode::UNPROCESSABLE_ENTITY, &visit, &post.title, &content).await;
     }
-    let comment = comments::add(db, id, author, &form.body).await?.ok_or(Problem::NotFound("post"))?;
+    let comment = comments::add(db, id, reader.id, &form.body).await?.ok_or(Problem::NotFound("post"))?;
+    visit.flash("Your comment is there.").await?;
     Ok(Redirect::to(&format!("/posts/{id}#comment-{comment}")).into_response())
 }
 
 async fn whole(visit: &Visit, post: &Post, form: &CommentForm, mistakes: &Mistakes) -> Result<Markup, Problem> {
     let db = &visit.db;
-    let (comments, authors, by_author) =
-        (comments_on(db, post.id).await?, authors(db).await?, posts_by(db, post.author_id, 1).await?);
+    let (comments, by_author) = (comments_on(db, post.id).await?, posts_by(db, post.author_id, 1).await?);
+    let csrf = if visit.reader.is_some() { visit.csrf().await? } else { String::new() };
+    let is_own = visit.reader.as_ref().is_some_and(|reader| reader.id == post.author_id);
     let more: Vec<&Summary> = by_author.iter().filter(|other| other.id != post.id).take(MORE).collect();
     let author_href = format!("/authors/{}", post.author_id);
     Ok(html! {
@@ -51,9 +60,11 @@ async fn whole(visit: &Visit, post: &Post, form: &CommentForm, mistakes: &Mistak
                 }
             }
             div.prose { (PreEscaped(&post.html)) }
-            p.actions {
-                a.button href=(format!("/posts/{}/edit", post.id)) { "Edit" }
-                a.button.quiet href=(format!("/posts/{}/delete", post.id)) { "Delete" }
+            @if is_own {
+                p.actions {
+                    a.button href=(format!("/posts/{}/edit", post.id)) { "Edit" }
+                    a.button.quiet href=(format!("/posts/{}/delete", post.id)) { "Delete" }
+                }
             }
         }
         @if !more.is_empty() {
@@ -70,20 +81,30 @@ async fn whole(visit: &Visit, post: &Post, form: &CommentForm, mistakes: &Mistak
                 @else { (counted(i64::try_from(comments.len()).unwrap_or(i64::MAX), "comment", "comments")) }
             }
             @if !comments.is_empty() { ol { @for comment in comments.iter() { (one(comment)) } } }
-            h2 #write { "Write a comment" }
-            form method="post" action=(format!("/posts/{}/comments#write", post.id)) {
-                (author_field("Your name", &authors, &form.author, mistakes))
-                div.field {
-                    label for="body" { "Comment" }
-                    textarea #body name="body" rows="5" required maxlength="2000"
-                        aria-invalid=[mistakes.of("body").map(|_| "true")]
-                        aria-describedby=[mistakes.of("body").map(|_| "body-mistake")] { "\n" (form.body) }
-                    (mistake(mistakes, "body"))
-                }
-                p.actions { button type="submit" { "Post comment" } }
+            @if visit.reader.is_some() {
+                (write(post, form, &csrf, mistakes))
+            } @else {
+                p.empty { a href="/login" { "Log in" } " to write a comment." }
             }
         }
     })
+}
+
+fn write(post: &Post, form: &CommentForm, csrf: &str, mistakes: &Mistakes) -> Markup {
+    html! {
+        h2 #write { "Write a comment" }
+        form method="post" action=(format!("/posts/{}/comments#write", post.id)) {
+            (csrf_field(csrf))
+            div.field {
+                label for="body" { "Comment" }
+                textarea #body name="body" rows="5" required maxlength="2000"
+                    aria-invalid=[mistakes.of("body").map(|_| "true")]
+                    aria-describedby=[mistakes.of("body").map(|_| "body-mistake")] { "\n" (form.body) }
+                (mistake(mistakes, "body"))
+            }
+            p.actions { button type="submit" { "Post comment" } }
+        }
+    }
 }
 
 fn one(comment: &Comment) -> Markup {

@@ -27,7 +27,7 @@ pub(super) async fn show(visit: Visit, asked: ListQuery) -> Result<Response, Pro
         Err(message) => (StatusCode::BAD_REQUEST, html! { h1 { "Search" } p.mistake { (message) } }),
     };
     let title = if typed.is_empty() { "Search".to_owned() } else { format!("Search: {}", shortened(typed)) };
-    Ok(layout::search_page(status, &visit, &title, typed, &content))
+    layout::search_page(status, &visit, &title, typed, &content).await
 }
 
 async fn results(visit: &Visit, typed: &str, query: &Query, page: u32) -> Result<Markup, Problem> {

@@ -8,9 +8,10 @@ use maud::{Markup, html};
 
 use super::layout;
 use crate::app::App;
+use crate::problem::Problem;
 use crate::visit::Visit;
 
-pub(super) async fn show(State(app): State<App>, visit: Visit) -> Response {
+pub(super) async fn show(State(app): State<App>, visit: Visit) -> Result<Response, Problem> {
     let cache = app.cache();
     let content = html! {
         h1 { "Cache" }
@@ -25,7 +26,7 @@ pub(super) async fn show(State(app): State<App>, visit: Visit) -> Response {
         (in_all(&cache.stats()))
         p.hint { "Counted in this process since it started. No hit in this process asks the store, no hit at all asks the database." }
     };
-    layout::page(&visit, "Cache", &content)
+    layout::page(&visit, "Cache", &content).await
 }
 
 fn by_function(functions: &[FunctionStats]) -> Markup {

@@ -1,4 +1,5 @@
 //! Just enough of a browser.
+#![allow(dead_code, reason = "each test takes its part")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -8,6 +9,8 @@ pub(crate) struct Page {
     pub(crate) status: u16,
     /// In lower case, one a line.
     pub(crate) headers: String,
+    /// As they came.
+    head: String,
     pub(crate) body: String,
 }
 
@@ -15,6 +18,12 @@ impl Page {
     /// Where a redirect leads.
     pub(crate) fn location(&self) -> Option<&str> {
         self.headers.lines().find_map(|line| line.strip_prefix("location: "))
+    }
+
+    /// All values of a header.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let named = self.head.lines().filter_map(|line| line.split_once(": "));
+        named.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
     }
 }
 
@@ -33,11 +42,23 @@ impl Browser {
     }
 
     pub(crate) fn request(self, method: &str, path: &str, content_type: Option<&str>, body: &str) -> Page {
+        self.request_with(method, path, &[], content_type, body)
+    }
+
+    pub(crate) fn request_with(
+        self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        content_type: Option<&str>,
+        body: &str,
+    ) -> Page {
         let mut stream = TcpStream::connect(self.0).unwrap();
         let content_type = content_type.map(|value| format!("content-type: {value}\r\n")).unwrap_or_default();
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: blog\r\nconnection: close\r\n{content_type}content-length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: blog\r\nconnection: close\r\n{headers}{content_type}content-length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
         // The server may answer and close before it has read a body that is too large.
@@ -47,6 +68,6 @@ impl Browser {
         let answer = String::from_utf8(answer).unwrap();
         let Some((head, body)) = answer.split_once("\r\n\r\n") else { panic!("no answer: {sent:?} {read:?}") };
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Page { status, headers: head.to_lowercase(), body: body.to_owned() }
+        Page { status, headers: head.to_lowercase(), head: head.to_owned(), body: body.to_owned() }
     }
 }

@@ -7,6 +7,7 @@ use support::RedisServer;
 use tempfile::TempDir;
 
 use crate::browser::{Browser, Page};
+use crate::reader::Reader;
 
 /// A process of the blog. Dropping it ends the process.
 struct Instance {
@@ -19,6 +20,8 @@ pub(crate) struct Instances {
     running: Vec<Instance>,
     pub(crate) redis: RedisServer,
     folder: TempDir,
+    /// The first author, with one session for all three.
+    writer: Reader,
 }
 
 impl Instances {
@@ -27,19 +30,22 @@ impl Instances {
         let redis = RedisServer::start();
         let folder = tempfile::tempdir().unwrap();
         let database = database_url(&folder);
-        let children: Vec<Child> = (0..3)
-            .map(|_| {
-                Command::new(env!("CARGO_BIN_EXE_blog"))
-                    .env("BLOG_ADDR", "127.0.0.1:0")
-                    .env("DATABASE_URL", &database)
-                    .env("CACHE_URL", redis.url())
-                    .env("RUST_LOG", "off")
-                    .stdout(Stdio::piped())
-                    .spawn()
-                    .unwrap()
-            })
-            .collect();
-        Self { running: children.into_iter().map(Instance::new).collect(), redis, folder }
+        let children: Vec<Child> = (0..3).map(|_| spawn(&database, &redis)).collect();
+        let running: Vec<Instance> = children.into_iter().map(Instance::new).collect();
+        let writer = Reader::logged_in(running[0].browser, "demo", "demo");
+        Self { running, redis, folder, writer }
+    }
+
+    /// The writer at one of them.
+    pub(crate) fn writer(&self, through: usize) -> Reader {
+        self.writer.at(self.running[through].browser)
+    }
+
+    /// Ends one of them as a crash does, and starts it anew.
+    pub(crate) fn restart(&mut self, which: usize) {
+        let database = self.database_url();
+        drop(self.running.remove(which));
+        self.running.insert(which, Instance::new(spawn(&database, &self.redis)));
     }
 
     pub(crate) fn database_url(&self) -> String {
@@ -53,16 +59,28 @@ impl Instances {
 
     /// Publishes a post through one of them and returns its address.
     pub(crate) fn publish(&self, through: usize, title: &str) -> String {
-        let page = self.post(through, "/posts", &[("author", "1"), ("title", title), ("body", "The body.")]);
+        let page = self.post(through, "/posts", &[("title", title), ("body", "The body.")]);
         page.location().unwrap().to_owned()
     }
 
     /// Sends a form that is taken.
     pub(crate) fn post(&self, through: usize, path: &str, fields: &[(&str, &str)]) -> Page {
-        let page = self.browsers()[through].post(path, fields);
+        let page = self.writer(through).post(path, fields);
         assert_eq!(page.status, 303, "{path}: {}", page.body);
         page
     }
+}
+
+fn spawn(database: &str, redis: &RedisServer) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_blog"))
+        .env("BLOG_ADDR", "127.0.0.1:0")
+        .env("DATABASE_URL", database)
+        .env("CACHE_URL", redis.url())
+        .env("SESSION_SECRET", "the same one for all the instances")
+        .env("RUST_LOG", "off")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 impl Instance {

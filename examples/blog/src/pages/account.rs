@@ -1,0 +1,184 @@
+//! Accounts: registering, logging in and out, and the devices on which one is logged in.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use cache_core::session::SessionInfo;
+use maud::{Markup, html};
+
+use super::layout::{self, counted, csrf_field, mistake};
+use crate::app::App;
+use crate::dates;
+use crate::form::{Button, DeviceForm, Form, LoginForm, Mistakes, RegisterForm};
+use crate::problem::Problem;
+use crate::sessions::REMEMBERED;
+use crate::users;
+use crate::visit::{LoggedIn, Visit};
+
+/// How many posts were opened since the login.
+pub(super) const POSTS_READ: &str = "posts_read";
+
+pub(super) async fn login_form(visit: Visit) -> Result<Response, Problem> {
+    login_page(&visit, StatusCode::OK, &LoginForm::default(), &Mistakes::default()).await
+}
+
+pub(super) async fn login(visit: Visit, Form(form): Form<LoginForm>) -> Result<Response, Problem> {
+    let Some(author) = users::check(&visit.db, &form.login, form.password.clone()).await? else {
+        let mut mistakes = Mistakes::default();
+        mistakes.add("password", "Login or password is wrong.");
+        return login_page(&visit, StatusCode::UNPROCESSABLE_ENTITY, &form, &mistakes).await;
+    };
+    welcome(&visit, author, form.remember.is_some(), "Welcome back.").await
+}
+
+pub(super) async fn register_form(visit: Visit) -> Result<Response, Problem> {
+    register_page(&visit, StatusCode::OK, &RegisterForm::default(), &Mistakes::default()).await
+}
+
+pub(super) async fn register(visit: Visit, Form(mut form): Form<RegisterForm>) -> Result<Response, Problem> {
+    let mut mistakes = form.check();
+    if mistakes.is_empty() {
+        match users::register(&visit.db, &form.name, &form.login, form.password.clone()).await? {
+            Some(author) => return welcome(&visit, author, false, "Welcome. You can write now.").await,
+            None => mistakes.add("login", "Somebody has this login already."),
+        }
+    }
+    register_page(&visit, StatusCode::UNPROCESSABLE_ENTITY, &form, &mistakes).await
+}
+
+pub(super) async fn logout(visit: Visit, _: Form<Button>) -> Result<Response, Problem> {
+    visit.session()?.logout().await?;
+    visit.flash("You are logged out.").await?;
+    Ok(Redirect::to("/").into_response())
+}
+
+pub(super) async fn logout_everywhere(
+    State(app): State<App>,
+    visit: Visit,
+    LoggedIn(reader): LoggedIn,
+    _: Form<Button>,
+) -> Result<Response, Problem> {
+    app.sessions().of(reader.id).end_all().await?;
+    // This one too, and the browser forgets its cookie.
+    visit.session()?.logout().await?;
+    visit.flash("You are logged out on every device.").await?;
+    Ok(Redirect::to("/").into_response())
+}
+
+pub(super) async fn devices(
+    State(app): State<App>,
+    visit: Visit,
+    LoggedIn(reader): LoggedIn,
+) -> Result<Response, Problem> {
+    let mut devices = app.sessions().of(reader.id).list().await?;
+    devices.sort_by_key(|device| std::cmp::Reverse(device.since));
+    let session = visit.session()?;
+    let this = session.handle().await?;
+    let posts_read = session.get(POSTS_READ).await?.unwrap_or(0);
+    let csrf = visit.csrf().await?;
+    let content = html! {
+        h1 { "Your devices" }
+        p.empty { "Here you have opened " (counted(posts_read, "post", "posts")) " since you logged in." }
+        ul.devices { @for device in &devices { (one(device, this.as_ref() == Some(&device.handle), &csrf)) } }
+        form method="post" action="/logout/everywhere" {
+            (csrf_field(&csrf))
+            p.actions { button.danger type="submit" { "Log out everywhere" } }
+        }
+    };
+    layout::page(&visit, "Your devices", &content).await
+}
+
+pub(super) async fn end_device(
+    State(app): State<App>,
+    visit: Visit,
+    LoggedIn(reader): LoggedIn,
+    Form(form): Form<DeviceForm>,
+) -> Result<Response, Problem> {
+    let ended = app.sessions().of(reader.id).end(&form.handle).await?;
+    visit.flash(if ended { "That device is logged out." } else { "That device was logged out before." }).await?;
+    Ok(Redirect::to("/devices").into_response())
+}
+
+/// The only way in: another id for the session, whoever knew the one it had before.
+async fn welcome(visit: &Visit, author: i64, remember: bool, text: &str) -> Result<Response, Problem> {
+    let session = visit.session()?;
+    session.login(author.to_string()).await?;
+    session.insert(POSTS_READ, &0).await?;
+    session.set_max_age(remember.then_some(REMEMBERED)).await?;
+    visit.flash(text).await?;
+    Ok(Redirect::to("/").into_response())
+}
+
+async fn login_page(
+    visit: &Visit,
+    status: StatusCode,
+    form: &LoginForm,
+    mistakes: &Mistakes,
+) -> Result<Response, Problem> {
+    let csrf = visit.csrf().await?;
+    let content = html! {
+        h1 { "Log in" }
+        form.account method="post" action="/login" {
+            (csrf_field(&csrf))
+            (field("login", "Login", "text", "username", &form.login, mistakes))
+            (field("password", "Password", "password", "current-password", "", mistakes))
+            label.check {
+                input type="checkbox" name="remember" value="yes" checked[form.remember.is_some()];
+                "Remember me for 30 days"
+            }
+            p.actions { button type="submit" { "Log in" } a.button.quiet href="/register" { "New here? Register" } }
+        }
+    };
+    layout::page_with(status, visit, "Log in", &content).await
+}
+
+async fn register_page(
+    visit: &Visit,
+    status: StatusCode,
+    form: &RegisterForm,
+    mistakes: &Mistakes,
+) -> Result<Response, Problem> {
+    let csrf = visit.csrf().await?;
+    let content = html! {
+        h1 { "Register" }
+        form.account method="post" action="/register" {
+            (csrf_field(&csrf))
+            (field("name", "Your name, as readers see it", "text", "name", &form.name, mistakes))
+            (field("login", "Login", "text", "username", &form.login, mistakes))
+            (field("password", "Password, at least 8 characters", "password", "new-password", "", mistakes))
+            p.actions { button type="submit" { "Register" } a.button.quiet href="/login" { "I have an account" } }
+        }
+    };
+    layout::page_with(status, visit, "Register", &content).await
+}
+
+fn field(name: &str, label: &str, kind: &str, autocomplete: &str, value: &str, mistakes: &Mistakes) -> Markup {
+    let wrong = mistakes.of(name).is_some();
+    html! {
+        div.field {
+            label for=(name) { (label) }
+            input id=(name) type=(kind) name=(name) value=(value) autocomplete=(autocomplete) required
+                aria-invalid=[wrong.then_some("true")] aria-describedby=[wrong.then(|| format!("{name}-mistake"))];
+            (mistake(mistakes, name))
+        }
+    }
+}
+
+fn one(device: &SessionInfo, is_this: bool, csrf: &str) -> Markup {
+    html! {
+        li {
+            div {
+                strong { @if is_this { "This device" } @else { "Another device" } }
+                @if let Some(since) = device.since { p.hint { "Logged in " (dates::minute(since)) } }
+                p.hint { "Ends " (dates::minute(device.ends)) " if it is not used" }
+            }
+            @if !is_this {
+                form method="post" action="/devices" {
+                    (csrf_field(csrf))
+                    input type="hidden" name="handle" value=(device.handle);
+                    button.quiet type="submit" { "Log out" }
+                }
+            }
+        }
+    }
+}

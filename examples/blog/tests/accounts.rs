@@ -1,0 +1,279 @@
+//! Accounts and sessions: one server for all tests, each test with readers of its own.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+#[path = "support/browser.rs"]
+mod browser;
+#[path = "support/reader.rs"]
+mod reader;
+#[path = "support/server.rs"]
+mod server;
+
+use std::sync::LazyLock;
+use std::thread::scope;
+
+use blog::config::Database;
+use blog::{App, Config};
+use browser::{Browser, Page};
+use reader::Reader;
+
+const PASSWORD: &str = "correct horse";
+
+static BLOG: LazyLock<Browser> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("blog.db").display());
+    Browser(server::serve(|| async move {
+        let app = App::open(&Config::new(Database::parse(&url).unwrap())).await.unwrap();
+        // For as long as the process runs.
+        std::mem::forget(folder);
+        app
+    }))
+});
+
+/// A new account, logged in.
+fn registered(login: &str) -> Reader {
+    let reader = Reader::new(*BLOG);
+    let page = reader.register("Somebody New", login, PASSWORD);
+    assert_eq!((page.status, page.location()), (303, Some("/")), "{}", page.body);
+    assert!(reader.get("/").body.contains("Welcome. You can write now."));
+    reader
+}
+
+fn publish(reader: &Reader, title: &str) -> String {
+    let page = reader.post("/posts", &[("title", title), ("body", "x")]);
+    assert_eq!(page.status, 303, "{}", page.body);
+    page.location().unwrap().to_owned()
+}
+
+/// How many devices a page lists, and the handles of the others.
+fn devices(page: &Page) -> (usize, Vec<String>) {
+    let handles = page.body.split("name=\"handle\" value=\"").skip(1);
+    let handles = handles.map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
+    (page.body.matches(" device</strong>").count(), handles)
+}
+
+fn bearer(method: &str, path: &str, token: &str, body: &str) -> Page {
+    let authorization = format!("Bearer {token}");
+    BLOG.request_with(method, path, &[("authorization", &authorization)], Some("application/json"), body)
+}
+
+/// By JSON; the token.
+fn token_of(login: &str) -> String {
+    let body = format!("{{\"login\":\"{login}\",\"password\":\"{PASSWORD}\"}}");
+    let page = BLOG.request("POST", "/api/login", Some("application/json"), &body);
+    assert!(page.status == 200 && page.all("set-cookie").is_empty(), "{}", page.body);
+    page.all("session-token").first().unwrap().to_string()
+}
+
+#[test]
+fn who_registers_can_write_log_out_and_log_in_again() {
+    let reader = registered("ada");
+    let address = publish(&reader, "Written by a new author");
+    assert!(BLOG.get(&address).body.contains("Somebody New") && BLOG.get("/authors").body.contains("Somebody New"));
+    let before = reader.cookies();
+    assert_eq!(reader.post("/logout", &[]).status, 303);
+    assert!(reader.get("/").body.contains("You are logged out.") && !reader.is_logged_in());
+    let old = BLOG.request_with("GET", "/devices", &[("cookie", &before)], None, "");
+    assert_eq!((old.status, old.location()), (303, Some("/login")), "the id from before the logout");
+    assert!(reader.log_in(" ADA ", PASSWORD).body.contains("Welcome back."));
+    assert!(reader.is_logged_in());
+}
+
+#[test]
+fn a_login_changes_the_id_of_the_session() {
+    registered("bob");
+    let reader = Reader::new(*BLOG);
+    reader.get("/login");
+    let before = reader.cookies();
+    assert!(before.starts_with("__Host-id="), "{before}");
+    reader.log_in("bob", PASSWORD);
+    assert_ne!(reader.cookies(), before);
+    assert_eq!(BLOG.request_with("GET", "/devices", &[("cookie", &before)], None, "").status, 303);
+}
+
+#[test]
+fn a_wrong_password_and_an_unknown_login_get_the_same_answer() {
+    registered("carol");
+    let answers = [("carol", "wrong horse"), ("nobody", PASSWORD), ("carol", "")].map(|(login, password)| {
+        let reader = Reader::new(*BLOG);
+        reader.get("/login");
+        let page = reader.post("/login", &[("login", login), ("password", password)]);
+        assert!(page.status == 422 && page.body.contains("Login or password is wrong."), "{}", page.body);
+        assert!(!reader.is_logged_in() && !page.body.contains(PASSWORD));
+        let form = page.body.split("<div class=\"field\"").skip(1).collect::<String>();
+        form.split("<footer").next().unwrap().replace(login, "..")
+    });
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+}
+
+#[test]
+fn a_login_is_had_by_one_author() {
+    registered("dora");
+    let late = Reader::new(*BLOG).register("Somebody Else", "Dora", PASSWORD);
+    assert!(late.status == 422 && late.body.contains("Somebody has this login already."));
+    assert!(!BLOG.get("/authors").body.contains("Somebody Else"));
+    let bad = Reader::new(*BLOG).register("x", "a b", "short");
+    for field in ["name", "login", "password"] {
+        assert!(bad.status == 422 && bad.body.contains(&format!("id=\"{field}-mistake\"")), "{field}");
+    }
+}
+
+#[test]
+fn a_form_without_its_token_writes_nothing() {
+    let reader = registered("emma");
+    let own = publish(&reader, "As it was");
+    let edit = format!("{own}/edit");
+    let (comments, delete) = (format!("{own}/comments"), format!("{own}/delete"));
+    let fields = [("title", "Forged"), ("body", "Forged"), ("handle", "x"), ("login", "emma"), ("password", PASSWORD)];
+    let wrong = [&fields[..], &[("csrf", "forged"), ("name", "Forged")]].concat();
+    let other = registered("emma-2");
+    for path in
+        [&*edit, &comments, &delete, "/posts", "/devices", "/logout", "/logout/everywhere", "/login", "/register"]
+    {
+        assert_eq!(reader.post_without_token(path, &fields).status, 403, "{path} without a token");
+        assert_eq!(reader.post_without_token(path, &wrong).status, 403, "{path} with a wrong one");
+    }
+    assert!(reader.is_logged_in());
+    let page = BLOG.get(&own).body;
+    assert!(page.contains("As it was") && !page.contains("Forged") && !BLOG.get("/").body.contains("Forged"));
+    // Nor does the token of somebody else, nor of what nobody is logged in for.
+    let foreign =
+        other.get("/").body.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    assert_eq!(reader.post_without_token("/logout", &[("csrf", &foreign)]).status, 403);
+    let stranger = BLOG.post("/posts", &fields);
+    assert_eq!((stranger.status, stranger.location()), (303, Some("/login")));
+    assert_eq!(BLOG.post("/login", &fields).status, 403, "logging somebody in from another site");
+}
+
+#[test]
+fn only_who_wrote_a_post_can_change_it() {
+    let address = publish(&registered("finn"), "By Finn");
+    let other = registered("gina");
+    for path in [format!("{address}/edit"), format!("{address}/delete")] {
+        assert_eq!(other.get(&path).status, 403);
+        assert_eq!(other.post(&path, &[("title", "Taken over"), ("body", "x")]).status, 403);
+    }
+    assert!(BLOG.get(&address).body.contains("By Finn") && !other.get(&address).body.contains(">Edit<"));
+}
+
+#[test]
+fn a_message_is_shown_exactly_once() {
+    let reader = registered("hal");
+    let address = publish(&reader, "With a message");
+    let pages: Vec<Page> = scope(|scope| {
+        let pages: Vec<_> = (0..8).map(|_| scope.spawn(|| reader.get(&address))).collect();
+        pages.into_iter().map(|page| page.join().unwrap()).collect()
+    });
+    let shown = pages.iter().filter(|page| page.body.contains("Your post is published.")).count();
+    assert_eq!(shown, 1, "of eight pages at the same time");
+    assert!(!reader.get("/").body.contains("Your post is published."));
+}
+
+#[test]
+fn devices_are_listed_and_one_can_be_ended() {
+    let here = registered("ida");
+    let there = Reader::logged_in(*BLOG, "ida", PASSWORD);
+    let token = token_of("ida");
+    let (count, others) = devices(&here.get("/devices"));
+    assert_eq!((count, others.len()), (3, 2), "two browsers and a program");
+    let seen_there = devices(&there.get("/devices")).1;
+    // The one that `there` does not offer to end is itself.
+    let handle = others.iter().find(|handle| !seen_there.contains(handle)).unwrap();
+    assert_eq!(here.post("/devices", &[("handle", handle)]).status, 303);
+    let page = here.get("/devices");
+    assert!(page.body.contains("That device is logged out.") && devices(&page).0 == 2);
+    assert!(!there.is_logged_in() && here.is_logged_in());
+    assert_eq!(bearer("GET", "/api/me", &token, "").status, 200);
+    // A handle is no way to end the sessions of others.
+    let other = registered("ida-2");
+    assert_eq!(other.post("/devices", &[("handle", &devices(&page).1[0])]).status, 303);
+    assert_eq!(bearer("GET", "/api/me", &token, "").status, 200);
+}
+
+#[test]
+fn logging_out_everywhere_ends_all_clients_at_once() {
+    let here = registered("jan");
+    let there = Reader::logged_in(*BLOG, "jan", PASSWORD);
+    let token = token_of("jan");
+    let other = registered("jan-2");
+    assert_eq!(here.post("/logout/everywhere", &[]).status, 303);
+    assert!(here.get("/").body.contains("You are logged out on every device."));
+    assert!(!here.is_logged_in() && !there.is_logged_in());
+    assert_eq!(bearer("GET", "/api/me", &token, "").status, 401);
+    assert!(other.is_logged_in());
+}
+
+#[test]
+fn views_are_counted_exactly_however_many_at_once() {
+    let reader = registered("kim");
+    scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    assert_eq!(reader.get("/posts/1").status, 200);
+                }
+            });
+        }
+    });
+    assert!(reader.get("/devices").body.contains("opened 40 posts since"));
+}
+
+#[test]
+fn a_remembered_login_has_a_cookie_that_lasts() {
+    registered("lea");
+    for (remember, lasts) in [(None, false), (Some(("remember", "yes")), true)] {
+        let reader = Reader::new(*BLOG);
+        reader.get("/login");
+        let fields: Vec<_> = [("login", "lea"), ("password", PASSWORD)].into_iter().chain(remember).collect();
+        let page = reader.post("/login", &fields);
+        let cookie = page.all("set-cookie").join("\n");
+        assert_eq!(cookie.contains("Max-Age") || cookie.contains("Expires"), lasts, "{cookie}");
+        for attribute in ["__Host-id=", "HttpOnly", "Secure", "SameSite=Lax", "Path=/"] {
+            assert!(cookie.contains(attribute), "{cookie}");
+        }
+        assert!(!cookie.contains("Domain"), "{cookie}");
+    }
+}
+
+#[test]
+fn visitors_get_no_session_from_pages_that_anybody_reads() {
+    for path in ["/", "/posts/1", "/authors", "/authors/1", "/search?q=bread", "/feed.xml", "/cache", "/style.css"] {
+        let page = BLOG.get(path);
+        assert!(page.status == 200 && page.all("set-cookie").is_empty(), "{path}");
+    }
+    assert_eq!(BLOG.get("/login").all("set-cookie").len(), 1);
+}
+
+#[test]
+fn programs_use_tokens_and_no_cookies() {
+    let reader = registered("mia");
+    let token = token_of("mia");
+    let me = bearer("GET", "/api/me", &token, "");
+    assert!(me.status == 200 && me.body.contains("\"name\":\"Somebody New\""), "{}", me.body);
+    let created = bearer("POST", "/api/posts", &token, "{\"title\":\"By a program\",\"body\":\"x\"}");
+    assert!(created.status == 201 && created.all("set-cookie").is_empty(), "{}", created.body);
+    assert!(BLOG.get("/api/posts").body.contains("\"title\":\"By a program\""));
+
+    // A token is no cookie, nor a cookie a token.
+    for value in [token.clone(), format!("s:{token}")] {
+        let cookie =
+            format!("__Host-id={}", url::form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>());
+        assert_eq!(BLOG.request_with("GET", "/devices", &[("cookie", &cookie)], None, "").status, 303);
+        assert_eq!(BLOG.request_with("GET", "/api/me", &[("cookie", &cookie)], None, "").status, 401);
+    }
+    let cookies = reader.cookies();
+    assert!(reader.is_logged_in());
+    assert_eq!(BLOG.request_with("GET", "/api/me", &[("cookie", &cookies)], None, "").status, 401);
+    let (_, value) = cookies.split_once('=').unwrap();
+    let value: String =
+        url::form_urlencoded::parse(format!("v={value}").as_bytes()).map(|(_, value)| value.into_owned()).collect();
+    assert_eq!(bearer("GET", "/api/me", value.trim_start_matches("s:"), "").status, 401);
+
+    for (body, status) in [("{", 400), ("{\"login\":\"mia\",\"password\":\"wrong\"}", 401), ("{\"login\":1}", 422)] {
+        let page = BLOG.request("POST", "/api/login", Some("application/json"), body);
+        assert!(page.status == status && page.body.starts_with("{\"error\":"), "{body}: {} {}", page.status, page.body);
+    }
+    assert_eq!(bearer("POST", "/api/posts", &token, "{\"title\":\"\",\"body\":\"x\"}").status, 422);
+    assert_eq!(bearer("POST", "/api/posts", "nonsense", "{\"title\":\"Stolen\",\"body\":\"x\"}").status, 401);
+    assert_eq!(bearer("POST", "/api/logout", &token, "").status, 204);
+    assert_eq!(bearer("GET", "/api/me", &token, "").status, 401);
+}
