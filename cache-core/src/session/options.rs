@@ -75,7 +75,8 @@ pub enum Transport {
 pub enum TooMany {
     /// The session that would end first is ended.
     EndOldest,
-    /// The login fails with [`SessionErrorKind::TooManySessions`](super::SessionErrorKind::TooManySessions).
+    /// The login fails with [`SessionErrorKind::TooManySessions`](super::SessionErrorKind::TooManySessions). Counted before the login: of
+    /// several at the same moment, more may succeed than there was room for.
     Refuse,
 }
 
