@@ -173,7 +173,7 @@ impl<R: Send + 'static> Cached<R> {
     #[inline(always)]
     pub fn look_up(&self, cache: &Cache, args: impl FnOnce(&mut KeyWriter<'_>)) -> Result<R, Box<Miss<R>>> {
         let resolved = self.resolve(cache);
-        let mut text = KeyText::new();
+        let mut text = KeyText::lazy();
         args(&mut KeyWriter::new(&mut text));
         let mut due = None;
         if key::is_uncut(&cache.0.namespace, &resolved.name, text.len()) {
@@ -181,7 +181,7 @@ impl<R: Send + 'static> Cached<R> {
             match cache.0.in_local(&key, || resolved.function, self.returns.of.ok) {
                 Some(Hit::Fresh(value)) => {
                     if cache.0.meter.is_some() {
-                        Self::metered(cache, resolved, text.as_str());
+                        Self::metered(cache, resolved, text.written());
                     }
                     return Ok(value);
                 }
@@ -189,7 +189,7 @@ impl<R: Send + 'static> Cached<R> {
                 None => {}
             }
         }
-        self.look_further(cache, resolved, text.as_str(), due)
+        self.look_further(cache, resolved, text.written(), due)
     }
 
     /// A hit that the consistency meter may sample.

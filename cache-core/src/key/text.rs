@@ -13,18 +13,69 @@ pub(crate) struct KeyText {
     len: usize,
     /// All of the text, once it did not fit.
     long: Option<String>,
+    number: Number,
 }
+
+/// Most keys are one number, and a look-up in L1 does not need its digits.
+#[derive(Clone, Copy)]
+enum Number {
+    /// Numbers are written at once.
+    AtOnce,
+    /// One that comes first waits until something else does.
+    Waits,
+    /// All of the text so far is this number.
+    Waiting(u64),
+}
+
+/// The digits of the longest number.
+const LONGEST_NUMBER: usize = 20;
 
 thread_local!(static SPARE: Cell<String> = const { Cell::new(String::new()) });
 
 impl KeyText {
     #[inline]
     pub(crate) const fn new() -> Self {
-        Self { inline: [0; INLINE], len: 0, long: None }
+        Self { inline: [0; INLINE], len: 0, long: None, number: Number::AtOnce }
+    }
+
+    /// One whose digits are written when they are needed: by [`written`](Self::written), which comes before any look at the text.
+    #[inline]
+    pub(crate) const fn lazy() -> Self {
+        Self { inline: [0; INLINE], len: 0, long: None, number: Number::Waits }
+    }
+
+    #[inline]
+    pub(crate) fn push_number(&mut self, number: u64) {
+        match self.number {
+            Number::Waits if self.len == 0 && self.long.is_none() => self.number = Number::Waiting(number),
+            _ => self.push_str(itoa::Buffer::new().format(number)),
+        }
+    }
+
+    /// The number that is all of the text.
+    #[inline]
+    pub(crate) fn number(&self) -> Option<u64> {
+        if let Number::Waiting(number) = self.number { Some(number) } else { None }
+    }
+
+    /// The text with all its digits.
+    pub(crate) fn written(&mut self) -> &str {
+        self.write_number();
+        self.as_str()
+    }
+
+    #[cold]
+    fn write_number(&mut self) {
+        if let Number::Waiting(number) = std::mem::replace(&mut self.number, Number::AtOnce) {
+            self.push_str(itoa::Buffer::new().format(number));
+        }
     }
 
     #[inline]
     pub(crate) fn push_str(&mut self, text: &str) {
+        if let Number::Waiting(_) = self.number {
+            self.write_number();
+        }
         let end = self.len.saturating_add(text.len());
         match self.inline.get_mut(self.len..end) {
             Some(free) if self.long.is_none() => {
@@ -39,9 +90,14 @@ impl KeyText {
         self.push_str(c.encode_utf8(&mut [0; 4]));
     }
 
+    /// In bytes; of a number that waits, as many as it can have.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.long.as_ref().map_or(self.len, String::len)
+        match (self.number, &self.long) {
+            (Number::Waiting(_), _) => LONGEST_NUMBER,
+            (_, None) => self.len,
+            (_, Some(long)) => long.len(),
+        }
     }
 
     #[inline]
@@ -144,6 +200,26 @@ mod tests {
             }
             assert_eq!(text.split_off(piece.len()), plain.split_off(piece.len()));
             assert_eq!(text.as_str(), plain);
+        }
+    }
+
+    #[test]
+    fn a_number_that_waits_is_written_before_what_follows() {
+        for number in [0, 7, 10, u64::MAX] {
+            let mut text = KeyText::lazy();
+            text.push_number(number);
+            assert_eq!(text.number(), Some(number));
+            assert_eq!(text.written(), number.to_string());
+            let mut text = KeyText::lazy();
+            text.push_number(number);
+            text.push(',');
+            text.push_number(number);
+            assert_eq!(text.number(), None);
+            assert_eq!(text.written(), format!("{number},{number}"));
+            let mut text = KeyText::lazy();
+            text.push('?');
+            text.push_number(number);
+            assert_eq!((text.number(), text.written()), (None, &*format!("?{number}")));
         }
     }
 

@@ -1,4 +1,4 @@
-//! A value key as L1 holds it: function and build by their hash, the arguments as they are.
+//! A value key as L1 holds it: function and build by their hash, the arguments as they are, a number as a number.
 //!
 //! ```text
 //! <namespace>:<name>:<arguments>@<fingerprint>
@@ -37,15 +37,25 @@ impl Origin {
 #[derive(Clone, Copy)]
 pub(crate) struct LocalKeyRef<'a> {
     origin: Origin,
-    args: &'a [u8],
-    /// The same with zeros behind, where it is at hand: compared in a few words.
-    padded: Option<&'a [u8; INLINE]>,
+    args: ArgsRef<'a>,
+}
+
+/// The arguments. Those that are the digits of a number are always that number, so that one key is one key, however it was asked for.
+#[derive(Clone, Copy)]
+enum ArgsRef<'a> {
+    Number(u64),
+    /// The text, and the same with zeros behind, where that is at hand: compared in a few words.
+    Text(&'a [u8], Option<&'a [u8; INLINE]>),
 }
 
 impl<'a> LocalKeyRef<'a> {
     #[inline]
     pub(crate) fn new(origin: Origin, args: &'a KeyText) -> Self {
-        Self { origin, args: args.as_bytes(), padded: args.padded() }
+        let args = match args.number() {
+            Some(number) => ArgsRef::Number(number),
+            None => ArgsRef::of(args.as_bytes(), args.padded()),
+        };
+        Self { origin, args }
     }
 
     /// Of the text that stands in the store. Names hold no `:`, fingerprints no `@`.
@@ -57,30 +67,56 @@ impl<'a> LocalKeyRef<'a> {
             Some((Origin::of(name, fingerprint), args))
         };
         let (origin, args) = parts().unwrap_or((Origin::UNKNOWN, value_key));
-        Self { origin, args: args.as_bytes(), padded: None }
+        Self { origin, args: ArgsRef::of(args.as_bytes(), None) }
     }
 
     #[inline]
     pub(super) fn is(&self, key: &LocalKey) -> bool {
         self.origin == key.origin
-            && match (self.padded, &key.args) {
-                (Some(padded), Args::Inline(len, bytes)) => usize::from(*len) == self.args.len() && same(padded, bytes),
-                (Some(_), Args::Heap(_)) => false,
-                (None, _) => self.args == key.args(),
+            && match (self.args, &key.args) {
+                (ArgsRef::Number(number), Args::Number(other)) => number == *other,
+                (ArgsRef::Text(text, Some(padded)), Args::Inline(len, bytes)) => {
+                    usize::from(*len) == text.len() && same(padded, bytes)
+                }
+                (ArgsRef::Text(text, None), Args::Inline(len, bytes)) => bytes.get(..usize::from(*len)) == Some(text),
+                (ArgsRef::Text(text, None), Args::Heap(bytes)) => *text == **bytes,
+                _ => false,
             }
     }
 
     pub(super) fn to_owned(self) -> LocalKey {
         let mut inline = [0; INLINE];
-        let args = match (inline.get_mut(..self.args.len()), u8::try_from(self.args.len())) {
-            (Some(start), Ok(len)) => {
-                start.copy_from_slice(self.args);
-                Args::Inline(len, inline)
-            }
-            _ => Args::Heap(self.args.into()),
+        let args = match self.args {
+            ArgsRef::Number(number) => Args::Number(number),
+            ArgsRef::Text(text, _) => match (inline.get_mut(..text.len()), u8::try_from(text.len())) {
+                (Some(start), Ok(len)) => {
+                    start.copy_from_slice(text);
+                    Args::Inline(len, inline)
+                }
+                _ => Args::Heap(text.into()),
+            },
         };
         LocalKey { origin: self.origin, args }
     }
+}
+
+impl<'a> ArgsRef<'a> {
+    #[inline]
+    fn of(text: &'a [u8], padded: Option<&'a [u8; INLINE]>) -> Self {
+        match text.first() {
+            Some(b'0'..=b'9') => number_of(text).map_or(Self::Text(text, padded), Self::Number),
+            _ => Self::Text(text, padded),
+        }
+    }
+}
+
+/// The number whose digits these are, without any that it would not be written with.
+fn number_of(text: &[u8]) -> Option<u64> {
+    if text.len() > 1 && text.first() == Some(&b'0') {
+        return None;
+    }
+    let digits = text.iter().map(|digit| char::from(*digit).to_digit(10).map(u64::from));
+    digits.into_iter().try_fold(0_u64, |number, digit| number.checked_mul(10)?.checked_add(digit?))
 }
 
 /// Padded arguments of one length, compared word by word: a call of `memcmp` would take as long as all of this.
@@ -100,9 +136,10 @@ pub(super) struct LocalKey {
     args: Args,
 }
 
-/// Those that fit are always inline.
+/// Texts that fit are always inline.
 #[derive(PartialEq, Eq)]
 enum Args {
+    Number(u64),
     Inline(u8, [u8; INLINE]),
     Heap(Box<[u8]>),
 }
@@ -112,22 +149,21 @@ impl Hash for LocalKeyRef<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [half, _] = self.origin.0;
         state.write_u64(half);
-        state.write(self.args);
+        match self.args {
+            ArgsRef::Number(number) => state.write_u64(number),
+            ArgsRef::Text(text, _) => state.write(text),
+        }
     }
 }
 
 impl Hash for LocalKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        LocalKeyRef { origin: self.origin, args: self.args(), padded: None }.hash(state);
-    }
-}
-
-impl LocalKey {
-    fn args(&self) -> &[u8] {
-        match &self.args {
-            Args::Inline(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
-            Args::Heap(bytes) => bytes,
-        }
+        let args = match &self.args {
+            Args::Number(number) => ArgsRef::Number(*number),
+            Args::Inline(len, bytes) => ArgsRef::Text(bytes.get(..usize::from(*len)).unwrap_or_default(), None),
+            Args::Heap(bytes) => ArgsRef::Text(bytes, None),
+        };
+        LocalKeyRef { origin: self.origin, args }.hash(state);
     }
 }
 
@@ -150,7 +186,24 @@ mod tests {
     fn a_key_as_text_finds_the_entry_of_its_parts() {
         let long = "x".repeat(MAX_KEY_LEN - "shop:user:".len());
         let short = "x".repeat(INLINE);
-        for args in ["", "7", "a:b@c", "7,de", &short, &format!("{short}y"), &long] {
+        let (most, over) = (u64::MAX.to_string(), format!("{}0", u64::MAX));
+        for args in [
+            "",
+            "7",
+            "0",
+            "00",
+            "07",
+            "+7",
+            "-7",
+            "7x",
+            &most,
+            &over,
+            "a:b@c",
+            "7,de",
+            &short,
+            &format!("{short}y"),
+            &long,
+        ] {
             let written = KeyText::from(args);
             let (key, asked) = (text("user", args, "f1"), LocalKeyRef::new(Origin::of("user", "f1"), &written));
             let stored = asked.to_owned();
@@ -158,6 +211,20 @@ mod tests {
             assert!(LocalKeyRef::parse(&key).to_owned() == stored, "{args}");
             let hashing = DefaultHashBuilder::default();
             assert_eq!(hashing.hash_one(asked), hashing.hash_one(&stored), "{args}");
+            assert_eq!(hashing.hash_one(LocalKeyRef::parse(&key)), hashing.hash_one(&stored), "{args}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_found_by_its_digits() {
+        for number in [0, 7, 10, 1_234_567, u64::MAX] {
+            let mut written = KeyText::lazy();
+            written.push_number(number);
+            let asked = LocalKeyRef::new(Origin::of("user", "f1"), &written);
+            let key = text("user", &number.to_string(), "f1");
+            assert!(asked.is(&LocalKeyRef::parse(&key).to_owned()) && LocalKeyRef::parse(&key).is(&asked.to_owned()));
+            assert!(!asked.is(&LocalKeyRef::parse(&text("user", &format!("0{number}"), "f1")).to_owned()));
+            assert!(!asked.is(&LocalKeyRef::parse(&text("user", &format!("{number}0"), "f1")).to_owned()));
         }
     }
 
@@ -170,6 +237,12 @@ mod tests {
             text("user", "8", "f1"),
             text("user", "", "f1"),
             text("user", "7\0", "f1"),
+            text("user", "07", "f1"),
+            text("user", "-7", "f1"),
+            text("user", &u64::MAX.to_string(), "f1"),
+            text("user", "18446744073709551616", "f1"),
+            text("user", "18446744073709551622", "f1"),
+            text("user", "18446744073709551623", "f1"),
             text("users", "7", "f1"),
             text("", "user:7", "f1"),
             text("user", &format!("{}a", "x".repeat(MAX_KEY_LEN)), "f1"),
