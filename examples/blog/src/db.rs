@@ -99,9 +99,23 @@ impl Db {
 async fn first_connection(database: &Database) -> Result<(), sqlx::Error> {
     let mut connection = AnyConnection::connect(database.url()).await?;
     if matches!(database, Database::Sqlite { .. }) {
-        connection.execute("PRAGMA journal_mode = WAL").await?;
+        // The switch takes the whole file and waits for nobody: another instance may be starting at the same moment.
+        while let Err(error) = connection.execute("PRAGMA journal_mode = WAL").await {
+            if !is_busy(&error) {
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     connection.close().await
+}
+
+/// Whether SQLite was busy with another process.
+fn is_busy(error: &sqlx::Error) -> bool {
+    const SQLITE_BUSY: u32 = 5;
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    // The upper bytes say more of the same.
+    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }
 
 /// Whether an insert failed because the row it belongs to is gone.
