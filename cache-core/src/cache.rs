@@ -22,7 +22,7 @@ use crate::fingerprint::fingerprint_text;
 use crate::function_stats::{FunctionNumber, FunctionStats, Functions};
 use crate::history::{History, What};
 use crate::key::Key;
-use crate::local::{Hit, Local, LocalKeyRef};
+use crate::local::{Hit, Local, LocalKeyRef, ParsedKey};
 use crate::meter::Meter;
 use crate::object::{CacheObject, Objects};
 use crate::options::{EntryOptions, LocalTier, Revalidated};
@@ -242,7 +242,7 @@ impl Cache {
         let given = Arc::clone(&old);
         let function = || async move {
             let old = given.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let value = old.clone().and_then(Plain::<T>::restore);
+            let value = old.as_ref().and_then(Plain::<T>::restore);
             Ok(match revalidate(value).await? {
                 Revalidated::New(value) => Plain::<T>::erase(value),
                 // The very one: that is how the pipeline knows.
@@ -279,7 +279,7 @@ impl Cache {
     {
         let value = const { ValueType::of::<V, E, DefaultCodec>() };
         let key = self.0.key_by_hand(&key, value);
-        let take = |value: Erased| V::restore(value);
+        let take = |value: &Erased| V::restore(value);
         let asked = Some((options, false));
         let due = match self.0.at_hand(&key.value_key, &key.name, &value, asked, options.local, take) {
             AtHand::Value(value) => {
@@ -305,7 +305,7 @@ impl Cache {
         };
         let (landing, plan) = Box::pin(run).await;
         match landing {
-            Landing::Value(value) => match V::restore(value) {
+            Landing::Value(value) => match V::restore(&value) {
                 Some(value) => Ok(value),
                 None => mismatch(&plan.key.name),
             },
@@ -477,7 +477,7 @@ impl Inner {
         &self,
         key: &LocalKeyRef<'_>,
         function: impl FnOnce() -> FunctionNumber,
-        take: impl Fn(Erased) -> Option<T>,
+        take: impl FnOnce(&Erased) -> Option<T>,
     ) -> Option<Hit<T>> {
         let hit = self.local.as_ref()?.get(key, take)?;
         self.functions.local_hit(function());
@@ -493,9 +493,9 @@ impl Inner {
         value: &ValueType,
         options: Option<(&EntryOptions, bool)>,
         tier: LocalTier,
-        take: impl Fn(Erased) -> Option<T>,
+        take: impl Fn(&Erased) -> Option<T>,
     ) -> AtHand<T> {
-        match self.in_local(&LocalKeyRef::parse(key), || FunctionNumber::by_hand(name), &take) {
+        match self.in_local(&ParsedKey::parse(key).as_ref(), || FunctionNumber::by_hand(name), &take) {
             Some(Hit::Fresh(value)) => return AtHand::Value(value),
             Some(Hit::Due(value, fill_id)) => return self.due(key, value, fill_id),
             None => {}
@@ -523,7 +523,7 @@ impl Inner {
         value: &ValueType,
         terms: &Terms,
         tier: LocalTier,
-        take: impl Fn(Erased) -> Option<T>,
+        take: impl Fn(&Erased) -> Option<T>,
     ) -> AtHand<T> {
         // Before the read, as anywhere else: another thread may write in between.
         let local = self.local.as_ref().filter(|_| tier != LocalTier::Off);
@@ -536,7 +536,7 @@ impl Inner {
         let Some(serving) = Serving::of(&envelope, terms, self.store.now()) else { return AtHand::Nothing };
         let payload = bytes.get(payload_at..).unwrap_or_default();
         let Ok(Some(value)) = (value.decode)(envelope.codec, envelope.present, payload) else { return AtHand::Nothing };
-        let Some(taken) = take(Arc::clone(&value)) else { return AtHand::Nothing };
+        let Some(taken) = take(&value) else { return AtHand::Nothing };
         if let Some((mark, under)) = mark.zip(under) {
             mark.keep(&value, payload.len(), serving.service(tier), under);
         }

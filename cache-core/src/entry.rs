@@ -253,7 +253,7 @@ impl<R: 'static> Bare<R> {
         let Some((envelope, payload)) = self.record().await? else { return Ok(None) };
         let value: ValueType = self.plan.value;
         match (value.decode)(envelope.codec, envelope.present, &payload) {
-            Ok(value) => Ok(value.and_then(self.returns.of.ok)),
+            Ok(value) => Ok(value.as_ref().and_then(self.returns.of.ok)),
             Err(_undecodable) => {
                 let reason = "the payload is not a value of this type";
                 self.cache.0.events.emit(Event::Undecodable { name: Arc::clone(&self.plan.key.name), reason });

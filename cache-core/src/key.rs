@@ -275,6 +275,27 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
+/// Of bytes in written arguments: none of these is plain text.
+const STRUCTURE: u8 = 1;
+const QUOTE: u8 = 2;
+const ODD: u8 = 4;
+
+#[expect(clippy::indexing_slicing, reason = "the index is below 256, and a constant out of bounds does not compile")]
+const CLASSES: [u8; 256] = {
+    let mut classes = [ODD; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        classes[byte] = match byte as u8 {
+            _ if PLAIN[byte] => 0,
+            b'%' => ODD,
+            b'"' => STRUCTURE | QUOTE,
+            _ => STRUCTURE,
+        };
+        byte += 1;
+    }
+    classes
+};
+
 fn needs_escape(c: char) -> bool {
     matches!(c, '%' | ',' | '(' | ')' | '[' | ']' | '{' | '}' | '"' | '~') || c.is_control() || c.is_whitespace()
 }
@@ -282,6 +303,52 @@ fn needs_escape(c: char) -> bool {
 /// What a template may have between placeholders; `SEPARATORS` in the macro's `template.rs` is the same.
 fn separates(c: char) -> bool {
     matches!(c, ':' | '/' | '=' | '|' | '+' | '*' | '&' | '#' | '$' | '^' | ';' | '<' | '>' | '\'' | '\\' | '`')
+}
+
+/// What a key's arguments are made of, as far as it can be told by looking at each byte once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looks {
+    /// A text that is written as it is.
+    Plain,
+    /// Of several parts, or cut: no text is written like this.
+    Composed,
+    /// [`text_of`] can tell.
+    Escaped,
+}
+
+impl Looks {
+    #[inline]
+    pub(crate) fn of(args: &[u8]) -> Self {
+        let seen = args.iter().fold(0, |seen, byte| seen | CLASSES.get(usize::from(*byte)).copied().unwrap_or(ODD));
+        match seen {
+            0 if !args.is_empty() => Self::Plain,
+            // A text of no bytes is written as two quotation marks.
+            seen if seen & STRUCTURE != 0 && seen & QUOTE == 0 => Self::Composed,
+            _ => Self::Escaped,
+        }
+    }
+}
+
+/// The text for which [`KeyWriter::text`] writes these arguments, if there is one.
+#[cold]
+pub(crate) fn text_of(args: &[u8]) -> Option<String> {
+    let mut bytes = Vec::with_capacity(args.len());
+    let mut rest = args;
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = after;
+    }
+    let text = if args == b"\"\"" { String::new() } else { String::from_utf8(bytes).ok()? };
+    // Only what is written for it, and nothing else that reads like it, stands for the text.
+    let mut written = KeyText::new();
+    KeyWriter::new(&mut written).text(&text);
+    (written.as_bytes() == args).then_some(text)
 }
 
 /// `%` and two hex digits for each byte of the character.
@@ -308,6 +375,26 @@ fn escape(out: &mut impl fmt::Write, c: char) {
 pub trait KeyPart {
     /// Writes this value.
     fn write_key(&self, key: &mut KeyWriter<'_>);
+
+    /// What [`write_key`](Self::write_key) writes, where a look-up needs no writing to know it. Not for others to implement: the default is right for
+    /// every type.
+    #[doc(hidden)]
+    fn __whole(&self) -> Whole<'_> {
+        Whole::Other
+    }
+}
+
+/// A part that is all of a key's arguments, as most are: a hit in the process compares it as it is.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "it may be personal data")]
+pub enum Whole<'a> {
+    /// These digits.
+    Number(u64),
+    /// By [`KeyWriter::text`].
+    Text(&'a str),
+    /// Something that has to be written.
+    Other,
 }
 
 macro_rules! integers {
@@ -320,6 +407,11 @@ macro_rules! integers {
                     Ok(number) => key.out.push_number(number),
                     Err(_) => key.out.push_str(itoa::Buffer::new().format(*self)),
                 }
+            }
+
+            #[inline(always)]
+            fn __whole(&self) -> Whole<'_> {
+                u64::try_from(*self).map_or(Whole::Other, Whole::Number)
             }
         }
     )*};
@@ -347,11 +439,21 @@ impl KeyPart for str {
     fn write_key(&self, key: &mut KeyWriter<'_>) {
         key.text(self);
     }
+
+    #[inline(always)]
+    fn __whole(&self) -> Whole<'_> {
+        Whole::Text(self)
+    }
 }
 
 impl KeyPart for String {
     fn write_key(&self, key: &mut KeyWriter<'_>) {
         key.text(self);
+    }
+
+    #[inline(always)]
+    fn __whole(&self) -> Whole<'_> {
+        Whole::Text(self)
     }
 }
 
@@ -416,6 +518,11 @@ macro_rules! by_deref {
             fn write_key(&self, key: &mut KeyWriter<'_>) {
                 (**self).write_key(key);
             }
+
+            #[inline(always)]
+            fn __whole(&self) -> Whole<'_> {
+                (**self).__whole()
+            }
         }
     )*};
 }
@@ -424,6 +531,10 @@ by_deref!(&P, &mut P, Box<P>, Rc<P>, Arc<P>);
 impl<P: KeyPart + ToOwned + ?Sized> KeyPart for Cow<'_, P> {
     fn write_key(&self, key: &mut KeyWriter<'_>) {
         (**self).write_key(key);
+    }
+
+    fn __whole(&self) -> Whole<'_> {
+        (**self).__whole()
     }
 }
 

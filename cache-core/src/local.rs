@@ -4,27 +4,29 @@
 //! begin(key) ─ a mark ─> read tracked, decode ─> keep(mark, value) ─> served until its time, or a change, or a gap
 //!                               │
 //!                   changed(key): the mark is poisoned, keep refuses (R6)
+//!
+//! a hit: table, without a lock ── versions, time ──> the value            a change of the table: marks' lock ──> order's lock ──> table
 //! ```
 //!
 //! Invariant: a value is kept only if nothing has changed its key since before the read that brought it was sent, and served
 //! only until a change is told of it or of a version it was stored under, its own time ends, or the store's [`Trust`] does. Never filled from an own write (T4, T5, R7, R9).
 
 use std::any::Any;
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter};
+use papaya::{Guard as _, LocalGuard, ResizeMode};
 
 pub(crate) use self::inspect::Inspected;
-use self::key::LocalKey;
-pub(crate) use self::key::{LocalKeyRef, Origin};
+pub(crate) use self::key::{LocalKeyRef, Origin, ParsedKey};
+use self::kept::{Hashed, Kept, Look};
+use self::queues::{Place, Queues, Verdict};
 use crate::clock::{Clock, millis};
-use crate::freshness::{HIGHEST_DRAW, is_ahead};
+use crate::freshness::HIGHEST_DRAW;
 use crate::sabotage::{self, Guard};
 use crate::store::Trust;
 use crate::sync::{Mutex, MutexGuard, SHARDS};
@@ -33,94 +35,32 @@ use crate::versions::Dependencies;
 // Said, since `tests/interleavings` finds this file from elsewhere.
 #[path = "local/inspect.rs"]
 mod inspect;
+#[path = "local/kept.rs"]
+mod kept;
 #[path = "local/key.rs"]
 mod key;
+#[path = "local/queues.rs"]
+mod queues;
 
-/// What an entry costs beside its key and value: table slots, the value's allocation, bookkeeping.
-const ENTRY_OVERHEAD: u64 = 150;
-/// Locks of the table. More let more threads in at once; each has its share of the bytes, and larger values are not kept.
-const MOST_SHARDS: u64 = 128;
-const LEAST_SHARD_BYTES: u64 = 512 << 10;
-/// An entry of one number, for sizing the table at its first use.
-const EXPECTED_ENTRY_BYTES: u64 = 2048;
+/// What an entry costs beside its key and value: itself, its slot in the table, its ticket, the value's own header.
+const ENTRY_OVERHEAD: u64 = 190;
+/// Entries leave memory some at a time; those from this weight on at once.
+const HEAVY_BYTES: u64 = 64 << 10;
 
 /// A value whose type the engine does not name.
 pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
 
 /// The tier in this process of one cache.
 pub(crate) struct Local {
-    /// Values stand in the keys, where a look-up can read them in place: see [`Reading`].
-    entries: Cache<Kept, (), ByBytes>,
+    entries: papaya::HashMap<Kept, (), Hashed>,
+    /// Held by whoever changes the table.
+    order: Mutex<Queues>,
+    key_hasher: foldhash::quality::RandomState,
     marks: Vec<Mutex<HashMap<Arc<str>, Marks>>>,
     hasher: RandomState,
     trust: Arc<Trust>,
     clock: Clock,
     longest: Duration,
-}
-
-/// A value with its key, and its times on the coarse clock. Small, since what a hit costs is mostly the memory it waits for:
-/// milliseconds of 32 bits are 49 days, and what lasts longer is read again then.
-struct Kept {
-    key: LocalKey,
-    value: Erased,
-    /// The versions it was stored under.
-    under: Dependencies,
-    fill_id: u64,
-    /// Until when it is served without a thought.
-    until: u64,
-    /// How long after that it is fresh, and chance decides on a refresh.
-    chancy_ms: u32,
-    /// How long after `until` it may be served at all.
-    served_ms: u32,
-    /// What computing it cost, times beta.
-    ahead_ms: f32,
-    weight: u32,
-}
-
-/// A look-up that reads the entry where it lies, under the lock of the table. Copied out as a value, an entry would cost a hit its
-/// times and two locked counts for its versions: as much as all the rest.
-struct Reading<'a> {
-    key: &'a LocalKeyRef<'a>,
-    now: u64,
-    found: Cell<Option<Hit<Erased>>>,
-}
-
-impl Equivalent<Kept> for Reading<'_> {
-    #[inline]
-    fn equivalent(&self, kept: &Kept) -> bool {
-        let is = self.key.is(&kept.key);
-        if is {
-            self.found.set(kept.serve(self.now));
-        }
-        is
-    }
-}
-
-impl Hash for Reading<'_> {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key.hash(state);
-    }
-}
-
-impl Equivalent<Kept> for LocalKeyRef<'_> {
-    fn equivalent(&self, kept: &Kept) -> bool {
-        self.is(&kept.key)
-    }
-}
-
-impl PartialEq for Kept {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-impl Eq for Kept {}
-
-impl Hash for Kept {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key.hash(state);
-    }
 }
 
 /// How a value may be served from L1, counted from now.
@@ -162,29 +102,16 @@ pub(crate) struct Mark<'a> {
     changes: u64,
 }
 
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<Kept, ()> for ByBytes {
-    fn weight(&self, kept: &Kept, _nothing: &()) -> u64 {
-        kept.weight.into()
-    }
-}
-
 impl Local {
     /// `None` for a limit of zero: no tier.
     pub(crate) fn new(limit_bytes: usize, longest: Duration, trust: Arc<Trust>, clock: Clock) -> Option<Self> {
         let limit = u64::try_from(limit_bytes).ok().filter(|limit| *limit > 0)?;
-        let shards = (limit / LEAST_SHARD_BYTES).clamp(1, MOST_SHARDS);
-        let expected = usize::try_from(limit / EXPECTED_ENTRY_BYTES).unwrap_or(usize::MAX);
-        let options = OptionsBuilder::new()
-            .shards(usize::try_from(shards).unwrap_or(1))
-            .estimated_items_capacity(expected)
-            .weight_capacity(limit)
-            .build()
-            .ok()?;
+        // Whoever makes the table larger has its lock anyway, and a hit has one table to look at.
+        let entries = papaya::HashMap::builder().hasher(Hashed::default()).resize_mode(ResizeMode::Blocking).build();
         Some(Self {
-            entries: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default()),
+            entries,
+            order: Mutex::new(Queues::new(limit)),
+            key_hasher: foldhash::quality::RandomState::default(),
             marks: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             trust,
@@ -193,19 +120,16 @@ impl Local {
         })
     }
 
-    /// The value, if there is one that may be served now. No wait, no allocation.
+    /// The value, if there is one that may be served now. No wait, no lock, no allocation. `take` makes what the caller gets of it.
     #[inline(always)]
-    pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(Erased) -> Option<T>) -> Option<Hit<T>> {
+    pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
         let now = self.clock.coarse();
         if !self.trust.holds(now) && !sabotage::is(Guard::TrustEnds) {
             return None;
         }
-        let reading = Reading { key, now, found: Cell::new(None) };
-        self.entries.get(&reading)?;
-        match reading.found.into_inner()? {
-            Hit::Fresh(value) => take(value).map(Hit::Fresh),
-            Hit::Due(value, fill_id) => take(value).map(|value| Hit::Due(value, fill_id)),
-        }
+        let guard = self.entries.guard();
+        let (kept, ()) = self.entries.get_key_value(&self.look(*key), &guard)?;
+        kept.serve(now, take)
     }
 
     /// Before a tracked read of `key` is sent.
@@ -218,16 +142,17 @@ impl Local {
 
     /// The key has changed, or is about to be by ourselves. Whether there was a value.
     pub(crate) fn drop_key(&self, key: &str) -> bool {
-        let entry = LocalKeyRef::parse(key);
+        let parsed = ParsedKey::parse(key);
+        // A value's destructor may do anything: what is let go here is dropped with this guard, after the locks are released.
+        let guard = self.entries.guard();
         let mut marks = self.marks(key);
         if let Some(of_key) = marks.get_mut(key) {
             of_key.changes = of_key.changes.wrapping_add(1);
         }
         // Under the lock that a fill holds too: it comes before this, and is removed, or after, and is refused.
-        let removed = self.entries.remove(&entry);
+        let removed = self.take(&self.look(parsed.as_ref()), &guard);
         drop(marks);
-        // A value's destructor may do anything, so it runs outside.
-        removed.is_some()
+        removed
     }
 
     /// Anything may have changed.
@@ -237,8 +162,70 @@ impl Local {
                 of_key.changes = of_key.changes.wrapping_add(1);
             }
         }
+        let guard = self.entries.guard();
+        let mut order = lock(&self.order);
         // Every fill that came before its mark was poisoned is in the table by now.
-        self.entries.clear();
+        self.entries.clear(&guard);
+        order.clear();
+        drop(order);
+        guard.flush();
+    }
+
+    #[inline(always)]
+    fn look<'a>(&self, key: LocalKeyRef<'a>) -> Look<'a> {
+        Look { hash: key.hash(&self.key_hasher), key }
+    }
+
+    fn put(&self, mut kept: Kept, look: &Look<'_>, guard: &LocalGuard<'_>) {
+        let mut order = lock(&self.order);
+        let old = self.entries.get_key_value(look, guard).map(|(old, ())| old);
+        if kept.weight() > order.largest() {
+            if let Some(old) = old {
+                self.remove(old, &mut order, guard);
+            }
+            return;
+        }
+        if let Some(old) = old {
+            order.leave(old.place(), old.weight());
+            let_go(old, guard);
+        }
+        let (ticket, place) = order.enter(kept.hash, kept.weight());
+        kept.number = ticket.number;
+        kept.in_main = AtomicU8::new(u8::from(place == Place::Main));
+        self.entries.insert(kept, (), guard);
+        while let Some((ticket, place)) = order.surplus() {
+            let found = self.entries.get_key_value(&ticket, guard).map(|(kept, ())| kept);
+            // Its entry may have left by another way.
+            let Some(kept) = found.filter(|kept| kept.place() == place) else { continue };
+            let uses = kept.uses.load(std::sync::atomic::Ordering::Relaxed);
+            match order.judge(ticket, place, uses, kept.weight()) {
+                Verdict::Stays(uses) => kept.stays(uses),
+                Verdict::Goes => {
+                    self.entries.remove(&ticket, guard);
+                    let_go(kept, guard);
+                }
+            }
+        }
+        order.tidy(|ticket| self.entries.get_key_value(&ticket, guard).map(|(kept, ())| kept.place()));
+    }
+
+    fn take(&self, look: &Look<'_>, guard: &LocalGuard<'_>) -> bool {
+        // Most keys of which a change is told are not here. A fill of this one cannot come in between: it has the marks' lock.
+        if self.entries.get_key_value(look, guard).is_none() {
+            return false;
+        }
+        let mut order = lock(&self.order);
+        match self.entries.get_key_value(look, guard) {
+            Some((kept, ())) => self.remove(kept, &mut order, guard),
+            None => return false,
+        }
+        true
+    }
+
+    fn remove(&self, kept: &Kept, order: &mut Queues, guard: &LocalGuard<'_>) {
+        self.entries.remove(&kept.ticket(), guard);
+        order.leave(kept.place(), kept.weight());
+        let_go(kept, guard);
     }
 
     fn marks(&self, key: &str) -> MutexGuard<'_, HashMap<Arc<str>, Marks>> {
@@ -255,29 +242,11 @@ impl Local {
     }
 }
 
-impl Kept {
-    /// `None`: it is not to be served. One whose versions do not hold stays all the same: after a reconnection they may turn out to stand.
-    #[inline]
-    fn serve(&self, now: u64) -> Option<Hit<Erased>> {
-        if !self.under.hold() && !sabotage::is(Guard::VersionEndsLocal) {
-            return None;
-        }
-        if now < self.until || !self.is_due(now, crate::random::fraction)? {
-            return Some(Hit::Fresh(Arc::clone(&self.value)));
-        }
-        Some(Hit::Due(Arc::clone(&self.value), self.fill_id))
-    }
-
-    /// Whether a value beyond its plain time is to be computed anew; `None`: it is not to be served any more. Kept apart, so that
-    /// a plain hit stays short.
-    #[cold]
-    fn is_due(&self, now: u64, random: impl FnOnce() -> f64) -> Option<bool> {
-        let since = now.saturating_sub(self.until);
-        if since >= self.served_ms.into() {
-            return None;
-        }
-        let left = u64::from(self.chancy_ms).saturating_sub(since);
-        Some(left == 0 || is_ahead(f64::from(self.ahead_ms), Duration::from_millis(left), random()))
+/// Of an entry that was just taken out.
+fn let_go(kept: &Kept, guard: &LocalGuard<'_>) {
+    if kept.weight() >= HEAVY_BYTES {
+        // In the background otherwise, with the next few dozen.
+        guard.flush();
     }
 }
 
@@ -296,8 +265,11 @@ impl Mark<'_> {
         let bytes = u64::try_from(self.key.len().saturating_add(payload_bytes)).unwrap_or(u64::MAX);
         let under_bytes = u64::try_from(under.bytes()).unwrap_or(u64::MAX);
         let weight = bytes.saturating_add(under_bytes).saturating_add(ENTRY_OVERHEAD);
+        let parsed = ParsedKey::parse(&self.key);
+        let look = local.look(parsed.as_ref());
         let kept = Kept {
-            key: LocalKeyRef::parse(&self.key).to_owned(),
+            hash: look.hash,
+            key: look.key.to_owned(),
             value: Arc::clone(value),
             until: local.clock.coarse().saturating_add(plain),
             chancy_ms: short(fresh),
@@ -306,12 +278,16 @@ impl Mark<'_> {
             weight: u32::try_from(weight).unwrap_or(u32::MAX),
             fill_id: service.fill_id,
             under,
+            number: 0,
+            in_main: AtomicU8::new(0),
+            uses: AtomicU8::new(0),
         };
+        let guard = local.entries.guard();
         let marks = local.marks(&self.key);
         let unchanged = marks.get(&self.key).is_some_and(|of_key| of_key.changes == self.changes)
             || sabotage::is(Guard::ChangePoisonsFill);
         if unchanged {
-            local.entries.insert(kept, ());
+            local.put(kept, &look, &guard);
         }
         drop(marks);
         unchanged
@@ -331,7 +307,7 @@ impl Drop for Mark<'_> {
 
 impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Local").field("bytes", &self.entries.weight()).finish_non_exhaustive()
+        f.debug_struct("Local").field("bytes", &lock(&self.order).bytes()).finish_non_exhaustive()
     }
 }
 
@@ -361,7 +337,7 @@ mod tests {
     }
 
     fn find(local: &Local, key: &str) -> Option<Hit<u32>> {
-        local.get(&LocalKeyRef::parse(key), |value| value.downcast().ok().map(|value| *value))
+        local.get(&ParsedKey::parse(key).as_ref(), |value| value.downcast_ref().copied())
     }
 
     fn fresh_for(fresh: Duration) -> Service {
@@ -434,7 +410,8 @@ mod tests {
                 Dependencies::default(),
             );
         }
-        assert!(local.entries.weight() <= 1 << 20, "{}", local.entries.weight());
+        let bytes = lock(&local.order).bytes();
+        assert!(bytes <= 1 << 20, "{bytes}");
         assert!(local.entries.len() > 500, "{}", local.entries.len());
     }
 
@@ -469,7 +446,8 @@ mod tests {
         let local = local(&clock);
         let service = Service { ahead_ms: 100.0, ..fresh_for(Duration::from_secs(10)) };
         local.begin(&"k".into()).keep(&value(1), 4, service, Dependencies::default());
-        let (kept, ()) = local.entries.remove(&LocalKeyRef::parse("k")).unwrap();
+        let (key, guard) = (ParsedKey::parse("k"), local.entries.guard());
+        let (kept, ()) = local.entries.get_key_value(&local.look(key.as_ref()), &guard).unwrap();
         // Before the last 37 times the cost nothing is drawn; from then on each read draws for itself.
         assert_eq!(kept.until, clock.coarse() + 10_000 - 3_700);
         clock.advance(Duration::from_millis(9_800));

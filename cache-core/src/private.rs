@@ -39,8 +39,8 @@ use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
 use crate::function_stats::FunctionNumber;
-use crate::key::{self, KeyText, KeyWriter};
-use crate::local::{Hit, LocalKeyRef, Origin};
+use crate::key::{self, KeyPart, KeyText, KeyWriter};
+use crate::local::{Hit, LocalKeyRef, Origin, ParsedKey};
 use crate::meter::Meter;
 use crate::options::{EntryOptions, LocalTier};
 use crate::read_through::{self, Plan};
@@ -175,27 +175,62 @@ impl<R: Send + 'static> Cached<R> {
         let resolved = self.resolve(cache);
         let mut text = KeyText::lazy();
         args(&mut KeyWriter::new(&mut text));
-        let mut due = None;
-        if key::is_uncut(&cache.0.namespace, &resolved.name, text.len()) {
-            let key = LocalKeyRef::new(resolved.origin, &text);
-            match cache.0.in_local(&key, || resolved.function, self.returns.of.ok) {
-                Some(Hit::Fresh(value)) => {
-                    if cache.0.meter.is_some() {
-                        Self::metered(cache, resolved, text.written());
-                    }
-                    return Ok(value);
+        let (key, most_bytes) = (ParsedKey::new(resolved.origin, &text), text.len());
+        let found = self.in_local(cache, resolved, &key.as_ref(), most_bytes);
+        self.looked_up(cache, resolved, found, || text.written().into())
+    }
+
+    /// The same for arguments that are this one part. Most can be compared as they are, and need not be written.
+    ///
+    /// # Errors
+    /// The miss, to be run.
+    #[inline(always)]
+    pub fn look_up_part<P: KeyPart + ?Sized>(&self, cache: &Cache, part: &P) -> Result<R, Box<Miss<R>>> {
+        let resolved = self.resolve(cache);
+        let Some(key) = LocalKeyRef::whole(resolved.origin, part.__whole()) else {
+            return self.look_up(cache, |key| key.member(part));
+        };
+        let found = self.in_local(cache, resolved, &key, key.most_bytes());
+        self.looked_up(cache, resolved, found, || written(|key| key.member(part)))
+    }
+
+    /// Under the uncut key only; `most_bytes`: how long its arguments may be.
+    #[inline(always)]
+    fn in_local(
+        &self,
+        cache: &Cache,
+        resolved: &Resolved,
+        key: &LocalKeyRef<'_>,
+        most_bytes: usize,
+    ) -> Option<Hit<R>> {
+        let is_uncut = key::is_uncut(&cache.0.namespace, &resolved.name, most_bytes);
+        if is_uncut { cache.0.in_local(key, || resolved.function, self.returns.of.ok) } else { None }
+    }
+
+    #[inline(always)]
+    fn looked_up(
+        &self,
+        cache: &Cache,
+        resolved: &'static Resolved,
+        found: Option<Hit<R>>,
+        args: impl FnOnce() -> Arc<str>,
+    ) -> Result<R, Box<Miss<R>>> {
+        match found {
+            Some(Hit::Fresh(value)) => {
+                if cache.0.meter.is_some() {
+                    Self::metered(cache, resolved, args);
                 }
-                Some(Hit::Due(value, fill_id)) => due = Some((value, fill_id)),
-                None => {}
+                Ok(value)
             }
+            Some(Hit::Due(value, fill_id)) => self.look_further(cache, resolved, args, Some((value, fill_id))),
+            None => self.look_further(cache, resolved, args, None),
         }
-        self.look_further(cache, resolved, text.written(), due)
     }
 
     /// A hit that the consistency meter may sample.
     #[cold]
-    fn metered(cache: &Cache, resolved: &Resolved, args: &str) {
-        Meter::hit_of(&cache.0, || EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint));
+    fn metered(cache: &Cache, resolved: &Resolved, args: impl FnOnce() -> Arc<str>) {
+        Meter::hit_of(&cache.0, || EntryKey::new(&cache.0, &resolved.name, &args(), &resolved.fingerprint));
     }
 
     /// By the key as it stands in the store. `due`: what L1 had under the uncut key, to be computed anew.
@@ -204,10 +239,10 @@ impl<R: Send + 'static> Cached<R> {
         &self,
         cache: &Cache,
         resolved: &'static Resolved,
-        args: &str,
+        args: impl FnOnce() -> Arc<str>,
         due: Option<(R, u64)>,
     ) -> Result<R, Box<Miss<R>>> {
-        let key = EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint);
+        let key = EntryKey::new(&cache.0, &resolved.name, &args(), &resolved.fingerprint);
         let options = resolved.options.get().map(|(options, owned)| (options, *owned));
         let found = match due {
             Some((value, fill_id)) => cache.0.due(&key.value_key, value, fill_id),

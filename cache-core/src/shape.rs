@@ -53,7 +53,8 @@ pub trait Form: 'static {
         Arc::new(value)
     }
     /// The value that the engine holds; `None` only if it is of another form.
-    fn restore(erased: Erased) -> Option<Self::Value> {
+    #[inline(always)]
+    fn restore(erased: &Erased) -> Option<Self::Value> {
         erased.downcast_ref().cloned()
     }
     /// Shows the payload of an erased value, if it has one.
@@ -100,8 +101,9 @@ impl<T: Send + Sync + 'static> Form for Shared<T> {
     fn erase(value: Arc<T>) -> Erased {
         value
     }
-    fn restore(erased: Erased) -> Option<Arc<T>> {
-        erased.downcast().ok()
+    #[inline(always)]
+    fn restore(erased: &Erased) -> Option<Arc<T>> {
+        Arc::clone(erased).downcast().ok()
     }
     fn inspect<U>(erased: &Erased, see: impl FnOnce(&Arc<T>) -> U) -> Option<U> {
         Arc::clone(erased).downcast().ok().map(|value| see(&value))
@@ -661,7 +663,7 @@ pub(crate) struct Returning<R> {
     /// What the function returned, as value or error.
     pub(crate) split: fn(R) -> Result<Erased, Erased>,
     /// The function's `Ok` of a value. `None` only if the value is of another type.
-    pub(crate) ok: fn(Erased) -> Option<R>,
+    pub(crate) ok: fn(&Erased) -> Option<R>,
     /// The function's `Err` of an error: itself for the last that looks, a copy for the others.
     pub(crate) err: fn(Erased) -> Option<R>,
 }
@@ -684,7 +686,7 @@ impl<R> Returns<R> {
     /// What the caller gets of a run.
     pub(crate) fn land(self, landing: Landing, name: &str) -> R {
         let returned = match landing {
-            Landing::Value(value) => (self.of.ok)(value),
+            Landing::Value(value) => (self.of.ok)(&value),
             Landing::Failed(error) => (self.of.err)(error),
             Landing::Panicked(panic) => panic.resume(name),
             Landing::Abandoned => None,

@@ -109,7 +109,7 @@ impl<'a> Context<'a> {
         let krate = &plan.krate;
         let cache = self.cache();
         let (cached, rules) = (self.call_cached(), self.call_rules());
-        let key = self.key();
+        let (look_up, key) = self.look_up();
         let run = Ident::new(
             match plan.run {
                 Run::Shared => "run_shared",
@@ -121,7 +121,7 @@ impl<'a> Context<'a> {
         let call = match &plan.batch {
             Some(batch) => self.batch_run(batch),
             None => quote_spanned! {*mixed=>
-                let __run = match #cached.look_up(__cache, #key) {
+                let __run = match #cached.#look_up(__cache, #key) {
                     ::core::result::Result::Ok(__hit) => return __hit,
                     ::core::result::Result::Err(__miss) => __miss.#run(#rules, #uncached),
                 };
@@ -197,6 +197,15 @@ impl<'a> Context<'a> {
             Some(expression) => self.with_bindings(expression.to_token_stream()),
             None => quote_spanned!(self.mixed=> #krate::__private::installed()),
         }
+    }
+
+    /// How the function looks for its value, and by what: a single argument as it is, or what writes the key's arguments.
+    fn look_up(&self) -> (Ident, TokenStream) {
+        if let [KeyStep::Member(expression, span)] = &self.plan.key[..] {
+            let (ident, mixed) = (Ident::new("look_up_part", self.mixed), self.mixed.located_at(*span));
+            return (ident, self.with_bindings(quote_spanned!(mixed=> &#expression)));
+        }
+        (Ident::new("look_up", self.mixed), self.key())
     }
 
     /// The closure that writes the key's arguments.

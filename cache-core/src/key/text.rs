@@ -113,19 +113,12 @@ impl KeyText {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
-    /// The first `N` bytes with zeros behind them, if that is all there is.
-    #[inline]
-    pub(crate) fn padded<const N: usize>(&self) -> Option<&[u8; N]> {
-        if self.len > N || self.long.is_some() { None } else { self.inline.first_chunk() }
-    }
-
     /// Takes off what begins there, a character boundary.
     pub(crate) fn split_off(&mut self, at: usize) -> String {
         let tail = self.as_str().get(at..).unwrap_or_default().to_owned();
         match &mut self.long {
             Some(long) => long.truncate(at),
             None => {
-                self.inline.iter_mut().skip(at).for_each(|byte| *byte = 0);
                 self.len = self.len.min(at);
             }
         }
@@ -196,7 +189,6 @@ mod tests {
                 plain.push_str(piece);
                 plain.push('ß');
                 assert_eq!((text.as_str(), text.len()), (&*plain, plain.len()));
-                assert_eq!(text.padded::<8>().is_some(), plain.len() <= 8);
             }
             assert_eq!(text.split_off(piece.len()), plain.split_off(piece.len()));
             assert_eq!(text.as_str(), plain);
@@ -221,12 +213,5 @@ mod tests {
             text.push_number(number);
             assert_eq!((text.number(), text.written()), (None, &*format!("?{number}")));
         }
-    }
-
-    #[test]
-    fn what_is_taken_off_leaves_zeros() {
-        let mut text = KeyText::from("abcdef");
-        assert_eq!(text.split_off(2), "cdef");
-        assert_eq!(text.padded::<4>(), Some(b"ab\0\0"));
     }
 }

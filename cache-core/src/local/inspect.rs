@@ -1,12 +1,8 @@
 //! What is kept of a key, for telling people and for the consistency meter. Not for serving it.
 
-use std::cell::Cell;
-use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use quick_cache::Equivalent;
-
-use super::{Kept, Local, LocalKeyRef};
+use super::{Local, ParsedKey};
 use crate::sabotage::{self, Guard};
 use crate::versions::Dependencies;
 
@@ -30,42 +26,16 @@ impl Inspected {
 impl Local {
     /// What is kept under a key, whether it may be served or not. It does not count as a use.
     pub(crate) fn inspect(&self, key: &str) -> Option<Inspected> {
-        let now = self.clock.coarse();
-        let look =
-            Look { key: LocalKeyRef::parse(key), now, is_trusted: self.trust.holds(now), found: Cell::new(None) };
-        self.entries.peek(&look)?;
-        look.found.into_inner()
-    }
-}
-
-/// A look-up that reads the entry where it lies, as a hit does.
-struct Look<'a> {
-    key: LocalKeyRef<'a>,
-    now: u64,
-    is_trusted: bool,
-    found: Cell<Option<Inspected>>,
-}
-
-impl Equivalent<Kept> for Look<'_> {
-    fn equivalent(&self, kept: &Kept) -> bool {
-        let is = self.key.is(&kept.key);
-        if is {
-            let until = |ms: u32| kept.until.saturating_add(ms.into());
-            let left = |ms: u32| Duration::from_millis(until(ms).saturating_sub(self.now));
-            self.found.set(Some(Inspected {
-                fresh: left(kept.chancy_ms),
-                served: left(kept.served_ms),
-                is_trusted: self.is_trusted,
-                fill_id: kept.fill_id,
-                under: kept.under.clone(),
-            }));
-        }
-        is
-    }
-}
-
-impl Hash for Look<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key.hash(state);
+        let (now, parsed, guard) = (self.clock.coarse(), ParsedKey::parse(key), self.entries.guard());
+        let (kept, ()) = self.entries.get_key_value(&self.look(parsed.as_ref()), &guard)?;
+        let until = |ms: u32| kept.until.saturating_add(ms.into());
+        let left = |ms: u32| Duration::from_millis(until(ms).saturating_sub(now));
+        Some(Inspected {
+            fresh: left(kept.chancy_ms),
+            served: left(kept.served_ms),
+            is_trusted: self.trust.holds(now),
+            fill_id: kept.fill_id,
+            under: kept.under.clone(),
+        })
     }
 }

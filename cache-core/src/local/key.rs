@@ -1,21 +1,22 @@
-//! A value key as L1 holds it: function and build by their hash, the arguments as they are, a number as a number.
+//! A value key as L1 holds it: function and build by their hash, a number as a number, a text as it is, other arguments as they are written.
 //!
 //! ```text
 //! <namespace>:<name>:<arguments>@<fingerprint>
-//!             '--- origin ----'  '- args -'      a hit has the origin at hand and writes the arguments only
+//!             '--- origin ----'  '- args -'      a hit has the origin at hand, and most arguments need no writing
 //! ```
 //!
 //! Invariant: two value keys of one namespace are equal only if they are the same text, or SHA-256 has a collision in its
 //! first 128 bits, which the keys' own bound rests on too. A push comes as the whole text and finds the same entry.
 
-use std::hash::{Hash, Hasher};
+use std::borrow::Cow;
+use std::hash::{BuildHasher, Hasher};
 
 use sha2::{Digest, Sha256};
 
-use crate::key::KeyText;
+use crate::key::{KeyText, Looks, Whole, text_of};
 
-/// Arguments up to this long stand in the table itself, where a look-up needs them. A UUID has 36 bytes.
-const INLINE: usize = 38;
+/// Arguments up to this long stand in the entry itself, where a look-up needs them. A UUID has 36 bytes.
+const INLINE: usize = 37;
 
 /// Of which function and build an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,20 +41,106 @@ pub(crate) struct LocalKeyRef<'a> {
     args: ArgsRef<'a>,
 }
 
-/// The arguments. Those that are the digits of a number are always that number, so that one key is one key, however it was asked for.
+/// The arguments. Those that are the digits of a number are always that number, and those that are one text are always that text without
+/// its escapes, so that one key is one key, however it was asked for.
 #[derive(Clone, Copy)]
 enum ArgsRef<'a> {
     Number(u64),
-    /// The text, and the same with zeros behind, where that is at hand: compared in a few words.
-    Text(&'a [u8], Option<&'a [u8; INLINE]>),
+    Text(&'a [u8]),
+    /// As written: several parts, or something else that no text is written like.
+    Composed(&'a [u8]),
+}
+
+/// A key of the text that stands in the store.
+pub(crate) struct ParsedKey<'a> {
+    origin: Origin,
+    args: ParsedArgs<'a>,
+}
+
+enum ParsedArgs<'a> {
+    Number(u64),
+    Text(Cow<'a, [u8]>),
+    Composed(&'a [u8]),
 }
 
 impl<'a> LocalKeyRef<'a> {
+    /// Of one part; `None`: it has to be written.
+    #[inline(always)]
+    pub(crate) fn whole(origin: Origin, part: Whole<'a>) -> Option<Self> {
+        let args = match part {
+            Whole::Number(number) => ArgsRef::Number(number),
+            Whole::Text(text) => match number_of(text.as_bytes()) {
+                Some(number) => ArgsRef::Number(number),
+                None => ArgsRef::Text(text.as_bytes()),
+            },
+            Whole::Other => return None,
+        };
+        Some(Self { origin, args })
+    }
+
+    /// How long the arguments may be when they are written.
+    #[inline(always)]
+    pub(crate) fn most_bytes(&self) -> usize {
+        match self.args {
+            ArgsRef::Number(_) => LONGEST_NUMBER,
+            // Each byte may be escaped; the empty text is two.
+            ArgsRef::Text(text) => text.len().saturating_mul(3).saturating_add(2),
+            ArgsRef::Composed(text) => text.len(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn hash(&self, hasher: &impl BuildHasher) -> u64 {
+        let mut state = hasher.build_hasher();
+        let [half, _] = self.origin.0;
+        state.write_u64(half);
+        match self.args {
+            ArgsRef::Number(number) => state.write_u64(number),
+            ArgsRef::Text(text) | ArgsRef::Composed(text) => state.write(text),
+        }
+        state.finish()
+    }
+
+    #[inline(always)]
+    pub(super) fn is(&self, key: &LocalKey) -> bool {
+        self.origin == key.origin
+            && match (self.args, &key.args) {
+                (ArgsRef::Number(number), Args::Number(other)) => number == *other,
+                (ArgsRef::Text(text), Args::Inline(Kind::Text, len, bytes))
+                | (ArgsRef::Composed(text), Args::Inline(Kind::Composed, len, bytes)) => {
+                    bytes.get(..usize::from(*len)) == Some(text)
+                }
+                (ArgsRef::Text(text), Args::Heap(Kind::Text, other))
+                | (ArgsRef::Composed(text), Args::Heap(Kind::Composed, other)) => *text == **other,
+                _ => false,
+            }
+    }
+
+    pub(super) fn to_owned(self) -> LocalKey {
+        let (kind, text) = match self.args {
+            ArgsRef::Number(number) => return LocalKey { origin: self.origin, args: Args::Number(number) },
+            ArgsRef::Text(text) => (Kind::Text, text),
+            ArgsRef::Composed(text) => (Kind::Composed, text),
+        };
+        let mut inline = [0; INLINE];
+        let args = match (inline.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(start), Ok(len)) => {
+                start.copy_from_slice(text);
+                Args::Inline(kind, len, inline)
+            }
+            _ => Args::Heap(kind, text.into()),
+        };
+        LocalKey { origin: self.origin, args }
+    }
+}
+
+impl<'a> ParsedKey<'a> {
+    /// Of the arguments as they were written.
     #[inline]
     pub(crate) fn new(origin: Origin, args: &'a KeyText) -> Self {
         let args = match args.number() {
-            Some(number) => ArgsRef::Number(number),
-            None => ArgsRef::of(args.as_bytes(), args.padded()),
+            Some(number) => ParsedArgs::Number(number),
+            None => ParsedArgs::of(args.as_bytes()),
         };
         Self { origin, args }
     }
@@ -66,70 +153,58 @@ impl<'a> LocalKeyRef<'a> {
             let (name, args) = rest.split_once(':')?;
             Some((Origin::of(name, fingerprint), args))
         };
-        let (origin, args) = parts().unwrap_or((Origin::UNKNOWN, value_key));
-        Self { origin, args: ArgsRef::of(args.as_bytes(), None) }
+        match parts() {
+            Some((origin, args)) => Self { origin, args: ParsedArgs::of(args.as_bytes()) },
+            None => Self { origin: Origin::UNKNOWN, args: ParsedArgs::Composed(value_key.as_bytes()) },
+        }
     }
 
     #[inline]
-    pub(super) fn is(&self, key: &LocalKey) -> bool {
-        self.origin == key.origin
-            && match (self.args, &key.args) {
-                (ArgsRef::Number(number), Args::Number(other)) => number == *other,
-                (ArgsRef::Text(text, Some(padded)), Args::Inline(len, bytes)) => {
-                    usize::from(*len) == text.len() && same(padded, bytes)
-                }
-                (ArgsRef::Text(text, None), Args::Inline(len, bytes)) => bytes.get(..usize::from(*len)) == Some(text),
-                (ArgsRef::Text(text, None), Args::Heap(bytes)) => *text == **bytes,
-                _ => false,
-            }
-    }
-
-    pub(super) fn to_owned(self) -> LocalKey {
-        let mut inline = [0; INLINE];
-        let args = match self.args {
-            ArgsRef::Number(number) => Args::Number(number),
-            ArgsRef::Text(text, _) => match (inline.get_mut(..text.len()), u8::try_from(text.len())) {
-                (Some(start), Ok(len)) => {
-                    start.copy_from_slice(text);
-                    Args::Inline(len, inline)
-                }
-                _ => Args::Heap(text.into()),
-            },
+    pub(crate) fn as_ref(&self) -> LocalKeyRef<'_> {
+        let args = match &self.args {
+            ParsedArgs::Number(number) => ArgsRef::Number(*number),
+            ParsedArgs::Text(text) => ArgsRef::Text(text),
+            ParsedArgs::Composed(text) => ArgsRef::Composed(text),
         };
-        LocalKey { origin: self.origin, args }
+        LocalKeyRef { origin: self.origin, args }
     }
 }
 
-impl<'a> ArgsRef<'a> {
+impl<'a> ParsedArgs<'a> {
     #[inline]
-    fn of(text: &'a [u8], padded: Option<&'a [u8; INLINE]>) -> Self {
-        match text.first() {
-            Some(b'0'..=b'9') => number_of(text).map_or(Self::Text(text, padded), Self::Number),
-            _ => Self::Text(text, padded),
+    fn of(args: &'a [u8]) -> Self {
+        if let Some(number) = number_of(args) {
+            return Self::Number(number);
+        }
+        match Looks::of(args) {
+            Looks::Plain => Self::Text(args.into()),
+            Looks::Composed => Self::Composed(args),
+            Looks::Escaped => text_of(args).map_or(Self::Composed(args), |text| Self::Text(text.into_bytes().into())),
         }
     }
 }
 
+/// The digits of the longest number.
+const LONGEST_NUMBER: usize = 20;
+
 /// The number whose digits these are, without any that it would not be written with.
+#[inline(always)]
 fn number_of(text: &[u8]) -> Option<u64> {
-    if text.len() > 1 && text.first() == Some(&b'0') {
-        return None;
+    match text {
+        [b'0'] => Some(0),
+        [b'1'..=b'9', ..] => digits(text),
+        _ => None,
     }
-    let digits = text.iter().map(|digit| char::from(*digit).to_digit(10).map(u64::from));
-    digits.into_iter().try_fold(0_u64, |number, digit| number.checked_mul(10)?.checked_add(digit?))
 }
 
-/// Padded arguments of one length, compared word by word: a call of `memcmp` would take as long as all of this.
-#[inline]
-fn same(one: &[u8; INLINE], other: &[u8; INLINE]) -> bool {
-    let word = |bytes: &[u8; INLINE], at: usize| {
-        bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from_ne_bytes(*word))
-    };
-    // The last one overlaps the one before.
-    [0, 8, 16, 24, INLINE - 8].into_iter().fold(0, |unlike, at| unlike | (word(one, at) ^ word(other, at))) == 0
+fn digits(text: &[u8]) -> Option<u64> {
+    text.iter().try_fold(0_u64, |number, digit| {
+        let digit = char::from(*digit).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    })
 }
 
-/// What stands in the table.
+/// What stands in an entry.
 #[derive(PartialEq, Eq)]
 pub(super) struct LocalKey {
     origin: Origin,
@@ -140,41 +215,22 @@ pub(super) struct LocalKey {
 #[derive(PartialEq, Eq)]
 enum Args {
     Number(u64),
-    Inline(u8, [u8; INLINE]),
-    Heap(Box<[u8]>),
+    Inline(Kind, u8, [u8; INLINE]),
+    Heap(Kind, Box<[u8]>),
 }
 
-impl Hash for LocalKeyRef<'_> {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let [half, _] = self.origin.0;
-        state.write_u64(half);
-        match self.args {
-            ArgsRef::Number(number) => state.write_u64(number),
-            ArgsRef::Text(text, _) => state.write(text),
-        }
-    }
-}
-
-impl Hash for LocalKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let args = match &self.args {
-            Args::Number(number) => ArgsRef::Number(*number),
-            Args::Inline(len, bytes) => ArgsRef::Text(bytes.get(..usize::from(*len)).unwrap_or_default(), None),
-            Args::Heap(bytes) => ArgsRef::Text(bytes, None),
-        };
-        LocalKeyRef { origin: self.origin, args }.hash(state);
-    }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Composed,
 }
 
 #[cfg(test)]
 mod tests {
-    use std::hash::BuildHasher as _;
-
-    use quick_cache::DefaultHashBuilder;
+    use foldhash::quality::RandomState;
 
     use super::*;
-    use crate::key::{MAX_KEY_LEN, write_value_key};
+    use crate::key::{KeyPart, KeyWriter, MAX_KEY_LEN, write_value_key};
 
     fn text(name: &str, args: &str, fingerprint: &str) -> String {
         let mut text = String::new();
@@ -182,53 +238,57 @@ mod tests {
         text
     }
 
+    fn written<P: KeyPart + ?Sized>(part: &P) -> KeyText {
+        let mut text = KeyText::lazy();
+        KeyWriter::new(&mut text).member(part);
+        text
+    }
+
+    /// As asked with the part itself, with what is written for it, and with the key that stands in the store.
+    fn is_one_key<P: KeyPart + ?Sized>(part: &P) {
+        let (origin, hasher) = (Origin::of("user", "f1"), RandomState::default());
+        let mut args = written(part);
+        let lazy = ParsedKey::new(origin, &args).as_ref().to_owned();
+        let key = text("user", args.written(), "f1");
+        let (by_text, of_args) = (ParsedKey::parse(&key), ParsedKey::new(origin, &args));
+        let stored = by_text.as_ref().to_owned();
+        let asked = [LocalKeyRef::whole(origin, part.__whole()), Some(of_args.as_ref()), Some(by_text.as_ref())];
+        for asked in asked.into_iter().flatten() {
+            assert!(asked.is(&stored) && asked.is(&lazy), "{key}");
+            assert!(asked.to_owned() == stored, "{key}");
+            assert_eq!(asked.hash(&hasher), by_text.as_ref().hash(&hasher), "{key}");
+            assert!(args.len() <= asked.most_bytes(), "{key}");
+        }
+    }
+
     #[test]
-    fn a_key_as_text_finds_the_entry_of_its_parts() {
-        let long = "x".repeat(MAX_KEY_LEN - "shop:user:".len());
-        let short = "x".repeat(INLINE);
+    // T5
+    fn a_key_is_the_same_however_it_is_asked_for() {
+        let (long, short) = ("x".repeat(MAX_KEY_LEN - "shop:user:".len()), "x".repeat(INLINE));
         let (most, over) = (u64::MAX.to_string(), format!("{}0", u64::MAX));
-        for args in [
-            "",
-            "7",
-            "0",
-            "00",
-            "07",
-            "+7",
-            "-7",
-            "7x",
-            &most,
-            &over,
-            "a:b@c",
-            "7,de",
-            &short,
-            &format!("{short}y"),
-            &long,
-        ] {
-            let written = KeyText::from(args);
-            let (key, asked) = (text("user", args, "f1"), LocalKeyRef::new(Origin::of("user", "f1"), &written));
-            let stored = asked.to_owned();
-            assert!(LocalKeyRef::parse(&key).is(&stored) && asked.is(&stored), "{args}");
-            assert!(LocalKeyRef::parse(&key).to_owned() == stored, "{args}");
-            let hashing = DefaultHashBuilder::default();
-            assert_eq!(hashing.hash_one(asked), hashing.hash_one(&stored), "{args}");
-            assert_eq!(hashing.hash_one(LocalKeyRef::parse(&key)), hashing.hash_one(&stored), "{args}");
+        let texts = [
+            "", "7", "0", "00", "07", "+7", "-7", "7x", "a:b@c", "7,de", "a b", "%", "%41", "\"\"", "!", "?7", "ß", "\0",
+            "\u{a0}", "(a)", "~", &most, &over, &short, &long,
+        ];
+        for part in texts {
+            is_one_key(part);
+            is_one_key(&Some(part));
+            is_one_key(&(part, 7));
         }
-    }
-
-    #[test]
-    fn a_number_is_found_by_its_digits() {
+        is_one_key(&format!("{short}y"));
         for number in [0, 7, 10, 1_234_567, u64::MAX] {
-            let mut written = KeyText::lazy();
-            written.push_number(number);
-            let asked = LocalKeyRef::new(Origin::of("user", "f1"), &written);
-            let key = text("user", &number.to_string(), "f1");
-            assert!(asked.is(&LocalKeyRef::parse(&key).to_owned()) && LocalKeyRef::parse(&key).is(&asked.to_owned()));
-            assert!(!asked.is(&LocalKeyRef::parse(&text("user", &format!("0{number}"), "f1")).to_owned()));
-            assert!(!asked.is(&LocalKeyRef::parse(&text("user", &format!("{number}0"), "f1")).to_owned()));
+            is_one_key(&number);
+            is_one_key(&Some(number));
+            is_one_key(&[number][..]);
+            is_one_key(&number.to_string());
         }
+        is_one_key(&-7);
+        is_one_key(&());
+        is_one_key(&true);
     }
 
     #[test]
+    // K1
     fn distinct_keys_are_distinct_here_too() {
         let cut = "n".repeat(MAX_KEY_LEN);
         let keys = [
@@ -236,7 +296,21 @@ mod tests {
             text("user", "7", "f2"),
             text("user", "8", "f1"),
             text("user", "", "f1"),
-            text("user", "7\0", "f1"),
+            text("user", "\"\"", "f1"),
+            text("user", "%22%22", "f1"),
+            text("user", "%22", "f1"),
+            text("user", "7,8", "f1"),
+            text("user", "7%2C8", "f1"),
+            text("user", "7%2c8", "f1"),
+            text("user", "7%", "f1"),
+            text("user", "7%4", "f1"),
+            text("user", "%41", "f1"),
+            text("user", "A", "f1"),
+            text("user", "%C3%9F", "f1"),
+            text("user", "ß", "f1"),
+            text("user", "%FF", "f1"),
+            text("user", "%00", "f1"),
+            text("user", "7%00", "f1"),
             text("user", "07", "f1"),
             text("user", "-7", "f1"),
             text("user", &u64::MAX.to_string(), "f1"),
@@ -254,7 +328,7 @@ mod tests {
         ];
         for (at, one) in keys.iter().enumerate() {
             for (other_at, other) in keys.iter().enumerate() {
-                let same = LocalKeyRef::parse(one).is(&LocalKeyRef::parse(other).to_owned());
+                let same = ParsedKey::parse(one).as_ref().is(&ParsedKey::parse(other).as_ref().to_owned());
                 assert_eq!(same, at == other_at, "{one} {other}");
             }
         }

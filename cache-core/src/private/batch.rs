@@ -13,7 +13,7 @@ use crate::batch::{self, Returned};
 use crate::cache::{AtHand, Cache};
 use crate::entry::EntryKey;
 use crate::key::{self, KeyText, KeyWriter};
-use crate::local::{Hit, LocalKeyRef};
+use crate::local::{Hit, ParsedKey};
 use crate::meter::Meter;
 use crate::options::LocalTier;
 use crate::read_through::Plan;
@@ -71,8 +71,8 @@ where
         let take = |returned: One<T, E>| returned.ok().flatten();
         let key = || EntryKey::new(&cache.0, &resolved.name, args.as_str(), &resolved.fingerprint);
         if key::is_uncut(&cache.0.namespace, &resolved.name, args.len()) {
-            let local = LocalKeyRef::new(resolved.origin, args);
-            if let Some(Hit::Fresh(returned)) = cache.0.in_local(&local, || resolved.function, self.returns.of.ok) {
+            let local = ParsedKey::new(resolved.origin, args);
+            if let Some(Hit::Fresh(returned)) = cache.0.in_local(&local.as_ref(), || resolved.function, self.returns.of.ok) {
                 Meter::hit_of(&cache.0, key);
                 return Ok(take(returned));
             }

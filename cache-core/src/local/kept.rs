@@ -1,0 +1,159 @@
+//! An entry of the tier, and how the table finds it.
+
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use papaya::Equivalent;
+
+use super::key::{LocalKey, LocalKeyRef};
+use super::queues::{MOST_USES, Place, Ticket};
+use super::{Erased, Hit};
+use crate::freshness::is_ahead;
+use crate::sabotage::{self, Guard};
+use crate::versions::Dependencies;
+
+/// A value with its key, and its times on the coarse clock. Small, since what a hit costs is mostly the memory it waits for:
+/// milliseconds of 32 bits are 49 days, and what lasts longer is read again then.
+pub(super) struct Kept {
+    /// Of the key.
+    pub(super) hash: u64,
+    pub(super) key: LocalKey,
+    pub(super) value: Erased,
+    /// The versions it was stored under.
+    pub(super) under: Dependencies,
+    pub(super) fill_id: u64,
+    /// Until when it is served without a thought.
+    pub(super) until: u64,
+    /// How long after that it is fresh, and chance decides on a refresh.
+    pub(super) chancy_ms: u32,
+    /// How long after `until` it may be served at all.
+    pub(super) served_ms: u32,
+    /// What computing it cost, times beta.
+    pub(super) ahead_ms: f32,
+    pub(super) weight: u32,
+    /// Its place in the order of eviction, which the lock of that order guards.
+    pub(super) number: u32,
+    pub(super) in_main: AtomicU8,
+    /// How often it was served since it was looked at last, up to [`MOST_USES`].
+    pub(super) uses: AtomicU8,
+}
+
+impl Kept {
+    /// `None`: it is not to be served. One whose versions do not hold stays all the same: after a reconnection they may turn out to stand.
+    #[inline(always)]
+    pub(super) fn serve<T>(&self, now: u64, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
+        if !self.under.hold() && !sabotage::is(Guard::VersionEndsLocal) {
+            return None;
+        }
+        let due = now >= self.until && self.is_due(now, crate::random::fraction)?;
+        let uses = self.uses.load(Ordering::Relaxed);
+        if uses < MOST_USES {
+            // Two threads may count one use. It is a hint, and a locked addition would be a third of a hit.
+            self.uses.store(uses.saturating_add(1), Ordering::Relaxed);
+        }
+        let value = take(&self.value)?;
+        Some(if due { Hit::Due(value, self.fill_id) } else { Hit::Fresh(value) })
+    }
+
+    /// Whether a value beyond its plain time is to be computed anew; `None`: it is not to be served any more. Kept apart, so that
+    /// a plain hit stays short.
+    #[cold]
+    pub(super) fn is_due(&self, now: u64, random: impl FnOnce() -> f64) -> Option<bool> {
+        let since = now.saturating_sub(self.until);
+        if since >= self.served_ms.into() {
+            return None;
+        }
+        let left = u64::from(self.chancy_ms).saturating_sub(since);
+        Some(left == 0 || is_ahead(f64::from(self.ahead_ms), Duration::from_millis(left), random()))
+    }
+
+    pub(super) fn weight(&self) -> u64 {
+        self.weight.into()
+    }
+
+    pub(super) fn ticket(&self) -> Ticket {
+        Ticket { hash: self.hash, number: self.number }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        if self.in_main.load(Ordering::Relaxed) == 0 { Place::Small } else { Place::Main }
+    }
+
+    pub(super) fn stays(&self, uses: u8) {
+        self.in_main.store(1, Ordering::Relaxed);
+        self.uses.store(uses, Ordering::Relaxed);
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.key == other.key
+    }
+}
+
+impl Eq for Kept {}
+
+impl Hash for Kept {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// A key to look for.
+pub(super) struct Look<'a> {
+    pub(super) hash: u64,
+    pub(super) key: LocalKeyRef<'a>,
+}
+
+impl Equivalent<Kept> for Look<'_> {
+    #[inline(always)]
+    fn equivalent(&self, kept: &Kept) -> bool {
+        self.key.is(&kept.key)
+    }
+}
+
+impl Hash for Look<'_> {
+    #[inline(always)]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Equivalent<Kept> for Ticket {
+    fn equivalent(&self, kept: &Kept) -> bool {
+        *self == kept.ticket()
+    }
+}
+
+impl Hash for Ticket {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Keys bring their hashes along.
+pub(super) type Hashed = BuildHasherDefault<Carried>;
+
+#[derive(Default)]
+pub(super) struct Carried(u64);
+
+impl Hasher for Carried {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Keys write one number only; this is for completeness.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    #[inline(always)]
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+const _: () = assert!(size_of::<Kept>() <= 128, "two cache lines");
