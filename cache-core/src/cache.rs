@@ -137,6 +137,7 @@ impl Cache {
 
     /// The installed cache. If there is none, one in memory is installed, and [`Event::NotInstalled`] says so.
     #[must_use]
+    #[inline]
     pub fn global() -> &'static Self {
         INSTALLED.get_or_init(|| {
             let cache = Self::in_memory();

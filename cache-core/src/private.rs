@@ -48,6 +48,7 @@ use crate::tag;
 
 /// The cache that is installed, or one in memory.
 #[must_use]
+#[inline]
 pub fn installed() -> &'static Cache {
     Cache::global()
 }

@@ -37,7 +37,7 @@ pub(crate) struct Cell {
     stamp: AtomicU64,
     last: Mutex<Last>,
     /// What was last made that ends with this cell.
-    shared: Mutex<Weak<Vec<Dependency>>>,
+    shared: Mutex<Weak<List>>,
 }
 
 #[derive(Default)]
@@ -78,35 +78,60 @@ pub(crate) enum Told {
 /// All that a value was stored under. Values that were stored under the same share it, so that a hit in L1 finds it in the
 /// processor's cache; one word, since each entry has it.
 #[derive(Clone, Default)]
-pub(crate) struct Dependencies(Arc<Vec<Dependency>>);
+pub(crate) struct Dependencies(Arc<List>);
+
+#[derive(Default, PartialEq)]
+struct List {
+    /// Mostly the namespace's and the function's, and all there are: a hit looks at both at once.
+    first: Option<[Dependency; 2]>,
+    others: Vec<Dependency>,
+}
 
 impl Dependencies {
     /// Whether all of them are known to stand.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hold(&self) -> bool {
-        self.0.iter().all(Dependency::holds)
+        let first_hold = self.0.first.as_ref().is_none_or(|[one, two]| one.holds() & two.holds());
+        first_hold && (self.0.others.is_empty() || self.0.others_hold())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Dependency> {
-        self.0.iter()
+        self.0.first.iter().flatten().chain(&self.0.others)
     }
 
     /// The memory that they take.
     pub(crate) fn bytes(&self) -> usize {
-        self.0.len().saturating_mul(size_of::<Dependency>())
+        self.iter().count().saturating_mul(size_of::<Dependency>())
+    }
+}
+
+impl List {
+    fn new(mut all: Vec<Dependency>) -> Self {
+        let others = all.split_off(all.len().min(2));
+        match all.try_into() {
+            Ok(first) => Self { first: Some(first), others },
+            Err(others) => Self { first: None, others },
+        }
+    }
+
+    /// Apart, so that a plain hit stays short.
+    #[inline(never)]
+    fn others_hold(&self) -> bool {
+        self.others.iter().all(Dependency::holds)
     }
 }
 
 /// As one list, the one that other values have where that is the same.
 pub(crate) fn shared(dependencies: Vec<Dependency>) -> Dependencies {
     let Some(cell) = dependencies.last().map(|last| Arc::clone(&last.cell)) else { return Dependencies::default() };
+    let list = List::new(dependencies);
     let mut shared = lock(&cell.shared);
-    if let Some(known) = shared.upgrade().filter(|known| **known == dependencies) {
+    if let Some(known) = shared.upgrade().filter(|known| **known == list) {
         return Dependencies(known);
     }
-    let dependencies = Arc::new(dependencies);
-    *shared = Arc::downgrade(&dependencies);
-    Dependencies(dependencies)
+    let list = Arc::new(list);
+    *shared = Arc::downgrade(&list);
+    Dependencies(list)
 }
 
 impl Versions {

@@ -15,17 +15,20 @@ use crate::versions::Dependencies;
 
 /// A value with its key, and its times on the coarse clock. Small, since what a hit costs is mostly the memory it waits for:
 /// milliseconds of 32 bits are 49 days, and what lasts longer is read again then.
+///
+/// What a hit looks at comes first, and stands in one cache line if the key is a number.
+#[repr(C)]
 pub(super) struct Kept {
-    /// Of the key.
-    pub(super) hash: u64,
-    pub(super) key: LocalKey,
+    /// Until when it is served without a thought.
+    pub(super) until: u64,
     pub(super) value: Erased,
     /// The versions it was stored under.
     pub(super) under: Dependencies,
+    pub(super) key: LocalKey,
+    /// Of the key.
+    pub(super) hash: u64,
     pub(super) fill_id: u64,
-    /// Until when it is served without a thought.
-    pub(super) until: u64,
-    /// How long after that it is fresh, and chance decides on a refresh.
+    /// How long after `until` it is fresh, and chance decides on a refresh.
     pub(super) chancy_ms: u32,
     /// How long after `until` it may be served at all.
     pub(super) served_ms: u32,
@@ -43,6 +46,8 @@ impl Kept {
     /// `None`: it is not to be served. One whose versions do not hold stays all the same: after a reconnection they may turn out to stand.
     #[inline(always)]
     pub(super) fn serve<T>(&self, now: u64, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
+        // First: counting a reference is what a hit waits for longest, and the rest can be looked at meanwhile.
+        let value = take(&self.value)?;
         if !self.under.hold() && !sabotage::is(Guard::VersionEndsLocal) {
             return None;
         }
@@ -52,7 +57,6 @@ impl Kept {
             // Two threads may count one use. It is a hint, and a locked addition would be a third of a hit.
             self.uses.store(uses.saturating_add(1), Ordering::Relaxed);
         }
-        let value = take(&self.value)?;
         Some(if due { Hit::Due(value, self.fill_id) } else { Hit::Fresh(value) })
     }
 

@@ -206,6 +206,7 @@ fn digits(text: &[u8]) -> Option<u64> {
 
 /// What stands in an entry.
 #[derive(PartialEq, Eq)]
+#[repr(C)]
 pub(super) struct LocalKey {
     origin: Origin,
     args: Args,
