@@ -472,8 +472,20 @@ pub(crate) enum AtHand<T> {
 }
 
 impl Inner {
-    /// The value, if it is in L1.
+    /// The value, if it is in L1 and may be served without a thought.
     #[inline(always)]
+    pub(crate) fn in_local_plain<T>(
+        &self,
+        key: &LocalKeyRef<'_>,
+        function: impl FnOnce() -> FunctionNumber,
+        take: impl FnOnce(&Erased) -> Option<T>,
+    ) -> Option<T> {
+        let hit = self.local.as_ref()?.get_plain(key, take)?;
+        self.functions.local_hit(function());
+        Some(hit)
+    }
+
+    /// The value, if it is in L1.
     pub(crate) fn in_local<T>(
         &self,
         key: &LocalKeyRef<'_>,

@@ -181,6 +181,7 @@ fn since(start: tokio::time::Instant) -> u64 {
 
 /// The kernel keeps this one in memory: 6 ns instead of 22 for a precise reading.
 #[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline]
 fn coarse_millis() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     // Since the machine's start: never negative, and far from the end of 64 bits.

@@ -120,16 +120,27 @@ impl Local {
         })
     }
 
-    /// The value, if there is one that may be served now. No wait, no lock, no allocation. `take` makes what the caller gets of it.
+    /// The value, if there is one that may be served now without a thought. No wait, no lock, no allocation. `take` makes what the caller gets
+    /// of it.
     #[inline(always)]
+    pub(crate) fn get_plain<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
+        self.find(key, |kept, now| kept.serve_plain(now, take))
+    }
+
+    /// The value, if there is one that may be served now.
     pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
+        self.find(key, |kept, now| kept.serve(now, take))
+    }
+
+    #[inline(always)]
+    fn find<T>(&self, key: &LocalKeyRef<'_>, serve: impl FnOnce(&Kept, u64) -> Option<T>) -> Option<T> {
         let now = self.clock.coarse();
         if !self.trust.holds(now) && !sabotage::is(Guard::TrustEnds) {
             return None;
         }
         let guard = self.entries.guard();
         let (kept, ()) = self.entries.get_key_value(&self.look(*key), &guard)?;
-        kept.serve(now, take)
+        serve(kept, now)
     }
 
     /// Before a tracked read of `key` is sent.

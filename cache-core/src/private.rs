@@ -164,63 +164,12 @@ impl<R: Send + 'static> Cached<R> {
         self
     }
 
-    /// The value, if the store has it at hand. `args` writes the key's arguments.
-    ///
-    /// Neither waits nor, beyond the value itself, allocates.
-    ///
-    /// # Errors
-    /// The miss, to be run.
-    // In the caller, where all of `self` is constants.
-    #[inline(always)]
-    pub fn look_up(&self, cache: &Cache, args: impl FnOnce(&mut KeyWriter<'_>)) -> Result<R, Box<Miss<R>>> {
+    /// Where a plain hit was not to be had, or is to be told to the meter. `key`: what to look for in L1, if it stands there uncut.
+    fn look_up_slowly(self, cache: &Cache, key: Option<&LocalKeyRef<'_>>, args: &str) -> Result<R, Box<Miss<R>>> {
         let resolved = self.resolve(cache);
-        let mut text = KeyText::lazy();
-        args(&mut KeyWriter::new(&mut text));
-        let (key, most_bytes) = (ParsedKey::new(resolved.origin, &text), text.len());
-        let found = self.in_local(cache, resolved, &key.as_ref(), most_bytes);
-        self.looked_up(cache, resolved, found, || text.written().into())
-    }
-
-    /// The same for arguments that are this one part. Most can be compared as they are, and need not be written.
-    ///
-    /// # Errors
-    /// The miss, to be run.
-    #[inline(always)]
-    pub fn look_up_part<P: KeyPart + ?Sized>(&self, cache: &Cache, part: &P) -> Result<R, Box<Miss<R>>> {
-        let resolved = self.resolve(cache);
-        let Some(key) = LocalKeyRef::whole(resolved.origin, part.__whole()) else {
-            return self.look_up(cache, |key| key.member(part));
-        };
-        let found = self.in_local(cache, resolved, &key, key.most_bytes());
-        self.looked_up(cache, resolved, found, || written(|key| key.member(part)))
-    }
-
-    /// Under the uncut key only; `most_bytes`: how long its arguments may be.
-    #[inline(always)]
-    fn in_local(
-        &self,
-        cache: &Cache,
-        resolved: &Resolved,
-        key: &LocalKeyRef<'_>,
-        most_bytes: usize,
-    ) -> Option<Hit<R>> {
-        let is_uncut = key::is_uncut(&cache.0.namespace, &resolved.name, most_bytes);
-        if is_uncut { cache.0.in_local(key, || resolved.function, self.returns.of.ok) } else { None }
-    }
-
-    #[inline(always)]
-    fn looked_up(
-        &self,
-        cache: &Cache,
-        resolved: &'static Resolved,
-        found: Option<Hit<R>>,
-        args: impl FnOnce() -> Arc<str>,
-    ) -> Result<R, Box<Miss<R>>> {
-        match found {
+        match key.and_then(|key| cache.0.in_local(key, || resolved.function, self.returns.of.ok)) {
             Some(Hit::Fresh(value)) => {
-                if cache.0.meter.is_some() {
-                    Self::metered(cache, resolved, args);
-                }
+                self.metered(cache, resolved, args);
                 Ok(value)
             }
             Some(Hit::Due(value, fill_id)) => self.look_further(cache, resolved, args, Some((value, fill_id))),
@@ -229,21 +178,19 @@ impl<R: Send + 'static> Cached<R> {
     }
 
     /// A hit that the consistency meter may sample.
-    #[cold]
-    fn metered(cache: &Cache, resolved: &Resolved, args: impl FnOnce() -> Arc<str>) {
-        Meter::hit_of(&cache.0, || EntryKey::new(&cache.0, &resolved.name, &args(), &resolved.fingerprint));
+    fn metered(self, cache: &Cache, resolved: &Resolved, args: &str) {
+        Meter::hit_of(&cache.0, || EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint));
     }
 
     /// By the key as it stands in the store. `due`: what L1 had under the uncut key, to be computed anew.
-    #[cold]
     fn look_further(
         &self,
         cache: &Cache,
         resolved: &'static Resolved,
-        args: impl FnOnce() -> Arc<str>,
+        args: &str,
         due: Option<(R, u64)>,
     ) -> Result<R, Box<Miss<R>>> {
-        let key = EntryKey::new(&cache.0, &resolved.name, &args(), &resolved.fingerprint);
+        let key = EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint);
         let options = resolved.options.get().map(|(options, owned)| (options, *owned));
         let found = match due {
             Some((value, fill_id)) => cache.0.due(&key.value_key, value, fill_id),
@@ -298,14 +245,17 @@ impl<R: Send + 'static> Cached<R> {
     }
 
     /// The name and fingerprint of this instance; worked out at its first call.
-    #[inline(always)]
     fn resolve(&self, cache: &Cache) -> &'static Resolved {
         match self.function.first.get() {
-            // A function that is no method and has no parameters for types is one.
-            Some(first) if matches!(self.owner, Owner::Path(_)) && self.of.is_empty() => first,
-            Some(first) if self.is_of(first) => first,
+            Some(first) if self.is_first(first) => first,
             _ => self.resolve_other(cache),
         }
+    }
+
+    /// A function that is no method and has no parameters for types is one.
+    #[inline(always)]
+    fn is_first(&self, first: &Resolved) -> bool {
+        (matches!(self.owner, Owner::Path(_)) && self.of.is_empty()) || self.is_of(first)
     }
 
     #[inline(always)]
@@ -375,6 +325,94 @@ impl<R: Send + 'static> Cached<R> {
         }
         key::clean_name(name.into()).into_owned()
     }
+}
+
+/// The value, if the store has it at hand. `args` writes the key's arguments; `cached` is called again where the value is further away, so that a
+/// plain hit in this process needs none of it in memory.
+///
+/// Neither waits nor, beyond the value itself, allocates.
+///
+/// # Errors
+/// The miss, to be run.
+// In the caller, where all of `cached()` is constants.
+#[inline(always)]
+pub fn look_up<R: Send + 'static>(
+    cached: impl Fn() -> Cached<R>,
+    cache: &Cache,
+    args: impl FnOnce(&mut KeyWriter<'_>),
+) -> Result<R, Box<Miss<R>>> {
+    let resolved = resolve(&cached, cache);
+    let mut text = KeyText::lazy();
+    args(&mut KeyWriter::new(&mut text));
+    let is_uncut = key::is_uncut(&cache.0.namespace, &resolved.name, text.len());
+    if is_uncut && cache.0.meter.is_none() {
+        let key = ParsedKey::new(resolved.origin, &text);
+        if let Some(hit) = cache.0.in_local_plain(&key.as_ref(), || resolved.function, cached().returns.of.ok) {
+            return Ok(hit);
+        }
+    }
+    look_up_written(&cached, cache, resolved, is_uncut, text)
+}
+
+#[cold]
+#[inline(never)]
+fn look_up_written<R: Send + 'static>(
+    cached: &impl Fn() -> Cached<R>,
+    cache: &Cache,
+    resolved: &'static Resolved,
+    is_uncut: bool,
+    mut text: KeyText,
+) -> Result<R, Box<Miss<R>>> {
+    let args = text.written();
+    let key = is_uncut.then(|| ParsedKey::of_args(resolved.origin, args));
+    cached().look_up_slowly(cache, key.as_ref().map(ParsedKey::as_ref).as_ref(), args)
+}
+
+/// The same for arguments that are this one part. Most can be compared as they are, and need not be written.
+///
+/// # Errors
+/// The miss, to be run.
+#[inline(always)]
+pub fn look_up_part<R: Send + 'static, P: KeyPart + ?Sized>(
+    cached: impl Fn() -> Cached<R>,
+    cache: &Cache,
+    part: &P,
+) -> Result<R, Box<Miss<R>>> {
+    let resolved = resolve(&cached, cache);
+    if let Some(key) = LocalKeyRef::whole(resolved.origin, part.__whole())
+        && key::is_uncut(&cache.0.namespace, &resolved.name, key.most_bytes())
+        && cache.0.meter.is_none()
+        && let Some(hit) = cache.0.in_local_plain(&key, || resolved.function, cached().returns.of.ok)
+    {
+        return Ok(hit);
+    }
+    look_up_part_written(&cached, cache, part)
+}
+
+#[cold]
+#[inline(never)]
+fn look_up_part_written<R: Send + 'static, P: KeyPart + ?Sized>(
+    cached: &impl Fn() -> Cached<R>,
+    cache: &Cache,
+    part: &P,
+) -> Result<R, Box<Miss<R>>> {
+    look_up(cached, cache, |key| key.member(part))
+}
+
+/// The name and fingerprint of this instance; worked out at its first call.
+#[inline(always)]
+fn resolve<R: Send + 'static>(cached: &impl Fn() -> Cached<R>, cache: &Cache) -> &'static Resolved {
+    let this = cached();
+    match this.function.first.get() {
+        Some(first) if this.is_first(first) => first,
+        _ => resolve_other(cached, cache),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn resolve_other<R: Send + 'static>(cached: &impl Fn() -> Cached<R>, cache: &Cache) -> &'static Resolved {
+    cached().resolve(cache)
 }
 
 #[inline]

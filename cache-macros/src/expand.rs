@@ -108,7 +108,7 @@ impl<'a> Context<'a> {
         });
         let krate = &plan.krate;
         let cache = self.cache();
-        let (cached, rules) = (self.call_cached(), self.call_rules());
+        let (cached_path, rules) = (self.cached_path(), self.call_rules());
         let (look_up, key) = self.look_up();
         let run = Ident::new(
             match plan.run {
@@ -121,7 +121,7 @@ impl<'a> Context<'a> {
         let call = match &plan.batch {
             Some(batch) => self.batch_run(batch),
             None => quote_spanned! {*mixed=>
-                let __run = match #cached.#look_up(__cache, #key) {
+                let __run = match #krate::__private::#look_up(#cached_path, __cache, #key) {
                     ::core::result::Result::Ok(__hit) => return __hit,
                     ::core::result::Result::Err(__miss) => __miss.#run(#rules, #uncached),
                 };
@@ -178,9 +178,15 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn call_cached(&self) -> TokenStream {
+        let path = self.cached_path();
+        quote_spanned!(self.mixed=> #path())
+    }
+
+    /// The function that tells what is fixed about the cached one.
+    fn cached_path(&self) -> TokenStream {
         let Names { home, cached, .. } = &self.names;
         let turbofish = self.of_instance.turbofish();
-        quote_spanned!(self.mixed=> #home::#cached #turbofish())
+        quote_spanned!(self.mixed=> #home::#cached #turbofish)
     }
 
     pub(crate) fn call_rules(&self) -> TokenStream {

@@ -43,26 +43,43 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// `None`: it is not to be served. One whose versions do not hold stays all the same: after a reconnection they may turn out to stand.
+    /// `None`: it is not to be served without a thought. One whose versions do not hold stays all the same: after a reconnection they may turn out to
+    /// stand.
     #[inline(always)]
-    pub(super) fn serve<T>(&self, now: u64, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
+    pub(super) fn serve_plain<T>(&self, now: u64, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
         // First: counting a reference is what a hit waits for longest, and the rest can be looked at meanwhile.
         let value = take(&self.value)?;
         if !self.under.hold() && !sabotage::is(Guard::VersionEndsLocal) {
             return None;
         }
-        let due = now >= self.until && self.is_due(now, crate::random::fraction)?;
+        self.count_use();
+        (now < self.until).then_some(value)
+    }
+
+    /// `None`: it is not to be served.
+    pub(super) fn serve<T>(&self, now: u64, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
+        if now < self.until {
+            return self.serve_plain(now, take).map(Hit::Fresh);
+        }
+        if !self.under.hold() && !sabotage::is(Guard::VersionEndsLocal) {
+            return None;
+        }
+        let due = self.is_due(now, crate::random::fraction)?;
+        let value = take(&self.value)?;
+        self.count_use();
+        Some(if due { Hit::Due(value, self.fill_id) } else { Hit::Fresh(value) })
+    }
+
+    #[inline(always)]
+    fn count_use(&self) {
         let uses = self.uses.load(Ordering::Relaxed);
         if uses < MOST_USES {
             // Two threads may count one use. It is a hint, and a locked addition would be a third of a hit.
             self.uses.store(uses.saturating_add(1), Ordering::Relaxed);
         }
-        Some(if due { Hit::Due(value, self.fill_id) } else { Hit::Fresh(value) })
     }
 
-    /// Whether a value beyond its plain time is to be computed anew; `None`: it is not to be served any more. Kept apart, so that
-    /// a plain hit stays short.
-    #[cold]
+    /// Whether a value beyond its plain time is to be computed anew; `None`: it is not to be served any more.
     pub(super) fn is_due(&self, now: u64, random: impl FnOnce() -> f64) -> Option<bool> {
         let since = now.saturating_sub(self.until);
         if since >= self.served_ms.into() {

@@ -145,6 +145,10 @@ impl<'a> ParsedKey<'a> {
         Self { origin, args }
     }
 
+    pub(crate) fn of_args(origin: Origin, args: &'a str) -> Self {
+        Self { origin, args: ParsedArgs::of(args.as_bytes()) }
+    }
+
     /// Of the text that stands in the store. Names hold no `:`, fingerprints no `@`.
     pub(crate) fn parse(value_key: &'a str) -> Self {
         let parts = || {
