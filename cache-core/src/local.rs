@@ -22,8 +22,8 @@ use std::time::Duration;
 use papaya::{Guard as _, LocalGuard, ResizeMode};
 
 pub(crate) use self::inspect::Inspected;
-pub(crate) use self::key::{LocalKeyRef, Origin, ParsedKey};
 use self::kept::{Hashed, Kept, Look};
+pub(crate) use self::key::{LocalKeyRef, Origin, ParsedKey};
 use self::queues::{Place, Queues, Verdict};
 use crate::clock::{Clock, millis};
 use crate::freshness::HIGHEST_DRAW;

@@ -7,6 +7,34 @@ pub(crate) mod sync {
     pub(crate) const SHARDS: usize = 2;
 }
 
+pub(crate) mod key {
+    pub(crate) use crate::key_text::KeyText;
+
+    /// The one key of the models has no parts.
+    pub(crate) enum Looks {
+        Plain,
+        Composed,
+        Escaped,
+    }
+
+    impl Looks {
+        pub(crate) fn of(_args: &[u8]) -> Self {
+            Self::Plain
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub(crate) enum Whole<'a> {
+        Number(u64),
+        Text(&'a str),
+        Other,
+    }
+
+    pub(crate) fn text_of(_args: &[u8]) -> Option<String> {
+        None
+    }
+}
+
 pub(crate) mod clock {
     use std::time::Duration;
 

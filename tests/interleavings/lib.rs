@@ -5,9 +5,9 @@
 //!                                                               └───> here: shuttle, which chooses whose step is next
 //! ```
 //!
-//! What is not interleaved: atomics, which all stand beside a lock here, and steps inside `futures::Shared`, `oneshot` and the table of
-//! `quick_cache`, which have locks of their own. Each call of them is one step here. None of them comes to a lock of ours while it holds its own, so
-//! what is left out are their own races, which their own tests are for.
+//! What is not interleaved: atomics, which all stand beside a lock here, and steps inside `futures::Shared`, `oneshot` and `papaya`'s table, which
+//! synchronize by themselves. Each call of them is one step here. None of them comes to a lock of ours, so what is left out are their own races, which
+//! their own tests are for.
 
 // Their own unit tests run in cache-core, outside of any scheduler.
 #![cfg(not(test))]
@@ -26,10 +26,10 @@ pub use tiers::*;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 
-use doubles::{clock, freshness, random, shape, store, sync};
+use doubles::{clock, freshness, key, random, shape, store, sync};
 
 #[path = "../../cache-core/src/key/text.rs"]
-mod key;
+mod key_text;
 #[path = "../../cache-core/src/local.rs"]
 mod local;
 #[path = "../../cache-core/src/sabotage.rs"]

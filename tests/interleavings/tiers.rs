@@ -7,7 +7,7 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
 
 use crate::clock::Clock;
-use crate::local::{Hit, Local, LocalKeyRef, Service};
+use crate::local::{Hit, Local, ParsedKey, Service};
 use crate::store::{Trust, Version};
 use crate::versions::{Dependencies, Versions, shared};
 
@@ -55,7 +55,7 @@ impl Node {
     }
 
     fn served(&self) -> Option<usize> {
-        match self.local.get(&LocalKeyRef::parse(KEY), |value| value.downcast_ref().copied())? {
+        match self.local.get(&ParsedKey::parse(KEY).as_ref(), |value| value.downcast_ref().copied())? {
             Hit::Fresh(row) | Hit::Due(row, _) => Some(row),
         }
     }

@@ -235,7 +235,7 @@ mod tests {
     use foldhash::quality::RandomState;
 
     use super::*;
-    use crate::key::{KeyPart, KeyWriter, MAX_KEY_LEN, write_value_key};
+    use crate::key::{KeyPart, KeyWriter, MAX_KEY_LEN, is_uncut, write_value_key};
 
     fn text(name: &str, args: &str, fingerprint: &str) -> String {
         let mut text = String::new();
@@ -255,6 +255,10 @@ mod tests {
         let mut args = written(part);
         let lazy = ParsedKey::new(origin, &args).as_ref().to_owned();
         let key = text("user", args.written(), "f1");
+        // Only what stands in the store uncut is looked for by its parts.
+        if !is_uncut("shop", "user", args.len()) {
+            return;
+        }
         let (by_text, of_args) = (ParsedKey::parse(&key), ParsedKey::new(origin, &args));
         let stored = by_text.as_ref().to_owned();
         let asked = [LocalKeyRef::whole(origin, part.__whole()), Some(of_args.as_ref()), Some(by_text.as_ref())];
@@ -272,8 +276,8 @@ mod tests {
         let (long, short) = ("x".repeat(MAX_KEY_LEN - "shop:user:".len()), "x".repeat(INLINE));
         let (most, over) = (u64::MAX.to_string(), format!("{}0", u64::MAX));
         let texts = [
-            "", "7", "0", "00", "07", "+7", "-7", "7x", "a:b@c", "7,de", "a b", "%", "%41", "\"\"", "!", "?7", "ß", "\0",
-            "\u{a0}", "(a)", "~", &most, &over, &short, &long,
+            "", "7", "0", "00", "07", "+7", "-7", "7x", "a:b@c", "7,de", "a b", "%", "%41", "\"\"", "!", "?7", "ß",
+            "\0", "\u{a0}", "(a)", "~", &most, &over, &short, &long,
         ];
         for part in texts {
             is_one_key(part);

@@ -72,7 +72,9 @@ where
         let key = || EntryKey::new(&cache.0, &resolved.name, args.as_str(), &resolved.fingerprint);
         if key::is_uncut(&cache.0.namespace, &resolved.name, args.len()) {
             let local = ParsedKey::new(resolved.origin, args);
-            if let Some(Hit::Fresh(returned)) = cache.0.in_local(&local.as_ref(), || resolved.function, self.returns.of.ok) {
+            if let Some(Hit::Fresh(returned)) =
+                cache.0.in_local(&local.as_ref(), || resolved.function, self.returns.of.ok)
+            {
                 Meter::hit_of(&cache.0, key);
                 return Ok(take(returned));
             }
