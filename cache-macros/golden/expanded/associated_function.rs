@@ -1,14 +1,11 @@
 impl Settings {
     pub async fn load(tenant: u32) -> Result<Self, Error> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        let __run = match Self::__load_cached()
-            .look_up(
-                __cache,
-                |__key| {
-                    __key.member(&tenant);
-                },
-            )
-        {
+        let __run = match ::cache_core::__private::look_up_part(
+            Self::__load_cached,
+            __cache,
+            &tenant,
+        ) {
             ::core::result::Result::Ok(__hit) => return __hit,
             ::core::result::Result::Err(__miss) => {
                 __miss.run_shared(Self::__load_rules(), Self::load_uncached(tenant))

@@ -10,16 +10,15 @@ pub(crate) async fn user(
             .await;
     }
     let __cache: &our::cache::Cache = &state.cache;
-    let __run = match UserCache::__cached()
-        .look_up(
-            __cache,
-            |__key| {
-                __key.placeholder(&tenant.id);
-                __key.literal(":");
-                __key.placeholder(&id);
-            },
-        )
-    {
+    let __run = match our::cache::__private::look_up(
+        UserCache::__cached,
+        __cache,
+        |__key| {
+            __key.placeholder(&tenant.id);
+            __key.literal(":");
+            __key.placeholder(&id);
+        },
+    ) {
         ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
             __miss

@@ -1,14 +1,11 @@
 /// Finds a user.
 pub async fn user(db: &Pool, id: u64) -> Res<User> {
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match user::__cached()
-        .look_up(
-            __cache,
-            |__key| {
-                __key.member(&id);
-            },
-        )
-    {
+    let __run = match ::cache_core::__private::look_up_part(
+        user::__cached,
+        __cache,
+        &id,
+    ) {
         ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
             __miss.run_here(user::__rules(), user::uncached(db, id))

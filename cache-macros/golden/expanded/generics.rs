@@ -7,14 +7,11 @@ where
     T: Row<'a> + CacheValue,
 {
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match load::__cached::<T, N>()
-        .look_up(
-            __cache,
-            |__key| {
-                __key.member(&ids);
-            },
-        )
-    {
+    let __run = match ::cache_core::__private::look_up_part(
+        load::__cached::<T, N>,
+        __cache,
+        &ids,
+    ) {
         ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
             __miss.run_here(load::__rules::<T, N>(), load::uncached::<D, T, N>(db, ids))

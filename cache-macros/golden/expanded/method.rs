@@ -1,14 +1,11 @@
 impl Repo {
     pub async fn user(&self, id: u64) -> Res<User> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        let __run = match Self::__user_cached()
-            .look_up(
-                __cache,
-                |__key| {
-                    __key.member(&id);
-                },
-            )
-        {
+        let __run = match ::cache_core::__private::look_up_part(
+            Self::__user_cached,
+            __cache,
+            &id,
+        ) {
             ::core::result::Result::Ok(__hit) => return __hit,
             ::core::result::Result::Err(__miss) => {
                 __miss.run_here(Self::__user_rules(), Self::user_uncached(self, id))

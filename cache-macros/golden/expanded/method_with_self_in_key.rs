@@ -1,16 +1,15 @@
 impl<C: Connection> Repo<C> {
     async fn user(self: Arc<Self>, id: u64) -> Res<User> {
         let __cache: &::cache_core::Cache = &self.cache;
-        let __run = match Self::__user_cached()
-            .look_up(
-                __cache,
-                |__key| {
-                    __key.placeholder(&self.tenant);
-                    __key.literal(":");
-                    __key.placeholder(&id);
-                },
-            )
-        {
+        let __run = match ::cache_core::__private::look_up(
+            Self::__user_cached,
+            __cache,
+            |__key| {
+                __key.placeholder(&self.tenant);
+                __key.literal(":");
+                __key.placeholder(&id);
+            },
+        ) {
             ::core::result::Result::Ok(__hit) => return __hit,
             ::core::result::Result::Err(__miss) => {
                 __miss.run_shared(Self::__user_rules(), Self::user_uncached(self, id))

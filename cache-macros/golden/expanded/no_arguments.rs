@@ -1,6 +1,10 @@
 async fn front_page() -> String {
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match front_page::__cached().look_up(__cache, |_| {}) {
+    let __run = match ::cache_core::__private::look_up(
+        front_page::__cached,
+        __cache,
+        |_| {},
+    ) {
         ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
             __miss.run_shared(front_page::__rules(), front_page::uncached())

@@ -15,20 +15,19 @@ async fn user(
     h: u8,
 ) -> User {
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match user::__cached()
-        .look_up(
-            __cache,
-            |__key| {
-                __key.member(&a);
-                __key.member(&b);
-                __key.member(&d);
-                __key.member(&e);
-                __key.member(&f);
-                __key.member(&g);
-                __key.member(&h);
-            },
-        )
-    {
+    let __run = match ::cache_core::__private::look_up(
+        user::__cached,
+        __cache,
+        |__key| {
+            __key.member(&a);
+            __key.member(&b);
+            __key.member(&d);
+            __key.member(&e);
+            __key.member(&f);
+            __key.member(&g);
+            __key.member(&h);
+        },
+    ) {
         ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
             __miss.run_shared(user::__rules(), user::uncached(a, b, c, d, e, f, g, h))

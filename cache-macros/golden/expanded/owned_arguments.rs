@@ -1,14 +1,13 @@
 async fn total(year: u32, country: String) -> u64 {
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match total::__cached()
-        .look_up(
-            __cache,
-            |__key| {
-                __key.member(&year);
-                __key.member(&country);
-            },
-        )
-    {
+    let __run = match ::cache_core::__private::look_up(
+        total::__cached,
+        __cache,
+        |__key| {
+            __key.member(&year);
+            __key.member(&country);
+        },
+    ) {
         ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
             __miss.run_shared(total::__rules(), total::uncached(year, country))

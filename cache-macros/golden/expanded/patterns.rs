@@ -8,26 +8,25 @@ async fn user(__arg0: Path<u64>, __arg1: (bool, u32), __arg2: Marker) -> User {
         return ::std::boxed::Box::pin(user::uncached(__arg0, __arg1, __arg2)).await;
     }
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match user::__cached()
-        .look_up(
-            __cache,
-            |__key| {
-                #[allow(
-                    unused_variables,
-                    reason = "a pattern may bind more than the key needs"
-                )]
-                let Path(id) = &__arg0;
-                #[allow(
-                    unused_variables,
-                    reason = "a pattern may bind more than the key needs"
-                )]
-                let (fresh, tenant) = &__arg1;
-                __key.member(&id);
-                __key.member(&fresh);
-                __key.member(&tenant);
-            },
-        )
-    {
+    let __run = match ::cache_core::__private::look_up(
+        user::__cached,
+        __cache,
+        |__key| {
+            #[allow(
+                unused_variables,
+                reason = "a pattern may bind more than the key needs"
+            )]
+            let Path(id) = &__arg0;
+            #[allow(
+                unused_variables,
+                reason = "a pattern may bind more than the key needs"
+            )]
+            let (fresh, tenant) = &__arg1;
+            __key.member(&id);
+            __key.member(&fresh);
+            __key.member(&tenant);
+        },
+    ) {
         ::core::result::Result::Ok(__hit) => return __hit,
         ::core::result::Result::Err(__miss) => {
             __miss.run_shared(user::__rules(), user::uncached(__arg0, __arg1, __arg2))
