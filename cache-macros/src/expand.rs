@@ -207,9 +207,12 @@ impl<'a> Context<'a> {
 
     /// How the function looks for its value, and by what: a single argument as it is, or what writes the key's arguments.
     fn look_up(&self) -> (Ident, TokenStream) {
-        if let [KeyStep::Member(expression, span)] = &self.plan.key[..] {
-            let (ident, mixed) = (Ident::new("look_up_part", self.mixed), self.mixed.located_at(*span));
-            return (ident, self.with_bindings(quote_spanned!(mixed=> &#expression)));
+        if let [KeyStep::Member(expression, span)] = &self.plan.key[..]
+            // A name that a pattern binds lives in the closure only.
+            && self.bindings(expression).is_empty()
+        {
+            let mixed = self.mixed.located_at(*span);
+            return (Ident::new("look_up_part", self.mixed), quote_spanned!(mixed=> &#expression));
         }
         (Ident::new("look_up", self.mixed), self.key())
     }
