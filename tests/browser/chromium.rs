@@ -83,6 +83,8 @@ impl Chromium {
             .args(["-c", r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >&2"#, &program])
             .args(FLAGS)
             .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
+            // Or it leaves files in whose home it runs.
+            .envs(["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "TMPDIR"].map(|name| (name, folder.path())))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).expect("a file"))
