@@ -155,9 +155,18 @@ fn a_form_of_another_login_is_refused_with_a_page_that_says_so() {
     desk.log_in(&second);
     tab.button("Publish");
     assert_eq!(tab.status(), 403);
-    assert!(tab.shows("Nothing was saved") && tab.has("link", "To the front page"), "{}", tab.text());
+    assert!(
+        tab.shows("Nothing was saved") && tab.shows("Go back to the form") && tab.has("link", "To the front page"),
+        "{}",
+        tab.text()
+    );
     second.goto(&desk.blogs.at("/"));
     assert!(!second.shows("From before"));
+    tab.back();
+    let typed = "document.querySelector('#body').value";
+    assert_eq!(tab.string(typed), "Typed before another login.", "it is still there");
+    tab.button("Publish");
+    assert!(tab.shows("Your post is published.") && tab.shows("Typed before another login."), "{}", tab.text());
 
     second.goto(&desk.blogs.at("/posts/new"));
     second.fill("Title", "Without a token");

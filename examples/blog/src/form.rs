@@ -20,7 +20,7 @@ const COMMENT_CHARS: std::ops::RangeInclusive<usize> = 1..=2_000;
 pub(crate) const REQUEST_BYTES_MAX: usize = 512 * 1024;
 
 const OLD_FORM: &str = "Nothing was saved: since this form was opened you have logged in or out, or your login has ended. \
-     Copy what you wrote, reload the form and send it again.";
+     Go back to the form and send it again.";
 const NO_COOKIE: &str = "Your browser sent no cookie, so nobody can be logged in. It may keep none at all, or none for this address: \
      without HTTPS browsers keep the cookie of this blog for http://localhost only.";
 
