@@ -11,6 +11,7 @@
 )]
 
 mod behaviour;
+mod browser;
 mod faults;
 mod interop;
 mod model;

@@ -151,7 +151,7 @@ impl From<sqlx::Error> for Fault {
 impl From<Problem> for Fault {
     fn from(problem: Problem) -> Self {
         match problem {
-            Problem::LogIn => Self::new(StatusCode::UNAUTHORIZED, "the session has ended"),
+            Problem::LogIn(_) => Self::new(StatusCode::UNAUTHORIZED, "the session has ended"),
             Problem::NotFound(what) => Self::new(StatusCode::NOT_FOUND, format!("there is no such {what}")),
             Problem::Busy | Problem::NoSessions => Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again in a moment"),
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "that is our fault"),

@@ -102,7 +102,11 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     let addr = listener.local_addr().map_err(|error| StartError::Unavailable(format!("BLOG_ADDR: {error}")))?;
     let app = App::open(&config).await?;
     say(&format!("listening on http://{addr}/"));
-    let store = if app.cache.is_available() { "" } else { " (not reachable; pages are made without it until it is)" };
+    let store = if app.cache.is_available() {
+        ""
+    } else {
+        " (not reachable; until it is, pages are made without it, and nobody can log in)"
+    };
     say(&format!("store:    {}{store}", app.store()));
     say(&format!("database: {}", app.database()));
     if config.session_secret.is_some() {

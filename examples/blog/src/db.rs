@@ -33,7 +33,7 @@ impl Db {
     pub async fn open(database: &Database) -> Result<Self, StartError> {
         sqlx::any::install_default_drivers();
         let fault = |error: sqlx::Error| {
-            let text = format!("DATABASE_URL: cannot use {database}: {}", reason(&error));
+            let text = format!("DATABASE_URL: cannot use {database}: {}", reason(&error, database));
             match error {
                 sqlx::Error::Configuration(_) => StartError::Setting(text),
                 _ => StartError::Unavailable(text),
@@ -112,10 +112,18 @@ async fn first_connection(database: &Database) -> Result<(), sqlx::Error> {
 
 /// Whether SQLite was busy with another process.
 fn is_busy(error: &sqlx::Error) -> bool {
-    const SQLITE_BUSY: u32 = 5;
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    error.as_database_error().and_then(sqlite_code) == Some(SQLITE_BUSY)
+}
+
+const SQLITE_BUSY: u32 = 5;
+const SQLITE_READONLY: u32 = 8;
+const SQLITE_CANTOPEN: u32 = 14;
+const SQLITE_NOTADB: u32 = 26;
+
+/// Of an error that is SQLite's.
+fn sqlite_code(error: &(dyn sqlx::error::DatabaseError + 'static)) -> Option<u32> {
     // The upper bytes say more of the same.
-    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == SQLITE_BUSY)
+    error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
 }
 
 /// Whether an insert failed because the row it belongs to is gone.
@@ -140,14 +148,18 @@ fn pool_options(database: &Database) -> AnyPoolOptions {
     }
 }
 
-/// What the driver says, without its prefix.
-fn reason(error: &sqlx::Error) -> String {
+/// What the driver says, without its prefix; of what can be mended with a hand at the file, how.
+fn reason(error: &sqlx::Error, database: &Database) -> String {
     match error {
-        // SQLITE_CANTOPEN
-        sqlx::Error::Database(error) if error.code().as_deref() == Some("14") => {
-            "the file cannot be opened; its folder must exist and be writable".to_owned()
+        sqlx::Error::Database(error) => {
+            let code = if matches!(database, Database::Sqlite { .. }) { sqlite_code(&**error) } else { None };
+            match code {
+                Some(SQLITE_CANTOPEN) => "the file cannot be opened; its folder must exist and be writable".to_owned(),
+                Some(SQLITE_READONLY) => "it cannot be written; the file and its folder must be writable".to_owned(),
+                Some(SQLITE_NOTADB) => "the file is no SQLite database; name another one".to_owned(),
+                _ => error.message().to_owned(),
+            }
         }
-        sqlx::Error::Database(error) => error.message().to_owned(),
         sqlx::Error::Io(error) => error.to_string(),
         sqlx::Error::Configuration(error) => error.to_string().replace("error with configuration: ", ""),
         sqlx::Error::PoolTimedOut => "no connection within 5 s".to_owned(),

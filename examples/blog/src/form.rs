@@ -1,6 +1,7 @@
 //! What people type: taken from the request, checked, and kept for showing again.
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header;
 use axum::http::request::Parts;
 use cache_core::session::Session;
 use serde::Deserialize;
@@ -17,6 +18,11 @@ const COMMENT_CHARS: std::ops::RangeInclusive<usize> = 1..=2_000;
 
 /// The longest request body: the longest post with every character at its longest encoding (12 bytes), and its rest.
 pub(crate) const REQUEST_BYTES_MAX: usize = 512 * 1024;
+
+const OLD_FORM: &str = "Nothing was saved: since this form was opened you have logged in or out, or your login has ended. \
+     Go back to the form and send it again.";
+const NO_COOKIE: &str = "Your browser sent no cookie, so nobody can be logged in. It may keep none at all, or none for this address: \
+     without HTTPS browsers keep the cookie of this blog for http://localhost only.";
 
 /// An `{id}` in the address.
 pub(crate) struct Id(pub(crate) i64);
@@ -64,6 +70,61 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     }
 }
 
+/// The page of this blog that is opened after a login, as `?next=` and as a form's field. Default: the front page.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub(crate) struct Next(Option<String>);
+
+/// A longer one is none of ours.
+const NEXT_BYTES_MAX: usize = 200;
+
+impl Next {
+    /// Anything but a path of this blog is left out: browsers take `//host` and `/\host` for another site's address, and leave out
+    /// control characters before they look.
+    pub(crate) fn to(path: &str) -> Self {
+        let is_plain =
+            path.len() <= NEXT_BYTES_MAX && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+        let is_ours = is_plain && path.starts_with('/') && !path.starts_with("//");
+        Self((is_ours && path != "/").then(|| path.to_owned()))
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.as_deref().unwrap_or("/")
+    }
+
+    /// The address of a page on the way there.
+    pub(crate) fn after(&self, page: &str) -> String {
+        match &self.0 {
+            Some(path) => {
+                let mut query = url::form_urlencoded::Serializer::new(String::new());
+                format!("{page}?{}", query.append_pair("next", path).finish())
+            }
+            None => page.to_owned(),
+        }
+    }
+}
+
+impl From<String> for Next {
+    fn from(path: String) -> Self {
+        Self::to(&path)
+    }
+}
+
+/// `?next=`
+#[derive(Deserialize)]
+struct RawNext {
+    #[serde(default)]
+    next: Next,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Next {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Ok(Query::<RawNext>::from_request_parts(parts, state).await?.0.next)
+    }
+}
+
 /// A form's fields, sent by a page of this session: without the session's token there are none, so that no other site
 /// can write in its reader's name. What is wrong with the request itself becomes a page.
 pub(crate) struct Form<T>(pub(crate) T);
@@ -85,12 +146,11 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequest<S> for Form<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
+        let has_cookies = parts.headers.contains_key(header::COOKIE);
         let session = Session::from_request_parts(&mut parts, state).await?;
         let sent = axum::Form::<Sent<T>>::from_request(Request::from_parts(parts, body), state).await?.0;
         if !session.verify_csrf(&sent.csrf).await? {
-            return Err(Problem::Forbidden(
-                "This form is from another login. Go back, reload the page and send it again.",
-            ));
+            return Err(Problem::Forbidden(if has_cookies { OLD_FORM } else { NO_COOKIE }));
         }
         Ok(Self(sent.fields))
     }
@@ -119,6 +179,7 @@ pub(crate) struct LoginForm {
     pub(crate) password: String,
     /// A checkbox: there if it is ticked.
     pub(crate) remember: Option<String>,
+    pub(crate) next: Next,
 }
 
 /// A new account.
@@ -128,6 +189,7 @@ pub(crate) struct RegisterForm {
     pub(crate) name: String,
     pub(crate) login: String,
     pub(crate) password: String,
+    pub(crate) next: Next,
 }
 
 /// One of the reader's sessions.
@@ -237,6 +299,20 @@ mod tests {
         assert!(mistakes_of(&"x".repeat(121), "x").of("title").is_some());
         assert!(mistakes_of("title", "a\0b").of("body").is_some());
         assert!(mistakes_of(&"é".repeat(120), "line\r\nline\ttab").is_empty());
+    }
+
+    #[test]
+    fn a_login_leads_to_pages_of_this_blog_only() {
+        for own in ["/posts/new", "/posts/7/edit", "/search?q=a%20b"] {
+            assert_eq!(Next::to(own).path(), own);
+        }
+        for other in
+            ["", "/", "//evil.test", "/\\evil.test", "/\t/evil.test", "https://evil.test/", "posts/new", "/a b", "/é"]
+        {
+            assert_eq!(Next::to(other), Next::default(), "{other}");
+        }
+        assert_eq!(Next::to(&format!("/{}", "x".repeat(NEXT_BYTES_MAX))).path(), "/");
+        assert_eq!(Next::to("/posts/new").after("/login"), "/login?next=%2Fposts%2Fnew");
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub(crate) fn problem(status: StatusCode, title: &str, text: &str) -> Response {
 async fn with_headers(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    let is_personal = request.headers().contains_key(header::COOKIE);
     let mut response = next.run(request).await;
     tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
     let headers = response.headers_mut();
@@ -82,8 +83,10 @@ async fn with_headers(request: Request, next: Next) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // A page is as fresh as the cache it came from, so no browser may keep an older one.
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+    // A page is as fresh as the cache it came from, so no browser may show an older one without asking. What was made for somebody is
+    // not even kept: the way back shows a kept page without asking, and after a logout that would be another's.
+    let may_be_kept = if is_personal { "no-store" } else { "no-cache" };
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static(may_be_kept));
     response
 }
 

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use cache_core::session::{SessionError, SessionErrorKind};
 
+use crate::form::Next;
 use crate::pages;
 
 /// Why there is no page.
@@ -14,8 +15,8 @@ use crate::pages;
 pub(crate) enum Problem {
     /// The request makes no sense; the text says why.
     BadRequest(String),
-    /// Only somebody who is logged in can do that.
-    LogIn,
+    /// Only somebody who is logged in can do that. Where to go on afterwards.
+    LogIn(Next),
     /// Not with this form, or not by this reader; the text says why.
     Forbidden(&'static str),
     /// There is no such thing.
@@ -35,7 +36,7 @@ pub(crate) enum Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, title, text) = match self {
-            Self::LogIn => return Redirect::to("/login").into_response(),
+            Self::LogIn(next) => return Redirect::to(&next.after("/login")).into_response(),
             Self::Forbidden(text) => (StatusCode::FORBIDDEN, "Not allowed", text.to_owned()),
             Self::NoSessions => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -82,7 +83,7 @@ impl From<sqlx::Error> for Problem {
 impl From<SessionError> for Problem {
     fn from(error: SessionError) -> Self {
         if error.kind() == SessionErrorKind::Gone {
-            return Self::LogIn;
+            return Self::LogIn(Next::default());
         }
         tracing::warn!(%error, "a session cannot be used");
         if error.status() == StatusCode::SERVICE_UNAVAILABLE { Self::NoSessions } else { Self::Internal }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::FromRequestParts;
+use axum::http::Method;
 use axum::http::request::Parts;
 use cache_core::session::{Flash, OptionalSession, Session};
 
 use crate::app::App;
 use crate::authors::{Author, author};
 use crate::db::Db;
+use crate::form::Next;
 use crate::problem::Problem;
 
 /// Taken by every handler that makes a page. Nothing is read from the store for a visitor without a cookie.
@@ -74,7 +76,9 @@ impl FromRequestParts<App> for LoggedIn {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let session = Session::from_request_parts(parts, app).await?;
-        reader(app.db(), &session).await?.map(Self).ok_or(Problem::LogIn)
+        // What was sent is lost, so only a page is gone back to.
+        let next = if parts.method == Method::GET { Next::to(parts.uri.path()) } else { Next::default() };
+        reader(app.db(), &session).await?.map(Self).ok_or(Problem::LogIn(next))
     }
 }
 

@@ -73,9 +73,33 @@ fn who_registers_can_write_log_out_and_log_in_again() {
     assert_eq!(reader.post("/logout", &[]).status, 303);
     assert!(reader.get("/").body.contains("You are logged out.") && !reader.is_logged_in());
     let old = BLOG.request_with("GET", "/devices", &[("cookie", &before)], None, "");
-    assert_eq!((old.status, old.location()), (303, Some("/login")), "the id from before the logout");
+    assert_eq!((old.status, old.location()), (303, Some("/login?next=%2Fdevices")), "the id from before the logout");
     assert!(reader.log_in(" ADA ", PASSWORD).body.contains("Welcome back."));
     assert!(reader.is_logged_in());
+}
+
+#[test]
+fn who_has_to_log_in_first_comes_to_the_page_that_was_asked_for() {
+    let own = format!("{}/edit", publish(&registered("bea"), "Before the login"));
+    let login = |way: &str, next: &str| {
+        let reader = Reader::new(*BLOG);
+        let form = reader.get(way).body;
+        let wrong = reader.post("/login", &[("login", "bea"), ("password", "wrong"), ("next", next)]).body;
+        let page = reader.post("/login", &[("login", "bea"), ("password", PASSWORD), ("next", next)]);
+        (form + &wrong, page.location().unwrap().to_owned())
+    };
+    for asked in ["/posts/new", &own] {
+        let way = BLOG.get(asked).location().unwrap().to_owned();
+        let (forms, arrived) = login(&way, asked);
+        assert_eq!(forms.matches(&format!("name=\"next\" value=\"{asked}\"")).count(), 2, "{forms}");
+        assert_eq!(arrived, asked);
+    }
+    for elsewhere in ["//evil.test/", "https://evil.test/", "/\\evil.test/"] {
+        let (forms, arrived) = login(&format!("/login?next={elsewhere}"), elsewhere);
+        assert!(!forms.contains("evil.test") && arrived == "/", "{forms}");
+    }
+    let sent = Reader::new(*BLOG).post("/posts", &[("title", "Lost"), ("body", "x")]);
+    assert_eq!(sent.location(), Some("/login"), "what was sent is not there any more");
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn every_page_answers() {
     assert_eq!(get("/search").status, 200);
     let status = get("/cache");
     assert!(status.status == 200 && status.body.contains("available"));
-    assert!(status.body.contains("blog.posts.page") && status.body.contains("<meter"), "{}", status.body);
+    assert!(status.body.contains("blog.posts.<wbr>page<") && status.body.contains("<meter"), "{}", status.body);
     assert!(get("/style.css").headers.contains("content-type: text/css"));
     assert_eq!(get("/icon.svg").status, 200);
 }

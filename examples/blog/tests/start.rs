@@ -7,6 +7,7 @@ mod browser;
 mod reader;
 
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use browser::Browser;
@@ -37,6 +38,44 @@ fn a_wrong_cache_url_ends_it_with_one_line_that_says_what_to_write() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.starts_with("CACHE_URL: ") && said.lines().count() == 1 && said.contains(fix), "{said}");
         assert!(!said.contains("wrongsecret") && !said.contains("opensesame"), "{said}");
+    }
+}
+
+#[test]
+fn what_cannot_be_used_ends_it_with_one_line_that_says_what_to_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let end = |mut blog: Command| {
+        let output = blog.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.stdout.is_empty() && output.status.code() == Some(1), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().to_string();
+    let mut on_a_port_that_is_taken = blog(&folder, "memory://");
+    on_a_port_that_is_taken.env("BLOG_ADDR", &port);
+    assert_eq!(
+        end(on_a_port_that_is_taken),
+        format!("BLOG_ADDR: {port} is in use; stop the other program or take another port\n")
+    );
+
+    std::fs::write(
+        file("notes.txt"),
+        "A text, and longer than the hundred bytes with which a database begins. ".repeat(9),
+    )
+    .unwrap();
+    std::fs::write(file("empty.db"), "").unwrap();
+    for (name, fix) in [
+        ("no/such/folder.db", "its folder must exist and be writable"),
+        ("empty.db?mode=ro", "the file and its folder must be writable"),
+        ("notes.txt", "is no SQLite database; name another one"),
+    ] {
+        let mut on_this_file = blog(&folder, "memory://");
+        on_this_file.env("DATABASE_URL", format!("sqlite:{}", file(name)));
+        let said = end(on_this_file);
+        assert!(said.starts_with("DATABASE_URL: cannot use SQLite, ") && said.contains(fix), "{said}");
     }
 }
 
@@ -110,4 +149,5 @@ fn it_starts_without_redis_and_says_so() {
     child.wait().unwrap();
     assert!(lines[0].starts_with("listening on http://127.0.0.1:"), "{lines:?}");
     assert!(lines[1].contains("redis://127.0.0.1:1/0 (not reachable; "), "{lines:?}");
+    assert!(lines[1].contains("nobody can log in"), "{lines:?}");
 }

@@ -9,8 +9,9 @@ use maud::{Markup, html};
 use super::layout::{self, counted, csrf_field, mistake};
 use crate::app::App;
 use crate::dates;
-use crate::form::{Button, DeviceForm, Form, LoginForm, Mistakes, RegisterForm};
+use crate::form::{Button, DeviceForm, Form, LoginForm, Mistakes, Next, RegisterForm};
 use crate::problem::Problem;
+use crate::seed::DEMO;
 use crate::sessions::REMEMBERED;
 use crate::users;
 use crate::visit::{LoggedIn, Visit};
@@ -18,8 +19,9 @@ use crate::visit::{LoggedIn, Visit};
 /// How many posts were opened since the login.
 pub(super) const POSTS_READ: &str = "posts_read";
 
-pub(super) async fn login_form(visit: Visit) -> Result<Response, Problem> {
-    login_page(&visit, StatusCode::OK, &LoginForm::default(), &Mistakes::default()).await
+pub(super) async fn login_form(visit: Visit, next: Next) -> Result<Response, Problem> {
+    let form = LoginForm { next, ..LoginForm::default() };
+    login_page(&visit, StatusCode::OK, &form, &Mistakes::default()).await
 }
 
 pub(super) async fn login(visit: Visit, Form(form): Form<LoginForm>) -> Result<Response, Problem> {
@@ -28,18 +30,19 @@ pub(super) async fn login(visit: Visit, Form(form): Form<LoginForm>) -> Result<R
         mistakes.add("password", "Login or password is wrong.");
         return login_page(&visit, StatusCode::UNPROCESSABLE_ENTITY, &form, &mistakes).await;
     };
-    welcome(&visit, author, form.remember.is_some(), "Welcome back.").await
+    welcome(&visit, author, form.remember.is_some(), "Welcome back.", &form.next).await
 }
 
-pub(super) async fn register_form(visit: Visit) -> Result<Response, Problem> {
-    register_page(&visit, StatusCode::OK, &RegisterForm::default(), &Mistakes::default()).await
+pub(super) async fn register_form(visit: Visit, next: Next) -> Result<Response, Problem> {
+    let form = RegisterForm { next, ..RegisterForm::default() };
+    register_page(&visit, StatusCode::OK, &form, &Mistakes::default()).await
 }
 
 pub(super) async fn register(visit: Visit, Form(mut form): Form<RegisterForm>) -> Result<Response, Problem> {
     let mut mistakes = form.check();
     if mistakes.is_empty() {
         match users::register(&visit.db, &form.name, &form.login, form.password.clone()).await? {
-            Some(author) => return welcome(&visit, author, false, "Welcome. You can write now.").await,
+            Some(author) => return welcome(&visit, author, false, "Welcome. You can write now.", &form.next).await,
             None => mistakes.add("login", "Somebody has this login already."),
         }
     }
@@ -100,13 +103,13 @@ pub(super) async fn end_device(
 }
 
 /// The only way in: another id for the session, whoever knew the one it had before.
-async fn welcome(visit: &Visit, author: i64, remember: bool, text: &str) -> Result<Response, Problem> {
+async fn welcome(visit: &Visit, author: i64, remember: bool, text: &str, next: &Next) -> Result<Response, Problem> {
     let session = visit.session()?;
     session.login(author.to_string()).await?;
     session.insert(POSTS_READ, &0).await?;
     session.set_max_age(remember.then_some(REMEMBERED)).await?;
     visit.flash(text).await?;
-    Ok(Redirect::to("/").into_response())
+    Ok(Redirect::to(next.path()).into_response())
 }
 
 async fn login_page(
@@ -120,13 +123,15 @@ async fn login_page(
         h1 { "Log in" }
         form.account method="post" action="/login" {
             (csrf_field(&csrf))
+            (next_field(&form.next))
             (field("login", "Login", "text", "username", &form.login, mistakes))
             (field("password", "Password", "password", "current-password", "", mistakes))
             label.check {
                 input type="checkbox" name="remember" value="yes" checked[form.remember.is_some()];
                 "Remember me for 30 days"
             }
-            p.actions { button type="submit" { "Log in" } a.button.quiet href="/register" { "New here? Register" } }
+            p.actions { button type="submit" { "Log in" } a.button.quiet href=(form.next.after("/register")) { "New here? Register" } }
+            @if visit.db.has_demo() { p.hint { "To look around: login " (DEMO) ", password " (DEMO) "." } }
         }
     };
     layout::page_with(status, visit, "Log in", &content).await
@@ -143,13 +148,18 @@ async fn register_page(
         h1 { "Register" }
         form.account method="post" action="/register" {
             (csrf_field(&csrf))
+            (next_field(&form.next))
             (field("name", "Your name, as readers see it", "text", "name", &form.name, mistakes))
             (field("login", "Login", "text", "username", &form.login, mistakes))
             (field("password", "Password, at least 8 characters", "password", "new-password", "", mistakes))
-            p.actions { button type="submit" { "Register" } a.button.quiet href="/login" { "I have an account" } }
+            p.actions { button type="submit" { "Register" } a.button.quiet href=(form.next.after("/login")) { "I have an account" } }
         }
     };
     layout::page_with(status, visit, "Register", &content).await
+}
+
+fn next_field(next: &Next) -> Markup {
+    html! { input type="hidden" name="next" value=(next.path()); }
 }
 
 fn field(name: &str, label: &str, kind: &str, autocomplete: &str, value: &str, mistakes: &Mistakes) -> Markup {

@@ -38,6 +38,10 @@ pub(super) async fn search_page(
     let csrf = if visit.reader.is_some() { visit.csrf().await? } else { String::new() };
     let messages = visit.take_flashes().await?;
     let content = html! {
+        // Only who was logged in has to ask the store, and would wonder.
+        @if visit.session().is_err() {
+            p.message role="status" { "Nobody can log in or write just now. Reading works as ever." }
+        }
         @for message in &messages { p.message role="status" { (message.text) } }
         (content)
     };

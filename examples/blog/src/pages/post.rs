@@ -7,7 +7,7 @@ use maud::{Markup, PreEscaped, html};
 use super::account::POSTS_READ;
 use super::layout::{self, badge, counted, csrf_field, date, mistake};
 use crate::comments::{self, Comment, comments_on};
-use crate::form::{CommentForm, Form, Id, Mistakes};
+use crate::form::{CommentForm, Form, Id, Mistakes, Next};
 use crate::posts::{Post, Summary, post, posts_by};
 use crate::problem::Problem;
 use crate::visit::{LoggedIn, Visit};
@@ -84,7 +84,8 @@ async fn whole(visit: &Visit, post: &Post, form: &CommentForm, mistakes: &Mistak
             @if visit.reader.is_some() {
                 (write(post, form, &csrf, mistakes))
             } @else {
-                p.empty { a href="/login" { "Log in" } " to write a comment." }
+                @let next = Next::to(&format!("/posts/{}#write", post.id));
+                p.empty { a href=(next.after("/login")) { "Log in to write a comment" } }
             }
         }
     })

@@ -46,7 +46,7 @@ fn by_function(functions: &[FunctionStats]) -> Markup {
                     th scope="col" { abbr title="the share of calls that waited for no run" { "Hit ratio" } }
                 } }
                 tbody { @for function in functions { tr {
-                    th scope="row" { code { (function.name) } }
+                    th scope="row" { code { (breakable(&function.name)) } }
                     @for count in [function.local_hits, function.hits, function.misses, function.computes] {
                         td.number { (count) }
                     }
@@ -58,6 +58,13 @@ fn by_function(functions: &[FunctionStats]) -> Markup {
                 } } }
             } }
         }
+    }
+}
+
+/// A narrow window may break it between module and function.
+fn breakable(name: &str) -> Markup {
+    html! {
+        @if let Some((module, function)) = name.rsplit_once('.') { (module) "." wbr; (function) } @else { (name) }
     }
 }
 

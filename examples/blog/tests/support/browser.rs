@@ -17,7 +17,7 @@ pub(crate) struct Page {
 impl Page {
     /// Where a redirect leads.
     pub(crate) fn location(&self) -> Option<&str> {
-        self.headers.lines().find_map(|line| line.strip_prefix("location: "))
+        self.all("location").first().copied()
     }
 
     /// All values of a header.
