@@ -11,6 +11,8 @@ mod config;
 mod connection;
 mod faults;
 mod fences;
+mod hashes;
+mod leases;
 mod pubsub;
 mod read_batch;
 mod replicas;
@@ -34,10 +36,6 @@ use self::pubsub::Channels;
 use self::read_batch::Reads;
 use self::replicas::Replicated;
 use self::reply::Replies;
-use self::requests::{
-    acquired, beside_script, fill_script, in_place_script, or_ours, refresh, release_script, renew_script, set_lease,
-    track_filled,
-};
 use super::{
     Acquired, Claim, Expiry, FILL_ID_AT, Fenced, Fill, Filled, Listener, Loaded, Message, Over, REGISTRY_EXPIRY,
     Raised, ReadMany, Replaced, Siblings, Slot, Store, Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake,
@@ -265,16 +263,7 @@ impl Store for RedisStore {
         lease: Duration,
         over: Over,
     ) -> BoxFuture<'a, Result<Acquired>> {
-        const STEP: &str = "acquire";
-        Box::pin(async move {
-            match over {
-                Over::Nothing => {
-                    let found = self.link.command(STEP, &set_lease(key, token, lease)).await?;
-                    reply::slot(STEP, found, None).map(or_ours)
-                }
-                Over::Record(id) => acquired(STEP, self.run(STEP, &beside_script(key, token, lease, id)).await?),
-            }
-        })
+        Box::pin(leases::acquire(self, key, token, lease, over))
     }
 
     fn acquire_in_place<'a>(
@@ -284,8 +273,7 @@ impl Store for RedisStore {
         lease: Duration,
         fill_id: u64,
     ) -> BoxFuture<'a, Result<Acquired>> {
-        const STEP: &str = "acquire";
-        Box::pin(async move { acquired(STEP, self.run(STEP, &in_place_script(key, token, lease, fill_id)).await?) })
+        Box::pin(leases::acquire_in_place(self, key, token, lease, fill_id))
     }
 
     fn fill<'a>(
@@ -296,31 +284,7 @@ impl Store for RedisStore {
         record: Bytes,
         expiry: Expiry,
     ) -> BoxFuture<'a, Result<Filled>> {
-        const STEP: &str = "fill";
-        Box::pin(async move {
-            let script = fill_script(key, token, over, &record, expiry);
-            let session = self.link.session(STEP)?;
-            let mut pipeline = redis::pipe();
-            pipeline.invoke_script(&script);
-            if session.tracks() {
-                track_filled(&mut pipeline, key);
-            }
-            let mut replies = self.link.pipeline_on(&session, STEP, &pipeline).await?;
-            let stored = replies.raw()?;
-            if faults::is_unknown_script(&stored) {
-                let stored = reply::integer(STEP, self.run(STEP, &script).await?)?;
-                return Ok(if stored == 1 { Filled::Stored } else { Filled::Refused });
-            }
-            if reply::integer(STEP, stored)? != 1 {
-                return Ok(Filled::Refused);
-            }
-            let tracked = session.tracks() && replies.value().is_ok() && {
-                // Somebody else may have written in between: then what is tracked is theirs.
-                let stands = reply::bytes(STEP, replies.raw()?)?;
-                stands.as_deref() == record.get(FILL_ID_AT)
-            };
-            Ok(if tracked { Filled::Tracked } else { Filled::Stored })
-        })
+        Box::pin(leases::fill(self, key, token, over, record, expiry))
     }
 
     fn rewrite_head<'a>(
@@ -331,31 +295,19 @@ impl Store for RedisStore {
         head: Bytes,
         expiry: Expiry,
     ) -> BoxFuture<'a, Result<bool>> {
-        const STEP: &str = "rewrite";
-        Box::pin(async move {
-            let mut script = refresh(&scripts::REWRITE_HEAD, key);
-            script.arg(token.hex()).arg(head.as_ref()).arg(ms(expiry)).arg(&fill_id.to_le_bytes()[..]);
-            Ok(reply::integer(STEP, self.run(STEP, &script).await?)? == 1)
-        })
+        Box::pin(leases::rewrite_head(self, key, token, fill_id, head, expiry))
     }
 
     fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move {
-            let script = renew_script(key, token, over, lease);
-            Ok(reply::integer("renew", self.run("renew", &script).await?)? == 1)
-        })
+        Box::pin(leases::renew(self, key, token, over, lease))
     }
 
     fn release<'a>(&'a self, key: &'a str, token: Token, over: Over) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.run("release", &release_script(key, token, over)).await.map(drop) })
+        Box::pin(leases::release(self, key, token, over))
     }
 
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move {
-            let mut script = refresh(&scripts::THROTTLE, key);
-            script.arg(token.hex()).arg(ms(throttle));
-            Ok(reply::integer("throttle", self.run("throttle", &script).await?)? == 1)
-        })
+        Box::pin(leases::throttle(self, key, token, throttle))
     }
 
     fn read_many<'a>(
@@ -553,39 +505,23 @@ impl Store for RedisStore {
     }
 
     fn hash_set<'a>(&'a self, key: &'a str, fields: Vec<(String, Bytes)>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            if fields.is_empty() {
-                return Ok(());
-            }
-            let mut command = on(key, "HSET");
-            for (field, bytes) in &fields {
-                command.arg(field).arg(bytes.as_ref());
-            }
-            reply::count("hash_set", self.link.command("hash_set", &command).await?).map(drop)
-        })
+        Box::pin(hashes::set(self, key, fields))
     }
 
     fn hash_get<'a>(&'a self, key: &'a str, field: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        Box::pin(
-            async move { reply::bytes("hash_get", self.link.command("hash_get", on(key, "HGET").arg(field)).await?) },
-        )
+        Box::pin(hashes::get(self, key, field))
     }
 
     fn hash_all<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Bytes)>>> {
-        Box::pin(async move { reply::fields("hash_all", self.link.command("hash_all", &on(key, "HGETALL")).await?) })
+        Box::pin(hashes::all(self, key))
     }
 
     fn hash_keys<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
-        Box::pin(async move { reply::texts("hash_keys", self.link.command("hash_keys", &on(key, "HKEYS")).await?) })
+        Box::pin(hashes::keys(self, key))
     }
 
     fn hash_remove<'a>(&'a self, key: &'a str, fields: &'a [String]) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(async move {
-            if fields.is_empty() {
-                return Ok(0);
-            }
-            reply::count("hash_remove", self.link.command("hash_remove", on(key, "HDEL").arg(fields)).await?)
-        })
+        Box::pin(hashes::remove(self, key, fields))
     }
 
     fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{MemoryStore, Value};
+use super::MemoryStore;
+use super::shard::Value;
 use crate::error::Result;
 use crate::sabotage::{self, Guard};
 use crate::store::{VERSION_EXPIRY, Version};
