@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache_core::{Cache, EntryOptions, Key, LocalTier, cached};
+use futures::FutureExt as _;
 use support::{Gate, Proxy, RedisServer, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
 
@@ -257,4 +258,30 @@ async fn a_silent_link_bounds_staleness() {
     proxy.heal();
     eventually("the link is back", || async { here.is_available() }).await;
     assert_eq!(&*read(&here, "computed").await, "new");
+}
+
+/// Nobody hears the pushes, nor that the link is silent: what is kept is trusted for as long as the bound says, by the clock alone.
+#[test]
+// R7
+fn what_nobody_can_be_told_of_is_served_no_longer_than_the_bound() {
+    let bound = Duration::from_secs(5);
+    let clock = cache_core::clock::Clock::manual();
+    let server = RedisServer::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _context = runtime.enter();
+    let here = runtime.block_on(async {
+        let here =
+            Cache::builder().url(server.url()).clock(clock.clone()).max_staleness(bound).connect().await.unwrap();
+        read(&here, "old").await;
+        kept(&here, "old").await;
+        here
+    });
+    // From here on the runtime stands still, and with it the connection.
+    server.cli(&["SET", row::entry(7).on(&here).key(), "another program's"]);
+    let at_hand = || row(&here, &Gate::open(), 7, "new").now_or_never().map(Result::unwrap);
+    assert_eq!(at_hand().as_deref(), Some("old"));
+    clock.advance(bound - Duration::from_millis(1));
+    assert_eq!(at_hand().as_deref(), Some("old"));
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(at_hand(), None, "it has to ask");
 }
