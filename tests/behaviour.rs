@@ -9,6 +9,7 @@ mod function_stats;
 mod invalidates;
 mod invalidation;
 mod key_names;
+mod lifetimes;
 mod meter;
 mod objects;
 mod plain;

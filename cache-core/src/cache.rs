@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub(crate) struct Inner {
     /// Listens to the store for as long as this lives.
     pub(crate) _coherence: Arc<Coherence>,
     pub(crate) versions: Arc<Versions>,
+    /// When they are to be looked at again.
+    pub(crate) versions_due: AtomicU64,
     pub(crate) flights: Arc<Flights>,
     pub(crate) builds: Builds,
     pub(crate) defaults: Defaults,

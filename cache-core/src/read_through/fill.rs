@@ -18,7 +18,7 @@ use crate::lease::Lease;
 use crate::options::LocalTier;
 use crate::refresh::{Serving, Terms};
 use crate::shape::Erased;
-use crate::store::Filled;
+use crate::store::{Filled, RECORD_EXPIRY_MAX};
 use crate::tag::{Basis, Under};
 use crate::versions::Dependencies;
 
@@ -114,7 +114,7 @@ pub(crate) struct Lifetime {
 impl Lifetime {
     /// How long the record stands.
     pub(super) fn expiry(self, terms: Terms, cost: Duration) -> Duration {
-        self.fresh.saturating_add(self.stale).saturating_add(terms.kept_beyond(cost))
+        self.fresh.saturating_add(self.stale).saturating_add(terms.kept_beyond(cost)).min(RECORD_EXPIRY_MAX)
     }
 }
 
@@ -135,7 +135,8 @@ pub(crate) fn lifetime_for(inner: &Inner, plan: &Plan, value: &Erased) -> Option
     let shorter = if jitter > 0.0 { ttl.mul_f64(jitter * crate::random::fraction()) } else { Duration::ZERO };
     // Redis counts whole milliseconds, and refuses zero.
     let least = Duration::from_millis(1);
-    (ttl >= least).then(|| Lifetime { fresh: ttl.saturating_sub(shorter).max(least), stale })
+    let fresh = ttl.saturating_sub(shorter).clamp(least, RECORD_EXPIRY_MAX);
+    (ttl >= least).then(|| Lifetime { fresh, stale: stale.min(RECORD_EXPIRY_MAX.saturating_sub(fresh)) })
 }
 
 /// The record of a value; `None`, with an event, if it cannot be stored.
