@@ -1,6 +1,8 @@
 //! What the library promises, by the ids of the list of behaviours.
 
 mod batch;
+mod batch_by_hand;
+mod batch_refresh;
 mod coherence;
 mod environment;
 mod fence;
