@@ -29,5 +29,6 @@ mod store_fences;
 mod store_sessions;
 mod store_versions;
 mod tags;
+mod tags_of_lists;
 mod values;
 mod why;

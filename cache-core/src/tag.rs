@@ -32,8 +32,8 @@ use crate::shape::{Erased, Rules};
 use crate::store::{Slot, VERSION_RENEWED_BELOW, Version};
 use crate::versions::{self, Cell, Dependencies, Dependency, Pending};
 
-/// How many tags an entry can have. Each is 16 bytes and its name in the record, and a load on every hit.
-pub(crate) const MAX_TAGS: usize = 16;
+/// How many tags an entry can have: a page of elements with one each. Each is 16 bytes and its name in the record, and a load on every hit. A record holds 255.
+pub(crate) const MAX_TAGS: usize = 128;
 
 /// When to look at versions again that are read now, in milliseconds of the coarse clock.
 pub(crate) fn due_after(now: u64) -> u64 {
