@@ -285,3 +285,21 @@ fn what_nobody_can_be_told_of_is_served_no_longer_than_the_bound() {
     clock.advance(Duration::from_millis(1));
     assert_eq!(at_hand(), None, "it has to ask");
 }
+
+/// As `local.md` says of loops that do nothing else: on one thread, a loop that never gives way would not hear of it before its end.
+#[tokio::test]
+// T5
+async fn a_loop_of_hits_that_gives_way_hears_of_a_change() {
+    let server = RedisServer::start();
+    let here = Cache::builder().url(server.url()).max_staleness(Duration::from_secs(600)).connect().await.unwrap();
+    read(&here, "old").await;
+    kept(&here, "old").await;
+    server.cli(&["DEL", row::entry(7).on(&here).key()]);
+    let gate = Gate::open();
+    let mut hits = 0;
+    while &*row(&here, &gate, 7, "new").await.unwrap() == "old" {
+        hits += 1;
+        assert!(hits < 1_000_000, "it is never told");
+        tokio::task::consume_budget().await;
+    }
+}
