@@ -26,6 +26,7 @@ mod single_flight;
 mod store_batches;
 mod store_conformance;
 mod store_fences;
+mod store_leases;
 mod store_sessions;
 mod store_versions;
 mod tags;
