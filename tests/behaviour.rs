@@ -6,6 +6,7 @@ mod batch_refresh;
 mod coherence;
 mod environment;
 mod fence;
+mod flight_scopes;
 mod freshness;
 mod function_stats;
 mod invalidates;

@@ -206,6 +206,26 @@ async fn expiry_and_flushall_and_rename_drop_the_entry_here() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// T5
+async fn eviction_drops_the_entry_here() {
+    let server = RedisServer::start();
+    let here = Cache::connect(&server.url()).await.unwrap();
+    let large = "x".repeat(300_000);
+    read(&here, &large).await;
+    kept(&here, &large).await;
+    let used: u64 =
+        server.cli(&["INFO", "memory"]).split_once("used_memory:").unwrap().1.lines().next().unwrap().parse().unwrap();
+    // What ends next goes first: the entry, which is all that has to go. Its versions stand.
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl", "maxmemory-samples", "64"]);
+    server.cli(&["CONFIG", "SET", "maxmemory", &(used - 150_000).to_string()]);
+    let entry = row::entry(7).on(&here);
+    eventually("it is evicted", || async { server.cli(&["EXISTS", entry.key()]).trim() == "0" }).await;
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(server.cli(&["EXISTS", "cache@version", "cache:row@version"]).trim(), "2");
+    becomes(&here, "v2").await;
+}
+
 const OPTIONS: &str = "?response_timeout=100ms&connect_timeout=500ms&heartbeat=50ms&max_staleness=400ms";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
