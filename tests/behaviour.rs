@@ -1,14 +1,18 @@
 //! What the library promises, by the ids of the list of behaviours.
 
 mod batch;
+mod batch_by_hand;
+mod batch_refresh;
 mod coherence;
 mod environment;
 mod fence;
+mod flight_scopes;
 mod freshness;
 mod function_stats;
 mod invalidates;
 mod invalidation;
 mod key_names;
+mod lifetimes;
 mod meter;
 mod objects;
 mod plain;
@@ -23,8 +27,10 @@ mod single_flight;
 mod store_batches;
 mod store_conformance;
 mod store_fences;
+mod store_leases;
 mod store_sessions;
 mod store_versions;
 mod tags;
+mod tags_of_lists;
 mod values;
 mod why;

@@ -15,7 +15,8 @@
 mod compute;
 mod look;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use crate::history::What;
 use crate::lease::Lease;
 use crate::options::FlightScope;
 use crate::read_through::Plan;
-use crate::shape::Erased;
+use crate::shape::{BatchReturn, Erased, Form as _, Optional, Parts};
 use crate::single_flight::{self, Joined, Landing, Lead};
 use crate::store::{Slot, has_fill_id};
 
@@ -74,6 +75,26 @@ pub(crate) async fn run<'a>(inner: &'a Arc<Inner>, plans: &'a [Plan], function: 
         }
     }
     batch.ids.into_iter().map(|id| lock(&id).landing.take().unwrap_or(Landing::Abandoned)).collect()
+}
+
+/// What the function returned of each of these, in their order. Of what it was not asked for, nothing is taken.
+pub(crate) fn by_id<R, K, T, E>(wanted: Vec<K>, returned: R) -> Returned
+where
+    R: BatchReturn<Id = K, Value = T, Error = E>,
+    K: Eq + Hash,
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    let Parts { found, failed } = returned.split().map_err(|error| Arc::new(error) as Erased)?;
+    let mut by_id: HashMap<K, Result<T, E>> = found.into_iter().map(|(id, value)| (id, Ok(value))).collect();
+    // Both found and failed: nobody knows.
+    by_id.extend(failed.into_iter().map(|(id, error)| (id, Err(error))));
+    let of_id = |id: K| match by_id.remove(&id) {
+        Some(Ok(value)) => Ok(Optional::<T>::erase(Some(value))),
+        Some(Err(error)) => Err(Arc::new(error) as Erased),
+        None => Ok(Optional::<T>::erase(None)),
+    };
+    Ok(wanted.into_iter().map(of_id).collect())
 }
 
 struct Batch<'a> {
@@ -144,7 +165,8 @@ impl<'a> Batch<'a> {
     fn join(&self, at: usize) -> Option<impl Future<Output = Landing> + use<>> {
         let Plan { key, value, rules, .. } = self.plan(at);
         single_flight::assert_not_inside(&key.value_key, &key.name);
-        if rules.options.flight == FlightScope::None {
+        // A refresh is not served what began before it.
+        if rules.options.flight == FlightScope::None || self.plan(at).refresh {
             return None;
         }
         match self.inner.flights.join(&key.value_key, (value.type_id)()) {

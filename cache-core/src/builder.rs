@@ -19,6 +19,7 @@ use crate::refresh::Refreshes;
 use crate::single_flight::Flights;
 use crate::store::memory::MemoryStore;
 use crate::store::{Listener, Store};
+use crate::tag;
 use crate::versions::Versions;
 
 /// The environment variable of [`Cache::from_env`].
@@ -433,10 +434,11 @@ impl CacheBuilder {
             _coherence: coherence,
             store,
             address,
-            clock: self.clock,
             events,
             namespace: namespace.unwrap_or_else(|| "cache".to_owned()).into(),
             versions,
+            versions_due: tag::due_after(self.clock.coarse()).into(),
+            clock: self.clock,
             flights,
             builds: Builds::default(),
             defaults: Defaults {

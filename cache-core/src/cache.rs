@@ -1,11 +1,11 @@
 //! The handle.
 
-use std::fmt;
-use std::future::Future;
-use std::sync::{Arc, OnceLock, PoisonError};
-use std::time::Duration;
+mod by_hand;
 
-use futures::TryFutureExt as _;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::background::Background;
 use crate::builder::CacheBuilder;
@@ -13,24 +13,21 @@ use crate::builds::Builds;
 use crate::clock::Clock;
 use crate::codec::DefaultCodec;
 use crate::coherence::Coherence;
-use crate::entry::EntryKey;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Stats, bump};
 use crate::fence::FenceBuilder;
-use crate::fingerprint::fingerprint_text;
 use crate::function_stats::{FunctionNumber, FunctionStats, Functions};
 use crate::history::{History, What};
 use crate::key::Key;
 use crate::local::{Hit, Local, LocalKeyRef, ParsedKey};
 use crate::meter::Meter;
 use crate::object::{CacheObject, Objects};
-use crate::options::{EntryOptions, LocalTier, Revalidated};
+use crate::options::{EntryOptions, LocalTier};
 use crate::plain::PlainValues;
-use crate::read_through::{self, OldValue, Plan};
 use crate::refresh::{Refreshes, Serving, Terms};
-use crate::shape::{CacheValue, Erased, Form, Optional, Plain, Rules, ValueType};
-use crate::single_flight::{Flights, Landing};
+use crate::shape::{CacheValue, Erased, Plain, ValueType};
+use crate::single_flight::Flights;
 use crate::store::{Slot, Store};
 use crate::tag::{self, Agreement, Basis};
 use crate::versions::Versions;
@@ -59,6 +56,8 @@ pub(crate) struct Inner {
     /// Listens to the store for as long as this lives.
     pub(crate) _coherence: Arc<Coherence>,
     pub(crate) versions: Arc<Versions>,
+    /// When they are to be looked at again.
+    pub(crate) versions_due: AtomicU64,
     pub(crate) flights: Arc<Flights>,
     pub(crate) builds: Builds,
     pub(crate) defaults: Defaults,
@@ -144,179 +143,6 @@ impl Cache {
             cache.0.events.emit(Event::NotInstalled);
             cache
         })
-    }
-
-    /// The value stored under `key`; if there is none, what `compute` returns, stored for the next caller.
-    ///
-    /// This is what `#[cached]` does, by hand. Callers of one key share one run, in this process and over all that
-    /// share the store; a fault of the store is an [event](Self::subscribe), and `compute` runs. If the caller that runs
-    /// it is dropped, another that waits runs its own.
-    ///
-    /// ```
-    /// # use cache_core::{Cache, EntryOptions, Key};
-    /// # use std::time::Duration;
-    /// # async fn load(id: u64) -> Result<String, std::io::Error> { Ok(String::new()) }
-    /// # async fn example(cache: &Cache, id: u64) -> Result<(), std::sync::Arc<std::io::Error>> {
-    /// let options = EntryOptions::new().ttl(Duration::from_secs(60));
-    /// let name = cache.get_or_compute(Key::new("user_name").part(&id), &options, || load(id)).await?;
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// Those of `compute`, shared by all who waited for that run.
-    ///
-    /// # Panics
-    /// If `compute` panics, or asks for the same key: it would wait for itself for ever.
-    pub async fn get_or_compute<T, E, C, F>(&self, key: Key, options: &EntryOptions, compute: C) -> Result<T, Arc<E>>
-    where
-        T: CacheValue,
-        E: Send + Sync + 'static,
-        C: FnOnce() -> F,
-        F: Future<Output = Result<T, E>> + Send,
-    {
-        self.by_hand::<Plain<T>, E, C, F>(key, options, compute).await
-    }
-
-    /// As [`get_or_compute`](Self::get_or_compute) for values that may be absent: `None` is stored for `negative_ttl` if that is set, else not at all.
-    ///
-    /// # Errors
-    /// Those of `compute`, shared by all who waited for that run.
-    ///
-    /// # Panics
-    /// If `compute` panics, or asks for the same key.
-    pub async fn get_or_compute_optional<T, E, C, F>(
-        &self,
-        key: Key,
-        options: &EntryOptions,
-        compute: C,
-    ) -> Result<Option<T>, Arc<E>>
-    where
-        T: CacheValue,
-        E: Send + Sync + 'static,
-        C: FnOnce() -> F,
-        F: Future<Output = Result<Option<T>, E>> + Send,
-    {
-        self.by_hand::<Optional<T>, E, C, F>(key, options, compute).await
-    }
-
-    /// As [`get_or_compute`](Self::get_or_compute) for values that can be asked whether they are still current: `revalidate` is given the
-    /// old value, if there is one, and may give it back. Then its ttl begins anew and nothing but a header is sent to the store.
-    ///
-    /// A value is there to be kept for as long after its ttl as `stale_while_revalidate` or `stale_if_error` say; without either there is none.
-    ///
-    /// ```
-    /// # use cache_core::{Cache, EntryOptions, Key, Revalidated};
-    /// # use std::time::Duration;
-    /// # #[derive(Clone, serde::Serialize, serde::Deserialize)] struct Page { etag: String, text: String }
-    /// # async fn fetch(etag: Option<&str>) -> Result<Option<Page>, std::io::Error> { Ok(None) }
-    /// # async fn example(cache: &Cache) -> Result<(), std::sync::Arc<std::io::Error>> {
-    /// let options = EntryOptions::new().ttl(Duration::from_secs(60)).stale_if_error(Duration::from_secs(86400));
-    /// let revalidate = |old: Option<Page>| async move {
-    ///     match (fetch(old.as_ref().map(|page| &*page.etag)).await?, old) {
-    ///         (Some(page), _) => Ok(Revalidated::New(page)),
-    ///         (None, Some(old)) => Ok(Revalidated::NotModified(old)),
-    ///         (None, None) => Err(std::io::Error::other("not modified, but there is nothing")),
-    ///     }
-    /// };
-    /// let page = cache.get_or_revalidate(Key::new("page"), &options, revalidate).await?;
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// Those of `revalidate`, shared by all who waited for that run.
-    ///
-    /// # Panics
-    /// If `revalidate` panics, or asks for the same key.
-    pub async fn get_or_revalidate<T, E, C, F>(
-        &self,
-        key: Key,
-        options: &EntryOptions,
-        revalidate: C,
-    ) -> Result<T, Arc<E>>
-    where
-        T: CacheValue,
-        E: Send + Sync + 'static,
-        C: FnOnce(Option<T>) -> F + Send,
-        F: Future<Output = Result<Revalidated<T>, E>> + Send,
-    {
-        let old = Arc::new(OldValue::default());
-        let given = Arc::clone(&old);
-        let function = || async move {
-            let old = given.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let value = old.as_ref().and_then(Plain::<T>::restore);
-            Ok(match revalidate(value).await? {
-                Revalidated::New(value) => Plain::<T>::erase(value),
-                // The very one: that is how the pipeline knows.
-                Revalidated::NotModified(value) => old.unwrap_or_else(|| Plain::<T>::erase(value)),
-            })
-        };
-        self.run_by_hand::<Plain<T>, E, _>(key, options, Some(old), function).await
-    }
-
-    async fn by_hand<V, E, C, F>(&self, key: Key, options: &EntryOptions, compute: C) -> Result<V::Value, Arc<E>>
-    where
-        V: Form,
-        V::Payload: CacheValue,
-        E: Send + Sync + 'static,
-        C: FnOnce() -> F,
-        F: Future<Output = Result<V::Value, E>> + Send,
-    {
-        let function = || compute().map_ok(V::erase);
-        self.run_by_hand::<V, E, _>(key, options, None, function).await
-    }
-
-    async fn run_by_hand<V, E, F>(
-        &self,
-        key: Key,
-        options: &EntryOptions,
-        old: Option<Arc<OldValue>>,
-        function: impl FnOnce() -> F,
-    ) -> Result<V::Value, Arc<E>>
-    where
-        V: Form,
-        V::Payload: CacheValue,
-        E: Send + Sync + 'static,
-        F: Future<Output = Result<Erased, E>> + Send,
-    {
-        let value = const { ValueType::of::<V, E, DefaultCodec>() };
-        let key = self.0.key_by_hand(&key, value);
-        let take = |value: &Erased| V::restore(value);
-        let asked = Some((options, false));
-        let due = match self.0.at_hand(&key.value_key, &key.name, &value, asked, options.local, take) {
-            AtHand::Value(value) => {
-                Meter::hit(&self.0, &key);
-                return Ok(value);
-            }
-            AtHand::Due(value, fill_id) => Some((value, fill_id)),
-            AtHand::Nothing => None,
-        };
-        let rules = Arc::new(Rules::of(options.clone()));
-        let plan = Plan { old, ..Plan::new(key, value, rules, options.local) };
-        let function = function();
-        let run = async move {
-            let function = Box::pin(function.map_err(|error| Arc::new(error) as Erased));
-            let landing = match due {
-                Some((value, fill_id)) => {
-                    let landing = read_through::refresh_here(&self.0, &plan, fill_id, function).await;
-                    landing.unwrap_or_else(|| Landing::Value(V::erase(value)))
-                }
-                None => read_through::run_here(&self.0, &plan, function).await,
-            };
-            (landing, plan)
-        };
-        let (landing, plan) = Box::pin(run).await;
-        match landing {
-            Landing::Value(value) => match V::restore(&value) {
-                Some(value) => Ok(value),
-                None => mismatch(&plan.key.name),
-            },
-            Landing::Failed(error) => match error.downcast::<E>() {
-                Ok(error) => Err(error),
-                Err(_) => mismatch(&plan.key.name),
-            },
-            Landing::Panicked(panic) => panic.resume(&plan.key.name),
-            Landing::Abandoned => mismatch(&plan.key.name),
-        }
     }
 
     /// Makes every entry of every cached function in this cache's namespace a miss, in every process, build and tier. Runs that are under
@@ -446,11 +272,6 @@ impl Cache {
 /// How long a shutdown waits for background work.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
-#[expect(clippy::panic, reason = "flights are told apart by value type, so only a bug in this crate leads here")]
-fn mismatch(name: &str) -> ! {
-    panic!("a run of `{name}` came to a value of another type")
-}
-
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache")
@@ -567,33 +388,5 @@ impl Inner {
     /// Tells of a store fault that a call survived.
     pub(crate) fn store_failed(&self, error: &Error) {
         self.events.store_failed(error, self.store.is_available());
-    }
-
-    fn key_by_hand(&self, key: &Key, value: ValueType) -> EntryKey {
-        let fingerprint = fingerprint_text((value.fingerprint)(), 0, value.codec_id);
-        EntryKey::new(self, &key.name().into(), key.args(), &fingerprint.into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use super::*;
-
-    #[tokio::test]
-    // F9
-    async fn a_refresh_of_a_record_that_was_replaced_meanwhile_runs_nothing() {
-        let cache = Cache::in_memory();
-        let options = EntryOptions::new();
-        let compute = || async { Ok::<_, Infallible>(1_u32) };
-        assert_eq!(cache.get_or_compute(Key::new("k"), &options, compute).await, Ok(1));
-        let value = ValueType::of::<Plain<u32>, Infallible, DefaultCodec>();
-        let key = cache.0.key_by_hand(&Key::new("k"), value);
-        let plan = Plan::new(key, value, Arc::new(Rules::of(options)), LocalTier::Cache);
-        // The record that this refresh was begun for had another fill id.
-        let function = Box::pin(async { unreachable!("the store has a newer value") });
-        assert!(read_through::refresh_here(&cache.0, &plan, 7, function).await.is_none());
-        assert_eq!((cache.stats().refreshes, cache.stats().computes), (1, 1));
     }
 }

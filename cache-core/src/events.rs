@@ -92,7 +92,7 @@ pub enum Event {
         /// Its encoded size in bytes.
         bytes: usize,
     },
-    /// An entry would have more than 16 tags; its value was returned, not stored.
+    /// An entry would have more than 128 tags; its value was returned, not stored.
     TooManyTags {
         /// The function's key name.
         name: Arc<str>,

@@ -24,7 +24,7 @@
 //! |---|---|
 //! | making a cache | [`Cache::connect`], [`Cache::from_env`], [`Cache::in_memory`], [`CacheBuilder`] |
 //! | what a function's entries can do | [`CachedEntry`] |
-//! | caching without the attribute | [`Cache::get_or_compute`], [`Key`], [`EntryOptions`] |
+//! | caching without the attribute | [`Cache::get_or_compute`], [`Cache::get_or_compute_many`], [`Key`], [`EntryOptions`] |
 //! | arguments and values | [`KeyPart`], [`CacheValue`], [`ShareError`], [`codec`] |
 //! | objects that cannot be computed again | [`CacheObject`], [`Objects`] |
 //! | what programs in other languages share | [`PlainValues`], [`PlainHash`] |

@@ -246,8 +246,6 @@ impl Local {
     }
 
     /// How many keys have a mark.
-    #[cfg(any(test, feature = "testing"))]
-    #[allow(dead_code, reason = "asked by tests only")]
     pub(crate) fn marked_keys(&self) -> usize {
         self.marks.iter().map(|shard| lock(shard).len()).sum()
     }
@@ -318,7 +316,9 @@ impl Drop for Mark<'_> {
 
 impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Local").field("bytes", &lock(&self.order).bytes()).finish_non_exhaustive()
+        let mut local = f.debug_struct("Local");
+        let bytes = lock(&self.order).bytes();
+        local.field("bytes", &bytes).field("marked_keys", &self.marked_keys()).finish_non_exhaustive()
     }
 }
 

@@ -27,10 +27,12 @@ mod batch;
 pub mod via {
     pub use super::invalidates::via::{OfAny as _, OfResult as _};
     pub use crate::shape::batch_via::{BatchOfOptions as _, BatchOfResults as _, BatchOfValues as _};
+    pub use crate::shape::error_via::{
+        CannotBeOverdue as _, CannotShare as _, OverdueByIoError as _, OverdueByItself as _, SharesByClone as _,
+        SharesByImpl as _, SharesByIoError as _, SharesByMessage as _,
+    };
     pub use crate::shape::via::{
-        CannotBeOverdue as _, CannotShare as _, JustOption as _, JustPlain as _, JustShared as _,
-        OverdueByIoError as _, OverdueByItself as _, ResultOption as _, ResultPlain as _, ResultShared as _,
-        SharesByClone as _, SharesByImpl as _, SharesByIoError as _, SharesByMessage as _,
+        JustOption as _, JustPlain as _, JustShared as _, ResultOption as _, ResultPlain as _, ResultShared as _,
     };
 }
 

@@ -17,17 +17,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+mod fill;
 mod old;
 mod run;
 
-use self::old::OldRecord;
+pub(crate) use self::fill::{Sealed, Storable, lifetime_for, storable, try_seal};
 pub(crate) use self::run::{Fallback, give_up, leave_alone, refresh_behind, refresh_here, unseen, within};
 use self::run::{run_at_most, run_under};
 use crate::cache::Inner;
 use crate::entry::EntryKey;
 use crate::envelope::Envelope;
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
-use crate::events::{Event, StaleCause, bump, reason};
+use crate::events::{Event, StaleCause, bump};
 use crate::function_stats::{FunctionCounters, FunctionNumber};
 use crate::history::{Refusal, Scope, What};
 use crate::lease::{Lease, Obstacle};
@@ -36,8 +37,8 @@ use crate::options::{FlightScope, LocalTier};
 use crate::refresh::{Serving, Terms};
 use crate::shape::{Erased, Rules, ValueType};
 use crate::single_flight::{self, Joined, Landing};
-use crate::store::{Filled, Over, Slot, THROTTLE_MARK, lease_key};
-use crate::tag::{Agreement, Basis, Under};
+use crate::store::{Over, Slot, THROTTLE_MARK, lease_key};
+use crate::tag::{Agreement, Basis};
 use crate::versions::Dependencies;
 
 /// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
@@ -528,189 +529,4 @@ pub(crate) fn judge(
         (Ok(None), _) => Stored::Invalid(fill_id, None),
         (Err(_), _) => Stored::Foreign("the payload is not a value of this type"),
     }
-}
-
-async fn fill(
-    inner: &Arc<Inner>,
-    plan: &Plan,
-    lease: Lease,
-    basis: &Basis,
-    value: &Erased,
-    cost: Duration,
-    old: Option<OldRecord>,
-) -> Result<()> {
-    let Some(lifetime) = lifetime_for(inner, plan, value) else {
-        plan.note(inner, What::NotStored);
-        return lease.release().await;
-    };
-    if let Some(old) = old
-        && std::ptr::addr_eq(Arc::as_ptr(&old.value), Arc::as_ptr(value))
-        && !basis.has_changed()
-    {
-        return old.renew(inner, plan, lease, lifetime, cost).await;
-    }
-    let storable = storable(inner, plan, basis, value, lifetime, cost).await?;
-    let Some(Storable { record, expiry, fresh_for, kept_by }) = storable else { return lease.release().await };
-    let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
-    let mark = mark.map(|local| local.begin(&plan.key.value_key));
-    let bytes = record.len();
-    match lease.fill(record, expiry).await? {
-        Filled::Refused => {
-            plan.fill_refused(inner, Refusal::LeaseLost);
-            return Ok(());
-        }
-        Filled::Stored => {}
-        Filled::Tracked => {
-            if let Some((mark, (serving, under))) = mark.zip(kept_by) {
-                mark.keep(value, bytes, serving.service(plan.local), under);
-            }
-        }
-    }
-    bump(&inner.events.count().fills);
-    plan.count(inner, |own| &own.fills);
-    plan.note(inner, What::Filled { fresh_for });
-    Ok(())
-}
-
-/// A value as it is to be stored.
-pub(crate) struct Storable {
-    pub(crate) record: Bytes,
-    pub(crate) expiry: Duration,
-    /// How long it is fresh.
-    pub(crate) fresh_for: Duration,
-    /// What L1 needs to keep it too.
-    pub(crate) kept_by: Option<(Serving, Dependencies)>,
-}
-
-/// `None`, with an event: the value is its callers' alone. A trip if it has tags of its own.
-pub(crate) async fn storable(
-    inner: &Inner,
-    plan: &Plan,
-    basis: &Basis,
-    value: &Erased,
-    lifetime: Lifetime,
-    cost: Duration,
-) -> Result<Option<Storable>> {
-    // Stored all the same, it would be a miss for everybody.
-    let under = match basis.has_changed() {
-        true => None,
-        false => basis.of_value(inner, &plan.key.name, &plan.rules, value).await?,
-    };
-    let Some(mut under) = under else {
-        plan.fill_refused(inner, Refusal::Outdated);
-        return Ok(None);
-    };
-    let dependencies = under.dependencies.take();
-    let fresh_for = lifetime.fresh;
-    let sealed = seal(inner, plan, value, under, lifetime, cost);
-    if sealed.is_none() {
-        plan.note(inner, What::NotStored);
-    }
-    let storable =
-        |Sealed { record, expiry, serving }| Storable { record, expiry, fresh_for, kept_by: serving.zip(dependencies) };
-    Ok(sealed.map(storable))
-}
-
-/// How long a value is fresh, and how long it may be served after that.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Lifetime {
-    fresh: Duration,
-    stale: Duration,
-}
-
-impl Lifetime {
-    /// How long the record stands.
-    fn expiry(self, terms: Terms, cost: Duration) -> Duration {
-        self.fresh.saturating_add(self.stale).saturating_add(terms.kept_beyond(cost))
-    }
-}
-
-/// How long to store this value; `None`: not at all (V2, V3, V4, V5).
-pub(crate) fn lifetime_for(inner: &Inner, plan: &Plan, value: &Erased) -> Option<Lifetime> {
-    let rules = &plan.rules;
-    let (ttl, stale) = if (plan.value.is_present)(value) {
-        if rules.cache_if.as_ref().is_some_and(|cache_if| !cache_if(value)) {
-            return None;
-        }
-        let by_value = rules.ttl_of.as_ref().and_then(|ttl_of| ttl_of(value));
-        (by_value.or(rules.options.ttl).unwrap_or(inner.defaults.ttl), plan.terms(inner).window)
-    } else {
-        (rules.options.negative_ttl.or(inner.defaults.negative_ttl)?, Duration::ZERO)
-    };
-    // Downward only: a ttl is a promise of how old a value can be.
-    let jitter = rules.options.jitter.unwrap_or(inner.defaults.jitter).clamp(0.0, 1.0);
-    let shorter = if jitter > 0.0 { ttl.mul_f64(jitter * crate::random::fraction()) } else { Duration::ZERO };
-    // Redis counts whole milliseconds, and refuses zero.
-    let least = Duration::from_millis(1);
-    (ttl >= least).then(|| Lifetime { fresh: ttl.saturating_sub(shorter).max(least), stale })
-}
-
-/// The record of a value; `None`, with an event, if it cannot be stored.
-fn seal(
-    inner: &Inner,
-    plan: &Plan,
-    value: &Erased,
-    under: Under,
-    lifetime: Lifetime,
-    cost: Duration,
-) -> Option<Sealed> {
-    match try_seal(inner, plan, value, under, lifetime, cost) {
-        Ok(sealed) => Some(sealed),
-        Err(error) => {
-            // Too large is told with its size, where that is known.
-            if error.kind() != ErrorKind::Limit {
-                let name = Arc::clone(&plan.key.name);
-                inner.events.emit(Event::EncodeFailed { name, reason: reason(&error) });
-            }
-            None
-        }
-    }
-}
-
-/// A record and how long it is kept.
-pub(crate) struct Sealed {
-    pub(crate) record: Bytes,
-    pub(crate) expiry: Duration,
-    serving: Option<Serving>,
-}
-
-/// The record of a value.
-pub(crate) fn try_seal(
-    inner: &Inner,
-    plan: &Plan,
-    value: &Erased,
-    under: Under,
-    lifetime: Lifetime,
-    cost: Duration,
-) -> Result<Sealed> {
-    let envelope = Envelope {
-        codec: plan.value.codec_id,
-        present: (plan.value.is_present)(value),
-        fill_id: crate::random::u64(),
-        created: inner.store.now(),
-        fresh_for: lifetime.fresh,
-        stale_for: lifetime.stale,
-        cost,
-        versions: under.versions,
-        tags: under.tags,
-    };
-    let mut replaced = || {
-        inner.events.emit(Event::CodecReplaced { type_name: (plan.value.type_name)(), codec: plan.value.codec_name });
-    };
-    let record = envelope.seal(&plan.key.value_key, |out| (plan.value.encode)(value, out, &mut replaced))?;
-    let max = inner.limits.max_value_bytes;
-    if record.len() > max {
-        inner.events.emit(Event::TooLarge { name: Arc::clone(&plan.key.name), bytes: record.len() });
-        let detail = format!(
-            "the encoded value has {} bytes, the limit is {max}; see `CacheBuilder::max_value_bytes`",
-            record.len()
-        );
-        return Err(Error::new(ErrorKind::Limit, "encode").detail(detail));
-    }
-    let terms = plan.terms(inner);
-    Ok(Sealed {
-        record: record.into(),
-        expiry: lifetime.expiry(terms, cost),
-        serving: Serving::of(&envelope, &terms, envelope.created),
-    })
 }

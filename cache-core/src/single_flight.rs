@@ -176,8 +176,6 @@ impl Flights {
     }
 
     /// How many keys have a flight that can be joined.
-    #[cfg(any(test, feature = "testing"))]
-    #[allow(dead_code, reason = "asked by tests only")]
     pub(crate) fn attached_keys(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
@@ -203,7 +201,7 @@ impl Flights {
 
 impl fmt::Debug for Flights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Flights")
+        f.debug_struct("Flights").field("attached_keys", &self.attached_keys()).finish_non_exhaustive()
     }
 }
 

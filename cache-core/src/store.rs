@@ -55,11 +55,20 @@ pub(crate) struct Token(u128);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Version(u128);
 
-/// A version outlasts every entry that was stored under it: entries have at most a third of this.
-pub(crate) const VERSION_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The registry of builds outlasts every entry as well.
-pub(crate) const REGISTRY_EXPIRY: Duration = VERSION_EXPIRY;
+/// How long a version stands after it was made or renewed. One that is in use is renewed by whoever reads it, so that entries of any ttl live on;
+/// one that is not makes its entries misses when it goes.
+pub(crate) const VERSION_EXPIRY: Duration = DAY.saturating_mul(90);
+
+/// A version that is read with less than this left is renewed. Each process reads those in use again within half of it: see [`tag`](crate::tag).
+pub(crate) const VERSION_RENEWED_BELOW: Duration = DAY.saturating_mul(60);
+
+/// No record stands for longer, whatever its ttl: so the registry of builds outlasts it.
+pub(crate) const RECORD_EXPIRY_MAX: Duration = DAY.saturating_mul(365);
+
+/// A build says that it stores before each of its records, at most ten minutes earlier (R21).
+pub(crate) const REGISTRY_EXPIRY: Duration = DAY.saturating_mul(400);
 
 /// What stands under a value key, its versions in the order of their keys, and whether the next change of each is told to the listeners.
 pub(crate) type Versioned = (Slot, Vec<Option<Version>>, bool);
@@ -195,10 +204,11 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>>;
 
     /// As [`read_tracked`](Self::read_tracked), with the versions under these keys in the same trip. A version that does not exist is
-    /// made first. `None`: it could not be made, or is fenced; then no entry agrees with it.
+    /// made first, one that has little time left is renewed. `None`: it could not be made, or is fenced; then no entry agrees with it.
     fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>>;
 
-    /// The versions under these keys, tracked as by [`read_versioned`](Self::read_versioned); `make`: those that do not exist are made first.
+    /// The versions under these keys, tracked as by [`read_versioned`](Self::read_versioned); `make`: those that do not exist are made first, and
+    /// those that have little time left are renewed.
     fn read_versions<'a>(
         &'a self,
         versions: &'a [Arc<str>],

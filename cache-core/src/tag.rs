@@ -16,10 +16,12 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::cache::Inner;
+use crate::clock::millis;
 use crate::envelope::{Envelope, TagVersion};
 use crate::error::Result;
 use crate::events::Event;
@@ -27,11 +29,16 @@ use crate::history::{By, Scope, What};
 use crate::key::{KeyText, KeyWriter, shorten, tag_name};
 use crate::sabotage::{self, Guard};
 use crate::shape::{Erased, Rules};
-use crate::store::{Slot, Version};
+use crate::store::{Slot, VERSION_RENEWED_BELOW, Version};
 use crate::versions::{self, Cell, Dependencies, Dependency, Pending};
 
-/// How many tags an entry can have. Each is 16 bytes and its name in the record, and a load on every hit.
-pub(crate) const MAX_TAGS: usize = 16;
+/// How many tags an entry can have: a page of elements with one each. Each is 16 bytes and its name in the record, and a load on every hit. A record holds 255.
+pub(crate) const MAX_TAGS: usize = 128;
+
+/// When to look at versions again that are read now, in milliseconds of the coarse clock.
+pub(crate) fn due_after(now: u64) -> u64 {
+    now.saturating_add(millis(VERSION_RENEWED_BELOW) / 2)
+}
 
 /// The versions that one call goes by, as they were when the store was last read.
 pub(crate) struct Basis {
@@ -61,6 +68,7 @@ pub(crate) enum Agreement {
 impl Basis {
     /// Nothing is read yet.
     pub(crate) fn new(inner: &Inner, name: &str, rules: Option<&Rules>) -> Self {
+        inner.look_at_versions_again_when_due();
         let tags = rules.map_or(&[][..], |rules| &rules.options.tags);
         // One too many is enough to store nothing.
         let tags = tags.get(..MAX_TAGS.saturating_add(1)).unwrap_or(tags);
@@ -407,6 +415,16 @@ pub(crate) fn keys_of_tags(namespace: &str, tags: impl IntoIterator<Item = impl 
 }
 
 impl Inner {
+    /// What is known of versions is forgotten once a month, so that those in use are read, and with that renewed, long before they would run out.
+    fn look_at_versions_again_when_due(&self) {
+        let (now, due) = (self.clock.coarse(), self.versions_due.load(Ordering::Relaxed));
+        let is_due = now >= due
+            && self.versions_due.compare_exchange(due, due_after(now), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_due {
+            self.versions.clear();
+        }
+    }
+
     /// Gives these keys new versions. No caller that begins after it gets what was there before: what this process knows is
     /// forgotten before the write is sent, and again after its answer.
     pub(crate) async fn renew_versions(&self, keys: &[Arc<str>]) -> Result<()> {

@@ -3,7 +3,7 @@
     negative_ttl = "500ms",
     name = "user",
     key = "{tenant.id}:{id}",
-    tags("users", "tenant:{tenant.id}", "group:{value.group}", "mail:{value.mail}"),
+    tags("users", "tenant:{tenant.id}", "group:{value.group}", "mail:{value.mail}", "role:{value.roles[].name}"),
     version = 3,
     codec = "msgpack",
     cache = &state.cache,

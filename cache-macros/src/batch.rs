@@ -102,24 +102,45 @@ impl Context<'_> {
     /// The call of a batch: what looks for the ids, and what runs those that are missing.
     pub(crate) fn batch_run(&self, batch: &Batch) -> TokenStream {
         let mixed = self.mixed;
-        let krate = &self.plan.krate;
-        let Batch { ident, element, .. } = batch;
-        let (cached, rules, key) = (self.call_cached(), self.call_rules(), self.key_steps());
-        let alike = !self.tags_depend_on(ident);
-        let function = self.batch_function(batch);
-        // Unused, it would be told.
-        let of_rules = if alike { quote_spanned!(mixed=> _) } else { ident.to_token_stream() };
-        let look_up = Ident::new("look_up_all", self.at_returned());
+        let asked = self.asked_of_batch(batch, "look_up_all");
+        let how = self.how_batch_runs(batch);
         quote_spanned! {mixed=>
-            let __run = match #cached.#look_up(
+            let __run = match #asked {
+                ::core::result::Result::Ok(__hits) => return __hits,
+                ::core::result::Result::Err(__misses) => __misses.run(#how),
+            };
+        }
+    }
+
+    /// The call that computes all ids anew.
+    pub(crate) fn batch_refresh(&self, batch: &Batch) -> TokenStream {
+        let asked = self.asked_of_batch(batch, "refresh_all");
+        let how = self.how_batch_runs(batch);
+        quote_spanned!(self.mixed=> #asked.run(#how).await)
+    }
+
+    /// Asks for the ids, by their keys.
+    fn asked_of_batch(&self, batch: &Batch, method: &str) -> TokenStream {
+        let Batch { ident, element, .. } = batch;
+        let (cached, key, krate) = (self.call_cached(), self.key_steps(), &self.plan.krate);
+        let method = Ident::new(method, self.at_returned());
+        quote_spanned! {self.mixed=>
+            #cached.#method(
                 __cache,
                 &#ident,
                 |#ident: &#element, __key: &mut #krate::KeyWriter<'_>| { #key },
-            ) {
-                ::core::result::Result::Ok(__hits) => return __hits,
-                ::core::result::Result::Err(__misses) => __misses.run(#alike, |#of_rules: &#element| #rules, #function),
-            };
+            )
         }
+    }
+
+    /// Whether all ids have the same rules, the rules of one, and the function.
+    fn how_batch_runs(&self, batch: &Batch) -> TokenStream {
+        let Batch { ident, element, .. } = batch;
+        let (rules, function) = (self.call_rules(), self.batch_function(batch));
+        let alike = !self.tags_depend_on(ident);
+        // Unused, it would be told.
+        let of_rules = if alike { quote_spanned!(self.mixed=> _) } else { ident.to_token_stream() };
+        quote_spanned!(self.mixed=> #alike, |#of_rules: &#element| #rules, #function)
     }
 
     /// The closure that calls the body with some of the ids. It may be called again, so it has the other arguments to give away each time.

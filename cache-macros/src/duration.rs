@@ -16,6 +16,8 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let (number, tail) = rest.split_at(digits);
+        // `10 minutes` is told what to write, not that it lacks a unit.
+        let tail = tail.trim_start();
         let letters = tail.find(|c: char| !c.is_alphabetic()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         if number.is_empty() {
@@ -76,6 +78,7 @@ mod tests {
             ("1w", 604_800_000),
             ("1h30m", 5_400_000),
             ("1h 30m", 5_400_000),
+            ("10 m", 600_000),
             ("0s", 0),
         ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
@@ -91,6 +94,8 @@ mod tests {
             ("h", "a number is expected"),
             ("-1s", "a number is expected"),
             ("5min", "write `\"5m\"`"),
+            ("10 minutes", "write `\"10m\"`"),
+            ("1h 30", "`30` has no unit"),
             ("5D", "write `\"5d\"`"),
             ("5y", "unknown unit `y`"),
             ("99999999999999999999d", "longer than can be counted"),

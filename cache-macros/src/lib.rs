@@ -45,7 +45,7 @@ use crate::signature::Function;
 /// | `name = "user"` | the first part of the key. Two functions with one name share their entries | crate, module path, type and function name; a function that moves then starts cold |
 /// | `key = "user:{id}"` | the rest of the key: a template of `{arg}`, `{arg.field}`, `{self.field}`. Between two placeholders stands a character that no value can hold: one of `: / = + * & # $ ^ ; < > ' \ `` ` `` or a bar | all arguments in order |
 /// | `skip(db, ..)` | arguments that are no part of the key. Also `#[cached(skip)]` on the parameter | none |
-/// | `tags("posts", "author:{author}", "group:{value.group}")` | names under which `Cache::invalidate_tag` finds the entry, at most 16: templates over arguments in the key, or over fields of the value | none; each costs its name and 16 bytes in the record, and a load on a hit; those by the value one round trip after a run |
+/// | `tags("posts", "author:{author}", "group:{value.group}")` | names under which `Cache::invalidate_tag` finds the entry, at most 16: templates over arguments in the key, or over fields of the value; `"post:{value[].id}"` is one for each element of a list in it, at most 128 in all | none; each costs its name and 16 bytes in the record, and a load on a hit; those by the value one round trip after a run |
 /// | `version = 1` | a number in the key: raise it, and all that is stored is out of sight | 0 |
 /// | `negative_ttl` | how long a `None` is served; forms as `ttl`, without the closure | a `None` is not stored |
 /// | `jitter` | the fraction of its ttl by which a value may end earlier, at random; never later | the cache's, 0.1 unless set |

@@ -72,8 +72,17 @@ pub(crate) enum KeyStep {
 pub(crate) enum Tag {
     /// Known before the run.
     Known(Vec<KeyStep>),
-    /// Known by the value, which is called `value` in the steps; of this kind.
-    OfValue(String, Vec<KeyStep>),
+    /// Known by the value.
+    OfValue(OfValue),
+}
+
+/// A tag by the value, or one for each element of a list in it.
+pub(crate) struct OfValue {
+    pub(crate) kind: String,
+    /// In which the value is called `value`, and an element of the list as [`tags`](crate::tags) says.
+    pub(crate) steps: Vec<KeyStep>,
+    /// The list.
+    pub(crate) list: Option<TokenStream>,
 }
 
 /// The signature of the companion that makes entries.

@@ -2,7 +2,7 @@
 //!
 //! An entry is made from the arguments in its key alone, and has its tags all the same. So a tag depends on those, or on the value.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote_spanned};
 use syn::Ident;
 use syn::ext::IdentExt as _;
@@ -10,20 +10,22 @@ use syn::ext::IdentExt as _;
 use crate::args::{Args, Template};
 use crate::errors::Errors;
 use crate::expand::Context;
-use crate::plan::{Entry, KeyStep, Tag};
+use crate::plan::{Entry, KeyStep, OfValue, Tag};
 use crate::signature::Param;
 use crate::template::{Piece, Placeholder};
-use crate::validate::{bare, expression, no_such_parameter, placeholders};
+use crate::validate::{bare, expression, no_such_parameter, path, placeholders, refuse_lists};
 
-/// The library's limit, `MAX_TAGS` in its `tag.rs`.
-const MAX_TAGS: usize = 16;
+/// How many can be written. An entry may have more, by the elements of a list: `MAX_TAGS` in the library's `tag.rs`.
+const MAX_TEMPLATES: usize = 16;
 /// What a template calls the value.
 const VALUE: &str = "value";
+/// What generated code calls an element of a list in the value.
+const ELEMENT: &str = "__element";
 
 /// The tags, as far as they fit.
 pub(crate) fn plan(args: &Args, params: &[Param], entry: &Entry, errors: &mut Errors) -> Vec<Tag> {
-    if let Some(tag) = args.tags.get(MAX_TAGS) {
-        errors.at(&tag.literal, format!("an entry has at most {MAX_TAGS} tags; remove some"));
+    if let Some(tag) = args.tags.get(MAX_TEMPLATES) {
+        errors.at(&tag.literal, format!("a function has at most {MAX_TEMPLATES} tags; remove some"));
     }
     let mut tags = Vec::new();
     for (position, tag) in args.tags.iter().enumerate() {
@@ -32,11 +34,18 @@ pub(crate) fn plan(args: &Args, params: &[Param], entry: &Entry, errors: &mut Er
         }
         let of_value = placeholders(tag).filter(|place| place.root == VALUE).count();
         if of_value == 0 {
+            refuse_lists(tag, errors);
             placeholders(tag).for_each(|place| check_known(place, tag, args, params, entry, errors));
             tags.push(Tag::Known(steps(tag, params)));
         } else {
             let kind = check_of_value(tag, of_value, params, errors);
-            tags.push(Tag::OfValue(kind, steps(tag, &[])));
+            let span = tag.literal.span();
+            let at = Span::mixed_site().located_at(span);
+            let list = list(tag, errors).map(|fields| {
+                let list = path(&named(VALUE, span), fields, span);
+                quote_spanned!(at=> #list.iter())
+            });
+            tags.push(Tag::OfValue(OfValue { kind, steps: steps(tag, &[]), list }));
         }
     }
     tags
@@ -93,10 +102,28 @@ fn check_of_value(tag: &Template, of_value: usize, params: &[Param], errors: &mu
     }
 }
 
+/// The list that the tag goes by, if it does.
+fn list<'a>(tag: &'a Template, errors: &mut Errors) -> Option<&'a [String]> {
+    let mut lists = placeholders(tag).filter_map(|place| place.list.as_deref());
+    let first = lists.next()?;
+    if lists.any(|other| other != first) {
+        errors.at(&tag.literal, "a tag goes by the elements of one list; write a tag for each");
+    }
+    Some(first)
+}
+
+/// A name of generated code, at the template.
+fn named(name: &str, span: Span) -> Ident {
+    Ident::new(name, Span::mixed_site().located_at(span))
+}
+
 fn steps(tag: &Template, params: &[Param]) -> Vec<KeyStep> {
     let span = tag.literal.span();
     let step = |piece: &Piece| match piece {
         Piece::Literal(text) => KeyStep::Literal(text.clone()),
+        Piece::Placeholder(place) if place.list.is_some() => {
+            KeyStep::Placeholder(path(&named(ELEMENT, span), &place.fields, span), span)
+        }
         Piece::Placeholder(place) => KeyStep::Placeholder(expression(place, params, span), span),
     };
     tag.pieces.iter().map(step).collect()
@@ -127,12 +154,17 @@ impl Context<'_> {
         let mixed = self.mixed;
         let (mut kinds, mut tags) = (Vec::new(), TokenStream::new());
         for tag in &self.plan.tags {
-            let Tag::OfValue(kind, steps) = tag else { continue };
+            let Tag::OfValue(OfValue { kind, steps, list }) = tag else { continue };
             if !kinds.contains(kind) {
                 kinds.push(kind.clone());
             }
             let steps = self.tag_steps(steps);
-            tags.extend(quote_spanned!(mixed=> __tags.add(|__tag| { #steps });));
+            let add = quote_spanned!(mixed=> __tags.add(|__tag| { #steps }););
+            let element = Ident::new(ELEMENT, mixed);
+            tags.extend(match list {
+                Some(list) => quote_spanned!(mixed=> for #element in #list { #add }),
+                None => add,
+            });
         }
         let value = Ident::new(VALUE, mixed);
         (!kinds.is_empty()).then(|| quote_spanned!(mixed=> .tags_of(&[#(#kinds),*], |#value, __tags| { #tags })))

@@ -20,16 +20,23 @@ pub(crate) enum Piece {
     Placeholder(Placeholder),
 }
 
-/// `{arg}` or `{arg.field.path}`.
+/// `{arg}`, `{arg.field.path}`, or `{value.field[].field}` for each element of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Placeholder {
     pub(crate) root: String,
+    /// Of the root; where it goes by elements, of an element.
     pub(crate) fields: Vec<String>,
+    /// The fields that lead to the list.
+    pub(crate) list: Option<Vec<String>>,
 }
 
 impl std::fmt::Display for Placeholder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.root)?;
+        if let Some(list) = &self.list {
+            list.iter().try_for_each(|field| write!(f, ".{field}"))?;
+            f.write_str("[]")?;
+        }
         self.fields.iter().try_for_each(|field| write!(f, ".{field}"))
     }
 }
@@ -94,14 +101,30 @@ fn placeholder(inner: &str) -> Result<Placeholder, String> {
     if let Some((name, _)) = inner.split_once(':') {
         return Err(format!("`{{{inner}}}`: a placeholder has no format; write `{{{name}}}`"));
     }
-    let mut parts = inner.split('.');
-    let root = parts.next().unwrap_or_default();
+    let (path, of_element) = match inner.split_once("[]") {
+        Some((list, rest)) if rest.contains("[]") => {
+            return Err(format!("`{{{inner}}}` goes by two lists; write `{{{list}[]}}` with fields of its elements"));
+        }
+        Some((list, "")) => (list, Some("")),
+        // What follows the list without a field is none.
+        Some((list, rest)) => (list, Some(rest.strip_prefix('.').filter(|rest| !rest.is_empty()).unwrap_or("?"))),
+        None => (inner, None),
+    };
+    let mut parts = path.split('.');
+    let root = parts.next().unwrap_or_default().to_owned();
     let fields: Vec<String> = parts.map(str::to_owned).collect();
+    let of_element: Option<Vec<String>> =
+        of_element.map(|rest| rest.split('.').filter(|_| !rest.is_empty()).map(str::to_owned).collect());
     let is_field = |field: &String| is_ident(field) || field.parse::<u32>().is_ok();
-    if is_ident(root) && fields.iter().all(is_field) {
-        return Ok(Placeholder { root: root.to_owned(), fields });
+    if !is_ident(&root) || !fields.iter().chain(of_element.iter().flatten()).all(is_field) {
+        return Err(format!(
+            "`{{{inner}}}` is no placeholder; it takes an argument or fields of one: `{{id}}`, `{{user.id}}`"
+        ));
     }
-    Err(format!("`{{{inner}}}` is no placeholder; it takes an argument or fields of one: `{{id}}`, `{{user.id}}`"))
+    Ok(match of_element {
+        Some(of_element) => Placeholder { root, fields: of_element, list: Some(fields) },
+        None => Placeholder { root, fields, list: None },
+    })
 }
 
 fn is_ident(text: &str) -> bool {
@@ -171,7 +194,7 @@ mod tests {
 
     fn placeholder(text: &str) -> Piece {
         let mut parts = text.split('.').map(str::to_owned);
-        Piece::Placeholder(Placeholder { root: parts.next().unwrap(), fields: parts.collect() })
+        Piece::Placeholder(Placeholder { root: parts.next().unwrap(), fields: parts.collect(), list: None })
     }
 
     #[test]
@@ -179,6 +202,24 @@ mod tests {
         assert_eq!(parse("user:{id}"), Ok(vec![literal("user:"), placeholder("id")]));
         assert_eq!(parse("{a.b.0}/{r#type}"), Ok(vec![placeholder("a.b.0"), literal("/"), placeholder("r#type")]));
         assert_eq!(parse("all"), Ok(vec![literal("all")]));
+    }
+
+    #[test]
+    fn elements_of_lists() {
+        let of = |list: &[&str], fields: &[&str]| {
+            let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+            Piece::Placeholder(Placeholder { root: "value".to_owned(), fields: texts(fields), list: Some(texts(list)) })
+        };
+        for (text, piece) in [
+            ("{value[]}", of(&[], &[])),
+            ("{value[].id}", of(&[], &["id"])),
+            ("{value.posts[].author.0}", of(&["posts"], &["author", "0"])),
+        ] {
+            assert_eq!(parse(text), Ok(vec![piece]), "{text}");
+            let pieces = parse(text).unwrap();
+            let [Piece::Placeholder(placeholder)] = pieces.as_slice() else { panic!("{text}") };
+            assert_eq!(format!("{{{placeholder}}}"), text);
+        }
     }
 
     #[test]
@@ -192,6 +233,10 @@ mod tests {
             ("{id:?}", "write `{id}`"),
             ("{id()}", "no placeholder"),
             ("{a b}", "no placeholder"),
+            ("{a[0]}", "no placeholder"),
+            ("{a[]b}", "no placeholder"),
+            ("{a[].}", "no placeholder"),
+            ("{a[].b[]}", "goes by two lists"),
             ("{0}", "no placeholder"),
             ("a b", "` ` cannot stand in a key"),
             ("{{x", "`{` cannot stand in a key"),

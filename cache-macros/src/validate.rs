@@ -33,7 +33,10 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
     batch.iter().for_each(|batch| batch::check_key(&args, batch, errors));
     let home = home(&args, function, errors);
     let key = match &args.key {
-        Some(key) => from_template(key, &args, function, &params, errors),
+        Some(key) => {
+            refuse_lists(key, errors);
+            from_template(key, &args, function, &params, errors)
+        }
         None => from_params(&params),
     };
     if !errors.is_empty() {
@@ -314,7 +317,12 @@ pub(crate) fn expression(placeholder: &Placeholder, params: &[Param], span: Span
         None if placeholder.root == "value" => Ident::new("value", Span::mixed_site().located_at(span)),
         None => Ident::new("self", span),
     };
-    let fields = placeholder.fields.iter().map(|field| match field.parse::<u32>() {
+    path(&root, &placeholder.fields, span)
+}
+
+/// `root.field.path`.
+pub(crate) fn path(root: &Ident, fields: &[String], span: Span) -> TokenStream {
+    let fields = fields.iter().map(|field| match field.parse::<u32>() {
         Ok(index) => Member::Unnamed(syn::Index { index, span }),
         Err(_) => match field.strip_prefix("r#") {
             Some(raw) => Member::Named(Ident::new_raw(raw, span)),
@@ -322,6 +330,18 @@ pub(crate) fn expression(placeholder: &Placeholder, params: &[Param], span: Span
         },
     });
     quote_spanned!(span=> #root #(.#fields)*)
+}
+
+/// Elements of a list have a place only in the tags of a value.
+pub(crate) fn refuse_lists(template: &Template, errors: &mut Errors) {
+    for place in placeholders(template).filter(|place| place.list.is_some()) {
+        errors.at(
+            &template.literal,
+            format!(
+                "`{{{place}}}`: only tags of the value go by the elements of a list, as `tags(\"post:{{value[].id}}\")`"
+            ),
+        );
+    }
 }
 
 pub(crate) fn bare(name: &str) -> &str {

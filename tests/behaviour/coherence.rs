@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache_core::{Cache, EntryOptions, Key, LocalTier, cached};
+use futures::FutureExt as _;
 use support::{Gate, Proxy, RedisServer, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
 
@@ -205,6 +206,26 @@ async fn expiry_and_flushall_and_rename_drop_the_entry_here() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// T5
+async fn eviction_drops_the_entry_here() {
+    let server = RedisServer::start();
+    let here = Cache::connect(&server.url()).await.unwrap();
+    let large = "x".repeat(300_000);
+    read(&here, &large).await;
+    kept(&here, &large).await;
+    let used: u64 =
+        server.cli(&["INFO", "memory"]).split_once("used_memory:").unwrap().1.lines().next().unwrap().parse().unwrap();
+    // What ends next goes first: the entry, which is all that has to go. Its versions stand.
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl", "maxmemory-samples", "64"]);
+    server.cli(&["CONFIG", "SET", "maxmemory", &(used - 150_000).to_string()]);
+    let entry = row::entry(7).on(&here);
+    eventually("it is evicted", || async { server.cli(&["EXISTS", entry.key()]).trim() == "0" }).await;
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(server.cli(&["EXISTS", "cache@version", "cache:row@version"]).trim(), "2");
+    becomes(&here, "v2").await;
+}
+
 const OPTIONS: &str = "?response_timeout=100ms&connect_timeout=500ms&heartbeat=50ms&max_staleness=400ms";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -257,4 +278,48 @@ async fn a_silent_link_bounds_staleness() {
     proxy.heal();
     eventually("the link is back", || async { here.is_available() }).await;
     assert_eq!(&*read(&here, "computed").await, "new");
+}
+
+/// Nobody hears the pushes, nor that the link is silent: what is kept is trusted for as long as the bound says, by the clock alone.
+#[test]
+// R7
+fn what_nobody_can_be_told_of_is_served_no_longer_than_the_bound() {
+    let bound = Duration::from_secs(5);
+    let clock = cache_core::clock::Clock::manual();
+    let server = RedisServer::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _context = runtime.enter();
+    let here = runtime.block_on(async {
+        let here =
+            Cache::builder().url(server.url()).clock(clock.clone()).max_staleness(bound).connect().await.unwrap();
+        read(&here, "old").await;
+        kept(&here, "old").await;
+        here
+    });
+    // From here on the runtime stands still, and with it the connection.
+    server.cli(&["SET", row::entry(7).on(&here).key(), "another program's"]);
+    let at_hand = || row(&here, &Gate::open(), 7, "new").now_or_never().map(Result::unwrap);
+    assert_eq!(at_hand().as_deref(), Some("old"));
+    clock.advance(bound - Duration::from_millis(1));
+    assert_eq!(at_hand().as_deref(), Some("old"));
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(at_hand(), None, "it has to ask");
+}
+
+/// As `local.md` says of loops that do nothing else: on one thread, a loop that never gives way would not hear of it before its end.
+#[tokio::test]
+// T5
+async fn a_loop_of_hits_that_gives_way_hears_of_a_change() {
+    let server = RedisServer::start();
+    let here = Cache::builder().url(server.url()).max_staleness(Duration::from_secs(600)).connect().await.unwrap();
+    read(&here, "old").await;
+    kept(&here, "old").await;
+    server.cli(&["DEL", row::entry(7).on(&here).key()]);
+    let gate = Gate::open();
+    let mut hits = 0;
+    while &*row(&here, &gate, 7, "new").await.unwrap() == "old" {
+        hits += 1;
+        assert!(hits < 1_000_000, "it is never told");
+        tokio::task::consume_budget().await;
+    }
 }

@@ -6,7 +6,7 @@ use cache_core::clock::Clock;
 use cache_core::events::Event;
 use cache_core::testing::sim::{Guard, without};
 use cache_core::{Cache, EntryOptions, Key, cached};
-use support::{Nodes, RedisServer, event, eventually, on_both_stores, soon};
+use support::{Nodes, Proxy, RedisServer, event, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
 
 #[cached(name = "metered", ttl = 60, key = "{id}", cache = cache, tags("rows"))]
@@ -135,6 +135,42 @@ on_both_stores! {
         })
         .await;
     }
+}
+
+/// Each write comes while a sample of what it replaces is on its way to Redis: the sample finds a difference, and the second look, after
+/// the bound, that the push has dropped the old value long since.
+#[tokio::test]
+// T5
+async fn writes_while_samples_are_under_way_are_not_reported() {
+    const ROUNDS: u64 = 20;
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let bound = Duration::from_millis(1000);
+    let metered = Cache::builder().url(proxy.url()).consistency_meter(1.0).max_staleness(bound);
+    let here = metered.connect().await.unwrap();
+    let there = Cache::connect(&server.url()).await.unwrap();
+    is_kept(&here).await;
+    for round in 0..ROUNDS {
+        proxy.freeze();
+        let hits = here.stats().local_hits;
+        let old = row(&here, 7, "computed").await;
+        assert_eq!(here.stats().local_hits, hits + 1, "a hit, and its sample under way");
+        let new = format!("{round}");
+        soon("the write", row::entry(7).on(&there).set(new.clone())).await.unwrap();
+        assert_eq!(row(&here, 7, "computed").await, old, "its push is held up as well");
+        proxy.heal();
+        eventually("the write arrives and is kept", || async {
+            let hits = here.stats().local_hits;
+            row(&here, 7, "computed").await == new && here.stats().local_hits > hits
+        })
+        .await;
+    }
+    let last = Instant::now();
+    eventually("each has been looked at again", || async {
+        last.elapsed() > bound && here.stats().meter_samples >= 2 * ROUNDS
+    })
+    .await;
+    assert_eq!(here.stats().meter_stale, 0, "{:?}", here.stats());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

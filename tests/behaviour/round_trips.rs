@@ -108,7 +108,7 @@ async fn a_hit_in_redis_costs_one_round_trip() {
     post(&writer.cache, 1).await;
     post(&writer.cache, 2).await;
     // The first of a function in a process brings its versions too.
-    let with_versions = (1, "client|caching 1, mget 1, set 2".to_owned());
+    let with_versions = (1, "client|caching 1, mget 1, pttl 2, set 2".to_owned());
     assert_eq!(server.cost(&reader, post(&reader.cache, 1)).await, with_versions);
     assert_eq!(server.cost(&reader, post(&reader.cache, 2)).await, (1, "client|caching 1, get 1".to_owned()));
     // No value is kept, so none is tracked.
@@ -125,7 +125,7 @@ async fn a_hit_in_redis_costs_one_round_trip() {
         }
     };
     call(&writer).await;
-    let one_version = (1, "client|caching 1, mget 1, set 1".to_owned());
+    let one_version = (1, "client|caching 1, mget 1, pttl 1, set 1".to_owned());
     assert_eq!(server.cost(&reader, call(&reader)).await, one_version);
     assert_eq!(server.cost(&reader, call(&reader)).await, (1, "get 1".to_owned()));
     assert_eq!(reader.cache.stats().hits, 4);
@@ -182,7 +182,7 @@ async fn a_batch_costs_the_round_trips_of_one_id() {
     let hit = server.cost(&writer, async { assert_eq!(posts(&writer, &unused, &ids).await.len(), 100) });
     assert_eq!(hit.await, (0, String::new()), "in the process");
     let hit = server.cost(&reader, async { assert_eq!(posts(&reader, &unused, &ids).await.len(), 100) });
-    assert_eq!(hit.await, (1, "client|caching 1, mget 1, set 2".to_owned()), "with the versions");
+    assert_eq!(hit.await, (1, "client|caching 1, mget 1, pttl 2, set 2".to_owned()), "with the versions");
     // A few more, and some that are kept in the process: those are not read.
     let more: Vec<u32> = (51..=150).collect();
     let (trips, commands) = server.cost(&reader, posts(&reader, &unused, &more)).await;

@@ -22,6 +22,7 @@ conformance! {
     a_version_is_made_once_and_stays
     a_value_and_its_versions_are_read_in_one_trip
     a_renewed_version_is_another_and_is_told
+    a_version_that_is_read_is_kept_from_running_out
     nobody_fills_what_is_fenced
     a_lost_version_comes_back_as_another
     bytes_that_are_no_version_count_as_one
@@ -66,6 +67,25 @@ async fn a_renewed_version_is_another_and_is_told(store: &RawStore) {
     assert!(!told.of("b@version"));
     store.renew_versions(&["new@version"]).await.unwrap();
     assert!(store.versions(&["new@version"], false).await.unwrap().0[0].is_some());
+}
+
+async fn a_version_that_is_read_is_kept_from_running_out(store: &RawStore) {
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    let (made, _) = store.versions(&["old@version", "young@version"], true).await.unwrap();
+    store.expire("old@version", Some(days(59))).await.unwrap();
+    store.expire("young@version", Some(days(61))).await.unwrap();
+    let left = |key: &'static str| async move { store.load(key).await.unwrap().unwrap().1.unwrap() };
+    // Looking renews nothing.
+    assert_eq!(store.versions(&["old@version"], false).await.unwrap().0, made[..1]);
+    assert!(left("old@version").await < days(60));
+    assert_eq!(store.versions(&["old@version", "young@version"], true).await.unwrap().0, made);
+    assert!(left("old@version").await > days(89));
+    assert!(left("young@version").await < days(62));
+    // A fence has a limit of its own.
+    let fence = format!("F{:032x}", 7);
+    store.put("fenced@version", fence.as_bytes(), Some(TTL)).await.unwrap();
+    assert_eq!(store.versions(&["fenced@version"], true).await.unwrap().0, [None]);
+    assert!(left("fenced@version").await <= TTL);
 }
 
 // R22

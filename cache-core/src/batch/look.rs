@@ -11,7 +11,7 @@ use crate::history::What;
 use crate::lease::{Lease, Obstacle};
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
-use crate::read_through::{Old, Plan, Stored, judge, leave_alone, noted};
+use crate::read_through::{Old, Plan, Served, Stored, judge, leave_alone, noted};
 use crate::shape::Erased;
 use crate::single_flight::Landing;
 use crate::store::{Place, Slot, THROTTLE_MARK, lease_key};
@@ -192,6 +192,9 @@ impl<'a> Batch<'a> {
             (None, _) => return Verdict::Uncached,
         };
         match noted(inner, plan, stored) {
+            Stored::Value(Served { fill_id, .. }) | Stored::Old(Old { fill_id, .. }) if plan.refresh => {
+                Verdict::Want(Place::Beside(fill_id), None)
+            }
             Stored::Value(served) => {
                 if let Some((mark, under)) = mark.zip(served.under) {
                     mark.keep(&served.value, served.payload_bytes, served.serving.service(plan.local), under);

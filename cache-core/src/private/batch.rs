@@ -1,6 +1,6 @@
 //! Calls of batch functions.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::local::{Hit, ParsedKey};
 use crate::meter::Meter;
 use crate::options::LocalTier;
 use crate::read_through::Plan;
-use crate::shape::{BatchReturn, Erased, Form, Optional, Parts, Returns, Rules};
+use crate::shape::{BatchReturn, Erased, Parts, Returns, Rules};
 use crate::single_flight::Landing;
 
 /// What the function of one id would return.
@@ -62,8 +62,45 @@ where
             let found = asked.into_iter().filter_map(|(id, hit)| Some((id, hit.flatten()?))).collect();
             return Ok(R::join(Parts { found, failed: Vec::new() }));
         }
+        Err(Box::new(self.batch_miss(cache, resolved, asked, missing, false)))
+    }
+
+    /// All of them, to be computed anew whatever is stored.
+    pub fn refresh_all<R, K>(
+        &self,
+        cache: &Cache,
+        ids: &[K],
+        args: impl Fn(&K, &mut KeyWriter<'_>),
+    ) -> Box<BatchMiss<R, K>>
+    where
+        R: BatchReturn<Id = K, Value = T, Error = E, One = One<T, E>>,
+        K: Clone + Eq + Hash,
+    {
+        let resolved = self.resolve(cache);
+        let mut seen = HashSet::with_capacity(ids.len());
+        let (mut asked, mut missing) = (Vec::new(), Vec::new());
+        for id in ids.iter().filter(|id| seen.insert(*id)) {
+            let mut text = KeyText::new();
+            args(id, &mut KeyWriter::new(&mut text));
+            missing.push((asked.len(), EntryKey::new(&cache.0, &resolved.name, text.as_str(), &resolved.fingerprint)));
+            asked.push((id.clone(), None));
+        }
+        Box::new(self.batch_miss(cache, resolved, asked, missing, true))
+    }
+
+    fn batch_miss<R, K>(
+        &self,
+        cache: &Cache,
+        resolved: &'static Resolved,
+        asked: Vec<(K, Option<Option<T>>)>,
+        missing: Vec<(usize, EntryKey)>,
+        refresh: bool,
+    ) -> BatchMiss<R, K>
+    where
+        R: BatchReturn<Id = K, Value = T, Error = E, One = One<T, E>>,
+    {
         let (returns, local, cache) = (self.returns, self.local, cache.clone());
-        Err(Box::new(BatchMiss { cache, resolved, asked, missing, returns, local }))
+        BatchMiss { cache, resolved, asked, missing, returns, local, refresh }
     }
 
     /// One that is past its time, or soon will be, is left to the pipeline: a batch refreshes nothing in the background.
@@ -109,6 +146,8 @@ pub struct BatchMiss<R: BatchReturn, K> {
     missing: Vec<(usize, EntryKey)>,
     returns: Returns<R::One>,
     local: LocalTier,
+    /// Run the function whatever is stored.
+    refresh: bool,
 }
 
 impl<R: BatchReturn, K> fmt::Debug for BatchMiss<R, K> {
@@ -138,7 +177,7 @@ where
         R: 'a,
         K: 'a,
     {
-        let Self { cache, resolved, mut asked, missing, returns, local } = self;
+        let Self { cache, resolved, mut asked, missing, returns, local, refresh } = self;
         let mut shared: Option<Arc<Rules>> = None;
         let (mut plans, mut positions) = (Vec::with_capacity(missing.len()), Vec::with_capacity(missing.len()));
         for (position, key) in missing {
@@ -150,7 +189,8 @@ where
             let _options = resolved.options.get_or_init(|| (rules.options.clone(), false));
             shared = Some(Arc::clone(&rules));
             positions.push(position);
-            plans.push(Plan { overdue: returns.overdue, ..Plan::new(key, returns.of.value, rules, local) });
+            let overdue = returns.overdue;
+            plans.push(Plan { overdue, refresh, ..Plan::new(key, returns.of.value, rules, local) });
         }
         async move {
             let ids: Vec<K> = positions.iter().filter_map(|at| Some(asked.get(*at)?.0.clone())).collect();
@@ -162,7 +202,7 @@ where
                     let wanted: Vec<K> = of.iter().filter_map(|at| ids.get(*at).cloned()).collect();
                     let run = function(wanted.clone());
                     async move {
-                        let returned = by_id(wanted, run.await);
+                        let returned = batch::by_id(wanted, run.await);
                         if let Err(error) = &returned {
                             *whole.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(error));
                         }
@@ -194,26 +234,6 @@ where
         }
         .boxed()
     }
-}
-
-/// What the function returned of each of these, in their order. Of what it was not asked for, nothing is taken.
-fn by_id<R, K, T, E>(wanted: Vec<K>, returned: R) -> Returned
-where
-    R: BatchReturn<Id = K, Value = T, Error = E>,
-    K: Eq + Hash,
-    T: Clone + Send + Sync + 'static,
-    E: Send + Sync + 'static,
-{
-    let Parts { found, failed } = returned.split().map_err(|error| Arc::new(error) as Erased)?;
-    let mut by_id: HashMap<K, Result<T, E>> = found.into_iter().map(|(id, value)| (id, Ok(value))).collect();
-    // Both found and failed: nobody knows.
-    by_id.extend(failed.into_iter().map(|(id, error)| (id, Err(error))));
-    let of_id = |id: K| match by_id.remove(&id) {
-        Some(Ok(value)) => Ok(Optional::<T>::erase(Some(value))),
-        Some(Err(error)) => Err(Arc::new(error) as Erased),
-        None => Ok(Optional::<T>::erase(None)),
-    };
-    Ok(wanted.into_iter().map(of_id).collect())
 }
 
 fn fail<R, T, E>(returns: Returns<One<T, E>>, landing: Landing, name: &str) -> R

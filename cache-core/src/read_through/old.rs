@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Lifetime, Plan};
+use super::Plan;
+use super::fill::Lifetime;
 use crate::cache::Inner;
 use crate::envelope::Envelope;
 use crate::error::Result;

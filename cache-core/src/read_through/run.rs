@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
+use super::fill::fill;
 use super::old::OldRecord;
-use super::{Function, Plan, fill};
+use super::{Function, Plan};
 use crate::cache::Inner;
 use crate::error::DeadlineExceeded;
 use crate::events::{Event, StaleCause, bump};

@@ -8,11 +8,13 @@ mod channels;
 mod fences;
 mod hashes;
 mod index;
+mod leases;
 mod pair;
 mod room;
+mod shard;
 mod versions;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -23,19 +25,17 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
 use futures::stream::BoxStream;
-use indexmap::IndexMap;
 use tokio::sync::broadcast;
 
 use self::hashes::read_hash;
-use self::room::weight;
+use self::shard::{Access, Shard, Value, wrong_type};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Events;
-use crate::sabotage::{self, Guard};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Fenced, Filled, Listener, Message, Over, Raised, Replaced, Siblings, Slot, Store, Swapped,
-    THROTTLE_MARK, Token, Trust, Version, Versioned, Wake, aside_key, has_fill_id, lease_key,
+    Acquired, Expiry, Fenced, Filled, Listener, Message, Over, Raised, Replaced, Siblings, Slot, Store, Swapped, Token,
+    Trust, Version, Versioned, Wake, aside_key, lease_key,
 };
 
 const SHARDS: usize = 64;
@@ -54,25 +54,6 @@ pub(crate) struct MemoryStore {
     pushes: Arc<Pushes>,
     channels: Mutex<HashMap<String, broadcast::Sender<Bytes>>>,
     closed: AtomicBool,
-}
-
-#[derive(Default)]
-struct Shard {
-    entries: IndexMap<Box<str>, Entry>,
-}
-
-struct Entry {
-    value: Value,
-    expires: Option<Timestamp>,
-    used: u64,
-}
-
-enum Value {
-    Bytes(Bytes),
-    Hash(BTreeMap<String, Bytes>),
-    Set(BTreeSet<String>),
-    /// Members with when they end.
-    Index(BTreeMap<String, Timestamp>),
 }
 
 impl MemoryStore {
@@ -163,116 +144,6 @@ impl MemoryStore {
     }
 }
 
-impl Entry {
-    fn is_expired(&self, now: Timestamp) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
-    }
-}
-
-/// One operation's hold on a shard.
-struct Access<'a> {
-    store: &'a MemoryStore,
-    shard: MutexGuard<'a, Shard>,
-    changed: Vec<Box<str>>,
-    now: Timestamp,
-}
-
-impl Access<'_> {
-    fn get(&mut self, key: &str) -> Option<&mut Entry> {
-        if self.shard.entries.get(key)?.is_expired(self.now) {
-            self.remove(key);
-            return None;
-        }
-        let used = self.store.tick.fetch_add(1, Ordering::Relaxed);
-        let entry = self.shard.entries.get_mut(key)?;
-        entry.used = used;
-        Some(entry)
-    }
-
-    fn bytes(&mut self, key: &str) -> Result<Option<Bytes>> {
-        match self.get(key).map(|entry| &entry.value) {
-            None => Ok(None),
-            Some(Value::Bytes(bytes)) => Ok(Some(bytes.clone())),
-            Some(_) => Err(wrong_type()),
-        }
-    }
-
-    fn left(&mut self, key: &str) -> Option<Duration> {
-        let now = self.now;
-        self.get(key)?.expires.map(|expires| now.until(expires))
-    }
-
-    fn slot(&mut self, key: &str) -> Slot {
-        match self.bytes(key) {
-            Ok(bytes) => {
-                let left = self.left(key);
-                Slot::of(bytes, left)
-            }
-            Err(_wrong_type) => Slot::WrongType,
-        }
-    }
-
-    fn put(&mut self, key: &str, value: Value, expiry: Option<Expiry>) {
-        self.remove(key);
-        let expires = expiry.map(|expiry| self.now.plus(expiry.max(Duration::from_millis(1))));
-        let used = self.store.tick.fetch_add(1, Ordering::Relaxed);
-        self.store.used_bytes.fetch_add(weight(key, &value), Ordering::Relaxed);
-        self.shard.entries.insert(key.into(), Entry { value, expires, used });
-        self.changed.push(key.into());
-    }
-
-    fn remove(&mut self, key: &str) -> bool {
-        match self.shard.entries.swap_remove_entry(key) {
-            None => false,
-            Some((key, entry)) => {
-                self.store.used_bytes.fetch_sub(weight(&key, &entry.value), Ordering::Relaxed);
-                let live = !entry.is_expired(self.now);
-                self.changed.push(key);
-                live
-            }
-        }
-    }
-
-    fn expire(&mut self, key: &str, expiry: Option<Expiry>) -> bool {
-        let expires = expiry.map(|expiry| self.now.plus(expiry));
-        match self.get(key) {
-            None => false,
-            Some(entry) => {
-                entry.expires = expires;
-                self.changed.push(key.into());
-                true
-            }
-        }
-    }
-
-    /// Whether this attempt's lease stands: in the value key, or in the second one.
-    fn holds(&mut self, key: &str, token: Token, over: Over) -> bool {
-        let (key, mark) = match over {
-            Over::Nothing => (key.to_owned(), token.mark()),
-            Over::Record(_) => (lease_key(key), token.hex()),
-        };
-        matches!(self.bytes(&key), Ok(Some(bytes)) if bytes == mark.as_bytes())
-    }
-
-    /// Whether a test has removed the guard against what stands there now.
-    fn is_unguarded(&mut self, key: &str, over: Over) -> bool {
-        match (over, self.slot(key)) {
-            (Over::Nothing, Slot::Absent) => sabotage::is(Guard::RemovalEndsLease),
-            (Over::Nothing, Slot::Bytes(_)) => sabotage::is(Guard::WriteEndsLease),
-            (Over::Record(_), _) => sabotage::is(Guard::RefreshReplacesItsRecord),
-            (Over::Nothing, _) => false,
-        }
-    }
-
-    fn record_is(&mut self, key: &str, fill_id: u64) -> bool {
-        matches!(self.bytes(key), Ok(Some(record)) if has_fill_id(&record, fill_id))
-    }
-}
-
-fn wrong_type() -> Error {
-    Error::new(ErrorKind::Refused, "store").detail("the key holds a value of another type")
-}
-
 impl Store for MemoryStore {
     fn now(&self) -> Timestamp {
         self.clock.wall()
@@ -348,30 +219,7 @@ impl Store for MemoryStore {
         lease: Duration,
         over: Over,
     ) -> BoxFuture<'a, Result<Acquired>> {
-        self.ready(key, |access| {
-            let slot = access.slot(key);
-            match over {
-                Over::Nothing if slot != Slot::Absent => return Ok(Acquired::Found(slot)),
-                Over::Nothing => access.put(key, Value::Bytes(token.mark().into()), Some(lease)),
-                Over::Record(id) => {
-                    if !access.record_is(key, id) {
-                        return Ok(Acquired::Found(slot));
-                    }
-                    let lease_key = lease_key(key);
-                    if let Some(held) = access.bytes(&lease_key)? {
-                        let left = access.left(&lease_key);
-                        let failed = held == THROTTLE_MARK.as_bytes();
-                        return Ok(if failed {
-                            Acquired::Throttled(left)
-                        } else {
-                            Acquired::Found(Slot::Leased(left))
-                        });
-                    }
-                    access.put(&lease_key, Value::Bytes(token.hex().into()), Some(lease));
-                }
-            }
-            Ok(Acquired::Ours)
-        })
+        self.ready(key, |access| leases::acquire(access, key, token, lease, over))
     }
 
     fn acquire_in_place<'a>(
@@ -381,13 +229,7 @@ impl Store for MemoryStore {
         lease: Duration,
         fill_id: u64,
     ) -> BoxFuture<'a, Result<Acquired>> {
-        self.ready(key, |access| {
-            if !access.record_is(key, fill_id) {
-                return Ok(Acquired::Found(access.slot(key)));
-            }
-            access.put(key, Value::Bytes(token.mark().into()), Some(lease));
-            Ok(Acquired::Ours)
-        })
+        self.ready(key, |access| leases::acquire_in_place(access, key, token, lease, fill_id))
     }
 
     fn fill<'a>(
@@ -398,21 +240,7 @@ impl Store for MemoryStore {
         record: Bytes,
         expiry: Expiry,
     ) -> BoxFuture<'a, Result<Filled>> {
-        self.ready(key, |access| {
-            let unguarded = access.is_unguarded(key, over);
-            if !access.holds(key, token, over) && !unguarded {
-                return Ok(Filled::Refused);
-            }
-            access.remove(&lease_key(key));
-            if let Over::Record(id) = over
-                && !access.record_is(key, id)
-                && !unguarded
-            {
-                return Ok(Filled::Refused);
-            }
-            access.put(key, Value::Bytes(record), Some(expiry));
-            Ok(Filled::Tracked)
-        })
+        self.ready(key, |access| leases::fill(access, key, token, over, record, expiry))
     }
 
     fn rewrite_head<'a>(
@@ -423,55 +251,19 @@ impl Store for MemoryStore {
         head: Bytes,
         expiry: Expiry,
     ) -> BoxFuture<'a, Result<bool>> {
-        self.ready(key, |access| {
-            if !access.holds(key, token, Over::Record(fill_id)) {
-                return Ok(false);
-            }
-            access.remove(&lease_key(key));
-            if !access.record_is(key, fill_id) {
-                return Ok(false);
-            }
-            let Some(record) = access.bytes(key)? else { return Ok(false) };
-            let payload = record.get(head.len()..).unwrap_or_default();
-            access.put(key, Value::Bytes([&head, payload].concat().into()), Some(expiry));
-            Ok(true)
-        })
+        self.ready(key, |access| leases::rewrite_head(access, key, token, fill_id, head, expiry))
     }
 
     fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
-        self.ready(key, |access| {
-            if !access.holds(key, token, over) {
-                return Ok(false);
-            }
-            Ok(match over {
-                Over::Nothing => access.expire(key, Some(lease)),
-                Over::Record(_) => access.expire(&lease_key(key), Some(lease)),
-            })
-        })
+        self.ready(key, |access| leases::renew(access, key, token, over, lease))
     }
 
     fn release<'a>(&'a self, key: &'a str, token: Token, over: Over) -> BoxFuture<'a, Result<()>> {
-        self.ready(key, |access| {
-            if access.holds(key, token, over) {
-                match over {
-                    Over::Nothing => access.remove(key),
-                    Over::Record(_) => access.remove(&lease_key(key)),
-                };
-            }
-            Ok(())
-        })
+        self.ready(key, |access| leases::release(access, key, token, over))
     }
 
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
-        self.ready(key, |access| {
-            let held = access.holds(key, token, Over::Record(0));
-            if held {
-                access.put(&lease_key(key), Value::Bytes(Bytes::from_static(THROTTLE_MARK.as_bytes())), Some(throttle));
-                // As a touch of the expiry does on Redis: whoever waits for the record looks again.
-                access.changed.push(key.into());
-            }
-            Ok(held)
-        })
+        self.ready(key, |access| leases::throttle(access, key, token, throttle))
     }
 
     fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>> {

@@ -11,6 +11,8 @@ mod config;
 mod connection;
 mod faults;
 mod fences;
+mod hashes;
+mod leases;
 mod pubsub;
 mod read_batch;
 mod replicas;
@@ -34,14 +36,10 @@ use self::pubsub::Channels;
 use self::read_batch::Reads;
 use self::replicas::Replicated;
 use self::reply::Replies;
-use self::requests::{
-    acquired, beside_script, fill_script, in_place_script, or_ours, refresh, release_script, renew_script, set_lease,
-    track_filled,
-};
 use super::{
     Acquired, Claim, Expiry, FILL_ID_AT, Fenced, Fill, Filled, Listener, Loaded, Message, Over, REGISTRY_EXPIRY,
-    Raised, ReadMany, Replaced, Siblings, Slot, Store, Swapped, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake,
-    Want, aside_key, lease_key,
+    Raised, ReadMany, Replaced, Siblings, Slot, Store, Swapped, Token, Trust, VERSION_EXPIRY, VERSION_RENEWED_BELOW,
+    Version, Versioned, Wake, Want, aside_key, lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
@@ -113,7 +111,8 @@ impl RedisStore {
         self.link.script(step, script).await
     }
 
-    /// MGET of values and versions, tracked where the server tracks, behind a SET for each version that may not exist.
+    /// MGET of values and versions, tracked where the server tracks. `make`: behind a SET for each version that may not exist, and one that
+    /// has little time left is renewed: two trips more, once a month for each process and version.
     async fn versions(
         &self,
         step: &'static str,
@@ -121,6 +120,37 @@ impl RedisStore {
         versions: &[Arc<str>],
         make: bool,
     ) -> Result<(Vec<Option<Bytes>>, bool)> {
+        let (found, left, tracked) = self.read_versions_once(step, values, versions, make).await?;
+        let aging =
+            versions.iter().zip(found.iter().skip(values.len())).zip(left).filter_map(|((key, found), left)| {
+                let version = version(found.clone())?;
+                (left? < VERSION_RENEWED_BELOW).then_some((key, version))
+            });
+        let aging: Vec<(&Arc<str>, Version)> = aging.collect();
+        if aging.is_empty() {
+            return Ok((found, tracked));
+        }
+        let mut pipeline = redis::pipe();
+        for (key, version) in aging {
+            let mut script = scripts::RENEW.key(&**key);
+            // Compared: a fence that was raised meanwhile keeps its limit.
+            script.arg(version.hex()).arg(ms(VERSION_EXPIRY));
+            pipeline.invoke_script(&script);
+        }
+        // Whatever the replies: a server that takes no writes still answers reads, and who reads next tries again.
+        let _replies: Replies = self.link.pipeline(step, &pipeline).await?;
+        // The server tells of the renewal as of a change, so what was read before it is worth nothing.
+        self.read_versions_once(step, values, versions, make).await.map(|(found, _, tracked)| (found, tracked))
+    }
+
+    /// What was found, and how much time versions have left.
+    async fn read_versions_once(
+        &self,
+        step: &'static str,
+        values: &[&str],
+        versions: &[Arc<str>],
+        make: bool,
+    ) -> Result<(Vec<Option<Bytes>>, Vec<Option<Duration>>, bool)> {
         let session = self.link.session(step)?;
         let mut pipeline = redis::pipe();
         for key in versions.iter().filter(|_| make) {
@@ -131,13 +161,21 @@ impl RedisStore {
             pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
         }
         pipeline.cmd("MGET").arg(values).arg(versions.iter().map(|key| &**key).collect::<Vec<_>>());
+        for key in versions.iter().filter(|_| make) {
+            pipeline.cmd("PTTL").arg(&**key);
+        }
         let mut replies = self.link.pipeline_on(&session, step, &pipeline).await?;
         for _ in versions.iter().filter(|_| make) {
             // A server that takes no writes still answers reads: a version that is missing then agrees with nothing.
             let _made = replies.raw()?;
         }
         let tracked = session.tracks() && replies.value().is_ok();
-        Ok((reply::all_bytes(step, replies.raw()?)?, tracked))
+        let found = reply::all_bytes(step, replies.raw()?)?;
+        let mut left = Vec::new();
+        for _ in versions.iter().filter(|_| make) {
+            left.push(reply::time_left(step, replies.raw()?)?);
+        }
+        Ok((found, left, tracked))
     }
 
     async fn set(
@@ -265,16 +303,7 @@ impl Store for RedisStore {
         lease: Duration,
         over: Over,
     ) -> BoxFuture<'a, Result<Acquired>> {
-        const STEP: &str = "acquire";
-        Box::pin(async move {
-            match over {
-                Over::Nothing => {
-                    let found = self.link.command(STEP, &set_lease(key, token, lease)).await?;
-                    reply::slot(STEP, found, None).map(or_ours)
-                }
-                Over::Record(id) => acquired(STEP, self.run(STEP, &beside_script(key, token, lease, id)).await?),
-            }
-        })
+        Box::pin(leases::acquire(self, key, token, lease, over))
     }
 
     fn acquire_in_place<'a>(
@@ -284,8 +313,7 @@ impl Store for RedisStore {
         lease: Duration,
         fill_id: u64,
     ) -> BoxFuture<'a, Result<Acquired>> {
-        const STEP: &str = "acquire";
-        Box::pin(async move { acquired(STEP, self.run(STEP, &in_place_script(key, token, lease, fill_id)).await?) })
+        Box::pin(leases::acquire_in_place(self, key, token, lease, fill_id))
     }
 
     fn fill<'a>(
@@ -296,31 +324,7 @@ impl Store for RedisStore {
         record: Bytes,
         expiry: Expiry,
     ) -> BoxFuture<'a, Result<Filled>> {
-        const STEP: &str = "fill";
-        Box::pin(async move {
-            let script = fill_script(key, token, over, &record, expiry);
-            let session = self.link.session(STEP)?;
-            let mut pipeline = redis::pipe();
-            pipeline.invoke_script(&script);
-            if session.tracks() {
-                track_filled(&mut pipeline, key);
-            }
-            let mut replies = self.link.pipeline_on(&session, STEP, &pipeline).await?;
-            let stored = replies.raw()?;
-            if faults::is_unknown_script(&stored) {
-                let stored = reply::integer(STEP, self.run(STEP, &script).await?)?;
-                return Ok(if stored == 1 { Filled::Stored } else { Filled::Refused });
-            }
-            if reply::integer(STEP, stored)? != 1 {
-                return Ok(Filled::Refused);
-            }
-            let tracked = session.tracks() && replies.value().is_ok() && {
-                // Somebody else may have written in between: then what is tracked is theirs.
-                let stands = reply::bytes(STEP, replies.raw()?)?;
-                stands.as_deref() == record.get(FILL_ID_AT)
-            };
-            Ok(if tracked { Filled::Tracked } else { Filled::Stored })
-        })
+        Box::pin(leases::fill(self, key, token, over, record, expiry))
     }
 
     fn rewrite_head<'a>(
@@ -331,31 +335,19 @@ impl Store for RedisStore {
         head: Bytes,
         expiry: Expiry,
     ) -> BoxFuture<'a, Result<bool>> {
-        const STEP: &str = "rewrite";
-        Box::pin(async move {
-            let mut script = refresh(&scripts::REWRITE_HEAD, key);
-            script.arg(token.hex()).arg(head.as_ref()).arg(ms(expiry)).arg(&fill_id.to_le_bytes()[..]);
-            Ok(reply::integer(STEP, self.run(STEP, &script).await?)? == 1)
-        })
+        Box::pin(leases::rewrite_head(self, key, token, fill_id, head, expiry))
     }
 
     fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move {
-            let script = renew_script(key, token, over, lease);
-            Ok(reply::integer("renew", self.run("renew", &script).await?)? == 1)
-        })
+        Box::pin(leases::renew(self, key, token, over, lease))
     }
 
     fn release<'a>(&'a self, key: &'a str, token: Token, over: Over) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.run("release", &release_script(key, token, over)).await.map(drop) })
+        Box::pin(leases::release(self, key, token, over))
     }
 
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move {
-            let mut script = refresh(&scripts::THROTTLE, key);
-            script.arg(token.hex()).arg(ms(throttle));
-            Ok(reply::integer("throttle", self.run("throttle", &script).await?)? == 1)
-        })
+        Box::pin(leases::throttle(self, key, token, throttle))
     }
 
     fn read_many<'a>(
@@ -553,39 +545,23 @@ impl Store for RedisStore {
     }
 
     fn hash_set<'a>(&'a self, key: &'a str, fields: Vec<(String, Bytes)>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            if fields.is_empty() {
-                return Ok(());
-            }
-            let mut command = on(key, "HSET");
-            for (field, bytes) in &fields {
-                command.arg(field).arg(bytes.as_ref());
-            }
-            reply::count("hash_set", self.link.command("hash_set", &command).await?).map(drop)
-        })
+        Box::pin(hashes::set(self, key, fields))
     }
 
     fn hash_get<'a>(&'a self, key: &'a str, field: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        Box::pin(
-            async move { reply::bytes("hash_get", self.link.command("hash_get", on(key, "HGET").arg(field)).await?) },
-        )
+        Box::pin(hashes::get(self, key, field))
     }
 
     fn hash_all<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Bytes)>>> {
-        Box::pin(async move { reply::fields("hash_all", self.link.command("hash_all", &on(key, "HGETALL")).await?) })
+        Box::pin(hashes::all(self, key))
     }
 
     fn hash_keys<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
-        Box::pin(async move { reply::texts("hash_keys", self.link.command("hash_keys", &on(key, "HKEYS")).await?) })
+        Box::pin(hashes::keys(self, key))
     }
 
     fn hash_remove<'a>(&'a self, key: &'a str, fields: &'a [String]) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(async move {
-            if fields.is_empty() {
-                return Ok(0);
-            }
-            reply::count("hash_remove", self.link.command("hash_remove", on(key, "HDEL").arg(fields)).await?)
-        })
+        Box::pin(hashes::remove(self, key, fields))
     }
 
     fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {

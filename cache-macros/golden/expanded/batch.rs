@@ -129,6 +129,44 @@ impl users {
     ) -> Result<HashMap<u64, User>, Error> {
         db.users(tenant, ids).await
     }
+    /// Runs the function now and stores what it returns.
+    pub async fn refresh(
+        db: &Db,
+        tenant: u32,
+        ids: &[u64],
+    ) -> Result<HashMap<u64, User>, Error> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        users::__cached()
+            .refresh_all(
+                __cache,
+                &ids,
+                |ids: &u64, __key: &mut ::cache_core::KeyWriter<'_>| {
+                    __key.member(&tenant);
+                    __key.member(&ids);
+                },
+            )
+            .run(
+                false,
+                |ids: &u64| {
+                    users::__rules()
+                        .tag(|__tag| {
+                            __tag.literal("users");
+                        })
+                        .tag(|__tag| {
+                            __tag.literal("user:");
+                            __tag.placeholder(&ids);
+                        })
+                },
+                |__ids: ::std::vec::Vec<u64>| {
+                    let db = ::core::clone::Clone::clone(&db);
+                    let tenant = ::core::clone::Clone::clone(&tenant);
+                    ::std::boxed::Box::pin(async move {
+                        users::uncached(db, tenant, &__ids).await
+                    })
+                },
+            )
+            .await
+    }
     /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
     pub async fn invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
@@ -249,6 +287,41 @@ impl Repo {
         labels: Vec<String>,
     ) -> BTreeMap<u64, String> {
         self.load(ids, labels).await
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
+    /// Runs the function now and stores what it returns.
+    async fn names_refresh(
+        &self,
+        ids: Vec<u64>,
+        labels: Vec<String>,
+    ) -> BTreeMap<u64, String> {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        Self::__names_cached()
+            .refresh_all(
+                __cache,
+                &ids,
+                |ids: &u64, __key: &mut ::cache_core::KeyWriter<'_>| {
+                    __key.placeholder(&ids);
+                },
+            )
+            .run(
+                true,
+                |_: &u64| Self::__names_rules(),
+                |__ids: ::std::vec::Vec<u64>| {
+                    let __this = ::core::clone::Clone::clone(&self);
+                    let labels = ::core::clone::Clone::clone(&labels);
+                    ::std::boxed::Box::pin(async move {
+                        Self::names_uncached(__this, __ids, labels).await
+                    })
+                },
+            )
+            .await
     }
     #[allow(
         dead_code,

@@ -94,7 +94,7 @@ impl UserCache {
             .ttl_of(|user| user.ttl())
             .cache_if(|user| user.is_active)
             .tags_of(
-                &["group", "mail"],
+                &["group", "mail", "role"],
                 |value, __tags| {
                     __tags
                         .add(|__tag| {
@@ -106,6 +106,13 @@ impl UserCache {
                             __tag.literal("mail:");
                             __tag.placeholder(&value.mail);
                         });
+                    for __element in value.roles.iter() {
+                        __tags
+                            .add(|__tag| {
+                                __tag.literal("role:");
+                                __tag.placeholder(&__element.name);
+                            });
+                    }
                 },
             )
             .erase()

@@ -14,16 +14,14 @@ use crate::signature::{self, Param};
 pub(super) fn all(context: &Context<'_>) -> TokenStream {
     let Context { plan, function, mixed, .. } = context;
     let cfg: Vec<&Attribute> = function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).collect();
-    let functions = [
-        Some(context.cached()),
-        Some(context.rules()),
-        Some(context.entry()),
-        Some(context.uncached()),
-        // A batch has none: what it would replace, `invalidate` of its entries removes.
-        plan.batch.is_none().then(|| context.refresh()),
-        Some(context.invalidate_all()),
+    let functions: [TokenStream; 6] = [
+        context.cached(),
+        context.rules(),
+        context.entry(),
+        context.uncached(),
+        context.refresh(),
+        context.invalidate_all(),
     ];
-    let functions: Vec<TokenStream> = functions.into_iter().flatten().collect();
     let allowance = quote_spanned! {*mixed=>
         #[allow(dead_code, unreachable_pub, clippy::missing_errors_doc, clippy::missing_panics_doc, reason = "generated")]
     };
@@ -298,15 +296,21 @@ impl Context<'_> {
         let krate = &plan.krate;
         let vis = &function.vis;
         let signature = self.signature(&names.refresh, super::receiver_without_mut(function.receiver()).as_ref());
-        let (cached, rules, key) = (self.call_cached(), self.call_rules(), self.key());
-        let (cache, uncached) = (self.cache(), self.call_uncached());
-        let attrs = self.companion_attrs();
+        let (cache, attrs) = (self.cache(), self.companion_attrs());
+        let refresh = match &plan.batch {
+            Some(batch) => self.batch_refresh(batch),
+            None => {
+                let (cached, rules, key) = (self.call_cached(), self.call_rules(), self.key());
+                let uncached = self.call_uncached();
+                quote_spanned!(*mixed=> #cached.entry(__cache, #rules, #key).__refresh(#uncached).await)
+            }
+        };
         quote_spanned! {*mixed=>
             /// Runs the function now and stores what it returns.
             #(#attrs)*
             #vis #signature {
                 let __cache: &#krate::Cache = #cache;
-                #cached.entry(__cache, #rules, #key).__refresh(#uncached).await
+                #refresh
             }
         }
     }

@@ -10,6 +10,7 @@ use syn::{Expr, ExprPath, Ident, LitStr, Path, PathArguments, PathSegment, Token
 
 use crate::args::{Lifetime, Template, duration_only, literal, skip_to_comma, template};
 use crate::errors::{Errors, did_you_mean};
+use crate::validate::refuse_lists;
 
 /// What `#[invalidates(..)]` says.
 #[derive(Default)]
@@ -198,7 +199,9 @@ impl Args {
         if self.tags.iter().any(|earlier| earlier.literal.value() == literal.value()) {
             errors.at(&literal, "this tag is given twice; remove one of them");
         }
-        self.tags.extend(template(literal, "tag", errors));
+        let tag = template(literal, "tag", errors);
+        tag.iter().for_each(|tag| refuse_lists(tag, errors));
+        self.tags.extend(tag);
     }
 
     /// `user(id)`, `Self::user(id)`, `self.user(id)`.

@@ -100,9 +100,14 @@ async fn first_connection(database: &Database) -> Result<(), sqlx::Error> {
     let mut connection = AnyConnection::connect(database.url()).await?;
     if matches!(database, Database::Sqlite { .. }) {
         // The switch takes the whole file and waits for nobody: another instance may be starting at the same moment.
+        let mut is_told = false;
         while let Err(error) = connection.execute("PRAGMA journal_mode = WAL").await {
             if !is_busy(&error) {
                 return Err(error);
+            }
+            if !is_told {
+                tracing::info!("another process is starting on this database; waiting for it");
+                is_told = true;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

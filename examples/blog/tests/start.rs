@@ -139,6 +139,34 @@ fn a_database_from_before_there_were_accounts_gets_them() {
     end(child);
 }
 
+/// Two that start at the same moment on a new file: one is writing while the other arrives.
+#[test]
+fn an_instance_waits_for_another_that_is_starting_on_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    sqlx::any::install_default_drivers();
+    let mut holder = runtime.block_on(async {
+        let url = format!("sqlite:{}?mode=rwc", folder.path().join("blog.db").display());
+        let mut connection = sqlx::AnyConnection::connect(&url).await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
+        connection
+    });
+    let mut waiting = blog(&folder, "memory://");
+    let mut child = waiting.env("RUST_LOG", "info").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let said = log.find(|line| line.contains("waiting for it") || line.starts_with("DATABASE_URL"));
+    assert!(said.is_some_and(|line| line.contains("another process is starting on this database")));
+    runtime.block_on(async {
+        sqlx::query("ROLLBACK").execute(&mut holder).await.unwrap();
+        holder.close().await.unwrap();
+    });
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(first.starts_with("listening on http://127.0.0.1:"), "{first}");
+}
+
 #[test]
 fn it_starts_without_redis_and_says_so() {
     // D1

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Access, MemoryStore, Value};
+use super::MemoryStore;
+use super::shard::{Access, Value};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::store::{Expiry, Fenced, Raised, Siblings, Slot, Token, VERSION_EXPIRY, Version, aside_key, lease_key};

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::room::weight;
-use super::{Access, Value, wrong_type};
+use super::shard::{Access, Value, wrong_type};
 use crate::error::Result;
 
 impl Access<'_> {

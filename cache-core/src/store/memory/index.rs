@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Access, Value, wrong_type};
+use super::shard::{Access, Value, wrong_type};
 use crate::clock::Timestamp;
 use crate::error::Result;
 

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Access, MemoryStore, Value};
+use super::MemoryStore;
+use super::shard::{Access, Value};
 use crate::error::Result;
 use crate::store::{Expiry, Replaced};
 

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{MemoryStore, Shard, Value, lock};
+use super::shard::{Shard, Value};
+use super::{MemoryStore, lock};
 use crate::clock::Timestamp;
 use crate::events::Event;
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{MemoryStore, Value};
+use super::MemoryStore;
+use super::shard::Value;
 use crate::error::Result;
 use crate::sabotage::{self, Guard};
-use crate::store::{VERSION_EXPIRY, Version};
+use crate::store::{VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version};
 
 impl MemoryStore {
     pub(super) fn versions(&self, keys: &[Arc<str>], make: bool) -> Result<Vec<Option<Version>>> {
@@ -18,7 +19,14 @@ impl MemoryStore {
                     access.changed.pop();
                 }
                 // Of another type, it is no version.
-                Ok(access.bytes(key).ok().flatten().and_then(|bytes| Version::of(&bytes)))
+                let version = access.bytes(key).ok().flatten().and_then(|bytes| Version::of(&bytes));
+                // Never a fence: that has a limit.
+                if make && version.is_some() && access.left(key).is_some_and(|left| left < VERSION_RENEWED_BELOW) {
+                    access.expire(key, Some(VERSION_EXPIRY));
+                    // It is what it was.
+                    access.changed.pop();
+                }
+                Ok(version)
             })
         };
         keys.iter().map(read).collect()

@@ -1,0 +1,210 @@
+//! Storing what a function returned: for how long, under which versions, as which bytes.
+//!
+//! Invariant: what an invalidation has ended meanwhile is not stored, and what is not stored gives its lease back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Plan;
+use super::old::OldRecord;
+use crate::cache::Inner;
+use crate::envelope::Envelope;
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::{Event, bump, reason};
+use crate::history::{Refusal, What};
+use crate::lease::Lease;
+use crate::options::LocalTier;
+use crate::refresh::{Serving, Terms};
+use crate::shape::Erased;
+use crate::store::{Filled, RECORD_EXPIRY_MAX};
+use crate::tag::{Basis, Under};
+use crate::versions::Dependencies;
+
+/// Stores the value under the lease, or gives the lease back.
+pub(super) async fn fill(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    lease: Lease,
+    basis: &Basis,
+    value: &Erased,
+    cost: Duration,
+    old: Option<OldRecord>,
+) -> Result<()> {
+    let Some(lifetime) = lifetime_for(inner, plan, value) else {
+        plan.note(inner, What::NotStored);
+        return lease.release().await;
+    };
+    if let Some(old) = old
+        && std::ptr::addr_eq(Arc::as_ptr(&old.value), Arc::as_ptr(value))
+        && !basis.has_changed()
+    {
+        return old.renew(inner, plan, lease, lifetime, cost).await;
+    }
+    let storable = storable(inner, plan, basis, value, lifetime, cost).await?;
+    let Some(Storable { record, expiry, fresh_for, kept_by }) = storable else { return lease.release().await };
+    let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
+    let mark = mark.map(|local| local.begin(&plan.key.value_key));
+    let bytes = record.len();
+    match lease.fill(record, expiry).await? {
+        Filled::Refused => {
+            plan.fill_refused(inner, Refusal::LeaseLost);
+            return Ok(());
+        }
+        Filled::Stored => {}
+        Filled::Tracked => {
+            if let Some((mark, (serving, under))) = mark.zip(kept_by) {
+                mark.keep(value, bytes, serving.service(plan.local), under);
+            }
+        }
+    }
+    bump(&inner.events.count().fills);
+    plan.count(inner, |own| &own.fills);
+    plan.note(inner, What::Filled { fresh_for });
+    Ok(())
+}
+
+/// A value as it is to be stored.
+pub(crate) struct Storable {
+    pub(crate) record: Bytes,
+    pub(crate) expiry: Duration,
+    /// How long it is fresh.
+    pub(crate) fresh_for: Duration,
+    /// What L1 needs to keep it too.
+    pub(crate) kept_by: Option<(Serving, Dependencies)>,
+}
+
+/// `None`, with an event: the value is its callers' alone. A trip if it has tags of its own.
+pub(crate) async fn storable(
+    inner: &Inner,
+    plan: &Plan,
+    basis: &Basis,
+    value: &Erased,
+    lifetime: Lifetime,
+    cost: Duration,
+) -> Result<Option<Storable>> {
+    // Stored all the same, it would be a miss for everybody.
+    let under = match basis.has_changed() {
+        true => None,
+        false => basis.of_value(inner, &plan.key.name, &plan.rules, value).await?,
+    };
+    let Some(mut under) = under else {
+        plan.fill_refused(inner, Refusal::Outdated);
+        return Ok(None);
+    };
+    let dependencies = under.dependencies.take();
+    let fresh_for = lifetime.fresh;
+    let sealed = seal(inner, plan, value, under, lifetime, cost);
+    if sealed.is_none() {
+        plan.note(inner, What::NotStored);
+    }
+    let storable =
+        |Sealed { record, expiry, serving }| Storable { record, expiry, fresh_for, kept_by: serving.zip(dependencies) };
+    Ok(sealed.map(storable))
+}
+
+/// How long a value is fresh, and how long it may be served after that.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lifetime {
+    pub(super) fresh: Duration,
+    pub(super) stale: Duration,
+}
+
+impl Lifetime {
+    /// How long the record stands.
+    pub(super) fn expiry(self, terms: Terms, cost: Duration) -> Duration {
+        self.fresh.saturating_add(self.stale).saturating_add(terms.kept_beyond(cost)).min(RECORD_EXPIRY_MAX)
+    }
+}
+
+/// How long to store this value; `None`: not at all (V2, V3, V4, V5).
+pub(crate) fn lifetime_for(inner: &Inner, plan: &Plan, value: &Erased) -> Option<Lifetime> {
+    let rules = &plan.rules;
+    let (ttl, stale) = if (plan.value.is_present)(value) {
+        if rules.cache_if.as_ref().is_some_and(|cache_if| !cache_if(value)) {
+            return None;
+        }
+        let by_value = rules.ttl_of.as_ref().and_then(|ttl_of| ttl_of(value));
+        (by_value.or(rules.options.ttl).unwrap_or(inner.defaults.ttl), plan.terms(inner).window)
+    } else {
+        (rules.options.negative_ttl.or(inner.defaults.negative_ttl)?, Duration::ZERO)
+    };
+    // Downward only: a ttl is a promise of how old a value can be.
+    let jitter = rules.options.jitter.unwrap_or(inner.defaults.jitter).clamp(0.0, 1.0);
+    let shorter = if jitter > 0.0 { ttl.mul_f64(jitter * crate::random::fraction()) } else { Duration::ZERO };
+    // Redis counts whole milliseconds, and refuses zero.
+    let least = Duration::from_millis(1);
+    let fresh = ttl.saturating_sub(shorter).clamp(least, RECORD_EXPIRY_MAX);
+    (ttl >= least).then(|| Lifetime { fresh, stale: stale.min(RECORD_EXPIRY_MAX.saturating_sub(fresh)) })
+}
+
+/// The record of a value; `None`, with an event, if it cannot be stored.
+fn seal(
+    inner: &Inner,
+    plan: &Plan,
+    value: &Erased,
+    under: Under,
+    lifetime: Lifetime,
+    cost: Duration,
+) -> Option<Sealed> {
+    match try_seal(inner, plan, value, under, lifetime, cost) {
+        Ok(sealed) => Some(sealed),
+        Err(error) => {
+            // Too large is told with its size, where that is known.
+            if error.kind() != ErrorKind::Limit {
+                let name = Arc::clone(&plan.key.name);
+                inner.events.emit(Event::EncodeFailed { name, reason: reason(&error) });
+            }
+            None
+        }
+    }
+}
+
+/// A record and how long it is kept.
+pub(crate) struct Sealed {
+    pub(crate) record: Bytes,
+    pub(crate) expiry: Duration,
+    serving: Option<Serving>,
+}
+
+/// The record of a value.
+pub(crate) fn try_seal(
+    inner: &Inner,
+    plan: &Plan,
+    value: &Erased,
+    under: Under,
+    lifetime: Lifetime,
+    cost: Duration,
+) -> Result<Sealed> {
+    let envelope = Envelope {
+        codec: plan.value.codec_id,
+        present: (plan.value.is_present)(value),
+        fill_id: crate::random::u64(),
+        created: inner.store.now(),
+        fresh_for: lifetime.fresh,
+        stale_for: lifetime.stale,
+        cost,
+        versions: under.versions,
+        tags: under.tags,
+    };
+    let mut replaced = || {
+        inner.events.emit(Event::CodecReplaced { type_name: (plan.value.type_name)(), codec: plan.value.codec_name });
+    };
+    let record = envelope.seal(&plan.key.value_key, |out| (plan.value.encode)(value, out, &mut replaced))?;
+    let max = inner.limits.max_value_bytes;
+    if record.len() > max {
+        inner.events.emit(Event::TooLarge { name: Arc::clone(&plan.key.name), bytes: record.len() });
+        let detail = format!(
+            "the encoded value has {} bytes, the limit is {max}; see `CacheBuilder::max_value_bytes`",
+            record.len()
+        );
+        return Err(Error::new(ErrorKind::Limit, "encode").detail(detail));
+    }
+    let terms = plan.terms(inner);
+    Ok(Sealed {
+        record: record.into(),
+        expiry: lifetime.expiry(terms, cost),
+        serving: Serving::of(&envelope, &terms, envelope.created),
+    })
+}

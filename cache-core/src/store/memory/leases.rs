@@ -1,0 +1,151 @@
+//! Leases and fills. Each is compared with what stands there, under the lock that it is written under.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::shard::{Access, Value};
+use crate::error::Result;
+use crate::sabotage::{self, Guard};
+use crate::store::{Acquired, Expiry, Filled, Over, Slot, THROTTLE_MARK, Token, has_fill_id, lease_key};
+
+/// As [`Store::acquire`](crate::store::Store::acquire); the others likewise.
+pub(super) fn acquire(
+    access: &mut Access<'_>,
+    key: &str,
+    token: Token,
+    lease: Duration,
+    over: Over,
+) -> Result<Acquired> {
+    let slot = access.slot(key);
+    match over {
+        Over::Nothing if slot != Slot::Absent => return Ok(Acquired::Found(slot)),
+        Over::Nothing => access.put(key, Value::Bytes(token.mark().into()), Some(lease)),
+        Over::Record(id) => {
+            if !access.record_is(key, id) {
+                return Ok(Acquired::Found(slot));
+            }
+            let lease_key = lease_key(key);
+            if let Some(held) = access.bytes(&lease_key)? {
+                let left = access.left(&lease_key);
+                let failed = held == THROTTLE_MARK.as_bytes();
+                return Ok(if failed { Acquired::Throttled(left) } else { Acquired::Found(Slot::Leased(left)) });
+            }
+            access.put(&lease_key, Value::Bytes(token.hex().into()), Some(lease));
+        }
+    }
+    Ok(Acquired::Ours)
+}
+
+pub(super) fn acquire_in_place(
+    access: &mut Access<'_>,
+    key: &str,
+    token: Token,
+    lease: Duration,
+    fill_id: u64,
+) -> Result<Acquired> {
+    if !access.record_is(key, fill_id) {
+        return Ok(Acquired::Found(access.slot(key)));
+    }
+    access.put(key, Value::Bytes(token.mark().into()), Some(lease));
+    Ok(Acquired::Ours)
+}
+
+pub(super) fn fill(
+    access: &mut Access<'_>,
+    key: &str,
+    token: Token,
+    over: Over,
+    record: Bytes,
+    expiry: Expiry,
+) -> Result<Filled> {
+    let unguarded = access.is_unguarded(key, over);
+    if !access.holds(key, token, over) && !unguarded {
+        return Ok(Filled::Refused);
+    }
+    access.remove(&lease_key(key));
+    if let Over::Record(id) = over
+        && !access.record_is(key, id)
+        && !unguarded
+    {
+        return Ok(Filled::Refused);
+    }
+    access.put(key, Value::Bytes(record), Some(expiry));
+    Ok(Filled::Tracked)
+}
+
+pub(super) fn rewrite_head(
+    access: &mut Access<'_>,
+    key: &str,
+    token: Token,
+    fill_id: u64,
+    head: Bytes,
+    expiry: Expiry,
+) -> Result<bool> {
+    if !access.holds(key, token, Over::Record(fill_id)) {
+        return Ok(false);
+    }
+    access.remove(&lease_key(key));
+    if !access.record_is(key, fill_id) {
+        return Ok(false);
+    }
+    let Some(record) = access.bytes(key)? else { return Ok(false) };
+    let payload = record.get(head.len()..).unwrap_or_default();
+    access.put(key, Value::Bytes([&head, payload].concat().into()), Some(expiry));
+    Ok(true)
+}
+
+pub(super) fn renew(access: &mut Access<'_>, key: &str, token: Token, over: Over, lease: Duration) -> Result<bool> {
+    if !access.holds(key, token, over) {
+        return Ok(false);
+    }
+    Ok(match over {
+        Over::Nothing => access.expire(key, Some(lease)),
+        Over::Record(_) => access.expire(&lease_key(key), Some(lease)),
+    })
+}
+
+pub(super) fn release(access: &mut Access<'_>, key: &str, token: Token, over: Over) -> Result<()> {
+    if access.holds(key, token, over) {
+        match over {
+            Over::Nothing => access.remove(key),
+            Over::Record(_) => access.remove(&lease_key(key)),
+        };
+    }
+    Ok(())
+}
+
+pub(super) fn throttle(access: &mut Access<'_>, key: &str, token: Token, throttle: Duration) -> Result<bool> {
+    let held = access.holds(key, token, Over::Record(0));
+    if held {
+        access.put(&lease_key(key), Value::Bytes(Bytes::from_static(THROTTLE_MARK.as_bytes())), Some(throttle));
+        // As a touch of the expiry does on Redis: whoever waits for the record looks again.
+        access.changed.push(key.into());
+    }
+    Ok(held)
+}
+
+impl Access<'_> {
+    /// Whether this attempt's lease stands: in the value key, or in the second one.
+    fn holds(&mut self, key: &str, token: Token, over: Over) -> bool {
+        let (key, mark) = match over {
+            Over::Nothing => (key.to_owned(), token.mark()),
+            Over::Record(_) => (lease_key(key), token.hex()),
+        };
+        matches!(self.bytes(&key), Ok(Some(bytes)) if bytes == mark.as_bytes())
+    }
+
+    /// Whether a test has removed the guard against what stands there now.
+    fn is_unguarded(&mut self, key: &str, over: Over) -> bool {
+        match (over, self.slot(key)) {
+            (Over::Nothing, Slot::Absent) => sabotage::is(Guard::RemovalEndsLease),
+            (Over::Nothing, Slot::Bytes(_)) => sabotage::is(Guard::WriteEndsLease),
+            (Over::Record(_), _) => sabotage::is(Guard::RefreshReplacesItsRecord),
+            (Over::Nothing, _) => false,
+        }
+    }
+
+    fn record_is(&mut self, key: &str, fill_id: u64) -> bool {
+        matches!(self.bytes(key), Ok(Some(record)) if has_fill_id(&record, fill_id))
+    }
+}
