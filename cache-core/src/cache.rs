@@ -329,11 +329,24 @@ impl Inner {
         tier: LocalTier,
         take: impl Fn(&Erased) -> Option<T>,
     ) -> AtHand<T> {
-        match self.in_local(&ParsedKey::parse(key).as_ref(), || FunctionNumber::by_hand(name), &take) {
-            Some(Hit::Fresh(value)) => return AtHand::Value(value),
-            Some(Hit::Due(value, fill_id)) => return self.due(key, value, fill_id),
-            None => {}
+        let local = self.local.is_some().then(|| ParsedKey::parse(key));
+        match local.and_then(|local| self.in_local(&local.as_ref(), || FunctionNumber::by_hand(name), &take)) {
+            Some(Hit::Fresh(value)) => AtHand::Value(value),
+            Some(Hit::Due(value, fill_id)) => self.due(key, value, fill_id),
+            None => self.at_hand_in_store(key, name, value, options, tier, take),
         }
+    }
+
+    /// The same where L1 has been looked at.
+    pub(crate) fn at_hand_in_store<T>(
+        &self,
+        key: &Arc<str>,
+        name: &str,
+        value: &ValueType,
+        options: Option<(&EntryOptions, bool)>,
+        tier: LocalTier,
+        take: impl Fn(&Erased) -> Option<T>,
+    ) -> AtHand<T> {
         match options {
             Some((options, owned)) if self.store.is_at_hand() => {
                 self.in_store(key, name, value, &Terms::new(self, options, owned), tier, take)

@@ -15,7 +15,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ mod key;
 mod queues;
 
 /// What an entry costs beside its key and value: itself, its slot in the table, its ticket, the value's own header.
-const ENTRY_OVERHEAD: u64 = 190;
+const ENTRY_OVERHEAD: u64 = 150;
 /// Entries leave memory some at a time; those from this weight on at once.
 const HEAVY_BYTES: u64 = 64 << 10;
 
@@ -55,7 +55,7 @@ pub(crate) struct Local {
     entries: papaya::HashMap<Kept, (), Hashed>,
     /// Held by whoever changes the table.
     order: Mutex<Queues>,
-    key_hasher: foldhash::quality::RandomState,
+    key_hasher: foldhash::fast::RandomState,
     marks: Vec<Mutex<HashMap<Arc<str>, Marks>>>,
     hasher: RandomState,
     trust: Arc<Trust>,
@@ -111,7 +111,7 @@ impl Local {
         Some(Self {
             entries,
             order: Mutex::new(Queues::new(limit)),
-            key_hasher: foldhash::quality::RandomState::default(),
+            key_hasher: foldhash::fast::RandomState::default(),
             marks: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             trust,
@@ -187,7 +187,7 @@ impl Local {
         Look { hash: key.hash(&self.key_hasher), key }
     }
 
-    fn put(&self, mut kept: Kept, look: &Look<'_>, guard: &LocalGuard<'_>) {
+    fn put(&self, kept: Kept, look: &Look<'_>, guard: &LocalGuard<'_>) {
         let mut order = lock(&self.order);
         let old = self.entries.get_key_value(look, guard).map(|(old, ())| old);
         if kept.weight() > order.largest() {
@@ -200,15 +200,14 @@ impl Local {
             order.leave(old.place(), old.weight());
             let_go(old, guard);
         }
-        let (ticket, place) = order.enter(kept.hash, kept.weight());
-        kept.number = ticket.number;
-        kept.in_main = AtomicU8::new(u8::from(place == Place::Main));
+        let place = order.enter(kept.ticket(), kept.weight());
+        kept.in_main.store(u8::from(place == Place::Main), Ordering::Relaxed);
         self.entries.insert(kept, (), guard);
         while let Some((ticket, place)) = order.surplus() {
             let found = self.entries.get_key_value(&ticket, guard).map(|(kept, ())| kept);
             // Its entry may have left by another way.
             let Some(kept) = found.filter(|kept| kept.place() == place) else { continue };
-            let uses = kept.uses.load(std::sync::atomic::Ordering::Relaxed);
+            let uses = kept.uses.load(Ordering::Relaxed);
             match order.judge(ticket, place, uses, kept.weight()) {
                 Verdict::Stays(uses) => kept.stays(uses),
                 Verdict::Goes => {
@@ -287,7 +286,6 @@ impl Mark<'_> {
             weight: u32::try_from(weight).unwrap_or(u32::MAX),
             fill_id: service.fill_id,
             under,
-            number: 0,
             in_main: AtomicU8::new(0),
             uses: AtomicU8::new(0),
         };

@@ -169,51 +169,41 @@ impl<R: Send + 'static> Cached<R> {
     /// Where a plain hit was not to be had, or is to be told to the meter. `key`: what to look for in L1, if it stands there uncut.
     fn look_up_slowly(self, cache: &Cache, key: Option<&LocalKeyRef<'_>>, args: &str) -> Result<R, Box<Miss<R>>> {
         let resolved = self.resolve(cache);
-        match key.and_then(|key| cache.0.in_local(key, || resolved.function, self.returns.of.ok)) {
-            Some(Hit::Fresh(value)) => {
-                self.metered(cache, resolved, args);
-                Ok(value)
-            }
-            Some(Hit::Due(value, fill_id)) => self.look_further(cache, resolved, args, Some((value, fill_id))),
-            None => self.look_further(cache, resolved, args, None),
+        let hit = key.and_then(|key| cache.0.in_local(key, || resolved.function, self.returns.of.ok));
+        if let Some(Hit::Fresh(value)) = hit {
+            self.metered(cache, resolved, args);
+            return Ok(value);
         }
-    }
-
-    /// A hit that the consistency meter may sample.
-    fn metered(self, cache: &Cache, resolved: &Resolved, args: &str) {
-        Meter::hit_of(&cache.0, || EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint));
-    }
-
-    /// By the key as it stands in the store. `due`: what L1 had under the uncut key, to be computed anew.
-    fn look_further(
-        &self,
-        cache: &Cache,
-        resolved: &'static Resolved,
-        args: &str,
-        due: Option<(R, u64)>,
-    ) -> Result<R, Box<Miss<R>>> {
-        let key = EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint);
+        let entry = EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint);
         let options = resolved.options.get().map(|(options, owned)| (options, *owned));
-        let found = match due {
-            Some((value, fill_id)) => cache.0.due(&key.value_key, value, fill_id),
-            None => cache.0.at_hand(
-                &key.value_key,
-                &key.name,
-                &self.returns.of.value,
-                options,
-                self.local,
-                self.returns.of.ok,
-            ),
+        let (value_key, name, value) = (&entry.value_key, &entry.name, &self.returns.of.value);
+        let found = match hit {
+            Some(Hit::Due(value, fill_id)) => cache.0.due(value_key, value, fill_id),
+            // A key that is cut in the store stands in L1 as it is cut.
+            _ if key.is_none() => cache.0.at_hand(value_key, name, value, options, self.local, self.returns.of.ok),
+            _ => cache.0.at_hand_in_store(value_key, name, value, options, self.local, self.returns.of.ok),
         };
         let due = match found {
             AtHand::Value(value) => {
-                Meter::hit(&cache.0, &key);
+                Meter::hit(&cache.0, &entry);
                 return Ok(value);
             }
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
             AtHand::Nothing => None,
         };
-        Err(Box::new(Miss { cache: cache.clone(), key, resolved, due, returns: self.returns, local: self.local }))
+        Err(Box::new(Miss {
+            cache: cache.clone(),
+            key: entry,
+            resolved,
+            due,
+            returns: self.returns,
+            local: self.local,
+        }))
+    }
+
+    /// A hit that the consistency meter may sample.
+    fn metered(self, cache: &Cache, resolved: &Resolved, args: &str) {
+        Meter::hit_of(&cache.0, || EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint));
     }
 
     /// The entry of these arguments.

@@ -1,4 +1,4 @@
-//! What a hit in this process allocates: nothing beyond the clone of the value.
+//! What the tier in this process allocates: for a hit nothing beyond the clone of the value, for an entry not much.
 //!
 //! One test in a program of its own, since memory is measured for the whole process.
 
@@ -47,8 +47,10 @@ fn allocated<T>(run: impl FnOnce() -> T) -> usize {
 }
 
 #[test]
-fn a_hit_in_this_process_allocates_nothing_but_the_clone_of_the_value() {
+fn an_entry_in_this_process_is_small_and_a_hit_allocates_nothing_but_the_clone_of_the_value() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let overhead = overhead_of_an_entry(&runtime);
+    assert!((100..150).contains(&overhead), "{overhead} bytes for each entry");
     let cache = Cache::in_memory();
     Cache::install(cache.clone()).expect("the first");
     runtime.block_on(async {
@@ -72,4 +74,30 @@ fn a_hit_in_this_process_allocates_nothing_but_the_clone_of_the_value() {
         // That it counts at all.
         assert_eq!(allocated(|| text(7).now_or_never().expect("at hand")), "post 7".len());
     });
+}
+
+/// What the tier in this process takes for each of many entries, beyond the value and the number that is its key.
+fn overhead_of_an_entry(runtime: &tokio::runtime::Runtime) -> usize {
+    const ENTRIES: usize = 20_000;
+    let taken = |local_limit_bytes| {
+        let cache = Cache::builder().local_limit_bytes(local_limit_bytes).in_memory();
+        runtime.block_on(async {
+            // What is made at first use does not count.
+            of(&cache, u64::MAX).await;
+            let before = ALLOCATOR.current_usage();
+            // Computed, then read from the store into L1.
+            for id in (0..ENTRIES as u64).chain(0..ENTRIES as u64) {
+                of(&cache, id).await;
+            }
+            ALLOCATOR.current_usage() - before
+        })
+    };
+    // A counted reference to eight bytes is the value.
+    (taken(64 << 20) - taken(0)) / ENTRIES - size_of::<[u64; 3]>() - size_of::<u64>()
+}
+
+#[cached(skip(cache), cache = cache)]
+async fn of(cache: &Cache, id: u64) -> u64 {
+    let _ = cache;
+    id
 }

@@ -90,7 +90,7 @@ impl<'a> LocalKeyRef<'a> {
     }
 
     #[inline]
-    pub(super) fn hash(&self, hasher: &impl BuildHasher) -> u64 {
+    pub(super) fn hash(&self, hasher: &impl BuildHasher) -> u32 {
         let mut state = hasher.build_hasher();
         let [half, _] = self.origin.0;
         state.write_u64(half);
@@ -98,7 +98,8 @@ impl<'a> LocalKeyRef<'a> {
             ArgsRef::Number(number) => state.write_u64(number),
             ArgsRef::Text(text) | ArgsRef::Composed(text) => state.write(text),
         }
-        state.finish()
+        let hash = state.finish();
+        (hash ^ (hash >> 32)) as u32
     }
 
     #[inline(always)]
@@ -232,7 +233,7 @@ enum Kind {
 
 #[cfg(test)]
 mod tests {
-    use foldhash::quality::RandomState;
+    use foldhash::fast::RandomState;
 
     use super::*;
     use crate::key::{KeyPart, KeyWriter, MAX_KEY_LEN, is_uncut, write_value_key};

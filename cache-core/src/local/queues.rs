@@ -33,13 +33,10 @@ pub(super) enum Place {
     Main,
 }
 
-/// Names an entry for as long as it stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ticket {
-    pub(super) hash: u64,
-    /// Of the entry, among those of its hash. One that comes again after four billion others is looked at earlier than it should be.
-    pub(super) number: u32,
-}
+/// Stands for an entry in its queue: the hash of its key. One that comes again before its old ticket is through is looked at when that is, and so is one
+/// of two that have the same hash. Either is only earlier than it would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Ticket(pub(super) u32);
 
 /// What becomes of an entry at the end of its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,16 +58,15 @@ pub(super) struct Queues {
     limit: u64,
     small: Queue,
     main: Queue,
-    /// Hashes of what left by the small queue, as many as there are entries in the main one.
-    ghosts: VecDeque<u64>,
-    haunting: HashSet<u64>,
-    next: u32,
+    /// What left by the small queue, as many as there are entries in the main one.
+    ghosts: VecDeque<Ticket>,
+    haunting: HashSet<Ticket>,
 }
 
 impl Queues {
     pub(super) fn new(limit: u64) -> Self {
         let (small, main) = (Queue::default(), Queue::default());
-        Self { limit, small, main, ghosts: VecDeque::new(), haunting: HashSet::new(), next: 0 }
+        Self { limit, small, main, ghosts: VecDeque::new(), haunting: HashSet::new() }
     }
 
     /// A heavier entry is not kept.
@@ -83,13 +79,11 @@ impl Queues {
     }
 
     /// An entry is put into the table.
-    pub(super) fn enter(&mut self, hash: u64, weight: u64) -> (Ticket, Place) {
-        let ticket = Ticket { hash, number: self.next };
-        self.next = self.next.wrapping_add(1);
-        // Its hash stays in the line of ghosts, and leaves it in its turn.
-        let place = if self.haunting.remove(&hash) { Place::Main } else { Place::Small };
+    pub(super) fn enter(&mut self, ticket: Ticket, weight: u64) -> Place {
+        // It stays in the line of ghosts, and leaves it in its turn.
+        let place = if self.haunting.remove(&ticket) { Place::Main } else { Place::Small };
         self.queue(place).push(ticket, weight);
-        (ticket, place)
+        place
     }
 
     /// An entry is taken out of the table. Its ticket is left behind.
@@ -125,7 +119,7 @@ impl Queues {
             }
             None => {
                 if place == Place::Small {
-                    self.haunt(ticket.hash);
+                    self.haunt(ticket);
                 }
                 Verdict::Goes
             }
@@ -144,13 +138,12 @@ impl Queues {
 
     /// The table is empty.
     pub(super) fn clear(&mut self) {
-        let Self { limit, next, .. } = *self;
-        *self = Self { next, ..Self::new(limit) };
+        *self = Self::new(self.limit);
     }
 
-    fn haunt(&mut self, hash: u64) {
-        if self.haunting.insert(hash) {
-            self.ghosts.push_back(hash);
+    fn haunt(&mut self, ticket: Ticket) {
+        if self.haunting.insert(ticket) {
+            self.ghosts.push_back(ticket);
         }
         while self.ghosts.len() > self.main.entries.max(FEW) {
             let Some(oldest) = self.ghosts.pop_front() else { return };
@@ -191,11 +184,10 @@ mod tests {
     /// A table as simple as can be, with the order that is under test.
     struct Table {
         queues: Queues,
-        entries: HashMap<u64, Entry>,
+        entries: HashMap<u32, Entry>,
     }
 
     struct Entry {
-        ticket: Ticket,
         place: Place,
         uses: u8,
         weight: u64,
@@ -206,31 +198,29 @@ mod tests {
             Self { queues: Queues::new(LIMIT), entries: HashMap::new() }
         }
 
-        fn put(&mut self, hash: u64, weight: u64) {
+        fn put(&mut self, hash: u32, weight: u64) {
             self.remove(hash);
-            let (ticket, place) = self.queues.enter(hash, weight);
-            self.entries.insert(hash, Entry { ticket, place, uses: 0, weight });
+            let place = self.queues.enter(Ticket(hash), weight);
+            self.entries.insert(hash, Entry { place, uses: 0, weight });
             while let Some((ticket, place)) = self.queues.surplus() {
-                let entry = self.entries.get_mut(&ticket.hash);
-                let Some(entry) = entry.filter(|entry| entry.ticket == ticket && entry.place == place) else {
-                    continue;
-                };
+                let entry = self.entries.get_mut(&ticket.0).filter(|entry| entry.place == place);
+                let Some(entry) = entry else { continue };
                 match self.queues.judge(ticket, place, entry.uses, entry.weight) {
                     Verdict::Stays(uses) => (entry.place, entry.uses) = (Place::Main, uses),
-                    Verdict::Goes => drop(self.entries.remove(&ticket.hash)),
+                    Verdict::Goes => drop(self.entries.remove(&ticket.0)),
                 }
             }
             let entries = &self.entries;
-            self.queues.tidy(|ticket| entries.get(&ticket.hash).filter(|it| it.ticket == ticket).map(|it| it.place));
+            self.queues.tidy(|ticket| entries.get(&ticket.0).map(|entry| entry.place));
         }
 
-        fn remove(&mut self, hash: u64) {
+        fn remove(&mut self, hash: u32) {
             if let Some(entry) = self.entries.remove(&hash) {
                 self.queues.leave(entry.place, entry.weight);
             }
         }
 
-        fn hit(&mut self, hash: u64) -> bool {
+        fn hit(&mut self, hash: u32) -> bool {
             let entry = self.entries.get_mut(&hash);
             entry.map(|entry| entry.uses = (entry.uses + 1).min(MOST_USES)).is_some()
         }
@@ -250,7 +240,7 @@ mod tests {
     fn what_is_counted_is_what_stands_and_never_more_than_the_limit() {
         let (mut table, mut draw) = (Table::new(), draws(1));
         for step in 0..200_000 {
-            let hash = draw(300);
+            let hash = draw(300) as u32;
             match draw(10) {
                 0..5 => drop(table.hit(hash)),
                 5..9 => table.put(hash, 1 + draw(LIMIT / LARGEST_PART)),
@@ -329,7 +319,7 @@ mod tests {
 
     /// How many of so many requests are hits, of keys that are asked for the more often the lower they are (Zipf's law, exponent 0.9), with a long walk
     /// over others in between.
-    fn hits(mut ask: impl FnMut(u64) -> bool) -> usize {
+    fn hits(mut ask: impl FnMut(u32) -> bool) -> usize {
         let mut ends = Vec::new();
         let sum = (1..=20_000).map(|rank| f64::from(rank).powf(-0.9)).fold(0.0, |sum, share| {
             ends.push(sum + share);
@@ -337,9 +327,9 @@ mod tests {
         });
         let mut draw = draws(7);
         let mut hits = 0;
-        for step in 0..200_000_u64 {
+        for step in 0..200_000_u32 {
             let at = draw(1 << 30) as f64 / f64::from(1 << 30) * sum;
-            hits += usize::from(ask(ends.partition_point(|end| *end < at) as u64));
+            hits += usize::from(ask(ends.partition_point(|end| *end < at) as u32));
             if step % 4 == 0 {
                 ask(1_000_000 + step);
             }
@@ -357,7 +347,7 @@ mod tests {
             }
             hit
         });
-        let mut peer = quick_cache::unsync::Cache::<u64, ()>::new(LIMIT as usize);
+        let mut peer = quick_cache::unsync::Cache::<u32, ()>::new(LIMIT as usize);
         let theirs = hits(|hash| {
             let hit = peer.get(&hash).is_some();
             if !hit {
