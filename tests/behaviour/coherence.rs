@@ -191,6 +191,50 @@ async fn becomes_without_write(cache: &Cache, text: &str) {
     kept(cache, text).await;
 }
 
+#[cached(name = "short", ttl = 60, skip(cache), cache = cache, local = "5s")]
+async fn short_here(cache: &Cache) -> u32 {
+    let _ = cache;
+    1
+}
+
+#[tokio::test]
+// T2
+async fn the_tier_keeps_a_value_for_no_longer_than_its_function_and_its_cache_say() {
+    let clock = cache_core::clock::Clock::manual();
+    let cache = Cache::builder().clock(clock.clone()).jitter(0.0).early(0.0);
+    let whole = cache.in_memory();
+    let brief = Cache::builder().clock(clock.clone()).local_ttl(Duration::from_secs(5)).share_store(&whole).in_memory();
+    let options = EntryOptions::new().local(LocalTier::For(Duration::from_secs(5)));
+    let compute = || async { Ok::<_, String>(1) };
+    let by_hand = || whole.get_or_compute(Key::new("by hand"), &options, compute);
+    // The first call of each reads the store, the others the tier.
+    for after in [Duration::ZERO, Duration::from_millis(4999)] {
+        short_here(&whole).await;
+        by_hand().await.unwrap();
+        read(&whole, "v1").await;
+        read(&brief, "v1").await;
+        clock.advance(after);
+    }
+    let (before, before_brief) = (whole.stats(), brief.stats());
+    short_here(&whole).await;
+    by_hand().await.unwrap();
+    read(&whole, "v1").await;
+    read(&brief, "v1").await;
+    assert_eq!(whole.stats().local_hits - before.local_hits, 3, "a moment before the five seconds have passed");
+    assert_eq!(brief.stats().local_hits - before_brief.local_hits, 1);
+    clock.advance(Duration::from_millis(1));
+    let (before, before_brief) = (whole.stats(), brief.stats());
+    short_here(&whole).await;
+    by_hand().await.unwrap();
+    read(&whole, "v1").await;
+    read(&brief, "v1").await;
+    let after = whole.stats();
+    assert_eq!((after.local_hits - before.local_hits, after.hits - before.hits), (1, 2), "one knows no such bound");
+    let after = brief.stats();
+    assert_eq!((after.local_hits - before_brief.local_hits, after.hits - before_brief.hits), (0, 1));
+    assert_eq!(after.computes + whole.stats().computes, 3);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // T5
 async fn expiry_and_flushall_and_rename_drop_the_entry_here() {

@@ -1,7 +1,9 @@
 //! How far callers of one key share a run: `flight`.
 
+use std::time::{Duration, Instant};
+
 use cache_core::{Cache, cached};
-use support::{Gate, eventually, on_both_stores, soon};
+use support::{Gate, RedisServer, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
 
 macro_rules! functions {
@@ -73,4 +75,32 @@ on_both_stores! {
         not_at_all(third.clone(), gate.clone(), 7).await;
         assert_eq!(gate.runs(), 0);
     }
+}
+
+/// Longer than the pause of a waiter that polls, where the server cannot push.
+const WHILE: Duration = Duration::from_millis(450);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// X2
+async fn who_waits_for_another_process_asks_nothing_until_it_is_told() {
+    let server = RedisServer::start();
+    // So that no lease is renewed meanwhile, which is told like any change.
+    let long = Duration::from_secs(300);
+    let settings = || Cache::builder().url(server.url()).lease(long).max_staleness(long);
+    let (here, there) = (settings().connect().await.unwrap(), settings().connect().await.unwrap());
+    let gate = Gate::shut();
+    let mut calls = JoinSet::new();
+    calls.spawn(over_all(here.clone(), gate.clone(), 7));
+    gate.arrival().await;
+    calls.spawn(over_all(there.clone(), gate.clone(), 7));
+    let reads = || server.commandstats().get("get").copied().unwrap_or(0);
+    eventually("it waits", || async { there.stats().waited == 1 && reads() > 0 }).await;
+    let (before, began) = (reads(), Instant::now());
+    while began.elapsed() < WHILE {
+        server.cli(&["PING"]);
+    }
+    assert_eq!(reads(), before, "no polling");
+    gate.let_through(1);
+    assert_eq!(soon("both have it", calls.join_all()).await, [7; 2]);
+    assert_eq!(gate.runs(), 1);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cache_core::events::Event;
 use cache_core::{Cache, ErrorKind, cached};
+use futures::FutureExt as _;
 use support::{Gate, RedisServer, event, eventually, soon};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -203,10 +204,13 @@ async fn a_shutdown_waits_for_the_refresh_in_the_background_and_it_is_stored() {
     })
     .await;
     gate.arrival().await;
-    let closing = cache.clone();
-    let closing = tokio::spawn(async move { closing.shutdown().await });
+    let mut closing = std::pin::pin!(cache.shutdown());
+    for _ in 0..200 {
+        assert!(closing.as_mut().now_or_never().is_none(), "it has begun, and waits");
+        tokio::task::yield_now().await;
+    }
     gate.let_through(1);
-    soon("it has shut down", closing).await.unwrap();
+    soon("it has shut down", closing).await;
     assert_eq!(cache.stats().fills, 2);
     let next = Cache::connect(&server.url()).await.unwrap();
     assert_eq!(soon("the value is there", due(next, Gate::shut(), 7, 3)).await, 2);

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
-use std::thread::sleep;
 use std::time::Duration;
 
 use tempfile::TempDir;
+
+/// Only a machine that is out of order takes longer.
+const STARTS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Options of a server; see [`RedisServer::builder`].
 #[derive(Debug, Default)]
@@ -263,7 +265,7 @@ impl RedisServer {
             .args(["--port", &self.port.to_string()])
             .args(&self.arguments)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn();
         let mut child = match child {
@@ -272,33 +274,22 @@ impl RedisServer {
                 panic!("these tests need redis-server 7 or valkey in the PATH (apt install redis-server): {error}")
             }
         };
-        for _ in 0..2000 {
-            if child.try_wait().expect("the server's state").is_some() {
-                return false;
-            }
-            if self.answers() {
+        let ready = says_that_it_is_ready(child.stdout.take().expect("it is piped"));
+        match ready.recv_timeout(STARTS_WITHIN) {
+            Ok(()) => {
                 *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
-                return true;
+                true
             }
-            sleep(Duration::from_millis(5));
+            Err(RecvTimeoutError::Disconnected) => {
+                drop(child.wait());
+                false
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                drop(child.kill());
+                drop(child.wait());
+                panic!("redis-server on port {} does not become ready", self.port);
+            }
         }
-        drop(child.kill());
-        drop(child.wait());
-        panic!("redis-server on port {} does not answer", self.port);
-    }
-
-    /// Any reply will do: a server with a password says so. Asked through the socket in the own folder, which the server makes
-    /// after it has its port: on the port somebody else's server might answer.
-    fn answers(&self) -> bool {
-        let ask = || -> std::io::Result<u8> {
-            let mut socket = UnixStream::connect(self.file("redis.sock"))?;
-            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-            socket.write_all(b"PING\r\n")?;
-            let mut first = [0];
-            socket.read_exact(&mut first)?;
-            Ok(first[0])
-        };
-        matches!(ask(), Ok(b'+' | b'-'))
     }
 
     fn signal(&self, signal: &str) {
@@ -313,6 +304,20 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Tells when the server has said so in its log, or is dropped when that ends. The rest is read as well, so that the server can go on writing.
+fn says_that_it_is_ready(log: ChildStdout) -> Receiver<()> {
+    let (ready, says) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            if line.contains("Ready to accept connections") {
+                // A second line, of another kind of connection, is told to nobody.
+                let _told = ready.send(());
+            }
+        }
+    });
+    says
 }
 
 /// Below the range from which systems take the ports of outgoing connections: one of those could sit on it at a restart.
