@@ -26,6 +26,7 @@ use crate::error::Result;
 pub(crate) use crate::store::batch::{Claim, Fill, Place, ReadMany, Want};
 pub(crate) use crate::store::pushes::Listener;
 
+pub(crate) mod address;
 pub(crate) mod batch;
 pub(crate) mod memory;
 pub(crate) mod pushes;
