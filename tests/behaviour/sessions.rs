@@ -3,6 +3,7 @@
 mod all;
 mod client;
 mod clients;
+mod clocks;
 mod devices;
 mod endings;
 mod express;
