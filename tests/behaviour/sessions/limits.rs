@@ -116,6 +116,23 @@ on_both_stores! {
         }
     }
 
+    async fn a_login_that_is_stored_at_once_lasts_whatever_is_answered(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        for build in [express, native] {
+            let layer = build(&cache).max_sessions(1, TooMany::Refuse).build().unwrap();
+            let device = Browser::default();
+            let page = device.visit(&layer, |session| async move {
+                session.login("ada").await?;
+                session.insert("lost", &1).await?;
+                Ok(500)
+            });
+            assert_eq!(page.await.cookies.len(), 1, "or nobody could use it, and nobody else log in");
+            let devices = [(device, true)];
+            assert_eq!((logged_in(&layer, &devices).await, devices[0].0.get(&layer, "lost").await), (1, None));
+            layer.of_user("ada").end_all().await.unwrap();
+        }
+    }
+
     async fn a_session_that_takes_the_place_of_ones_own_is_not_one_too_many(nodes: &Nodes) {
         let cache = nodes.node().await;
         for then in [TooMany::Refuse, TooMany::EndOldest] {
