@@ -1,5 +1,7 @@
 //! Making a cache.
 
+mod address;
+
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use crate::local::Local;
 use crate::meter::Meter;
 use crate::refresh::Refreshes;
 use crate::single_flight::Flights;
+use crate::store::address::Parts;
 use crate::store::memory::MemoryStore;
 use crate::store::{Listener, Store};
 use crate::tag;
@@ -29,6 +32,7 @@ pub const CACHE_URL: &str = "CACHE_URL";
 #[derive(Clone)]
 pub struct CacheBuilder {
     url: Option<String>,
+    parts: Parts,
     namespace: Option<String>,
     ttl: Duration,
     negative_ttl: Option<Duration>,
@@ -58,6 +62,7 @@ impl CacheBuilder {
     pub(crate) fn new() -> Self {
         Self {
             url: None,
+            parts: Parts::default(),
             namespace: None,
             ttl: Duration::from_secs(3600),
             negative_ttl: None,
@@ -94,7 +99,7 @@ impl CacheBuilder {
     /// | `memory://` | this process |
     ///
     /// Options: `?namespace=shop&connect_timeout=1s&response_timeout=500ms&client_name=shop`, and more: see [`docs::url`](crate::docs::url). What is set by the builder's methods wins.
-    /// Default: `memory://`.
+    /// In parts instead: [`host`](Self::host) and what goes with it. Default: `memory://`.
     #[must_use]
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.url = Some(url.into());
@@ -299,13 +304,17 @@ impl CacheBuilder {
     /// Makes the cache; on Redis, tries to connect once and goes on trying in the background.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for what can never work: a wrong URL, user, password, database, namespace.
+    /// [`ErrorKind::Configuration`] for what can never work: a wrong URL, user, password, database, namespace, or a URL and parts of an address.
     pub async fn connect(self) -> Result<Cache> {
-        let url = self.url.clone().unwrap_or_else(|| "memory://".to_owned());
-        if let Some(rest) = url.strip_prefix("memory:") {
-            return self.memory_url(rest);
+        self.check_parts()?;
+        match self.url.clone() {
+            None if self.parts.host.is_some() => self.connect_redis(None).await,
+            None => self.memory_url(""),
+            Some(url) => match url.strip_prefix("memory:") {
+                Some(rest) => self.memory_url(rest),
+                None => self.connect_redis(Some(&url)).await,
+            },
         }
-        self.connect_redis(&url).await
     }
 
     /// As [`connect`](Self::connect), with the URL of the environment variable `CACHE_URL` if there is one.
@@ -364,10 +373,14 @@ impl CacheBuilder {
     }
 
     #[cfg(feature = "redis")]
-    async fn connect_redis(self, url: &str) -> Result<Cache> {
+    async fn connect_redis(self, url: Option<&str>) -> Result<Cache> {
         use crate::store::redis::{RedisConfig, RedisStore, Replicas};
 
-        let mut config = RedisConfig::parse(url)?;
+        let mut config = match url {
+            Some(url) => RedisConfig::parse(url)?,
+            None => RedisConfig::of_host(&self.parts)?,
+        };
+        config.log_in(&self.parts)?;
         if let Some(timeout) = self.connect_timeout {
             config.connect_timeout = timeout;
         }
@@ -399,7 +412,7 @@ impl CacheBuilder {
     }
 
     #[cfg(not(feature = "redis"))]
-    async fn connect_redis(self, _url: &str) -> Result<Cache> {
+    async fn connect_redis(self, _url: Option<&str>) -> Result<Cache> {
         let detail = "this program was built without the feature `redis` of cache-core; only `memory://` works";
         Err(Error::new(ErrorKind::Configuration, "connect").detail(detail))
     }
@@ -479,7 +492,7 @@ fn check_namespace(namespace: Option<&str>) -> Result<()> {
     Err(Error::new(ErrorKind::Configuration, "namespace").detail(detail))
 }
 
-// The URL may hold a password.
+// The URL and the parts may hold a password.
 impl fmt::Debug for CacheBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheBuilder").field("namespace", &self.namespace).finish_non_exhaustive()

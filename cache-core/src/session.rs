@@ -4,10 +4,12 @@
 //! Invariant: nothing is lost and nothing comes back. Changes are recorded as operations and applied to what stands when they are
 //! written, by compare-and-swap; a session that has ended is never made anew. No id, value or secret shows in a log, an error or `Debug`.
 
+mod all;
 mod answer;
 mod commit;
 mod config;
 mod cookie;
+mod devices;
 mod error;
 mod express;
 #[cfg(feature = "axum")]
@@ -23,7 +25,9 @@ mod options;
 #[doc(hidden)]
 pub mod raw;
 mod record;
+mod revoked;
 mod state;
+mod turns;
 mod typed;
 mod values;
 
@@ -36,6 +40,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 
+pub use self::all::AllSessions;
 use self::answer::Answer;
 use self::commit::{Operation, Sessions};
 pub use self::config::{SessionBuilder, SessionMode};

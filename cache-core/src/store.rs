@@ -25,12 +25,15 @@ pub(crate) use crate::envelope::FILL_ID_AT;
 use crate::error::Result;
 pub(crate) use crate::store::batch::{Claim, Fill, Place, ReadMany, Want};
 pub(crate) use crate::store::pushes::Listener;
+pub(crate) use crate::store::sessions::{Entered, Entering, Kind, MARK, Mark, Replaced, SessionStore};
 
+pub(crate) mod address;
 pub(crate) mod batch;
 pub(crate) mod memory;
 pub(crate) mod pushes;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+pub(crate) mod sessions;
 
 /// What stands under a value key.
 #[derive(Clone, PartialEq, Eq)]
@@ -141,19 +144,6 @@ pub(crate) enum Swapped {
     Gone,
 }
 
-/// The answer to [`Store::replace`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Replaced {
-    /// The new key stands, the old one is gone.
-    Done,
-    /// Other bytes stood under the old key; nothing was changed.
-    Conflict,
-    /// Nothing stood under the old key; nothing was changed.
-    Gone,
-    /// Something stood under the new key; nothing was changed.
-    Taken,
-}
-
 /// An expiry for [`Store`] writes. Redis counts milliseconds; zero is not allowed and is rounded up to one.
 pub(crate) type Expiry = Duration;
 
@@ -179,7 +169,7 @@ pub(crate) type Fenced = (String, Option<Timestamp>);
 pub(crate) type Raised = (Vec<Option<Timestamp>>, Vec<String>);
 
 /// A tier-two store.
-pub(crate) trait Store: Send + Sync + 'static {
+pub(crate) trait Store: SessionStore + Send + Sync + 'static {
     /// The server's time, as well as it is known here.
     fn now(&self) -> Timestamp;
 
@@ -373,16 +363,6 @@ pub(crate) trait Store: Send + Sync + 'static {
         expiry: Option<Expiry>,
     ) -> BoxFuture<'a, Result<Swapped>>;
 
-    /// Puts `bytes` under `key`, where nothing may stand, in the place of exactly `expected` under `old`, which is deleted.
-    fn replace<'a>(
-        &'a self,
-        old: &'a str,
-        expected: Bytes,
-        key: &'a str,
-        bytes: Bytes,
-        expiry: Option<Expiry>,
-    ) -> BoxFuture<'a, Result<Replaced>>;
-
     /// Sets the time left. `None`: removes the expiry. `false`: nothing stands there.
     fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>>;
 
@@ -403,22 +383,6 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Removes fields of a hash; the number that stood there.
     fn hash_remove<'a>(&'a self, key: &'a str, fields: &'a [String]) -> BoxFuture<'a, Result<u64>>;
-
-    /// The members of an index with when each ends, the first to end at the head. Those that have ended are removed.
-    fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>>;
-
-    /// Puts a member into an index, which lives as long as its last member. `instead_of`: in the place of that one, and only if it is there.
-    /// `false`: it was not.
-    fn index_put<'a>(
-        &'a self,
-        key: &'a str,
-        member: &'a str,
-        ends: Timestamp,
-        instead_of: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<bool>>;
-
-    /// Removes members of an index; the number that stood there.
-    fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>>;
 
     /// Sends a message; the number of subscribers that the server handed it to.
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>>;

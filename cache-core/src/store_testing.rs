@@ -2,6 +2,8 @@
 //!
 //! No promise of compatibility: only this project's tests use it.
 
+mod sessions;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::broadcast;
 
+pub use self::sessions::{RawEntered, RawEntering, RawReplaced};
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
@@ -86,19 +89,6 @@ pub enum RawSwapped {
     Conflict,
     /// Nothing stood there.
     Gone,
-}
-
-/// The answer to `replace`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RawReplaced {
-    /// Replaced.
-    Done,
-    /// Other bytes stood under the old key.
-    Conflict,
-    /// Nothing stood under the old key.
-    Gone,
-    /// Something stood under the new key.
-    Taken,
 }
 
 /// One thing that arrived on a subscription.
@@ -396,37 +386,6 @@ impl RawStore {
             store::Swapped::Conflict(found) => Some(found.into()),
             _ => None,
         })
-    }
-
-    pub async fn replace(
-        &self,
-        old: &str,
-        expected: &[u8],
-        key: &str,
-        bytes: &[u8],
-        expiry: Option<Duration>,
-    ) -> Result<RawReplaced> {
-        let (expected, bytes) = (Bytes::copy_from_slice(expected), Bytes::copy_from_slice(bytes));
-        Ok(match self.store.replace(old, expected, key, bytes, expiry).await? {
-            store::Replaced::Done => RawReplaced::Done,
-            store::Replaced::Conflict => RawReplaced::Conflict,
-            store::Replaced::Gone => RawReplaced::Gone,
-            store::Replaced::Taken => RawReplaced::Taken,
-        })
-    }
-
-    /// Members and how long each has left.
-    pub async fn index_members(&self, key: &str) -> Result<Vec<(String, Duration)>> {
-        let members = self.store.index_members(key).await?;
-        Ok(members.into_iter().map(|(member, ends)| (member, self.store.now().until(ends))).collect())
-    }
-
-    pub async fn index_put(&self, key: &str, member: &str, left: Duration, instead_of: Option<&str>) -> Result<bool> {
-        self.store.index_put(key, member, self.store.now().plus(left), instead_of).await
-    }
-
-    pub async fn index_remove(&self, key: &str, members: &[&str]) -> Result<u64> {
-        self.store.index_remove(key, &owned(members)).await
     }
 
     pub async fn expire(&self, key: &str, expiry: Option<Duration>) -> Result<bool> {

@@ -2,6 +2,8 @@
 //!
 //! One test in a program of its own, since memory is measured for the whole process.
 
+#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
+
 use std::sync::Arc;
 
 use cache_core::{Cache, cached};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cache_core::events::Event;
 use cache_core::store_testing::{RawMessage, RawOver, RawSlot, RawStore};
-use cache_core::{Error, ErrorKind};
+use cache_core::{Cache, CacheBuilder, Error, ErrorKind};
 use futures::StreamExt;
 use support::{Proxy, RedisServer, eventually, soon};
 use tokio::sync::broadcast::Receiver;
@@ -252,4 +252,52 @@ async fn a_server_without_a_free_place_is_waited_for() {
     holder.close().await;
     drop(holder);
     eventually("there is a place", || async { store.is_available() }).await;
+}
+
+/// The text of the error of a builder that must be refused, which shows no password.
+async fn contradiction(builder: CacheBuilder) -> String {
+    assert_no_secret(&format!("{builder:?}"));
+    let error = builder.connect().await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    assert_silent(&error);
+    error.to_string()
+}
+
+#[tokio::test]
+async fn an_address_in_parts_is_as_good_as_a_url() {
+    let server = RedisServer::builder().password(SECRET).user(&format!("app on >{SECRET} ~* &* +@all")).start();
+    let parts = || Cache::builder().host("127.0.0.1").port(server.port());
+    let by_parts = parts().username("app").password(SECRET).db(3).connect().await.unwrap();
+    assert!(by_parts.is_available());
+    assert_eq!(by_parts.address(), format!("redis://app:***@127.0.0.1:{}/3", server.port()));
+    by_parts.plain().set("key", &1, None).await.unwrap();
+    assert_eq!(server.cli(&["-n", "3", "GET", "key"]).trim(), "1");
+    // The password apart from the URL.
+    let url = format!("redis://127.0.0.1:{}/3", server.port());
+    let apart = Cache::builder().url(url).password(SECRET).connect().await.unwrap();
+    assert_eq!(apart.plain().get::<i64>("key").await.unwrap(), Some(1));
+    assert!(contradiction(parts().password(WRONG)).await.contains("WRONGPASS"));
+    assert!(contradiction(parts()).await.contains("password"));
+}
+
+#[tokio::test]
+async fn an_address_that_is_said_twice_or_half_says_so() {
+    let server = RedisServer::builder().password(SECRET).start();
+    let (new, url) = (Cache::builder, server.url());
+    for (builder, says) in [
+        (new().url(&url).host("h"), "both a URL and `host`"),
+        (new().url(&url).port(1), "both a URL and `port`"),
+        (new().url(&url).db(1), "both a URL and `db`"),
+        (new().url(&url).tls(false), "both a URL and `tls`"),
+        (new().url(&url).password(WRONG), "in one place"),
+        (new().url("memory://").host("h"), "both a URL and `host`"),
+        (new().url("memory://").password(SECRET), "no use to `memory://`"),
+        (new().port(6379), "`port` without `host`"),
+        (new().password(SECRET), "`password` without `host`"),
+        (new().host("h").username("app"), "`username` without `password`"),
+        (new().host("redis://h"), "a name or an address alone"),
+    ] {
+        let error = contradiction(builder).await;
+        assert!(error.contains(says), "{error}");
+    }
 }

@@ -18,6 +18,6 @@ mod wait;
 pub use express::{Express, node, root};
 pub use monitor::Monitor;
 pub use nodes::{Gate, Nodes, event};
-pub use proxy::Proxy;
+pub use proxy::{Loss, Proxy};
 pub use server::{RedisServer, RedisServerBuilder};
 pub use wait::{eventually, soon};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +27,18 @@ struct State {
     to_client: AtomicU64,
     sendings: AtomicU64,
     accepted: AtomicU64,
+    /// How many sendings there are before the one that meets its fate; below zero: none does.
+    before_loss: AtomicI64,
+    loses_answer: AtomicBool,
+}
+
+/// What of a round trip is lost, with the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The server gets nothing.
+    Request,
+    /// The server has done it, and the client does not learn of it.
+    Answer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +67,8 @@ impl Proxy {
             to_client: AtomicU64::new(0),
             sendings: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
+            before_loss: AtomicI64::new(-1),
+            loses_answer: AtomicBool::new(false),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, port, Arc::clone(&state)));
@@ -85,6 +99,18 @@ impl Proxy {
     /// Forwards again.
     pub fn heal(&self) {
         self.delay(Duration::ZERO);
+    }
+
+    /// Loses a round trip: the one after this many others from now on.
+    pub fn lose(&self, after: u32, loss: Loss) {
+        self.state.loses_answer.store(loss == Loss::Answer, Ordering::SeqCst);
+        self.state.before_loss.store(i64::from(after), Ordering::SeqCst);
+    }
+
+    /// Whether that round trip was lost. If not, none will be.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        self.state.before_loss.swap(-1, Ordering::SeqCst) < 0
     }
 
     /// Bytes that went to the server and to the clients.
@@ -124,20 +150,28 @@ async fn link(client: TcpStream, port: u16, state: Arc<State>) {
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let mut mode = state.mode.subscribe();
+    let mute = AtomicBool::new(false);
     tokio::select! {
         () = forward(from_client, to_server, &state, |bytes| {
             state.to_server.fetch_add(bytes, Ordering::SeqCst);
             state.sendings.fetch_add(1, Ordering::SeqCst);
+            if state.before_loss.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| (left >= 0).then(|| left.saturating_sub(1))) != Ok(0) {
+                return true;
+            }
+            mute.store(true, Ordering::SeqCst);
+            state.loses_answer.load(Ordering::SeqCst)
         }) => {}
         () = forward(from_server, to_client, &state, |bytes| {
             state.to_client.fetch_add(bytes, Ordering::SeqCst);
+            !mute.load(Ordering::SeqCst)
         }) => {}
         // Whatever the result: the link ends.
         _cut = mode.wait_for(|mode| *mode == Mode::Cut) => {}
     }
 }
 
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, count: impl Fn(u64)) {
+/// Until `goes_on` says no to a piece.
+async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, goes_on: impl Fn(u64) -> bool) {
     let mut mode = state.mode.subscribe();
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
@@ -148,8 +182,7 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
             sleep(delay).await;
         }
         // Before it goes on, so that whoever has the answer sees it counted.
-        count(read as u64);
-        if to.write_all(&buffer[..read]).await.is_err() {
+        if !goes_on(read as u64) || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
     }

@@ -27,6 +27,9 @@ pub enum SessionEvent {
     Gone,
     /// A client sent an id that was ours once and stands for no session: it has ended.
     UnknownId,
+    /// A session that has ended stood there again, written by an Express peer that had read it before; it was deleted. See
+    /// `SessionBuilder::revoke_for`.
+    Resurrected,
     /// A client sent what we have not signed.
     BadSignature,
     /// What stands under a session's key is none, or cannot be read: it is left as it is, and counts as no session.
@@ -68,6 +71,8 @@ pub struct SessionStats {
     pub gone: u64,
     /// Ids with a valid signature that stood for no session.
     pub unknown_ids: u64,
+    /// Sessions that an Express peer had brought back after their end, and that were deleted again.
+    pub resurrected: u64,
     /// Ids without a valid signature.
     pub bad_signatures: u64,
     /// Stored values that were no session.
@@ -89,6 +94,7 @@ pub(super) struct Counters {
     conflicts: AtomicU64,
     gone: AtomicU64,
     unknown_ids: AtomicU64,
+    resurrected: AtomicU64,
     bad_signatures: AtomicU64,
     unreadable: AtomicU64,
     cookies_not_sent: AtomicU64,
@@ -107,6 +113,7 @@ impl Counters {
             SessionEvent::Conflict => bump(&self.conflicts),
             SessionEvent::Gone => bump(&self.gone),
             SessionEvent::UnknownId => bump(&self.unknown_ids),
+            SessionEvent::Resurrected => bump(&self.resurrected),
             SessionEvent::BadSignature => bump(&self.bad_signatures),
             SessionEvent::Unreadable { .. } => bump(&self.unreadable),
             SessionEvent::CookieNotSent => bump(&self.cookies_not_sent),
@@ -126,6 +133,7 @@ impl Counters {
             conflicts: self.conflicts.load(Relaxed),
             gone: self.gone.load(Relaxed),
             unknown_ids: self.unknown_ids.load(Relaxed),
+            resurrected: self.resurrected.load(Relaxed),
             bad_signatures: self.bad_signatures.load(Relaxed),
             unreadable: self.unreadable.load(Relaxed),
             cookies_not_sent: self.cookies_not_sent.load(Relaxed),
@@ -146,6 +154,9 @@ pub(super) fn trace(event: &SessionEvent) {
         SessionEvent::Failed => tracing::error!("changes of a session could not be stored; the client got an error"),
         SessionEvent::ShortSecret { bytes } => {
             tracing::warn!(bytes, "a session secret is shorter than 32 bytes; `Secret::generate()` makes one");
+        }
+        SessionEvent::Resurrected => {
+            tracing::warn!("an Express peer has brought a session back that had ended; it was deleted again");
         }
         SessionEvent::BadSignature => tracing::info!("a session id without a valid signature"),
         event => tracing::debug!(?event, "session"),

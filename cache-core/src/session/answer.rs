@@ -2,8 +2,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::config::Form;
+use super::config::{Config, Form};
 use super::cookie::{self, Attributes};
+use super::devices::device;
 use super::id::{SessionId, Signed};
 use super::options::Transport;
 use super::state::State;
@@ -14,6 +15,8 @@ use crate::events::SessionEvent;
 pub(super) struct Request {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) by_https: bool,
+    /// What it says of its client, where that is asked for.
+    pub(super) user_agent: Option<String>,
 }
 
 /// What the answer has to carry.
@@ -132,9 +135,9 @@ impl State {
 }
 
 impl Request {
-    pub(super) fn new(headers: &HeaderMap, transports: &[Transport], by_https: bool) -> Self {
+    pub(super) fn new(headers: &HeaderMap, config: &Config, by_https: bool) -> Self {
         let mut kept = Vec::new();
-        for transport in transports {
+        for transport in &config.transports {
             let name = match transport {
                 Transport::Cookie => &http::header::COOKIE,
                 Transport::Bearer => &http::header::AUTHORIZATION,
@@ -142,7 +145,9 @@ impl Request {
             };
             kept.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }
-        Self { headers: kept, by_https }
+        let user_agent = headers.get(http::header::USER_AGENT).filter(|_| config.user_agent);
+        let user_agent = user_agent.and_then(|text| device(&String::from_utf8_lossy(text.as_bytes())));
+        Self { headers: kept, by_https, user_agent }
     }
 
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {

@@ -11,9 +11,7 @@
 //! Writers of one session in one process take turns, and each leaves for the next one what it wrote: so they do not fail
 //! against each other. Handlers never wait for that, only their commits.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,15 +20,17 @@ use super::config::{Config, Form, Ttl};
 use super::error::{SessionError, SessionErrorKind};
 use super::express;
 use super::id::SessionId;
+use super::index::Entry;
 use super::meta::Meta;
 use super::record::{Found, Record};
+use super::turns::{Last, Turns};
 use super::values::SessionValues;
 use crate::cache::Cache;
 use crate::clock::Timestamp;
 use crate::codec::{Codec as _, Json};
 use crate::envelope::Envelope;
 use crate::events::{Event, SessionEvent};
-use crate::store::{Replaced, Swapped};
+use crate::store::{Entered, Entering, Replaced, Swapped};
 
 /// How often a commit tries against conflicting ones.
 const ATTEMPTS: u32 = 100;
@@ -65,6 +65,8 @@ pub(super) struct Sessions {
 pub(super) struct Write<'a> {
     /// What it is made from; `None`: from nothing.
     pub(super) standing: Option<Standing>,
+    /// What it takes the place of, with nothing of that in it: it ends as this one is stored.
+    pub(super) instead: Option<Standing>,
     pub(super) operations: &'a mut [Operation],
     /// Under another id from now on, with what was in it.
     pub(super) cycle: bool,
@@ -84,6 +86,8 @@ enum Put {
     Look,
     /// Something stands where it was to be.
     Taken,
+    /// It would be one too many.
+    Full,
 }
 
 /// What a write came to.
@@ -94,6 +98,8 @@ pub(super) enum Written {
     Over(SessionId),
     /// It had ended before.
     Gone,
+    /// Its user has as many sessions as may be. Nothing was written.
+    TooMany,
 }
 
 impl Sessions {
@@ -121,15 +127,15 @@ impl Sessions {
 
     async fn load_form(&self, form: Form, id: &SessionId) -> Result<Option<Standing>, SessionError> {
         let key = self.config.key(form, id);
-        let (bytes, left) = match self.cache.0.store.load(&key).await {
+        let (bytes, left) = match self.load_living(form, &self.member_of(form, id), &key).await {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(None),
             // A value of another type: left as it is.
-            Err(error) if error.kind() == crate::ErrorKind::Refused => {
+            Err(error) if error.kind() == SessionErrorKind::Refused => {
                 self.emit(SessionEvent::Unreadable { reason: "the store refuses to read it" });
                 return Ok(None);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         Ok(self.read(form, id, &key, bytes, left))
     }
@@ -188,15 +194,20 @@ impl Sessions {
 
     /// How long the store is to keep it from now on; `None`: it is over.
     pub(super) fn ttl(&self, record: &Record) -> Option<Duration> {
-        let ttl = match &self.config.ttl {
-            Ttl::Of(ttl) => Some(ttl(&SessionValues(record))).filter(|ttl| !ttl.is_zero()),
-            Ttl::Fixed(ttl) => express::ttl(record.cookie().max_age(), *ttl),
-        }?;
-        let ttl = ttl.min(LONGEST_TTL);
+        let ttl = self.idle_ttl(record)?;
         match self.ends(record) {
             None => Some(ttl),
             Some(end) => Some(ttl.min(self.now().until(end))).filter(|ttl| !ttl.is_zero()),
         }
+    }
+
+    /// How long it may be left alone; `None`: it is over.
+    pub(super) fn idle_ttl(&self, record: &Record) -> Option<Duration> {
+        let ttl = match &self.config.ttl {
+            Ttl::Of(ttl) => Some(ttl(&SessionValues(record))).filter(|ttl| !ttl.is_zero()),
+            Ttl::Fixed(ttl) => express::ttl(record.cookie().max_age(), *ttl),
+        }?;
+        Some(ttl.min(LONGEST_TTL))
     }
 
     /// When its absolute timeout ends it.
@@ -242,13 +253,16 @@ impl Sessions {
             };
             let bytes = self.seal(form, &key, &record, ttl)?;
             let expiry = (!self.config.disable_ttl).then_some(ttl);
-            let (id, swapped) = (standing.id.clone(), self.put(standing, &from, &key, &bytes, expiry).await?);
-            match swapped {
+            let entry = self.entry(&record, self.member_of(form, &write.id), Some(standing), None);
+            let new = New { key: &key, bytes: &bytes, expiry };
+            let (id, put) = (standing.id.clone(), self.put(Some(standing), None, new, entry).await?);
+            match put {
                 Put::Done => {
                     *last = Some((key, bytes.clone()));
                     let standing = Standing { form, id: write.id, bytes, record, left: expiry };
                     return Ok(Written::Standing(Box::new(standing)));
                 }
+                Put::Full => return Ok(Written::TooMany),
                 Put::Taken if write.cycle => return Err(SessionError::new(SessionErrorKind::Id)),
                 // Made anew from what stands: no pause, or a process that makes one would never get its turn.
                 Put::Conflict(found) => {
@@ -266,27 +280,78 @@ impl Sessions {
         Err(SessionError::new(SessionErrorKind::Conflict))
     }
 
-    /// One attempt.
+    /// One attempt to write what is made from `before`, or takes the place of `instead`, together with what it changes in indexes.
     async fn put(
         &self,
-        standing: &Standing,
-        from: &str,
-        key: &str,
-        bytes: &Bytes,
-        expiry: Option<Duration>,
+        before: Option<&Standing>,
+        instead: Option<&Standing>,
+        new: New<'_>,
+        entry: Option<Entry>,
     ) -> Result<Put, SessionError> {
+        let New { key, bytes, expiry } = new;
         let store = &self.cache.0.store;
-        if key == from {
-            return Ok(match store.swap(key, standing.bytes.clone(), bytes.clone(), expiry).await? {
-                Swapped::Done => Put::Done,
-                Swapped::Conflict(found) => Put::Conflict(found),
-                Swapped::Gone => Put::Look,
+        let from = before.map(|before| self.config.key(before.form, &before.id));
+        let ends = before.filter(|_| from.as_deref() != Some(key)).or(instead);
+        let mark = ends.and_then(|old| self.mark_of(old.form, &self.member_of(old.form, &old.id)));
+        let mark = self.mark(&mark);
+        let Some(entry) = entry else {
+            return Ok(match (before, &from) {
+                (Some(before), Some(from)) if from == key => {
+                    swapped(store.swap(key, before.bytes.clone(), bytes.clone(), expiry).await?)
+                }
+                (Some(before), Some(from)) => {
+                    match store.replace(from, before.bytes.clone(), key, bytes.clone(), expiry, mark).await? {
+                        Replaced::Done => Put::Done,
+                        Replaced::Taken => Put::Taken,
+                        Replaced::Conflict | Replaced::Gone => Put::Look,
+                    }
+                }
+                _ if !store.create(key, bytes.clone(), expiry).await? => Put::Taken,
+                _ => {
+                    // Only now: had the write failed, the old one would be all that there is.
+                    if let Some(old) = instead {
+                        self.remove(old).await?;
+                    }
+                    Put::Done
+                }
             });
+        };
+        let deletes = instead.map_or_else(Vec::new, |old| self.keys_of(old));
+        let entering = Entering {
+            key,
+            bytes,
+            expiry,
+            over: before.zip(from.as_deref()).map(|(before, from)| (from, &before.bytes)),
+            deletes: &deletes,
+            index: &entry.index,
+            member: &entry.member,
+            ends: entry.ends,
+            leaves: entry.leaves.as_ref().map(|(index, member)| (index.as_str(), member.as_str())),
+            limit: entry.limit(self),
+            mark,
+        };
+        self.enter(entering, &entry.user).await
+    }
+
+    async fn enter(&self, entering: Entering<'_>, user: &str) -> Result<Put, SessionError> {
+        let store = &self.cache.0.store;
+        let mut entered = store.enter(entering).await?;
+        if entered == Entered::Full {
+            // The store only sees that something stands there: what is no session of this user has to go from the list first.
+            self.living(user).await?;
+            entered = store.enter(entering).await?;
         }
-        Ok(match store.replace(from, standing.bytes.clone(), key, bytes.clone(), expiry).await? {
-            Replaced::Done => Put::Done,
-            Replaced::Taken => Put::Taken,
-            Replaced::Conflict | Replaced::Gone => Put::Look,
+        Ok(match entered {
+            Entered::Done(ended) => {
+                ended.iter().for_each(|_| self.emit(SessionEvent::Destroyed));
+                self.mark_ended(&ended).await?;
+                Put::Done
+            }
+            Entered::Conflict(_) if entering.over.is_none_or(|(from, _)| from != entering.key) => Put::Look,
+            Entered::Conflict(found) => Put::Conflict(found),
+            Entered::Gone => Put::Look,
+            Entered::Taken => Put::Taken,
+            Entered::Full => Put::Full,
         })
     }
 
@@ -295,17 +360,33 @@ impl Sessions {
         let mut record = Record::default();
         record.set_cookie(&self.config.new_cookie(write.by_https, self.now()));
         self.apply(&mut record, write.operations)?;
-        let Some(ttl) = self.ttl(&record) else { return Ok(Written::Over(write.id)) };
+        let instead = write.instead.as_ref();
+        let Some(ttl) = self.ttl(&record) else {
+            if let Some(old) = instead {
+                self.remove(old).await?;
+            }
+            return Ok(Written::Over(write.id));
+        };
         let expiry = (!self.config.disable_ttl).then_some(ttl);
         let form = self.config.forms().first().copied().unwrap_or(Form::Native);
         for _ in 0..ID_ATTEMPTS {
             let key = self.config.key(form, &write.id);
             let bytes = self.seal(form, &key, &record, ttl)?;
-            if self.cache.0.store.create(&key, bytes.clone(), expiry).await? {
-                return Ok(Written::Standing(Box::new(Standing { form, id: write.id, bytes, record, left: expiry })));
+            let entry = self.entry(&record, self.member_of(form, &write.id), None, instead);
+            match self.put(None, instead, New { key: &key, bytes: &bytes, expiry }, entry).await? {
+                Put::Done => {
+                    return Ok(Written::Standing(Box::new(Standing {
+                        form,
+                        id: write.id,
+                        bytes,
+                        record,
+                        left: expiry,
+                    })));
+                }
+                Put::Full => return Ok(Written::TooMany),
+                // Somebody's: two users must never share one.
+                _ => write.id = self.config.new_id().ok_or_else(bad_id)?,
             }
-            // Somebody's: two users must never share one.
-            write.id = self.config.new_id().ok_or_else(bad_id)?;
         }
         Err(SessionError::new(SessionErrorKind::Id).detail("each one that was made is somebody's already"))
     }
@@ -329,20 +410,32 @@ impl Sessions {
     }
 
     pub(super) async fn remove(&self, standing: &Standing) -> Result<(), SessionError> {
-        self.cache.0.store.delete(&self.config.key(standing.form, &standing.id)).await?;
-        if standing.form == Form::Express && self.config.mode != super::SessionMode::Express {
-            // It may have moved to our own form meanwhile. Nothing moves from what is deleted, and nothing moves back.
-            self.cache.0.store.delete(&self.config.key(Form::Native, &standing.id)).await?;
+        let member = self.member_of(standing.form, &standing.id);
+        let mut keys = self.keys_of(standing).into_iter();
+        if let Some(key) = keys.next() {
+            self.end(standing.form, &member, &key).await?;
+        }
+        for key in keys {
+            self.cache.0.store.delete(&key).await?;
         }
         self.leave_index(standing).await
     }
 
+    /// Where a session stands, and behind that where it may have moved meanwhile: nothing moves from what is deleted, and nothing moves back.
+    fn keys_of(&self, standing: &Standing) -> Vec<String> {
+        let may_move = standing.form == Form::Express && self.config.mode != super::SessionMode::Express;
+        let forms = [Some(standing.form), may_move.then_some(Form::Native)];
+        forms.into_iter().flatten().map(|form| self.config.key(form, &standing.id)).collect()
+    }
+
     /// Begins its time to live anew. `false`: it has ended.
     pub(super) async fn touch(&self, standing: &mut Standing, ttl: Duration) -> Result<bool, SessionError> {
+        self.stay_entered(standing, ttl).await?;
         let stands = self.cache.0.store.expire(&self.config.key(standing.form, &standing.id), Some(ttl)).await?;
         if stands {
             standing.left = Some(ttl);
-            self.stay_entered(standing, ttl).await?;
+        } else {
+            self.leave_index(standing).await?;
         }
         Ok(stands)
     }
@@ -350,6 +443,21 @@ impl Sessions {
     /// A session stays in the form it stands in, until only ours is left.
     pub(super) fn target_form(&self, standing: &Standing) -> Form {
         if self.config.mode == super::SessionMode::Native { Form::Native } else { standing.form }
+    }
+}
+
+/// What is to stand.
+struct New<'a> {
+    key: &'a str,
+    bytes: &'a Bytes,
+    expiry: Option<Duration>,
+}
+
+fn swapped(swapped: Swapped) -> Put {
+    match swapped {
+        Swapped::Done => Put::Done,
+        Swapped::Conflict(found) => Put::Conflict(found),
+        Swapped::Gone => Put::Look,
     }
 }
 
@@ -361,75 +469,4 @@ pub(super) fn bad_id() -> SessionError {
 pub(super) fn too_large(bytes: usize, max: usize) -> SessionError {
     SessionError::new(SessionErrorKind::TooLarge)
         .detail(format!("{bytes} bytes, the limit is {max}; see `SessionBuilder::max_bytes`"))
-}
-
-/// What stands under which key, as far as the last writer knows.
-type Last = Option<(String, Bytes)>;
-
-/// Whose turn it is to write a session, for those sessions that are being written in this process.
-#[derive(Default)]
-struct Turns(Mutex<HashMap<String, Weak<Turn>>>);
-
-struct Turn {
-    key: String,
-    turns: Arc<Turns>,
-    last: tokio::sync::Mutex<Last>,
-}
-
-impl Turns {
-    fn of(self: &Arc<Self>, key: &str) -> Arc<Turn> {
-        let new =
-            || Arc::new(Turn { key: key.to_owned(), turns: Arc::clone(self), last: tokio::sync::Mutex::default() });
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match turns.entry(key.to_owned()) {
-            Entry::Occupied(mut entry) => entry.get().upgrade().unwrap_or_else(|| {
-                let turn = new();
-                entry.insert(Arc::downgrade(&turn));
-                turn
-            }),
-            Entry::Vacant(entry) => {
-                let turn = new();
-                entry.insert(Arc::downgrade(&turn));
-                turn
-            }
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut turns = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Somebody may have come for this key after the last holder had gone.
-        if turns.get(&self.key).is_some_and(|turn| turn.strong_count() == 0) {
-            turns.remove(&self.key);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn turns_are_kept_only_while_somebody_writes() {
-        let turns = Arc::<Turns>::default();
-        for key in 0..100 {
-            let (one, two) = (turns.of(&key.to_string()), turns.of(&key.to_string()));
-            assert!(Arc::ptr_eq(&one, &two), "one turn for one session");
-            drop(one);
-            assert!(Arc::ptr_eq(&two, &turns.of(&key.to_string())));
-        }
-        assert_eq!(turns.0.lock().unwrap().len(), 0);
-    }
-
-    #[test]
-    fn turns_that_many_take_at_the_same_time_are_all_given_back() {
-        let turns = Arc::<Turns>::default();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..20_000).for_each(|n| drop(turns.of(["a", "b"][n % 2]))));
-            }
-        });
-        assert_eq!(turns.0.lock().unwrap().len(), 0);
-    }
 }

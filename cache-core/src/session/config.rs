@@ -70,10 +70,14 @@ pub(super) struct Config {
     pub(super) transports: Vec<Transport>,
     pub(super) cache_headers: bool,
     pub(super) removal_cookie: bool,
+    pub(super) revoke_for: Duration,
+    pub(super) user_agent: bool,
 }
 
 /// A cookie's longest life, which browsers keep to: RFC 6265bis.
 const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
+
+const LONGEST_ATTRIBUTE: usize = 1024;
 
 impl Config {
     /// The forms in which a session may stand, in the order in which it is looked for; new ones have the first.
@@ -220,6 +224,13 @@ impl Config {
         if !is_attribute_text(domain) || !is_attribute_text(path) || !path.starts_with('/') {
             return Err("a cookie's path begins with `/`; path and domain are ASCII without `;`".into());
         }
+        // A browser drops what is longer, silently: RFC 6265bis, 5.6 and 5.7, less the longest signed id.
+        if [&self.name, &self.native_name].iter().any(|name| name.len() > LONGEST_ATTRIBUTE)
+            || domain.len() > LONGEST_ATTRIBUTE
+            || path.len() > LONGEST_ATTRIBUTE
+        {
+            return Err("a cookie's name, path and domain have at most 1024 bytes".into());
+        }
         let own = self.mode != SessionMode::Express;
         if own && self.native_name.starts_with("__Host-") && (cookie.domain.is_some() || path != "/") {
             let name = &self.native_name;
@@ -312,6 +323,8 @@ impl SessionBuilder {
             transports: vec![Transport::Cookie],
             cache_headers: true,
             removal_cookie: true,
+            revoke_for: Duration::from_secs(60),
+            user_agent: false,
         };
         Self { cache, secrets: Vec::new(), cache_headers: None, removal_cookie: None, config }
     }
@@ -473,10 +486,29 @@ impl SessionBuilder {
         self
     }
 
-    /// How many sessions one user may have, and what a further login does. Default: no limit.
+    /// How many sessions one user may have, and what a further login does. It holds exactly, however many log in at the same time; sessions
+    /// that have ended do not count. Costs a look at each of the user's sessions, in the store, at each login. Default: no limit.
     #[must_use]
     pub fn max_sessions(mut self, most: usize, then: TooMany) -> Self {
         self.config.max_sessions = Some((most, then));
+        self
+    }
+
+    /// For how long an id that this side has ended is remembered as ended, where sessions are shared with Express: as long as the longest
+    /// request there. A request of a stock connect-redis that began before that end writes back what it has read; what stands under such an id is
+    /// deleted as soon as it is seen, and counts as none. Zero turns it off. In mode [`Native`](SessionMode::Native) nobody writes like that, and it
+    /// changes nothing. Default: 60 s. Costs a small key for each end of a session, and a third command in the round trip that reads one.
+    #[must_use]
+    pub fn revoke_for(mut self, longest_request: Duration) -> Self {
+        self.config.revoke_for = longest_request;
+        self
+    }
+
+    /// Whether a login stores what the client's `User-Agent` header says, up to 256 bytes of it, as [`SessionInfo::device`](super::SessionInfo::device). It
+    /// tells something about a person. [`Session::set_device`](super::Session::set_device) stores a text of one's own instead. Default: false.
+    #[must_use]
+    pub fn record_user_agent(mut self, record: bool) -> Self {
+        self.config.user_agent = record;
         self
     }
 

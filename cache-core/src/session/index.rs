@@ -1,8 +1,8 @@
 //! Whose sessions there are: an index for each user, which cannot leak.
 //!
-//! Invariant: a session that a client may know of is in its user's index: it is entered before its id leaves. An entry ends with its
-//! session, and the index with its last entry. To end all, sessions are deleted and their entries removed until none is left, so
-//! that one which changes its id meanwhile is caught under the new one.
+//! Invariant: whoever is logged in with a session is in that user's index: a session and its entry are written in one step of the store,
+//! as is a session that gets another id and the entry of that. An entry ends with its session, and the index with its last entry. To end all,
+//! sessions are deleted and their entries removed until none is left, so that one which changes its id meanwhile is caught under the new one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,24 +10,23 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
-use super::Session;
 use super::commit::{Sessions, Standing};
 use super::config::{Form, SessionMode};
 use super::error::{SessionError, SessionErrorKind};
-use super::id::hash;
+use super::id::{SessionId, hash};
 use super::layer::SessionLayer;
 use super::meta::Meta;
 use super::options::TooMany;
 use super::record::Record;
-use crate::clock::Timestamp;
+use super::{Result, Session};
+use crate::clock::{Timestamp, millis};
 use crate::events::SessionEvent;
-
-type Result<T, E = SessionError> = std::result::Result<T, E>;
+use crate::store::sessions::{Limit, OverLimit};
 
 /// How often ending all sessions of a user looks again for new ones.
 const ROUNDS: usize = 10;
 /// Of sessions that stay for ever.
-const FOR_EVER: Duration = Duration::from_secs(50 * 365 * 86400);
+pub(super) const FOR_EVER: Duration = Duration::from_secs(50 * 365 * 86400);
 
 /// The sessions of one user, from [`SessionLayer::of_user`].
 #[derive(Clone)]
@@ -36,18 +35,43 @@ pub struct UserSessions {
     user: String,
 }
 
-/// One session in a list of somebody's sessions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One session in a list of sessions. `Debug` shows neither user nor device.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionInfo {
     /// Names the session for [`UserSessions::end`]. Nobody can use the session by it.
     pub handle: String,
+    /// Who is logged in.
+    pub user: Option<String>,
+    /// On what they logged in: see [`SessionBuilder::record_user_agent`](super::SessionBuilder::record_user_agent) and
+    /// [`Session::set_device`]. What a client says of itself is a claim.
+    pub device: Option<String>,
     /// When it began, where an absolute timeout has it stored.
     pub created: Option<Timestamp>,
     /// When the user logged in.
     pub since: Option<Timestamp>,
+    /// When it was last written or prolonged: less than [`touch_after`](super::SessionBuilder::touch_after) of its time before its last use. `None`
+    /// where that cannot be told from its end: without an end, or with the one of the absolute timeout.
+    pub seen: Option<Timestamp>,
     /// When it ends if it is not used.
     pub ends: Timestamp,
+}
+
+/// What a write changes in the indexes of users.
+pub(super) struct Entry {
+    pub(super) user: String,
+    pub(super) index: String,
+    pub(super) member: String,
+    pub(super) ends: Timestamp,
+    /// An entry that goes: index and member.
+    pub(super) leaves: Option<(String, String)>,
+    limit: Option<(usize, OverLimit)>,
+}
+
+impl Entry {
+    pub(super) fn limit<'a>(&self, sessions: &'a Sessions) -> Option<Limit<'a>> {
+        self.limit.map(|(most, then)| Limit { prefix: &sessions.config.prefix, most, then })
+    }
 }
 
 impl SessionLayer {
@@ -65,16 +89,10 @@ impl UserSessions {
     /// Faults of the store.
     pub async fn list(&self) -> Result<Vec<SessionInfo>> {
         let found = self.sessions.living(&self.user).await?;
-        Ok(found
-            .into_iter()
-            .map(|(member, ends, record)| {
-                let meta = Meta::of(&record);
-                SessionInfo { handle: hash(member.as_bytes()), created: meta.created, since: meta.since, ends }
-            })
-            .collect())
+        Ok(found.into_iter().map(|living| self.sessions.info(living)).collect())
     }
 
-    /// Ends one of them, by the handle in the list. `false`: it has ended before.
+    /// Ends one of them, by the handle in the list. `false`: it has ended before, or has another handle since: after a login, or with another id.
     ///
     /// # Errors
     /// Faults of the store: then it may live on.
@@ -108,6 +126,15 @@ impl Session {
     }
 }
 
+impl fmt::Debug for SessionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { handle, created, since, seen, ends, .. } = self;
+        let mut out = f.debug_struct("SessionInfo");
+        out.field("handle", handle).field("created", created).field("since", since);
+        out.field("seen", seen).field("ends", ends).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for UserSessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UserSessions(..)")
@@ -117,13 +144,20 @@ impl fmt::Debug for UserSessions {
 impl Sessions {
     /// Prefixes and users of any form never meet, and no name of a user stands in a key.
     fn index_key(&self, user: &str) -> String {
-        let prefix = &self.config.prefix;
-        format!("sidx:{prefix}{}", hash(format!("{prefix}\0{user}").as_bytes()))
+        format!("{}{}", self.index_prefix(), hash(format!("{}\0{user}", self.config.prefix).as_bytes()))
+    }
+
+    pub(super) fn index_prefix(&self) -> String {
+        format!("sidx:{}", self.config.prefix)
     }
 
     /// What stands behind the prefix in a session's key.
     fn member(&self, standing: &Standing) -> String {
-        let key = self.config.key(standing.form, &standing.id);
+        self.member_of(standing.form, &standing.id)
+    }
+
+    pub(super) fn member_of(&self, form: Form, id: &SessionId) -> String {
+        let key = self.config.key(form, id);
         key.strip_prefix(self.config.prefix.as_str()).unwrap_or_default().to_owned()
     }
 
@@ -131,9 +165,9 @@ impl Sessions {
         format!("{}{member}", self.config.prefix)
     }
 
-    /// Where a session stands that moved to our own form and is not entered under its new key yet.
+    /// Where a session stands that moved to our own form after its entry was read.
     fn moved_key(&self, member: &str) -> Option<String> {
-        let may_move = self.config.mode != SessionMode::Express && !member.starts_with("v1:");
+        let may_move = self.config.mode != SessionMode::Express && form_of(member) == Form::Express;
         may_move.then(|| self.key_of(&format!("v1:{}", hash(member.as_bytes()))))
     }
 
@@ -141,18 +175,14 @@ impl Sessions {
         Ok(self.cache.0.store.index_members(&self.index_key(user)).await?)
     }
 
-    /// Those of them that stand.
-    async fn living(&self, user: &str) -> Result<Vec<(String, Timestamp, Record)>> {
+    /// Those of them that stand. Entries of what does not are removed.
+    pub(super) async fn living(&self, user: &str) -> Result<Vec<Living>> {
         let members = self.members(user).await?;
-        let keys: Vec<String> = members.iter().map(|(member, _)| self.key_of(member)).collect();
-        let found = try_join_all(keys.iter().map(|key| self.cache.0.store.load(key))).await?;
+        let found = try_join_all(members.iter().map(|(member, entered)| self.look(member, *entered))).await?;
         let (mut living, mut dead) = (Vec::new(), Vec::new());
-        for (((member, entered), key), found) in members.into_iter().zip(&keys).zip(found) {
-            let form = if member.starts_with("v1:") { Form::Native } else { Form::Express };
-            let ends = found.as_ref().and_then(|(_, left)| *left).map_or(entered, |left| self.now().plus(left));
-            let record = found.and_then(|(bytes, _)| self.read_record(form, key, &bytes));
-            match record.filter(|record| Meta::of(record).user.as_deref() == Some(user)) {
-                Some(record) => living.push((member, ends, record)),
+        for ((member, _), found) in members.into_iter().zip(found) {
+            match found.filter(|living| Meta::of(&living.record).user.as_deref() == Some(user)) {
+                Some(found) => living.push(found),
                 None => dead.push(member),
             }
         }
@@ -162,15 +192,53 @@ impl Sessions {
         Ok(living)
     }
 
+    /// What stands under a member's key. `otherwise`: when it ends if its key has no end.
+    pub(super) async fn look(&self, member: &str, otherwise: Timestamp) -> Result<Option<Living>> {
+        let (form, key) = (form_of(member), self.key_of(member));
+        let Some((bytes, left)) = self.load_living(form, member, &key).await? else { return Ok(None) };
+        let record = self.read_record(form, &key, &bytes);
+        let ends = left.map_or(otherwise, |left| self.now().plus(left));
+        Ok(record.map(|record| Living { member: member.to_owned(), ends, left, record }))
+    }
+
+    pub(super) fn info(&self, living: Living) -> SessionInfo {
+        let Living { member, ends, left, record } = living;
+        let meta = Meta::of(&record);
+        let seen = self.seen(&record, ends).filter(|_| left.is_some());
+        let handle = hash(member.as_bytes());
+        SessionInfo {
+            handle,
+            user: meta.user,
+            device: meta.device,
+            created: meta.created,
+            since: meta.since,
+            seen,
+            ends,
+        }
+    }
+
+    /// Each write and each touch gives a session all of its time: so long before its end was the last of them.
+    fn seen(&self, record: &Record, ends: Timestamp) -> Option<Timestamp> {
+        let ttl = self.idle_ttl(record)?;
+        let cut = self.ends(record).is_some_and(|end| end <= ends.plus(ROUNDING));
+        (!cut).then(|| Timestamp::from_millis(ends.as_millis().saturating_sub(millis(ttl))))
+    }
+
     /// Deletes sessions and their entries; how many of them stood.
     async fn end_members(&self, user: &str, members: &[String]) -> Result<usize> {
-        let keys: Vec<String> = members.iter().map(|member| self.key_of(member)).collect();
-        let deleted = try_join_all(keys.iter().map(|key| self.cache.0.store.delete(key))).await?;
+        let ended = self.delete_members(members).await?;
+        self.cache.0.store.index_remove(&self.index_key(user), members).await?;
+        Ok(ended)
+    }
+
+    /// Deletes sessions; how many of them stood.
+    pub(super) async fn delete_members(&self, members: &[String]) -> Result<usize> {
+        let delete = async |member: &String| self.end(form_of(member), member, &self.key_of(member)).await;
+        let deleted = try_join_all(members.iter().map(delete)).await?;
         // After the others: nothing moves from what is deleted.
         let moved: Vec<String> = members.iter().filter_map(|member| self.moved_key(member)).collect();
         let deleted_there = try_join_all(moved.iter().map(|key| self.cache.0.store.delete(key))).await?;
         let ended = deleted.into_iter().chain(deleted_there).filter(|stood| *stood).count();
-        self.cache.0.store.index_remove(&self.index_key(user), members).await?;
         for _ in 0..ended {
             self.emit(SessionEvent::Destroyed);
         }
@@ -189,14 +257,6 @@ impl Sessions {
             ended = ended.saturating_add(self.end_members(user, &others).await?);
         }
         Err(SessionError::new(SessionErrorKind::Conflict))
-    }
-
-    /// Whether one more login is refused. `this`: a session that the login replaces.
-    pub(super) async fn refuses(&self, user: &str, this: Option<&Standing>) -> Result<bool> {
-        let Some((most, TooMany::Refuse)) = self.config.max_sessions else { return Ok(false) };
-        let this = this.map(|standing| self.member(standing));
-        let others = self.living(user).await?;
-        Ok(others.iter().filter(|(member, ..)| Some(member) != this.as_ref()).count() >= most)
     }
 
     /// Has a session stay in its user's index for longer than it lives itself, so that it is entered anew now and then only.
@@ -219,73 +279,64 @@ impl Sessions {
         ttl.mul_f64(1.0 + self.config.touch_after).saturating_add(Duration::from_secs(1))
     }
 
-    /// Of a session whose life was prolonged without a write.
+    /// Of a session whose life is about to be prolonged without a write. Before that: an entry without its session is cleaned away, a
+    /// session without its entry would be missed.
     pub(super) async fn stay_entered(&self, standing: &Standing, ttl: Duration) -> Result<()> {
         let meta = Meta::of(&standing.record);
         let Some(user) = meta.user else { return Ok(()) };
         if meta.indexed.is_none_or(|until| until < self.now().plus(ttl)) {
             let ends = self.now().plus(self.entered_for(ttl));
-            self.cache.0.store.index_put(&self.index_key(&user), &self.member(standing), ends, None).await?;
+            self.cache.0.store.index_put(&self.index_key(&user), &self.member(standing), ends).await?;
         }
         Ok(())
     }
 
-    /// Enters a session that was just written, and is known to nobody yet if its id is new. `before`: what it was made from.
-    pub(super) async fn enter(&self, standing: &Standing, before: Option<&Standing>) -> Result<()> {
-        let was = before.and_then(|before| Some((Meta::of(&before.record).user?, self.member(before))));
-        let meta = Meta::of(&standing.record);
-        let (Some(user), Some(ends)) = (meta.user, meta.indexed) else {
-            return self.leave(was).await;
+    /// What a write of this record under this member changes in indexes; `None`: nothing. `before`: what it is made from. `instead`: a session that
+    /// it takes the place of.
+    pub(super) fn entry(
+        &self,
+        record: &Record,
+        member: String,
+        before: Option<&Standing>,
+        instead: Option<&Standing>,
+    ) -> Option<Entry> {
+        let meta = Meta::of(record);
+        let (user, ends) = (meta.user?, meta.indexed?);
+        let is_new = before.is_none_or(|before| self.member(before) != member);
+        let was = before.map(|before| Meta::of(&before.record));
+        if !is_new && was.as_ref().is_some_and(|was| was.user.as_ref() == Some(&user) && was.indexed == meta.indexed) {
+            return None;
+        }
+        let logged_in = was.is_none_or(|was| was.since != meta.since);
+        let limit = match self.config.max_sessions {
+            Some((most, TooMany::Refuse)) if logged_in => Some((most, OverLimit::Refuse)),
+            Some((most, TooMany::EndOldest)) if is_new => Some((most, OverLimit::EndFirst)),
+            _ => None,
         };
-        let (key, member) = (self.index_key(&user), self.member(standing));
-        let is_new = was.as_ref().is_none_or(|(_, old)| *old != member);
-        if !is_new && before.is_some_and(|before| Meta::of(&before.record).indexed == meta.indexed) {
-            return Ok(());
-        }
-        // Under the id it had before, it may have been ended since. A login begins it anew, and a peer that does not know of the index has
-        // perhaps prolonged the session without it.
-        let logged_in = before.is_none_or(|before| Meta::of(&before.record).since != meta.since);
-        let same_user = was.as_ref().filter(|(owner, _)| *owner == user).map(|(_, old)| old.as_str());
-        let moved = before.is_some_and(|before| before.form != standing.form);
-        let strict = is_new && !logged_in && !moved && !self.config.shares_with_express();
-        let entered = self.cache.0.store.index_put(&key, &member, ends, same_user.filter(|_| strict)).await?;
-        if !entered {
-            self.cache.0.store.delete(&self.config.key(standing.form, &standing.id)).await?;
-            return Err(SessionError::new(SessionErrorKind::Gone));
-        }
-        if is_new {
-            self.leave(was).await?;
-            self.keep_most(&user, &member).await?;
-        }
-        Ok(())
-    }
-
-    async fn leave(&self, was: Option<(String, String)>) -> Result<()> {
-        if let Some((user, member)) = was {
-            self.cache.0.store.index_remove(&self.index_key(&user), &[member]).await?;
-        }
-        Ok(())
+        let leaving = before.filter(|_| is_new).or(instead);
+        let leaves = leaving.and_then(|old| Some((self.index_key(&Meta::of(&old.record).user?), self.member(old))));
+        Some(Entry { index: self.index_key(&user), user, member, ends, leaves, limit })
     }
 
     pub(super) async fn leave_index(&self, standing: &Standing) -> Result<()> {
-        let user = Meta::of(&standing.record).user;
-        self.leave(user.map(|user| (user, self.member(standing)))).await
-    }
-
-    /// Ends what is more than there may be, but not this one.
-    async fn keep_most(&self, user: &str, this: &str) -> Result<()> {
-        let Some((most, TooMany::EndOldest)) = self.config.max_sessions else { return Ok(()) };
-        if self.members(user).await?.len() <= most {
-            return Ok(());
-        }
-        // An entry whose session has gone must not cost another one its life.
-        let members = self.living(user).await?;
-        let surplus = members.len().saturating_sub(most);
-        let others = members.into_iter().map(|(member, ..)| member).filter(|member| member != this);
-        let oldest: Vec<String> = others.take(surplus).collect();
-        if !oldest.is_empty() {
-            self.end_members(user, &oldest).await?;
+        if let Some(user) = Meta::of(&standing.record).user {
+            self.cache.0.store.index_remove(&self.index_key(&user), &[self.member(standing)]).await?;
         }
         Ok(())
     }
+}
+
+/// A session that stands.
+pub(super) struct Living {
+    pub(super) member: String,
+    pub(super) ends: Timestamp,
+    pub(super) left: Option<Duration>,
+    pub(super) record: Record,
+}
+
+/// Times in the store and in a record may differ by this much where they mean the same.
+const ROUNDING: Duration = Duration::from_secs(1);
+
+pub(super) fn form_of(member: &str) -> Form {
+    if member.starts_with("v1:") { Form::Native } else { Form::Express }
 }

@@ -95,7 +95,7 @@ where
             return Box::pin(inner.call(request));
         }
         let by_https = is_https(config, &request);
-        let facts = answer::Request::new(request.headers(), &config.transports, by_https);
+        let facts = answer::Request::new(request.headers(), config, by_https);
         let session = Session::new(Arc::clone(&self.sessions), State::new(Arc::clone(&self.sessions), facts));
         request.extensions_mut().insert(session.clone());
         let sessions = Arc::clone(&self.sessions);

@@ -15,6 +15,9 @@ impl Session {
     /// Logs a user in: the session gets another id, keeps what an anonymous visitor had in it, and is entered in the user's list. The old id is
     /// dead when the answer leaves. Of another user's session nothing is kept.
     ///
+    /// It is stored with the answer; where [`max_sessions`](super::SessionBuilder::max_sessions) refuses logins, at once. A login that was
+    /// refused changes nothing.
+    ///
     /// Call it again whenever the user has shown who they are, as before a payment: [`auth_age`](Self::auth_age) begins anew.
     ///
     /// # Errors
@@ -27,25 +30,21 @@ impl Session {
             return Err(SessionError::new(SessionErrorKind::Value).detail(detail));
         }
         let mut state = self.state.lock().await;
-        state.open().await?;
-        if self.sessions.refuses(&user, state.standing.as_ref()).await? {
-            return Err(SessionError::new(SessionErrorKind::TooManySessions));
-        }
-        match Meta::of(&state.view).user {
-            Some(other) if other != user => state.regenerate().await?,
-            _ => state.cycle_or_anew().await?,
-        }
-        let now = self.sessions.now();
+        let (now, name, device) = (self.sessions.now(), user.clone(), state.request.user_agent.clone());
+        let records = self.sessions.config.user_agent;
         let login = move |record: &mut Record| {
             let mut meta = Meta::of(record);
-            meta.user = Some(user.clone());
+            meta.user = Some(name.clone());
             meta.since = Some(now);
+            if records {
+                meta.device.clone_from(&device);
+            }
             meta.store(record);
             // A token from before was perhaps somebody else's.
             record.remove(CSRF);
             Ok(())
         };
-        state.change(Box::new(login)).await
+        state.login(&user, Box::new(login)).await
     }
 
     /// Ends the session, at once and whatever the handler answers, and has the browser forget its cookie. What is set after it begins a

@@ -18,6 +18,8 @@ pub(super) struct Meta {
     pub(super) indexed: Option<Timestamp>,
     /// It goes by a header, not by a cookie.
     pub(super) by_header: bool,
+    /// On what the user logged in, in words.
+    pub(super) device: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,17 +34,20 @@ struct Stored {
     i: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     h: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    d: Option<String>,
 }
 
 impl Meta {
     pub(super) fn of(record: &Record) -> Self {
         match record.value::<Stored>(META) {
-            Some(Ok(Stored { c, u, a, i, h })) => Self {
+            Some(Ok(Stored { c, u, a, i, h, d })) => Self {
                 created: c.map(Timestamp::from_millis),
                 user: u,
                 since: a.map(Timestamp::from_millis),
                 indexed: i.map(Timestamp::from_millis),
                 by_header: h,
+                device: d,
             },
             _ => Self::default(),
         }
@@ -59,6 +64,7 @@ impl Meta {
             a: self.since.map(Timestamp::as_millis),
             i: self.indexed.map(Timestamp::as_millis),
             h: self.by_header,
+            d: self.device.clone(),
         };
         if let Ok(raw) = raw(&stored) {
             record.set(META, raw);

@@ -73,10 +73,10 @@ pub enum Transport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TooMany {
-    /// The session that would end first is ended.
+    /// The session that would end first is ended, in the step that stores the new one.
     EndOldest,
-    /// The login fails with [`SessionErrorKind::TooManySessions`](super::SessionErrorKind::TooManySessions). Counted before the login: of
-    /// several at the same moment, more may succeed than there was room for.
+    /// The login fails with [`SessionErrorKind::TooManySessions`](super::SessionErrorKind::TooManySessions). So that it can say so,
+    /// [`login`](super::Session::login) then writes at once, with all that was changed before.
     Refuse,
 }
 

@@ -10,7 +10,7 @@ use super::error::{SessionError, SessionErrorKind};
 use super::express::{Due, Facts, Stored, due};
 use super::id::{SessionId, Signed};
 use super::meta::Meta;
-use super::options::Unset;
+use super::options::{TooMany, Unset};
 use super::record::Record;
 use crate::events::SessionEvent;
 
@@ -206,6 +206,35 @@ impl State {
         Ok(())
     }
 
+    /// Another id and `login` at the next write, which is now if it may be refused: then all is as it was before.
+    pub(super) async fn login(&mut self, user: &str, login: Operation) -> Result<()> {
+        self.open().await?;
+        let (id, next, or_anew) = (self.id.clone(), self.next, self.or_anew);
+        let mut earlier = Vec::new();
+        if Meta::of(&self.view).user.is_some_and(|other| other != user) {
+            earlier = std::mem::take(&mut self.operations);
+            if let Err(error) = self.regenerate().await {
+                self.operations = earlier;
+                return Err(error);
+            }
+        } else {
+            self.cycle_or_anew().await?;
+        }
+        let count = self.operations.len();
+        self.change(login).await?;
+        if !matches!(self.sessions.config.max_sessions, Some((_, TooMany::Refuse))) {
+            return Ok(());
+        }
+        let committed = self.commit().await;
+        if committed.as_ref().is_err_and(|error| error.kind() == SessionErrorKind::TooManySessions) {
+            self.operations.truncate(count);
+            self.operations.append(&mut earlier);
+            (self.id, self.next, self.or_anew) = (id, next, or_anew);
+            self.see_again()?;
+        }
+        committed
+    }
+
     /// As [`cycle`](Self::cycle); if what stood has ended meanwhile, it goes on with what this request put into it.
     pub(super) async fn cycle_or_anew(&mut self) -> Result<()> {
         self.cycle().await?;
@@ -280,11 +309,13 @@ impl State {
         }
         let fresh = self.standing.is_none() || self.next == Next::Anew;
         // Also one that begins anew because what stood has ended.
-        if (fresh || self.or_anew) && self.by_header() {
+        let marked = (fresh || self.or_anew) && self.by_header();
+        if marked {
             self.operations.insert(0, Box::new(mark_by_header));
         }
         let write = Write {
-            standing: if fresh { None } else { self.standing.clone() },
+            standing: self.standing.clone().filter(|_| !fresh),
+            instead: self.standing.clone().filter(|_| fresh),
             operations: &mut self.operations,
             cycle: self.next == Next::Cycle,
             or_anew: self.or_anew,
@@ -296,25 +327,15 @@ impl State {
                 self.ended_elsewhere();
                 return Err(SessionError::new(SessionErrorKind::Gone));
             }
+            Written::TooMany => {
+                self.operations.drain(..usize::from(marked));
+                return Err(SessionError::new(SessionErrorKind::TooManySessions));
+            }
             Written::Over(id) => {
                 self.id = Some(id);
-                if let Some(old) = self.standing.take().filter(|_| fresh) {
-                    self.sessions.remove(&old).await?;
-                }
+                self.standing = None;
             }
             Written::Standing(standing) => {
-                // Only now: had the write failed, the old one would be all that there is.
-                let before = self.standing.take();
-                if let Some(old) = before.as_ref().filter(|_| fresh) {
-                    self.sessions.remove(old).await?;
-                }
-                let before = before.filter(|_| !fresh);
-                if let Err(error) = self.sessions.enter(&standing, before.as_ref()).await {
-                    if error.kind() == SessionErrorKind::Gone {
-                        self.ended_elsewhere();
-                    }
-                    return Err(error);
-                }
                 self.sessions.emit(if fresh { SessionEvent::Created } else { SessionEvent::Saved });
                 self.id = Some(standing.id.clone());
                 self.view = standing.record.clone();

@@ -9,8 +9,8 @@ mod fences;
 mod hashes;
 mod index;
 mod leases;
-mod pair;
 mod room;
+mod sessions;
 mod shard;
 mod versions;
 
@@ -34,8 +34,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::Events;
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Fenced, Filled, Listener, Message, Over, Raised, Replaced, Siblings, Slot, Store, Swapped, Token,
-    Trust, Version, Versioned, Wake, aside_key, lease_key,
+    Acquired, Expiry, Fenced, Filled, Listener, Message, Over, Raised, Siblings, Slot, Store, Swapped, Token, Trust,
+    Version, Versioned, Wake, aside_key, lease_key,
 };
 
 const SHARDS: usize = 64;
@@ -385,17 +385,6 @@ impl Store for MemoryStore {
         })
     }
 
-    fn replace<'a>(
-        &'a self,
-        old: &'a str,
-        expected: Bytes,
-        key: &'a str,
-        bytes: Bytes,
-        expiry: Option<Expiry>,
-    ) -> BoxFuture<'a, Result<Replaced>> {
-        Box::pin(future::ready(self.replace_key(old, &expected, key, bytes, expiry)))
-    }
-
     fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
         self.ready(key, |access| Ok(access.expire(key, expiry)))
     }
@@ -431,24 +420,6 @@ impl Store for MemoryStore {
                 access.hash(key, false, |hash| fields.iter().filter(|field| hash.remove(*field).is_some()).count())?;
             Ok(removed.unwrap_or(0) as u64)
         })
-    }
-
-    fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
-        self.ready(key, |access| index::members(access, key))
-    }
-
-    fn index_put<'a>(
-        &'a self,
-        key: &'a str,
-        member: &'a str,
-        ends: Timestamp,
-        instead_of: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<bool>> {
-        self.ready(key, |access| index::put(access, key, member, ends, instead_of))
-    }
-
-    fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
-        self.ready(key, |access| index::remove(access, key, members))
     }
 
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {

@@ -40,8 +40,8 @@ use self::reply::Replies;
 use self::versions::version;
 use super::{
     Acquired, Claim, Expiry, FILL_ID_AT, Fenced, Fill, Filled, Listener, Loaded, Message, Over, REGISTRY_EXPIRY,
-    Raised, ReadMany, Replaced, Siblings, Slot, Store, Swapped, Token, Trust, Version, Versioned, Wake, Want,
-    aside_key, lease_key,
+    Raised, ReadMany, Siblings, Slot, Store, Swapped, Token, Trust, Version, Versioned, Wake, Want, aside_key,
+    lease_key,
 };
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp, millis};
@@ -453,17 +453,6 @@ impl Store for RedisStore {
         })
     }
 
-    fn replace<'a>(
-        &'a self,
-        old: &'a str,
-        expected: Bytes,
-        key: &'a str,
-        bytes: Bytes,
-        expiry: Option<Expiry>,
-    ) -> BoxFuture<'a, Result<Replaced>> {
-        Box::pin(sessions::replace(self, old, expected, key, bytes, expiry))
-    }
-
     fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
         const STEP: &str = "expire";
         Box::pin(async move {
@@ -497,24 +486,6 @@ impl Store for RedisStore {
 
     fn hash_remove<'a>(&'a self, key: &'a str, fields: &'a [String]) -> BoxFuture<'a, Result<u64>> {
         Box::pin(hashes::remove(self, key, fields))
-    }
-
-    fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
-        Box::pin(sessions::index_members(self, key))
-    }
-
-    fn index_put<'a>(
-        &'a self,
-        key: &'a str,
-        member: &'a str,
-        ends: Timestamp,
-        instead_of: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(sessions::index_put(self, key, member, ends, instead_of))
-    }
-
-    fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(sessions::index_remove(self, key, members))
     }
 
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {

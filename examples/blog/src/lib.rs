@@ -22,6 +22,7 @@ pub mod comments;
 pub mod config;
 mod dates;
 pub mod db;
+mod devices;
 mod form;
 mod markdown;
 mod pages;

@@ -25,7 +25,8 @@ pub struct Sessions {
 impl Sessions {
     pub(crate) fn open(cache: &Cache, config: &Config) -> Result<Self, StartError> {
         let secret = Secret::new(config.session_secret.clone().unwrap_or_else(Secret::generate));
-        let layer = || SessionLayer::builder(cache).secret(secret.clone()).absolute_timeout(LONGEST);
+        let layer =
+            || SessionLayer::builder(cache).secret(secret.clone()).absolute_timeout(LONGEST).record_user_agent(true);
         let build = |layer: SessionBuilder| {
             layer.build().map_err(|error| StartError::Setting(format!("SESSION_SECRET: {error}")))
         };

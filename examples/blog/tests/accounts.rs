@@ -48,7 +48,7 @@ fn publish(reader: &Reader, title: &str) -> String {
 fn devices(page: &Page) -> (usize, Vec<String>) {
     let handles = page.body.split("name=\"handle\" value=\"").skip(1);
     let handles = handles.map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
-    (page.body.matches(" device</strong>").count(), handles)
+    (page.body.matches("<strong class=\"device\">").count(), handles)
 }
 
 fn bearer(method: &str, path: &str, token: &str, body: &str) -> Page {
@@ -211,6 +211,25 @@ fn devices_are_listed_and_one_can_be_ended() {
     let other = registered("ida-2");
     assert_eq!(other.post("/devices", &[("handle", &devices(&page).1[0])]).status, 303);
     assert_eq!(bearer("GET", "/api/me", &token, "").status, 200);
+}
+
+#[test]
+fn a_device_is_called_what_its_browser_says() {
+    const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+    let here = Reader::new(*BLOG).with("user-agent", FIREFOX);
+    assert_eq!(here.register("Somebody New", "sue", PASSWORD).status, 303);
+    let body = format!("{{\"login\":\"sue\",\"password\":\"{PASSWORD}\"}}");
+    let agent = [("user-agent", "curl/8.5.0")];
+    assert_eq!(BLOG.request_with("POST", "/api/login", &agent, Some("application/json"), &body).status, 200);
+    Reader::logged_in(*BLOG, "sue", PASSWORD);
+    let page = here.get("/devices").body;
+    let mut names: Vec<_> =
+        page.split("<strong class=\"device\">").skip(1).map(|rest| rest.split("</li>").next().unwrap()).collect();
+    names.sort_unstable();
+    let [nameless, firefox, curl] = names[..] else { panic!("three devices: {page}") };
+    assert!(nameless.starts_with("A device<") && nameless.contains("Last seen ") && !nameless.contains("this device"));
+    assert!(firefox.starts_with("Firefox on Linux<") && firefox.contains("this device") && !firefox.contains("handle"));
+    assert!(curl.starts_with("curl<") && !curl.contains("this device") && curl.contains("name=\"handle\""));
 }
 
 #[test]

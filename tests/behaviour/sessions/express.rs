@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_core::clock::Timestamp;
-use cache_core::session::{CookieOptions, Secure, SessionErrorKind, SessionLayer, SessionMode, Unset};
+use cache_core::session::{CookieOptions, Secure, SessionErrorKind, SessionLayer, SessionMode, TooMany, Unset};
 use support::{Nodes, on_both_stores};
 
 use super::client::{Browser, Page, SECRET, express, stored};
@@ -399,6 +399,11 @@ async fn settings_that_cannot_work_are_refused() {
         (native().name("a b"), "name"),
         (native().cookie(CookieOptions::new().path("/a;b")), "`;`"),
         (native().mode(SessionMode::Express).cookie(CookieOptions::new().partitioned(true)), "Secure"),
+        (native().name("n".repeat(1025)), "1024"),
+        (native().native_name("n".repeat(1025)), "1024"),
+        (express(&cache).cookie(CookieOptions::new().path(format!("/{}", "p".repeat(1024)))), "1024"),
+        (express(&cache).cookie(CookieOptions::new().domain("d".repeat(1025))), "1024"),
+        (native().max_sessions(0, TooMany::Refuse), "at least 1"),
         (native().transports([]), "transport"),
         (native().touch_after(1.5), "between 0 and 1"),
     ] {

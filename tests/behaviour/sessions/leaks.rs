@@ -45,13 +45,14 @@ async fn run(session: Session, plan: Vec<u64>) -> Result<u16, SessionError> {
     Ok(status)
 }
 
-fn layers(cache: &Cache) -> [SessionLayer; 5] {
+fn layers(cache: &Cache) -> [SessionLayer; 6] {
     [
         express(cache).build().unwrap(),
         express(cache).mode(SessionMode::Dual).rolling(true).build().unwrap(),
         native(cache).build().unwrap(),
         native(cache).max_sessions(2, TooMany::EndOldest).absolute_timeout(Duration::from_secs(7200)).build().unwrap(),
         native(cache).save_uninitialized(true).resave(true).build().unwrap(),
+        express(cache).max_sessions(2, TooMany::Refuse).build().unwrap(),
     ]
 }
 
@@ -82,7 +83,7 @@ async fn no_key_is_left_without_an_expiry_and_no_entry_without_its_session() {
         for _ in 0..25 {
             let (browser, layer) = (
                 &browsers[usize::try_from(random.below(3)).unwrap()],
-                &layers[usize::try_from(random.below(5)).unwrap()],
+                &layers[usize::try_from(random.below(6)).unwrap()],
             );
             let plan = plan(&mut random);
             let steps = plan.clone();
@@ -106,10 +107,10 @@ async fn no_key_is_left_without_an_expiry_by_requests_at_the_same_time() {
     for seed in 0..20_u64 {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let browser = Browser::default();
-        browser.set(&layers[usize::try_from(random.below(5)).unwrap()], "views", 1).await;
+        browser.set(&layers[usize::try_from(random.below(6)).unwrap()], "views", 1).await;
         let requests = (0..8).map(|_| {
             let (browser, layer, plan) =
-                (browser.copy(), layers[usize::try_from(random.below(5)).unwrap()].clone(), plan(&mut random));
+                (browser.copy(), layers[usize::try_from(random.below(6)).unwrap()].clone(), plan(&mut random));
             tokio::spawn(async move { browser.visit(&layer, move |session| run(session, plan)).await })
         });
         for page in join_all(requests).await {
@@ -210,8 +211,8 @@ async fn no_id_secret_or_value_is_in_what_is_logged_told_or_shown() {
     let mut events = cache.subscribe();
     let mut hidden = vec![SECRET.to_owned(), "mellon".to_owned(), "ada@example".to_owned()];
     for builder in [native(&cache), express(&cache), native(&cache).transports([Transport::Bearer])] {
-        let layer = builder.secret("keyboard").build().unwrap();
-        let mut browser = Browser::default();
+        let layer = builder.secret("keyboard").record_user_agent(true).build().unwrap();
+        let mut browser = Browser::default().with("user-agent", "mellon/1.0");
         let kept = Arc::new(Mutex::new(Vec::new()));
         for round in 0..4 {
             let slot = Arc::clone(&kept);
@@ -233,12 +234,17 @@ async fn no_id_secret_or_value_is_in_what_is_logged_told_or_shown() {
             if let Some(token) = page.await.headers.get("session-token") {
                 let token = token.to_str().unwrap();
                 hidden.push(token.to_owned());
-                browser = Browser::default().with("authorization", &format!("Bearer {token}"));
+                browser = Browser::default()
+                    .with("user-agent", "mellon/1.0")
+                    .with("authorization", &format!("Bearer {token}"));
             }
         }
         for name in ["__Host-id", "connect.sid"] {
             hidden.extend(browser.cookie(name));
         }
+        let list = layer.of_user("ada@example").list().await.unwrap();
+        assert!(list.iter().any(|info| info.device.as_deref() == Some("mellon/1.0")), "told to who asks");
+        log.add(&format!("{list:?} {:?} {:?}", layer.all(), layer.all().list().await.unwrap()));
         // What stands is spoilt, refused, of another type; ended; signed by nobody.
         let keys = server.cli(&["KEYS", "sess:*"]);
         for key in keys.lines() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cache_core::Cache;
 use cache_core::session::{SessionErrorKind, SessionLayer, TooMany};
 use futures::future::join;
-use support::{Nodes, on_both_stores, soon};
+use support::{Gate, Nodes, on_both_stores, soon};
 
 use super::client::{Browser, Page, express, native};
 
@@ -168,22 +168,46 @@ on_both_stores! {
     }
 
     async fn a_session_ended_while_its_id_changes_does_not_live_on(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        for layer in both(&cache) {
+            let (browser, gate) = (Browser::default(), Gate::shut());
+            login(&browser, &layer, "ada").await;
+            let (late, of_late, entered) = (browser.copy(), layer.clone(), gate.clone());
+            let request = tokio::spawn(async move {
+                late.visit(&of_late, move |session| async move {
+                    session.cycle_id().await?;
+                    entered.pass().await;
+                    Ok(200)
+                })
+                .await
+            });
+            gate.arrival().await;
+            assert_eq!(layer.of_user("ada").end_all().await.unwrap(), 1);
+            gate.let_through(1);
+            let page = soon("the late one is answered", request).await.unwrap();
+            assert_eq!((page.status, page.cookies.len()), (200, 0));
+            assert_eq!((user(&browser, &layer).await, layer.all().length().await.unwrap()), (None, 0));
+        }
+    }
+
+    async fn a_list_that_was_lost_is_made_anew(nodes: &Nodes) {
         let Nodes::Redis(server) = nodes else { return };
         let cache = nodes.node().await;
-        let layer = native(&cache).build().unwrap();
-        let browser = Browser::default();
-        login(&browser, &layer, "ada").await;
-        // Ending all deletes what it finds in the list and takes it off. Here the session has already another key when that happens.
-        let index = server.cli(&["KEYS", "sidx:*"]).trim().to_owned();
-        server.cli(&["DEL", &index]);
-        let page = browser.visit(&layer, |session| async move { session.cycle_id().await.map(|()| 200) }).await;
-        assert_eq!((page.status, page.cookies.len()), (200, 0));
-        assert_eq!(server.cli(&["KEYS", "sess:*"]).trim(), "");
-        // A login begins it anew.
-        login(&browser, &layer, "ada").await;
-        server.cli(&["DEL", &index]);
-        assert_eq!(login(&browser, &layer, "ada").await.cookies.len(), 1);
-        assert_eq!(layer.of_user("ada").list().await.unwrap().len(), 1);
+        for layer in both(&cache) {
+            let browser = Browser::default();
+            login(&browser, &layer, "ada").await;
+            for again in [false, true] {
+                server.cli(&["DEL", server.cli(&["KEYS", "sidx:*"]).trim()]);
+                assert_eq!(layer.of_user("ada").list().await.unwrap(), []);
+                let page = browser.visit(&layer, move |session| async move {
+                    if again { session.login("ada").await? } else { session.cycle_id().await? }
+                    Ok(200)
+                });
+                assert_eq!(page.await.cookies.len(), 1);
+                assert_eq!(layer.of_user("ada").list().await.unwrap().len(), 1);
+            }
+            layer.of_user("ada").end_all().await.unwrap();
+        }
     }
 
     async fn the_age_of_a_login_is_known(nodes: &Nodes) {

@@ -147,6 +147,17 @@ on_both_stores! {
         assert_eq!(browser.get(&layer, "views").await, None);
     }
 
+    async fn a_cookie_lasts_as_long_as_browsers_keep_one_and_the_session_as_was_said(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        let (two_years, day) = (Duration::from_secs(730 * 86_400), Duration::from_secs(86_400));
+        let layer = native(&cache).cookie(CookieOptions::new().max_age(two_years)).build().unwrap();
+        let browser = Browser::default();
+        let page = browser.visit(&layer, |session| async move { session.login("ada").await.map(|()| 200) }).await;
+        assert!(page.cookies[0].contains(&format!("; Max-Age={}; ", 400 * 86_400)), "{page:?}");
+        let info = layer.of_user("ada").list().await.unwrap().remove(0);
+        assert!(info.since.unwrap().until(info.ends) > two_years - day, "{info:?}");
+    }
+
     async fn a_session_destroyed_after_a_save_leaves_no_cookie_either(nodes: &Nodes) {
         let cache = nodes.node().await;
         let (before, layer) = (express(&cache).build().unwrap(), native(&cache).build().unwrap());

@@ -14,20 +14,11 @@ pub(super) fn members(access: &mut Access<'_>, key: &str) -> Result<Vec<(String,
     Ok(members)
 }
 
-pub(super) fn put(
-    access: &mut Access<'_>,
-    key: &str,
-    member: &str,
-    ends: Timestamp,
-    instead_of: Option<&str>,
-) -> Result<bool> {
+pub(super) fn put(access: &mut Access<'_>, key: &str, member: &str, ends: Timestamp) -> Result<()> {
     let mut members = standing(access, key)?;
-    if instead_of.is_some_and(|old| members.remove(old).is_none()) {
-        return Ok(false);
-    }
     members.insert(member.to_owned(), ends);
     store(access, key, members);
-    Ok(true)
+    Ok(())
 }
 
 pub(super) fn remove(access: &mut Access<'_>, key: &str, gone: &[String]) -> Result<u64> {

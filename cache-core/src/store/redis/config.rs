@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::address::Parts;
 
 const DEFAULT_PORT: u16 = 6379;
 const STEP: &str = "configure";
@@ -119,6 +120,58 @@ impl RedisConfig {
         };
         query.apply(&mut config)?;
         Ok(config)
+    }
+
+    /// Reads an address in parts; [`log_in`](Self::log_in) adds who logs in.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub(crate) fn of_host(parts: &Parts) -> Result<Self> {
+        let host = parts.host.as_deref().unwrap_or_default();
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let is_host = |c: char| !(c.is_whitespace() || c.is_control() || matches!(c, '#' | '%' | '@' | '/' | '?'));
+        // More than one colon is an IPv6 address.
+        if host.is_empty() || !host.chars().all(is_host) || host.matches(':').count() == 1 {
+            return Err(wrong(
+                "`host` is a name or an address alone, without scheme, port or path: `.host(\"10.0.0.5\").port(6380)`",
+            ));
+        }
+        if parts.port == Some(0) {
+            return Err(wrong("the port must be between 1 and 65535"));
+        }
+        let (host, port) = (host.to_owned(), parts.port.unwrap_or(DEFAULT_PORT));
+        let address = match parts.tls {
+            Some(true) if !cfg!(feature = "tls") => return Err(wrong("`tls` needs the feature `tls` of cache-core")),
+            Some(true) => Address::Tls { host, port, ca: None },
+            _ => Address::Tcp { host, port },
+        };
+        Ok(Self { db: parts.db.unwrap_or(0), ..Self::at(address) })
+    }
+
+    /// Who logs in, where the URL does not say.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`]: it does.
+    pub(crate) fn log_in(&mut self, parts: &Parts) -> Result<()> {
+        let said = self.user.is_some() || self.password.is_some();
+        for (name, part) in [("username", &parts.username), ("password", &parts.password)] {
+            match part {
+                Some(_) if said => {
+                    return Err(wrong(format!("the URL says who logs in, and `{name}` too; say it in one place")));
+                }
+                Some(text) if text.is_empty() => {
+                    return Err(wrong(format!("`{name}` is empty; leave it out for none")));
+                }
+                _ => {}
+            }
+        }
+        if let Some(password) = &parts.password {
+            self.user.clone_from(&parts.username);
+            self.password = Some(password.clone());
+        }
+        Ok(())
     }
 
     fn over_tcp(tls: bool, rest: &str, query: &Query) -> Result<Self> {
@@ -457,6 +510,48 @@ mod tests {
         let config = parsed("redis+unix:///run/my%20redis.sock?db=3&user=app&password=p%26w");
         assert_eq!(config.address, Address::Unix("/run/my redis.sock".into()));
         assert_eq!((config.db, config.password.as_deref()), (3, Some("p&w")));
+    }
+
+    #[test]
+    fn addresses_in_parts_are_read() {
+        let parts = |host: &str| Parts { host: Some(host.to_owned()), ..Parts::default() };
+        let read = |parts: &Parts| {
+            let mut config = RedisConfig::of_host(parts).unwrap();
+            config.log_in(parts).unwrap();
+            config
+        };
+        assert_eq!(read(&parts("h")), parsed("redis://h"));
+        // Nothing in a password is escaped.
+        let all = Parts {
+            port: Some(7000),
+            username: Some("app".into()),
+            password: Some("p%40/@:?#".into()),
+            db: Some(3),
+            tls: Some(cfg!(feature = "tls")),
+            ..parts("10.0.0.1")
+        };
+        let scheme = if cfg!(feature = "tls") { "rediss" } else { "redis" };
+        assert_eq!(read(&all), parsed(&format!("{scheme}://app:p%2540%2F%40:%3F%23@10.0.0.1:7000/3")));
+        assert!(!format!("{:?} {}", read(&all), read(&all)).contains("p%40"));
+        for host in ["::1", "[::1]"] {
+            assert_eq!(read(&parts(host)), parsed("redis://[::1]"));
+        }
+        for host in ["", "h:6379", "redis://h", "h/3", "h ", "a@h"] {
+            let error = RedisConfig::of_host(&parts(host)).unwrap_err().to_string();
+            assert!(error.contains("a name or an address alone"), "{host}: {error}");
+        }
+        assert!(RedisConfig::of_host(&Parts { port: Some(0), ..parts("h") }).is_err());
+        // Beside a URL that has none.
+        let login = Parts { password: Some("secret".into()), ..Parts::default() };
+        let mut config = parsed("redis://h/2");
+        config.log_in(&login).unwrap();
+        assert_eq!(config, parsed("redis://:secret@h/2"));
+        for url in ["redis://:other@h", "redis://u:other@h"] {
+            let error = parsed(url).log_in(&login).unwrap_err().to_string();
+            assert!(error.contains("in one place") && !error.contains("secret") && !error.contains("other"), "{error}");
+        }
+        let empty = Parts { password: Some(String::new()), ..Parts::default() };
+        assert!(parsed("redis://h").log_in(&empty).unwrap_err().to_string().contains("empty"));
     }
 
     #[test]

@@ -82,6 +82,17 @@ pub(super) fn scored(step: &'static str, value: Value) -> Result<Vec<(String, Ti
     Ok(members)
 }
 
+/// The reply of SCAN: keys, and where to go on.
+pub(super) fn page(step: &'static str, value: Value) -> Result<(Vec<String>, u64)> {
+    let Value::Array(parts) = checked(step, value)? else { return Err(faults::unexpected(step)) };
+    let mut parts = parts.into_iter();
+    let (Some(next), Some(keys)) = (parts.next().and_then(text), parts.next()) else {
+        return Err(faults::unexpected(step));
+    };
+    let next = next.parse().map_err(|_| faults::unexpected(step))?;
+    Ok((texts(step, keys)?, next))
+}
+
 /// The reply of `SET .. NX`: whether it was set.
 pub(super) fn was_set(step: &'static str, value: Value) -> Result<bool> {
     match checked(step, value)? {

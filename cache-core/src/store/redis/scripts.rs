@@ -28,6 +28,10 @@ pub(super) async fn load_all(connection: &MultiplexedConnection) {
         &DISCARD_WRONG_TYPE,
         &SWAP,
         &PERSIST,
+        #[cfg(feature = "sessions")]
+        &REPLACE,
+        #[cfg(feature = "sessions")]
+        &ENTER,
         &RAISE,
         &WITHDRAW,
         &WITHDRAW_VERSION,
@@ -156,7 +160,8 @@ pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: old, new. `ARGV`: expected, new, ms or empty for no expiry. Returns 1 done, 0 conflict, -1 gone, -2 taken.
+/// `KEYS`: old, new, mark. `ARGV`: expected, new, ms or empty for no expiry, the mark's ms or empty for none. Returns 1 done, 0 conflict,
+/// -1 gone, -2 taken.
 pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local found = redis.call('GET', KEYS[1]) \
@@ -166,7 +171,52 @@ pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
          if ARGV[3] == '' then redis.call('SET', KEYS[2], ARGV[2]) \
          else redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end \
          redis.call('DEL', KEYS[1]) \
+         if ARGV[4] ~= '' then redis.call('SET', KEYS[3], '1', 'PX', ARGV[4]) end \
          return 1",
+    )
+});
+
+/// `KEYS`: index, new, what it is made from, an index that a member leaves, mark, and all that is deleted along with it.
+/// `ARGV`: now, member, when it ends, bytes, ms or empty for no expiry, how (`create`, `swap`, `replace`), expected, the member that leaves,
+/// the prefix of members' keys, how many there may be or empty, `refuse` or empty for ending the first, the mark's ms or empty for none.
+/// Returns the members that were ended; what stands there instead of the expected; -1 gone, -2 taken, -3 one too many.
+///
+/// A first write that Redis refuses, out of memory, has changed nothing; after it, none is refused. So the value comes first. Keys of members are
+/// not known before: a server that wants all of a script's keys declared, as a Cluster, cannot run it.
+pub(super) static ENTER: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local how, leaves, most, ended = ARGV[6], ARGV[8], tonumber(ARGV[10]), {} \
+         if how ~= 'create' then \
+           local found = redis.call('GET', KEYS[3]) \
+           if not found then return -1 end \
+           if found ~= ARGV[7] then return found end \
+         end \
+         if how ~= 'swap' and redis.call('EXISTS', KEYS[2]) == 1 then return -2 end \
+         redis.call('ZCARD', KEYS[4]) \
+         if most then \
+           local others = {} \
+           for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf')) do \
+             local left = member == ARGV[2] or (member == leaves and KEYS[4] == KEYS[1]) \
+             if not left and redis.call('EXISTS', ARGV[9] .. member) == 1 then others[#others + 1] = member end \
+           end \
+           local surplus = #others + 1 - most \
+           if surplus > 0 and ARGV[11] == 'refuse' then return -3 end \
+           for i = 1, surplus do ended[i] = others[i] end \
+         else redis.call('ZCARD', KEYS[1]) end \
+         if ARGV[5] == '' then redis.call('SET', KEYS[2], ARGV[4]) \
+         else redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[5]) end \
+         if how == 'replace' then redis.call('DEL', KEYS[3]) end \
+         for i = 6, #KEYS do redis.call('DEL', KEYS[i]) end \
+         if ARGV[12] ~= '' then redis.call('SET', KEYS[5], '1', 'PX', ARGV[12]) end \
+         for _, member in ipairs(ended) do \
+           redis.call('DEL', ARGV[9] .. member) \
+           redis.call('ZREM', KEYS[1], member) \
+         end \
+         if leaves ~= '' then redis.call('ZREM', KEYS[4], leaves) end \
+         redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1]) \
+         redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2]) \
+         redis.call('PEXPIREAT', KEYS[1], redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]) \
+         return ended",
     )
 });
 
@@ -178,14 +228,12 @@ pub(super) static INDEX_MEMBERS: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: index. `ARGV`: now, member, when it ends, and perhaps a member that has to be there and goes. Returns 0 if that is not there.
+/// `KEYS`: index. `ARGV`: now, member, when it ends.
 pub(super) static INDEX_PUT: LazyLock<Script> = LazyLock::new(|| {
     script(
         "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1]) \
-         if ARGV[4] and redis.call('ZREM', KEYS[1], ARGV[4]) == 0 then return 0 end \
          redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2]) \
-         redis.call('PEXPIREAT', KEYS[1], redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]) \
-         return 1",
+         return redis.call('PEXPIREAT', KEYS[1], redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2])",
     )
 });
 

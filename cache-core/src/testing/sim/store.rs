@@ -15,8 +15,8 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acquired, Expiry, Fenced, Filled, Listener, Loaded, Message, Over, Raised, Replaced, Siblings, Slot, Store,
-    Swapped, Token, Trust, Version, Versioned, Wake,
+    Acquired, Entered, Entering, Expiry, Fenced, Filled, Kind, Listener, Loaded, Mark, Message, Over, Raised, Replaced,
+    SessionStore, Siblings, Slot, Store, Swapped, Token, Trust, Version, Versioned, Wake,
 };
 
 /// How long a waiter sleeps where too many wait already.
@@ -325,17 +325,6 @@ impl Store for SimStore {
         refused()
     }
 
-    fn replace<'a>(
-        &'a self,
-        _old: &'a str,
-        _expected: Bytes,
-        _key: &'a str,
-        _bytes: Bytes,
-        _expiry: Option<Expiry>,
-    ) -> BoxFuture<'a, Result<Replaced>> {
-        refused()
-    }
-
     fn expire<'a>(&'a self, _key: &'a str, _expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
         refused()
     }
@@ -364,24 +353,6 @@ impl Store for SimStore {
         refused()
     }
 
-    fn index_members<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
-        refused()
-    }
-
-    fn index_put<'a>(
-        &'a self,
-        _key: &'a str,
-        _member: &'a str,
-        _ends: Timestamp,
-        _instead_of: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<bool>> {
-        refused()
-    }
-
-    fn index_remove<'a>(&'a self, _key: &'a str, _members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
-        refused()
-    }
-
     fn publish<'a>(&'a self, _channel: &'a str, _message: Bytes) -> BoxFuture<'a, Result<u64>> {
         refused()
     }
@@ -400,5 +371,48 @@ impl Store for SimStore {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         future::ready(()).boxed()
+    }
+}
+
+// The simulation has no sessions.
+impl SessionStore for SimStore {
+    fn load_marked<'a>(&'a self, _key: &'a str, _mark: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>> {
+        refused()
+    }
+
+    fn delete_marked<'a>(&'a self, _key: &'a str, _mark: Mark<'a>) -> BoxFuture<'a, Result<bool>> {
+        refused()
+    }
+
+    fn replace<'a>(
+        &'a self,
+        _old: &'a str,
+        _expected: Bytes,
+        _key: &'a str,
+        _bytes: Bytes,
+        _expiry: Option<Expiry>,
+        _mark: Option<Mark<'a>>,
+    ) -> BoxFuture<'a, Result<Replaced>> {
+        refused()
+    }
+
+    fn enter<'a>(&'a self, _entering: Entering<'a>) -> BoxFuture<'a, Result<Entered>> {
+        refused()
+    }
+
+    fn index_members<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
+        refused()
+    }
+
+    fn index_put<'a>(&'a self, _key: &'a str, _member: &'a str, _ends: Timestamp) -> BoxFuture<'a, Result<()>> {
+        refused()
+    }
+
+    fn index_remove<'a>(&'a self, _key: &'a str, _members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
+        refused()
+    }
+
+    fn list<'a>(&'a self, _prefix: &'a str, _kind: Kind, _from: u64) -> BoxFuture<'a, Result<(Vec<String>, u64)>> {
+        refused()
     }
 }

@@ -9,6 +9,7 @@ use maud::{Markup, html};
 use super::layout::{self, counted, csrf_field, mistake};
 use crate::app::App;
 use crate::dates;
+use crate::devices;
 use crate::form::{Button, DeviceForm, Form, LoginForm, Mistakes, Next, RegisterForm};
 use crate::problem::Problem;
 use crate::seed::DEMO;
@@ -178,8 +179,10 @@ fn one(device: &SessionInfo, is_this: bool, csrf: &str) -> Markup {
     html! {
         li {
             div {
-                strong { @if is_this { "This device" } @else { "Another device" } }
+                strong.device { (devices::name(device.device.as_deref())) }
+                @if is_this { " " span.this { "this device" } }
                 @if let Some(since) = device.since { p.hint { "Logged in " (dates::minute(since)) } }
+                @if let (Some(seen), false) = (device.seen, is_this) { p.hint { "Last seen " (dates::minute(seen)) } }
                 p.hint { "Ends " (dates::minute(device.ends)) " if it is not used" }
             }
             @if !is_this {

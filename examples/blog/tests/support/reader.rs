@@ -10,6 +10,7 @@ use crate::browser::{Browser, Page};
 #[derive(Clone)]
 pub(crate) struct Reader {
     browser: Browser,
+    headers: Vec<(&'static str, &'static str)>,
     jar: Arc<Mutex<Jar>>,
 }
 
@@ -22,7 +23,13 @@ struct Jar {
 
 impl Reader {
     pub(crate) fn new(browser: Browser) -> Self {
-        Self { browser, jar: Arc::default() }
+        Self { browser, headers: Vec::new(), jar: Arc::default() }
+    }
+
+    /// A header of all its requests.
+    pub(crate) fn with(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.push((name, value));
+        self
     }
 
     pub(crate) fn logged_in(browser: Browser, login: &str, password: &str) -> Self {
@@ -33,7 +40,7 @@ impl Reader {
 
     /// The same one, at another instance.
     pub(crate) fn at(&self, browser: Browser) -> Self {
-        Self { browser, jar: Arc::clone(&self.jar) }
+        Self { browser, headers: self.headers.clone(), jar: Arc::clone(&self.jar) }
     }
 
     /// The page after it.
@@ -69,7 +76,9 @@ impl Reader {
     }
 
     pub(crate) fn request(&self, method: &str, path: &str, content_type: Option<&str>, body: &str) -> Page {
-        let page = self.browser.request_with(method, path, &[("cookie", &self.cookies())], content_type, body);
+        let cookies = self.cookies();
+        let headers = [&self.headers[..], &[("cookie", &cookies)]].concat();
+        let page = self.browser.request_with(method, path, &headers, content_type, body);
         let mut jar = self.jar.lock().unwrap();
         for cookie in page.all("set-cookie") {
             let (pair, attributes) = cookie.split_once(';').unwrap();

@@ -1,0 +1,181 @@
+//! What needs several keys at once, for sessions.
+
+use bytes::Bytes;
+use futures::future::{self, BoxFuture};
+
+use super::{Access, MemoryStore, SHARDS, Value, index};
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::store::{Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, SessionStore, Store as _};
+
+impl MemoryStore {
+    /// Runs `step` on all shards. Always locked in the same order, so that two of them never wait for each other.
+    fn with_all<T>(&self, step: impl FnOnce(&mut Shards<'_>) -> Result<T>) -> Result<T> {
+        self.check_open()?;
+        let now = self.clock.wall();
+        let access = |index| Access { store: self, shard: self.lock_shard(index), changed: Vec::new(), now };
+        let mut shards = Shards(self, (0..SHARDS).map(access).collect());
+        let result = step(&mut shards);
+        let changed: Vec<Box<str>> =
+            shards.1.iter_mut().flat_map(|access| std::mem::take(&mut access.changed)).collect();
+        drop(shards);
+        for key in &changed {
+            self.pushes.changed(key);
+        }
+        self.keep_bounds();
+        result
+    }
+}
+
+/// A hold on the whole store.
+struct Shards<'a>(&'a MemoryStore, Vec<Access<'a>>);
+
+impl<'a> Shards<'a> {
+    /// Where the key belongs.
+    fn of(&mut self, key: &str) -> &mut Access<'a> {
+        let index = self.0.shard_index(key);
+        #[expect(clippy::indexing_slicing, reason = "one for each shard")]
+        &mut self.1[index]
+    }
+
+    fn leave(&mut self, mark: Option<Mark<'_>>) {
+        if let Some(mark) = mark {
+            self.of(mark.key).put(mark.key, Value::Bytes(Bytes::from_static(MARK)), Some(mark.lasts));
+        }
+    }
+
+    /// The living members of its index but itself and the one that leaves, the first to end at the head.
+    fn others(&mut self, entering: &Entering<'_>, prefix: &str) -> Result<Vec<String>> {
+        let members = index::members(self.of(entering.index), entering.index)?;
+        let leaves = |member: &str| entering.leaves == Some((entering.index, member));
+        let others = members.into_iter().map(|(member, _)| member);
+        let others: Vec<String> = others.filter(|member| member != entering.member && !leaves(member)).collect();
+        let mut stands = |member: &String| {
+            let key = format!("{prefix}{member}");
+            self.of(&key).get(&key).is_some()
+        };
+        Ok(others.into_iter().filter(|member| stands(member)).collect())
+    }
+
+    fn enter(&mut self, entering: Entering<'_>) -> Result<Entered> {
+        let key = entering.key;
+        if let Some((from, expected)) = entering.over {
+            match self.of(from).bytes(from)? {
+                None => return Ok(Entered::Gone),
+                Some(found) if found != *expected => return Ok(Entered::Conflict(found)),
+                Some(_) => {}
+            }
+        }
+        let is_new = entering.over.is_none_or(|(from, _)| from != key);
+        if is_new && self.of(key).get(key).is_some() {
+            return Ok(Entered::Taken);
+        }
+        // Of another type: known before anything is changed.
+        for index in [Some(entering.index), entering.leaves.map(|(index, _)| index)].into_iter().flatten() {
+            index::members(self.of(index), index)?;
+        }
+        let mut ended = Vec::new();
+        if let Some(limit) = entering.limit {
+            let others = self.others(&entering, limit.prefix)?;
+            let Some(surplus) = limit.surplus(others.len()) else { return Ok(Entered::Full) };
+            ended = others.into_iter().take(surplus).collect();
+            for member in &ended {
+                let key = format!("{}{member}", limit.prefix);
+                self.of(&key).remove(&key);
+            }
+            index::remove(self.of(entering.index), entering.index, &ended)?;
+        }
+        if let Some((from, _)) = entering.over {
+            self.of(from).remove(from);
+        }
+        for key in entering.deletes {
+            self.of(key).remove(key);
+        }
+        self.of(key).put(key, Value::Bytes(entering.bytes.clone()), entering.expiry);
+        self.leave(entering.mark);
+        if let Some((index, member)) = entering.leaves {
+            index::remove(self.of(index), index, &[member.to_owned()])?;
+        }
+        index::put(self.of(entering.index), entering.index, entering.member, entering.ends)?;
+        Ok(Entered::Done(ended))
+    }
+}
+
+impl SessionStore for MemoryStore {
+    fn load_marked<'a>(&'a self, key: &'a str, mark: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>> {
+        Box::pin(async move {
+            let loaded = self.load(key).await?;
+            Ok((loaded, self.with(mark, |access| Ok(access.get(mark).is_some()))?))
+        })
+    }
+
+    fn delete_marked<'a>(&'a self, key: &'a str, mark: Mark<'a>) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(future::ready(self.with_all(|shards| {
+            shards.leave(Some(mark));
+            Ok(shards.of(key).remove(key))
+        })))
+    }
+
+    fn replace<'a>(
+        &'a self,
+        old: &'a str,
+        expected: Bytes,
+        key: &'a str,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+        mark: Option<Mark<'a>>,
+    ) -> BoxFuture<'a, Result<Replaced>> {
+        Box::pin(future::ready(self.with_all(|shards| {
+            match shards.of(old).bytes(old)? {
+                None => return Ok(Replaced::Gone),
+                Some(found) if found != expected => return Ok(Replaced::Conflict),
+                Some(_) if shards.of(key).get(key).is_some() => return Ok(Replaced::Taken),
+                Some(_) => {}
+            }
+            shards.of(old).remove(old);
+            shards.of(key).put(key, Value::Bytes(bytes), expiry);
+            shards.leave(mark);
+            Ok(Replaced::Done)
+        })))
+    }
+
+    fn enter<'a>(&'a self, entering: Entering<'a>) -> BoxFuture<'a, Result<Entered>> {
+        Box::pin(future::ready(self.with_all(|shards| shards.enter(entering))))
+    }
+
+    fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
+        self.ready(key, |access| index::members(access, key))
+    }
+
+    fn index_put<'a>(&'a self, key: &'a str, member: &'a str, ends: Timestamp) -> BoxFuture<'a, Result<()>> {
+        self.ready(key, |access| index::put(access, key, member, ends))
+    }
+
+    fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
+        self.ready(key, |access| index::remove(access, key, members))
+    }
+
+    /// A shard a step.
+    fn list<'a>(&'a self, prefix: &'a str, kind: Kind, from: u64) -> BoxFuture<'a, Result<(Vec<String>, u64)>> {
+        let list = || {
+            self.check_open()?;
+            let Some(shard) = self.shards.get(usize::try_from(from).unwrap_or(SHARDS)) else {
+                return Ok((Vec::new(), 0));
+            };
+            let now = self.clock.wall();
+            let shard = super::lock(shard);
+            let of_kind = |value: &Value| match kind {
+                Kind::Bytes => matches!(value, Value::Bytes(_)),
+                Kind::Index => matches!(value, Value::Index(_)),
+            };
+            let found = shard
+                .entries
+                .iter()
+                .filter(|(key, entry)| key.starts_with(prefix) && of_kind(&entry.value) && !entry.is_expired(now));
+            let keys = found.map(|(key, _)| key.to_string()).collect();
+            let next = from.saturating_add(1);
+            Ok((keys, if next < SHARDS as u64 { next } else { 0 }))
+        };
+        Box::pin(future::ready(list()))
+    }
+}
