@@ -55,7 +55,7 @@ pub(crate) struct Local {
     entries: papaya::HashMap<Kept, (), Hashed>,
     /// Held by whoever changes the table.
     order: Mutex<Queues>,
-    key_hasher: foldhash::fast::RandomState,
+    key_hasher: foldhash::quality::RandomState,
     marks: Vec<Mutex<HashMap<Arc<str>, Marks>>>,
     hasher: RandomState,
     trust: Arc<Trust>,
@@ -111,7 +111,7 @@ impl Local {
         Some(Self {
             entries,
             order: Mutex::new(Queues::new(limit)),
-            key_hasher: foldhash::fast::RandomState::default(),
+            key_hasher: foldhash::quality::RandomState::default(),
             marks: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             trust,

@@ -233,7 +233,7 @@ enum Kind {
 
 #[cfg(test)]
 mod tests {
-    use foldhash::fast::RandomState;
+    use foldhash::quality::RandomState;
 
     use super::*;
     use crate::key::{KeyPart, KeyWriter, MAX_KEY_LEN, is_uncut, write_value_key};
