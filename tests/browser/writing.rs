@@ -68,7 +68,7 @@ fn a_session_is_good_on_every_instance() {
     let desk = Desk::with_instances(2);
     desk.log_in(&desk.tab);
     desk.tab.goto(&desk.blogs.on(1, "/devices"));
-    assert!(desk.tab.shows("This device"), "{}", desk.tab.text());
+    assert!(desk.tab.shows("this device"), "{}", desk.tab.text());
     desk.tab.button("Log out");
     desk.goto("/devices");
     assert_eq!(desk.tab.path(), "/login");

@@ -75,15 +75,16 @@ pub(super) async fn devices(
     LoggedIn(reader): LoggedIn,
 ) -> Result<Response, Problem> {
     let mut devices = app.sessions().of(reader.id).list().await?;
-    devices.sort_by_key(|device| std::cmp::Reverse(device.since));
     let session = visit.session()?;
     let this = session.handle().await?;
+    let is_this = |device: &SessionInfo| this.as_ref() == Some(&device.handle);
+    devices.sort_by_key(|device| (!is_this(device), std::cmp::Reverse(device.since)));
     let posts_read = session.get(POSTS_READ).await?.unwrap_or(0);
     let csrf = visit.csrf().await?;
     let content = html! {
         h1 { "Your devices" }
         p.empty { "Here you have opened " (counted(posts_read, "post", "posts")) " since you logged in." }
-        ul.devices { @for device in &devices { (one(device, this.as_ref() == Some(&device.handle), &csrf)) } }
+        ul.devices { @for device in &devices { (one(device, is_this(device), &csrf)) } }
         form method="post" action="/logout/everywhere" {
             (csrf_field(&csrf))
             p.actions { button.danger type="submit" { "Log out everywhere" } }
@@ -176,10 +177,11 @@ fn field(name: &str, label: &str, kind: &str, autocomplete: &str, value: &str, m
 }
 
 fn one(device: &SessionInfo, is_this: bool, csrf: &str) -> Markup {
+    let name = devices::name(device.device.as_deref());
     html! {
         li {
             div {
-                strong.device { (devices::name(device.device.as_deref())) }
+                strong.device { (name) }
                 @if is_this { " " span.this { "this device" } }
                 @if let Some(since) = device.since { p.hint { "Logged in " (dates::minute(since)) } }
                 @if let (Some(seen), false) = (device.seen, is_this) { p.hint { "Last seen " (dates::minute(seen)) } }
@@ -189,7 +191,7 @@ fn one(device: &SessionInfo, is_this: bool, csrf: &str) -> Markup {
                 form method="post" action="/devices" {
                     (csrf_field(csrf))
                     input type="hidden" name="handle" value=(device.handle);
-                    button.quiet type="submit" { "Log out" }
+                    button.quiet type="submit" aria-label={ "Log out " (name) } { "Log out" }
                 }
             }
         }
