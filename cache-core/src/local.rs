@@ -196,11 +196,15 @@ impl Local {
             }
             return;
         }
-        if let Some(old) = old {
-            order.leave(old.place(), old.weight());
-            let_go(old, guard);
-        }
-        let place = order.enter(kept.ticket(), kept.weight());
+        let place = match old {
+            Some(old) => {
+                order.replace(old.place(), old.weight(), kept.weight());
+                kept.uses.store(old.uses.load(Ordering::Relaxed), Ordering::Relaxed);
+                let_go(old, guard);
+                old.place()
+            }
+            None => order.enter(kept.ticket(), kept.weight()),
+        };
         kept.in_main.store(u8::from(place == Place::Main), Ordering::Relaxed);
         self.entries.insert(kept, (), guard);
         while let Some((ticket, place)) = order.surplus() {

@@ -86,6 +86,12 @@ impl Queues {
         place
     }
 
+    /// An entry takes the place of the one of the same key, and its ticket.
+    pub(super) fn replace(&mut self, place: Place, old_weight: u64, weight: u64) {
+        let queue = self.queue(place);
+        queue.bytes = queue.bytes.saturating_sub(old_weight).saturating_add(weight);
+    }
+
     /// An entry is taken out of the table. Its ticket is left behind.
     pub(super) fn leave(&mut self, place: Place, weight: u64) {
         self.queue(place).take(weight);
@@ -131,7 +137,9 @@ impl Queues {
         for place in [Place::Small, Place::Main] {
             let queue = self.queue(place);
             if queue.tickets.len() > queue.entries.saturating_mul(2).saturating_add(FEW) {
-                queue.tickets.retain(|ticket| stands(*ticket) == Some(place));
+                // Of an entry that left and came back, one is enough.
+                let mut seen = HashSet::with_capacity(queue.entries);
+                queue.tickets.retain(|ticket| stands(*ticket) == Some(place) && seen.insert(*ticket));
             }
         }
     }
@@ -199,9 +207,16 @@ mod tests {
         }
 
         fn put(&mut self, hash: u32, weight: u64) {
-            self.remove(hash);
-            let place = self.queues.enter(Ticket(hash), weight);
-            self.entries.insert(hash, Entry { place, uses: 0, weight });
+            match self.entries.get_mut(&hash) {
+                Some(old) => {
+                    self.queues.replace(old.place, old.weight, weight);
+                    old.weight = weight;
+                }
+                None => {
+                    let place = self.queues.enter(Ticket(hash), weight);
+                    self.entries.insert(hash, Entry { place, uses: 0, weight });
+                }
+            }
             while let Some((ticket, place)) = self.queues.surplus() {
                 let entry = self.entries.get_mut(&ticket.0).filter(|entry| entry.place == place);
                 let Some(entry) = entry else { continue };
@@ -260,6 +275,21 @@ mod tests {
             }
             assert!(table.queues.ghosts.len() <= table.queues.main.entries.max(FEW) + 1, "step {step}");
         }
+    }
+
+    #[test]
+    // T3
+    fn one_that_comes_and_goes_leaves_few_tickets_behind() {
+        let mut table = Table::new();
+        for step in 0..10_000 {
+            table.put(step % 3, 10);
+            table.put(step % 3, 20);
+            assert!(table.queues.small.tickets.len() <= 3 * FEW, "step {step}");
+            if step % 2 == 0 {
+                table.remove(step % 3);
+            }
+        }
+        assert_eq!(table.queues.bytes(), table.entries.values().map(|entry| entry.weight).sum::<u64>());
     }
 
     #[test]
