@@ -22,7 +22,7 @@ use std::time::Duration;
 use papaya::{Guard as _, LocalGuard, ResizeMode};
 
 pub(crate) use self::inspect::Inspected;
-use self::kept::{Hashed, Kept, Look};
+use self::kept::{Candidate, Hashed, Kept, Look, This};
 pub(crate) use self::key::{LocalKeyRef, Origin, ParsedKey};
 use self::queues::{Place, Queues, Verdict};
 use crate::clock::{Clock, millis};
@@ -208,19 +208,18 @@ impl Local {
         kept.in_main.store(u8::from(place == Place::Main), Ordering::Relaxed);
         self.entries.insert(kept, (), guard);
         while let Some((ticket, place)) = order.surplus() {
-            let found = self.entries.get_key_value(&ticket, guard).map(|(kept, ())| kept);
             // Its entry may have left by another way.
-            let Some(kept) = found.filter(|kept| kept.place() == place) else { continue };
+            let Some((kept, ())) = self.entries.get_key_value(&Candidate(ticket, place), guard) else { continue };
             let uses = kept.uses.load(Ordering::Relaxed);
             match order.judge(ticket, place, uses, kept.weight()) {
                 Verdict::Stays(uses) => kept.stays(uses),
                 Verdict::Goes => {
-                    self.entries.remove(&ticket, guard);
+                    self.entries.remove(&This(kept), guard);
                     let_go(kept, guard);
                 }
             }
         }
-        order.tidy(|ticket| self.entries.get_key_value(&ticket, guard).map(|(kept, ())| kept.place()));
+        order.tidy(|ticket, place| self.entries.contains_key(&Candidate(ticket, place), guard));
     }
 
     fn take(&self, look: &Look<'_>, guard: &LocalGuard<'_>) -> bool {
@@ -237,7 +236,8 @@ impl Local {
     }
 
     fn remove(&self, kept: &Kept, order: &mut Queues, guard: &LocalGuard<'_>) {
-        self.entries.remove(&kept.ticket(), guard);
+        // Not by its hash: another key may have the same.
+        self.entries.remove(&This(kept), guard);
         order.leave(kept.place(), kept.weight());
         let_go(kept, guard);
     }
@@ -370,6 +370,28 @@ mod tests {
         assert!(!second.keep(&value(1), 4, fresh_for(LONG), Dependencies::default()));
         assert_eq!(read(&local, "k"), Some(2));
         assert_eq!(local.marked_keys(), 0);
+    }
+
+    #[test]
+    // T5, R6
+    fn keys_of_one_hash_are_kept_and_dropped_apart() {
+        let local = local(&Clock::manual());
+        let hash = |key: &str| local.look(ParsedKey::parse(key).as_ref()).hash;
+        let mut seen = HashMap::new();
+        let keys = (0..1_000_000).map(|number| format!("shop:user:{number}@f1"));
+        let pairs = keys.filter_map(|key| Some((seen.insert(hash(&key), key.clone())?, key)));
+        let pairs: Vec<_> = pairs.take(3).collect();
+        assert_eq!(pairs.len(), 3);
+        for (one, other) in pairs {
+            for (dropped, stays) in [(&one, &other), (&other, &one)] {
+                for (number, key) in [(1, &one), (2, &other)] {
+                    local.begin(&key.as_str().into()).keep(&value(number), 4, fresh_for(LONG), Dependencies::default());
+                }
+                assert_eq!((read(&local, &one), read(&local, &other)), (Some(1), Some(2)));
+                assert!(local.drop_key(dropped));
+                assert!(read(&local, dropped).is_none() && read(&local, stays).is_some());
+            }
+        }
     }
 
     #[test]

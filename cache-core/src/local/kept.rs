@@ -140,9 +140,33 @@ impl Hash for Look<'_> {
     }
 }
 
-impl Equivalent<Kept> for Ticket {
+/// This very entry, and no other with its hash.
+pub(super) struct This<'a>(pub(super) &'a Kept);
+
+impl Equivalent<Kept> for This<'_> {
     fn equivalent(&self, kept: &Kept) -> bool {
-        *self == kept.ticket()
+        std::ptr::eq(self.0, kept)
+    }
+}
+
+impl Hash for This<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+/// One that a ticket of this queue may stand for.
+pub(super) struct Candidate(pub(super) Ticket, pub(super) Place);
+
+impl Equivalent<Kept> for Candidate {
+    fn equivalent(&self, kept: &Kept) -> bool {
+        self.0 == kept.ticket() && self.1 == kept.place()
+    }
+}
+
+impl Hash for Candidate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u32(self.0.0);
     }
 }
 

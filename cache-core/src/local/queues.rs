@@ -34,7 +34,7 @@ pub(super) enum Place {
 }
 
 /// Stands for an entry in its queue: the hash of its key. One that comes again before its old ticket is through is looked at when that is, and so is one
-/// of two that have the same hash. Either is only earlier than it would be.
+/// of two that have the same hash: earlier than it would be, or later. Never is an entry taken for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Ticket(pub(super) u32);
 
@@ -133,13 +133,13 @@ impl Queues {
     }
 
     /// Forgets tickets whose entries have gone, where there are many. `stands` asks the table.
-    pub(super) fn tidy(&mut self, stands: impl Fn(Ticket) -> Option<Place>) {
+    pub(super) fn tidy(&mut self, stands: impl Fn(Ticket, Place) -> bool) {
         for place in [Place::Small, Place::Main] {
             let queue = self.queue(place);
             if queue.tickets.len() > queue.entries.saturating_mul(2).saturating_add(FEW) {
                 // Of an entry that left and came back, one is enough.
                 let mut seen = HashSet::with_capacity(queue.entries);
-                queue.tickets.retain(|ticket| stands(*ticket) == Some(place) && seen.insert(*ticket));
+                queue.tickets.retain(|ticket| stands(*ticket, place) && seen.insert(*ticket));
             }
         }
     }
@@ -226,7 +226,7 @@ mod tests {
                 }
             }
             let entries = &self.entries;
-            self.queues.tidy(|ticket| entries.get(&ticket.0).map(|entry| entry.place));
+            self.queues.tidy(|ticket, place| entries.get(&ticket.0).is_some_and(|entry| entry.place == place));
         }
 
         fn remove(&mut self, hash: u32) {
