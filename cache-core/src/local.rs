@@ -383,7 +383,7 @@ mod tests {
         let pairs: Vec<_> = pairs.take(3).collect();
         assert_eq!(pairs.len(), 3);
         for (one, other) in pairs {
-            for (dropped, stays) in [(&one, &other), (&other, &one)] {
+            for (dropped, stays) in [(&other, &one), (&one, &other)] {
                 for (number, key) in [(1, &one), (2, &other)] {
                     local.begin(&key.as_str().into()).keep(&value(number), 4, fresh_for(LONG), Dependencies::default());
                 }
