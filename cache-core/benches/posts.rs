@@ -29,7 +29,7 @@ impl Post {
     }
 }
 
-/// In an order that no prefetcher guesses.
+/// In an order that no prefetcher guesses, if they were stored [in another](as_they_came).
 pub fn numbers() -> Arc<[u64]> {
     let keys = keys();
     // A prime step visits all keys, unless their number is a multiple of it.
@@ -39,6 +39,13 @@ pub fn numbers() -> Arc<[u64]> {
 /// The same as text of 24 bytes.
 pub fn names() -> Arc<[String]> {
     numbers().iter().map(|number| format!("user-account-no-{number:08}")).collect()
+}
+
+/// The order to store them in: entries lie in memory as they came, and are asked for in another order.
+pub fn as_they_came<K: Ord + Clone>(keys: &[K]) -> Vec<K> {
+    let mut keys = keys.to_vec();
+    keys.sort_unstable();
+    keys
 }
 
 /// The number of a name.
