@@ -65,9 +65,10 @@ enum Source {
     System,
     #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "made by tests only"))]
     Manual(Arc<Manual>),
-    /// The runtime's, since this moment: it stands still while the runtime's time is paused.
+    /// The runtime's, since this moment: it stands still while the runtime's time is paused. Behind a pointer, so that which clock it is stands in a
+    /// word of its own: each hit looks at it.
     #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "made by tests only"))]
-    Runtime(tokio::time::Instant),
+    Runtime(Arc<tokio::time::Instant>),
 }
 
 /// Where clocks for tests start: 2026-01-01T00:00:00Z.
@@ -92,7 +93,7 @@ impl Clock {
     #[must_use]
     pub fn of_runtime() -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
-        Self(Source::Runtime(tokio::time::Instant::now()))
+        Self(Source::Runtime(Arc::new(tokio::time::Instant::now())))
     }
 
     /// Moves a manual clock forward; the other clocks are left alone.
@@ -110,7 +111,7 @@ impl Clock {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
             Source::System => Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)),
             Source::Manual(manual) => Timestamp(manual.now.load(Ordering::SeqCst)),
-            Source::Runtime(start) => Timestamp(since(*start)),
+            Source::Runtime(start) => Timestamp(since(start)),
         }
     }
 
@@ -128,9 +129,15 @@ impl Clock {
     pub(crate) fn coarse(&self) -> u64 {
         match &self.0 {
             Source::System => coarse_millis(),
-            Source::Manual(manual) => manual.now.load(Ordering::SeqCst),
-            Source::Runtime(start) => since(*start),
+            Source::Manual(_) | Source::Runtime(_) => self.coarse_in_tests(),
         }
+    }
+
+    /// The clocks of tests show one time, as wall clocks and as monotonic ones.
+    #[cold]
+    #[inline(never)]
+    fn coarse_in_tests(&self) -> u64 {
+        self.wall().0
     }
 
     /// A point in monotonic time, for measuring how long something took.
@@ -169,13 +176,13 @@ impl Clock {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
             Source::System => Monotonic::System(Instant::now()),
             Source::Manual(manual) => Monotonic::Manual(manual.now.load(Ordering::SeqCst)),
-            Source::Runtime(start) => Monotonic::Manual(since(*start)),
+            Source::Runtime(start) => Monotonic::Manual(since(start)),
         }
     }
 }
 
 /// The time of a runtime's clock that started then.
-fn since(start: tokio::time::Instant) -> u64 {
+fn since(start: &tokio::time::Instant) -> u64 {
     START_MS.saturating_add(millis(start.elapsed()))
 }
 
@@ -231,7 +238,7 @@ impl Stopwatch {
                     }
                 }
                 (Monotonic::Manual(started), Source::Runtime(start)) => {
-                    let passed = Duration::from_millis(since(start).saturating_sub(started));
+                    let passed = Duration::from_millis(since(&start).saturating_sub(started));
                     tokio::time::sleep(elapsed.saturating_sub(passed)).await;
                 }
                 // A stopwatch is made by its own clock.

@@ -5,6 +5,7 @@
 #[cfg(feature = "sessions")]
 mod session;
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -250,10 +251,8 @@ pub(crate) struct Counters {
 
 /// Counters that threads do not fight over: each adds in a stripe of its own, without locking it.
 pub(crate) struct Striped {
-    /// How many counters there are.
-    width: usize,
-    /// Stripe after stripe, the last one of the threads that found none free; apart by as much as processors fetch at once.
-    counts: Box<[AtomicU64]>,
+    /// The last is that of the threads that found none free, or are ending. Apart by as much as processors fetch at once.
+    stripes: [Box<[AtomicU64]>; OWN_STRIPES + 1],
 }
 
 const OWN_STRIPES: usize = 32;
@@ -262,6 +261,16 @@ const APART: usize = 16;
 
 /// A thread's stripe in all such counters; free again once the thread has ended.
 struct Seat(usize);
+
+/// No seat was looked for yet.
+const UNSEATED: usize = usize::MAX;
+
+thread_local! {
+    /// The number of this thread's seat; [`OWN_STRIPES`] if it has none.
+    static SEAT: Cell<usize> = const { Cell::new(UNSEATED) };
+    /// What gives the seat back.
+    static TAKEN: Seat = Seat::take();
+}
 
 static FREE_SEATS: Mutex<[bool; OWN_STRIPES]> = Mutex::new([true; OWN_STRIPES]);
 
@@ -278,6 +287,8 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        // What this thread still counts while it ends goes where nobody has a seat.
+        SEAT.set(OWN_STRIPES);
         // Under the lock, so that the next thread there sees all that this one has counted.
         if let Some(free) = FREE_SEATS.lock().unwrap_or_else(PoisonError::into_inner).get_mut(self.0) {
             *free = true;
@@ -287,28 +298,46 @@ impl Drop for Seat {
 
 impl Striped {
     pub(crate) fn new(counters: usize) -> Self {
-        let width = counters.saturating_add(APART);
-        let all = width.saturating_mul(OWN_STRIPES.saturating_add(1));
-        Self { width, counts: (0..all).map(|_| AtomicU64::new(0)).collect() }
+        let stripe = || (0..counters.saturating_add(APART)).map(|_| AtomicU64::new(0)).collect();
+        Self { stripes: std::array::from_fn(|_| stripe()) }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&self, counter: usize) {
-        thread_local!(static SEAT: Seat = Seat::take());
-        // An error says that this thread is ending.
-        let seat = SEAT.try_with(|seat| seat.0).unwrap_or(OWN_STRIPES);
-        let Some(count) = self.counts.get(seat.wrapping_mul(self.width).wrapping_add(counter)) else { return };
-        if seat < OWN_STRIPES {
+        let seat = SEAT.get();
+        if seat < OWN_STRIPES
+            && let Some(count) = self.count(seat, counter)
+        {
             // Nobody else writes here: a third of what a locked addition takes.
             count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         } else {
+            self.add_unseated(counter);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add_unseated(&self, counter: usize) {
+        if SEAT.get() == UNSEATED {
+            // An error says that this thread is ending.
+            SEAT.set(TAKEN.try_with(|taken| taken.0).unwrap_or(OWN_STRIPES));
+            if SEAT.get() < OWN_STRIPES {
+                return self.add(counter);
+            }
+        }
+        if let Some(count) = self.count(OWN_STRIPES, counter) {
             bump(count);
         }
     }
 
+    #[inline(always)]
+    fn count(&self, stripe: usize, counter: usize) -> Option<&AtomicU64> {
+        self.stripes.get(stripe)?.get(counter)
+    }
+
     pub(crate) fn sum(&self, counter: usize) -> u64 {
-        let own = self.counts.iter().skip(counter).step_by(self.width);
-        own.fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)))
+        let counts = self.stripes.iter().filter_map(|stripe| stripe.get(counter));
+        counts.fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)))
     }
 }
 
@@ -463,6 +492,9 @@ fn trace(event: &Event) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::OnceCell;
+    use std::sync::mpsc;
+
     use super::*;
 
     #[test]
@@ -476,5 +508,25 @@ mod tests {
             });
         }
         assert_eq!([0, 1, 2].map(|one| counters.sum(one)), [0, 3 * (OWN_STRIPES as u64 + 8) * 1000, 0]);
+    }
+
+    #[test]
+    fn what_a_thread_counts_while_it_ends_is_counted_where_several_may() {
+        struct Last(Arc<Striped>, mpsc::Sender<usize>);
+        impl Drop for Last {
+            fn drop(&mut self) {
+                self.0.add(0);
+                self.1.send(SEAT.get()).unwrap();
+            }
+        }
+        thread_local!(static LAST: OnceCell<Last> = const { OnceCell::new() });
+        let (counters, (seat, seats)) = (Arc::new(Striped::new(1)), mpsc::channel());
+        let last = Last(Arc::clone(&counters), seat);
+        let thread = std::thread::spawn(move || {
+            // As the standard library does it, though it promises nothing: what is made first is dropped last, so after the thread's seat.
+            LAST.with(|of_thread| of_thread.get_or_init(|| last).0.add(0));
+        });
+        thread.join().unwrap();
+        assert_eq!((counters.sum(0), seats.recv()), (2, Ok(OWN_STRIPES)));
     }
 }

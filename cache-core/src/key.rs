@@ -116,8 +116,8 @@ pub(crate) fn builds_key(namespace: &str, name: &str) -> String {
 /// Whether [`write_value_key`] writes all of these.
 #[inline]
 pub(crate) fn is_uncut(namespace: &str, name: &str, args_len: usize) -> bool {
-    // And two colons.
-    namespace.len().saturating_add(name.len()).saturating_add(args_len) <= MAX_KEY_LEN.saturating_sub(2)
+    // And two colons. No text has more than `isize::MAX` bytes, so two of them do not overflow.
+    namespace.len().wrapping_add(name.len()).saturating_add(args_len) <= MAX_KEY_LEN.saturating_sub(2)
 }
 
 /// Cuts at a character boundary and puts the hash of the whole in place of the tail.

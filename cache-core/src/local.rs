@@ -5,7 +5,7 @@
 //!                               │
 //!                   changed(key): the mark is poisoned, keep refuses (R6)
 //!
-//! a hit: table, without a lock ── versions, time ──> the value            a change of the table: marks' lock ──> order's lock ──> table
+//! a hit: trust, table, without a lock ── the value ── versions, time ──> served      a change of the table: marks' lock ─> order's lock ─> table
 //! ```
 //!
 //! Invariant: a value is kept only if nothing has changed its key since before the read that brought it was sent, and served
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use papaya::{Guard as _, LocalGuard, ResizeMode};
+use papaya::{Guard as _, HashMapRef, LocalGuard, ResizeMode};
 
 pub(crate) use self::inspect::Inspected;
 use self::kept::{Candidate, Hashed, Kept, Look, This};
@@ -50,12 +50,15 @@ const HEAVY_BYTES: u64 = 64 << 10;
 /// A value whose type the engine does not name.
 pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
 
+/// The table, with what keeps its entries in memory meanwhile.
+type Pinned<'a> = HashMapRef<'a, Kept, (), Hashed, LocalGuard<'a>>;
+
 /// The tier in this process of one cache.
 pub(crate) struct Local {
     entries: papaya::HashMap<Kept, (), Hashed>,
     /// Held by whoever changes the table.
     order: Mutex<Queues>,
-    key_hasher: foldhash::quality::RandomState,
+    key_hasher: foldhash::fast::RandomState,
     marks: Vec<Mutex<HashMap<Arc<str>, Marks>>>,
     hasher: RandomState,
     trust: Arc<Trust>,
@@ -111,7 +114,7 @@ impl Local {
         Some(Self {
             entries,
             order: Mutex::new(Queues::new(limit)),
-            key_hasher: foldhash::quality::RandomState::default(),
+            key_hasher: foldhash::fast::RandomState::default(),
             marks: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             trust,
@@ -124,23 +127,36 @@ impl Local {
     /// of it.
     #[inline(always)]
     pub(crate) fn get_plain<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
-        self.find(key, |kept, now| kept.serve_plain(now, take))
+        // Before the table: what is found while nothing may be served is not saved by trust that comes later.
+        let trusted_until = self.trusted_until();
+        let table = self.entries.pin();
+        Kept::serve_plain(self.find(key, &table), trusted_until, &self.clock, take)
     }
 
     /// The value, if there is one that may be served now.
     pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
-        self.find(key, |kept, now| kept.serve(now, take))
+        let now = self.clock.coarse();
+        if now >= self.trusted_until() {
+            return None;
+        }
+        let table = self.entries.pin();
+        self.find(key, &table)?.serve(now, take)
     }
 
     #[inline(always)]
-    fn find<T>(&self, key: &LocalKeyRef<'_>, serve: impl FnOnce(&Kept, u64) -> Option<T>) -> Option<T> {
-        let now = self.clock.coarse();
-        if !self.trust.holds(now) && !sabotage::is(Guard::TrustEnds) {
-            return None;
-        }
-        let guard = self.entries.guard();
-        let (kept, ()) = self.entries.get_key_value(&self.look(*key), &guard)?;
-        serve(kept, now)
+    fn trusted_until(&self) -> u64 {
+        if sabotage::is(Guard::TrustEnds) { u64::MAX } else { self.trust.until() }
+    }
+
+    #[inline(always)]
+    fn find<'t>(&self, key: &LocalKeyRef<'_>, table: &'t Pinned<'_>) -> Option<&'t Kept> {
+        let look = self.look(*key);
+        let found = match key.number() {
+            // A search of its own, with so little to compare that all of it stays in the processor's registers.
+            Some(key) => table.get_key_value(&Look { hash: look.hash, key }),
+            None => table.get_key_value(&look),
+        };
+        found.map(|(kept, ())| kept)
     }
 
     /// Before a tracked read of `key` is sent.
@@ -183,11 +199,11 @@ impl Local {
     }
 
     #[inline(always)]
-    fn look<'a>(&self, key: LocalKeyRef<'a>) -> Look<'a> {
+    fn look<'a>(&self, key: LocalKeyRef<'a>) -> Look<LocalKeyRef<'a>> {
         Look { hash: key.hash(&self.key_hasher), key }
     }
 
-    fn put(&self, kept: Kept, look: &Look<'_>, guard: &LocalGuard<'_>) {
+    fn put(&self, kept: Kept, look: &Look<LocalKeyRef<'_>>, guard: &LocalGuard<'_>) {
         let mut order = lock(&self.order);
         let old = self.entries.get_key_value(look, guard).map(|(old, ())| old);
         if kept.weight() > order.largest() {
@@ -222,7 +238,7 @@ impl Local {
         order.tidy(|ticket, place| self.entries.contains_key(&Candidate(ticket, place), guard));
     }
 
-    fn take(&self, look: &Look<'_>, guard: &LocalGuard<'_>) -> bool {
+    fn take(&self, look: &Look<LocalKeyRef<'_>>, guard: &LocalGuard<'_>) -> bool {
         // Most keys of which a change is told are not here. A fill of this one cannot come in between: it has the marks' lock.
         if self.entries.get_key_value(look, guard).is_none() {
             return false;
@@ -342,11 +358,15 @@ mod tests {
         Arc::new(number)
     }
 
+    /// However it is asked for.
     fn read(local: &Local, key: &str) -> Option<u32> {
-        match find(local, key)? {
-            Hit::Fresh(value) => Some(value),
-            Hit::Due(..) => panic!("it is fresh"),
+        let plain = local.get_plain(&ParsedKey::parse(key).as_ref(), |value| value.downcast_ref().copied());
+        match find(local, key) {
+            None => assert_eq!(plain, None),
+            Some(Hit::Fresh(value)) => assert_eq!(plain, Some(value)),
+            Some(Hit::Due(..)) => panic!("it is fresh"),
         }
+        plain
     }
 
     fn find(local: &Local, key: &str) -> Option<Hit<u32>> {
@@ -392,6 +412,41 @@ mod tests {
                 assert!(read(&local, dropped).is_none() && read(&local, stays).is_some());
             }
         }
+    }
+
+    #[test]
+    // R7
+    fn what_was_found_without_trust_is_not_served_for_trust_that_came_meanwhile() {
+        let trust = Arc::new(Trust::absolute());
+        let local = Local::new(1 << 20, LONG, Arc::clone(&trust), Clock::manual()).unwrap();
+        local.begin(&"k".into()).keep(&value(1), 4, fresh_for(LONG), Dependencies::default());
+        assert_eq!(read(&local, "k"), Some(1));
+        trust.revoke();
+        // The link is back while the value is in hand.
+        let served = local.get_plain(&ParsedKey::parse("k").as_ref(), |value| {
+            local.clear();
+            trust.extend(u64::MAX);
+            value.downcast_ref::<u32>().copied()
+        });
+        assert_eq!(served, None);
+    }
+
+    #[test]
+    // R7, T1
+    fn a_call_that_is_held_up_does_not_serve_what_has_ended_meanwhile() {
+        let (clock, trust) = (Clock::manual(), Arc::new(Trust::absolute()));
+        let local = Local::new(1 << 20, LONG, Arc::clone(&trust), clock.clone()).unwrap();
+        let held_up = |by: Duration| {
+            local.get_plain(&ParsedKey::parse("k").as_ref(), |value| {
+                clock.advance(by);
+                value.downcast_ref::<u32>().copied()
+            })
+        };
+        local.begin(&"k".into()).keep(&value(1), 4, fresh_for(LONG), Dependencies::default());
+        assert_eq!((held_up(LONG / 2), held_up(LONG / 2)), (Some(1), None));
+        local.begin(&"k".into()).keep(&value(1), 4, fresh_for(LONG), Dependencies::default());
+        trust.extend(clock.coarse() + 2000);
+        assert_eq!((held_up(Duration::from_secs(1)), held_up(Duration::from_secs(1))), (Some(1), None));
     }
 
     #[test]

@@ -339,7 +339,7 @@ pub fn look_up<R: Send + 'static>(
     let is_uncut = key::is_uncut(&cache.0.namespace, &resolved.name, text.len());
     if is_uncut && cache.0.meter.is_none() {
         let key = ParsedKey::new(resolved.origin, &text);
-        if let Some(hit) = cache.0.in_local_plain(&key.as_ref(), || resolved.function, cached().returns.of.ok) {
+        if let Some(hit) = in_local_plain(&cached, cache, resolved, &key.as_ref()) {
             return Ok(hit);
         }
     }
@@ -371,14 +371,25 @@ pub fn look_up_part<R: Send + 'static, P: KeyPart + ?Sized>(
     part: &P,
 ) -> Result<R, Box<Miss<R>>> {
     let resolved = resolve(&cached, cache);
-    if let Some(key) = LocalKeyRef::whole(resolved.origin, part.__whole())
+    if let Some(key) = LocalKeyRef::whole(&resolved.origin, part.__whole())
         && key::is_uncut(&cache.0.namespace, &resolved.name, key.most_bytes())
         && cache.0.meter.is_none()
-        && let Some(hit) = cache.0.in_local_plain(&key, || resolved.function, cached().returns.of.ok)
+        && let Some(hit) = in_local_plain(&cached, cache, resolved, &key)
     {
         return Ok(hit);
     }
     look_up_part_written(&cached, cache, part)
+}
+
+/// A plain hit. `cached` is asked for the conversion where it is used, so that the compiler knows it there.
+#[inline(always)]
+fn in_local_plain<R: Send + 'static>(
+    cached: &impl Fn() -> Cached<R>,
+    cache: &Cache,
+    resolved: &'static Resolved,
+    key: &LocalKeyRef<'_>,
+) -> Option<R> {
+    cache.0.in_local_plain(key, || resolved.function, |value| (cached().returns.of.ok)(value))
 }
 
 #[cold]
@@ -449,6 +460,8 @@ impl<R> fmt::Debug for Miss<R> {
 impl<R: Send + 'static> Miss<R> {
     /// Runs the pipeline with a future that owns all it needs: callers that join share this very run, and it goes on
     /// while any of them waits.
+    #[cold]
+    #[inline(never)]
     pub fn run_shared<F>(self, rules: Rules, function: F) -> BoxFuture<'static, R>
     where
         F: Future<Output = R> + Send + 'static,
@@ -469,6 +482,8 @@ impl<R: Send + 'static> Miss<R> {
 
     /// Runs the pipeline with a future that borrows from its caller: if that caller is dropped, one of the callers
     /// that joined starts its own.
+    #[cold]
+    #[inline(never)]
     pub fn run_here<'a, F>(self, rules: Rules, function: F) -> BoxFuture<'a, R>
     where
         F: Future<Output = R> + Send + 'a,

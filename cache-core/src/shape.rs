@@ -106,7 +106,7 @@ impl<T: Send + Sync + 'static> Form for Shared<T> {
     }
     #[inline(always)]
     fn restore(erased: &Erased) -> Option<Arc<T>> {
-        Arc::clone(erased).downcast().ok()
+        Arc::clone(erased).downcast().map_or_else(of_another_type, Some)
     }
     fn inspect<U>(erased: &Erased, see: impl FnOnce(&Arc<T>) -> U) -> Option<U> {
         Arc::clone(erased).downcast().ok().map(|value| see(&value))
@@ -451,6 +451,20 @@ impl<R> fmt::Debug for Returns<R> {
     }
 }
 
+/// Apart, so that a value of the right type never has to be in memory for this.
+#[cold]
+#[inline(never)]
+fn of_another_type<T>(other: Erased) -> Option<T> {
+    drop(other);
+    None
+}
+
+/// A function, since a closure that became a pointer is not made part of a hit.
+#[inline(always)]
+fn restored<F: Form, E, W: Wrap<F::Value, E>>(value: &Erased) -> Option<W::Returned> {
+    F::restore(value).map(W::ok)
+}
+
 // The bounds stand on the methods: there, one that is not met is reported as itself, with the trait's own advice.
 impl<F, E, W> Typed<F, E, W> {
     /// With the codec `C`, and a way to copy errors.
@@ -500,7 +514,7 @@ impl<F, E, W> Typed<F, E, W> {
                 Ok(value) => Ok(F::erase(value)),
                 Err(error) => Err(Arc::new(error)),
             },
-            ok: |value| F::restore(value).map(W::ok),
+            ok: restored::<F, E, W>,
             err: |error| {
                 let error = error.downcast::<E>().ok()?;
                 Arc::into_inner(error).map(W::err)

@@ -129,7 +129,13 @@ impl Trust {
 
     #[inline]
     pub(crate) fn holds(&self, now: u64) -> bool {
-        now < self.0.load(Ordering::Acquire)
+        now < self.until()
+    }
+
+    /// When it ends, on the coarse clock.
+    #[inline]
+    pub(crate) fn until(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
     }
 }
 

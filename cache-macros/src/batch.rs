@@ -105,10 +105,10 @@ impl Context<'_> {
         let asked = self.asked_of_batch(batch, "look_up_all");
         let how = self.how_batch_runs(batch);
         quote_spanned! {mixed=>
-            let __run = match #asked {
+            match #asked {
                 ::core::result::Result::Ok(__hits) => return __hits,
                 ::core::result::Result::Err(__misses) => __misses.run(#how),
-            };
+            }
         }
     }
 

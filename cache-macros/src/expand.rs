@@ -110,6 +110,7 @@ impl<'a> Context<'a> {
         let cache = self.cache();
         let (cached_path, rules) = (self.cached_path(), self.call_rules());
         let (look_up, key) = self.look_up();
+        let arguments = self.arguments_of_block();
         let run = Ident::new(
             match plan.run {
                 Run::Shared => "run_shared",
@@ -119,11 +120,22 @@ impl<'a> Context<'a> {
             mixed.located_at(function.sig.ident.span()),
         );
         let call = match &plan.batch {
-            Some(batch) => self.batch_run(batch),
+            Some(batch) => {
+                // Its closures have the arguments by reference until the run has ended.
+                let run = self.batch_run(batch);
+                quote_spanned! {*mixed=>
+                    let __cache: &#krate::Cache = #cache;
+                    let __run = #run;
+                }
+            }
             None => quote_spanned! {*mixed=>
-                let __run = match #krate::__private::#look_up(#cached_path, __cache, #key) {
-                    ::core::result::Result::Ok(__hit) => return __hit,
-                    ::core::result::Result::Err(__miss) => __miss.#run(#rules, #uncached),
+                let __run = {
+                    #arguments
+                    let __cache: &#krate::Cache = #cache;
+                    match #krate::__private::#look_up(#cached_path, __cache, #key) {
+                        ::core::result::Result::Ok(__hit) => return __hit,
+                        ::core::result::Result::Err(__miss) => __miss.#run(#rules, #uncached),
+                    }
                 };
             },
         };
@@ -131,12 +143,23 @@ impl<'a> Context<'a> {
             #(#attrs)*
             #vis #default #signature {
                 #bypass
-                let __cache: &#krate::Cache = #cache;
                 #call
                 // Nothing else is alive here: a call's future is small, whatever the body's is.
                 __run.await
             }
         }
+    }
+
+    /// Moves the arguments into the block: what is gone before the await needs no room in the call's future, and a hit does not wait for it to be
+    /// written there.
+    fn arguments_of_block(&self) -> Option<TokenStream> {
+        let idents: Vec<_> = self.plan.params.iter().map(|param| &param.ident).collect();
+        (!idents.is_empty()).then(|| {
+            quote_spanned! {self.mixed=>
+                #[allow(clippy::shadow_reuse, non_snake_case, reason = "arguments under their own names")]
+                let (#(#idents,)*) = (#(#idents,)*);
+            }
+        })
     }
 
     /// The user's signature under another name, with names in place of patterns.

@@ -1,4 +1,8 @@
 //! Every shape of argument, return type and function that `#[cached]` takes, on the cache in memory.
+#![deny(
+    clippy::shadow_reuse,
+    reason = "generated code moves arguments under their own names, which is nobody else's concern"
+)]
 
 mod arguments;
 mod functions;

@@ -60,6 +60,10 @@ pub(crate) mod store {
         pub(crate) fn holds(&self, _now: u64) -> bool {
             true
         }
+
+        pub(crate) fn until(&self) -> u64 {
+            u64::MAX
+        }
     }
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -37,8 +37,15 @@ impl Origin {
 /// What to look for.
 #[derive(Clone, Copy)]
 pub(crate) struct LocalKeyRef<'a> {
-    origin: Origin,
+    origin: &'a Origin,
     args: ArgsRef<'a>,
+}
+
+/// A key of one number, for comparing it and nothing else.
+#[derive(Clone, Copy)]
+pub(super) struct NumberKey<'a> {
+    origin: &'a Origin,
+    number: u64,
 }
 
 /// The arguments. Those that are the digits of a number are always that number, and those that are one text are always that text without
@@ -66,7 +73,7 @@ enum ParsedArgs<'a> {
 impl<'a> LocalKeyRef<'a> {
     /// Of one part; `None`: it has to be written.
     #[inline(always)]
-    pub(crate) fn whole(origin: Origin, part: Whole<'a>) -> Option<Self> {
+    pub(crate) fn whole(origin: &'a Origin, part: Whole<'a>) -> Option<Self> {
         let args = match part {
             Whole::Number(number) => ArgsRef::Number(number),
             Whole::Text(text) => match number_of(text.as_bytes()) {
@@ -89,7 +96,7 @@ impl<'a> LocalKeyRef<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn hash(&self, hasher: &impl BuildHasher) -> u32 {
         let mut state = hasher.build_hasher();
         let [half, _] = self.origin.0;
@@ -102,9 +109,18 @@ impl<'a> LocalKeyRef<'a> {
         (hash ^ (hash >> 32)) as u32
     }
 
+    /// `None`: it is another kind of key.
+    #[inline(always)]
+    pub(super) fn number(&self) -> Option<NumberKey<'a>> {
+        match self.args {
+            ArgsRef::Number(number) => Some(NumberKey { origin: self.origin, number }),
+            ArgsRef::Text(_) | ArgsRef::Composed(_) => None,
+        }
+    }
+
     #[inline(always)]
     pub(super) fn is(&self, key: &LocalKey) -> bool {
-        self.origin == key.origin
+        *self.origin == key.origin
             && match (self.args, &key.args) {
                 (ArgsRef::Number(number), Args::Number(other)) => number == *other,
                 (ArgsRef::Text(text), Args::Inline(Kind::Text, len, bytes))
@@ -119,7 +135,7 @@ impl<'a> LocalKeyRef<'a> {
 
     pub(super) fn to_owned(self) -> LocalKey {
         let (kind, text) = match self.args {
-            ArgsRef::Number(number) => return LocalKey { origin: self.origin, args: Args::Number(number) },
+            ArgsRef::Number(number) => return LocalKey { origin: *self.origin, args: Args::Number(number) },
             ArgsRef::Text(text) => (Kind::Text, text),
             ArgsRef::Composed(text) => (Kind::Composed, text),
         };
@@ -131,7 +147,14 @@ impl<'a> LocalKeyRef<'a> {
             }
             _ => Args::Heap(kind, text.into()),
         };
-        LocalKey { origin: self.origin, args }
+        LocalKey { origin: *self.origin, args }
+    }
+}
+
+impl NumberKey<'_> {
+    #[inline(always)]
+    pub(super) fn is(&self, key: &LocalKey) -> bool {
+        matches!(key.args, Args::Number(number) if number == self.number) && *self.origin == key.origin
     }
 }
 
@@ -171,7 +194,7 @@ impl<'a> ParsedKey<'a> {
             ParsedArgs::Text(text) => ArgsRef::Text(text),
             ParsedArgs::Composed(text) => ArgsRef::Composed(text),
         };
-        LocalKeyRef { origin: self.origin, args }
+        LocalKeyRef { origin: &self.origin, args }
     }
 }
 
@@ -233,7 +256,7 @@ enum Kind {
 
 #[cfg(test)]
 mod tests {
-    use foldhash::quality::RandomState;
+    use foldhash::fast::RandomState;
 
     use super::*;
     use crate::key::{KeyPart, KeyWriter, MAX_KEY_LEN, is_uncut, write_value_key};
@@ -262,7 +285,7 @@ mod tests {
         }
         let (by_text, of_args) = (ParsedKey::parse(&key), ParsedKey::new(origin, &args));
         let stored = by_text.as_ref().to_owned();
-        let asked = [LocalKeyRef::whole(origin, part.__whole()), Some(of_args.as_ref()), Some(by_text.as_ref())];
+        let asked = [LocalKeyRef::whole(&origin, part.__whole()), Some(of_args.as_ref()), Some(by_text.as_ref())];
         for asked in asked.into_iter().flatten() {
             assert!(asked.is(&stored) && asked.is(&lazy), "{key}");
             assert!(asked.to_owned() == stored, "{key}");

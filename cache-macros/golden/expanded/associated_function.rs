@@ -1,14 +1,22 @@
 impl Settings {
     pub async fn load(tenant: u32) -> Result<Self, Error> {
-        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        let __run = match ::cache_core::__private::look_up_part(
-            Self::__load_cached,
-            __cache,
-            &tenant,
-        ) {
-            ::core::result::Result::Ok(__hit) => return __hit,
-            ::core::result::Result::Err(__miss) => {
-                __miss.run_shared(Self::__load_rules(), Self::load_uncached(tenant))
+        let __run = {
+            #[allow(
+                clippy::shadow_reuse,
+                non_snake_case,
+                reason = "arguments under their own names"
+            )]
+            let (tenant,) = (tenant,);
+            let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+            match ::cache_core::__private::look_up_part(
+                Self::__load_cached,
+                __cache,
+                &tenant,
+            ) {
+                ::core::result::Result::Ok(__hit) => return __hit,
+                ::core::result::Result::Err(__miss) => {
+                    __miss.run_shared(Self::__load_rules(), Self::load_uncached(tenant))
+                }
             }
         };
         __run.await
@@ -47,6 +55,8 @@ impl Settings {
         reason = "generated"
     )]
     #[doc(hidden)]
+    #[cold]
+    #[inline(never)]
     fn __load_rules() -> ::cache_core::__private::Rules {
         use ::cache_core::__private::via::*;
         let __options = ::cache_core::EntryOptions::new()

@@ -84,6 +84,8 @@ impl users {
                 .overdue((&&__returns.error()).overdue()),
         )
     }
+    #[cold]
+    #[inline(never)]
     fn __rules() -> ::cache_core::__private::Rules {
         use ::cache_core::__private::via::*;
         let __options = ::cache_core::EntryOptions::new()
@@ -242,6 +244,8 @@ impl Repo {
         reason = "generated"
     )]
     #[doc(hidden)]
+    #[cold]
+    #[inline(never)]
     fn __names_rules() -> ::cache_core::__private::Rules {
         use ::cache_core::__private::via::*;
         let __options = ::cache_core::EntryOptions::new();

@@ -9,30 +9,38 @@ pub(crate) async fn user(
         return ::std::boxed::Box::pin(UserCache::uncached(state, tenant, id, fresh))
             .await;
     }
-    let __cache: &our::cache::Cache = &state.cache;
-    let __run = match our::cache::__private::look_up(
-        UserCache::__cached,
-        __cache,
-        |__key| {
-            __key.placeholder(&tenant.id);
-            __key.literal(":");
-            __key.placeholder(&id);
-        },
-    ) {
-        ::core::result::Result::Ok(__hit) => return __hit,
-        ::core::result::Result::Err(__miss) => {
-            __miss
-                .run_here(
-                    UserCache::__rules()
-                        .tag(|__tag| {
-                            __tag.literal("users");
-                        })
-                        .tag(|__tag| {
-                            __tag.literal("tenant:");
-                            __tag.placeholder(&tenant.id);
-                        }),
-                    UserCache::uncached(state, tenant, id, fresh),
-                )
+    let __run = {
+        #[allow(
+            clippy::shadow_reuse,
+            non_snake_case,
+            reason = "arguments under their own names"
+        )]
+        let (state, tenant, id, fresh) = (state, tenant, id, fresh);
+        let __cache: &our::cache::Cache = &state.cache;
+        match our::cache::__private::look_up(
+            UserCache::__cached,
+            __cache,
+            |__key| {
+                __key.placeholder(&tenant.id);
+                __key.literal(":");
+                __key.placeholder(&id);
+            },
+        ) {
+            ::core::result::Result::Ok(__hit) => return __hit,
+            ::core::result::Result::Err(__miss) => {
+                __miss
+                    .run_here(
+                        UserCache::__rules()
+                            .tag(|__tag| {
+                                __tag.literal("users");
+                            })
+                            .tag(|__tag| {
+                                __tag.literal("tenant:");
+                                __tag.placeholder(&tenant.id);
+                            }),
+                        UserCache::uncached(state, tenant, id, fresh),
+                    )
+            }
         }
     };
     __run.await
@@ -77,6 +85,8 @@ impl UserCache {
                 .overdue((&&__returns.error()).overdue_told()),
         )
     }
+    #[cold]
+    #[inline(never)]
     fn __rules() -> our::cache::__private::Rules {
         use our::cache::__private::via::*;
         let __options = our::cache::EntryOptions::new()

@@ -1,14 +1,18 @@
 /// Finds a user.
 pub async fn user(db: &Pool, id: u64) -> Res<User> {
-    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match ::cache_core::__private::look_up_part(
-        user::__cached,
-        __cache,
-        &id,
-    ) {
-        ::core::result::Result::Ok(__hit) => return __hit,
-        ::core::result::Result::Err(__miss) => {
-            __miss.run_here(user::__rules(), user::uncached(db, id))
+    let __run = {
+        #[allow(
+            clippy::shadow_reuse,
+            non_snake_case,
+            reason = "arguments under their own names"
+        )]
+        let (db, id) = (db, id);
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        match ::cache_core::__private::look_up_part(user::__cached, __cache, &id) {
+            ::core::result::Result::Ok(__hit) => return __hit,
+            ::core::result::Result::Err(__miss) => {
+                __miss.run_here(user::__rules(), user::uncached(db, id))
+            }
         }
     };
     __run.await
@@ -50,6 +54,8 @@ impl user {
                 .overdue((&&__returns.error()).overdue()),
         )
     }
+    #[cold]
+    #[inline(never)]
     fn __rules() -> ::cache_core::__private::Rules {
         use ::cache_core::__private::via::*;
         let __options = ::cache_core::EntryOptions::new()

@@ -6,15 +6,27 @@ where
     D: Database + Sync,
     T: Row<'a> + CacheValue,
 {
-    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match ::cache_core::__private::look_up_part(
-        load::__cached::<T, N>,
-        __cache,
-        &ids,
-    ) {
-        ::core::result::Result::Ok(__hit) => return __hit,
-        ::core::result::Result::Err(__miss) => {
-            __miss.run_here(load::__rules::<T, N>(), load::uncached::<D, T, N>(db, ids))
+    let __run = {
+        #[allow(
+            clippy::shadow_reuse,
+            non_snake_case,
+            reason = "arguments under their own names"
+        )]
+        let (db, ids) = (db, ids);
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        match ::cache_core::__private::look_up_part(
+            load::__cached::<T, N>,
+            __cache,
+            &ids,
+        ) {
+            ::core::result::Result::Ok(__hit) => return __hit,
+            ::core::result::Result::Err(__miss) => {
+                __miss
+                    .run_here(
+                        load::__rules::<T, N>(),
+                        load::uncached::<D, T, N>(db, ids),
+                    )
+            }
         }
     };
     __run.await
@@ -64,6 +76,8 @@ impl load {
             )
             .instance(::core::any::type_name::<fn(T, [(); N])>())
     }
+    #[cold]
+    #[inline(never)]
     fn __rules<'a, T, const N: usize>() -> ::cache_core::__private::Rules
     where
         T: Row<'a> + CacheValue,

@@ -1,14 +1,22 @@
 impl Repo {
     pub async fn user(&self, id: u64) -> Res<User> {
-        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        let __run = match ::cache_core::__private::look_up_part(
-            Self::__user_cached,
-            __cache,
-            &id,
-        ) {
-            ::core::result::Result::Ok(__hit) => return __hit,
-            ::core::result::Result::Err(__miss) => {
-                __miss.run_here(Self::__user_rules(), Self::user_uncached(self, id))
+        let __run = {
+            #[allow(
+                clippy::shadow_reuse,
+                non_snake_case,
+                reason = "arguments under their own names"
+            )]
+            let (id,) = (id,);
+            let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+            match ::cache_core::__private::look_up_part(
+                Self::__user_cached,
+                __cache,
+                &id,
+            ) {
+                ::core::result::Result::Ok(__hit) => return __hit,
+                ::core::result::Result::Err(__miss) => {
+                    __miss.run_here(Self::__user_rules(), Self::user_uncached(self, id))
+                }
             }
         };
         __run.await
@@ -47,6 +55,8 @@ impl Repo {
         reason = "generated"
     )]
     #[doc(hidden)]
+    #[cold]
+    #[inline(never)]
     fn __user_rules() -> ::cache_core::__private::Rules {
         use ::cache_core::__private::via::*;
         let __options = ::cache_core::EntryOptions::new().ttl(TTL);

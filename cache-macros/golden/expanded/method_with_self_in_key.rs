@@ -1,18 +1,27 @@
 impl<C: Connection> Repo<C> {
     async fn user(self: Arc<Self>, id: u64) -> Res<User> {
-        let __cache: &::cache_core::Cache = &self.cache;
-        let __run = match ::cache_core::__private::look_up(
-            Self::__user_cached,
-            __cache,
-            |__key| {
-                __key.placeholder(&self.tenant);
-                __key.literal(":");
-                __key.placeholder(&id);
-            },
-        ) {
-            ::core::result::Result::Ok(__hit) => return __hit,
-            ::core::result::Result::Err(__miss) => {
-                __miss.run_shared(Self::__user_rules(), Self::user_uncached(self, id))
+        let __run = {
+            #[allow(
+                clippy::shadow_reuse,
+                non_snake_case,
+                reason = "arguments under their own names"
+            )]
+            let (id,) = (id,);
+            let __cache: &::cache_core::Cache = &self.cache;
+            match ::cache_core::__private::look_up(
+                Self::__user_cached,
+                __cache,
+                |__key| {
+                    __key.placeholder(&self.tenant);
+                    __key.literal(":");
+                    __key.placeholder(&id);
+                },
+            ) {
+                ::core::result::Result::Ok(__hit) => return __hit,
+                ::core::result::Result::Err(__miss) => {
+                    __miss
+                        .run_shared(Self::__user_rules(), Self::user_uncached(self, id))
+                }
             }
         };
         __run.await
@@ -51,6 +60,8 @@ impl<C: Connection> Repo<C> {
         reason = "generated"
     )]
     #[doc(hidden)]
+    #[cold]
+    #[inline(never)]
     fn __user_rules() -> ::cache_core::__private::Rules {
         use ::cache_core::__private::via::*;
         let __options = ::cache_core::EntryOptions::new();

@@ -1,13 +1,11 @@
 async fn front_page() -> String {
-    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match ::cache_core::__private::look_up(
-        front_page::__cached,
-        __cache,
-        |_| {},
-    ) {
-        ::core::result::Result::Ok(__hit) => return __hit,
-        ::core::result::Result::Err(__miss) => {
-            __miss.run_shared(front_page::__rules(), front_page::uncached())
+    let __run = {
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        match ::cache_core::__private::look_up(front_page::__cached, __cache, |_| {}) {
+            ::core::result::Result::Ok(__hit) => return __hit,
+            ::core::result::Result::Err(__miss) => {
+                __miss.run_shared(front_page::__rules(), front_page::uncached())
+            }
         }
     };
     __run.await
@@ -48,6 +46,8 @@ impl front_page {
                 .overdue((&&__returns.error()).overdue()),
         )
     }
+    #[cold]
+    #[inline(never)]
     fn __rules() -> ::cache_core::__private::Rules {
         use ::cache_core::__private::via::*;
         let __options = ::cache_core::EntryOptions::new()

@@ -14,23 +14,32 @@ async fn user(
     g: u8,
     h: u8,
 ) -> User {
-    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match ::cache_core::__private::look_up(
-        user::__cached,
-        __cache,
-        |__key| {
-            __key.member(&a);
-            __key.member(&b);
-            __key.member(&d);
-            __key.member(&e);
-            __key.member(&f);
-            __key.member(&g);
-            __key.member(&h);
-        },
-    ) {
-        ::core::result::Result::Ok(__hit) => return __hit,
-        ::core::result::Result::Err(__miss) => {
-            __miss.run_shared(user::__rules(), user::uncached(a, b, c, d, e, f, g, h))
+    let __run = {
+        #[allow(
+            clippy::shadow_reuse,
+            non_snake_case,
+            reason = "arguments under their own names"
+        )]
+        let (a, b, c, d, e, f, g, h) = (a, b, c, d, e, f, g, h);
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        match ::cache_core::__private::look_up(
+            user::__cached,
+            __cache,
+            |__key| {
+                __key.member(&a);
+                __key.member(&b);
+                __key.member(&d);
+                __key.member(&e);
+                __key.member(&f);
+                __key.member(&g);
+                __key.member(&h);
+            },
+        ) {
+            ::core::result::Result::Ok(__hit) => return __hit,
+            ::core::result::Result::Err(__miss) => {
+                __miss
+                    .run_shared(user::__rules(), user::uncached(a, b, c, d, e, f, g, h))
+            }
         }
     };
     __run.await
@@ -73,6 +82,8 @@ impl user {
                 .overdue((&&__returns.error()).overdue()),
         )
     }
+    #[cold]
+    #[inline(never)]
     fn __rules() -> ::cache_core::__private::Rules {
         use ::cache_core::__private::via::*;
         let __options = ::cache_core::EntryOptions::new()

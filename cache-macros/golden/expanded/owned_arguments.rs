@@ -1,16 +1,24 @@
 async fn total(year: u32, country: String) -> u64 {
-    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match ::cache_core::__private::look_up(
-        total::__cached,
-        __cache,
-        |__key| {
-            __key.member(&year);
-            __key.member(&country);
-        },
-    ) {
-        ::core::result::Result::Ok(__hit) => return __hit,
-        ::core::result::Result::Err(__miss) => {
-            __miss.run_shared(total::__rules(), total::uncached(year, country))
+    let __run = {
+        #[allow(
+            clippy::shadow_reuse,
+            non_snake_case,
+            reason = "arguments under their own names"
+        )]
+        let (year, country) = (year, country);
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        match ::cache_core::__private::look_up(
+            total::__cached,
+            __cache,
+            |__key| {
+                __key.member(&year);
+                __key.member(&country);
+            },
+        ) {
+            ::core::result::Result::Ok(__hit) => return __hit,
+            ::core::result::Result::Err(__miss) => {
+                __miss.run_shared(total::__rules(), total::uncached(year, country))
+            }
         }
     };
     __run.await
@@ -51,6 +59,8 @@ impl total {
                 .overdue((&&__returns.error()).overdue()),
         )
     }
+    #[cold]
+    #[inline(never)]
     fn __rules() -> ::cache_core::__private::Rules {
         use ::cache_core::__private::via::*;
         let __options = ::cache_core::EntryOptions::new();

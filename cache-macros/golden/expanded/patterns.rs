@@ -7,29 +7,38 @@ async fn user(__arg0: Path<u64>, __arg1: (bool, u32), __arg2: Marker) -> User {
     if __bypass {
         return ::std::boxed::Box::pin(user::uncached(__arg0, __arg1, __arg2)).await;
     }
-    let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match ::cache_core::__private::look_up(
-        user::__cached,
-        __cache,
-        |__key| {
-            #[allow(
-                unused_variables,
-                reason = "a pattern may bind more than the key needs"
-            )]
-            let Path(id) = &__arg0;
-            #[allow(
-                unused_variables,
-                reason = "a pattern may bind more than the key needs"
-            )]
-            let (fresh, tenant) = &__arg1;
-            __key.member(&id);
-            __key.member(&fresh);
-            __key.member(&tenant);
-        },
-    ) {
-        ::core::result::Result::Ok(__hit) => return __hit,
-        ::core::result::Result::Err(__miss) => {
-            __miss.run_shared(user::__rules(), user::uncached(__arg0, __arg1, __arg2))
+    let __run = {
+        #[allow(
+            clippy::shadow_reuse,
+            non_snake_case,
+            reason = "arguments under their own names"
+        )]
+        let (__arg0, __arg1, __arg2) = (__arg0, __arg1, __arg2);
+        let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
+        match ::cache_core::__private::look_up(
+            user::__cached,
+            __cache,
+            |__key| {
+                #[allow(
+                    unused_variables,
+                    reason = "a pattern may bind more than the key needs"
+                )]
+                let Path(id) = &__arg0;
+                #[allow(
+                    unused_variables,
+                    reason = "a pattern may bind more than the key needs"
+                )]
+                let (fresh, tenant) = &__arg1;
+                __key.member(&id);
+                __key.member(&fresh);
+                __key.member(&tenant);
+            },
+        ) {
+            ::core::result::Result::Ok(__hit) => return __hit,
+            ::core::result::Result::Err(__miss) => {
+                __miss
+                    .run_shared(user::__rules(), user::uncached(__arg0, __arg1, __arg2))
+            }
         }
     };
     __run.await
@@ -70,6 +79,8 @@ impl user {
                 .overdue((&&__returns.error()).overdue()),
         )
     }
+    #[cold]
+    #[inline(never)]
     fn __rules() -> ::cache_core::__private::Rules {
         use ::cache_core::__private::via::*;
         let __options = ::cache_core::EntryOptions::new();

@@ -182,6 +182,9 @@ impl Context<'_> {
         let (hidden, form) = (self.hidden(), self.form());
         quote_spanned! {*mixed=>
             #hidden
+            // A miss is made by it, and a hit is to be short.
+            #[cold]
+            #[inline(never)]
             fn #ident #generics() -> #krate::__private::Rules #where_clause {
                 use #krate::__private::via::*;
                 let __options = #krate::EntryOptions::new() #ttl #negative_ttl #freshness #flight;

@@ -69,6 +69,12 @@ async fn numbers<T: KeyPart + Send>((a, b): (u32, T), _: u8, mut names: Vec<Stri
     names
 }
 
+/// What is allowed of an argument is allowed of all that is made of it.
+#[cached(ttl = 60)]
+pub async fn by_foreign_name(#[allow(non_snake_case)] userId: u64) -> u64 {
+    userId
+}
+
 /// With methods.
 #[derive(Debug, Clone, Copy)]
 pub struct Repo;
