@@ -1,8 +1,10 @@
 //! Measures contenders against each other: in turns, so that a noisy machine is unfair to all of them alike.
 //!
 //! A round runs each contender once; a cell shows the median over the rounds, the ratio is the median of the rounds' ratios
-//! to the first contender. Neither criterion nor divan runs contenders in turns.
+//! to the first contender. Each round runs at another depth of the stack: where that lies can cost one contender a third and spare the next
+//! (Mytkowicz et al., "Producing wrong data without doing anything obviously wrong!", 2009). Neither criterion nor divan does either.
 
+use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,12 +41,12 @@ impl Contest {
         let mut taken = vec![Vec::with_capacity(rounds); self.contenders.len()];
         for (_, run) in &self.contenders {
             // Warm: memory is mapped, values are where they belong.
-            on_threads(threads, times / 4 + 1, run);
+            on_threads(threads, times / 4 + 1, run, 0);
         }
         for round in 0..rounds {
             for turn in 0..self.contenders.len() {
                 let which = (round + turn) % self.contenders.len();
-                let elapsed = on_threads(threads, times, &self.contenders[which].1);
+                let elapsed = on_threads(threads, times, &self.contenders[which].1, round);
                 taken[which].push(elapsed.as_secs_f64() * 1e9 / times as f64);
             }
         }
@@ -58,11 +60,11 @@ impl Contest {
     }
 }
 
-fn on_threads(threads: usize, times: usize, run: &Run) -> Duration {
+fn on_threads(threads: usize, times: usize, run: &Run, round: usize) -> Duration {
+    // Some two hundred bytes each; a prime, so that the rounds are spread over a page.
+    let depth = round * 7 % 19;
     if threads == 1 {
-        let started = Instant::now();
-        run(times);
-        return started.elapsed();
+        return deeper(depth, &|| timed(times, run));
     }
     let barrier = Arc::new(Barrier::new(threads));
     let workers: Vec<_> = (0..threads)
@@ -70,14 +72,26 @@ fn on_threads(threads: usize, times: usize, run: &Run) -> Duration {
             let (run, barrier) = (Arc::clone(run), Arc::clone(&barrier));
             thread::spawn(move || {
                 barrier.wait();
-                let started = Instant::now();
-                run(times);
-                started.elapsed()
+                deeper(depth, &|| timed(times, &run))
             })
         })
         .collect();
     let times = workers.into_iter().map(|worker| worker.join().expect("a contender ran"));
     times.max().unwrap_or_default()
+}
+
+fn timed(times: usize, run: &Run) -> Duration {
+    let started = Instant::now();
+    run(times);
+    started.elapsed()
+}
+
+#[inline(never)]
+fn deeper(depth: usize, then: &dyn Fn() -> Duration) -> Duration {
+    let room = black_box([0_u8; 176]);
+    let elapsed = if depth == 0 { then() } else { deeper(depth - 1, then) };
+    black_box(&room);
+    elapsed
 }
 
 /// What `cargo bench -- <part of a name>` asks for.
