@@ -1,5 +1,6 @@
 //! The tier in this process never serves what another process has replaced.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,24 @@ async fn row(cache: &Cache, gate: &Gate, id: u32, text: &str) -> Result<Arc<str>
 #[cached(name = "not_here", ttl = 60, skip(cache), cache = cache, local = false)]
 async fn uncached_here(cache: &Cache) -> u32 {
     1
+}
+
+#[cached(batch, name = "not_here_either", ttl = 60, skip(cache), cache = cache, local = false)]
+async fn many_uncached_here(cache: &Cache, ids: &[u32]) -> HashMap<u32, u32> {
+    let _ = cache;
+    ids.iter().map(|id| (*id, *id)).collect()
+}
+
+#[cached(name = "not_here", ttl = 60, skip(cache), cache = cache)]
+async fn cached_here(cache: &Cache) -> u32 {
+    let _ = cache;
+    0
+}
+
+#[cached(name = "not_here_either", ttl = 60, skip(cache), cache = cache)]
+async fn one_cached_here(cache: &Cache, id: u32) -> u32 {
+    let _ = (cache, id);
+    0
 }
 
 async fn read(cache: &Cache, text: &str) -> Arc<str> {
@@ -66,6 +85,13 @@ on_both_stores! {
             assert_eq!(uncached_here(&cache).await, 1);
         }
         assert_eq!((cache.stats().local_hits, cache.stats().computes), (0, 2));
+        for _ in 0..5 {
+            assert_eq!(many_uncached_here(&cache, &[1, 2]).await.len(), 2);
+        }
+        assert_eq!((cache.stats().local_hits, cache.stats().computes), (0, 3));
+        // Nor is anything kept for functions of the same entries whose tier is on.
+        assert_eq!((cached_here(&cache).await, one_cached_here(&cache, 2).await), (1, 2));
+        assert_eq!((cache.stats().local_hits, cache.stats().computes), (0, 3));
         let off = nodes.node_with(Cache::builder().local_limit_bytes(0)).await;
         for _ in 0..5 {
             read(&off, "v1").await;

@@ -1,18 +1,49 @@
 //! How far callers of one key share a run: `flight`.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use cache_core::events::Stats;
 use cache_core::{Cache, cached};
+use futures::future::BoxFuture;
 use support::{Gate, RedisServer, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
 
+/// With each scope: one that owns its arguments, one that borrows them, and one of many ids.
 macro_rules! functions {
-    ($($name:ident $flight:literal)*) => {$(
-        #[cached(ttl = 60, skip(cache, gate), cache = &cache, flight = $flight)]
-        async fn $name(cache: Cache, gate: Gate, id: u32) -> u32 {
-            let _ = &cache;
-            gate.pass().await;
-            id
+    ($($scope:ident $flight:literal)*) => {$(
+        mod $scope {
+            use super::*;
+
+            #[cached(ttl = 60, skip(cache, gate), cache = &cache, flight = $flight)]
+            pub(super) async fn owning(cache: Cache, gate: Gate, id: u32) -> u32 {
+                let _ = &cache;
+                gate.pass().await;
+                id
+            }
+
+            #[cached(ttl = 60, skip(cache, gate), cache = cache, flight = $flight)]
+            async fn borrowing(cache: &Cache, gate: &Gate, id: u32) -> u32 {
+                let _ = cache;
+                gate.pass().await;
+                id
+            }
+
+            #[cached(batch, ttl = 60, skip(cache, gate), cache = cache, flight = $flight)]
+            async fn many(cache: &Cache, gate: &Gate, ids: &[u32]) -> HashMap<u32, u32> {
+                let _ = cache;
+                gate.pass().await;
+                ids.iter().map(|id| (*id, *id)).collect()
+            }
+
+            pub(super) fn call(kind: Kind, cache: &Cache, gate: &Gate) -> BoxFuture<'static, u32> {
+                let (cache, gate) = (cache.clone(), gate.clone());
+                match kind {
+                    Kind::Owning => Box::pin(owning(cache, gate, 7)),
+                    Kind::Borrowing => Box::pin(async move { borrowing(&cache, &gate, 7).await }),
+                    Kind::Batch => Box::pin(async move { many(&cache, &gate, &[7]).await[&7] }),
+                }
+            }
         }
     )*};
 }
@@ -23,57 +54,63 @@ functions! {
     not_at_all "none"
 }
 
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Owning,
+    Borrowing,
+    Batch,
+}
+
 /// Two callers in each of two nodes.
-macro_rules! started {
-    ($function:ident, $both:expr, $gate:expr) => {{
-        let mut calls = JoinSet::new();
-        for node in $both {
-            for _ in 0..2 {
-                calls.spawn($function(node.clone(), $gate.clone(), 7));
-            }
-        }
-        calls
-    }};
+fn started(
+    call: fn(Kind, &Cache, &Gate) -> BoxFuture<'static, u32>,
+    kind: Kind,
+    both: &[Cache; 2],
+    gate: &Gate,
+) -> JoinSet<u32> {
+    both.iter().flat_map(|node| [call(kind, node, gate), call(kind, node, gate)]).collect()
 }
 
 on_both_stores! {
     // S1, X1
     async fn a_run_is_shared_as_far_as_the_function_says(nodes: &Nodes) {
-        let both = [nodes.node().await, nodes.node().await];
-        let sum = |count: fn(cache_core::events::Stats) -> u64| both.iter().map(|node| count(node.stats())).sum::<u64>();
+        for kind in [Kind::Owning, Kind::Borrowing, Kind::Batch] {
+            let both = [nodes.node().await, nodes.node().await];
+            let sum = |count: fn(Stats) -> u64| both.iter().map(|node| count(node.stats())).sum::<u64>();
 
-        let gate = Gate::shut();
-        let calls = started!(over_all, &both, gate);
-        gate.arrival().await;
-        eventually("all others wait", || async { (sum(|stats| stats.joined), sum(|stats| stats.waited)) == (2, 1) }).await;
-        gate.let_through(4);
-        assert_eq!(soon("all have it", calls.join_all()).await, [7; 4]);
-        assert_eq!(gate.runs(), 1);
-
-        let gate = Gate::shut();
-        let calls = started!(in_the_process, &both, gate);
-        gate.arrival().await;
-        gate.arrival().await;
-        eventually("the others join", || async { sum(|stats| stats.joined) == 4 }).await;
-        gate.let_through(4);
-        assert_eq!(soon("all have it", calls.join_all()).await, [7; 4]);
-        assert_eq!(gate.runs(), 2, "one in each process");
-
-        let gate = Gate::shut();
-        let calls = started!(not_at_all, &both, gate);
-        for _ in 0..4 {
+            let gate = Gate::shut();
+            let calls = started(over_all::call, kind, &both, &gate);
             gate.arrival().await;
-        }
-        gate.let_through(4);
-        assert_eq!(soon("all have it", calls.join_all()).await, [7; 4]);
+            eventually("all others wait", || async { (sum(|stats| stats.joined), sum(|stats| stats.waited)) == (2, 1) }).await;
+            gate.let_through(4);
+            assert_eq!(soon("all have it", calls.join_all()).await, [7; 4]);
+            assert_eq!(gate.runs(), 1, "{kind:?}");
 
-        // What the first to start has returned is stored, whatever the scope.
-        let gate = Gate::open();
-        let third = nodes.node().await;
-        over_all(third.clone(), gate.clone(), 7).await;
-        in_the_process(third.clone(), gate.clone(), 7).await;
-        not_at_all(third.clone(), gate.clone(), 7).await;
-        assert_eq!(gate.runs(), 0);
+            let gate = Gate::shut();
+            let calls = started(in_the_process::call, kind, &both, &gate);
+            gate.arrival().await;
+            gate.arrival().await;
+            eventually("the others join", || async { sum(|stats| stats.joined) == 4 }).await;
+            gate.let_through(4);
+            assert_eq!(soon("all have it", calls.join_all()).await, [7; 4]);
+            assert_eq!(gate.runs(), 2, "one in each process, {kind:?}");
+
+            let gate = Gate::shut();
+            let calls = started(not_at_all::call, kind, &both, &gate);
+            for _ in 0..4 {
+                soon("each runs it", gate.arrival()).await;
+            }
+            gate.let_through(4);
+            assert_eq!(soon("all have it", calls.join_all()).await, [7; 4]);
+
+            // What the first to start has returned is stored, whatever the scope.
+            let gate = Gate::open();
+            let third = nodes.node().await;
+            for call in [over_all::call, in_the_process::call, not_at_all::call] {
+                call(kind, &third, &gate).await;
+            }
+            assert_eq!(gate.runs(), 0, "{kind:?}");
+        }
     }
 }
 
@@ -90,9 +127,9 @@ async fn who_waits_for_another_process_asks_nothing_until_it_is_told() {
     let (here, there) = (settings().connect().await.unwrap(), settings().connect().await.unwrap());
     let gate = Gate::shut();
     let mut calls = JoinSet::new();
-    calls.spawn(over_all(here.clone(), gate.clone(), 7));
+    calls.spawn(over_all::owning(here.clone(), gate.clone(), 7));
     gate.arrival().await;
-    calls.spawn(over_all(there.clone(), gate.clone(), 7));
+    calls.spawn(over_all::owning(there.clone(), gate.clone(), 7));
     let reads = || server.commandstats().get("get").copied().unwrap_or(0);
     eventually("it waits", || async { there.stats().waited == 1 && reads() > 0 }).await;
     let (before, began) = (reads(), Instant::now());

@@ -52,9 +52,24 @@ async fn is_kept(cache: &Cache) {
     .await;
 }
 
+#[cached(name = "not_here", ttl = 60, skip(cache), cache = cache, local = false)]
+async fn not_here(cache: &Cache) -> u32 {
+    let _ = cache;
+    1
+}
+
 const FILLED: [&str; 5] = ["Missed", "LeaseTaken", "RunBegan", "RunEnded", "Filled"];
 
 on_both_stores! {
+    async fn a_tier_that_is_off_shows_as_off(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        assert_eq!(not_here(&cache).await, 1);
+        assert_eq!(not_here::entry().on(&cache).why().local(), Local::Off);
+        let off = nodes.node_with(Cache::builder().local_limit_bytes(0)).await;
+        read(&off, "v1").await.unwrap();
+        assert_eq!(why(&off).local(), Local::Off);
+    }
+
     async fn a_first_call_shows_miss_lease_run_and_fill_and_a_hit_in_the_process_shows_nothing(nodes: &Nodes) {
         let cache = nodes.node().await;
         assert_eq!((why(&cache).local(), steps(&why(&cache)).len()), (Local::Absent, 0));
