@@ -110,6 +110,8 @@ struct Id {
     /// While others may follow.
     duty: Option<Lead>,
     landing: Option<Landing>,
+    /// For another process, and was counted.
+    waited: bool,
 }
 
 /// What is to be done next.
@@ -249,9 +251,11 @@ impl<'a> Batch<'a> {
 
     /// Waits until the key changes or its lease must have ended.
     async fn wait(&self, Leased { at, left, beside }: Leased) -> Step {
-        bump(&self.inner.events.count().waited);
-        self.plan(at).count(self.inner, |own| &own.waited);
-        self.plan(at).note(self.inner, What::Waited);
+        if !std::mem::replace(&mut self.id(at).waited, true) {
+            bump(&self.inner.events.count().waited);
+            self.plan(at).count(self.inner, |own| &own.waited);
+            self.plan(at).note(self.inner, What::Waited);
+        }
         match self.inner.store.read_and_watch(&self.plan(at).key.value_key).await {
             Ok((slot, wake)) => {
                 let left = match (&slot, beside) {

@@ -25,6 +25,7 @@ pub(crate) use self::fill::{Sealed, Storable, lifetime_for, storable, try_seal};
 pub(crate) use self::run::{Fallback, give_up, leave_alone, refresh_behind, refresh_here, unseen, within};
 use self::run::{run_at_most, run_under};
 use crate::cache::Inner;
+use crate::clock::Stopwatch;
 use crate::entry::EntryKey;
 use crate::envelope::Envelope;
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
@@ -278,7 +279,8 @@ async fn look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Found {
 async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<Found> {
     let key = &*plan.key.value_key;
     let (mut slot, mut mark) = read(inner, plan, basis).await?;
-    let mut waited = false;
+    // Since when, once it waits.
+    let mut waited: Option<Stopwatch> = None;
     for _ in 0..MAX_ROUNDS {
         if !basis.is_complete() {
             return Ok(Found::Nothing);
@@ -320,14 +322,14 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                 // As with a fence in the record's place.
                 Stored::Fenced => return Ok(Found::Nothing),
                 stored @ (Stored::Value(_) | Stored::Old(_)) => {
-                    match take_over(inner, plan, stored, waited).await? {
+                    match take_over(inner, plan, stored, waited.as_ref().map(Stopwatch::elapsed)).await? {
                         Next::End(found) => return Ok(found),
                         Next::Look(Some(found)) => found,
                         Next::Look(None) => Slot::Bytes(bytes),
                         // Somebody else refreshes it.
                         Next::Wait(left) => {
+                            waited.get_or_insert_with(|| begin_to_wait(inner, plan));
                             (slot, mark) = wait(inner, plan, basis, left).await?;
-                            waited = true;
                             continue;
                         }
                     }
@@ -354,6 +356,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
             }
             Slot::Leased(_) if plan.rules.options.flight != FlightScope::Cluster => return Ok(Found::Nothing),
             Slot::Leased(left) => {
+                waited.get_or_insert_with(|| begin_to_wait(inner, plan));
                 (slot, mark) = wait(inner, plan, basis, left).await?;
                 continue;
             }
@@ -372,8 +375,8 @@ enum Next {
 }
 
 /// Takes the lease beside a record. What may be fallen back on is, where the last refresh failed a moment ago, or another process
-/// takes longer than a caller is willing to wait.
-async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: bool) -> Result<Next> {
+/// takes longer than a caller is willing to wait: whatever else woke it, `waited` is how long it has.
+async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: Option<Duration>) -> Result<Next> {
     let key = &plan.key.value_key;
     let (fill_id, old) = match stored {
         Stored::Old(old) => (old.fill_id, old.value.filter(|_| !plan.refresh)),
@@ -397,10 +400,12 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: bool
             inner.store.discard(&lease_key(key), &Slot::Bytes(THROTTLE_MARK.into())).await?;
             Next::Look(None)
         }
-        (Err(Obstacle::Slot(Slot::Leased(left))), old) => match (soft_timeout, old) {
-            (Some(_), Some(old)) if waited => Next::End(Found::Old(old, StaleCause::SoftTimeout)),
-            (Some(most), Some(_)) => Next::Wait(Some(left.map_or(most, |left| left.min(most)))),
-            _ => Next::Wait(left),
+        (Err(Obstacle::Slot(Slot::Leased(left))), old) => match soft_timeout.zip(old) {
+            None => Next::Wait(left),
+            Some((most, old)) => match most.saturating_sub(waited.unwrap_or_default()) {
+                Duration::ZERO => Next::End(Found::Old(old, StaleCause::SoftTimeout)),
+                rest => Next::Wait(Some(left.map_or(rest, |left| left.min(rest)))),
+            },
         },
         (Err(Obstacle::Slot(found)), _) => Next::Look(Some(found)),
     })
@@ -419,6 +424,14 @@ async fn read<'a>(inner: &'a Inner, plan: &Plan, basis: &mut Basis) -> Result<(S
     }
 }
 
+/// Once for a call, however often it is woken.
+fn begin_to_wait(inner: &Inner, plan: &Plan) -> Stopwatch {
+    bump(&inner.events.count().waited);
+    plan.count(inner, |own| &own.waited);
+    plan.note(inner, What::Waited);
+    inner.clock.start()
+}
+
 /// Waits until the key changes or its lease must have ended, then reads it.
 async fn wait<'a>(
     inner: &'a Arc<Inner>,
@@ -426,9 +439,6 @@ async fn wait<'a>(
     basis: &mut Basis,
     left: Option<Duration>,
 ) -> Result<(Slot, Option<Mark<'a>>)> {
-    bump(&inner.events.count().waited);
-    plan.count(inner, |own| &own.waited);
-    plan.note(inner, What::Waited);
     let key = &*plan.key.value_key;
     let (slot, wake) = inner.store.read_and_watch(key).await?;
     match &slot {

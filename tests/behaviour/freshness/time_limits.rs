@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cache_core::events::{Event, StaleCause};
 use cache_core::{Cache, DeadlineExceeded, cached};
-use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
+use support::{Gate, Nodes, RedisServer, event, eventually, on_both_stores, soon};
 
 use super::{Answer, HOUR, LASTS, SHORT, behind, outlive, past_ttl};
 
@@ -22,6 +22,23 @@ use super::{Answer, HOUR, LASTS, SHORT, behind, outlive, past_ttl};
     cache = &cache
 )]
 async fn patient(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
+    let _ = id;
+    gate.pass().await;
+    answer
+}
+
+/// Waits for a new value for as long as any test takes.
+#[cached(
+    name = "very_patient",
+    ttl = |value| if *value < LASTS { SHORT } else { HOUR },
+    stale_if_error = "1h",
+    soft_timeout = "1h",
+    deadline = false,
+    early = false,
+    key = "{id}",
+    cache = &cache
+)]
+async fn very_patient(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
     let _ = id;
     gate.pass().await;
     answer
@@ -53,6 +70,34 @@ on_both_stores! {
         eventually("it is stored", || async { entry(&there).get().await.unwrap() == Some(LASTS) }).await;
         assert_eq!(gate.runs(), 1);
     }
+}
+
+// F5, X2
+#[tokio::test]
+async fn who_is_woken_for_nothing_waits_on_and_is_counted_once() {
+    let nodes = Nodes::Redis(RedisServer::start());
+    let Nodes::Redis(server) = &nodes else { unreachable!("it was just made") };
+    let (here, there) = (nodes.node().await, nodes.node().await);
+    let entry = |cache: &Cache| very_patient::entry(7).on(cache);
+    assert_eq!(very_patient(there.clone(), Gate::open(), 7, Ok(1)).await, Ok(1));
+    outlive(&nodes, &[&here, &there], entry).await;
+    let gate = Gate::shut();
+    let runs = tokio::spawn(very_patient(there.clone(), gate.clone(), 7, Ok(LASTS)));
+    gate.arrival().await;
+    let waits = tokio::spawn(very_patient(here.clone(), gate.clone(), 7, Ok(3)));
+    eventually("it waits", || async { here.stats().waited == 1 }).await;
+    let reads = || server.commandstats().get("get").copied().unwrap_or(0);
+    let before = reads();
+    // Told like any change, and nothing has changed.
+    let is_woken = || async {
+        server.cli(&["EXPIRE", entry(&here).key(), "1000"]);
+        reads() >= before + 4
+    };
+    eventually("it has looked again", is_woken).await;
+    gate.let_through(1);
+    assert_eq!(soon("it is computed", runs).await.unwrap(), Ok(LASTS));
+    assert_eq!(soon("it comes", waits).await.unwrap(), Ok(LASTS));
+    assert_eq!((here.stats().waited, gate.runs()), (1, 1));
 }
 
 // F6
