@@ -209,6 +209,7 @@ on_both_stores! {
         let mut calls: Vec<_> = (0..9).map(|_| tokio::spawn(owned(cache.clone(), gate.clone(), 1))).collect();
         joined(&cache, 9).await;
         leader.abort();
+        assert!(soon("it is dropped", leader).await.unwrap_err().is_cancelled());
         let stay = calls.split_off(4);
         for call in &calls {
             call.abort();
@@ -231,6 +232,7 @@ on_both_stores! {
         let followers: Vec<_> = (0..5).map(|_| tokio::spawn(call(&cache, &gate, key()))).collect();
         joined(&cache, 5).await;
         leader.abort();
+        assert!(soon("it is dropped", leader).await.unwrap_err().is_cancelled());
         gate.let_through(10);
         for follower in followers {
             assert_eq!(soon("a follower runs it", follower).await.unwrap().unwrap(), "value");
