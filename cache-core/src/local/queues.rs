@@ -181,7 +181,7 @@ impl Queue {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, reason = "small numbers")]
+#[expect(clippy::arithmetic_side_effects, reason = "small numbers")]
 mod tests {
     use std::collections::HashMap;
 

@@ -10,38 +10,29 @@ use support::{Gate, Nodes, RedisServer, event, eventually, on_both_stores, soon}
 
 use super::{Answer, HOUR, LASTS, SHORT, behind, outlive, past_ttl};
 
-/// Waits for a new value a second, and for an old one no longer.
-#[cached(
-    name = "patient",
-    ttl = |value| if *value < LASTS { SHORT } else { HOUR },
-    stale_if_error = "1h",
-    soft_timeout = "1s",
-    deadline = false,
-    early = false,
-    key = "{id}",
-    cache = &cache
-)]
-async fn patient(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
-    let _ = id;
-    gate.pass().await;
-    answer
+/// Functions that wait so long for a new value before they are given an old one.
+macro_rules! patient {
+    ($($name:ident $soft_timeout:literal)*) => {$(
+        #[cached(
+            ttl = |value| if *value < LASTS { SHORT } else { HOUR },
+            stale_if_error = "1h",
+            soft_timeout = $soft_timeout,
+            deadline = false,
+            early = false,
+            key = "{id}",
+            cache = &cache
+        )]
+        async fn $name(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
+            let _ = id;
+            gate.pass().await;
+            answer
+        }
+    )*};
 }
 
-/// Waits for a new value for as long as any test takes.
-#[cached(
-    name = "very_patient",
-    ttl = |value| if *value < LASTS { SHORT } else { HOUR },
-    stale_if_error = "1h",
-    soft_timeout = "1h",
-    deadline = false,
-    early = false,
-    key = "{id}",
-    cache = &cache
-)]
-async fn very_patient(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
-    let _ = id;
-    gate.pass().await;
-    answer
+patient! {
+    patient "1s"
+    very_patient "1h"
 }
 
 on_both_stores! {
