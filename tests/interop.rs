@@ -9,5 +9,7 @@ mod peer;
 mod plain;
 mod races;
 mod schemes;
+mod shared_cache;
 mod stored;
 mod table;
+mod tutorials;

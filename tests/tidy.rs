@@ -2,10 +2,12 @@
 //!
 //! A rule is a function of a [`Source`] to [`Finding`]s; the first tests below run them over the workspace.
 
+mod blog;
 mod layers;
 mod options;
 mod promises;
 mod source;
+mod topics;
 
 use std::fmt;
 use std::io::Write as _;
@@ -49,18 +51,28 @@ fn modules_use_only_layers_below_their_own() {
 
 #[test]
 fn claimed_promises_exist() {
-    assert_none(&promises::unknown(&source::all()));
+    let page = source::text(promises::PAGE).unwrap_or_default();
+    assert_none(&promises::misnumbered(&page));
+    assert_none(&promises::unknown(&promises::of_page(&page), &source::all()));
 }
 
 #[test]
 fn promises_of_what_is_built_are_tested() {
-    assert_none(&promises::untested(&source::all()));
+    let promises = promises::of_page(&source::text(promises::PAGE).unwrap_or_default());
+    assert!(!promises.is_empty());
+    assert_none(&promises::untested(&promises, &source::all()));
 }
 
 #[test]
 fn the_readme_names_only_options_that_the_macro_accepts() {
     let readme = source::text("README.md").unwrap_or_default();
     assert_none(&options::check(&readme, &source::below("cache-macros/src")));
+}
+
+#[test]
+fn what_users_must_know_is_two_clicks_from_the_readme() {
+    let page = |name: &str| source::text(&format!("cache-core/docs/{name}.md"));
+    assert_none(&topics::check(page, &source::text("README.md").unwrap_or_default()));
 }
 
 #[test]

@@ -32,13 +32,15 @@ impl Contest {
         self
     }
 
-    /// Prints a row for each contender: time for one run, as one thread sees it while `threads` do the same.
+    /// Prints a row for each contender: time for one run, as one thread sees it while `threads` do
+    /// the same, and the processor's time that this process spent on it.
     pub fn hold(&self, threads: usize, times: usize) {
         if self.contenders.is_empty() {
             return;
         }
         let rounds = rounds();
         let mut taken = vec![Vec::with_capacity(rounds); self.contenders.len()];
+        let mut worked = taken.clone();
         for (_, run) in &self.contenders {
             // Warm: memory is mapped, values are where they belong.
             on_threads(threads, times / 4 + 1, run, 0);
@@ -46,16 +48,20 @@ impl Contest {
         for round in 0..rounds {
             for turn in 0..self.contenders.len() {
                 let which = (round + turn) % self.contenders.len();
+                let before = cpu();
                 let elapsed = on_threads(threads, times, &self.contenders[which].1, round);
+                let all = (times * threads) as f64;
+                worked[which].push(cpu().saturating_sub(before).as_secs_f64() * 1e6 / all);
                 taken[which].push(elapsed.as_secs_f64() * 1e9 / times as f64);
             }
         }
         println!("\n{}, {threads} thread(s), {rounds} rounds of {times}", self.title);
-        for ((name, _), own) in self.contenders.iter().zip(&taken) {
+        for (((name, _), own), worked) in self.contenders.iter().zip(&taken).zip(worked) {
             let ratios = own.iter().zip(&taken[0]).map(|(own, first)| own / first).collect();
             let least = own.iter().copied().fold(f64::INFINITY, f64::min);
             let (middle, ratio) = (median(own.clone()), median(ratios));
-            println!("  {name:<44} {middle:>9.1} ns  (least {least:>9.1})   x{ratio:.2}");
+            let worked = median(worked);
+            println!("  {name:<44} {middle:>9.1} ns  (least {least:>9.1})   x{ratio:.2}   cpu {worked:.2} us");
         }
     }
 }
@@ -78,6 +84,18 @@ fn on_threads(threads: usize, times: usize, run: &Run, round: usize) -> Duration
         .collect();
     let times = workers.into_iter().map(|worker| worker.join().expect("a contender ran"));
     times.max().unwrap_or_default()
+}
+
+/// Time that the processor spent on this process so far.
+#[cfg(target_os = "linux")]
+fn cpu() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cpu() -> Duration {
+    Duration::ZERO
 }
 
 fn timed(times: usize, run: &Run) -> Duration {

@@ -46,10 +46,16 @@ fn main() {
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = Arc::new(threads.expect("a runtime"));
     for bytes in [1_000, 4_000] {
-        for callers in [1, 256] {
+        for callers in callers() {
             contest(&runtime, &server, bytes, callers).hold(1, if callers == 1 { 4_000 } else { 20_000 });
         }
     }
+}
+
+/// `BENCH_CALLERS`, one number; else a few.
+fn callers() -> Vec<usize> {
+    let wanted = std::env::var("BENCH_CALLERS").ok().and_then(|callers| callers.parse().ok());
+    wanted.map_or_else(|| vec![1, 32, 256], |callers| vec![callers])
 }
 
 fn contest(runtime: &Arc<Runtime>, server: &RedisServer, bytes: usize, callers: usize) -> Contest {

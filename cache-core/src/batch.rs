@@ -1,12 +1,15 @@
 //! Partial-miss read-through of many ids: what [`read_through`](crate::read_through) does for one key, with one trip for all keys at each step.
 //!
 //! ```text
-//! join the flights of all ids ─┬─ led by others ─> wait for them (while the own ones go on)
-//!                              └─ led here ─> read all ─┬─ records ──────────> their values
-//!                                                       ├─ nothing ──────────> take all leases ─> run the function once ─> fill all
-//!                                                       ├─ somebody's lease ─> wait for each; those that come free are read again
-//!                                                       └─ no store ─────────> run the function
+//! read all ─┬─ fresh records ─> their values: no run, no flight
+//!           └─ else ─> a task: join the flights of these ids
+//!                       ├─ led by others ─> wait for them (while the own ones go on)
+//!                       └─ led here ─┬─ nothing ──────────> take all leases ─> run the function once ─> fill all
+//!                                    ├─ somebody's lease ─> wait for each; those that come free are read again
+//!                                    └─ no store ─────────> run the function
 //! ```
+//!
+//! The function borrows from its caller, who runs it when the task asks for that.
 //!
 //! Invariant: nothing is held back while waiting. Leases are held only while the function runs and its values are stored; a flight that
 //! is led here waits for the holder of a lease, who waits for nobody, and never for another flight. So batches that lead and follow
@@ -17,29 +20,31 @@ mod look;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
+use tokio::sync::{mpsc, oneshot};
 
-use self::look::Bases;
+use self::look::{Bases, Unserved};
 use crate::cache::Inner;
 use crate::events::{StaleCause, bump};
 use crate::history::What;
-use crate::lease::Lease;
+use crate::lease::{Lease, Told, is_awaited_beside};
 use crate::options::FlightScope;
-use crate::read_through::Plan;
+use crate::read_through::{Patience, Plan};
 use crate::shape::{BatchReturn, Erased, Form as _, Optional, Parts};
-use crate::single_flight::{self, Joined, Landing, Lead};
+use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic, Running};
 use crate::store::{Slot, has_fill_id};
 
-/// How many keys go to the store in one trip. The server runs an MGET of so many in about a millisecond, in which it answers nobody else;
-/// a larger batch takes several trips, and its function is called once all the same.
-const MOST_IN_A_TRIP: usize = 1000;
-/// How often keys may change hands under a batch before it computes them for itself.
-const MAX_ROUNDS: usize = 1000;
+/// How many keys are read, leased or stored at a time. A larger batch takes several rounds, and its
+/// function is called once all the same. The store also cuts what it sends by bytes.
+const MOST_AT_A_TIME: usize = 1000;
+/// How many trips of single ids are under way at a time, where they cannot be put together.
+const TRIPS_AT_A_TIME: usize = 32;
 /// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -49,32 +54,126 @@ pub(crate) type Returned = Result<Vec<Result<Erased, Erased>>, Erased>;
 /// The function, asked for ids by their positions.
 pub(crate) type Function<'a> = dyn Fn(Vec<usize>) -> BoxFuture<'a, Returned> + Send + Sync + 'a;
 
+/// What a call of the function comes to, if it does not panic.
+type Run = Result<Returned, Panic>;
+
+/// A run's end of the function, which its caller runs.
+struct Calls(mpsc::UnboundedSender<Call>);
+
+/// A call of the function that a run asks its caller for.
+struct Call {
+    ids: Vec<usize>,
+    running: Arc<Running>,
+    returned: oneshot::Sender<Run>,
+}
+
+impl Calls {
+    /// `None`: its caller is gone.
+    async fn call(&self, ids: Vec<usize>, running: Arc<Running>) -> Option<Run> {
+        let (returned, awaited) = oneshot::channel();
+        self.0.send(Call { ids, running, returned }).ok()?;
+        awaited.await.ok()
+    }
+}
+
 /// The landing of each plan, in their order. The plans are of one function, each of another key.
 ///
 /// Dropped, its leases are given back, and those who wait for its flights lead them.
-pub(crate) async fn run<'a>(inner: &'a Arc<Inner>, plans: &'a [Plan], function: &'a Function<'a>) -> Vec<Landing> {
-    let batch = Batch { inner, plans, function, ids: plans.iter().map(|_| Mutex::default()).collect() };
-    let mut open: Vec<usize> = (0..plans.len()).collect();
-    while !open.is_empty() {
-        let mut own = Vec::new();
-        let mut followed = Vec::new();
-        for at in open.drain(..) {
-            match batch.join(at) {
-                None => own.push(at),
-                Some(flight) => followed.push(async move { (at, flight.await) }),
-            }
-        }
-        // Side by side: neither waits for the other.
-        let ((), landed) = tokio::join!(batch.lead(own), join_all(followed));
-        for (at, landing) in landed {
-            match landing {
-                // Its caller is gone: the next round leads it, or follows who does.
-                Landing::Abandoned => open.push(at),
-                landing => batch.settle(at, landing),
+pub(crate) async fn run<'a>(inner: &Arc<Inner>, plans: &Arc<[Plan]>, function: &Function<'a>) -> Vec<Landing> {
+    let caller = Caller::here();
+    for plan in plans.iter() {
+        caller.assert_not_inside(&plan.key.value_key, &plan.key.name);
+    }
+    let (probe, unserved) = {
+        let batch = Batch { inner, plans, calls: None, caller: &caller, ids: ids(plans) };
+        let unserved = batch.probe().await;
+        (batch.landings(), unserved)
+    };
+    if unserved.ids.is_empty() {
+        return probe.into_iter().map(|landing| landing.unwrap_or(Landing::Abandoned)).collect();
+    }
+    let open = unserved.ids.clone();
+    let landed = run_unserved(inner, plans, unserved, &caller, function).await;
+    let landed = match landed {
+        Some(Ok(landed)) => landed,
+        Some(Err(panic)) => plans.iter().map(|_| Some(Landing::Panicked(panic.clone()))).collect(),
+        // Its runtime has ended, or there is none: what is left is computed for this caller alone.
+        None => run_alone(plans, open, &caller, function).await,
+    };
+    let both = probe.into_iter().zip(landed);
+    both.map(|(probe, landed)| probe.or(landed).unwrap_or(Landing::Abandoned)).collect()
+}
+
+/// In a task of its own, which asks for calls of the function. `None`: it ended without an outcome.
+async fn run_unserved(
+    inner: &Arc<Inner>,
+    plans: &Arc<[Plan]>,
+    unserved: Unserved,
+    caller: &Caller,
+    function: &Function<'_>,
+) -> Option<Result<Vec<Option<Landing>>, Panic>> {
+    let (calls, mut called) = mpsc::unbounded_channel();
+    let (mut done, mut landed) = oneshot::channel();
+    let (background, inner) = (Arc::clone(&inner.background), Arc::clone(inner));
+    let (plans, caller) = (Arc::clone(plans), caller.clone());
+    let task = async move {
+        let run = async {
+            let calls = Calls(calls);
+            let batch = Batch { inner: &inner, plans: &plans, calls: Some(&calls), caller: &caller, ids: ids(&plans) };
+            batch.run(unserved).await;
+            batch.landings()
+        };
+        let landed = tokio::select! {
+            biased;
+            landed = AssertUnwindSafe(run).catch_unwind() => landed.map_err(Panic::new),
+            () = done.closed() => return,
+        };
+        // An error says that its caller has gone.
+        let _gone = done.send(landed);
+    };
+    background.run(task.boxed()).ok()?;
+    let mut running = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            landed = &mut landed => return landed.ok(),
+            Some(()) = running.next() => {}
+            Some(Call { ids, running: frame, returned }) = called.recv() => {
+                let run = frame.run(function(ids));
+                running.push(async move {
+                    let _gone = returned.send(run.await);
+                });
             }
         }
     }
-    batch.ids.into_iter().map(|id| lock(&id).landing.take().unwrap_or(Landing::Abandoned)).collect()
+}
+
+async fn run_alone(plans: &[Plan], open: Vec<usize>, caller: &Caller, function: &Function<'_>) -> Vec<Option<Landing>> {
+    let mut landed: Vec<Option<Landing>> = plans.iter().map(|_| None).collect();
+    let Some(one) = plans.first() else { return landed };
+    let keys = open.iter().filter_map(|at| Some(Arc::clone(&plans.get(*at)?.key.value_key)));
+    let running = Running::new(&one.key.name, keys, [], caller);
+    let returned = running.run(function(open.clone())).await;
+    for (at, landing) in open.iter().zip(landings(returned, open.len())) {
+        if let Some(place) = landed.get_mut(*at) {
+            *place = Some(landing);
+        }
+    }
+    landed
+}
+
+fn ids(plans: &[Plan]) -> Vec<Mutex<Id>> {
+    plans.iter().map(|_| Mutex::default()).collect()
+}
+
+/// Of each of so many ids.
+fn landings(run: Run, count: usize) -> Vec<Landing> {
+    let all = |landing: Landing| std::iter::repeat_n(landing, count).collect();
+    match run {
+        Ok(Ok(each)) => each.into_iter().map(|one| one.map_or_else(Landing::Failed, Landing::Value)).collect(),
+        Ok(Err(error)) => all(Landing::Failed(error)),
+        Err(panic) => all(Landing::Panicked(panic)),
+    }
 }
 
 /// What the function returned of each of these, in their order. Of what it was not asked for, nothing is taken.
@@ -100,7 +199,9 @@ where
 struct Batch<'a> {
     inner: &'a Arc<Inner>,
     plans: &'a [Plan],
-    function: &'a Function<'a>,
+    /// `None`: it only reads.
+    calls: Option<&'a Calls>,
+    caller: &'a Caller,
     ids: Vec<Mutex<Id>>,
 }
 
@@ -108,7 +209,7 @@ struct Batch<'a> {
 #[derive(Default)]
 struct Id {
     /// While others may follow.
-    duty: Option<Lead>,
+    leader: Option<Leader>,
     landing: Option<Landing>,
     /// For another process, and was counted.
     waited: bool,
@@ -142,6 +243,8 @@ struct Claim {
     lease: Option<Lease>,
     /// What there is if the function fails.
     old: Option<Erased>,
+    /// Whose record has this fill id.
+    beside: Option<u64>,
 }
 
 /// An id that somebody else computes.
@@ -163,22 +266,62 @@ impl<'a> Batch<'a> {
         lock(&self.ids[at])
     }
 
-    /// Takes the duty to land this id, if nobody has it.
-    fn join(&self, at: usize) -> Option<impl Future<Output = Landing> + use<>> {
-        let Plan { key, value, rules, .. } = self.plan(at);
-        single_flight::assert_not_inside(&key.value_key, &key.name);
-        // A refresh is not served what began before it.
-        if rules.options.flight == FlightScope::None || self.plan(at).refresh {
+    /// Lands all of these ids.
+    async fn run(&self, unserved: Unserved) {
+        let mut open = unserved.ids.clone();
+        let mut unserved = Some(unserved);
+        while !open.is_empty() {
+            let mut own = Vec::new();
+            let mut followed = Vec::new();
+            for at in open.drain(..) {
+                match self.join(at, unserved.as_ref()) {
+                    None => own.push(at),
+                    Some(flight) => {
+                        followed.push(async move { (at, flight.landed(self.caller, &self.plan(at).key.name).await) })
+                    }
+                }
+            }
+            // Side by side: neither waits for the other.
+            let ((), landed) = tokio::join!(self.lead(own, unserved.take()), join_all(followed));
+            for (at, landing) in landed {
+                match landing {
+                    // Its caller is gone: the next round leads it, or follows who does.
+                    Landing::Abandoned => open.push(at),
+                    landing => self.settle(at, landing),
+                }
+            }
+        }
+    }
+
+    fn landings(self) -> Vec<Option<Landing>> {
+        self.ids.into_iter().map(|id| lock(&id).landing.take()).collect()
+    }
+
+    /// Whether this id's run is shared with other callers. A refresh is not served what began before it.
+    fn shares(&self, at: usize) -> bool {
+        let plan = self.plan(at);
+        plan.rules.options.flight != FlightScope::None && !plan.refresh
+    }
+
+    /// Leads the flight of this id, if nobody does.
+    fn join(&self, at: usize, unserved: Option<&Unserved>) -> Option<Flight> {
+        let plan = self.plan(at);
+        let Plan { key, value, .. } = plan;
+        if !self.shares(at) {
             return None;
         }
-        match self.inner.flights.join(&key.value_key, (value.type_id)()) {
+        let since = || match unserved.and_then(|unserved| unserved.bases.of(unserved.position(at)?)) {
+            Some(basis) => basis.since(),
+            None => plan.basis(self.inner).since(),
+        };
+        match self.inner.flights.join(&key.value_key, (value.type_id)(), since, self.caller) {
             Joined::Follow(flight) => {
                 bump(&self.inner.events.count().joined);
                 self.plan(at).count(self.inner, |own| &own.joined);
                 Some(flight)
             }
-            Joined::Lead(duty) => {
-                self.id(at).duty = Some(duty);
+            Joined::Lead(leader, _waits_here) => {
+                self.id(at).leader = Some(leader);
                 None
             }
         }
@@ -186,21 +329,44 @@ impl<'a> Batch<'a> {
 
     fn settle(&self, at: usize, landing: Landing) {
         let mut id = self.id(at);
-        let duty = id.duty.take();
+        let leader = id.leader.take();
         id.landing = Some(landing.clone());
         drop(id);
-        duty.into_iter().for_each(|duty| duty.land(landing.clone()));
+        leader.into_iter().for_each(|leader| leader.complete(landing.clone()));
+    }
+
+    /// What the run returns for this id was not invalidated before this moment on the boot clock.
+    fn seen(&self, at: usize, when: u64) {
+        if let Some(leader) = &self.id(at).leader {
+            leader.seen(when);
+        }
+    }
+
+    fn tell(&self, at: usize, told: Told) {
+        match told {
+            Told::Stood(when) => self.seen(at, when),
+            Told::Unseen => self.detach(at),
+        }
+    }
+
+    /// Callers of this id that come after this start anew.
+    fn detach(&self, at: usize) {
+        if let Some(leader) = &self.id(at).leader {
+            leader.detach();
+        }
     }
 
     /// Lands all of these.
-    async fn lead(&self, own: Vec<usize>) {
+    async fn lead(&self, own: Vec<usize>, unserved: Option<Unserved>) {
         let mut work: FuturesUnordered<BoxFuture<'_, Step>> = FuturesUnordered::new();
-        let mut rounds = 0_usize;
-        let mut open = own;
+        let Some(first) = own.first() else { return };
+        let mut patience = Patience::new(self.inner, self.plan(*first).terms(self.inner).deadline);
+        let (mut unserved, mut open) = (unserved, own);
         loop {
             if !open.is_empty() {
-                rounds = rounds.saturating_add(1);
-                work.push(self.look(std::mem::take(&mut open), rounds).boxed());
+                let may_look = patience.look_again();
+                let patience = may_look.then(|| patience.clone());
+                work.push(self.look(std::mem::take(&mut open), patience, unserved.take()).boxed());
             }
             let Some(mut step) = work.next().await else { return };
             // All that has happened at the same time: what came free together is read together.
@@ -223,11 +389,16 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Reads, and takes the leases of what is not there.
-    async fn look(&self, ids: Vec<usize>, rounds: usize) -> Step {
-        let mut looked = Looked { bases: self.bases(&ids), claims: Vec::new(), leased: Vec::new() };
-        if rounds <= MAX_ROUNDS
-            && let Err(error) = self.try_look(&ids, &mut looked).await
+    /// Reads what is not read yet, and takes the leases of what is not there. `patience`: what is left of it.
+    async fn look(&self, ids: Vec<usize>, patience: Option<Patience>, unserved: Option<Unserved>) -> Step {
+        let (bases, read) = match unserved.and_then(|unserved| unserved.of(&ids)) {
+            Some((bases, read)) => (bases, Some(read)),
+            None => (self.bases(&ids), None),
+        };
+        let mut looked = Looked { bases, claims: Vec::new(), leased: Vec::new() };
+        let is_unanswered = read.as_ref().is_some_and(|slots| slots.iter().all(Option::is_none));
+        if let Some(patience) = patience.filter(|_| !is_unanswered)
+            && let Err(error) = self.try_look(&ids, read, &mut looked, patience).await
         {
             ids.iter().for_each(|at| self.plan(*at).note(self.inner, What::StoreFailed(error.kind())));
             self.inner.store_failed(&error);
@@ -238,7 +409,7 @@ impl<'a> Batch<'a> {
             claims.iter().map(|claim| claim.at).chain(leased.iter().map(|leased| leased.at)).collect();
         for (position, at) in ids.into_iter().enumerate() {
             if !known.contains(&at) && self.id(at).landing.is_none() {
-                claims.push(Claim { at, position, lease: None, old: None });
+                claims.push(Claim { at, position, lease: None, old: None, beside: None });
             }
         }
         Step::Looked(looked)
@@ -256,12 +427,21 @@ impl<'a> Batch<'a> {
             self.plan(at).count(self.inner, |own| &own.waited);
             self.plan(at).note(self.inner, What::Waited);
         }
-        match self.inner.store.read_and_watch(&self.plan(at).key.value_key).await {
+        let key = &self.plan(at).key.value_key;
+        match self.inner.store.read_and_watch(key).await {
             Ok((slot, wake)) => {
+                let is_refresh = self.plan(at).refresh;
                 let left = match (&slot, beside) {
                     (Slot::Leased(left), _) => Some(*left),
+                    (Slot::Unawaited(left), _) if is_refresh => Some(*left),
                     // The lease of a refresh stands in the second key: the record itself tells when it is replaced.
-                    (Slot::Bytes(bytes), Some(fill_id)) if has_fill_id(bytes, fill_id) => Some(left),
+                    // It may have been given back before the watching began. Where nobody can tell, reading does.
+                    (Slot::Bytes(bytes), Some(fill_id))
+                        if has_fill_id(bytes, fill_id)
+                            && is_awaited_beside(self.inner, key, is_refresh).await.unwrap_or(false) =>
+                    {
+                        Some(left)
+                    }
                     _ => None,
                 };
                 if let Some(left) = left {

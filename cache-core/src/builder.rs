@@ -1,6 +1,8 @@
 //! Making a cache.
 
 mod address;
+#[cfg(feature = "redis")]
+mod runtime;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -14,6 +16,7 @@ use crate::coherence::Coherence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Observer};
 use crate::function_stats::Functions;
+use crate::function_versions::FunctionVersions;
 use crate::history::History;
 use crate::local::Local;
 use crate::meter::Meter;
@@ -23,6 +26,7 @@ use crate::store::address::Parts;
 use crate::store::memory::MemoryStore;
 use crate::store::{Listener, Store};
 use crate::tag;
+use crate::touch::{self, Changes};
 use crate::versions::Versions;
 
 /// The environment variable of [`Cache::from_env`].
@@ -51,6 +55,7 @@ pub struct CacheBuilder {
     response_timeout: Option<Duration>,
     wait_for_replicas: Option<(u32, Duration)>,
     client_name: Option<String>,
+    is_required: bool,
     history: usize,
     meter_share: f64,
     observers: Vec<Arc<Observer>>,
@@ -66,7 +71,7 @@ impl CacheBuilder {
             namespace: None,
             ttl: Duration::from_secs(3600),
             negative_ttl: None,
-            jitter: 0.1,
+            jitter: 0.0,
             early: 1.0,
             deadline: Some(Duration::from_secs(30)),
             refresh_throttle: Duration::from_secs(5),
@@ -81,6 +86,7 @@ impl CacheBuilder {
             response_timeout: None,
             wait_for_replicas: None,
             client_name: None,
+            is_required: false,
             history: 4096,
             meter_share: 0.0,
             observers: Vec::new(),
@@ -127,8 +133,8 @@ impl CacheBuilder {
         self
     }
 
-    /// By how much of its ttl a value may end earlier, where its function says nothing of it; see [`EntryOptions::jitter`](crate::EntryOptions::jitter).
-    /// Default: 0.1.
+    /// Default jitter: the largest fraction by which a ttl is randomly shortened. See
+    /// [`EntryOptions::jitter`](crate::EntryOptions::jitter). Default: zero, every ttl stands as it is written.
     #[must_use]
     pub fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = fraction;
@@ -188,8 +194,9 @@ impl CacheBuilder {
         self
     }
 
-    /// How much the tier in this process may hold, in bytes: decoded values, weighed by their encoded length. Zero turns it off.
-    /// Default: 64 MiB.
+    /// How much memory the tier in this process may take, in bytes: decoded values, their keys and
+    /// what they go by. What a value holds is estimated, or told by its [`Weigh`](crate::Weigh).
+    /// Zero turns it off. Default: 64 MiB.
     #[must_use]
     pub fn local_limit_bytes(mut self, bytes: usize) -> Self {
         self.local_limit_bytes = bytes;
@@ -250,6 +257,18 @@ impl CacheBuilder {
         self
     }
 
+    /// Makes [`connect`](Self::connect) fail with [`ErrorKind::Unavailable`] if the store cannot be
+    /// reached at the start. For programs that should exit instead of running uncached.
+    ///
+    /// This does not apply to a connection that is lost later: functions then run uncached until it
+    /// is back. The embedded store (`memory://`) can always be reached. Default: the program starts
+    /// and emits [`Event::ConnectFailed`](crate::events::Event::ConnectFailed).
+    #[must_use]
+    pub fn require_store(mut self) -> Self {
+        self.is_required = true;
+        self
+    }
+
     /// How many steps this process keeps of what happened to its entries, for [`CachedEntry::why`](crate::CachedEntry::why); 64 bytes each. The oldest
     /// go; keys share the room by their hash, so one that is busy may push out the steps of others. Zero turns it off. Default: 4,096.
     #[must_use]
@@ -304,15 +323,17 @@ impl CacheBuilder {
     /// Makes the cache; on Redis, tries to connect once and goes on trying in the background.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for what can never work: a wrong URL, user, password, database, namespace, or a URL and parts of an address.
+    /// [`ErrorKind::Configuration`] for what can never work: a wrong URL, user, password, database, namespace, a
+    /// missing right, a URL and parts of an address, no tokio runtime with timers and I/O.
+    /// [`ErrorKind::Unavailable`] with [`require_store`](Self::require_store), if the store cannot be reached.
     pub async fn connect(self) -> Result<Cache> {
         self.check_parts()?;
         match self.url.clone() {
-            None if self.parts.host.is_some() => self.connect_redis(None).await,
+            None if self.parts.host.is_some() => Box::pin(self.connect_redis(None)).await,
             None => self.memory_url(""),
-            Some(url) => match url.strip_prefix("memory:") {
+            Some(url) => match in_memory(&url) {
                 Some(rest) => self.memory_url(rest),
-                None => self.connect_redis(Some(&url)).await,
+                None => Box::pin(self.connect_redis(Some(&url))).await,
             },
         }
     }
@@ -362,7 +383,7 @@ impl CacheBuilder {
     }
 
     fn build_in_memory(self) -> Result<Cache> {
-        let events = Events::new(self.observers.clone());
+        let events = Events::new(self.observers.clone(), &self.clock);
         let store: Arc<dyn Store> = match &self.store {
             Some(store) => Arc::clone(store),
             None => Arc::new(MemoryStore::new(self.clock.clone(), events.clone(), self.memory_limit_bytes)),
@@ -404,10 +425,16 @@ impl CacheBuilder {
         }
         let namespace = self.namespace.clone().or_else(|| config.namespace.clone());
         check_namespace(namespace.as_deref())?;
-        let address = config.to_string().into();
-        let events = Events::new(self.observers.clone());
+        config.namespace.clone_from(&namespace);
+        let (address, ignored) = (config.to_string().into(), std::mem::take(&mut config.ignored));
+        let events = Events::new(self.observers.clone(), &self.clock);
+        for option in ignored {
+            events.emit(Event::UrlOptionIgnored { option });
+        }
         let background = Arc::new(Background::new());
-        let store = RedisStore::connect(config, self.clock.clone(), events.clone(), Arc::clone(&background)).await?;
+        let (clock, is_required) = (self.clock.clone(), self.is_required);
+        let connecting = RedisStore::connect(config, is_required, clock, events.clone(), Arc::clone(&background));
+        let store = runtime::checked(connecting).await?;
         self.build(store, address, events, background, namespace, max_staleness)
     }
 
@@ -432,23 +459,31 @@ impl CacheBuilder {
             return Err(Error::new(ErrorKind::Configuration, "connect").detail(detail));
         }
         let local = Local::new(self.local_limit_bytes, self.local_ttl, store.trust(), self.clock.clone()).map(Arc::new);
-        let (versions, flights) = (Arc::new(Versions::new()), Flights::new());
+        let versions = Arc::new(Versions::new(self.local_limit_bytes));
+        let flights = Flights::new(self.clock.clone(), max_staleness);
         let history = Arc::new(History::new(self.history, self.clock.clone()));
+        let changes = Arc::<Changes>::default();
         let coherence = Arc::new(Coherence {
             local: local.clone(),
             versions: Arc::clone(&versions),
             flights: Arc::clone(&flights),
             history: Arc::clone(&history),
+            background: Arc::clone(&background),
+            giving_back: Arc::default(),
+            changes: Arc::clone(&changes),
         });
         let listener: Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(&coherence) as Arc<dyn Listener>));
         store.listen(listener);
-        Ok(Cache(Arc::new(Inner {
+        let (clock, is_at_hand) = (self.clock.clone(), store.is_at_hand());
+        let namespace: Box<str> = namespace.unwrap_or_else(|| "cache".to_owned()).into();
+        let inner = Arc::new(Inner {
             local,
             _coherence: coherence,
             store,
             address,
             events,
-            namespace: namespace.unwrap_or_else(|| "cache".to_owned()).into(),
+            function_versions: FunctionVersions::new(&versions, &namespace),
+            namespace,
             versions,
             versions_due: tag::due_after(self.clock.coarse()).into(),
             clock: self.clock,
@@ -472,8 +507,22 @@ impl CacheBuilder {
             functions: Functions::new(),
             meter: Meter::new(self.meter_share),
             background,
-        })))
+        });
+        // A store in this process sees each hit.
+        if !is_at_hand {
+            let weak = Arc::downgrade(&inner);
+            let keep_warm = move || touch::keep_warm(Weak::clone(&weak), clock.clone(), Arc::clone(&changes));
+            let first = keep_warm();
+            let _needs_a_runtime = inner.background.lasting(first, move || Box::pin(keep_warm()));
+        }
+        Ok(Cache(inner))
     }
+}
+
+/// What follows the scheme of a URL that asks for a store in this process.
+fn in_memory(url: &str) -> Option<&str> {
+    let (scheme, rest) = url.trim().split_once(':')?;
+    scheme.eq_ignore_ascii_case("memory").then_some(rest)
 }
 
 fn check_namespace(namespace: Option<&str>) -> Result<()> {

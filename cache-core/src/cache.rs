@@ -1,6 +1,6 @@
 //! The handle.
 
-mod by_hand;
+pub(crate) mod by_hand;
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Stats, bump};
 use crate::fence::FenceBuilder;
 use crate::function_stats::{FunctionNumber, FunctionStats, Functions};
+use crate::function_versions::FunctionVersions;
 use crate::history::{History, What};
 use crate::key::Key;
 use crate::local::{Hit, Local, LocalKeyRef, ParsedKey};
@@ -56,6 +57,7 @@ pub(crate) struct Inner {
     /// Listens to the store for as long as this lives.
     pub(crate) _coherence: Arc<Coherence>,
     pub(crate) versions: Arc<Versions>,
+    pub(crate) function_versions: FunctionVersions,
     /// When they are to be looked at again.
     pub(crate) versions_due: AtomicU64,
     pub(crate) flights: Arc<Flights>,
@@ -94,12 +96,13 @@ static INSTALLED: OnceLock<Cache> = OnceLock::new();
 impl Cache {
     /// A cache on Redis: `redis://`, `rediss://` (feature `tls`), `redis+unix://`; or `memory://`. See [`CacheBuilder::url`] for what a URL can say.
     ///
-    /// Starts even if Redis is down: functions run uncached until it is there. Takes at most the connect timeout, one second by default.
+    /// Starts even if Redis is down: functions run uncached until it is there. To be told instead, see
+    /// [`CacheBuilder::require_store`]. Takes at most the connect timeout, one second by default.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for what can never work: a wrong URL, user, password or database.
-    pub async fn connect(url: &str) -> Result<Self> {
-        Self::builder().url(url).connect().await
+    /// [`ErrorKind::Configuration`] for what can never work: a wrong URL, user, password or database, a missing right.
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
+        Self::builder().url(url.as_ref()).connect().await
     }
 
     /// A cache in this process's memory, bounded to 256 MiB.
@@ -261,11 +264,12 @@ impl Cache {
         &self.0.address
     }
 
-    /// Closes the connection and ends background work, waiting for it up to five seconds. Cached functions run uncached afterwards.
+    /// Closes the connection and ends background work, waiting for it and for runs under way up to five seconds. Cached functions run uncached afterwards.
     pub async fn shutdown(&self) {
-        // Work first: what it computed may still be stored.
-        self.0.background.shutdown(SHUTDOWN_LIMIT).await;
+        // Work first: what it computed may still be stored, and leases of what was ended are given back.
+        self.0.background.shutdown(SHUTDOWN_LIMIT, self.0.store.settle()).await;
         self.0.store.close().await;
+        self.0.events.log_all_repeats();
     }
 }
 
@@ -378,17 +382,19 @@ impl Inner {
         let Some(Slot::Bytes(bytes)) = self.store.read_now(key) else { return AtHand::Nothing };
         let Ok((envelope, payload_at)) = Envelope::open(&bytes, key) else { return AtHand::Nothing };
         // All records of a store in this process are of one build, so they have the tags they need.
-        let agreement = Basis::new(self, name, None).agrees_now(self, &envelope);
+        let number = FunctionNumber::by_hand(name);
+        let agreement = Basis::untagged(self, name, number).agrees_now(self, &envelope, mark.is_some());
         let Some(Agreement::Yes(under)) = agreement else { return AtHand::Nothing };
         let Some(serving) = Serving::of(&envelope, terms, self.store.now()) else { return AtHand::Nothing };
         let payload = bytes.get(payload_at..).unwrap_or_default();
-        let Ok(Some(value)) = (value.decode)(envelope.codec, envelope.present, payload) else { return AtHand::Nothing };
-        let Some(taken) = take(&value) else { return AtHand::Nothing };
+        let decoded = (value.decode)(envelope.codec, envelope.present, payload);
+        let Ok(Some(decoded)) = decoded else { return AtHand::Nothing };
+        let Some(taken) = take(&decoded) else { return AtHand::Nothing };
         if let Some((mark, under)) = mark.zip(under) {
-            mark.keep(&value, payload.len(), serving.service(tier), under);
+            mark.keep(&decoded, (value.weigh)(&decoded, payload.len()), serving.service(tier), under);
         }
         bump(&self.events.count().hits);
-        if let Some(counters) = self.functions.of(FunctionNumber::by_hand(name)) {
+        if let Some(counters) = self.functions.of(number) {
             bump(&counters.hits);
         }
         self.history.note(key, What::Hit { fresh_for: serving.fresh() });

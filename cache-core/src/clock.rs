@@ -3,9 +3,15 @@
 //! Invariant: nothing else in this crate reads a clock. Two kinds of time are kept apart: [`Timestamp`], milliseconds
 //! since the Unix epoch as the *store's server* counts them, which records carry; and monotonic time, for
 //! durations inside this process.
+//!
+//! | clock | when somebody sets the time | while the machine sleeps | used for |
+//! |---|---|---|---|
+//! | `coarse`, `start` | goes on | stands still | hits, timeouts, durations |
+//! | `boot` | goes on | goes on (Linux; elsewhere it stands still) | the server's time, ends in the embedded store |
+//! | `wall` | jumps | goes on | shown to people; where a server does not tell its time |
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch on the clock of the store's server.
@@ -52,6 +58,10 @@ pub(crate) fn wall_time(since: Duration) -> SystemTime {
 #[derive(Debug)]
 struct Manual {
     now: AtomicU64,
+    /// By how much the wall clock was set forward, in all.
+    set: AtomicI64,
+    /// For how long the machine has slept.
+    asleep: AtomicU64,
     moved: tokio::sync::Notify,
 }
 
@@ -68,7 +78,19 @@ enum Source {
     /// The runtime's, since this moment: it stands still while the runtime's time is paused. Behind a pointer, so that which clock it is stands in a
     /// word of its own: each hit looks at it.
     #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "made by tests only"))]
-    Runtime(Arc<tokio::time::Instant>),
+    Runtime(Arc<Runtime>),
+}
+
+/// The clocks of one machine in a runtime whose time is paused.
+#[derive(Debug)]
+struct Runtime {
+    start: tokio::time::Instant,
+    /// How far the wall clock is ahead.
+    ahead: AtomicI64,
+    /// For how long the machine has slept so far, and until when it does: its monotonic clock
+    /// stands still.
+    slept: AtomicU64,
+    asleep_until: AtomicU64,
 }
 
 /// Where clocks for tests start: 2026-01-01T00:00:00Z.
@@ -85,7 +107,12 @@ impl Clock {
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn manual() -> Self {
-        Self(Source::Manual(Arc::new(Manual { now: AtomicU64::new(START_MS), moved: tokio::sync::Notify::new() })))
+        Self(Source::Manual(Arc::new(Manual {
+            now: AtomicU64::new(START_MS),
+            set: AtomicI64::new(0),
+            asleep: AtomicU64::new(0),
+            moved: tokio::sync::Notify::new(),
+        })))
     }
 
     /// The clock of the tokio runtime that this is called in, for tests whose time is paused. Starts as [`manual`](Self::manual) does.
@@ -93,7 +120,26 @@ impl Clock {
     #[must_use]
     pub fn of_runtime() -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
-        Self(Source::Runtime(Arc::new(tokio::time::Instant::now())))
+        let start = tokio::time::Instant::now();
+        let (slept, asleep_until) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Source::Runtime(Arc::new(Runtime { start, ahead: AtomicI64::new(0), slept, asleep_until })))
+    }
+
+    /// Those of another machine in the same runtime, which can differ. As
+    /// [`of_runtime`](Self::of_runtime) where this one is another kind.
+    #[cfg(feature = "testing")]
+    pub(crate) fn of_another_machine(&self) -> Self {
+        let Source::Runtime(runtime) = &self.0 else { return Self::of_runtime() };
+        let (slept, asleep_until) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Source::Runtime(Arc::new(Runtime { start: runtime.start, ahead: AtomicI64::new(0), slept, asleep_until })))
+    }
+
+    /// Puts this machine's wall clock forward or back.
+    #[cfg(feature = "testing")]
+    pub(crate) fn step(&self, by: i64) {
+        if let Source::Runtime(runtime) = &self.0 {
+            runtime.ahead.fetch_add(by, Ordering::SeqCst);
+        }
     }
 
     /// Moves a manual clock forward; the other clocks are left alone.
@@ -105,14 +151,70 @@ impl Clock {
         }
     }
 
+    /// Sets the wall clock of a manual clock forward, as somebody who corrects the time of a
+    /// machine: monotonic time stays as it is.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn set_wall_forward(&self, by: Duration) {
+        if let Source::Manual(manual) = &self.0 {
+            manual.set.fetch_add(i64::try_from(millis(by)).unwrap_or(i64::MAX), Ordering::SeqCst);
+        }
+    }
+
+    /// Sets the wall clock of a manual clock back.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn set_wall_back(&self, by: Duration) {
+        if let Source::Manual(manual) = &self.0 {
+            manual.set.fetch_sub(i64::try_from(millis(by)).unwrap_or(i64::MAX), Ordering::SeqCst);
+        }
+    }
+
+    /// Has the machine of a clock of tests sleep: its monotonic clock stands still, its wall and
+    /// boot clock go on. That of a runtime's clock sleeps from now on, for so long.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn suspend(&self, by: Duration) {
+        match &self.0 {
+            Source::System => {}
+            Source::Manual(manual) => {
+                manual.asleep.fetch_add(millis(by), Ordering::SeqCst);
+            }
+            Source::Runtime(runtime) => {
+                let (now, ms) = (runtime.since(), millis(by));
+                let left = runtime.asleep_until.load(Ordering::SeqCst).saturating_sub(now);
+                runtime.slept.fetch_add(ms.saturating_sub(left), Ordering::SeqCst);
+                runtime.asleep_until.fetch_max(now.saturating_add(ms), Ordering::SeqCst);
+            }
+        }
+    }
+
     /// This machine's wall clock. It orders nothing: records use the server's time.
     pub(crate) fn wall(&self) -> Timestamp {
         match &self.0 {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
             Source::System => Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)),
-            Source::Manual(manual) => Timestamp(manual.now.load(Ordering::SeqCst)),
-            Source::Runtime(start) => Timestamp(since(start)),
+            Source::Manual(manual) => Timestamp(manual.boot().saturating_add_signed(manual.set.load(Ordering::SeqCst))),
+            Source::Runtime(runtime) => Timestamp(runtime.wall()),
         }
+    }
+
+    /// Milliseconds since some moment before, which nobody can set, and which count what the
+    /// machine sleeps (on Linux).
+    pub(crate) fn boot(&self) -> u64 {
+        match &self.0 {
+            Source::System => boot_millis(),
+            Source::Manual(manual) => manual.boot(),
+            Source::Runtime(runtime) => runtime.since(),
+        }
+    }
+
+    /// How far the clock that goes on while the machine sleeps is ahead of the one that stands
+    /// still.
+    fn slept(&self) -> i64 {
+        let awake = self.coarse();
+        let all = match &self.0 {
+            Source::System => sleepless_millis(self),
+            Source::Manual(_) | Source::Runtime(_) => self.boot(),
+        };
+        i64::try_from(i128::from(all).saturating_sub(i128::from(awake))).unwrap_or(0)
     }
 
     /// The same, as fine as it can be had, since 1970: for showing to people.
@@ -133,11 +235,16 @@ impl Clock {
         }
     }
 
-    /// The clocks of tests show one time, as wall clocks and as monotonic ones.
+    /// Where nobody sets it and no machine sleeps, a clock of tests shows one time, as wall clock
+    /// and as monotonic one.
     #[cold]
     #[inline(never)]
     fn coarse_in_tests(&self) -> u64 {
-        self.wall().0
+        match &self.0 {
+            Source::Manual(manual) => manual.now.load(Ordering::SeqCst),
+            Source::Runtime(runtime) => runtime.awake(),
+            Source::System => self.wall().0,
+        }
     }
 
     /// A point in monotonic time, for measuring how long something took.
@@ -148,7 +255,7 @@ impl Clock {
     /// Resolves `duration` after this call; on a manual clock, once it has been advanced that far.
     pub(crate) fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static + use<> {
         let (timer, manual) = match &self.0 {
-            Source::System | Source::Runtime(_) => (Some(tokio::time::sleep(duration)), None),
+            Source::System | Source::Runtime(_) => (Some(timer(duration)), None),
             Source::Manual(manual) => {
                 let deadline = manual.now.load(Ordering::SeqCst).saturating_add(millis(duration));
                 (None, Some((Arc::clone(manual), deadline)))
@@ -176,14 +283,55 @@ impl Clock {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
             Source::System => Monotonic::System(Instant::now()),
             Source::Manual(manual) => Monotonic::Manual(manual.now.load(Ordering::SeqCst)),
-            Source::Runtime(start) => Monotonic::Manual(since(start)),
+            Source::Runtime(runtime) => Monotonic::Manual(runtime.awake()),
         }
     }
 }
 
-/// The time of a runtime's clock that started then.
-fn since(start: &tokio::time::Instant) -> u64 {
-    START_MS.saturating_add(millis(start.elapsed()))
+impl Manual {
+    fn boot(&self) -> u64 {
+        self.now.load(Ordering::SeqCst).saturating_add(self.asleep.load(Ordering::SeqCst))
+    }
+}
+
+/// A timer of the runtime that this is called in.
+///
+/// # Panics
+///
+/// Outside a runtime and in one without timers, as tokio does, with what to do about it.
+#[expect(clippy::panic, reason = "tokio panics too; without a time limit a run could hang for ever")]
+fn timer(duration: Duration) -> tokio::time::Sleep {
+    if tokio::runtime::Handle::try_current().is_err() {
+        panic!(
+            "a cached function needs a running tokio runtime: call it inside `#[tokio::main]`, `#[tokio::test]` or \
+             `Runtime::block_on`"
+        );
+    }
+    // There is no way to ask whether it has timers.
+    match std::panic::catch_unwind(|| tokio::time::sleep(duration)) {
+        Ok(timer) => timer,
+        Err(_panic) => panic!(
+            "this tokio runtime lacks timers, which a cached function needs for its deadline: build it with \
+             `.enable_all()`"
+        ),
+    }
+}
+
+impl Runtime {
+    /// The time of the runtime.
+    fn since(&self) -> u64 {
+        START_MS.saturating_add(millis(self.start.elapsed()))
+    }
+
+    fn wall(&self) -> u64 {
+        self.since().saturating_add_signed(self.ahead.load(Ordering::SeqCst))
+    }
+
+    /// Without what the machine has slept.
+    fn awake(&self) -> u64 {
+        let now = self.since().max(self.asleep_until.load(Ordering::SeqCst));
+        now.saturating_sub(self.slept.load(Ordering::SeqCst))
+    }
 }
 
 /// The kernel keeps this one in memory: 6 ns instead of 22 for a precise reading.
@@ -193,6 +341,30 @@ fn coarse_millis() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     // Since the machine's start: never negative, and far from the end of 64 bits.
     (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(now.tv_nsec as u64 / 1_000_000)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn boot_millis() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // As above.
+    (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(now.tv_nsec as u64 / 1_000_000)
+}
+
+/// A clock that goes on while the machine sleeps.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn sleepless_millis(_clock: &Clock) -> u64 {
+    boot_millis()
+}
+
+/// There is none but the wall clock, so one that is set forward looks like sleep too.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn sleepless_millis(clock: &Clock) -> u64 {
+    clock.wall().0
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn boot_millis() -> u64 {
+    coarse_millis()
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -223,7 +395,11 @@ impl Stopwatch {
         async move {
             match (started, source) {
                 (Monotonic::System(started), _) => match started.checked_add(elapsed) {
-                    Some(end) => tokio::time::sleep_until(end.into()).await,
+                    Some(end) => {
+                        let mut timer = std::pin::pin!(timer(Duration::ZERO));
+                        timer.as_mut().reset(end.into());
+                        timer.await;
+                    }
                     None => std::future::pending().await,
                 },
                 (Monotonic::Manual(started), Source::Manual(manual)) => {
@@ -237,10 +413,13 @@ impl Stopwatch {
                         moved.await;
                     }
                 }
-                (Monotonic::Manual(started), Source::Runtime(start)) => {
-                    let passed = Duration::from_millis(since(&start).saturating_sub(started));
-                    tokio::time::sleep(elapsed.saturating_sub(passed)).await;
-                }
+                (Monotonic::Manual(started), Source::Runtime(runtime)) => loop {
+                    let passed = Duration::from_millis(runtime.awake().saturating_sub(started));
+                    match elapsed.checked_sub(passed) {
+                        Some(left) if !left.is_zero() => timer(left).await,
+                        _ => return,
+                    }
+                },
                 // A stopwatch is made by its own clock.
                 (Monotonic::Manual(_), Source::System) => {}
             }
@@ -256,20 +435,126 @@ impl Stopwatch {
     }
 }
 
-/// How far the server's clock is ahead of ours, learned on each connection and heartbeat.
+/// How far the server's clock is ahead of our boot clock, learned on each connection and heartbeat.
+///
+/// Of the boot clock and not of the wall clock: who sets the time of this machine changes nothing
+/// here (R14).
 #[derive(Debug, Default)]
-pub(crate) struct ServerOffset(AtomicI64);
+pub(crate) struct ServerOffset {
+    ahead: AtomicI64,
+    is_known: AtomicBool,
+}
 
 impl ServerOffset {
-    /// Records that the server's clock showed `server` while ours showed `ours`.
-    pub(crate) fn learn(&self, server: Timestamp, ours: Timestamp) {
-        let ahead = i128::from(server.0).saturating_sub(i128::from(ours.0));
-        let ahead = i64::try_from(ahead).unwrap_or(if ahead > 0 { i64::MAX } else { i64::MIN });
-        self.0.store(ahead, Ordering::Relaxed);
+    /// Records that the server's clock showed `server` while our boot clock showed `ours`.
+    pub(crate) fn learn(&self, server: Timestamp, ours: u64) {
+        self.ahead.store(ahead(server, ours), Ordering::Relaxed);
+        self.is_known.store(true, Ordering::Release);
     }
 
-    /// `ours` on the server's clock.
-    pub(crate) fn apply(&self, ours: Timestamp) -> Timestamp {
-        Timestamp(ours.0.saturating_add_signed(self.0.load(Ordering::Relaxed)))
+    /// Records that the server's clock showed `server` somewhere between two readings of our boot
+    /// clock: the middle is off by half of the time between them at most.
+    #[cfg(any(feature = "redis", feature = "testing", test))]
+    pub(crate) fn learn_between(&self, server: Timestamp, before: u64, after: u64) {
+        self.learn(server, before.saturating_add(after.saturating_sub(before) / 2));
+    }
+
+    /// The server's time now. Where no server has told it yet, or does not, what our wall clock
+    /// shows.
+    pub(crate) fn now(&self, clock: &Clock) -> Timestamp {
+        if !self.is_known.load(Ordering::Acquire) {
+            return clock.wall();
+        }
+        Timestamp(clock.boot().saturating_add_signed(self.ahead.load(Ordering::Relaxed)))
+    }
+}
+
+fn ahead(server: Timestamp, ours: u64) -> i64 {
+    let ahead = i128::from(server.0).saturating_sub(i128::from(ours));
+    i64::try_from(ahead).unwrap_or(if ahead > 0 { i64::MAX } else { i64::MIN })
+}
+
+/// Wall time when it began, and from then on by the boot clock: nobody can set it (R14).
+#[derive(Debug)]
+pub(crate) struct SteadyTime(ServerOffset);
+
+impl SteadyTime {
+    pub(crate) fn new(clock: &Clock) -> Self {
+        let offset = ServerOffset::default();
+        offset.learn(clock.wall(), clock.boot());
+        Self(offset)
+    }
+
+    pub(crate) fn now(&self, clock: &Clock) -> Timestamp {
+        self.0.now(clock)
+    }
+}
+
+/// Below this, two clocks that are read one after the other, one of them coarse, may differ for no
+/// reason.
+const SLEPT_AT_LEAST_MS: i64 = 100;
+
+/// Finds that the machine has slept: monotonic time, by which L1 is trusted, stood still meanwhile.
+#[derive(Debug)]
+pub(crate) struct SleepWatch(AtomicI64);
+
+impl SleepWatch {
+    pub(crate) fn new(clock: &Clock) -> Self {
+        Self(AtomicI64::new(clock.slept()))
+    }
+
+    /// Whether it has, since the last look.
+    pub(crate) fn has_slept(&self, clock: &Clock) -> bool {
+        let slept = clock.slept();
+        slept.saturating_sub(self.0.swap(slept, Ordering::Relaxed)) >= SLEPT_AT_LEAST_MS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    // R14
+    fn the_servers_time_goes_on_by_a_clock_that_nobody_sets() {
+        let (clock, offset) = (Clock::manual(), ServerOffset::default());
+        assert_eq!(offset.now(&clock), clock.wall(), "not known yet");
+        let server = Timestamp::from_millis(5_000_000);
+        offset.learn(server, clock.boot());
+        clock.set_wall_forward(HOUR);
+        assert_eq!(offset.now(&clock), server);
+        clock.set_wall_back(HOUR * 3);
+        assert_eq!(offset.now(&clock), server);
+        clock.advance(HOUR);
+        clock.suspend(HOUR);
+        assert_eq!(offset.now(&clock), server.plus(HOUR * 2));
+    }
+
+    #[test]
+    // R7
+    fn sleep_is_seen_once_and_a_wall_clock_that_is_set_is_no_sleep() {
+        let clock = Clock::manual();
+        let watch = SleepWatch::new(&clock);
+        clock.advance(HOUR);
+        clock.set_wall_forward(HOUR);
+        assert!(!watch.has_slept(&clock));
+        let before = clock.coarse();
+        clock.suspend(HOUR);
+        assert_eq!(clock.coarse(), before, "what hits go by stands still");
+        assert!(watch.has_slept(&clock) && !watch.has_slept(&clock));
+        clock.suspend(Duration::from_millis(99));
+        assert!(!watch.has_slept(&clock));
+    }
+
+    #[test]
+    fn the_systems_clocks_agree_while_it_is_awake() {
+        let clock = Clock::system();
+        let watch = SleepWatch::new(&clock);
+        for _ in 0..1000 {
+            assert!(!watch.has_slept(&clock));
+        }
+        assert!(clock.boot() >= clock.coarse().saturating_sub(20));
     }
 }

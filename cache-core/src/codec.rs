@@ -21,8 +21,10 @@ mod bounded;
 mod coding;
 mod json;
 mod msgpack;
+pub(crate) mod plain;
 mod postcard;
 mod unfit;
+mod weigh;
 
 #[cfg(feature = "bincode")]
 pub use self::bincode::Bincode;
@@ -30,7 +32,7 @@ pub use self::json::Json;
 pub use self::msgpack::MsgPack;
 pub use self::postcard::Postcard;
 
-pub(crate) use self::coding::Coding;
+pub(crate) use self::coding::{Coding, Finding};
 
 /// What is used where no codec is named: [`Bincode`], or [`Postcard`] without the feature `bincode`.
 #[cfg(feature = "bincode")]

@@ -35,9 +35,8 @@ pub(crate) struct EntryKey {
 
 impl EntryKey {
     pub(crate) fn new(inner: &Inner, name: &Arc<str>, args: &str, fingerprint: &Arc<str>) -> Self {
-        let mut value_key = String::new();
-        key::write_value_key(&mut value_key, &inner.namespace, name, args, fingerprint);
-        Self { value_key: value_key.into(), name: Arc::clone(name), fingerprint: Arc::clone(fingerprint) }
+        let value_key = key::value_key(&inner.namespace, name, args, fingerprint);
+        Self { value_key, name: Arc::clone(name), fingerprint: Arc::clone(fingerprint) }
     }
 
     /// The key of the same entry in another build.
@@ -162,7 +161,9 @@ impl<R: 'static> CachedEntry<R> {
     pub fn on(self, cache: &Cache) -> Self {
         let Bare { plan, returns, args, .. } = self.0;
         let key = EntryKey::new(&cache.0, &plan.key.name, &args, &plan.key.fingerprint);
-        let plan = Arc::new(Plan::new(key, plan.value, Arc::clone(&plan.rules), plan.local));
+        let number = plan.number.clone();
+        let plan = Plan { number, ..Plan::new(key, plan.value, Arc::clone(&plan.rules), plan.local) };
+        let plan = Arc::new(plan);
         Self(Bare { cache: cache.clone(), plan, returns, args })
     }
 
@@ -218,12 +219,13 @@ impl<R: Send + 'static> CachedEntry<R> {
         let function = function.map(returns.of.split).boxed();
         async move {
             let key = plan.key.clone();
-            let plan = Plan {
+            let plan = Arc::new(Plan {
                 refresh: true,
                 overdue: returns.overdue,
+                number: plan.number.clone(),
                 ..Plan::new(key, plan.value, Arc::clone(&plan.rules), plan.local)
-            };
-            let landing = read_through::run_here(&cache.0, &plan, function).await;
+            });
+            let landing = read_through::run_here(&cache.0, Arc::clone(&plan), None, function).await;
             returns.land(landing, &plan.key.name)
         }
         .boxed()
@@ -234,15 +236,16 @@ impl<R: 'static> Bare<R> {
     async fn record(&self) -> Result<Option<(Envelope, bytes::Bytes)>> {
         let inner = &self.cache.0;
         let key = &self.plan.key;
-        let mut basis = Basis::new(inner, &key.name, Some(&self.plan.rules));
+        let mut basis = self.plan.basis(inner);
         let (Slot::Bytes(bytes), _) = basis.read(inner, &key.value_key, false).await? else { return Ok(None) };
         match Envelope::open(&bytes, &key.value_key) {
-            Ok((envelope, _)) if !matches!(basis.agrees(inner, &envelope).await?, Agreement::Yes(_)) => Ok(None),
+            Ok((envelope, _)) if !matches!(basis.agrees(inner, &envelope, false).await?, Agreement::Yes(_)) => Ok(None),
             Ok((envelope, payload_at)) => match verdict(&envelope, inner.store.now()) {
                 Freshness::Fresh => Ok(Some((envelope, bytes.slice(payload_at..)))),
                 Freshness::Stale | Freshness::Expired => Ok(None),
             },
-            Err(reason) => {
+            Err(unreadable) => {
+                let reason = unreadable.reason();
                 inner.events.emit(Event::Undecodable { name: Arc::clone(&key.name), reason });
                 Ok(None)
             }
@@ -269,8 +272,9 @@ impl<R: 'static> Bare<R> {
             return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
         };
         // Read before the write: what is invalidated from now on takes this value with it.
-        let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
-        basis.read_unknown(inner).await?;
+        let mut basis = plan.basis(inner);
+        inner.builds.introduce(inner, &plan.key, basis.read_unknown(inner)).await?;
+        Basis::register(inner, std::slice::from_mut(&mut basis), &plan.key).await?;
         let Some(under) = basis.of_value(inner, &plan.key.name, &plan.rules, &value).await? else {
             plan.fill_refused(inner, Refusal::Outdated);
             return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
@@ -318,14 +322,14 @@ impl<R: 'static> UnboundEntry<R> {
 }
 
 /// Forgets what this process has of a key, when it is made and when it is dropped.
-struct Forget<'a> {
+pub(crate) struct Forget<'a> {
     inner: &'a Inner,
     key: &'a str,
 }
 
 impl<'a> Forget<'a> {
-    fn new(inner: &'a Inner, key: &'a EntryKey) -> Self {
-        let forget = Self { inner, key: &key.value_key };
+    pub(crate) fn new(inner: &'a Inner, key: &'a str) -> Self {
+        let forget = Self { inner, key };
         forget.now();
         forget
     }
@@ -348,11 +352,16 @@ impl Drop for Forget<'_> {
 }
 
 impl Inner {
+    /// No caller that comes after this gets what this process has of a key.
+    pub(crate) fn forget(&self, key: &EntryKey) {
+        drop(Forget::new(self, &key.value_key));
+    }
+
     /// Runs a write of a key so that no caller that begins after it gets what was there before: the L1 entry is dropped and the run
     /// under way is detached before the write is sent, and again after its answer (R9, T7).
     pub(crate) async fn detached<T>(&self, key: &EntryKey, write: impl Future<Output = Result<T>>) -> Result<T> {
         // Held over the await: dropped there, what the write may have replaced goes all the same.
-        let _before_and_after = Forget::new(self, key);
+        let _before_and_after = Forget::new(self, &key.value_key);
         let result = write.await;
         result.map_err(|error| match error.kind() {
             ErrorKind::Unavailable | ErrorKind::Refused | ErrorKind::Closed | ErrorKind::NotReplicated => error,

@@ -7,7 +7,7 @@
 //!  0  2  magic CA C8: no text in any encoding Redis users write, and not a lease's `L`
 //!  2  1  layout, 1
 //!  3  1  codec id, 0 where there is no value
-//!  4  1  flags: 1 a value is present, 2 versions follow
+//!  4  1  flags: 1 a value is present, 2 versions follow; kept for later: 4 the payload is compressed, 8 it is encrypted, after that
 //!  5  1  number of tags
 //!  6  8  fill id: random, new with each write
 //! 14  6  created, ms since the epoch on the server's clock
@@ -17,8 +17,12 @@
 //! 34  8  checksum: xxh3 of all the rest, seeded with the key
 //! 42 16  versions, by flag: the digest of namespace and function version the value was computed under
 //!        each tag: length of its name 1, name, version 16
-//!        payload
+//!        payload; compressed or encrypted, it begins with what is needed to read it
 //! ```
+//!
+//! A record with another layout or flag is of a build that knows more. It stays where it is for those who can read it: here it is a
+//! miss with an event, and a run under a lease beside it replaces it, as one past its time. So every layout has the magic, the layout
+//! and the fill id where they are in this one.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -30,9 +34,15 @@ use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: [u8; 2] = [0xCA, 0xC8];
 const LAYOUT: u8 = 1;
-const PRESENT: u8 = 0b01;
-const VERSIONED: u8 = 0b10;
+const PRESENT: u8 = 0b0001;
+const VERSIONED: u8 = 0b0010;
+/// Kept for later, and not known yet: written today, no released build could read it.
+#[cfg(test)]
+const COMPRESSED: u8 = 0b0100;
+#[cfg(test)]
+const ENCRYPTED: u8 = 0b1000;
 const CODEC_AT: usize = 3;
+const FLAGS_AT: usize = 4;
 const CHECKSUM_AT: usize = 34;
 const HEADER_LEN: usize = 42;
 /// The largest time of five and of six bytes.
@@ -65,6 +75,24 @@ pub(crate) struct Envelope {
 pub(crate) struct TagVersion {
     pub(crate) name: Box<str>,
     pub(crate) version: u128,
+}
+
+/// Why bytes cannot be read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// They are no record under this key, for this reason.
+    Foreign(&'static str),
+    /// They are a record that another build has written, one that knows more, with this fill id.
+    Newer(u64, &'static str),
+}
+
+impl Unreadable {
+    /// For [`Event::Undecodable`](crate::events::Event::Undecodable).
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Foreign(reason) | Self::Newer(_, reason) => reason,
+        }
+    }
 }
 
 impl Envelope {
@@ -132,22 +160,46 @@ impl Envelope {
     /// Reads a record that was stored under `key`: the envelope, and where its payload starts. Allocates only for tags.
     ///
     /// # Errors
-    /// Why these bytes are no record, for [`Event::Undecodable`](crate::events::Event::Undecodable).
-    pub(crate) fn open(bytes: &[u8], key: &str) -> Result<(Self, usize), &'static str> {
+    /// Why these bytes cannot be read.
+    pub(crate) fn open(bytes: &[u8], key: &str) -> Result<(Self, usize), Unreadable> {
+        let foreign = Unreadable::Foreign;
         let mut rest = Reader(bytes);
         if rest.array() != Some(MAGIC) {
-            return Err("not a record of this library");
+            return Err(foreign("not a record of this library"));
         }
+        let newer = |reason| match bytes.get(FILL_ID_AT).and_then(|id| id.try_into().ok()) {
+            Some(fill_id) => Unreadable::Newer(u64::from_le_bytes(fill_id), reason),
+            None => foreign("cut off in the header"),
+        };
         if rest.u8() != Some(LAYOUT) {
-            return Err("a record of another layout");
+            return Err(newer("a record of another layout"));
         }
         // Before anything else is believed.
         let stored = bytes.get(CHECKSUM_AT..HEADER_LEN).and_then(|stored| stored.try_into().ok());
-        if stored.map(u64::from_le_bytes) != Some(checksum(key, bytes).ok_or("cut off in the header")?) {
-            return Err("the checksum does not match: damaged, or stored under another key");
+        if stored.map(u64::from_le_bytes) != Some(checksum(key, bytes).ok_or(foreign("cut off in the header"))?) {
+            return Err(foreign("the checksum does not match: damaged, or stored under another key"));
         }
-        let (envelope, rest) = Self::read(rest).ok_or("the header contradicts itself")?;
+        if bytes.get(FLAGS_AT).is_some_and(|flags| flags & !(PRESENT | VERSIONED) != 0) {
+            return Err(newer("a record with flags that this build does not know"));
+        }
+        let (envelope, rest) = Self::read(rest).ok_or(foreign("the header contradicts itself"))?;
         Ok((envelope, bytes.len().saturating_sub(rest.len())))
+    }
+
+    /// What the first bytes of a record say, and how long its head is. Nothing vouches for it: the
+    /// checksum covers the payload too. `None`: it is no record, or there are too few of its bytes.
+    pub(crate) fn peek(bytes: &[u8]) -> Option<(Self, usize)> {
+        let mut rest = Reader(bytes);
+        if rest.array() != Some(MAGIC) || rest.u8() != Some(LAYOUT) {
+            return None;
+        }
+        let (envelope, rest) = Self::read(rest)?;
+        Some((envelope, bytes.len().saturating_sub(rest.len())))
+    }
+
+    /// Whether these may be the first bytes of a record.
+    pub(crate) fn is_head(bytes: &[u8]) -> bool {
+        bytes.starts_with(&MAGIC) && bytes.get(MAGIC.len()) == Some(&LAYOUT)
     }
 
     /// Everything behind the layout byte.
@@ -176,7 +228,7 @@ impl Envelope {
             envelope.tags.push(TagVersion { name, version: u128::from_le_bytes(rest.array()?) });
         }
         let absent = rest.0.is_empty() && codec == 0;
-        (flags & !(PRESENT | VERSIONED) == 0 && (envelope.present || absent)).then_some((envelope, rest.0))
+        (envelope.present || absent).then_some((envelope, rest.0))
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Error {
     step: &'static str,
     detail: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// The request never left this process, so nothing was executed.
+    is_unsent: bool,
 }
 
 /// What sort of fault it is, for deciding what to do about it.
@@ -77,7 +79,18 @@ impl StdError for DeadlineExceeded {}
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, step: &'static str) -> Self {
-        Self { kind, step, detail: None, source: None }
+        Self { kind, step, detail: None, source: None, is_unsent: false }
+    }
+
+    /// The request never left this process, so nothing was executed.
+    pub(crate) fn unsent(mut self) -> Self {
+        self.is_unsent = true;
+        self
+    }
+
+    /// Whether the operation may have been executed, or may still be: no answer came.
+    pub(crate) fn may_have_happened(&self) -> bool {
+        self.kind == ErrorKind::Unavailable && !self.is_unsent
     }
 
     /// Adds what went wrong and what to do about it. Never a key, a payload or a credential.
@@ -93,7 +106,14 @@ impl Error {
 
     /// The same fault for another caller, without its source.
     pub(crate) fn again(&self) -> Self {
-        Self { kind: self.kind, step: self.step, detail: self.detail.clone(), source: None }
+        Self { kind: self.kind, step: self.step, detail: self.detail.clone(), source: None, is_unsent: self.is_unsent }
+    }
+
+    /// The same fault, of an operation in parts of which so many were done before.
+    pub(crate) fn after(self, done: usize, all: usize) -> Self {
+        let part = format!("{done} of {all} were done before, the others may or may not have been");
+        let detail = self.detail.as_ref().map_or_else(|| part.clone(), |detail| format!("{detail}; {part}"));
+        self.detail(detail)
     }
 
     /// The same fault, of what is called `name` in the user's world.
@@ -103,6 +123,35 @@ impl Error {
             None => name.to_owned(),
         });
         self
+    }
+
+    /// What went wrong, without the step and the kind, with its causes.
+    pub(crate) fn why(&self) -> String {
+        let mut text = self.detail.clone().unwrap_or_else(|| self.what().to_owned());
+        self.add_causes(&mut text);
+        text
+    }
+
+    fn add_causes(&self, text: &mut String) {
+        let mut source = StdError::source(self);
+        while let Some(error) = source {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+    }
+
+    fn what(&self) -> &'static str {
+        match self.kind {
+            ErrorKind::Configuration => "the cache is not configured right",
+            ErrorKind::Unavailable => "the cache's store is unavailable",
+            ErrorKind::Refused => "the cache's store refused the operation",
+            ErrorKind::NotReplicated => "the write has not reached enough replicas",
+            ErrorKind::Encode => "the value could not be encoded",
+            ErrorKind::Decode => "the stored bytes could not be decoded",
+            ErrorKind::Limit => "a limit was reached",
+            ErrorKind::Closed => "the cache is shut down",
+        }
     }
 
     /// What sort of fault it is.
@@ -126,16 +175,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.kind {
-            ErrorKind::Configuration => "the cache is not configured right",
-            ErrorKind::Unavailable => "the cache's store is unavailable",
-            ErrorKind::Refused => "the cache's store refused the operation",
-            ErrorKind::NotReplicated => "the write has not reached enough replicas",
-            ErrorKind::Encode => "the value could not be encoded",
-            ErrorKind::Decode => "the stored bytes could not be decoded",
-            ErrorKind::Limit => "a limit was reached",
-            ErrorKind::Closed => "the cache is shut down",
-        };
+        let what = self.what();
         match (&self.detail, self.kind) {
             // Its detail is a sentence of its own, for whoever reads one line on a terminal.
             (Some(detail), ErrorKind::Configuration) => f.write_str(detail),
@@ -145,19 +185,34 @@ impl fmt::Display for Error {
     }
 }
 
+/// The error as a sentence with its causes: what a program prints that returns it from `main`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("kind", &self.kind)
-            .field("step", &self.step)
-            .field("detail", &self.detail)
-            .field("source", &self.source)
-            .finish()
+        let mut text = self.to_string();
+        self.add_causes(&mut text);
+        f.write_str(&text)
     }
 }
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_leaves_main_is_a_sentence_with_its_causes() {
+        let cause = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
+        let error = Error::new(ErrorKind::Configuration, "connect").detail("the file cannot be read").source(cause);
+        for text in [format!("{error:?}"), format!("{error:#?}")] {
+            assert_eq!(text, "the file cannot be read: no such file");
+        }
+        let error = Error::new(ErrorKind::Unavailable, "connect");
+        assert_eq!(format!("{error:?}"), "connect: the cache's store is unavailable");
+        assert_eq!(error.why(), "the cache's store is unavailable");
     }
 }

@@ -2,18 +2,23 @@
 //!
 //! Events carry names of functions and kinds of faults; never keys, payloads or credentials.
 
+#[cfg(feature = "tracing")]
+mod log;
 #[cfg(feature = "sessions")]
 mod session;
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
+#[cfg(feature = "tracing")]
+use self::log::Log;
 #[cfg(feature = "sessions")]
 pub use self::session::{SessionEvent, SessionStats};
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
 /// Something worth knowing that a caller does not see.
@@ -54,6 +59,12 @@ pub enum Event {
     },
     /// A computed value was returned but not stored, because its lease was gone: invalidated, overwritten or expired.
     FillRefused {
+        /// The function's key name.
+        name: Arc<str>,
+    },
+    /// A closure of the function (`ttl`, `cache_if`, `tags`) panicked after it had returned a value. The value was returned and
+    /// not stored.
+    FillPanicked {
         /// The function's key name.
         name: Arc<str>,
     },
@@ -100,12 +111,24 @@ pub enum Event {
         /// How many it would have, or 17 where it would have more.
         tags: usize,
     },
+    /// More than 16 fences stand on one entry or tag at once: it stays fenced until the last of them would end by its time.
+    TooManyFences {
+        /// The function's key name; none for a tag.
+        name: Option<Arc<str>>,
+    },
     /// A codec cannot read back what it wrote for this type; MessagePack is used for it instead.
     CodecReplaced {
         /// The value's type.
         type_name: &'static str,
         /// The codec that was asked for.
         codec: &'static str,
+    },
+    /// A value of this type that was read back after it was encoded was not equal to what the
+    /// function had returned: a field that is skipped, say. The first caller gets what the function
+    /// returned, all others what was read back. Told once for each type and codec.
+    ReadBackDiffers {
+        /// The value's type.
+        type_name: &'static str,
     },
     /// The structural fingerprint of this type is incomplete, so a change of its fields may go unnoticed: set `version`.
     FingerprintIncomplete {
@@ -119,6 +142,24 @@ pub enum Event {
         /// What the server said.
         reason: Arc<str>,
     },
+    /// The server does not allow `CLIENT INFO` or `CLIENT KILL`: a write that timed out on a lost connection may be executed after
+    /// later ones.
+    KillUnavailable {
+        /// What the server said.
+        reason: Arc<str>,
+    },
+    /// The user may not run `INFO`: the server's version is taken for granted, evictions are
+    /// noticed later, and a restarted
+    /// server is told from another only by its connections. Told once.
+    InfoUnavailable,
+    /// The URL has an option of another client, which changes nothing here.
+    UrlOptionIgnored {
+        /// Its name, without capitals and `_`.
+        option: &'static str,
+    },
+    /// More operations wait for the connection than are kept: the oldest leases are not given back, and run out by themselves. Told once until
+    /// none waits any more.
+    OutstandingDropped,
     /// The consistency meter found a value in this process that was replaced in the store, and was served longer than `max_staleness` after
     /// that: changes are not told as they should be.
     StaleBeyondBound {
@@ -126,6 +167,12 @@ pub enum Event {
         name: Arc<str>,
         /// How long after it was replaced it was served, at least.
         after: std::time::Duration,
+    },
+    /// A table of this process is full, and what it does not hold is left out or forgotten. Told
+    /// once for each table of a cache.
+    TableFull {
+        /// Which one.
+        table: Table,
     },
     /// The embedded store removed entries to stay within its memory limit.
     Evicted {
@@ -135,6 +182,23 @@ pub enum Event {
     /// Something happened to a web session.
     #[cfg(feature = "sessions")]
     Session(SessionEvent),
+}
+
+/// What has room for so many only. None of them grows beyond that, and a full one costs time, never
+/// a wrong value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Table {
+    /// Names that are counted one by one (512, half of them from keys by hand): the others are
+    /// counted as `(other)`.
+    FunctionNames,
+    /// Names whose builds are known (4,096): what was used least recently is asked for again. Names
+    /// of keys by hand seem to be data, which belong into their parts.
+    Builds,
+    /// Keys that are left alone after a refresh failed (4,096): the store is asked for them again.
+    Resting,
+    /// Calls that wait for another process (65,536): more of them poll.
+    Waiters,
 }
 
 /// Why an old value was served.
@@ -165,26 +229,58 @@ struct Inner {
     observers: Vec<Arc<Observer>>,
     sender: broadcast::Sender<Event>,
     stats: Counters,
+    /// A bit for each table that was told to be full.
+    full: AtomicU8,
+    #[cfg(feature = "tracing")]
+    log: Log,
 }
 
 impl Events {
-    pub(crate) fn new(observers: Vec<Arc<Observer>>) -> Self {
+    /// `clock`: which log lines repeat is measured by it.
+    pub(crate) fn new(observers: Vec<Arc<Observer>>, clock: &Clock) -> Self {
+        #[cfg(not(feature = "tracing"))]
+        let _ = clock;
         Self(Arc::new(Inner {
             observers,
             sender: broadcast::Sender::new(SUBSCRIBER_BUFFER),
             stats: Counters::default(),
+            full: AtomicU8::new(0),
+            #[cfg(feature = "tracing")]
+            log: Log::new(clock.clone()),
         }))
     }
 
     pub(crate) fn emit(&self, event: Event) {
         self.0.stats.note(&event);
         #[cfg(feature = "tracing")]
-        trace(&event);
+        guarded(|| self.0.log.tell(&event));
         for observer in &self.0.observers {
-            observer(&event);
+            guarded(|| observer(&event));
         }
         // An error here only says that nobody listens.
         drop(self.0.sender.send(event));
+    }
+
+    /// Writes the log lines of what has repeated for ten seconds. Called now and then, so that the
+    /// last count is written even if nothing else happens.
+    pub(crate) fn log_repeats(&self) {
+        #[cfg(feature = "tracing")]
+        guarded(|| self.0.log.flush(false));
+    }
+
+    /// Writes the log lines of everything that has repeated, before the cache ends.
+    pub(crate) fn log_all_repeats(&self) {
+        #[cfg(feature = "tracing")]
+        guarded(|| self.0.log.flush(true));
+    }
+
+    /// Tells that a table is full, the first time.
+    pub(crate) fn table_full(&self, table: Table) {
+        let bit = 1 << table as u8;
+        let is_told = self.0.full.load(Ordering::Relaxed) & bit != 0;
+        if !is_told && self.0.full.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            self.emit(Event::TableFull { table });
+        }
     }
 
     /// The event for a store fault that a call survived. While there is no connection, which has its own event, each
@@ -202,6 +298,18 @@ impl Events {
 
     pub(crate) fn count(&self) -> &Counters {
         &self.0.stats
+    }
+}
+
+/// Runs user code. A panic in it is reported by the panic hook, and ends no task of the library (S10).
+fn guarded(user: impl FnOnce()) {
+    let _panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(user));
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        #[cfg(feature = "tracing")]
+        guarded(|| self.log.flush(true));
     }
 }
 
@@ -441,52 +549,6 @@ impl Counters {
             #[cfg(feature = "sessions")]
             sessions: self.sessions.snapshot(),
         }
-    }
-}
-
-#[cfg(feature = "tracing")]
-fn trace(event: &Event) {
-    match event {
-        Event::Connected => tracing::info!("cache store connected"),
-        Event::NotInstalled => tracing::warn!(
-            "no cache is installed: #[cached] functions use this process's memory; call `Cache::install` at start-up"
-        ),
-        Event::Disconnected { reason } => {
-            tracing::warn!(%reason, "cache store disconnected; functions run uncached until it is back")
-        }
-        Event::ConnectFailed { reason, .. } => tracing::warn!(%reason, "cache store cannot be reached; trying again"),
-        Event::StoreFailed { step, reason, .. } => tracing::warn!(step, %reason, "cache store operation failed"),
-        Event::Undecodable { name, reason } => {
-            tracing::warn!(%name, reason, "stored bytes are not a record; treated as a miss")
-        }
-        Event::FillRefused { name } => tracing::debug!(%name, "value not stored: its lease was gone"),
-        Event::StaleServed { name, cause } => tracing::warn!(%name, ?cause, "a value was served after its ttl"),
-        Event::RefreshFailed { name } => tracing::warn!(%name, "refresh failed; the old value stays"),
-        Event::RefreshSkipped { name } => tracing::warn!(%name, "refresh left out: as many run as may"),
-        Event::DeadlinePassed { name } => tracing::warn!(%name, "a run took longer than its deadline"),
-        Event::EncodeFailed { name, reason } => {
-            tracing::error!(%name, %reason, "value could not be encoded; not cached")
-        }
-        Event::TooLarge { name, bytes } => tracing::warn!(%name, bytes, "value over the size limit; not cached"),
-        Event::TooManyTags { name, tags } => tracing::warn!(%name, tags, "value with too many tags; not cached"),
-        Event::CodecReplaced { type_name, codec } => tracing::warn!(
-            type_name,
-            codec,
-            "the codec cannot read back what it writes for this type; MessagePack is used; say `codec = \"msgpack\"`"
-        ),
-        Event::FingerprintIncomplete { type_name } => tracing::warn!(
-            type_name,
-            "changes of this type's fields may go unnoticed; raise `version` in #[cached(..)] when they change"
-        ),
-        Event::TrackingUnavailable { reason } => {
-            tracing::warn!(%reason, "the server does not allow CLIENT TRACKING; waiting falls back to polling")
-        }
-        Event::StaleBeyondBound { name, after } => {
-            tracing::error!(%name, ?after, "a value was served longer than `max_staleness` after it was replaced")
-        }
-        Event::Evicted { entries } => tracing::debug!(entries, "embedded store over its memory limit"),
-        #[cfg(feature = "sessions")]
-        Event::Session(event) => session::trace(event),
     }
 }
 

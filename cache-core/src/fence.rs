@@ -8,10 +8,13 @@
 //! ```
 //!
 //! Invariant: between the return of `raise` and an end, or the time limit, no reader stores a fenced entry; and what a
-//! reader loaded before the commit is not served after `lift` has returned (R22). What `withdraw` brings back, nothing has replaced
-//! meanwhile: the fence's own token stood in its place from first to last.
+//! reader loaded before the commit is not served after `lift` has returned (R22). Fences of several writers stand side by side, each with
+//! its token: none ends another (R27). What the last `withdraw` brings back, nothing has replaced meanwhile: one of them stood in its
+//! place at any time, and each was withdrawn.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,20 +22,26 @@ use futures::future::try_join_all;
 
 use crate::cache::{Cache, Inner};
 use crate::entry::{CachedEntry, EntryKey};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
+use crate::events::Event;
 use crate::history::What;
 use crate::sabotage::{self, Guard};
-use crate::store::{Fenced, Token, Version};
+use crate::store::{Operation, Token};
 use crate::tag;
 
 /// How long a fence stands whose holder has died.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How many entries are fenced at a time.
+const AT_A_TIME: usize = 64;
 
 /// What a fence is to stand on, from [`Cache::fence`].
 #[must_use = "nothing is fenced before `raise`"]
 pub struct FenceBuilder {
     cache: Cache,
     on: On,
+    /// What it stands on already.
+    entries: HashSet<Arc<str>>,
+    tags: HashSet<String>,
     limit: Duration,
 }
 
@@ -46,14 +55,13 @@ struct On {
 
 impl FenceBuilder {
     pub(crate) fn new(cache: Cache) -> Self {
-        Self { cache, on: On::default(), limit: LIMIT }
+        Self { cache, on: On::default(), entries: HashSet::new(), tags: HashSet::new(), limit: LIMIT }
     }
 
     /// An entry that the write changes. It has to be an entry of this cache.
     pub fn entry<R>(mut self, entry: &CachedEntry<R>) -> Self {
         let key = entry.plan_key();
-        // Raised twice, the second would find the first in the record's place.
-        if self.on.entries.iter().all(|known| known.value_key != key.value_key) {
+        if self.entries.insert(Arc::clone(&key.value_key)) {
             self.on.entries.push(key.clone());
         }
         self
@@ -62,7 +70,7 @@ impl FenceBuilder {
     /// A tag whose entries the write changes.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         let tag = tag.into();
-        if !self.on.tags.contains(&tag) {
+        if self.tags.insert(tag.clone()) {
             self.on.tags.push(tag);
         }
         self
@@ -87,53 +95,61 @@ impl FenceBuilder {
     /// Raises it: what is stored is out of sight, what is being computed is not stored, and nothing can be until it is lifted. To be called
     /// before the write. Callers go on getting values: each computes its own.
     ///
-    /// One round trip, for entries and for tags at the same time. If the call is dropped or fails, the fence is lifted in the background.
+    /// One round trip, for entries and for tags at the same time. If the call is dropped or fails, the fence is lifted as soon as the store can be reached.
     ///
     /// # Errors
     /// Faults of the store: then nothing may be fenced.
     pub async fn raise(self) -> Result<Fence> {
-        let (fence, raised) = self.try_raise().await;
+        let was_available = self.cache.0.store.is_available();
+        let (mut fence, raised) = self.try_raise().await;
+        if let Err(error) = &raised
+            && error.kind() == ErrorKind::Unavailable
+            && !was_available
+            && !error.may_have_happened()
+        {
+            // Nothing was sent, and the caller does not write: there is nothing to lift.
+            fence.inner = None;
+        }
         raised.map(|()| fence)
     }
 
     /// As [`raise`](Self::raise), and if that fails, the fence that may stand in part. It can only be lifted.
     pub(crate) async fn try_raise(self) -> (Fence, Result<()>) {
-        let Self { cache, on, limit } = self;
+        let Self { cache, on, limit, .. } = self;
         // Made before the first request: dropped while that is under way, some of it may stand.
-        let mut fence = Fence { inner: Some(Arc::clone(&cache.0)), on: Arc::new(on), raised: None };
-        let raised = raise(&cache.0, &fence.on, limit).await.map(|raised| fence.raised = Some(raised));
+        let token = Token::random();
+        let mut fence = Fence { inner: Some(Arc::clone(&cache.0)), on: Arc::new(on), token, raised: None };
+        let raised = raise(&cache.0, &fence.on, token, limit).await.map(|raised| fence.raised = Some(raised));
         (fence, raised)
     }
 }
 
-/// A fence that stands. Dropped, it is lifted in the background.
+/// A fence that stands. Dropped, it is lifted as soon as the store can be reached, from any thread.
 #[must_use = "a fence that is dropped is lifted"]
 pub struct Fence {
     inner: Option<Arc<Inner>>,
     on: Arc<On>,
+    token: Token,
     /// `None`: it may stand in part.
     raised: Option<Raised>,
 }
 
-/// A fence as it was raised, with what stood in its places.
-struct Raised {
-    token: Token,
-    entries: Vec<Vec<Fenced>>,
-    tags: Vec<Option<Version>>,
-}
+/// A fence as it was raised: the keys of each entry, in every build.
+struct Raised(Vec<Vec<String>>);
 
 impl Fence {
     /// Lifts it, after the commit. What was stored before or begun under it ends: once this has returned, no value from before the
     /// commit is served by this process, and by others as soon as they are told.
     ///
-    /// One round trip. If the call is dropped or fails as unavailable, the fence stands for the rest of its time at most.
+    /// One round trip. If the call is dropped or fails, what the fence covered is invalidated first thing when the store can be reached
+    /// again, as long as this process lives.
     ///
     /// # Errors
-    /// Faults of the store: then values may be computed without being stored, until the fence's time ends.
+    /// Faults of the store: then values are computed without being stored until the store can be reached again, or the fence's time ends.
     pub async fn lift(mut self) -> Result<()> {
         let Some(inner) = self.inner.clone() else { return Ok(()) };
-        lift(&inner, &self.on).await?;
-        // Only now: a lift that is dropped half way is done again in the background.
+        lift(&inner, &self.on, self.token).await?;
+        // Only now: a lift that is dropped half way is done again.
         self.inner = None;
         Ok(())
     }
@@ -143,15 +159,15 @@ impl Fence {
     ///
     /// Not to be called if the write may have happened, as after an error while it was committed: then [`lift`](Self::lift) is right.
     ///
-    /// One round trip. If the call is dropped or fails, the fence is lifted in the background.
+    /// One round trip. If the call is dropped or fails, the fence is lifted as soon as the store can be reached.
     ///
     /// # Errors
     /// Faults of the store: then entries may be misses, or computed without being stored until the fence's time ends.
     pub async fn withdraw(mut self) -> Result<()> {
         let Some(inner) = self.inner.clone() else { return Ok(()) };
         match &self.raised {
-            Some(raised) => withdraw(&inner, &self.on, raised).await?,
-            None => lift(&inner, &self.on).await?,
+            Some(raised) => withdraw(&inner, &self.on, self.token, raised).await?,
+            None => lift(&inner, &self.on, self.token).await?,
         }
         self.inner = None;
         Ok(())
@@ -160,60 +176,93 @@ impl Fence {
 
 impl Drop for Fence {
     fn drop(&mut self) {
-        let Some(inner) = self.inner.take() else { return };
-        let on = Arc::clone(&self.on);
-        let of_task = Arc::clone(&inner);
-        // Outside a runtime or after the shutdown nobody can: then its time ends by itself.
-        let _spawned = inner.background.work(async move {
-            if let Err(error) = lift(&of_task, &on).await {
-                of_task.store_failed(&error);
-            }
-        });
+        // After the shutdown its time ends by itself.
+        if let Some(inner) = self.inner.take() {
+            lift_later(&inner, &self.on, self.token);
+        }
     }
 }
 
-async fn raise(inner: &Inner, on: &On, limit: Duration) -> Result<Raised> {
-    let token = Token::random();
+async fn raise(inner: &Inner, on: &On, token: Token, limit: Duration) -> Result<Raised> {
     let entries = on.entries.iter().map(|key| inner.detached(key, inner.builds.raise(inner, key, token, limit)));
     let keys = tag::keys_of_tags(&inner.namespace, &on.tags);
     // The kinds, too: a run that has not told its tags yet stores nothing.
     let (kinds, tags) = kinds_and_tags(&keys, on);
     let tags = inner.forgetting(&keys, async {
         if sabotage::is(Guard::FenceRefusesFills) {
-            return inner.store.renew_versions(&keys).await.map(|()| Vec::new());
+            return inner.store.renew_versions(&keys).await;
         }
-        let raised =
-            if tags.is_empty() { Vec::new() } else { inner.store.fence_versions(token, limit, kinds, tags).await? };
+        if !tags.is_empty() && inner.store.fence_versions(token, limit, kinds, tags).await? {
+            inner.events.emit(Event::TooManyFences { name: None });
+        }
         tags.iter().for_each(|tag| inner.history.note(tag, What::FenceRaised));
-        Ok(raised)
+        Ok(())
     });
-    let (entries, tags) = futures::future::try_join(try_join_all(entries), tags).await?;
-    Ok(Raised { token, entries, tags })
+    let (entries, ()) = futures::future::try_join(few_at_a_time(entries), tags).await?;
+    Ok(Raised(entries))
 }
 
 /// Also where the fence's time has ended, and something was stored since.
-async fn lift(inner: &Inner, on: &On) -> Result<()> {
-    let entries = on.entries.iter().map(|key| inner.detached(key, inner.builds.lift(inner, key)));
-    let mut keys = tag::keys_of_tags(&inner.namespace, &on.tags);
-    keys.extend(on.functions.iter().cloned());
-    let tags = async { if keys.is_empty() { Ok(()) } else { inner.renew_versions(&keys).await } };
-    futures::future::try_join(try_join_all(entries), tags).await.map(drop)
+async fn lift(inner: &Inner, on: &On, token: Token) -> Result<()> {
+    let entries = on.entries.iter().map(|key| inner.detached(key, inner.builds.lift(inner, key, token)));
+    let keys = tag::keys_of_tags(&inner.namespace, &on.tags);
+    let (kinds, tags) = kinds_and_tags(&keys, on);
+    // The kinds before the tags, as with every invalidation of tags.
+    let renewed = if sabotage::is(Guard::LiftRenewsKinds) { &[] } else { kinds };
+    let versions: Vec<Arc<str>> = renewed.iter().chain(&on.functions).cloned().collect();
+    let all: Vec<Arc<str>> = versions.iter().chain(tags).cloned().collect();
+    let tags = async {
+        if all.is_empty() {
+            return Ok(());
+        }
+        let lifted = inner.forgetting(&all, async { inner.store.lift_versions(token, &versions, tags).await }).await;
+        inner.note_invalidated(&all, &lifted);
+        lifted
+    };
+    futures::future::try_join(few_at_a_time(entries), tags).await.map(drop)
 }
 
-async fn withdraw(inner: &Inner, on: &On, raised: &Raised) -> Result<()> {
-    let entries = on.entries.iter().zip(&raised.entries);
-    let entries =
-        entries.map(|(key, fenced)| inner.detached(key, inner.builds.withdraw(inner, key, raised.token, fenced)));
+/// As [`lift`], as soon as the store can be reached.
+fn lift_later(inner: &Inner, on: &On, token: Token) {
+    for key in &on.entries {
+        inner.forget(key);
+        inner.store.later(Operation::Remove(inner.builds.removal(inner, key, Some(token))));
+    }
+    let keys = tag::keys_of_tags(&inner.namespace, &on.tags);
+    let (kinds, tags) = kinds_and_tags(&keys, on);
+    let versions: Vec<Arc<str>> = kinds.iter().chain(&on.functions).cloned().collect();
+    let all: Vec<Arc<str>> = versions.iter().chain(tags).cloned().collect();
+    if !all.is_empty() {
+        inner.forget_versions(&all);
+        inner.store.later(match tags {
+            [] => Operation::Renew(versions),
+            tags => Operation::Lift(token, versions, tags.to_vec()),
+        });
+    }
+}
+
+async fn withdraw(inner: &Inner, on: &On, token: Token, Raised(fenced): &Raised) -> Result<()> {
+    let entries = on.entries.iter().zip(fenced);
+    let entries = entries.map(|(key, fenced)| inner.detached(key, inner.builds.withdraw(inner, key, token, fenced)));
     let keys = tag::keys_of_tags(&inner.namespace, &on.tags);
     // The kinds are new again: what was computed under the fence may have seen the write, and is not stored after it either.
     let (kinds, tags) = kinds_and_tags(&keys, on);
-    // Where nothing stood, or somebody else's fence, there is nothing to return to.
-    let before = raised.tags.iter().map(|before| before.unwrap_or_else(Version::random));
-    let tags: Vec<(Arc<str>, Version)> = tags.iter().cloned().zip(before).collect();
     let tags = inner.forgetting(&keys, async {
-        if tags.is_empty() { Ok(()) } else { inner.store.withdraw_versions(raised.token, kinds, &tags).await }
+        if tags.is_empty() { Ok(()) } else { inner.store.withdraw_versions(token, kinds, tags).await }
     });
-    futures::future::try_join(try_join_all(entries), tags).await.map(drop)
+    futures::future::try_join(few_at_a_time(entries), tags).await.map(drop)
+}
+
+/// As `try_join_all`, for any number: all at once they would fill the connection's queue.
+async fn few_at_a_time<T>(mut all: impl Iterator<Item = impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
+    let mut done = Vec::new();
+    loop {
+        let some = try_join_all(all.by_ref().take(AT_A_TIME)).await?;
+        if some.is_empty() {
+            return Ok(done);
+        }
+        done.extend(some);
+    }
 }
 
 fn kinds_and_tags<'a>(keys: &'a [Arc<str>], on: &On) -> (&'a [Arc<str>], &'a [Arc<str>]) {

@@ -14,8 +14,8 @@ use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
 use crate::events::Striped;
 
-/// Names that are counted one by one. Each is 264 bytes in each cache, whether it is called or not.
-const MOST: usize = 512;
+/// Names that are counted one by one. Each is 280 bytes in each cache, whether it is called or not.
+pub(crate) const MOST: usize = 512;
 /// How many of them may come from keys by hand, so that data leave room for functions.
 const MOST_BY_HAND: usize = MOST / 2;
 /// The name of all that are not counted one by one.
@@ -26,7 +26,7 @@ const OTHERS: &str = "(other)";
 pub(crate) struct FunctionNumber(usize);
 
 impl FunctionNumber {
-    const OTHER: Self = Self(MOST);
+    pub(crate) const OTHER: Self = Self(MOST);
 
     /// Of a cached function.
     pub(crate) fn of_function(name: &str) -> Self {
@@ -36,6 +36,16 @@ impl FunctionNumber {
     /// Of a name that may be data.
     pub(crate) fn by_hand(name: &str) -> Self {
         NAMES.number(name, MOST_BY_HAND)
+    }
+
+    /// From zero, and below [`MOST`] if it is the name's own.
+    pub(crate) fn place(self) -> usize {
+        self.0
+    }
+
+    /// Whether it has no number of its own, since there are none left.
+    pub(crate) fn is_one_of_others(self) -> bool {
+        self == Self::OTHER
     }
 }
 

@@ -42,6 +42,8 @@ pub enum What {
     Undecodable,
     /// Read from the store: a write fence stood there, so the value was computed for its caller alone.
     Fenced,
+    /// Read from the store: a run stored nothing a moment ago, or another process runs after one. Nobody waits for that one.
+    NotAwaited,
     /// Another process was computing it: waited for that one's push, or the end of its lease.
     Waited,
     /// Took the lease: this process computes for all.

@@ -10,6 +10,7 @@
 
 mod tags;
 mod text;
+pub(crate) mod versions;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use std::fmt::{self, Write as _};
 use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -105,12 +107,21 @@ pub(crate) fn write_value_key(out: &mut String, namespace: &str, name: &str, arg
     out.push_str(fingerprint);
 }
 
-/// The registry of the builds that store under a name. It has no third part, so it equals no value key.
+/// The same in memory of its own, which is all that is allocated where it is written whole.
+pub(crate) fn value_key(namespace: &str, name: &str, args: &str, fingerprint: &str) -> Arc<str> {
+    if is_uncut(namespace, name, args.len()) {
+        let mut text = KeyText::new();
+        [namespace, ":", name, ":", args, "@", fingerprint].iter().for_each(|part| text.push_str(part));
+        return text.as_str().into();
+    }
+    let mut text = String::new();
+    write_value_key(&mut text, namespace, name, args, fingerprint);
+    text.into()
+}
+
+/// The registry of the builds that store under a name, in the slot of the function's version: both change in one step.
 pub(crate) fn builds_key(namespace: &str, name: &str) -> String {
-    let mut out = format!("{namespace}:{name}");
-    shorten(&mut out);
-    out.push_str("@builds");
-    out
+    format!("{{{}}}:builds", versions::function_key(namespace, name))
 }
 
 /// Whether [`write_value_key`] writes all of these.
@@ -239,6 +250,17 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
+    /// Writes the only placeholder of a plain key's template, as other programs write it: a number or a text as it is.
+    /// Anything else is written as [`placeholder`](Self::placeholder) does.
+    #[doc(hidden)]
+    pub fn only_placeholder<P: KeyPart + ?Sized>(&mut self, part: &P) {
+        match part.__whole() {
+            Whole::Number(number) => self.out.push_number(number),
+            Whole::Text(text) => self.out.push_str(text),
+            Whole::Other => self.placeholder(part),
+        }
+    }
+
     fn list(&mut self, members: impl FnOnce(&mut KeyWriter<'_>)) {
         self.nested('[', ']', members);
     }
@@ -247,10 +269,6 @@ impl<'a> KeyWriter<'a> {
         self.out.push(open);
         members(&mut KeyWriter::new(self.out));
         self.out.push(close);
-    }
-
-    fn raw(&mut self, c: char) {
-        self.out.push(c);
     }
 }
 
@@ -351,6 +369,13 @@ pub(crate) fn text_of(args: &[u8]) -> Option<String> {
     (written.as_bytes() == args).then_some(text)
 }
 
+/// What [`KeyWriter::text`] writes for a text.
+pub(crate) fn written_text(text: &str) -> String {
+    let mut written = KeyText::new();
+    KeyWriter::new(&mut written).text(text);
+    written.as_str().to_owned()
+}
+
 /// `%` and two hex digits for each byte of the character.
 fn escape(out: &mut impl fmt::Write, c: char) {
     let mut bytes = [0; 4];
@@ -363,13 +388,33 @@ fn escape(out: &mut impl fmt::Write, c: char) {
 ///
 /// The rendering must be injective for values of one type (different values, different text) and stable
 /// between builds and platforms. Implemented for integers, `bool`, `char`, text, tuples, `Option`, sequences, ordered maps and sets, references and
-/// smart pointers; `uuid`, `chrono`, `time` and `jiff` types by feature; your own types by `#[derive(KeyPart)]`. Not for floats
-/// (use `to_bits()`) and hash maps (no order).
+/// smart pointers, `Duration`; `uuid`, `chrono`, `time` and `jiff` types by feature; your own types
+/// by `#[derive(KeyPart)]`. Not for floats (use `to_bits()`), hash maps (no order) and paths
+/// (`{path.to_str()}` in a template: not all of them are text).
+///
+/// By hand, for a type that is more than its fields:
+///
+/// ```
+/// use cache_core::{KeyPart, KeyWriter};
+///
+/// /// An e-mail address, of which case tells nothing apart.
+/// struct Address(String);
+///
+/// impl KeyPart for Address {
+///     fn write_key(&self, key: &mut KeyWriter<'_>) {
+///         key.text(&self.0.to_lowercase());
+///     }
+/// }
+/// ```
+///
+/// A type of another crate is written in a template: `key = "{url.as_str()}"` by an expression that
+/// is a key part, `key = "{version:display}"` by its `Display`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be part of a cache key",
     label = "this argument cannot be part of the key",
     note = "leave it out of the key with `skip(..)` in `#[cached(..)]`, or `#[cached(skip)]` on the parameter",
-    note = "or add `#[derive(KeyPart)]` to `{Self}`, or name the parts that matter: `key = \"{{arg.field}}\"`",
+    note = "or add `#[derive(KeyPart)]` to `{Self}`, or name the parts that matter: `key = \"{{arg.field}}\"`, `key = \"{{arg.method()}}\"`, \
+            `key = \"{{arg:display}}\"`",
     note = "of a float the bits can be a part (`to_bits()`), of a hash map a `BTreeMap` of the same"
 )]
 pub trait KeyPart {
@@ -463,19 +508,49 @@ impl KeyPart for char {
     }
 }
 
+/// Seconds, with what is below them as a decimal fraction: `90s`, `1.5s`.
+impl KeyPart for Duration {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        self.as_secs().write_key(key);
+        if self.subsec_nanos() != 0 {
+            let fraction = format!(".{:09}", self.subsec_nanos());
+            key.out.push_str(fraction.trim_end_matches('0'));
+        }
+        key.out.push('s');
+    }
+}
+
+/// A value that a template writes by its `Display`, `{x:display}`.
+#[doc(hidden)]
+pub struct Displayed<T>(pub T);
+
+impl<T: fmt::Display> KeyPart for Displayed<T> {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.display(&self.0);
+    }
+}
+
+// It may be personal data.
+impl<T> fmt::Debug for Displayed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Displayed")
+    }
+}
+
 impl KeyPart for () {
     fn write_key(&self, key: &mut KeyWriter<'_>) {
         key.group(|_| {});
     }
 }
 
-/// `None` is `!`, `Some(x)` is `?x`: the first character tells, whatever `x` renders as.
+/// In a key `None` is `!` and `Some(x)` is `?x`: the first character tells, whatever `x` renders
+/// as. In a tag `Some(x)` is `x`, and `None` makes no tag.
 impl<P: KeyPart> KeyPart for Option<P> {
     fn write_key(&self, key: &mut KeyWriter<'_>) {
         match self {
-            None => key.raw('!'),
+            None => key.out.push_none(),
             Some(part) => {
-                key.raw('?');
+                key.out.push_some();
                 part.write_key(key);
             }
         }

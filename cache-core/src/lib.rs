@@ -39,6 +39,7 @@
 //! | `tracing` | yes | events in the log |
 //! | `tls` | no | `rediss://` |
 //! | `uuid`, `chrono`, `time`, `jiff` | no | [`KeyPart`] for the types of these crates |
+//! | `sqlx` | no | [`ShareError`] for `sqlx::Error`: waiters get the same variant |
 //! | `sessions` | no | [`session`]: web sessions as a tower layer |
 //! | `axum` | no | their extractors |
 //! | `testing` | no | a manual clock, and caches that share a store, for tests |
@@ -50,6 +51,8 @@ mod batch;
 mod builder;
 mod builds;
 mod cache;
+#[cfg(feature = "sessions")]
+mod cell;
 pub mod clock;
 pub mod codec;
 mod coherence;
@@ -61,6 +64,7 @@ mod fence;
 mod fingerprint;
 mod freshness;
 mod function_stats;
+mod function_versions;
 #[cfg(test)]
 mod golden;
 mod history;
@@ -73,6 +77,7 @@ mod options;
 mod plain;
 mod random;
 mod read_through;
+mod recent;
 mod refresh;
 mod sabotage;
 #[cfg(feature = "sessions")]
@@ -84,10 +89,12 @@ mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod store_testing;
+mod sweep;
 mod sync;
 mod tag;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod touch;
 mod versions;
 pub mod why;
 
@@ -120,7 +127,7 @@ pub use cache::Cache;
 #[cfg(feature = "macros")]
 pub use cache_macros::cached;
 #[cfg(feature = "macros")]
-pub use cache_macros::{CacheObject, KeyPart, invalidates};
+pub use cache_macros::{CacheObject, KeyPart, NotCacheable, ShareError, invalidates};
 pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
 pub use fence::{Fence, FenceBuilder};
@@ -128,8 +135,12 @@ pub use function_stats::FunctionStats;
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
 pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy, Revalidated};
-pub use plain::{PlainHash, PlainValues};
-pub use shape::{BatchContainer, CacheValue, Partial, ShareError, SharedError};
+pub use plain::{
+    ExactContent, PlainCommand, PlainEntry, PlainExact, PlainHash, PlainValues, Reply, SetOptions, TimeToLive,
+    UnboundPlainEntry,
+};
+pub use shape::{BatchContainer, CacheValue, NotCacheable, Partial, ShareError, SharedError, Weigh};
+pub use sweep::{SweepCursor, Swept};
 
 /// One page a feature: the problem, a picture, an example, the limits. Only in the documentation; the texts are in `cache-core/docs/`.
 #[cfg(any(doc, doctest))]
@@ -172,6 +183,14 @@ pub mod docs {
     pub mod why {}
     #[doc = include_str!("../docs/url.md")]
     pub mod url {}
+    #[doc = include_str!("../docs/acl.md")]
+    pub mod acl {}
+    #[doc = include_str!("../docs/production.md")]
+    pub mod production {}
+    #[doc = include_str!("../docs/testing.md")]
+    pub mod testing {}
+    #[doc = include_str!("../docs/promises.md")]
+    pub mod promises {}
     #[doc = include_str!("../docs/architecture.md")]
     pub mod architecture {}
     #[doc = include_str!("../docs/design.md")]

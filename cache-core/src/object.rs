@@ -232,7 +232,7 @@ impl<T: CacheObject> Objects<T> {
 
     fn open(key: &str, bytes: &Bytes) -> Result<T> {
         let broken = |reason: &str| Error::new(ErrorKind::Decode, "load").detail(format!("`{}`: {reason}", T::NAME));
-        let (envelope, payload_at) = Envelope::open(bytes, key).map_err(broken)?;
+        let (envelope, payload_at) = Envelope::open(bytes, key).map_err(|unreadable| broken(unreadable.reason()))?;
         if envelope.codec != T::Codec::ID {
             return Err(broken("the object was stored with another codec; read it with that one, and save it anew"));
         }

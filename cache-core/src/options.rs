@@ -140,9 +140,9 @@ impl EntryOptions {
         self
     }
 
-    /// By how much of its ttl a value may end earlier, as a fraction: each stored value ends at a random time between
-    /// `ttl * (1 - jitter)` and `ttl`, so that values stored together do not end together. Never later than the ttl; zero turns it off.
-    /// Default: the cache's, 0.1 unless set. Costs nothing.
+    /// The largest fraction by which a ttl is randomly shortened: each stored value ends at a random time between
+    /// `ttl * (1 - jitter)` and `ttl`, never later. Turn it on where many values are stored at the same moment, so that
+    /// they do not end together. Default: the cache's, zero unless set. Costs nothing.
     #[must_use]
     pub const fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = Some(fraction);
@@ -202,7 +202,8 @@ impl EntryOptions {
 
     /// How early a value that is asked for is computed anew before its ttl ends: the beta of XFetch (Vattani, Chierichetti and
     /// Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015). The longer a value takes to compute, the earlier; above
-    /// 1 earlier, below 1 later, zero never. The value is served meanwhile, and the refresh runs in the background.
+    /// 1 earlier, below 1 later, zero never. No value is before half of its ttl has passed. The
+    /// value is served meanwhile, and the refresh runs in the background.
     ///
     /// Where the function borrows from its caller it is off, unless the [caller refreshes](RefreshBy::Caller).
     /// Default: the cache's, 1.0 unless set. Costs a random number for each hit within 37 times the compute's duration of the end.

@@ -1,26 +1,50 @@
-//! Values that programs in other languages read and write too: JSON without a header, hashes, messages.
+//! Values that programs in other languages read and write too: texts, JSON without a header,
+//! hashes, messages.
 //!
-//! Keys and channels are used exactly as given, without namespace: the other programs chose them. Nothing is computed,
-//! faults of the store are errors, and a value of another form is an error that changes nothing.
+//! Keys and channels are used exactly as given, without namespace: the other programs chose them.
+//! Faults of the store are errors, and a value of another form is an error that changes nothing.
 
-use std::fmt;
-use std::marker::PhantomData;
+mod command;
+mod entry;
+mod exact;
+mod hash;
+mod options;
+
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _, TryFutureExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::command::{PlainCommand, Reply};
+pub use self::entry::{PlainEntry, UnboundPlainEntry};
+pub use self::exact::{ExactContent, PlainExact};
+pub use self::hash::PlainHash;
+use self::options::checked;
+pub use self::options::{SetOptions, TimeToLive};
 use crate::cache::Cache;
+use crate::cache::by_hand::landed;
+use crate::codec::{Json, plain as form};
+use crate::entry::Forget;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::Message;
+use crate::options::{EntryOptions, LocalTier};
+use crate::read_through::{self, Plan};
+use crate::shape::{CacheValue, Erased, Form as _, Plain, Rules, ValueType};
+use crate::store::{Message, Store, plain_lease_key};
 
 /// Values shared with other programs, from [`Cache::plain`]. Every operation is one round trip.
+///
+/// A text is stored as it is, any other value as JSON: keys, fields of hashes and messages alike.
+/// What is read as a text is the bare text, or the text of a JSON string; what is read as another
+/// type is JSON of that type.
 ///
 /// ```
 /// # async fn example(cache: &cache_core::Cache) -> Result<(), cache_core::Error> {
 /// let plain = cache.plain();
+/// plain.set("color", "red", None).await?; // SET color red
 /// plain.set("settings", &["dark", "wide"], None).await?; // SET settings ["dark","wide"]
 /// let settings: Option<Vec<String>> = plain.get("settings").await?;
 /// let users = plain.hash::<String>("user:7");
@@ -37,68 +61,127 @@ impl PlainValues {
         Self { cache }
     }
 
-    /// The JSON value under `key`; `None`: there is none.
+    /// Returns the value under `key`; `None`: the key does not exist. A type that takes text is
+    /// also read from bare text.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Refused`] for a key that holds no string; [`ErrorKind::Decode`] for text that is not JSON of this type.
+    /// Faults of the store; [`ErrorKind::Refused`] for a key that holds no string;
+    /// [`ErrorKind::Decode`] for bytes that are no value of this type.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        match self.cache.0.store.load(key).await? {
+        match self.store().load(key).await? {
             None => Ok(None),
-            Some((bytes, _)) => from_json("get", &bytes).map(Some),
+            Some((bytes, _)) => form::decode("get", &bytes).map(Some),
         }
     }
 
-    /// Stores a JSON value, for `ttl` if one is given, else until it is removed.
+    /// Stores a value: a text as it is, anything else as JSON. `options`: a ttl, `None` for no
+    /// expiry, or [`SetOptions`]. `false`: the condition of the options was not met, and nothing
+    /// was changed.
+    ///
+    /// Ends a run of [`get_or_compute`](Self::get_or_compute) for this key: what that computes is
+    /// not stored.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Encode`] for a value that has no JSON form (a map with keys that are not text);
-    /// [`ErrorKind::Configuration`] for a ttl of zero.
+    /// Faults of the store; [`ErrorKind::Encode`] for a value that has no JSON form (a map with
+    /// keys that are not text); [`ErrorKind::Configuration`] for a ttl of zero.
     pub async fn set<T: Serialize + ?Sized>(
         &self,
         key: &str,
         value: &T,
-        ttl: impl Into<Option<Duration>>,
-    ) -> Result<()> {
-        let ttl = checked(ttl.into())?;
-        self.cache.0.store.put(key, to_json("set", value)?, ttl).await
+        options: impl Into<SetOptions>,
+    ) -> Result<bool> {
+        self.put(key, form::encode("set", value)?, options.into()).await
     }
 
-    /// Sets how long a key of any form lives from now on. `false`: there is none.
+    /// The text under a key, or the messages of a channel, exactly as they are: no JSON in between.
+    ///
+    /// ```
+    /// # async fn example(cache: &cache_core::Cache) -> Result<(), cache_core::Error> {
+    /// let color = cache.plain().text("color");
+    /// color.set("red", None).await?; // SET color red
+    /// assert_eq!(color.get().await?.as_deref(), Some("red"));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn text(&self, name: impl Into<String>) -> PlainExact<String> {
+        PlainExact::new(self.clone(), name.into())
+    }
+
+    /// As [`text`](Self::text), for bytes.
+    #[must_use]
+    pub fn bytes(&self, name: impl Into<String>) -> PlainExact<Vec<u8>> {
+        PlainExact::new(self.clone(), name.into())
+    }
+
+    /// Sets how long a key of any type lives from now on. `false`: the key does not exist.
     ///
     /// # Errors
     /// Faults of the store; [`ErrorKind::Configuration`] for a ttl of zero.
     pub async fn expire(&self, key: &str, ttl: impl Into<Option<Duration>>) -> Result<bool> {
         let ttl = checked(ttl.into())?;
-        self.cache.0.store.expire(key, ttl).await
+        let _before_and_after = Forget::new(&self.cache.0, key);
+        self.store().expire(key, ttl).await
     }
 
-    /// Removes a key of any form. `false`: there was none.
+    /// Returns how long a key of any type still lives.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn ttl(&self, key: &str) -> Result<TimeToLive> {
+        Ok(match self.store().time_left(key).await? {
+            None => TimeToLive::NoKey,
+            Some(None) => TimeToLive::NoExpiry,
+            Some(Some(left)) => TimeToLive::Left(left),
+        })
+    }
+
+    /// Adds to a key that holds a whole number, or does not exist, which counts as zero; returns
+    /// the sum. Exact, whoever else adds at the same time. The key's expiry stays as it is; a key
+    /// that this makes has none.
+    ///
+    /// # Errors
+    /// Faults of the store; [`ErrorKind::Refused`] for what is no whole number, and a sum beyond 64
+    /// bits.
+    pub async fn increment(&self, key: &str, by: i64) -> Result<i64> {
+        let _before_and_after = Forget::new(&self.cache.0, key);
+        self.store().increment(key, by).await
+    }
+
+    /// Removes a key of any type. `false`: it did not exist.
+    ///
+    /// Ends a run of [`get_or_compute`](Self::get_or_compute) for this key: what that computes is
+    /// not stored.
     ///
     /// # Errors
     /// Faults of the store.
     pub async fn remove(&self, key: &str) -> Result<bool> {
-        self.cache.0.store.delete(key).await
+        let _before_and_after = Forget::new(&self.cache.0, key);
+        self.store().remove_plain(key, &plain_lease_key(key)).await
     }
 
-    /// The hash under `key`, whose fields hold values of type `T`.
+    /// Returns the hash under `key`, whose fields hold values of type `T`.
     #[must_use]
     pub fn hash<T>(&self, key: impl Into<String>) -> PlainHash<T> {
-        PlainHash { cache: self.cache.clone(), key: key.into(), field: PhantomData }
+        PlainHash::new(self.cache.clone(), key.into())
     }
 
-    /// Sends a message as JSON to whoever has subscribed, in any program; the number the server handed it to. Nobody
-    /// gets it later: messages are not stored.
+    /// Sends a message to whoever has subscribed, in any program: a text as it is, anything else as
+    /// JSON. Returns how many subscribers the server handed it to. Nobody gets it later: messages
+    /// are not stored.
     ///
     /// # Errors
     /// Faults of the store; [`ErrorKind::Encode`] for a message that has no JSON form.
     pub async fn publish<T: Serialize + ?Sized>(&self, channel: &str, message: &T) -> Result<u64> {
-        self.cache.0.store.publish(channel, to_json("publish", message)?).await
+        self.store().publish(channel, form::encode("publish", message)?).await
     }
 
-    /// The messages sent to a channel from now on, until the stream is dropped or the cache shut down.
+    /// Returns the messages sent to a channel from now on, until the stream is dropped or the cache
+    /// shut down. `subscribe::<String>` gets texts, other types are read from JSON; for exact texts
+    /// see [`text`](Self::text).
     ///
-    /// An item is an error where a message is not JSON of this type ([`ErrorKind::Decode`]), or where messages may have been
-    /// missed since the connection was lost or this reader was slow ([`ErrorKind::Unavailable`]); the stream goes on after it.
+    /// An item is an error where a message is no value of this type ([`ErrorKind::Decode`]), or
+    /// where messages may have been missed since the connection was lost or this reader was slow
+    /// ([`ErrorKind::Unavailable`]); the stream goes on after it.
     ///
     /// # Errors
     /// Faults of the store.
@@ -106,133 +189,94 @@ impl PlainValues {
         &self,
         channel: &str,
     ) -> Result<impl Stream<Item = Result<T>> + Send + Unpin + 'static + use<T>> {
-        let messages = self.cache.0.store.subscribe(channel).await?;
+        let messages = self.store().subscribe(channel).await?;
         Ok(messages.map(|message| match message {
-            Message::Payload(bytes) => from_json("subscribe", &bytes),
-            Message::Interrupted => {
-                let detail = "messages may have been missed here; the subscription goes on";
-                Err(Error::new(ErrorKind::Unavailable, "subscribe").detail(detail))
-            }
+            Message::Payload(bytes) => form::decode("subscribe", &bytes),
+            Message::Interrupted => Err(interrupted()),
         }))
     }
-}
 
-/// A hash shared with other programs, from [`PlainValues::hash`].
-///
-/// A field that is text stands there bare, as other programs and `redis-cli` write it (`HSET user:7 name Ada`); all else is
-/// JSON (`views 3`, `tags ["a"]`). Reading tries text first, so a field type that takes both, such as `serde_json::Value`, is always text.
-pub struct PlainHash<T> {
-    cache: Cache,
-    key: String,
-    field: PhantomData<fn() -> T>,
-}
-
-impl<T> fmt::Debug for PlainHash<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PlainHash")
-    }
-}
-
-impl<T: Serialize + DeserializeOwned> PlainHash<T> {
-    /// Sets a field.
+    /// Returns the value under `key`; if there is none, what `compute` returns, stored for `ttl`
+    /// for the next caller, in this program or any other: exactly this key, the form of
+    /// [`set`](Self::set), no header.
+    ///
+    /// Callers share one run, in this process and over all that read this key through this library;
+    /// the lease of the run is a key of its own in the same slot, so no other program reads one.
+    /// [`set`](Self::set) and [`remove`](Self::remove) end the run: what it computes goes to its
+    /// callers and is not stored. So does a `SET` by anybody, since the value that it left is not
+    /// overwritten. This process keeps the value until its time ends or the server tells of a
+    /// change.
+    ///
+    /// Without a header there are no stale windows, no early refresh, no tags, no fences, and no
+    /// fingerprint: all builds and programs read one value. What is no value of type `T` stays as
+    /// it is, and `compute` runs for its caller. A ttl of zero stores nothing. A fault of the store
+    /// is an [event](Cache::subscribe), and `compute` runs.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # async fn load(id: u64) -> Result<Vec<String>, std::io::Error> { Ok(Vec::new()) }
+    /// # async fn example(cache: &cache_core::Cache) -> Result<(), std::sync::Arc<std::io::Error>> {
+    /// // Node: JSON.parse(await client.get('my_data')), else load it and SET my_data [..] EX 86400
+    /// let day = Duration::from_secs(86400);
+    /// let data = cache.plain().get_or_compute("my_data", day, || load(7)).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Refused`] for a key that holds no hash; [`ErrorKind::Encode`] for a value that has no JSON form.
-    pub async fn set(&self, field: &str, value: &T) -> Result<()> {
-        self.cache.0.store.hash_set(&self.key, vec![(field.to_owned(), to_field(value)?)]).await
-    }
-
-    /// Sets several fields at once.
+    /// Those of `compute`, shared by all who waited for that run.
     ///
-    /// # Errors
-    /// As [`set`](Self::set).
-    pub async fn set_all<'a>(&self, fields: impl IntoIterator<Item = (&'a str, &'a T)>) -> Result<()>
+    /// # Panics
+    /// If `compute` panics, or asks for the same key: it would wait for itself for ever.
+    pub async fn get_or_compute<T, E, C, F>(&self, key: &str, ttl: Duration, compute: C) -> Result<T, Arc<E>>
     where
-        T: 'a,
+        T: CacheValue,
+        E: Send + Sync + 'static,
+        C: FnOnce() -> F,
+        F: Future<Output = Result<T, E>> + Send,
     {
-        let fields = fields.into_iter().map(|(field, value)| Ok((field.to_owned(), to_field(value)?)));
-        let fields: Vec<_> = fields.collect::<Result<_>>()?;
-        // Redis refuses a command without fields, and there is nothing to do.
-        if fields.is_empty() { Ok(()) } else { self.cache.0.store.hash_set(&self.key, fields).await }
-    }
-
-    /// A field; `None`: there is no such field, or no such hash.
-    ///
-    /// # Errors
-    /// Faults of the store; [`ErrorKind::Refused`] for a key that holds no hash; [`ErrorKind::Decode`] for a field that is no value of this type.
-    pub async fn get(&self, field: &str) -> Result<Option<T>> {
-        match self.cache.0.store.hash_get(&self.key, field).await? {
-            None => Ok(None),
-            Some(bytes) => from_field(&bytes).map(Some),
+        let inner = &self.cache.0;
+        let value = const { ValueType::of::<Plain<T>, E, Json>() };
+        let name = Arc::from("plain");
+        let rules = Arc::new(Rules::of(EntryOptions::new().ttl(ttl)));
+        let plan = Plan::plain(key, &name, value, rules, LocalTier::Cache);
+        if let Some(value) = read_through::plain::in_local(inner, &plan, Plain::<T>::restore) {
+            return Ok(value);
         }
+        let function = compute().map_ok(Plain::<T>::erase).map_err(|error| Arc::new(error) as Erased).boxed();
+        let call = read_through::plain::read_or_run(inner, plan, function);
+        landed::<Plain<T>, E>(call.await, &name)
     }
 
-    /// All fields with their values, in no particular order.
+    /// Makes any other command, sent on the connection of the cache. `name` is one word, in any
+    /// case; its arguments follow with [`arg`](PlainCommand::arg).
     ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub async fn all(&self) -> Result<Vec<(String, T)>> {
-        let fields = self.cache.0.store.hash_all(&self.key).await?;
-        fields.into_iter().map(|(field, bytes)| Ok((field, from_field(&bytes)?))).collect()
-    }
-
-    /// The names of all fields, in no particular order.
+    /// Commands that block, transactions, subscriptions and whatever changes the connection are
+    /// refused. What a command reads is not kept in this process; what it changes reaches this
+    /// process by the server's push, a moment after the answer.
     ///
-    /// # Errors
-    /// Faults of the store; [`ErrorKind::Refused`] for a key that holds no hash.
-    pub async fn keys(&self) -> Result<Vec<String>> {
-        self.cache.0.store.hash_keys(&self.key).await
+    /// ```
+    /// # async fn example(cache: &cache_core::Cache) -> Result<(), cache_core::Error> {
+    /// let plain = cache.plain();
+    /// plain.command("LPUSH").arg("jobs").arg("mail:7").send().await?;
+    /// let jobs = plain.command("LLEN").arg("jobs").send().await?.integer();
+    /// # Ok(()) }
+    /// ```
+    pub fn command(&self, name: &str) -> PlainCommand {
+        PlainCommand::new(self.cache.clone(), name)
     }
 
-    /// Removes fields; how many there were.
-    ///
-    /// # Errors
-    /// As [`keys`](Self::keys).
-    pub async fn remove<'a>(&self, fields: impl IntoIterator<Item = &'a str>) -> Result<u64> {
-        let fields: Vec<String> = fields.into_iter().map(str::to_owned).collect();
-        if fields.is_empty() { Ok(0) } else { self.cache.0.store.hash_remove(&self.key, &fields).await }
+    async fn put(&self, key: &str, bytes: Bytes, options: SetOptions) -> Result<bool> {
+        let put = options.put()?;
+        let _before_and_after = Forget::new(&self.cache.0, key);
+        self.store().put_plain(key, &plain_lease_key(key), bytes, put).await
     }
-}
 
-fn checked(ttl: Option<Duration>) -> Result<Option<Duration>> {
-    if ttl.is_some_and(|ttl| ttl < Duration::from_millis(1)) {
-        let detail = "a ttl is at least one millisecond; use `remove` to remove a key, `None` for no expiry";
-        return Err(Error::new(ErrorKind::Configuration, "plain").detail(detail));
-    }
-    Ok(ttl)
-}
-
-fn to_json<T: Serialize + ?Sized>(step: &'static str, value: &T) -> Result<Bytes> {
-    // The source is left out of decode errors, as it may quote the payload; an encode error names types only.
-    serde_json::to_vec(value).map(Bytes::from).map_err(|error| Error::new(ErrorKind::Encode, step).source(error))
-}
-
-fn from_json<T: DeserializeOwned>(step: &'static str, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| not_json(step, &error))
-}
-
-fn not_json(step: &'static str, error: &serde_json::Error) -> Error {
-    let what = match error.classify() {
-        serde_json::error::Category::Data => "JSON of another shape than this type",
-        _ => "not JSON",
-    };
-    let detail = format!("{what} (line {}, column {})", error.line(), error.column());
-    Error::new(ErrorKind::Decode, step).detail(detail)
-}
-
-fn to_field<T: Serialize>(value: &T) -> Result<Bytes> {
-    let json = to_json("hash", value)?;
-    match serde_json::from_slice::<String>(&json) {
-        Ok(text) => Ok(text.into()),
-        Err(_not_text) => Ok(json),
+    fn store(&self) -> &dyn Store {
+        &*self.cache.0.store
     }
 }
 
-fn from_field<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    let as_text = std::str::from_utf8(bytes).ok().and_then(|text| {
-        let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
-            serde::de::IntoDeserializer::into_deserializer(text);
-        T::deserialize(text).ok()
-    });
-    as_text.map_or_else(|| from_json("hash", bytes), Ok)
+fn interrupted() -> Error {
+    let detail = "messages may have been missed here; the subscription goes on";
+    Error::new(ErrorKind::Unavailable, "subscribe").detail(detail)
 }

@@ -4,24 +4,32 @@
 mod invalidates;
 
 use std::any::TypeId;
+use std::borrow::Cow;
 use std::fmt;
 use std::future::{Future, ready};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 pub use self::invalidates::{Argument, Begun, OfItsCache, Returned, Write, argument};
 pub use crate::codec::{Codec, DefaultCodec};
-pub use crate::key::TagWriter;
+pub use crate::key::{Displayed, TagWriter};
 #[cfg(feature = "sessions")]
 pub use crate::session::{assert_name as assert_session_name, field as session_field};
-pub use crate::shape::{BatchProbe, BatchReturn, Parts, Probe, Returns, Rules, Tags};
+pub use crate::shape::{
+    BatchProbe, BatchReturn, ByIoError, ErrorProbe, Original, Parts, Probe, Returns, Rules, Sharing, Tags, share_field,
+};
 
 pub use self::batch::BatchMiss;
+pub use self::plain::{PlainCached, PlainMiss, look_up_plain};
 
 #[path = "private/batch.rs"]
 mod batch;
+#[path = "private/plain.rs"]
+mod plain;
 
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
 pub mod via {
@@ -29,7 +37,11 @@ pub mod via {
     pub use crate::shape::batch_via::{BatchOfOptions as _, BatchOfResults as _, BatchOfValues as _};
     pub use crate::shape::error_via::{
         CannotBeOverdue as _, CannotShare as _, OverdueByIoError as _, OverdueByItself as _, SharesByClone as _,
-        SharesByImpl as _, SharesByIoError as _, SharesByMessage as _,
+        SharesByError as _, SharesByImpl as _, SharesByMessage as _, SharesByView as _,
+    };
+    pub use crate::shape::payload_via::{
+        AllowsTheRest as _, RefusesSecrets as _, SeesBoth as _, SeesComparable as _, SeesNothing as _,
+        SeesWeighable as _,
     };
     pub use crate::shape::via::{
         JustOption as _, JustPlain as _, JustShared as _, ResultOption as _, ResultPlain as _, ResultShared as _,
@@ -45,7 +57,9 @@ use crate::key::{self, KeyPart, KeyText, KeyWriter};
 use crate::local::{Hit, LocalKeyRef, Origin, ParsedKey};
 use crate::meter::Meter;
 use crate::options::{EntryOptions, LocalTier};
-use crate::read_through::{self, Plan};
+use crate::read_through::{self, Plan, Probed, Stages};
+use crate::shape::SharedRules;
+use crate::single_flight::Landing;
 use crate::tag;
 
 /// The cache that is installed, or one in memory.
@@ -78,6 +92,7 @@ struct Resolved {
     fingerprint_complete: bool,
     /// Known once it ran: what it was called with, and whether its future owned what it needed.
     options: OnceLock<(EntryOptions, bool)>,
+    rules: SharedRules,
 }
 
 impl fmt::Debug for Function {
@@ -223,7 +238,8 @@ impl<R: Send + 'static> Cached<R> {
     fn entry_of(&self, cache: &Cache, rules: Arc<Rules>, args: Arc<str>) -> CachedEntry<R> {
         let resolved = self.resolve(cache);
         let key = EntryKey::new(&cache.0, &resolved.name, &args, &resolved.fingerprint);
-        let plan = Plan::new(key, self.returns.of.value, rules, self.local);
+        let plan =
+            Plan { number: resolved.function.into(), ..Plan::new(key, self.returns.of.value, rules, self.local) };
         CachedEntry::new(cache.clone(), Arc::new(plan), self.returns, args)
     }
 
@@ -301,13 +317,14 @@ impl<R: Send + 'static> Cached<R> {
             // A version says that its owner keeps track of changes.
             fingerprint_complete: fingerprint.complete || self.function.version != 0,
             options: OnceLock::new(),
+            rules: SharedRules::default(),
         }
     }
 
     fn name(&self) -> String {
         let mut name = match (self.function.named, self.owner) {
             (Some(name), _) => name.to_owned(),
-            (None, Owner::Path(path)) => readable(path),
+            (None, Owner::Path(path)) => readable(&without_companion_module(path)),
             (None, Owner::Type(owner)) => format!("{}.{}", readable(owner), self.function.ident),
         };
         if !self.of.is_empty() {
@@ -433,10 +450,48 @@ fn readable(type_name: &str) -> String {
     out.replace("<>", "").replace(' ', "")
 }
 
+/// The companion of a function stands in a module of its own, which is no part of the function's
+/// path.
+fn without_companion_module(path: &str) -> Cow<'_, str> {
+    let split = path.rsplit_once("::").and_then(|(rest, name)| Some((rest.rsplit_once("::")?, name)));
+    match split {
+        Some(((home, module), name)) if module.starts_with("__companion_") => format!("{home}::{name}").into(),
+        _ => path.into(),
+    }
+}
+
 fn written(args: impl FnOnce(&mut KeyWriter<'_>)) -> Arc<str> {
     let mut text = KeyText::new();
     args(&mut KeyWriter::new(&mut text));
     text.as_str().into()
+}
+
+/// A call that runs, from [`Miss::run_here`].
+#[must_use = "a call does nothing until it is awaited"]
+pub struct Call<'a, R: 'static>(Calling<'a, R>);
+
+enum Calling<'a, R: 'static> {
+    Reads { stages: Stages<'a>, returns: Returns<R>, name: Arc<str> },
+    Refreshes(BoxFuture<'a, R>),
+}
+
+impl<R> fmt::Debug for Call<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Call")
+    }
+}
+
+impl<R> Future for Call<'_, R> {
+    type Output = R;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<R> {
+        match &mut self.0 {
+            Calling::Reads { stages, returns, name } => {
+                Pin::new(stages).poll(context).map(|landing| returns.land(landing, name))
+            }
+            Calling::Refreshes(refresh) => refresh.as_mut().poll(context),
+        }
+    }
 }
 
 /// A call that found nothing at hand. Boxed once it runs, so that the calling future stays small.
@@ -467,14 +522,26 @@ impl<R: Send + 'static> Miss<R> {
         F: Future<Output = R> + Send + 'static,
     {
         let (cache, plan, due, returns) = self.plan(rules, true);
-        let function = function.map(returns.of.split).boxed();
         if let Some((value, fill_id)) = due {
+            let function = function.map(returns.of.split).boxed();
             read_through::refresh_behind(&cache.0, &Arc::new(plan), fill_id, function);
             return ready(value).boxed();
         }
         async move {
             let name = Arc::clone(&plan.key.name);
-            let landing = read_through::run_shared(&cache.0, plan, function).await;
+            let landing = match read_through::probe(&cache.0, &plan).await {
+                Probed::Value(value) => Landing::Value(value),
+                Probed::Due(value, fill_id) => {
+                    let function = function.map(returns.of.split).boxed();
+                    read_through::refresh_behind(&cache.0, &Arc::new(plan), fill_id, function);
+                    Landing::Value(value)
+                }
+                Probed::Miss(read) => {
+                    let function = function.map(returns.of.split).boxed();
+                    // In memory of its own: a hit needs none of it.
+                    read_through::run_shared(&cache.0, plan, read, function).boxed().await
+                }
+            };
             returns.land(landing, &name)
         }
         .boxed()
@@ -484,29 +551,37 @@ impl<R: Send + 'static> Miss<R> {
     /// that joined starts its own.
     #[cold]
     #[inline(never)]
-    pub fn run_here<'a, F>(self, rules: Rules, function: F) -> BoxFuture<'a, R>
+    pub fn run_here<'a, F>(self, rules: Rules, function: F) -> Call<'a, R>
     where
         F: Future<Output = R> + Send + 'a,
     {
         let (cache, plan, due, returns) = self.plan(rules, false);
-        let function = function.map(returns.of.split).boxed();
-        async move {
-            let landing = match due {
-                None => read_through::run_here(&cache.0, &plan, function).await,
-                Some((value, fill_id)) => match read_through::refresh_here(&cache.0, &plan, fill_id, function).await {
-                    Some(landing) => landing,
-                    None => return value,
-                },
-            };
-            returns.land(landing, &plan.key.name)
-        }
-        .boxed()
+        let split = move |function: F| function.map(returns.of.split).boxed();
+        let name = Arc::clone(&plan.key.name);
+        Call(match due {
+            None => {
+                let stages = read_through::read_or_run_here(&cache.0, plan, function, split);
+                Calling::Reads { stages, returns, name }
+            }
+            Some((value, fill_id)) => {
+                let refresh = read_through::refresh_here(cache.0, Arc::new(plan), fill_id, split(function));
+                let landed =
+                    move |refreshed: Option<Landing>| refreshed.map_or(value, |landing| returns.land(landing, &name));
+                Calling::Refreshes(refresh.map(landed).boxed())
+            }
+        })
     }
 
     fn plan(self, rules: Rules, owned: bool) -> (Cache, Plan, Option<(R, u64)>, Returns<R>) {
         let Self { cache, key, resolved, due, returns, local } = self;
         let _options = resolved.options.get_or_init(|| (rules.options.clone(), owned));
-        let plan = Plan { overdue: returns.overdue, owned, ..Plan::new(key, returns.of.value, Arc::new(rules), local) };
+        let rules = resolved.rules.share(rules);
+        let plan = Plan {
+            overdue: returns.overdue,
+            owned,
+            number: resolved.function.into(),
+            ..Plan::new(key, returns.of.value, rules, local)
+        };
         (cache, plan, due, returns)
     }
 }

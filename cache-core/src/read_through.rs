@@ -1,52 +1,58 @@
-//! The pipeline after a miss, top to bottom.
+//! The pipeline after a miss in this process, top to bottom.
 //!
 //! ```text
-//! share the run in this process ─> read ── a record ──────────────────────────> its value
-//!                                   ├───── one past its time ─> serve it and refresh, or run the function and fall back on it
-//!                                   ├───── nothing ─────> take the lease ──> run the function ──> fill
-//!                                   ├───── a lease ─────> wait for the push or its end, read again
-//!                                   └───── no store ────> run the function
+//! read ── a fresh record ──> its value: no run, no flight
+//!  └─ else ─> share the run of the key in this process, a task of its own:
+//!              ├─ a record past its time ─> serve it and refresh, or run the function and fall back on it
+//!              ├─ nothing ─────> take the lease ──> run the function ──> fill
+//!              ├─ a lease ─────> wait for the push or its end, read again
+//!              └─ no store ────> run the function
 //! ```
 //!
 //! Invariant: a fault of the store never reaches the caller, and a computed value always does.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 mod fill;
+mod flight;
+mod function;
 mod old;
+mod patience;
+pub(crate) mod plain;
 mod run;
 
 pub(crate) use self::fill::{Sealed, Storable, lifetime_for, storable, try_seal};
+pub(crate) use self::flight::{Stage, Stages, drive, run_here, run_shared};
+pub(crate) use self::function::{Function, Lending, Lent, OwnedFunction, Returned};
+pub(crate) use self::patience::Patience;
 pub(crate) use self::run::{Fallback, give_up, leave_alone, refresh_behind, refresh_here, unseen, within};
 use self::run::{run_at_most, run_under};
 use crate::cache::Inner;
 use crate::clock::Stopwatch;
 use crate::entry::EntryKey;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Unreadable};
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
-use crate::events::{Event, StaleCause, bump};
+use crate::events::{Event, StaleCause, Table, bump};
 use crate::function_stats::{FunctionCounters, FunctionNumber};
 use crate::history::{Refusal, Scope, What};
-use crate::lease::{Lease, Obstacle};
+use crate::lease::{Lease, Obstacle, is_awaited_beside};
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
 use crate::refresh::{Serving, Terms};
 use crate::shape::{Erased, Rules, ValueType};
-use crate::single_flight::{self, Joined, Landing};
+use crate::single_flight::{Landing, Leader};
 use crate::store::{Over, Slot, THROTTLE_MARK, lease_key};
 use crate::tag::{Agreement, Basis};
 use crate::versions::Dependencies;
 
 /// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// How often a key may change hands under a caller before it computes for itself.
-const MAX_ROUNDS: usize = 1000;
 
 /// One call: what is asked for, and by which rules.
 pub(crate) struct Plan {
@@ -62,7 +68,9 @@ pub(crate) struct Plan {
     pub(crate) old: Option<Arc<OldValue>>,
     /// The function's future owns what it needs, and may go on without its caller.
     pub(crate) owned: bool,
-    /// Where the function is counted, once that was asked.
+    /// The key of the lease, where the value is plain: shared with other programs.
+    pub(crate) plain: Option<EntryKey>,
+    /// That of the function, if it is known or was asked for.
     pub(crate) number: OnceLock<FunctionNumber>,
 }
 
@@ -77,16 +85,30 @@ impl Plan {
             overdue: None,
             old: None,
             owned: false,
+            plain: None,
             number: OnceLock::new(),
         }
     }
 
     /// Adds one to a counter of the function.
     pub(crate) fn count(&self, inner: &Inner, counter: impl FnOnce(&FunctionCounters) -> &AtomicU64) {
-        let number = *self.number.get_or_init(|| FunctionNumber::by_hand(&self.key.name));
+        let number = self.number();
+        if number.is_one_of_others() {
+            inner.events.table_full(Table::FunctionNames);
+        }
         if let Some(counters) = inner.functions.of(number) {
             bump(counter(counters));
         }
+    }
+
+    /// That of its function.
+    pub(crate) fn number(&self) -> FunctionNumber {
+        *self.number.get_or_init(|| FunctionNumber::by_hand(&self.key.name))
+    }
+
+    /// What a value of it depends on; nothing is read yet.
+    pub(crate) fn basis(&self, inner: &Inner) -> Basis {
+        Basis::new(inner, &self.key.name, self.number(), &self.rules)
     }
 
     /// Tells that a value was not stored.
@@ -114,139 +136,132 @@ impl Plan {
 /// The value past its time that a function is given before it runs. It returns this very value to keep it.
 pub(crate) type OldValue = Mutex<Option<Erased>>;
 
-/// The function's run: its value or its error, types erased.
-pub(crate) type Function<'a> = BoxFuture<'a, Result<Erased, Erased>>;
+/// What reading the store before any run came to.
+pub(crate) enum Probed {
+    /// A value to return.
+    Value(Erased),
+    /// A value to return while the record with this fill id is computed anew.
+    Due(Erased, u64),
+    /// Left to a run.
+    Miss(Read),
+}
 
-/// For a function that borrows from its caller.
-pub(crate) async fn run_here(inner: &Arc<Inner>, plan: &Plan, function: Function<'_>) -> Landing {
-    single_flight::assert_not_inside(&plan.key.value_key, &plan.key.name);
-    if plan.rules.options.flight == FlightScope::None || plan.refresh {
-        return lead_here(inner, plan, function, &|_| {}).await;
+/// What stood in the store when a call looked, and the versions that it goes by.
+pub(crate) struct Read {
+    basis: Basis,
+    /// `None`: not read yet. An error: the store does not answer, which was told.
+    slot: Option<std::result::Result<Slot, ()>>,
+}
+
+/// Reads the store before any flight is entered: a fresh record needs none.
+pub(crate) async fn probe(inner: &Inner, plan: &Plan) -> Probed {
+    let mut basis = plan.basis(inner);
+    // Whoever finds a run under way waits for it: what it will bring is not there yet.
+    let is_running = || inner.flights.find(&plan.key.value_key, (plan.value.type_id)()).is_some();
+    if plan.rules.options.flight != FlightScope::None && is_running() {
+        return Probed::Miss(Read { basis, slot: None });
     }
-    loop {
-        match inner.flights.join(&plan.key.value_key, (plan.value.type_id)()) {
-            Joined::Follow(flight) => {
-                bump(&inner.events.count().joined);
-                plan.count(inner, |own| &own.joined);
-                // Dropped here: the run belongs to another caller and goes on.
-                match flight.await {
-                    Landing::Abandoned => {}
-                    landing => return landing,
-                }
-            }
-            Joined::Lead(duty) => {
-                let duty = Mutex::new(Some(duty));
-                let land = |landing: Landing| {
-                    let duty = duty.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    duty.into_iter().for_each(|duty| duty.land(landing.clone()));
-                };
-                // Dropped here: the duty goes too, and a follower takes over.
-                let landing = lead_here(inner, plan, function, &land).await;
-                land(landing.clone());
-                return landing;
-            }
+    match try_probe(inner, plan, &mut basis).await {
+        Ok(Ok(value)) => value,
+        Ok(Err(slot)) => Probed::Miss(Read { basis, slot: Some(Ok(slot)) }),
+        Err(error) => {
+            plan.note(inner, What::StoreFailed(error.kind()));
+            inner.store_failed(&error);
+            Probed::Miss(Read { basis, slot: Some(Err(())) })
         }
     }
 }
 
-/// For a function that owns all it needs.
-pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, function: Function<'static>) -> Landing {
-    single_flight::assert_not_inside(&plan.key.value_key, &plan.key.name);
-    let plan = Arc::new(plan);
-    if plan.rules.options.flight == FlightScope::None {
-        return lead(inner, &plan, function).await;
-    }
-    let value = (plan.value.type_id)();
-    let mut function = Some(function);
-    loop {
-        let run = || -> BoxFuture<'static, Landing> {
-            let (inner, plan, function) = (Arc::clone(inner), Arc::clone(&plan), function.take());
-            Box::pin(async move {
-                match function {
-                    Some(function) => lead(&inner, &plan, function).await,
-                    None => Landing::Abandoned,
-                }
-            })
-        };
-        let (flight, is_new) = inner.flights.share(&plan.key.value_key, value, run);
-        if is_new {
-            return flight.await;
+/// A call whose function borrows from its caller. `boxed` is called where the function may be needed.
+pub(crate) fn read_or_run_here<'a, F: Send + 'a>(
+    inner: &Arc<Inner>,
+    plan: Plan,
+    function: F,
+    boxed: impl FnOnce(F) -> BoxFuture<'a, Returned> + Send + 'a,
+) -> Stages<'a> {
+    let inner = Arc::clone(inner);
+    let first = async move {
+        match probe(&inner, &plan).await {
+            Probed::Value(value) => Stage::Done(Landing::Value(value)),
+            Probed::Due(value, fill_id) => {
+                let refresh = refresh_here(inner, Arc::new(plan), fill_id, boxed(function));
+                Stage::Then(refresh.map(|refreshed| Stage::Done(refreshed.unwrap_or(Landing::Value(value)))).boxed())
+            }
+            Probed::Miss(read) => run_here(&inner, Arc::new(plan), Some(read), boxed(function)).into(),
         }
-        plan.count(inner, |own| &own.joined);
-        bump(&inner.events.count().joined);
-        match flight.await {
-            // It borrowed from a caller that is gone: a batch, or another function of the name.
-            Landing::Abandoned => {}
-            landing => return landing,
-        }
+    };
+    Stages::new(first.boxed())
+}
+
+async fn try_probe(inner: &Inner, plan: &Plan, basis: &mut Basis) -> Result<std::result::Result<Probed, Slot>> {
+    let (slot, mark) = inner.builds.introduce(inner, &plan.key, read(inner, plan, basis)).await?;
+    let Slot::Bytes(bytes) = &slot else { return Ok(Err(slot)) };
+    if !basis.is_complete() {
+        return Ok(Err(slot));
     }
+    let Stored::Value(served) = decode(inner, plan, basis, bytes, mark.is_some()).await? else { return Ok(Err(slot)) };
+    plan.note(inner, What::Hit { fresh_for: served.serving.fresh() });
+    bump(&inner.events.count().hits);
+    plan.count(inner, |own| &own.hits);
+    Ok(Ok(match kept(inner, plan, served, mark) {
+        Hit { value, due: Some(fill_id) } => Probed::Due(value, fill_id),
+        Hit { value, due: None } => Probed::Value(value),
+    }))
+}
+
+/// A value that was read, kept in L1 if it may be.
+fn kept(inner: &Inner, plan: &Plan, served: Served, mark: Option<Mark<'_>>) -> Hit {
+    let Served { value, fill_id, payload_bytes, serving, under } = served;
+    if let Some((mark, under)) = mark.zip(under) {
+        mark.keep(&value, (plan.value.weigh)(&value, payload_bytes), serving.service(plan.local), under);
+    }
+    let is_resting = || inner.refreshes.is_resting(&plan.key.value_key, fill_id, inner.clock.coarse());
+    Hit { value, due: (serving.is_due && !is_resting()).then_some(fill_id) }
+}
+
+/// A value to return; `due`: while the record with this fill id is computed anew.
+struct Hit {
+    value: Erased,
+    due: Option<u64>,
 }
 
 /// Looks, and if there is nothing computes and stores: what one caller does for all.
-async fn lead(inner: &Arc<Inner>, plan: &Arc<Plan>, function: Function<'static>) -> Landing {
-    let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
-    match look(inner, plan, &mut basis).await {
+async fn lead(inner: &Arc<Inner>, plan: &Arc<Plan>, read: Read, function: Function, leader: &Arc<Leader>) -> Landing {
+    if let Some(lease_key) = &plan.plain {
+        return plain::lead(inner, plan, lease_key, function, leader).await;
+    }
+    let Read { mut basis, slot } = read;
+    let found = match look(inner, plan, &mut basis, slot).await {
+        Found::Value(value) => {
+            bump(&inner.events.count().hits);
+            plan.count(inner, |own| &own.hits);
+            return Landing::Value(value);
+        }
         Found::Due(value, fill_id) => {
             bump(&inner.events.count().hits);
             plan.count(inner, |own| &own.hits);
-            refresh_behind(inner, plan, fill_id, function);
-            Landing::Value(value)
-        }
-        Found::Lease(lease, Some(old)) => match plan.terms(inner).soft_timeout {
-            Some(soft_timeout) => run_at_most(inner, plan, lease, basis, old, function, soft_timeout).await,
-            None => settle(inner, plan, Found::Lease(lease, Some(old)), &basis, function, &|_| {}).await,
-        },
-        found => settle(inner, plan, found, &basis, function, &|_| {}).await,
-    }
-}
-
-/// The same for a function that borrows. `land` lets go of those who wait, before this caller is done.
-async fn lead_here(
-    inner: &Arc<Inner>,
-    plan: &Plan,
-    function: Function<'_>,
-    land: &(dyn Fn(Landing) + Sync),
-) -> Landing {
-    let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
-    match look(inner, plan, &mut basis).await {
-        Found::Due(value, fill_id) => {
-            land(Landing::Value(Arc::clone(&value)));
-            refresh_here(inner, plan, fill_id, function).await.unwrap_or(Landing::Value(value))
-        }
-        found => settle(inner, plan, found, &basis, function, land).await,
-    }
-}
-
-/// Returns what was found, or runs the function.
-async fn settle(
-    inner: &Arc<Inner>,
-    plan: &Plan,
-    found: Found,
-    basis: &Basis,
-    function: Function<'_>,
-    land: &(dyn Fn(Landing) + Sync),
-) -> Landing {
-    match found {
-        Found::Value(value) | Found::Due(value, _) => {
-            bump(&inner.events.count().hits);
-            plan.count(inner, |own| &own.hits);
-            Landing::Value(value)
+            // One that borrows from its caller cannot run behind it: the next call refreshes.
+            if let Function::Owned(function) = function {
+                refresh_behind(inner, plan, fill_id, function);
+            }
+            return Landing::Value(value);
         }
         Found::Old(value, cause) => {
             plan.stale_served(inner, cause);
-            Landing::Value(value)
+            return Landing::Value(value);
         }
-        Found::Lease(lease, old) => {
-            bump(&inner.events.count().misses);
-            plan.count(inner, |own| &own.misses);
-            let fallback = old.map_or(Fallback::None, Fallback::Old);
-            run_under(inner, plan, Some(lease), basis, function, fallback, land).await
+        Found::Lease(lease, old) => (Some(lease), old.map_or(Fallback::None, Fallback::Old)),
+        Found::Unleased(old, fill_id) => (None, Fallback::Unleased(old, fill_id)),
+        Found::Nothing => (None, Fallback::None),
+    };
+    bump(&inner.events.count().misses);
+    plan.count(inner, |own| &own.misses);
+    let waits_for_less = plan.terms(inner).soft_timeout.is_some();
+    match (found, function) {
+        ((Some(lease), Fallback::Old(old)), Function::Owned(function)) if waits_for_less => {
+            run_at_most(inner, plan, lease, basis, old, function, leader).await
         }
-        Found::Nothing => {
-            bump(&inner.events.count().misses);
-            plan.count(inner, |own| &own.misses);
-            run_under(inner, plan, None, basis, function, Fallback::None, land).await
-        }
+        ((lease, fallback), function) => run_under(inner, plan, lease, &basis, function, fallback, leader).await,
     }
 }
 
@@ -260,13 +275,25 @@ enum Found {
     Old(Erased, StaleCause),
     /// Nothing fresh, and the right to fill it; a value past its time that may be fallen back on.
     Lease(Lease, Option<Erased>),
+    /// The record with this fill id may be fallen back on, and cannot be replaced now: compute for the caller alone.
+    Unleased(Erased, u64),
     /// Nothing usable, and no store to fill: compute for the caller alone.
     Nothing,
 }
 
 /// Reads until there is a value, the lease, or no hope of either. Each round either ends or waits for a change.
-async fn look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Found {
-    match try_look(inner, plan, basis).await {
+async fn look(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    basis: &mut Basis,
+    slot: Option<std::result::Result<Slot, ()>>,
+) -> Found {
+    let slot = match slot {
+        Some(Ok(slot)) => Some(slot),
+        Some(Err(())) => return Found::Nothing,
+        None => None,
+    };
+    match try_look(inner, plan, basis, slot).await {
         Ok(found) => found,
         Err(error) => {
             plan.note(inner, What::StoreFailed(error.kind()));
@@ -276,12 +303,16 @@ async fn look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Found {
     }
 }
 
-async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<Found> {
+async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis, slot: Option<Slot>) -> Result<Found> {
     let key = &*plan.key.value_key;
-    let (mut slot, mut mark) = read(inner, plan, basis).await?;
+    let (mut slot, mut mark) = match slot {
+        Some(slot) => (slot, None),
+        None => inner.builds.introduce(inner, &plan.key, read(inner, plan, basis)).await?,
+    };
     // Since when, once it waits.
     let mut waited: Option<Stopwatch> = None;
-    for _ in 0..MAX_ROUNDS {
+    let mut patience = Patience::new(inner, plan.terms(inner).deadline);
+    while patience.look_again() {
         if !basis.is_complete() {
             return Ok(Found::Nothing);
         }
@@ -289,7 +320,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
         slot = match slot {
             Slot::Absent => {
                 plan.note(inner, What::Missed);
-                inner.builds.register(inner, &plan.key).await?;
+                Basis::register(inner, std::slice::from_mut(basis), &plan.key).await?;
                 match Lease::acquire(inner, &plan.key, Over::Nothing).await? {
                     Ok(lease) => return Ok(Found::Lease(lease, None)),
                     Err(Obstacle::Slot(found)) => found,
@@ -297,49 +328,46 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                     Err(Obstacle::Throttle(_)) => Slot::Absent,
                 }
             }
-            Slot::Bytes(bytes) => match noted(inner, plan, decode(inner, plan, basis, &bytes).await?) {
-                Stored::Value(value) if !plan.refresh => {
-                    if let Some((mark, under)) = read_marked.zip(value.under) {
-                        mark.keep(&value.value, value.payload_bytes, value.serving.service(plan.local), under);
+            Slot::Bytes(bytes) => {
+                match noted(inner, plan, decode(inner, plan, basis, &bytes, read_marked.is_some()).await?) {
+                    Stored::Value(value) if !plan.refresh => {
+                        return Ok(match kept(inner, plan, value, read_marked) {
+                            Hit { value, due: Some(fill_id) } => Found::Due(value, fill_id),
+                            Hit { value, due: None } => Found::Value(value),
+                        });
                     }
-                    let now = inner.clock.coarse();
-                    return Ok(if value.serving.is_due && !inner.refreshes.is_resting(key, value.fill_id, now) {
-                        Found::Due(value.value, value.fill_id)
-                    } else {
-                        Found::Value(value.value)
-                    });
-                }
-                Stored::Invalid(fill_id, _) => {
-                    // It has no other use: so the lease stands where those who wait look.
-                    inner.builds.register(inner, &plan.key).await?;
-                    match Lease::acquire_in_place(inner, &plan.key, fill_id).await? {
-                        Ok(lease) => return Ok(Found::Lease(lease, None)),
-                        Err(Obstacle::Slot(found)) => found,
-                        // It is not beside a record.
-                        Err(Obstacle::Throttle(_)) => Slot::Absent,
-                    }
-                }
-                // As with a fence in the record's place.
-                Stored::Fenced => return Ok(Found::Nothing),
-                stored @ (Stored::Value(_) | Stored::Old(_)) => {
-                    match take_over(inner, plan, stored, waited.as_ref().map(Stopwatch::elapsed)).await? {
-                        Next::End(found) => return Ok(found),
-                        Next::Look(Some(found)) => found,
-                        Next::Look(None) => Slot::Bytes(bytes),
-                        // Somebody else refreshes it.
-                        Next::Wait(left) => {
-                            waited.get_or_insert_with(|| begin_to_wait(inner, plan));
-                            (slot, mark) = wait(inner, plan, basis, left).await?;
-                            continue;
+                    Stored::Invalid(fill_id, _) => {
+                        // It has no other use: so the lease stands where those who wait look.
+                        Basis::register(inner, std::slice::from_mut(basis), &plan.key).await?;
+                        match Lease::acquire_in_place(inner, &plan.key, fill_id).await? {
+                            Ok(lease) => return Ok(Found::Lease(lease, None)),
+                            Err(Obstacle::Slot(found)) => found,
+                            // It is not beside a record.
+                            Err(Obstacle::Throttle(_)) => Slot::Absent,
                         }
                     }
+                    // As with a fence in the record's place.
+                    Stored::Fenced => return Ok(Found::Nothing),
+                    stored @ (Stored::Value(_) | Stored::Old(_) | Stored::Newer(..)) => {
+                        match take_over(inner, plan, stored, waited.as_ref().map(Stopwatch::elapsed)).await? {
+                            Next::End(found) => return Ok(found),
+                            Next::Look(Some(found)) => found,
+                            Next::Look(None) => Slot::Bytes(bytes),
+                            // Somebody else refreshes it.
+                            Next::Wait(left) => {
+                                waited.get_or_insert_with(|| begin_to_wait(inner, plan));
+                                (slot, mark) = wait(inner, plan, basis, left).await?;
+                                continue;
+                            }
+                        }
+                    }
+                    Stored::Foreign(reason) => {
+                        inner.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
+                        inner.store.discard(key, &Slot::Bytes(bytes)).await?;
+                        Slot::Absent
+                    }
                 }
-                Stored::Foreign(reason) => {
-                    inner.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
-                    inner.store.discard(key, &Slot::Bytes(bytes)).await?;
-                    Slot::Absent
-                }
-            },
+            }
             Slot::WrongType => {
                 plan.note(inner, What::Undecodable);
                 inner.events.emit(Event::Undecodable {
@@ -354,8 +382,27 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
                 plan.note(inner, What::Fenced);
                 return Ok(Found::Nothing);
             }
-            Slot::Leased(_) if plan.rules.options.flight != FlightScope::Cluster => return Ok(Found::Nothing),
-            Slot::Leased(left) => {
+            // The run before stored nothing: those who waited for it run at once, and one of them may store (X7).
+            Slot::Unstored(mark) => {
+                plan.note(inner, What::NotAwaited);
+                Basis::register(inner, std::slice::from_mut(basis), &plan.key).await?;
+                match Lease::acquire_over_mark(inner, &plan.key, mark).await? {
+                    Ok(lease) => return Ok(Found::Lease(lease, None)),
+                    Err(Obstacle::Slot(Slot::Unawaited(_) | Slot::Unstored(_)) | Obstacle::Throttle(_)) => {
+                        return Ok(Found::Nothing);
+                    }
+                    Err(Obstacle::Slot(found)) => found,
+                }
+            }
+            // A refresh has to store, so it does wait.
+            Slot::Unawaited(_) if !plan.refresh => {
+                plan.note(inner, What::NotAwaited);
+                return Ok(Found::Nothing);
+            }
+            Slot::Leased(_) | Slot::Unawaited(_) if plan.rules.options.flight != FlightScope::Cluster => {
+                return Ok(Found::Nothing);
+            }
+            Slot::Leased(left) | Slot::Unawaited(left) => {
                 waited.get_or_insert_with(|| begin_to_wait(inner, plan));
                 (slot, mark) = wait(inner, plan, basis, left).await?;
                 continue;
@@ -363,7 +410,7 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis) -> Result<
         };
     }
     Err(Error::new(ErrorKind::Limit, "read")
-        .detail("the key changed hands too often; the value is computed without storing it"))
+        .detail("others held the key for longer than a run may take; the value is computed without storing it"))
 }
 
 /// How to go on from a record that is to be replaced.
@@ -381,6 +428,7 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: Opti
     let (fill_id, old) = match stored {
         Stored::Old(old) => (old.fill_id, old.value.filter(|_| !plan.refresh)),
         Stored::Value(value) => (value.fill_id, None),
+        Stored::Newer(fill_id, _) => (fill_id, None),
         Stored::Invalid(..) | Stored::Fenced | Stored::Foreign(_) => return Ok(Next::Look(None)),
     };
     if let Some(old) = &old
@@ -400,7 +448,12 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: Opti
             inner.store.discard(&lease_key(key), &Slot::Bytes(THROTTLE_MARK.into())).await?;
             Next::Look(None)
         }
-        (Err(Obstacle::Slot(Slot::Leased(left))), old) => match soft_timeout.zip(old) {
+        // The run before stored nothing: this caller runs at once too (X7).
+        (Err(Obstacle::Slot(Slot::Unawaited(_))), old) if !plan.refresh => {
+            plan.note(inner, What::NotAwaited);
+            Next::End(old.map_or(Found::Nothing, |old| Found::Unleased(old, fill_id)))
+        }
+        (Err(Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left))), old) => match soft_timeout.zip(old) {
             None => Next::Wait(left),
             Some((most, old)) => match most.saturating_sub(waited.unwrap_or_default()) {
                 Duration::ZERO => Next::End(Found::Old(old, StaleCause::SoftTimeout)),
@@ -443,11 +496,16 @@ async fn wait<'a>(
     let (slot, wake) = inner.store.read_and_watch(key).await?;
     match &slot {
         // The lease of a refresh stands in the second key: the record itself tells when it is replaced.
-        Slot::Bytes(bytes) if plan.refresh || matches!(decode(inner, plan, basis, bytes).await?, Stored::Old(_)) => {}
+        Slot::Bytes(bytes) if plan.refresh || is_to_be_replaced(&decode(inner, plan, basis, bytes, false).await?) => {
+            if !is_awaited_beside(inner, key, plan.refresh).await? {
+                return Ok((slot, None));
+            }
+        }
         Slot::Leased(_) => {}
+        Slot::Unawaited(_) if plan.refresh => {}
         _ => return Ok((slot, None)),
     }
-    let left = if let Slot::Leased(left) = &slot { *left } else { left };
+    let left = if let Slot::Leased(left) | Slot::Unawaited(left) = &slot { *left } else { left };
     // A little over: the server ends a lease when it next looks at the key, not on the millisecond.
     let limit = left.map_or(LONGEST_WAIT, |left| left.saturating_add(Duration::from_millis(5)).min(LONGEST_WAIT));
     tokio::select! {
@@ -456,6 +514,11 @@ async fn wait<'a>(
         () = inner.clock.sleep(limit) => {}
     }
     read(inner, plan, basis).await
+}
+
+/// Whether the lease of whoever computes the value stands beside it.
+fn is_to_be_replaced(stored: &Stored) -> bool {
+    matches!(stored, Stored::Old(_) | Stored::Newer(..))
 }
 
 /// What stored bytes are to this call.
@@ -469,6 +532,8 @@ pub(crate) enum Stored {
     Invalid(u64, Option<Scope>),
     /// A record under a fence on a tag of its value: not served now, and left where it is.
     Fenced,
+    /// A record of a build that knows more, with its fill id: it stays until it is replaced, as one past its time.
+    Newer(u64, &'static str),
     /// No record of this function.
     Foreign(&'static str),
 }
@@ -489,13 +554,15 @@ pub(crate) struct Old {
     pub(crate) value: Option<Erased>,
 }
 
-/// Takes a trip only for a record with tags that nothing is known of.
-async fn decode(inner: &Inner, plan: &Plan, basis: &Basis, bytes: &Bytes) -> Result<Stored> {
+/// Takes a trip only for a record with tags that nothing is known of. `keeps`: the value may be kept
+/// in L1.
+async fn decode(inner: &Inner, plan: &Plan, basis: &Basis, bytes: &Bytes, keeps: bool) -> Result<Stored> {
     let (envelope, payload_at) = match Envelope::open(bytes, &plan.key.value_key) {
         Ok(opened) => opened,
-        Err(reason) => return Ok(Stored::Foreign(reason)),
+        Err(Unreadable::Foreign(reason)) => return Ok(Stored::Foreign(reason)),
+        Err(Unreadable::Newer(fill_id, reason)) => return Ok(Stored::Newer(fill_id, reason)),
     };
-    Ok(match basis.agrees(inner, &envelope).await? {
+    Ok(match basis.agrees(inner, &envelope, keeps).await? {
         Agreement::Yes(under) => judge(inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
         Agreement::No => Stored::Invalid(envelope.fill_id, Some(basis.ended_by(&envelope))),
         Agreement::Fenced => Stored::Fenced,
@@ -510,6 +577,10 @@ pub(crate) fn noted(inner: &Inner, plan: &Plan, stored: Stored) -> Stored {
         Stored::Invalid(_, Some(scope)) => What::Outdated(*scope),
         Stored::Invalid(_, None) => What::Missed,
         Stored::Fenced => What::Fenced,
+        Stored::Newer(_, reason) => {
+            inner.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
+            What::Undecodable
+        }
         Stored::Foreign(_) => What::Undecodable,
     };
     plan.note(inner, what);

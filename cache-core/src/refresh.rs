@@ -17,7 +17,7 @@ use crate::cache::Inner;
 use crate::clock::{Timestamp, millis};
 use crate::envelope::Envelope;
 use crate::events::StaleCause;
-use crate::freshness::{Freshness, ahead_ms, refresh_ahead, verdict};
+use crate::freshness::{Freshness, ahead_ms, calm, refresh_ahead, verdict};
 use crate::local::Service;
 use crate::options::{Deadline, EntryOptions, LocalTier, RefreshBy};
 
@@ -80,6 +80,8 @@ pub(crate) struct Serving {
     /// Whether it is to be computed anew meanwhile.
     pub(crate) is_due: bool,
     fresh: Duration,
+    /// Before this, nothing is refreshed ahead.
+    calm: Duration,
     stale: Duration,
     ahead_ms: f64,
     fill_id: u64,
@@ -99,6 +101,7 @@ impl Serving {
         Some(Self {
             is_due,
             fresh,
+            calm: calm(envelope, now),
             stale: now.until(envelope.fresh_until().plus(at_once)).saturating_sub(fresh),
             ahead_ms: ahead_ms(envelope.cost, terms.beta),
             fill_id: envelope.fill_id,
@@ -113,8 +116,8 @@ impl Serving {
     /// The same for L1.
     pub(crate) fn service(self, tier: LocalTier) -> Service {
         let longest = tier.limit(Duration::MAX);
-        let Self { fresh, stale, ahead_ms, fill_id, .. } = self;
-        Service { fresh, stale, longest, ahead_ms, fill_id }
+        let Self { fresh, calm, stale, ahead_ms, fill_id, .. } = self;
+        Service { fresh, calm, stale, longest, ahead_ms, fill_id }
     }
 }
 
@@ -184,16 +187,20 @@ impl Refreshes {
         Begun::Ticket(Ticket { refreshes: Arc::clone(self), key: Arc::clone(key) })
     }
 
-    /// Leaves a record alone: its refresh has failed, or another process is at it.
-    pub(crate) fn rest(&self, key: &Arc<str>, fill_id: u64, now: u64, rest: Duration) {
+    /// Leaves a record alone: its refresh has failed, or another process is at it. `true`: others
+    /// were forgotten for it.
+    pub(crate) fn rest(&self, key: &Arc<str>, fill_id: u64, now: u64, rest: Duration) -> bool {
         let mut keys = self.keys();
+        let mut is_full = false;
         if keys.resting.len() >= MOST_RESTING {
             keys.resting.retain(|_, rest| now < rest.until);
-            if keys.resting.len() >= MOST_RESTING {
+            is_full = keys.resting.len() >= MOST_RESTING;
+            if is_full {
                 keys.resting.clear();
             }
         }
         keys.resting.insert(Arc::clone(key), Rest { fill_id, until: now.saturating_add(millis(rest)) });
+        is_full
     }
 
     fn keys(&self) -> MutexGuard<'_, Keys> {
@@ -232,6 +239,7 @@ mod tests {
         let Begun::Ticket(first) = begin(&refreshes, "a", 0) else { panic!("there is a place") };
         assert!(matches!(begin(&refreshes, "a", 0), Begun::Resting));
         assert!(refreshes.is_resting("a", 1, 0));
+        assert!(matches!(refreshes.begin(&"a".into(), 2, 0), Begun::Resting), "one a key, whatever the record");
         // Another record of that key is not the one that is being refreshed.
         assert!(!refreshes.is_resting("a", 2, 0));
         let Begun::Ticket(_second) = begin(&refreshes, "b", 0) else { panic!("there is a place") };
@@ -249,9 +257,8 @@ mod tests {
         assert!(matches!(begin(&refreshes, "a", 6_000), Begun::Ticket(_)));
         // A new record is not.
         assert!(!refreshes.is_resting("a", 2, 5_999));
-        for other in 0..2 * MOST_RESTING {
-            refreshes.rest(&other.to_string().into(), 1, 0, Duration::from_secs(5));
-        }
+        let rest = |other: &usize| refreshes.rest(&other.to_string().into(), 1, 0, Duration::from_secs(5));
+        assert_eq!((0..2 * MOST_RESTING).filter(rest).count(), 2, "forgotten all at once, and told");
         assert!(refreshes.keys().resting.len() <= MOST_RESTING);
     }
 }

@@ -25,16 +25,20 @@ pub enum Guard {
     OwnWriteForgets,
     /// R10: each attempt has its own token.
     TokenOfAttempt,
-    /// A run whose lease is seen to be lost is not joined any more.
-    LostLeaseDetaches,
-    /// Nor is one whose lease has not been seen for the staleness bound, or that has none.
+    /// A run is not joined whose lease has not been seen for the staleness bound, or that has none.
     UnseenRunDetaches,
+    /// Whoever comes looks too: in a process that was stopped, nothing has detached it in time.
+    UnseenRunIsNotJoined,
     /// R4: what is stored names the versions from before its run, in the foreground.
     VersionsFromBeforeRun,
     /// R4: and in the background.
     VersionsFromBeforeRefresh,
     /// R4: a tag that only the value tells is read with its kind, which must not have changed since before the run.
     KindsFromBeforeRun,
+    /// R4: and its kind is read after the tag.
+    TagsBeforeKinds,
+    /// R4: which an invalidation renews before the tag.
+    KindsBeforeTags,
     /// R4: a value in L1 goes by the versions it was stored under.
     VersionEndsLocal,
     /// R6: a change of a version between a read of it and its answer makes the answer worthless.
@@ -45,8 +49,51 @@ pub enum Guard {
     LostVersionIsNew,
     /// R21: an invalidation reaches the records of all builds.
     BuildsAreReached,
+    /// R25: whoever makes the registry of builds anew, or finds none, gives the function another version.
+    LostRegistryEndsEntries,
     /// R22: nothing is stored while a fence stands.
     FenceRefusesFills,
+    /// R26: a write that failed is followed by an invalidation.
+    FailedWriteIsFollowed,
+    /// R27: the end of a fence leaves the others on its entry.
+    FencesAreASet,
+    /// R4, R22: the lift of a fence on tags renews their kinds.
+    LiftRenewsKinds,
+    /// R6: a batch marks its keys before its read is sent.
+    BatchMarksBeforeRead,
+    /// R6: and before its fills are.
+    BatchMarksBeforeFill,
+    /// X1: who finds a lease does not run.
+    LeaseIsExclusive,
+    /// R13: a lease whose renewal failed is renewed again.
+    FailedRenewalIsRepeated,
+    /// X7: a run that stored nothing leaves a mark for those who waited for it.
+    UnstoredLeavesMark,
+    /// V5: `cache_if` is asked.
+    CacheIfIsAsked,
+    /// A login is entered in its user's index in the step in which its session is stored.
+    LoginIsEntered,
+    /// Who ends all sessions of a user looks for new ones until there are none.
+    EndingLooksAgain,
+    /// C1: what is done leaves the list of what is outstanding.
+    DoneIsTakenOff,
+    /// C5: L1 lets go of what is more than its limit.
+    LocalIsBounded,
+    /// C1: a run that has ended leaves the table of flights.
+    FlightLeaves,
+    /// Who does not wait any more is not kept among those who do.
+    WaiterLeaves,
+    /// R7: trust counts from the sending of a heartbeat, not from its reply.
+    TrustFromSending,
+    /// R7: the trust of a new session counts from the sending of its last answered request, not
+    /// from its publication.
+    TrustFromLastAnswer,
+    /// R7: nothing is trusted after the link was lost.
+    LossRevokesTrust,
+    /// R7: the gap is told before the next session is used.
+    GapBeforePublish,
+    /// An object is written only over what its change was made from.
+    SwapCompares,
 }
 
 #[cfg(feature = "testing")]

@@ -6,6 +6,7 @@
 
 mod all;
 mod answer;
+mod builder;
 mod commit;
 mod config;
 mod cookie;
@@ -21,13 +22,15 @@ mod login;
 mod messages;
 mod meta;
 mod options;
+mod own;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod raw;
 mod record;
 mod revoked;
+mod scope;
 mod state;
-mod turns;
+mod store;
 mod typed;
 mod values;
 
@@ -42,8 +45,9 @@ use tokio::sync::Mutex;
 
 pub use self::all::AllSessions;
 use self::answer::Answer;
-use self::commit::{Operation, Sessions};
-pub use self::config::{SessionBuilder, SessionMode};
+pub use self::builder::SessionBuilder;
+use self::commit::{Operation, Sessions, Standing};
+pub use self::config::SessionMode;
 pub use self::error::{SessionError, SessionErrorKind};
 pub use self::id::{Secret, SessionId};
 pub use self::index::{SessionInfo, UserSessions};
@@ -52,6 +56,7 @@ pub use self::messages::Flash;
 pub use self::options::{CookieOptions, Priority, SameSite, Secure, TooMany, Transport, Unset};
 use self::record::MaxAge;
 use self::state::State;
+pub use self::store::{SessionStore, SessionSwap, StoredSession};
 pub use self::typed::{SessionData, SessionFields};
 #[doc(hidden)]
 pub use self::typed::{assert_name, field};
@@ -59,7 +64,7 @@ pub use self::values::SessionValues;
 #[cfg(feature = "macros")]
 pub use cache_macros::SessionData;
 
-use self::values::{check_name, not_of_type, to_raw};
+use self::values::{check_name, counted, not_of_type, to_raw};
 use crate::clock::millis;
 
 type Result<T, E = SessionError> = std::result::Result<T, E>;
@@ -170,20 +175,25 @@ impl Session {
         Ok(raw)
     }
 
-    /// Adds to a number; none counts as zero. What it comes to as this request sees it: others may add at the same time, and
-    /// each counts.
+    /// Adds to a number; nothing and `null` count as zero. What it comes to as this request sees
+    /// it: others may add at the same time, and each counts. Whatever Express has stored as a
+    /// number is one, as `3.0` and `1e3`; of a sum with a fraction, which stays in the session,
+    /// only the whole part is returned.
     ///
     /// # Errors
-    /// [`SessionErrorKind::Value`] if it is no integer or, shared with Express, leaves 2^53 - 1; else it stops at the bounds of 64 bits.
-    /// [`ReservedName`](SessionErrorKind::ReservedName).
+    /// [`SessionErrorKind::Value`] if it is no number or, shared with Express, leaves 2^53 - 1;
+    /// else it stops at the bounds of 64 bits. [`ReservedName`](SessionErrorKind::ReservedName).
     pub async fn increment(&self, name: &str, by: i64) -> Result<i64> {
+        check_name(&self.sessions.config, name)?;
         let sum = Arc::new(StdMutex::new(0));
-        let slot = Arc::clone(&sum);
-        self.update(name, move |number: Option<i64>| {
-            let sum = number.unwrap_or(0).saturating_add(by);
+        let (slot, name, sessions) = (Arc::clone(&sum), name.to_owned(), Arc::clone(&self.sessions));
+        self.change(Box::new(move |record| {
+            let (raw, sum) = counted(&name, record.raw(&name), by)?;
+            values::check_value(&sessions.config, &name, &raw)?;
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = sum;
-            Some(sum)
-        })
+            record.set(&name, raw);
+            Ok(())
+        }))
         .await?;
         let sum = *sum.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(sum)
@@ -322,6 +332,19 @@ impl Session {
     /// Faults of the store.
     pub async fn max_age(&self) -> Result<Option<Duration>> {
         self.read(|values| values.max_age()).await
+    }
+
+    /// How long the session will live if nobody uses it again; less with each call. `None`: it
+    /// stays for ever, or nothing stands in the store yet. What Express tells as `cookie.maxAge`.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn expires_in(&self) -> Result<Option<Duration>> {
+        let mut state = self.state.lock().await;
+        state.open().await?;
+        let now = self.sessions.now();
+        let left = |standing: &Standing| Some(standing.left?.saturating_sub(standing.at.until(now)));
+        Ok(state.standing.as_ref().and_then(left))
     }
 
     /// Sets how long this session is to live after each use, from now on: "remember me". `None`: until the browser is closed. It stays with the

@@ -6,26 +6,32 @@
 
 mod batch;
 mod error;
+mod payload;
 mod rules;
 
 use std::any::TypeId;
 use std::convert::Infallible;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::codec::{Codec, Coding};
+use crate::codec::{Codec, Coding, Finding};
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
 
 pub(crate) use self::batch::via as batch_via;
 pub use self::batch::{BatchContainer, BatchProbe, BatchReturn, Partial, Parts};
+use self::error::Overdue;
 pub(crate) use self::error::via as error_via;
-use self::error::{Overdue, Sharing};
-pub use self::error::{ShareError, SharedError};
+pub use self::error::{ByIoError, ErrorProbe, Original, ShareError, SharedError, Sharing, share_field};
+pub(crate) use self::payload::via as payload_via;
+pub use self::payload::{NotCacheable, Weigh};
+use self::payload::{PayloadProbe, Sight, Unseen};
+pub(crate) use self::rules::SharedRules;
 use self::rules::TypedRules;
 pub use self::rules::{Rules, Tags};
 pub(crate) use crate::local::Erased;
@@ -44,12 +50,18 @@ pub trait CacheValue: Clone + Serialize + DeserializeOwned + Send + Sync + 'stat
 
 impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> CacheValue for T {}
 
-/// How the function's `Ok` value relates to what is stored.
-pub trait Form: 'static {
+/// The types of a [`Form`], known also where they cannot be cached: then that one error is told.
+pub trait Forms: 'static {
     /// What the function returns, without its error.
-    type Value: Clone + Send + Sync + 'static;
+    type Value: 'static;
     /// What is encoded.
     type Payload: 'static;
+}
+
+/// How the function's `Ok` value relates to what is stored.
+pub trait Form: Forms<Value: Clone + Send + Sync> {
+    /// The size of what the engine's pointer points to.
+    const SIZE: usize = size_of::<Self::Value>();
 
     /// The value as the engine holds it.
     fn erase(value: Self::Value) -> Erased {
@@ -77,10 +89,12 @@ pub trait Form: 'static {
 #[derive(Debug)]
 pub struct Plain<T>(PhantomData<fn() -> T>);
 
-impl<T: Clone + Send + Sync + 'static> Form for Plain<T> {
+impl<T: 'static> Forms for Plain<T> {
     type Value = T;
     type Payload = T;
+}
 
+impl<T: Clone + Send + Sync + 'static> Form for Plain<T> {
     fn payload(value: &T) -> Option<&T> {
         Some(value)
     }
@@ -97,9 +111,13 @@ impl<T: Clone + Send + Sync + 'static> Form for Plain<T> {
 #[derive(Debug)]
 pub struct Shared<T>(PhantomData<fn() -> T>);
 
-impl<T: Send + Sync + 'static> Form for Shared<T> {
+impl<T: 'static> Forms for Shared<T> {
     type Value = Arc<T>;
     type Payload = Arc<T>;
+}
+
+impl<T: Send + Sync + 'static> Form for Shared<T> {
+    const SIZE: usize = size_of::<T>();
 
     fn erase(value: Arc<T>) -> Erased {
         value
@@ -126,10 +144,12 @@ impl<T: Send + Sync + 'static> Form for Shared<T> {
 #[derive(Debug)]
 pub struct Optional<T>(PhantomData<fn() -> T>);
 
-impl<T: Clone + Send + Sync + 'static> Form for Optional<T> {
+impl<T: 'static> Forms for Optional<T> {
     type Value = Option<T>;
     type Payload = T;
+}
 
+impl<T: Clone + Send + Sync + 'static> Form for Optional<T> {
     fn payload(value: &Option<T>) -> Option<&T> {
         value.as_ref()
     }
@@ -140,6 +160,15 @@ impl<T: Clone + Send + Sync + 'static> Form for Optional<T> {
         Some(None)
     }
 }
+
+/// A form that can say that there is nothing. Asked where a function has `negative_ttl`.
+#[diagnostic::on_unimplemented(
+    message = "`negative_ttl` is how long a `None` is served, and this function never returns one",
+    label = "no `Option<T>` and no `Result<Option<T>, E>`",
+    note = "return `Option<T>` or `Result<Option<T>, E>`, or remove `negative_ttl`"
+)]
+pub trait MayBeAbsent {}
+impl<T> MayBeAbsent for Optional<T> {}
 
 /// Asks for the form of the return type `R`.
 pub struct Probe<R>(PhantomData<fn() -> R>);
@@ -344,7 +373,7 @@ pub(crate) mod via {
 }
 
 /// Appends a value's payload, and returns the codec that was used.
-pub(crate) type Encode = fn(&Erased, &mut Vec<u8>, &mut dyn FnMut()) -> Result<u8>;
+pub(crate) type Encode = fn(&Erased, &mut Vec<u8>, &mut dyn FnMut(Finding)) -> Result<u8>;
 
 /// What the engine has to know about a value type: function pointers, so that it is compiled once for all types.
 #[derive(Clone, Copy)]
@@ -356,14 +385,26 @@ pub(crate) struct ValueType {
     pub(crate) fingerprint: fn() -> Fingerprint,
     /// Whether there is a payload to store.
     pub(crate) is_present: fn(&Erased) -> bool,
-    /// Appends the payload; the codec that was used. Calls the last argument if that is not the one asked for.
+    /// Appends the payload; the codec that was used. Calls the last argument with what is found out
+    /// about the type.
     pub(crate) encode: Encode,
+    /// The memory that a value takes, with its payload's encoded length, which stands in where
+    /// nothing better is known.
+    pub(crate) weigh: fn(&Erased, usize) -> usize,
     /// The value of a record: codec, presence, payload. `None`: a stored absence that this form cannot express.
     pub(crate) decode: fn(u8, bool, &[u8]) -> Result<Option<Erased>>,
 }
 
 impl ValueType {
+    /// Of a type that nothing else was seen of.
     pub(crate) const fn of<F: Form, E: 'static, C: Codec>() -> Self
+    where
+        F::Payload: CacheValue,
+    {
+        Self::seen::<F, E, C, Unseen>()
+    }
+
+    const fn seen<F: Form, E: 'static, C: Codec, S: Sight<F::Payload>>() -> Self
     where
         F::Payload: CacheValue,
     {
@@ -375,14 +416,39 @@ impl ValueType {
             codec_name: C::NAME,
             fingerprint: const { Coding::<F::Payload>::of::<C>() }.fingerprint,
             is_present: |value| F::inspect(value, |_| ()).is_some(),
-            encode: |value, out, on_replaced| {
-                let coding = Coding::<F::Payload>::of::<C>();
-                let encoded = F::inspect(value, |payload| coding.encode_checked(payload, out, on_replaced));
+            encode: |value, out, on_finding| {
+                let coding = Coding::<F::Payload>::of::<C>().comparing(S::EQUAL);
+                let encode = || F::inspect(value, |payload| coding.encode_checked(payload, out, on_finding));
+                let encoded = caught(ErrorKind::Encode, "encode", encode)?;
                 encoded.unwrap_or_else(|| Err(Error::new(ErrorKind::Encode, "encode")))
             },
-            decode: |codec, present, bytes| Ok(decode_value::<F, C>(codec, present, bytes)?.map(F::erase)),
+            weigh: |value, encoded| {
+                // An absent value has nothing beside itself.
+                let held = F::inspect(value, |payload| held::<F, S>(payload).unwrap_or(encoded)).unwrap_or(0);
+                F::SIZE.saturating_add(held)
+            },
+            decode: |codec, present, bytes| {
+                let decoded = caught(ErrorKind::Decode, "decode", || decode_value::<F, C>(codec, present, bytes))?;
+                Ok(decoded?.map(F::erase))
+            },
         }
     }
+}
+
+/// What a payload holds beside the value itself; `None`: it cannot tell.
+fn held<F: Form, S: Sight<F::Payload>>(payload: &F::Payload) -> Option<usize>
+where
+    F::Payload: CacheValue,
+{
+    // Both are the user's code.
+    let told = S::WEIGH.and_then(|weigh| catch_unwind(AssertUnwindSafe(|| weigh(payload))).ok());
+    told.or_else(|| catch_unwind(AssertUnwindSafe(|| Coding::weigh(payload, F::SIZE))).ok().flatten())
+}
+
+/// Runs code of the user's type: a panic of a `Serialize` or `Deserialize` is an error like any other (S10, V7).
+fn caught<T>(kind: ErrorKind, step: &'static str, code: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(code))
+        .map_err(|_payload| Error::new(kind, step).detail("the type's own code panicked"))
 }
 
 fn decode_value<F: Form, C: Codec>(codec: u8, present: bool, bytes: &[u8]) -> Result<Option<F::Value>>
@@ -467,9 +533,27 @@ fn restored<F: Form, E, W: Wrap<F::Value, E>>(value: &Erased) -> Option<W::Retur
 
 // The bounds stand on the methods: there, one that is not met is reported as itself, with the trait's own advice.
 impl<F, E, W> Typed<F, E, W> {
-    /// With the codec `C`, and a way to copy errors.
+    /// To ask what else the payload's type can do.
     #[must_use]
-    pub fn with<C: Codec, S: Sharing<E>>(self, _sharing: S) -> Returns<W::Returned>
+    pub fn payload(&self) -> PayloadProbe<F::Payload>
+    where
+        F: Forms,
+    {
+        PayloadProbe(PhantomData)
+    }
+
+    /// Where absent values have a ttl of their own.
+    #[must_use]
+    pub fn may_be_absent(self) -> Self
+    where
+        F: MayBeAbsent,
+    {
+        self
+    }
+
+    /// With the codec `C`, what was seen of the payload, and a way to copy errors.
+    #[must_use]
+    pub fn with<C: Codec, P: Sight<F::Payload>, S: Sharing<E>>(self, _seen: P, _sharing: S) -> Returns<W::Returned>
     where
         F: Form,
         F::Payload: CacheValue,
@@ -480,10 +564,11 @@ impl<F, E, W> Typed<F, E, W> {
             &Returning {
                 err: |error| {
                     let error = error.downcast::<E>().ok()?;
-                    let error = Arc::try_unwrap(error).unwrap_or_else(|shared| S::share(&shared));
+                    let error = Arc::try_unwrap(error)
+                        .unwrap_or_else(|shared| S::share(&shared, Some(&Original::whole(&shared))));
                     Some(W::err(error))
                 },
-                ..Self::returning::<C>()
+                ..Self::returning::<C, P>()
             }
         };
         Returns { of, overdue: None }
@@ -491,17 +576,17 @@ impl<F, E, W> Typed<F, E, W> {
 
     /// With the codec `C`, for runs that have one caller each: errors are never copied.
     #[must_use]
-    pub fn unshared<C: Codec>(self) -> Returns<W::Returned>
+    pub fn unshared<C: Codec, P: Sight<F::Payload>>(self, _seen: P) -> Returns<W::Returned>
     where
         F: Form,
         F::Payload: CacheValue,
         E: Send + Sync + 'static,
         W: Wrap<F::Value, E>,
     {
-        Returns { of: const { &Self::returning::<C>() }, overdue: None }
+        Returns { of: const { &Self::returning::<C, P>() }, overdue: None }
     }
 
-    const fn returning<C: Codec>() -> Returning<W::Returned>
+    const fn returning<C: Codec, P: Sight<F::Payload>>() -> Returning<W::Returned>
     where
         F: Form,
         F::Payload: CacheValue,
@@ -509,7 +594,7 @@ impl<F, E, W> Typed<F, E, W> {
         W: Wrap<F::Value, E>,
     {
         Returning {
-            value: ValueType::of::<F, E, C>(),
+            value: ValueType::seen::<F, E, C, P>(),
             split: |returned| match W::split(returned) {
                 Ok(value) => Ok(F::erase(value)),
                 Err(error) => Err(Arc::new(error)),

@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 
 pub use self::sessions::{RawEntered, RawEntering, RawReplaced};
 use crate::background::Background;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::events::{Event, Events};
 use crate::store::{self, Claim, FILL_ID_AT, Fill, Filled, Listener, Store, Token, Version, Want};
@@ -37,6 +37,10 @@ pub enum RawSlot {
     Absent,
     /// A lease, with the time it has left where that is known.
     Leased(Option<Duration>),
+    /// A lease that nobody waits for.
+    Unawaited(Option<Duration>),
+    /// A run stored nothing a moment ago.
+    Unstored,
     /// A fence.
     Fenced,
     /// Other bytes.
@@ -63,6 +67,8 @@ pub enum RawPlace {
     Instead(u64),
     /// Beside the record with this fill id.
     Beside(u64),
+    /// Instead of the mark that the run with this token left.
+    OverMark(u128),
 }
 
 /// Key, token, and what is to be replaced.
@@ -74,6 +80,8 @@ pub struct RawClaim<'a>(pub &'a str, pub u128, pub RawOver);
 pub enum RawAcquired {
     /// The lease is ours.
     Ours,
+    /// The lease is ours, and nobody waits for it: see [`UNAWAITED`].
+    Unawaited,
     /// This stands there instead.
     Found(RawSlot),
     /// The last refresh failed; the next one is to wait that long.
@@ -98,6 +106,14 @@ pub enum RawMessage {
     Payload(Vec<u8>),
     /// Some may have been lost.
     Interrupted,
+}
+
+/// Added to a token: its lease is one that nobody waits for.
+pub const UNAWAITED: u128 = 1 << 127;
+
+fn token(bits: u128) -> Token {
+    let token = Token::from_bits(bits & !UNAWAITED);
+    if bits & UNAWAITED == 0 { token } else { token.unawaited() }
 }
 
 /// Something that looks like a record to a store: the fill id at its place, then the payload.
@@ -125,11 +141,11 @@ impl RawStore {
     pub async fn redis_watched(url: &str) -> (Result<Self>, broadcast::Receiver<Event>) {
         use crate::store::redis::{RedisConfig, RedisStore};
 
-        let (events, background) = (Events::new(Vec::new()), Arc::new(Background::new()));
+        let (events, background) = (Events::new(Vec::new(), &Clock::system()), Arc::new(Background::new()));
         let seen = events.subscribe();
         let connect = async {
             let config = RedisConfig::parse(url)?;
-            let store = RedisStore::connect(config, Clock::system(), events.clone(), background.clone()).await?;
+            let store = RedisStore::connect(config, false, Clock::system(), events.clone(), background.clone()).await?;
             Ok(Self { store, background, events, clock: None })
         };
         (connect.await, seen)
@@ -140,7 +156,8 @@ impl RawStore {
     pub fn memory() -> Self {
         use crate::store::memory::MemoryStore;
 
-        let (events, clock) = (Events::new(Vec::new()), Clock::manual());
+        let clock = Clock::manual();
+        let events = Events::new(Vec::new(), &clock);
         let store = Arc::new(MemoryStore::new(clock.clone(), events.clone(), usize::MAX));
         Self { store, background: Arc::new(Background::new()), events, clock: Some(clock) }
     }
@@ -151,6 +168,37 @@ impl RawStore {
             Some(clock) => clock.advance(time),
             None => tokio::time::sleep(time).await,
         }
+    }
+
+    /// The clock of an embedded store.
+    #[must_use]
+    pub fn clock(&self) -> Option<&Clock> {
+        self.clock.as_ref()
+    }
+
+    /// All value keys with this prefix and the first bytes of their records.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn heads(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let (mut all, mut from) = (Vec::new(), 0);
+        loop {
+            let (heads, next) = self.store.heads(prefix, from).await?;
+            all.extend(heads.into_iter().map(|(key, head)| (key, head.into())));
+            from = next;
+            if from == 0 {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Removes each whose record still begins so.
+    ///
+    /// # Errors
+    /// Faults of the store.
+    pub async fn remove_heads(&self, heads: &[(String, Vec<u8>)]) -> Result<u64> {
+        let heads = heads.iter().map(|(key, head)| (key.clone(), Bytes::copy_from_slice(head))).collect();
+        self.store.remove_heads(&heads).await
     }
 
     /// Events from now on.
@@ -174,7 +222,7 @@ impl RawStore {
     /// Closes the store and ends its background tasks. `true`: in time.
     pub async fn close(&self) -> bool {
         self.store.close().await;
-        self.background.shutdown(Duration::from_secs(1)).await
+        self.background.shutdown(Duration::from_secs(1), async {}).await
     }
 }
 
@@ -231,6 +279,7 @@ impl RawStore {
             claim: claim.claim(),
             record: Bytes::copy_from_slice(record),
             expiry,
+            track: true,
         };
         let filled = self.store.fill_many(&fills.iter().map(fill).collect::<Vec<_>>()).await?;
         Ok(filled.into_iter().map(|filled| filled.map(|filled| filled != Filled::Refused)).collect())
@@ -242,20 +291,35 @@ impl RawStore {
     }
 
     pub async fn release_many(&self, claims: &[RawClaim<'_>]) -> Result<()> {
-        self.store.release_many(&claims.iter().map(RawClaim::claim).collect::<Vec<_>>()).await
+        self.store.release_many(&claims.iter().map(RawClaim::claim).collect::<Vec<_>>(), None).await
+    }
+
+    /// After a run that stored nothing.
+    pub async fn release_many_unstored(&self, claims: &[RawClaim<'_>], rest: Duration) -> Result<()> {
+        self.store.release_many(&claims.iter().map(RawClaim::claim).collect::<Vec<_>>(), Some(rest)).await
     }
 
     pub async fn fill(&self, key: &str, token: u128, over: RawOver, record: &[u8], expiry: Duration) -> Result<bool> {
-        let record = Bytes::copy_from_slice(record);
-        Ok(self.store.fill(key, Token::from_bits(token), over.into(), record, expiry).await? != Filled::Refused)
+        let claim = Claim { key: key.into(), token: self::token(token), over: over.into() };
+        let fill = Fill { claim, record: Bytes::copy_from_slice(record), expiry, track: true };
+        Ok(self.store.fill(&fill).await? != Filled::Refused)
     }
 
     pub async fn renew(&self, key: &str, token: u128, over: RawOver, lease: Duration) -> Result<bool> {
-        self.store.renew(key, Token::from_bits(token), over.into(), lease).await
+        self.store.renew(key, self::token(token), over.into(), lease).await
     }
 
     pub async fn release(&self, key: &str, token: u128, over: RawOver) -> Result<()> {
-        self.store.release(key, Token::from_bits(token), over.into()).await
+        self.store.release(key, self::token(token), over.into(), None).await
+    }
+
+    /// After a run that stored nothing.
+    pub async fn release_unstored(&self, key: &str, token: u128, over: RawOver, rest: Duration) -> Result<()> {
+        self.store.release(key, self::token(token), over.into(), Some(rest)).await
+    }
+
+    pub async fn acquire_over_mark(&self, key: &str, token: u128, lease: Duration, mark: u128) -> Result<RawAcquired> {
+        self.store.acquire_over_mark(key, self::token(token), lease, self::token(mark)).await.map(RawAcquired::from)
     }
 
     pub async fn rewrite_head(
@@ -295,44 +359,49 @@ impl RawStore {
         self.store.remove(store::Siblings { keys: &owned(keys), builds }).await
     }
 
-    /// When each record that was put aside would have ended, in milliseconds, and the known builds.
+    /// The known builds, and whether there were too many fences somewhere.
     pub async fn raise(
         &self,
         keys: &[&str],
         builds: &str,
         fence: u128,
         limit: Duration,
-    ) -> Result<(Vec<Option<u64>>, Vec<String>)> {
+    ) -> Result<(Vec<String>, bool)> {
         let siblings = store::Siblings { keys: &owned(keys), builds };
-        let (ends, found) = self.store.raise(Token::from_bits(fence), limit, siblings).await?;
-        Ok((ends.into_iter().map(|ends| ends.map(Timestamp::as_millis)).collect(), found))
+        let raised = self.store.raise(Token::from_bits(fence), limit, siblings).await?;
+        Ok((raised.builds, raised.crowded))
     }
 
-    pub async fn withdraw(&self, fenced: &[(&str, Option<u64>)], fence: u128) -> Result<()> {
-        let fenced = fenced.iter().map(|(key, ends)| ((*key).to_owned(), ends.map(Timestamp::from_millis)));
-        self.store.withdraw(Token::from_bits(fence), &fenced.collect::<Vec<_>>()).await
+    pub async fn lift(&self, keys: &[&str], builds: &str, fence: u128) -> Result<Vec<String>> {
+        self.store.lift(Token::from_bits(fence), store::Siblings { keys: &owned(keys), builds }).await
     }
 
-    pub async fn fence_versions(
+    pub async fn withdraw(&self, keys: &[&str], fence: u128) -> Result<()> {
+        self.store.withdraw(Token::from_bits(fence), &owned(keys)).await
+    }
+
+    pub async fn fence_versions(&self, kinds: &[&str], tags: &[&str], fence: u128, limit: Duration) -> Result<bool> {
+        self.store.fence_versions(Token::from_bits(fence), limit, &shared(kinds), &shared(tags)).await
+    }
+
+    pub async fn lift_versions(&self, versions: &[&str], tags: &[&str], fence: u128) -> Result<()> {
+        self.store.lift_versions(Token::from_bits(fence), &shared(versions), &shared(tags)).await
+    }
+
+    pub async fn withdraw_versions(&self, kinds: &[&str], tags: &[&str], fence: u128) -> Result<()> {
+        self.store.withdraw_versions(Token::from_bits(fence), &shared(kinds), &shared(tags)).await
+    }
+
+    /// The function's version then.
+    pub async fn register_build(
         &self,
-        kinds: &[&str],
-        tags: &[&str],
-        fence: u128,
-        limit: Duration,
-    ) -> Result<Vec<Option<u128>>> {
-        let found = self.store.fence_versions(Token::from_bits(fence), limit, &shared(kinds), &shared(tags)).await?;
-        Ok(found.into_iter().map(|version| version.map(Version::bits)).collect())
-    }
-
-    /// With a new version for the tag, which is returned.
-    pub async fn withdraw_version(&self, kinds: &[&str], tag: &str, fence: u128) -> Result<u128> {
-        let version = Version::random();
-        self.store.withdraw_versions(Token::from_bits(fence), &shared(kinds), &[(tag.into(), version)]).await?;
-        Ok(version.bits())
-    }
-
-    pub async fn register_build(&self, builds: &str, fingerprint: &str, expiry: Duration) -> Result<()> {
-        self.store.register_build(builds, fingerprint, expiry).await
+        builds: &str,
+        version: &str,
+        fingerprint: &str,
+        expiry: Duration,
+    ) -> Result<Option<u128>> {
+        let version = self.store.register_build(builds, version, fingerprint, expiry).await?;
+        Ok(version.map(Version::bits))
     }
 
     /// The versions, and whether changes of them are told.
@@ -481,6 +550,7 @@ impl From<store::Acquired> for RawAcquired {
     fn from(acquired: store::Acquired) -> Self {
         match acquired {
             store::Acquired::Ours => Self::Ours,
+            store::Acquired::Unawaited => Self::Unawaited,
             store::Acquired::Found(slot) => Self::Found(slot.into()),
             store::Acquired::Throttled(left) => Self::Throttled(left),
         }
@@ -493,6 +563,7 @@ impl From<RawPlace> for store::Place {
             RawPlace::Empty => Self::Empty,
             RawPlace::Instead(id) => Self::Instead(id),
             RawPlace::Beside(id) => Self::Beside(id),
+            RawPlace::OverMark(mark) => Self::OverMark(token(mark)),
         }
     }
 }
@@ -500,7 +571,7 @@ impl From<RawPlace> for store::Place {
 impl RawClaim<'_> {
     fn claim(&self) -> Claim {
         let Self(key, token, over) = *self;
-        Claim { key: key.into(), token: Token::from_bits(token), over: over.into() }
+        Claim { key: key.into(), token: self::token(token), over: over.into() }
     }
 }
 
@@ -509,6 +580,8 @@ impl From<store::Slot> for RawSlot {
         match slot {
             store::Slot::Absent => Self::Absent,
             store::Slot::Leased(left) => Self::Leased(left),
+            store::Slot::Unawaited(left) => Self::Unawaited(left),
+            store::Slot::Unstored(_) => Self::Unstored,
             store::Slot::Bytes(bytes) => Self::Bytes(bytes.into()),
             store::Slot::Fenced => Self::Fenced,
             store::Slot::WrongType => Self::WrongType,
@@ -521,6 +594,8 @@ impl From<RawSlot> for store::Slot {
         match slot {
             RawSlot::Absent => Self::Absent,
             RawSlot::Leased(left) => Self::Leased(left),
+            RawSlot::Unawaited(left) => Self::Unawaited(left),
+            RawSlot::Unstored => Self::Unstored(Token::from_bits(0)),
             RawSlot::Bytes(bytes) => Self::Bytes(bytes.into()),
             RawSlot::Fenced => Self::Fenced,
             RawSlot::WrongType => Self::WrongType,

@@ -10,30 +10,37 @@
 //! Invariant: a record names the versions that were read before its run began. An invalidation writes new random versions, so
 //! a record from before it agrees with none ever again, and a version that is lost agrees with nothing (R3, R4, R14, R15, R16).
 //!
-//! A tag that depends on the value is known only after the run. Its version is read then, together with that of its kind:
-//! if the kind has not changed since before the run, neither has the tag.
+//! A tag that depends on the value is known only after the run. Its version is read then, and after it that of its kind: if the kind
+//! has not changed since before the run, neither had the tag when it was read. An invalidation renews them the other way round, the kind
+//! first. So no single moment is needed at which all of them are read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use xxhash_rust::xxh3::xxh3_128;
-
 use crate::cache::Inner;
 use crate::clock::millis;
+use crate::entry::EntryKey;
 use crate::envelope::{Envelope, TagVersion};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
+use crate::function_stats::FunctionNumber;
 use crate::history::{By, Scope, What};
-use crate::key::{KeyText, KeyWriter, shorten, tag_name};
+use crate::key::tag_name;
+use crate::key::versions::kind_key;
+pub(crate) use crate::key::versions::{function_key, namespace_key, tag_key};
 use crate::sabotage::{self, Guard};
 use crate::shape::{Erased, Rules};
+use crate::store::sweep::digest;
 use crate::store::{Slot, VERSION_RENEWED_BELOW, Version};
-use crate::versions::{self, Cell, Dependencies, Dependency, Pending};
+use crate::versions::{self, Cell, Dependencies, Dependency, Pending, Since};
 
 /// How many tags an entry can have: a page of elements with one each. Each is 16 bytes and its name in the record, and a load on every hit. A record holds 255.
 pub(crate) const MAX_TAGS: usize = 128;
+
+/// How often a function's version may change under a caller that is about to compute.
+const MAX_VERSIONS: usize = 100;
 
 /// When to look at versions again that are read now, in milliseconds of the coarse clock.
 pub(crate) fn due_after(now: u64) -> u64 {
@@ -42,8 +49,10 @@ pub(crate) fn due_after(now: u64) -> u64 {
 
 /// The versions that one call goes by, as they were when the store was last read.
 pub(crate) struct Basis {
-    /// Of the namespace, the function, the tags, the kinds of tags by value: in this order.
-    seen: Vec<Seen>,
+    /// Of the namespace and the function.
+    own: [Seen; 2],
+    /// Of the tags and of the kinds of tags by value: in this order.
+    others: Vec<Seen>,
     /// The tags that do not depend on the value.
     tags: Vec<Box<str>>,
 }
@@ -57,7 +66,8 @@ struct Seen {
 
 /// Whether a record was stored under the versions that stand.
 pub(crate) enum Agreement {
-    /// It was. `Some`: what L1 has to go by; `None`: changes of it are not told here.
+    /// It was. `Some`: what L1 has to go by; `None`: changes of it are not told here, or L1 is not to
+    /// keep it.
     Yes(Option<Dependencies>),
     /// A version has changed since. Such a record is never served again, not even as a stale one (R17).
     No,
@@ -67,29 +77,48 @@ pub(crate) enum Agreement {
 
 impl Basis {
     /// Nothing is read yet.
-    pub(crate) fn new(inner: &Inner, name: &str, rules: Option<&Rules>) -> Self {
-        inner.look_at_versions_again_when_due();
-        let tags = rules.map_or(&[][..], |rules| &rules.options.tags);
+    pub(crate) fn new(inner: &Inner, name: &str, number: FunctionNumber, rules: &Rules) -> Self {
         // One too many is enough to store nothing.
-        let tags = tags.get(..MAX_TAGS.saturating_add(1)).unwrap_or(tags);
-        let mut keys = vec![namespace_key(&inner.namespace), function_key(&inner.namespace, name)];
-        keys.extend(tags.iter().map(|tag| tag_key(&inner.namespace, tag)));
-        keys.extend(rules.into_iter().flat_map(|rules| rules.kinds).map(|kind| kind_key(&inner.namespace, kind)));
-        let seen = keys.iter().map(|key| Seen::of(inner.versions.cell(key))).collect();
-        Self { seen, tags: tags.to_vec() }
+        let tags: Vec<_> = rules.options.tags.iter().take(MAX_TAGS.saturating_add(1)).cloned().collect();
+        let tag_keys = tags.iter().map(|tag| tag_key(&inner.namespace, tag));
+        let kind_keys = rules.kinds.iter().map(|kind| kind_key(&inner.namespace, kind));
+        let others = tag_keys.chain(kind_keys).map(|key| Seen::of(inner.versions.cell(&key))).collect();
+        Self { others, tags, ..Self::untagged(inner, name, number) }
+    }
+
+    /// The same of a function without tags.
+    pub(crate) fn untagged(inner: &Inner, name: &str, number: FunctionNumber) -> Self {
+        inner.look_at_versions_again_when_due();
+        let known = &inner.function_versions;
+        let function = known.function(&inner.versions, &inner.namespace, name, number);
+        let own = [Seen::of(Arc::clone(known.namespace())), Seen::of(function)];
+        Self { own, others: Vec::new(), tags: Vec::new() }
+    }
+
+    fn seen(&self) -> impl Iterator<Item = &Seen> {
+        self.own.iter().chain(&self.others)
+    }
+
+    fn seen_mut(&mut self) -> impl Iterator<Item = &mut Seen> {
+        self.own.iter_mut().chain(&mut self.others)
     }
 
     /// Reads the value, and in the same trip what is not known of the versions.
     pub(crate) async fn read(&mut self, inner: &Inner, key: &str, track: bool) -> Result<(Slot, bool)> {
-        self.seen.iter_mut().for_each(Seen::look);
+        self.seen_mut().for_each(Seen::look);
         let unknown: Vec<Arc<str>> = self.unknown().map(|seen| Arc::clone(seen.cell.key())).collect();
         let (slot, tracked) = match (unknown.is_empty(), track) {
-            (true, true) => inner.store.read_tracked(key).await?,
-            (true, false) => (inner.store.read(key).await?, false),
-            (false, _) => {
+            (true, track) => inner.store.begin_read(key, track).await?,
+            (false, true) => {
                 let (slot, found, tracked) = inner.store.read_versioned(key, &unknown).await?;
                 self.take(found, tracked);
                 (slot, tracked)
+            }
+            // The versions are tracked, the value is not: nobody keeps it.
+            (false, false) => {
+                let (slots, found, tracked) = inner.store.read_many(&[key.into()], &unknown, false).await?;
+                self.take(found, tracked);
+                (slots.into_iter().next().unwrap_or(Slot::Absent), tracked)
             }
         };
         self.look_again(inner).await?;
@@ -103,11 +132,11 @@ impl Basis {
         keys: &[Arc<str>],
         track: bool,
     ) -> Result<(Vec<Slot>, bool)> {
-        bases.iter_mut().flat_map(|basis| &mut basis.seen).for_each(Seen::look);
+        bases.iter_mut().flat_map(Self::seen_mut).for_each(Seen::look);
         let unknown = keys_of(bases.iter().flat_map(Self::unknown));
         let (slots, found, tracked) = inner.store.read_many(keys, &unknown, track).await?;
         let found: HashMap<Arc<str>, Option<Version>> = unknown.into_iter().zip(found).collect();
-        for seen in bases.iter_mut().flat_map(|basis| &mut basis.seen).filter(|seen| seen.version.is_none()) {
+        for seen in bases.iter_mut().flat_map(Self::seen_mut).filter(|seen| seen.version.is_none()) {
             seen.set(found.get(seen.cell.key()).copied().flatten(), tracked);
         }
         for basis in bases {
@@ -119,16 +148,17 @@ impl Basis {
     /// What was known when a read was sent may have been told to have changed since.
     async fn look_again(&mut self, inner: &Inner) -> Result<()> {
         let mut lost = false;
-        for seen in self.seen.iter_mut().filter(|seen| seen.version.is_some() && seen.cell.has_changed(seen.at)) {
+        for seen in self.seen_mut().filter(|seen| seen.version.is_some() && seen.cell.has_changed(seen.at)) {
             seen.look();
             lost |= seen.version.is_none();
         }
-        if lost { self.read_unknown(inner).await } else { Ok(()) }
+        // Seldom: in memory of its own, a hit needs none of it.
+        if lost { Box::pin(self.read_unknown(inner)).await } else { Ok(()) }
     }
 
     /// Reads what is not known of the versions.
     pub(crate) async fn read_unknown(&mut self, inner: &Inner) -> Result<()> {
-        self.seen.iter_mut().filter(|seen| seen.version.is_none()).for_each(Seen::look);
+        self.seen_mut().filter(|seen| seen.version.is_none()).for_each(Seen::look);
         let unknown: Vec<Arc<str>> = self.unknown().map(|seen| Arc::clone(seen.cell.key())).collect();
         if !unknown.is_empty() {
             let (found, tracked) = inner.store.read_versions(&unknown, true).await?;
@@ -137,14 +167,45 @@ impl Basis {
         Ok(())
     }
 
+    /// Makes sure that this build is registered under the function's version that all of these have: before what they are the basis of is
+    /// computed.
+    pub(crate) async fn register(inner: &Inner, bases: &mut [Self], key: &EntryKey) -> Result<()> {
+        for _ in 0..MAX_VERSIONS {
+            let Some(version) = bases.iter().find_map(Self::function) else { return Ok(()) };
+            let stands = inner.builds.register(inner, key, version).await?;
+            let differs = |basis: &Self| basis.function().is_some() && basis.function() != stands;
+            if !bases.iter().any(differs) {
+                return Ok(());
+            }
+            // It was renewed, perhaps by this very step: whether or not it was told yet.
+            inner.versions.changed(&function_key(&inner.namespace, &key.name));
+            for basis in bases.iter_mut() {
+                basis.look_again(inner).await?;
+            }
+        }
+        Err(Error::new(ErrorKind::Limit, "register")
+            .detail("the function's version changed too often; the value is computed without storing it"))
+    }
+
+    /// The function's version.
+    fn function(&self) -> Option<Version> {
+        let [_, function] = &self.own;
+        function.version
+    }
+
     fn unknown(&self) -> impl Iterator<Item = &Seen> {
-        self.seen.iter().filter(|seen| seen.version.is_none())
+        self.seen().filter(|seen| seen.version.is_none())
     }
 
     fn take(&mut self, found: Vec<Option<Version>>, tracked: bool) {
-        for (seen, version) in self.seen.iter_mut().filter(|seen| seen.version.is_none()).zip(found) {
+        for (seen, version) in self.seen_mut().filter(|seen| seen.version.is_none()).zip(found) {
             seen.set(version, tracked);
         }
+    }
+
+    /// What it goes by, as it was when it was last looked at.
+    pub(crate) fn since(&self) -> Vec<Since> {
+        self.seen().map(|seen| Since { cell: Arc::clone(&seen.cell), at: seen.at }).collect()
     }
 
     /// Whether a value can be stored under these versions: one that is fenced, or could not be made, agrees with nothing.
@@ -159,7 +220,7 @@ impl Basis {
 
     /// Whether one of them is known to have changed since it was read.
     pub(crate) fn has_changed(&self) -> bool {
-        self.seen.iter().any(|seen| seen.cell.has_changed(seen.at))
+        self.seen().any(|seen| seen.cell.has_changed(seen.at))
     }
 
     /// Whether all of them still stand; one more trip if that is not known. Where the store does not answer, nobody can tell, and they do.
@@ -167,43 +228,47 @@ impl Basis {
         if self.has_changed() {
             return false;
         }
-        let seen = self.seen.iter().map(|seen| Seen::known(Arc::clone(&seen.cell))).collect();
-        let mut now = Self { seen, tags: Vec::new() };
+        let known = |seen: &Seen| Seen::known(Arc::clone(&seen.cell));
+        let others = self.others.iter().map(known).collect();
+        let mut now = Self { own: self.own.each_ref().map(known), others, tags: Vec::new() };
         if let Err(error) = now.read_unknown(inner).await {
             inner.store_failed(&error);
             return true;
         }
-        now.seen.iter().zip(&self.seen).all(|(now, then)| now.version.is_some() && now.version == then.version)
+        now.seen().zip(self.seen()).all(|(now, then)| now.version.is_some() && now.version == then.version)
     }
 
     /// The digest of the versions that every entry has.
     fn implicit(&self) -> Option<u128> {
-        let [namespace, function, ..] = self.seen.as_slice() else { return None };
-        let mut bytes = [0; 32];
-        let both = [namespace.version?, function.version?].map(|version| version.bits().to_le_bytes());
-        bytes.iter_mut().zip(both.as_flattened()).for_each(|(to, from)| *to = *from);
-        Some(xxh3_128(&bytes))
+        let [namespace, function] = &self.own;
+        Some(digest(namespace.version?, function.version?))
     }
 
     /// The tags with their versions.
     fn tagged(&self) -> impl Iterator<Item = (&str, &Seen)> {
-        self.tags.iter().map(|tag| &**tag).zip(self.seen.iter().skip(2))
+        self.tags.iter().map(|tag| &**tag).zip(&self.others)
     }
 
     fn kinds(&self) -> impl Iterator<Item = &Seen> {
-        self.seen.iter().skip(self.tags.len().saturating_add(2))
+        self.others.iter().skip(self.tags.len())
     }
 
     /// Whether a record was stored under the versions that stand. One more trip if it has tags that nothing is known of.
-    pub(crate) async fn agrees(&self, inner: &Inner, record: &Envelope) -> Result<Agreement> {
-        let all = Self::agree_all(inner, &[(self, record)]).await?;
+    /// `keeps`: what it holds may be kept in L1.
+    pub(crate) async fn agrees(&self, inner: &Inner, record: &Envelope, keeps: bool) -> Result<Agreement> {
+        let Some(by_value) = self.compare(inner, record) else { return Ok(Agreement::No) };
+        if by_value.iter().all(|seen| seen.version.is_some()) {
+            return Ok(self.conclude(record, &by_value, keeps));
+        }
+        let all = [(self, record, keeps)];
+        let all = Box::pin(Self::agree_all(inner, &all)).await?;
         Ok(all.into_iter().next().unwrap_or(Agreement::No))
     }
 
     /// The same for several records, each by its basis.
-    pub(crate) async fn agree_all(inner: &Inner, records: &[(&Self, &Envelope)]) -> Result<Vec<Agreement>> {
+    pub(crate) async fn agree_all(inner: &Inner, records: &[(&Self, &Envelope, bool)]) -> Result<Vec<Agreement>> {
         let mut all: Vec<Option<Vec<Seen>>> =
-            records.iter().map(|(basis, record)| basis.compare(inner, record)).collect();
+            records.iter().map(|(basis, record, _)| basis.compare(inner, record)).collect();
         let unknown = keys_of(all.iter().flatten().flatten().filter(|seen| seen.version.is_none()));
         if !unknown.is_empty() {
             // One that is missing is made, so that it differs from the record's for good (R16). What is unknown then is fenced.
@@ -213,20 +278,20 @@ impl Basis {
                 seen.set(found.get(seen.cell.key()).copied().flatten(), tracked);
             }
         }
-        let conclude = |((basis, record), by_value): (&(&Self, &Envelope), Option<Vec<Seen>>)| {
-            by_value.map_or(Agreement::No, |by_value| basis.conclude(record, &by_value))
+        let conclude = |((basis, record, keeps), by_value): (&(&Self, &Envelope, bool), Option<Vec<Seen>>)| {
+            by_value.map_or(Agreement::No, |by_value| basis.conclude(record, &by_value, *keeps))
         };
         Ok(records.iter().zip(all).map(conclude).collect())
     }
 
     /// The same without a trip. `None`: only the store can tell.
-    pub(crate) fn agrees_now(&mut self, inner: &Inner, record: &Envelope) -> Option<Agreement> {
-        self.seen.iter_mut().for_each(Seen::look);
+    pub(crate) fn agrees_now(&mut self, inner: &Inner, record: &Envelope, keeps: bool) -> Option<Agreement> {
+        self.seen_mut().for_each(Seen::look);
         if !self.is_complete() {
             return None;
         }
         let Some(by_value) = self.compare(inner, record) else { return Some(Agreement::No) };
-        by_value.iter().all(|seen| seen.version.is_some()).then(|| self.conclude(record, &by_value))
+        by_value.iter().all(|seen| seen.version.is_some()).then(|| self.conclude(record, &by_value, keeps))
     }
 
     /// The tags of the record that this basis does not have, in the record's order. `None`: it does not agree in what both have.
@@ -254,7 +319,7 @@ impl Basis {
         record.tags.iter().filter(|tag| !self.tags.contains(&tag.name))
     }
 
-    fn conclude(&self, record: &Envelope, by_value: &[Seen]) -> Agreement {
+    fn conclude(&self, record: &Envelope, by_value: &[Seen], keeps: bool) -> Agreement {
         let mut all = self.by_value(record).zip(by_value);
         if all.any(|(tag, seen)| seen.version.is_some_and(|version| version.bits() != tag.version)) {
             return Agreement::No;
@@ -262,13 +327,16 @@ impl Basis {
         if by_value.iter().any(|seen| seen.version.is_none()) {
             return Agreement::Fenced;
         }
-        Agreement::Yes(self.dependencies(by_value))
+        Agreement::Yes(if keeps { self.dependencies(by_value) } else { None })
     }
 
     /// What L1 has to go by, if changes of all of it are told here.
     fn dependencies(&self, by_value: &[Seen]) -> Option<Dependencies> {
-        let own = self.seen.iter().take(self.tags.len().saturating_add(2));
-        own.chain(by_value).map(Seen::depend).collect::<Option<Vec<_>>>().map(versions::shared)
+        let [namespace, function] = &self.own;
+        let own = [namespace.depend()?, function.depend()?];
+        let tags = self.others.iter().take(self.tags.len());
+        let others: Option<Vec<Dependency>> = tags.chain(by_value).map(Seen::depend).collect();
+        Some(versions::shared(Some(own), others?))
     }
 
     /// What to write into the record of a value whose run began after these versions were read. `None`: it must not be stored.
@@ -294,14 +362,21 @@ impl Basis {
         let mut by_value: Vec<Seen> =
             texts.iter().map(|text| Seen::of(inner.versions.cell(&tag_key(&inner.namespace, text)))).collect();
         if !by_value.is_empty() {
-            let kinds = self.kinds().map(|seen| seen.cell.key());
-            let keys: Vec<Arc<str>> = kinds.chain(by_value.iter().map(|seen| seen.cell.key())).cloned().collect();
+            let tags = by_value.iter().map(|seen| seen.cell.key());
+            let mut keys: Vec<Arc<str>> = tags.chain(self.kinds().map(|seen| seen.cell.key())).cloned().collect();
             by_value.iter_mut().for_each(|seen| seen.at = seen.cell.begin());
-            let (found, tracked) = inner.store.read_versions(&keys, true).await?;
-            let mut found = found.into_iter();
-            // In one answer with the tags: were a tag changed after its run began, so would be its kind.
-            let differ = self.kinds().filter(|kind| found.next().flatten() != kind.version).count();
-            if differ > 0 && !sabotage::is(Guard::KindsFromBeforeRun) {
+            let has_guard = !sabotage::is(Guard::TagsBeforeKinds);
+            if !has_guard {
+                keys.reverse();
+            }
+            let (mut found, tracked) = inner.store.read_versions(&keys, true).await?;
+            if !has_guard {
+                found.reverse();
+            }
+            // Read after the tags: were one of them another since its run began, so would be its kind.
+            let of_kinds = found.split_off(by_value.len().min(found.len()));
+            let stand = self.kinds().zip(of_kinds).all(|(kind, version)| version == kind.version);
+            if !stand && !sabotage::is(Guard::KindsFromBeforeRun) {
                 return Ok(None);
             }
             by_value.iter_mut().zip(found).for_each(|(seen, version)| seen.set(version, tracked));
@@ -343,9 +418,7 @@ impl Seen {
 
     /// Takes what is known to stand.
     fn look(&mut self) {
-        // In this order: a change in between shows as one.
-        self.at = self.cell.begin();
-        self.version = self.cell.known();
+        (self.at, self.version) = self.cell.look();
     }
 
     /// Takes what a read brought that was sent after the last look.
@@ -361,24 +434,6 @@ impl Seen {
     }
 }
 
-/// All entries of a namespace.
-pub(crate) fn namespace_key(namespace: &str) -> String {
-    format!("{namespace}@version")
-}
-
-/// All entries of a function.
-pub(crate) fn function_key(namespace: &str, name: &str) -> String {
-    let mut key = format!("{namespace}:{name}");
-    shorten(&mut key);
-    key.push_str("@version");
-    key
-}
-
-/// All entries with a tag.
-pub(crate) fn tag_key(namespace: &str, tag: &str) -> String {
-    key_of("@tag:", namespace, tag)
-}
-
 /// Of what a key of this module is the version.
 pub(crate) fn scope(version_key: &str) -> Scope {
     match version_key.split_once('@') {
@@ -388,25 +443,14 @@ pub(crate) fn scope(version_key: &str) -> Scope {
     }
 }
 
-fn kind_key(namespace: &str, kind: &str) -> String {
-    key_of("@tags:", namespace, kind)
-}
-
-fn key_of(what: &str, namespace: &str, text: &str) -> String {
-    let mut written = KeyText::new();
-    KeyWriter::new(&mut written).text(text);
-    let mut key = format!("{namespace}{what}{}", written.as_str());
-    shorten(&mut key);
-    key
-}
-
 /// The keys that an invalidation of tags renews: each tag, and before it its kind.
 pub(crate) fn keys_of_tags(namespace: &str, tags: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<Arc<str>> {
     let (mut kinds, mut keys): (Vec<Arc<str>>, Vec<Arc<str>>) = (Vec::new(), Vec::new());
+    let mut known = HashSet::new();
     for tag in tags {
         let tag = tag.as_ref();
-        let kind = tag.split_once(':').map(|(kind, _)| kind_key(namespace, kind).into());
-        kinds.extend(kind.filter(|kind| !kinds.contains(kind)));
+        let kind: Option<Arc<str>> = tag.split_once(':').map(|(kind, _)| kind_key(namespace, kind).into());
+        kinds.extend(kind.filter(|kind| known.insert(Arc::clone(kind))));
         keys.push(tag_key(namespace, &tag_name(tag)).into());
     }
     // The kinds first: a run that reads its tag's old version must not find the kind's new one afterwards.
@@ -428,13 +472,25 @@ impl Inner {
     /// Gives these keys new versions. No caller that begins after it gets what was there before: what this process knows is
     /// forgotten before the write is sent, and again after its answer.
     pub(crate) async fn renew_versions(&self, keys: &[Arc<str>]) -> Result<()> {
-        let renewed = self.forgetting(keys, async { self.store.renew_versions(keys).await }).await;
+        let reversed: Vec<Arc<str>> = keys.iter().rev().cloned().collect();
+        let in_order = if sabotage::is(Guard::KindsBeforeTags) { &reversed } else { keys };
+        let renewed = self.forgetting(keys, async { self.store.renew_versions(in_order).await }).await;
+        self.note_invalidated(keys, &renewed);
+        renewed
+    }
+
+    /// Puts an invalidation of this process into the history of what it was of.
+    pub(crate) fn note_invalidated(&self, keys: &[Arc<str>], done: &Result<()>) {
         for key in keys {
             let invalidated = What::Invalidated(scope(key), By::ThisProcess);
             self.history
-                .note(key, renewed.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |()| invalidated));
+                .note(key, done.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |()| invalidated));
         }
-        renewed
+    }
+
+    /// No caller that comes after this gets what this process knows of these versions.
+    pub(crate) fn forget_versions(&self, keys: &[Arc<str>]) {
+        drop(Forget::new(self, keys));
     }
 
     /// Runs a write that changes these versions.
@@ -465,8 +521,6 @@ impl<'a> Forget<'a> {
         for key in self.keys {
             self.inner.versions.changed(key);
         }
-        // Which runs are under way for entries with a tag is not known before they end.
-        self.inner.flights.detach_all();
     }
 }
 

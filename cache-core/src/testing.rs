@@ -1,8 +1,21 @@
 //! For tests of code that caches, and for this library's own tests from outside. Feature `testing`.
 
+#[cfg(feature = "sessions")]
+mod session_store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod sim;
+
+#[cfg(feature = "sessions")]
+pub use self::session_store::{BrokenPromise, check_session_store};
+
+/// What a value counts against the limit of the tier in this process, without its key and entry, as
+/// estimated. No stable interface: for this library's own tests.
+#[doc(hidden)]
+#[must_use]
+pub fn weight<T: crate::CacheValue>(value: &T) -> usize {
+    size_of::<T>().saturating_add(crate::codec::Coding::weigh(value, size_of::<T>()).unwrap_or(0))
+}
 
 /// The stored record, as the engine writes and reads it. No stable interface: for fuzzing and abuse tests.
 #[doc(hidden)]
@@ -14,7 +27,7 @@ pub mod record {
 
     use crate::clock::Clock;
     use crate::codec::{Codec, Coding};
-    use crate::envelope::Envelope;
+    use crate::envelope::{Envelope, Unreadable};
     use crate::error::{Error, ErrorKind, Result};
     use crate::key::{Key, write_value_key};
 
@@ -23,7 +36,7 @@ pub mod record {
     /// # Errors
     /// If neither the codec nor MessagePack can hold the value.
     pub fn seal<C: Codec, T: Serialize + DeserializeOwned + 'static>(key: &str, value: &T) -> Result<Vec<u8>> {
-        envelope().seal(key, |out| Coding::of::<C>().encode_checked(value, out, || {}))
+        envelope().seal(key, |out| Coding::of::<C>().encode_checked(value, out, |_| {}))
     }
 
     /// A record with a valid header around any payload: what a bug or an attacker with access to Redis could write.
@@ -42,8 +55,8 @@ pub mod record {
     /// # Errors
     /// [`ErrorKind::Decode`] for anything that is not a record of this key, codec and type.
     pub fn open<C: Codec, T: Serialize + DeserializeOwned + 'static>(key: &str, bytes: &[u8]) -> Result<T> {
-        let foreign = |reason: &'static str| Error::new(ErrorKind::Decode, "open").detail(reason);
-        let (envelope, at) = Envelope::open(bytes, key).map_err(foreign)?;
+        let unreadable = |why: Unreadable| Error::new(ErrorKind::Decode, "open").detail(why.reason());
+        let (envelope, at) = Envelope::open(bytes, key).map_err(unreadable)?;
         (Coding::of::<C>().decode)(envelope.codec, bytes.get(at..).unwrap_or_default())
     }
 

@@ -197,6 +197,7 @@ impl fmt::Display for What {
             }
             Self::Undecodable => f.write_str("bytes in the store that are no record"),
             Self::Fenced => f.write_str("a write fence in the store: computed for the caller alone"),
+            Self::NotAwaited => f.write_str("a run stored nothing a moment ago: runs at once"),
             Self::Waited => f.write_str("waits for the process that has the lease"),
             Self::LeaseTaken => f.write_str("lease taken"),
             Self::LeaseRenewed => f.write_str("lease renewed"),

@@ -4,7 +4,7 @@ pub async fn users(db: &Db, tenant: u32, ids: &[u64]) -> Result<HashMap<u64, Use
 }
 
 impl Repo {
-    #[cached(batch(ids), key = "{ids}", skip(self))]
+    #[cached(batch(ids), key = "{ids}", skip(self, labels))]
     async fn names(&self, ids: Vec<u64>, labels: Vec<String>) -> BTreeMap<u64, String> {
         self.load(ids, labels).await
     }

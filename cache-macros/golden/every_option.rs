@@ -3,6 +3,7 @@
     negative_ttl = "500ms",
     name = "user",
     key = "{tenant.id}:{id}",
+    skip(state, fresh),
     tags("users", "tenant:{tenant.id}", "group:{value.group}", "mail:{value.mail}", "role:{value.roles[].name}"),
     version = 3,
     codec = "msgpack",

@@ -20,6 +20,8 @@ pub(crate) struct Args {
     pub(crate) ttl: Option<Lifetime>,
     pub(crate) name: Option<LitStr>,
     pub(crate) key: Option<Template>,
+    /// The whole key, shared with other programs.
+    pub(crate) plain: Option<Template>,
     pub(crate) skip: Vec<Ident>,
     pub(crate) tags: Vec<Template>,
     pub(crate) version: Option<LitInt>,
@@ -93,10 +95,11 @@ pub(crate) enum Flight {
 }
 
 /// Every option, and how it is written.
-const OPTIONS: [(&str, &str); 24] = [
+const OPTIONS: [(&str, &str); 25] = [
     ("ttl", "ttl = \"1d\""),
     ("name", "name = \"user\""),
     ("key", "key = \"user:{id}\""),
+    ("plain", "plain = \"user:{id}\""),
     ("skip", "skip(db)"),
     ("tags", "tags(\"posts\", \"author:{author}\")"),
     ("version", "version = 1"),
@@ -294,6 +297,10 @@ impl Args {
                 let literal: LitStr = literal(usage, input)?;
                 self.key = template(literal, "key", errors);
             }
+            "plain" => {
+                let literal: LitStr = literal(usage, input)?;
+                self.plain = template(literal, "key", errors);
+            }
             "version" => {
                 let literal: LitInt = literal(usage, input)?;
                 if literal.base10_parse::<u64>().is_err() || !literal.suffix().is_empty() {
@@ -390,6 +397,11 @@ pub(crate) fn lifetime(name: &str, value: Expr, errors: &mut Errors) -> Option<L
     if constant.is_zero() {
         let nothing = if name == "limit" { "no fence would ever stand" } else { "nothing would ever be served" };
         return wrong(format!("`{name}` is zero, so {nothing}; write `{name} = \"1m\"`, or remove it"));
+    }
+    if let Some(message) =
+        duration::doubt(name, constant, matches!(&value, Expr::Lit(lit) if matches!(lit.lit, Lit::Int(_))))
+    {
+        return wrong(message);
     }
     Some(Lifetime::Constant(constant))
 }

@@ -11,7 +11,7 @@ use crate::expand::Context;
 use crate::generics;
 use crate::plan::{Batch, KeyStep, Tag};
 use crate::signature::{self, Param};
-use crate::validate::{bare, no_such_parameter, placeholders};
+use crate::validate::{no_such_parameter, placeholders};
 
 /// Options of what happens while an old value is served, which a batch never does.
 const ONE_KEY_ONLY: [&str; 4] = ["stale_while_revalidate", "refresh", "soft_timeout", "early"];
@@ -67,7 +67,7 @@ pub(crate) fn find(args: &Args, params: &[Param], errors: &mut Errors) -> Option
 pub(crate) fn check_key(args: &Args, batch: &Batch, errors: &mut Errors) {
     let Some(key) = &args.key else { return };
     let ident = &batch.ident;
-    if !placeholders(key).any(|place| ident.unraw() == bare(&place.root)) {
+    if !placeholders(key).any(|place| place.mentions(ident)) {
         errors.at(
             &key.literal,
             format!(
@@ -146,7 +146,7 @@ impl Context<'_> {
     /// The closure that calls the body with some of the ids. It may be called again, so it has the other arguments to give away each time.
     fn batch_function(&self, batch: &Batch) -> TokenStream {
         let mixed = self.mixed;
-        let (home, uncached) = self.uncached_path();
+        let (home, body) = self.body_path();
         let element = &batch.element;
         let turbofish = generics::turbofish(&self.function().sig.generics);
         let this = Ident::new("__this", mixed);
@@ -166,7 +166,8 @@ impl Context<'_> {
         let arguments = receiver.iter().map(|_| this.to_token_stream()).chain(params);
         // A body that is not `Send` is reported where the function is named.
         let at = mixed.located_at(self.function().sig.ident.span());
-        let call = quote_spanned!(at=> ::std::boxed::Box::pin(async move { #home::#uncached #turbofish(#(#arguments),*).await }));
+        let call =
+            quote_spanned!(at=> ::std::boxed::Box::pin(async move { #home::#body #turbofish(#(#arguments),*).await }));
         quote_spanned! {mixed=>
             |__ids: ::std::vec::Vec<#element>| {
                 #clone_of_self
@@ -178,12 +179,8 @@ impl Context<'_> {
 
     /// Whether ids differ in the tags that are known before the run.
     fn tags_depend_on(&self, ident: &Ident) -> bool {
-        let mentions = |step: &KeyStep| match step {
-            KeyStep::Placeholder(expression, _) | KeyStep::Member(expression, _) | KeyStep::Unnamed(expression, _) => {
-                signature::mentions(expression, [ident])
-            }
-            KeyStep::Literal(_) => false,
-        };
+        let mentions =
+            |step: &KeyStep| step.expression().is_some_and(|expression| signature::mentions(expression, [ident]));
         self.plan.tags.iter().any(|tag| match tag {
             Tag::Known(steps) => steps.iter().any(mentions),
             Tag::OfValue(..) => false,

@@ -44,6 +44,54 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(millis))
 }
 
+/// The longest that anything is kept.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// What is wrong with a duration that is too long, or looks as if milliseconds were meant.
+pub(crate) fn doubt(option: &str, duration: Duration, is_number: bool) -> Option<String> {
+    let seconds = duration.as_secs();
+    // Five minutes of milliseconds are more than three days of seconds. Whole days are meant as
+    // such.
+    let looks_like_millis =
+        is_number && seconds >= 300_000 && seconds.is_multiple_of(1_000) && !seconds.is_multiple_of(86_400);
+    let too_long = duration > LONGEST;
+    if !(too_long || looks_like_millis) {
+        return None;
+    }
+    let days = seconds / 86_400;
+    let meant = written(seconds / 1_000);
+    Some(match (too_long, is_number) {
+        (true, false) => format!(
+            "`{option}` is more than 365 days, and nothing is kept for longer; write at most `{option} = \"365d\"`"
+        ),
+        (true, true) if seconds.is_multiple_of(1_000) => format!(
+            "`{option}` is in seconds, and these are {days} days, of which nothing is kept for more than 365; if milliseconds \
+             are meant, write `{option} = \"{meant}\"`, else at most `{option} = \"365d\"`"
+        ),
+        (true, true) => format!(
+            "`{option}` is in seconds, and these are {days} days, of which nothing is kept for more than 365; write at most \
+             `{option} = \"365d\"`"
+        ),
+        (false, _) => format!(
+            "`{option}` is in seconds, and these are more than {days} days; if milliseconds are meant, write \
+             `{option} = \"{meant}\"`, if not, `{option} = \"{seconds}s\"`"
+        ),
+    })
+}
+
+/// `1h30m`.
+fn written(mut seconds: u64) -> String {
+    let mut text = String::new();
+    for (unit, size) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        let number = seconds.checked_div(size).unwrap_or(0);
+        if number > 0 {
+            text.push_str(&format!("{number}{unit}"));
+        }
+        seconds = seconds.checked_rem(size).unwrap_or(0);
+    }
+    text
+}
+
 fn unknown_unit(unit: &str, number: &str) -> String {
     let meant = match unit.to_ascii_lowercase().as_str() {
         "sec" | "secs" | "second" | "seconds" => "s",
@@ -65,7 +113,7 @@ fn unknown_unit(unit: &str, number: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::parse;
+    use super::{doubt, parse};
 
     #[test]
     fn every_unit_and_sums_of_them() {
@@ -83,6 +131,19 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
+    }
+
+    #[test]
+    fn numbers_that_look_like_milliseconds_name_both_readings() {
+        let of = |seconds, is_number| doubt("ttl", Duration::from_secs(seconds), is_number).unwrap_or_default();
+        for (millis, meant) in [(300_000, "5m"), (3_600_000, "1h"), (5_400_000, "1h30m"), (86_400_000, "1d")] {
+            assert!(of(millis, true).contains(&format!("`ttl = \"{meant}\"`")), "{}", of(millis, true));
+        }
+        for seconds in [1, 60, 3_600, 86_400, 200_000, 604_800, 2_592_000, 31_536_000] {
+            assert_eq!(of(seconds, true), "");
+        }
+        assert_eq!(of(3_600_000, false), "");
+        assert!(of(31_536_001, true).contains("at most") && of(31_536_001, false).contains("at most"));
     }
 
     #[test]

@@ -42,33 +42,47 @@ struct Names {
     rules: Ident,
     entry: Ident,
     uncached: Ident,
+    /// `uncached`, declared to be `Send`.
+    body: Ident,
     refresh: Ident,
     invalidate_all: Ident,
-    /// `user` or `Self`.
+    /// Where the companion type of a free function is defined.
+    module: Ident,
+    /// `__companion_user::user` or `Self`.
     home: TokenStream,
 }
 
 impl Names {
     fn new(plan: &Plan, ident: &Ident, mixed: Span) -> Self {
         let at = ident.span();
+        // The type is defined where no other item can have its name, and what is generated goes by
+        // it there: if the name is taken, that is one error, and not one for each use.
+        let module = match &plan.home {
+            Home::Companion(companion) => format_ident!("__companion_{}", companion, span = mixed),
+            Home::Impl => Ident::new("__companion", mixed),
+        };
         match &plan.home {
             Home::Companion(companion) => Self {
                 cached: Ident::new("__cached", mixed),
                 rules: Ident::new("__rules", mixed),
                 entry: Ident::new("entry", at),
                 uncached: Ident::new("uncached", at),
+                body: Ident::new("__body", mixed),
                 refresh: Ident::new("refresh", at),
                 invalidate_all: Ident::new("invalidate_all", at),
-                home: companion.to_token_stream(),
+                home: quote_spanned!(mixed=> #module::#companion),
+                module,
             },
             Home::Impl => Self {
                 cached: format_ident!("__{}_cached", ident),
                 rules: format_ident!("__{}_rules", ident),
                 entry: format_ident!("{}_entry", ident),
                 uncached: format_ident!("{}_uncached", ident),
+                body: format_ident!("__{}_body", ident),
                 refresh: format_ident!("{}_refresh", ident),
                 invalidate_all: format_ident!("{}_invalidate_all", ident),
                 home: quote_spanned!(mixed=> Self),
+                module,
             },
         }
     }
@@ -95,14 +109,14 @@ impl<'a> Context<'a> {
         let attrs = function.attrs.iter().map(expectation_as_allowance);
         let (vis, default) = (&function.vis, &function.default);
         let signature = self.signature(&function.sig.ident, receiver_without_mut(function.receiver()).as_ref());
-        let uncached = self.call_uncached();
+        let body = self.call_body();
         let bypass = plan.bypass.as_ref().map(|expression| {
             let expression = self.with_bindings(expression.to_token_stream());
             quote_spanned! {*mixed=>
                 let __bypass: bool = #expression;
                 if __bypass {
                     // Boxed, or every call's future would have room for the body's.
-                    return ::std::boxed::Box::pin(#uncached).await;
+                    return ::std::boxed::Box::pin(#body).await;
                 }
             }
         });
@@ -113,6 +127,7 @@ impl<'a> Context<'a> {
         let arguments = self.arguments_of_block();
         let run = Ident::new(
             match plan.run {
+                _ if plan.plain => "run",
                 Run::Shared => "run_shared",
                 Run::Here => "run_here",
             },
@@ -134,7 +149,7 @@ impl<'a> Context<'a> {
                     let __cache: &#krate::Cache = #cache;
                     match #krate::__private::#look_up(#cached_path, __cache, #key) {
                         ::core::result::Result::Ok(__hit) => return __hit,
-                        ::core::result::Result::Err(__miss) => __miss.#run(#rules, #uncached),
+                        ::core::result::Result::Err(__miss) => __miss.#run(#rules, #body),
                     }
                 };
             },
@@ -171,20 +186,20 @@ impl<'a> Context<'a> {
     }
 
     /// A call of the user's body, with all arguments.
-    fn call_uncached(&self) -> TokenStream {
-        let Names { home, uncached, .. } = &self.names;
+    fn call_body(&self) -> TokenStream {
+        let Names { home, body, .. } = &self.names;
         let turbofish = generics::turbofish(&self.function.sig.generics);
         let receiver = self.function.receiver().map(|receiver| receiver.self_token.to_token_stream());
         let params = self.plan.params.iter().map(|param| param.ident.to_token_stream());
         let arguments = receiver.into_iter().chain(params);
         // A body that is not `Send` is reported where the function is named.
         let at = self.mixed.located_at(self.function.sig.ident.span());
-        quote_spanned!(at=> #home::#uncached #turbofish(#(#arguments),*))
+        quote_spanned!(at=> #home::#body #turbofish(#(#arguments),*))
     }
 
     /// Where the user's body is.
-    pub(crate) fn uncached_path(&self) -> (&TokenStream, &Ident) {
-        (&self.names.home, &self.names.uncached)
+    pub(crate) fn body_path(&self) -> (&TokenStream, &Ident) {
+        (&self.names.home, &self.names.body)
     }
 
     pub(crate) fn function(&self) -> &Function {
@@ -237,11 +252,14 @@ impl<'a> Context<'a> {
             let mixed = self.mixed.located_at(*span);
             return (Ident::new("look_up_part", self.mixed), quote_spanned!(mixed=> &#expression));
         }
-        (Ident::new("look_up", self.mixed), self.key())
+        (Ident::new(if self.plan.plain { "look_up_plain" } else { "look_up" }, self.mixed), self.key())
     }
 
     /// The closure that writes the key's arguments.
     fn key(&self) -> TokenStream {
+        if self.plan.plain {
+            return self.plain_key();
+        }
         if self.plan.key.is_empty() {
             return quote_spanned!(self.mixed=> |_| {});
         }
@@ -252,13 +270,8 @@ impl<'a> Context<'a> {
     /// What writes the key's arguments.
     pub(crate) fn key_steps(&self) -> TokenStream {
         let mixed = self.mixed;
-        let expressions = self.plan.key.iter().filter_map(|step| match step {
-            KeyStep::Member(expression, _) | KeyStep::Unnamed(expression, _) | KeyStep::Placeholder(expression, _) => {
-                Some(expression.clone())
-            }
-            KeyStep::Literal(_) => None,
-        });
-        let bindings = self.bindings(&expressions.collect());
+        let krate = &self.plan.krate;
+        let bindings = self.bindings(&self.plan.key.iter().filter_map(KeyStep::expression).cloned().collect());
         let steps = self.plan.key.iter().map(|step| match step {
             KeyStep::Member(expression, span) => {
                 quote_spanned!(mixed.located_at(*span)=> __key.member(&#expression);)
@@ -270,6 +283,9 @@ impl<'a> Context<'a> {
             },
             KeyStep::Placeholder(expression, span) => {
                 quote_spanned!(mixed.located_at(*span)=> __key.placeholder(&#expression);)
+            }
+            KeyStep::Displayed(expression, span) => {
+                quote_spanned!(mixed.located_at(*span)=> __key.placeholder(&#krate::__private::Displayed(&#expression));)
             }
             KeyStep::Literal(text) => quote_spanned!(mixed=> __key.literal(#text);),
         });

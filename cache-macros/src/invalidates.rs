@@ -6,16 +6,16 @@ mod args;
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::ext::IdentExt as _;
 use syn::visit::Visit;
 use syn::{Expr, Path, ReturnType, Type};
 
 use self::args::{Args, Entry};
 use crate::args::{Lifetime, Template};
 use crate::errors::Errors;
+use crate::plan::KeyStep;
 use crate::signature::{self, Function, Param};
 use crate::template::Piece;
-use crate::validate::{bare, expression, no_such_parameter, placeholders};
+use crate::validate::{names_no_parameter, placeholders, step};
 
 pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
@@ -68,18 +68,17 @@ fn check(function: &Function, errors: &mut Errors) {
 fn check_tag(tag: &Template, params: &[Param], has_self: bool, errors: &mut Errors) {
     let span = tag.literal.span();
     for place in placeholders(tag) {
-        let root = bare(&place.root);
-        let is_param = params.iter().flat_map(|param| &param.names).any(|name| name.unraw() == root);
-        if has_self && root == "self" {
-            if place.fields.is_empty() {
+        let is_param = params.iter().flat_map(|param| &param.names).any(|name| place.mentions(name));
+        if has_self && place.is_of("self") {
+            if place.fields.is_empty() && place.computed.is_none() {
                 errors.at_span(span, "`{self}` is the whole object; name a field that tells it apart: `{self.tenant}`");
             }
-        } else if !is_param && (root == "value" || root == "result") {
+        } else if !is_param && (place.is_of("value") || place.is_of("result")) {
             let message =
                 "what the function returns is not known before it runs, when the fence is raised; use its arguments";
             errors.at_span(span, message);
         } else if !is_param {
-            errors.at_span(span, no_such_parameter(root, params, has_self));
+            errors.at_span(span, names_no_parameter(place, params, has_self));
         }
     }
 }
@@ -115,8 +114,16 @@ fn write(args: &Args, function: &Function, params: &[Param]) -> TokenStream {
             Piece::Literal(text) => quote_spanned!(mixed=> __tag.literal(#text);),
             Piece::Placeholder(place) => {
                 let span = tag.literal.span();
-                let expression = expression(place, params, span);
-                quote_spanned!(mixed.located_at(span)=> __tag.placeholder(&#expression);)
+                let at = mixed.located_at(span);
+                match step(place, params, span) {
+                    KeyStep::Displayed(expression, _) => {
+                        quote_spanned!(at=> __tag.placeholder(&#private::Displayed(&#expression));)
+                    }
+                    other => {
+                        let expression = other.expression();
+                        quote_spanned!(at=> __tag.placeholder(&#expression);)
+                    }
+                }
             }
         });
         quote_spanned!(mixed=> .tag(|__tag| { #(#steps)* }))

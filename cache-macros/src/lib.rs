@@ -9,7 +9,9 @@
 
 mod args;
 mod batch;
+mod checks;
 mod duration;
+mod enclosing;
 mod errors;
 mod expand;
 mod generics;
@@ -18,8 +20,10 @@ mod golden;
 mod invalidates;
 mod key_part;
 mod object;
+mod plain;
 mod plan;
 mod session_data;
+mod share_error;
 mod signature;
 mod tags;
 mod template;
@@ -43,12 +47,13 @@ use crate::signature::Function;
 /// |---|---|---|
 /// | `ttl` | how long a value is served: seconds (`86400`), text (`"1d"`, `"1h30m"`, `"500ms"`; units ms, s, m, h, d, w), an expression of type `Duration`, or a closure `\|value\| ..` that returns one | the cache's, one hour unless set |
 /// | `name = "user"` | the first part of the key. Two functions with one name share their entries | crate, module path, type and function name; a function that moves then starts cold |
-/// | `key = "user:{id}"` | the rest of the key: a template of `{arg}`, `{arg.field}`, `{self.field}`. Between two placeholders stands a character that no value can hold: one of `: / = + * & # $ ^ ; < > ' \ `` ` `` or a bar | all arguments in order |
+/// | `key = "user:{id}"` | the rest of the key: a template of `{arg}`, `{arg.field}`, `{self.field}`, `{arg.method()}`, and `{arg:display}` for what `Display` writes. It names every argument that is not skipped. Between two placeholders stands a character that no value can hold: one of `: / = + * & # $ ^ ; < > ' \ `` ` `` or a bar | all arguments in order |
 /// | `skip(db, ..)` | arguments that are no part of the key. Also `#[cached(skip)]` on the parameter | none |
 /// | `tags("posts", "author:{author}", "group:{value.group}")` | names under which `Cache::invalidate_tag` finds the entry, at most 16: templates over arguments in the key, or over fields of the value; `"post:{value[].id}"` is one for each element of a list in it, at most 128 in all | none; each costs its name and 16 bytes in the record, and a load on a hit; those by the value one round trip after a run |
 /// | `version = 1` | a number in the key: raise it, and all that is stored is out of sight | 0 |
 /// | `negative_ttl` | how long a `None` is served; forms as `ttl`, without the closure | a `None` is not stored |
-/// | `jitter` | the fraction of its ttl by which a value may end earlier, at random; never later | the cache's, 0.1 unless set |
+/// | `plain = "user:{id}"` | the whole key, shared with other programs: JSON without a header; a template. Not with what a header is needed for: `key`, `name`, `tags`, `version`, `codec`, `batch`, stale windows, `early`; see `docs::plain` | an entry of this library's own |
+/// | `jitter` | the largest fraction by which a ttl is randomly shortened; never longer | the cache's, off unless set |
 /// | `stale_while_revalidate` | how long after its ttl a value is still served at once, while one refresh computes the next; forms as `negative_ttl` | not at all; costs memory in the store for that long |
 /// | `stale_if_error` | how long after its ttl a value is served if the function fails or takes too long | not at all; as above |
 /// | `refresh` | who computes while an old value is served: `"background"`, or `"caller"`, which works with borrowed arguments too | `"background"` |
@@ -89,7 +94,9 @@ use crate::signature::Function;
 ///
 /// # Functions
 ///
-/// `async fn`, free or a method of a type's own `impl` (an `impl Trait for` admits no companions). The return type is owned;
+/// `async fn`, free or a method of a type's own `impl`. An `impl Trait for`, with or without
+/// `#[async_trait]`, admits no companions: cache a method of the type's own `impl`, and call it
+/// from the trait's. The return type is owned;
 /// it is `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, by any alias. Where all arguments are owned, callers share
 /// one run that goes on while any of them waits; with a borrowed argument, a type parameter without `'static` or an `impl Trait`,
 /// the run belongs to its caller, and if that one is dropped, another of the callers starts its own.
@@ -97,7 +104,12 @@ use crate::signature::Function;
 /// Each instance of a generic function has its own entries, by all type parameters but those of arguments outside the key;
 /// of an `impl Trait` argument the type is part of the key, unless a template says what is.
 ///
-/// Refused, each with what to write instead: `&mut` arguments (a hit would not change them); return types that borrow, are `impl
+/// Refused, each with what to write instead: an argument that a template leaves out and `skip` does
+/// not name; a skipped argument whose type or bound is called `..Executor`, `..Transaction`,
+/// `..Connection`, `ConnectionTrait` or `Acquire`, unless `bypass` is given: what is read in an
+/// open transaction may be rolled back; a ttl of more than 365 days, or one that looks like
+/// milliseconds; `negative_ttl` without an `Option`; `&mut` arguments (a hit would not change
+/// them); return types that borrow, are `impl
 /// Trait` or nothing; `const`, `unsafe`, `extern` and variadic functions, those that are not `async`, those without a body; an
 /// argument that cannot be part of a key and is not skipped; an error that cannot reach several callers, unless
 /// `flight = "none"`; a `ttl` of zero or of the arguments; unknown, repeated and contradicting options.
@@ -171,6 +183,35 @@ pub fn derive_key_part(item: proc_macro::TokenStream) -> proc_macro::TokenStream
     key_part::derive(item.into()).into()
 }
 
+/// Makes copies of an error for every caller that waited for one run, so that each can tell what
+/// the first one can.
+///
+/// A copy has the same variant. Each field is copied in the way that its type has: by `ShareError`
+/// (which `std::io::Error` has, and `sqlx::Error` with the feature `sqlx`), else by `Clone`, else
+/// by `From<SharedError>`, as `anyhow::Error` and `Box<dyn Error + Send + Sync>` have it: then the
+/// copy gives access to the original. A field of a type that has none of these does not compile;
+/// put it into an `Arc`, or say how it is copied:
+///
+/// | on a field | |
+/// |---|---|
+/// | `#[share(io)]` | by `From<std::io::Error>`, for types of other crates: the text and the original stay, the variant does not |
+/// | `#[share(with = path)]` | by a function `fn(&Field) -> Field` |
+///
+/// `#[share(crate = path)]` on the type says where the library is.
+#[proc_macro_derive(ShareError, attributes(share))]
+pub fn derive_share_error(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    share_error::derive(item.into()).into()
+}
+
+/// Marks a type whose values are never to be stored: a cached function that returns it does not
+/// compile.
+///
+/// For rows with hashes of passwords, credentials, keys. See the trait.
+#[proc_macro_derive(NotCacheable)]
+pub fn derive_not_cacheable(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    not_cacheable(item.into()).into()
+}
+
 /// Makes a struct an object of the cache, for `cache.objects::<T>()`.
 ///
 /// | option | meaning | default |
@@ -196,6 +237,17 @@ pub fn derive_cache_object(item: proc_macro::TokenStream) -> proc_macro::TokenSt
 #[proc_macro_derive(SessionData, attributes(session))]
 pub fn derive_session_data(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     session_data::derive(item.into()).into()
+}
+
+fn not_cacheable(item: TokenStream) -> TokenStream {
+    match syn::parse2::<syn::DeriveInput>(item) {
+        Ok(input) => {
+            let (implementing, types, clause) = input.generics.split_for_impl();
+            let ident = &input.ident;
+            quote!(#[automatically_derived] impl #implementing ::cache_core::NotCacheable for #ident #types #clause {})
+        }
+        Err(error) => error.to_compile_error(),
+    }
 }
 
 fn expand_cached(args: TokenStream, item: TokenStream) -> TokenStream {

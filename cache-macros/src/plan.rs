@@ -20,11 +20,15 @@ pub(crate) struct Plan {
     /// For a function of many ids.
     pub(crate) batch: Option<Batch>,
     pub(crate) function: FunctionOptions,
+    /// Whether the key is all there is of it: plain JSON that other programs share.
+    pub(crate) plain: bool,
     pub(crate) codec: Option<Codec>,
     pub(crate) flight: Flight,
     pub(crate) local: Option<Local>,
     pub(crate) ttl: Option<Lifetime>,
     pub(crate) negative_ttl: Option<Lifetime>,
+    /// Where `negative_ttl` stands.
+    pub(crate) negative_ttl_at: Option<proc_macro2::Span>,
     pub(crate) freshness: Freshness,
     pub(crate) cache: Option<Expr>,
     pub(crate) cache_if: Option<Expr>,
@@ -66,6 +70,21 @@ pub(crate) enum KeyStep {
     Literal(String),
     /// A placeholder of a template.
     Placeholder(TokenStream, proc_macro2::Span),
+    /// A placeholder that is written by `Display`.
+    Displayed(TokenStream, proc_macro2::Span),
+}
+
+impl KeyStep {
+    /// What is written, where it is no literal.
+    pub(crate) fn expression(&self) -> Option<&TokenStream> {
+        match self {
+            Self::Member(expression, _)
+            | Self::Unnamed(expression, _)
+            | Self::Placeholder(expression, _)
+            | Self::Displayed(expression, _) => Some(expression),
+            Self::Literal(_) => None,
+        }
+    }
 }
 
 /// One tag of an entry.

@@ -169,6 +169,37 @@ impl VisitMut for Bindings {
     }
 }
 
+/// Gives a name to each `'_` within an `impl Trait` argument: an `async fn` may leave it out, other
+/// functions may not.
+pub(crate) fn name_hidden_lifetimes(signature: &mut Signature) {
+    struct Naming {
+        within: bool,
+        names: Vec<syn::Lifetime>,
+    }
+    impl VisitMut for Naming {
+        fn visit_type_impl_trait_mut(&mut self, ty: &mut syn::TypeImplTrait) {
+            let outside = std::mem::replace(&mut self.within, true);
+            syn::visit_mut::visit_type_impl_trait_mut(self, ty);
+            self.within = outside;
+        }
+        fn visit_lifetime_mut(&mut self, lifetime: &mut syn::Lifetime) {
+            if self.within && lifetime.ident == "_" {
+                let name = format!("'__hidden{}", self.names.len());
+                *lifetime = syn::Lifetime::new(&name, Span::mixed_site().located_at(lifetime.span()));
+                self.names.push(lifetime.clone());
+            }
+        }
+        // There it stands for any.
+        fn visit_parenthesized_generic_arguments_mut(&mut self, _: &mut syn::ParenthesizedGenericArguments) {}
+        fn visit_type_bare_fn_mut(&mut self, _: &mut syn::TypeBareFn) {}
+    }
+    let mut naming = Naming { within: false, names: Vec::new() };
+    signature.inputs.iter_mut().for_each(|input| naming.visit_fn_arg_mut(input));
+    for lifetime in naming.names.into_iter().rev() {
+        signature.generics.params.insert(0, syn::GenericParam::Lifetime(syn::LifetimeParam::new(lifetime)));
+    }
+}
+
 /// The inputs of a generated function.
 pub(crate) fn inputs<'a>(
     receiver: Option<&Receiver>,
@@ -231,11 +262,13 @@ impl<'ast> Visit<'ast> for Borrows {
 
 /// Whether `tokens` name one of `names`, other than as a field, a method or the start of a path.
 pub(crate) fn mentions<'a>(tokens: &TokenStream, names: impl IntoIterator<Item = &'a Ident> + Clone) -> bool {
-    let mut after_dot = false;
+    let (mut after_dot, mut after_colon, mut in_path) = (false, false, false);
     let mut tokens = tokens.clone().into_iter().peekable();
     while let Some(token) = tokens.next() {
         match &token {
-            TokenTree::Ident(ident) if !after_dot && names.clone().into_iter().any(|name| name == ident) => {
+            TokenTree::Ident(ident)
+                if !after_dot && !in_path && names.clone().into_iter().any(|name| name == ident) =>
+            {
                 let is_path = matches!(tokens.peek(), Some(TokenTree::Punct(punct))
                     if punct.as_char() == ':' && punct.spacing() == Spacing::Joint);
                 if !is_path {
@@ -245,6 +278,9 @@ pub(crate) fn mentions<'a>(tokens: &TokenStream, names: impl IntoIterator<Item =
             TokenTree::Group(group) if mentions(&group.stream(), names.clone()) => return true,
             _ => {}
         }
+        let is_colon = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == ':');
+        in_path = is_colon && after_colon;
+        after_colon = is_colon && matches!(&token, TokenTree::Punct(punct) if punct.spacing() == Spacing::Joint);
         // `a..b` is a range: its second dot is no field access.
         after_dot = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '.' && !after_dot);
     }
@@ -265,6 +301,11 @@ pub(crate) fn attribute<'a>(function: &'a Function, name: &str) -> Option<&'a At
 pub(crate) fn check(function: &Function, errors: &mut Errors) {
     let sig = &function.sig;
     if sig.asyncness.is_none() {
+        if is_of_async_trait(sig) {
+            errors.at(sig.fn_token, crate::enclosing::of_a_trait(&sig.ident));
+            // What `#[async_trait]` has made of the signature is nobody's mistake.
+            return;
+        }
         errors.at(sig.fn_token, "`#[cached]` needs an async function; write `async fn`");
     }
     if let Some(token) = &sig.constness {
@@ -291,6 +332,11 @@ pub(crate) fn check(function: &Function, errors: &mut Errors) {
     }
 }
 
+/// `#[async_trait]` stands on the `impl` and is there first.
+fn is_of_async_trait(sig: &Signature) -> bool {
+    sig.generics.lifetimes().any(|lifetime| lifetime.lifetime.ident == "async_trait")
+}
+
 fn check_returned(returned: &Type, errors: &mut Errors) {
     struct Returned<'e>(&'e mut Errors);
     impl<'ast> Visit<'ast> for Returned<'_> {
@@ -315,6 +361,10 @@ fn check_returned(returned: &Type, errors: &mut Errors) {
     }
     match returned {
         Type::Never(never) => errors.at(never, "nothing to cache: the function never returns"),
+        Type::Tuple(unit) if unit.elems.is_empty() => errors.at(
+            unit,
+            "nothing to cache: the function returns `()`; remove `#[cached]`, or return what is to be cached",
+        ),
         returned => Returned(errors).visit_type(returned),
     }
 }
@@ -367,10 +417,20 @@ mod tests {
     fn mentions_are_of_values_not_of_fields_and_paths() {
         let state = Ident::new("state", Span::call_site());
         let mentions = |tokens: &str| mentions(&tokens.parse::<TokenStream>().unwrap(), [&state]);
-        for yes in ["state", "&state.cache", "f(&state)", "0..state", "state..", "[state]", "state as u8", "a: state"] {
+        for yes in [
+            "state",
+            "&state.cache",
+            "f(&state)",
+            "0..state",
+            "state..",
+            "[state]",
+            "state as u8",
+            "a: state",
+            "a::b(state)",
+        ] {
             assert!(mentions(yes), "{yes}");
         }
-        for no in ["self.state", "state::CACHE", "other", "x.state.y", "\"state\""] {
+        for no in ["self.state", "state::CACHE", "other", "x.state.y", "a::state()", "\"state\""] {
             assert!(!mentions(no), "{no}");
         }
     }

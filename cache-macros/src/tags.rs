@@ -3,7 +3,7 @@
 //! An entry is made from the arguments in its key alone, and has its tags all the same. So a tag depends on those, or on the value.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens, quote_spanned};
+use quote::quote_spanned;
 use syn::Ident;
 use syn::ext::IdentExt as _;
 
@@ -13,7 +13,7 @@ use crate::expand::Context;
 use crate::plan::{Entry, KeyStep, OfValue, Tag};
 use crate::signature::Param;
 use crate::template::{Piece, Placeholder};
-use crate::validate::{bare, expression, no_such_parameter, path, placeholders, refuse_lists};
+use crate::validate::{bare, names_no_parameter, path, placeholders, refuse_lists, step};
 
 /// How many can be written. An entry may have more, by the elements of a list: `MAX_TAGS` in the library's `tag.rs`.
 const MAX_TEMPLATES: usize = 16;
@@ -32,7 +32,7 @@ pub(crate) fn plan(args: &Args, params: &[Param], entry: &Entry, errors: &mut Er
         if args.tags.iter().take(position).any(|earlier| earlier.literal.value() == tag.literal.value()) {
             errors.at(&tag.literal, "this tag is given twice; remove one of them");
         }
-        let of_value = placeholders(tag).filter(|place| place.root == VALUE).count();
+        let of_value = placeholders(tag).filter(|place| place.is_of(VALUE)).count();
         if of_value == 0 {
             refuse_lists(tag, errors);
             placeholders(tag).for_each(|place| check_known(place, tag, args, params, entry, errors));
@@ -54,8 +54,8 @@ pub(crate) fn plan(args: &Args, params: &[Param], entry: &Entry, errors: &mut Er
 /// What a tag depends on that is known before the run, the entry has too.
 fn check_known(place: &Placeholder, tag: &Template, args: &Args, params: &[Param], entry: &Entry, errors: &mut Errors) {
     let (root, span) = (bare(&place.root), tag.literal.span());
-    if root == "self" {
-        if place.fields.is_empty() {
+    if place.is_of("self") {
+        if place.fields.is_empty() && place.computed.is_none() {
             errors.at_span(span, "`{self}` is the whole object; name a field that tells it apart: `{self.tenant}`");
         } else if !entry.takes_self {
             let advice = format!("add it there: `key = \"{{{place}}}:..\"`");
@@ -63,20 +63,24 @@ fn check_known(place: &Placeholder, tag: &Template, args: &Args, params: &[Param
         }
         return;
     }
-    let is_called = |name: &Ident| name.unraw() == root;
-    let Some((at, param)) = params.iter().enumerate().find(|(_, param)| param.names.iter().any(is_called)) else {
-        errors.at_span(span, no_such_parameter(root, params, entry.takes_self));
-        return;
-    };
-    let is_in_key = entry.takes.contains(&at) && (args.key.is_some() || param.kept.iter().any(is_called));
-    if !is_in_key {
-        errors.at_span(
-            span,
-            format!(
-                "`{root}` is not in the key: calls that differ in it share one entry, and it has one set of tags; use \
-                 what is in the key, or take it from the value: `{{value.{root}}}`"
-            ),
-        );
+    let mut known =
+        params.iter().enumerate().filter(|(_, param)| param.names.iter().any(|name| place.mentions(name))).peekable();
+    if known.peek().is_none() {
+        errors.at_span(span, names_no_parameter(place, params, entry.takes_self));
+    }
+    for (at, param) in known {
+        let is_kept = param.kept.iter().any(|name| place.mentions(name));
+        if !(entry.takes.contains(&at) && (args.key.is_some() || is_kept)) {
+            let left_out = param.names.iter().find(|name| place.mentions(name)).map(|name| name.unraw().to_string());
+            let left_out = left_out.unwrap_or_else(|| root.to_owned());
+            errors.at_span(
+                span,
+                format!(
+                    "`{left_out}` is not in the key: calls that differ in it share one entry, and it has one set of tags; use \
+                     what is in the key, or take it from the value: `{{value.{left_out}}}`"
+                ),
+            );
+        }
     }
 }
 
@@ -119,14 +123,15 @@ fn named(name: &str, span: Span) -> Ident {
 
 fn steps(tag: &Template, params: &[Param]) -> Vec<KeyStep> {
     let span = tag.literal.span();
-    let step = |piece: &Piece| match piece {
+    let one = |piece: &Piece| match piece {
         Piece::Literal(text) => KeyStep::Literal(text.clone()),
         Piece::Placeholder(place) if place.list.is_some() => {
-            KeyStep::Placeholder(path(&named(ELEMENT, span), &place.fields, span), span)
+            let element = path(&named(ELEMENT, span), &place.fields, span);
+            if place.display { KeyStep::Displayed(element, span) } else { KeyStep::Placeholder(element, span) }
         }
-        Piece::Placeholder(place) => KeyStep::Placeholder(expression(place, params, span), span),
+        Piece::Placeholder(place) => step(place, params, span),
     };
-    tag.pieces.iter().map(step).collect()
+    tag.pieces.iter().map(one).collect()
 }
 
 impl Context<'_> {
@@ -138,11 +143,7 @@ impl Context<'_> {
             Tag::OfValue(..) => None,
         });
         tags.map(|steps| {
-            let placeholders = steps.iter().filter_map(|step| match step {
-                KeyStep::Placeholder(expression, _) => Some(expression.to_token_stream()),
-                _ => None,
-            });
-            let bindings = self.bindings(&placeholders.collect());
+            let bindings = self.bindings(&steps.iter().filter_map(KeyStep::expression).cloned().collect());
             let steps = self.tag_steps(steps);
             quote_spanned!(mixed=> .tag(|__tag| { #bindings #steps }))
         })
@@ -171,9 +172,12 @@ impl Context<'_> {
     }
 
     fn tag_steps(&self, steps: &[KeyStep]) -> TokenStream {
-        let mixed = self.mixed;
+        let (mixed, krate) = (self.mixed, &self.plan.krate);
         let step = |step: &KeyStep| match step {
             KeyStep::Literal(text) => quote_spanned!(mixed=> __tag.literal(#text);),
+            KeyStep::Displayed(expression, span) => {
+                quote_spanned!(mixed.located_at(*span)=> __tag.placeholder(&#krate::__private::Displayed(&#expression));)
+            }
             KeyStep::Placeholder(expression, span)
             | KeyStep::Member(expression, span)
             | KeyStep::Unnamed(expression, span) => {

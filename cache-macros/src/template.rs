@@ -1,12 +1,15 @@
-//! Templates of keys and of tags: `"user:{id}"`.
+//! Templates of keys and of tags: `"user:{id}"`, `"page:{url.as_str()}"`.
 //!
 //! Invariant of a parsed template: between two placeholders stands a character that no placeholder can render, so
 //! different arguments give different text. `KeyWriter::placeholder` is the other half of it: there, everything that
 //! [`SEPARATORS`] holds is escaped.
 
-use syn::Ident;
+use proc_macro2::TokenStream;
 use syn::ext::IdentExt as _;
 use syn::parse::Parser as _;
+use syn::{Expr, Ident};
+
+use crate::signature;
 
 /// What may stand between placeholders and never occurs in one.
 const SEPARATORS: &str = ":/=|+*&#$^;<>'\\`";
@@ -20,24 +23,50 @@ pub(crate) enum Piece {
     Placeholder(Placeholder),
 }
 
-/// `{arg}`, `{arg.field.path}`, or `{value.field[].field}` for each element of a list.
-#[derive(Debug, PartialEq, Eq)]
+/// `{arg}`, `{arg.field.path}`, `{arg.method()}`, or `{value.field[].field}` for each element of a
+/// list.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Placeholder {
     pub(crate) root: String,
     /// Of the root; where it goes by elements, of an element.
     pub(crate) fields: Vec<String>,
     /// The fields that lead to the list.
     pub(crate) list: Option<Vec<String>>,
+    /// An expression in the place of root and fields.
+    pub(crate) computed: Option<String>,
+    /// Whether it is written by `Display`: `{arg:display}`.
+    pub(crate) display: bool,
+}
+
+impl Placeholder {
+    /// Whether it depends on what is called so.
+    pub(crate) fn mentions(&self, name: &Ident) -> bool {
+        match self.tokens() {
+            Some(tokens) => signature::mentions(&tokens, [name]),
+            None => name.unraw() == self.root.strip_prefix("r#").unwrap_or(&self.root),
+        }
+    }
+
+    /// The same, of `self` and `value`.
+    pub(crate) fn is_of(&self, name: &str) -> bool {
+        self.mentions(&Ident::new(name, proc_macro2::Span::call_site()))
+    }
+
+    /// What is computed.
+    pub(crate) fn tokens(&self) -> Option<TokenStream> {
+        self.computed.as_ref()?.parse().ok()
+    }
 }
 
 impl std::fmt::Display for Placeholder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.root)?;
+        f.write_str(self.computed.as_ref().unwrap_or(&self.root))?;
         if let Some(list) = &self.list {
             list.iter().try_for_each(|field| write!(f, ".{field}"))?;
             f.write_str("[]")?;
         }
-        self.fields.iter().try_for_each(|field| write!(f, ".{field}"))
+        self.fields.iter().try_for_each(|field| write!(f, ".{field}"))?;
+        f.write_str(if self.display { ":display" } else { "" })
     }
 }
 
@@ -98,8 +127,13 @@ fn placeholder(inner: &str) -> Result<Placeholder, String> {
     if inner.is_empty() {
         return Err("an empty placeholder; name an argument in it, such as `{id}`".to_owned());
     }
-    if let Some((name, _)) = inner.split_once(':') {
-        return Err(format!("`{{{inner}}}`: a placeholder has no format; write `{{{name}}}`"));
+    let whole = inner;
+    let (inner, display) = inner.strip_suffix(":display").map_or((inner, false), |inner| (inner, true));
+    if let Some((name, _)) = inner.replace("::", "  ").split_once(':') {
+        let name = inner.get(..name.len()).unwrap_or_default();
+        return Err(format!(
+            "`{{{whole}}}`: a placeholder has no format; write `{{{name}}}`, or `{{{name}:display}}` for what its `Display` writes"
+        ));
     }
     let (path, of_element) = match inner.split_once("[]") {
         Some((list, rest)) if rest.contains("[]") => {
@@ -117,14 +151,32 @@ fn placeholder(inner: &str) -> Result<Placeholder, String> {
         of_element.map(|rest| rest.split('.').filter(|_| !rest.is_empty()).map(str::to_owned).collect());
     let is_field = |field: &String| is_ident(field) || field.parse::<u32>().is_ok();
     if !is_ident(&root) || !fields.iter().chain(of_element.iter().flatten()).all(is_field) {
+        if of_element.is_none() && is_computed(inner) {
+            return Ok(Placeholder { computed: Some(inner.to_owned()), display, ..Placeholder::default() });
+        }
         return Err(format!(
-            "`{{{inner}}}` is no placeholder; it takes an argument or fields of one: `{{id}}`, `{{user.id}}`"
+            "`{{{inner}}}` is no placeholder; it takes an argument, fields of one, or a call: `{{id}}`, `{{user.id}}`, `{{url.as_str()}}`"
         ));
     }
     Ok(match of_element {
-        Some(of_element) => Placeholder { root, fields: of_element, list: Some(fields) },
-        None => Placeholder { root, fields, list: None },
+        Some(of_element) => Placeholder { root, fields: of_element, list: Some(fields), display, computed: None },
+        None => Placeholder { root, fields, list: None, display, computed: None },
     })
+}
+
+/// An expression that can stand in a template. Not a sum or the like, which many arguments share.
+fn is_computed(text: &str) -> bool {
+    let Ok(expression) = syn::parse_str::<Expr>(text) else { return false };
+    matches!(
+        expression,
+        Expr::MethodCall(_)
+            | Expr::Call(_)
+            | Expr::Field(_)
+            | Expr::Index(_)
+            | Expr::Paren(_)
+            | Expr::Reference(_)
+            | Expr::Unary(_)
+    )
 }
 
 fn is_ident(text: &str) -> bool {
@@ -194,7 +246,8 @@ mod tests {
 
     fn placeholder(text: &str) -> Piece {
         let mut parts = text.split('.').map(str::to_owned);
-        Piece::Placeholder(Placeholder { root: parts.next().unwrap(), fields: parts.collect(), list: None })
+        let root = parts.next().unwrap();
+        Piece::Placeholder(Placeholder { root, fields: parts.collect(), ..Placeholder::default() })
     }
 
     #[test]
@@ -208,7 +261,13 @@ mod tests {
     fn elements_of_lists() {
         let of = |list: &[&str], fields: &[&str]| {
             let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-            Piece::Placeholder(Placeholder { root: "value".to_owned(), fields: texts(fields), list: Some(texts(list)) })
+            let root = "value".to_owned();
+            Piece::Placeholder(Placeholder {
+                root,
+                fields: texts(fields),
+                list: Some(texts(list)),
+                ..Placeholder::default()
+            })
         };
         for (text, piece) in [
             ("{value[]}", of(&[], &[])),
@@ -223,6 +282,24 @@ mod tests {
     }
 
     #[test]
+    fn computed_parts() {
+        let of = |text: &str, display| {
+            let computed = Some(text.to_owned());
+            Piece::Placeholder(Placeholder { computed, display, ..Placeholder::default() })
+        };
+        assert_eq!(parse("{url.as_str()}"), Ok(vec![of("url.as_str()", false)]));
+        assert_eq!(
+            parse("{crate::slug(&a)}:{b.0[1]}"),
+            Ok(vec![of("crate::slug(&a)", false), literal(":"), of("b.0[1]", false)])
+        );
+        assert_eq!(parse("{version.major():display}"), Ok(vec![of("version.major()", true)]));
+        let root = "version".to_owned();
+        let shown = Placeholder { root, display: true, ..Placeholder::default() };
+        assert_eq!(shown.to_string(), "version:display");
+        assert_eq!(parse("{version:display}"), Ok(vec![Piece::Placeholder(shown)]));
+    }
+
+    #[test]
     fn mistakes_name_the_fix() {
         for (text, part) in [
             ("", "an empty key"),
@@ -231,9 +308,9 @@ mod tests {
             ("}", "a `}` without its `{`"),
             ("{}", "an empty placeholder"),
             ("{id:?}", "write `{id}`"),
-            ("{id()}", "no placeholder"),
+            ("{a + b}", "no placeholder"),
+            ("{a::b:?}", "write `{a::b}`, or `{a::b:display}`"),
             ("{a b}", "no placeholder"),
-            ("{a[0]}", "no placeholder"),
             ("{a[]b}", "no placeholder"),
             ("{a[].}", "no placeholder"),
             ("{a[].b[]}", "goes by two lists"),

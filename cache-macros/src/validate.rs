@@ -1,6 +1,6 @@
 //! Options against signature: what fits becomes a [`Plan`], what does not an error.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
 use syn::ext::IdentExt as _;
 use syn::visit::Visit;
@@ -8,21 +8,27 @@ use syn::{Expr, Ident, Member};
 
 use crate::args::{Args, Deadline, Lifetime, Local, Template};
 use crate::batch;
+use crate::checks;
+use crate::enclosing;
 use crate::errors::{Errors, did_you_mean};
+use crate::plain;
 use crate::plan::{Entry, Freshness, FunctionOptions, Home, KeyStep, Plan, Run};
 use crate::signature::{self, Function, Param};
 use crate::tags;
 use crate::template::{Piece, Placeholder};
 
 /// The plan, if everything fits.
-pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Option<Plan> {
+pub(crate) fn plan(mut args: Args, function: &Function, errors: &mut Errors) -> Option<Plan> {
+    let plain = plain::take(&mut args, errors);
     signature::check(function, errors);
+    checks::returned(function, errors);
     if let Some(attr) = signature::attribute(function, "invalidates") {
         errors.at(attr, signature::BOTH);
     }
     function.helper_errors.iter().for_each(|error| errors.push(error.clone()));
     let params = signature::params(function, &args.skip);
     check_skip(&args, function, &params, errors);
+    checks::transactions(&args, function, &params, errors);
     check_self(&args, function, errors);
     check_expressions(&args, function, &params, errors);
     let owns_everything = signature::owns_everything(function, &params);
@@ -35,7 +41,7 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
     let key = match &args.key {
         Some(key) => {
             refuse_lists(key, errors);
-            from_template(key, &args, function, &params, errors)
+            from_template(key, &args, function, &params, batch.as_ref().map(|batch| &batch.ident), errors)
         }
         None => from_params(&params),
     };
@@ -56,12 +62,14 @@ pub(crate) fn plan(args: Args, function: &Function, errors: &mut Errors) -> Opti
         run,
         batch,
         params,
+        plain,
         function: FunctionOptions { name: args.name.map(|name| name.value()), version },
         codec: args.codec,
         flight: args.flight,
         local: args.local,
         ttl: args.ttl,
         negative_ttl: args.negative_ttl,
+        negative_ttl_at: args.written.iter().find(|option| *option == "negative_ttl").map(Ident::span),
         freshness: Freshness {
             jitter: args.jitter,
             stale_while_revalidate: args.stale_while_revalidate,
@@ -150,7 +158,7 @@ fn check_skip(args: &Args, function: &Function, params: &[Param], errors: &mut E
 /// A method says what `self` is to the key.
 fn check_self(args: &Args, function: &Function, errors: &mut Errors) {
     let Some(receiver) = function.receiver() else { return };
-    let in_template = args.key.as_ref().is_some_and(|key| placeholders(key).any(|place| place.root == "self"));
+    let in_template = args.key.as_ref().is_some_and(|key| placeholders(key).any(|place| place.is_of("self")));
     let skipped =
         args.skip.iter().any(|name| name == "self") || function.skipped.iter().any(|(position, _)| *position == 0);
     if !in_template && !skipped {
@@ -219,11 +227,13 @@ fn home(args: &Args, function: &Function, errors: &mut Errors) -> Home {
     let mut mentions_self = MentionsSelf(false);
     mentions_self.visit_signature(&function.sig);
     if function.receiver().is_some() || args.method.is_some() || mentions_self.0 {
+        enclosing::refuse_trait_impl(function, errors);
         if let Some(name) = &args.companion {
             errors.at(name, "a method has no companion type: its companions are called after it; remove `companion`");
         }
         return Home::Impl;
     }
+    enclosing::refuse_associated_function(function, errors);
     Home::Companion(args.companion.clone().unwrap_or_else(|| function.sig.ident.clone()))
 }
 
@@ -258,9 +268,11 @@ fn from_template(
     args: &Args,
     function: &Function,
     params: &[Param],
+    ids: Option<&Ident>,
     errors: &mut Errors,
 ) -> Vec<KeyStep> {
     let span = key.literal.span();
+    let mut are_known = true;
     let has_self = function.receiver().is_some();
     let mut steps = Vec::new();
     for piece in &key.pieces {
@@ -271,41 +283,66 @@ fn from_template(
             }
             Piece::Placeholder(placeholder) => placeholder,
         };
-        let root = placeholder.root.as_str();
-        let is_self = has_self && root == "self";
-        let param = params.iter().find(|param| param.names.iter().any(|name| name.unraw() == bare(root)));
-        if !is_self && param.is_none() {
-            errors.at_span(span, no_such_parameter(root, params, has_self));
+        let is_self = has_self && placeholder.is_of("self");
+        let mentioned = |name: &&Ident| placeholder.mentions(name);
+        let mut named =
+            params.iter().flat_map(|param| param.names.iter().filter(mentioned).map(move |name| (param, name)));
+        let first = named.next();
+        if !is_self && first.is_none() {
+            errors.at_span(span, names_no_parameter(placeholder, params, has_self));
+            are_known = false;
             continue;
         }
-        if let Some(name) = args.skip.iter().find(|name| name.unraw() == bare(root)) {
-            errors.at(
-                name,
-                format!("`{root}` is in the key's template, so it cannot be skipped; remove it from one of the two"),
-            );
-        } else if param.is_some_and(|param| param.skipped) {
-            errors.at_span(
-                span,
-                format!("`{root}` is skipped, so it cannot be in the key; remove it, or `#[cached(skip)]`"),
-            );
+        for (param, root) in first.into_iter().chain(named) {
+            if let Some(name) = args.skip.iter().find(|name| *name == root) {
+                errors.at(
+                    name,
+                    format!(
+                        "`{root}` is in the key's template, so it cannot be skipped; remove it from one of the two"
+                    ),
+                );
+            } else if param.skipped {
+                errors.at_span(
+                    span,
+                    format!("`{root}` is skipped, so it cannot be in the key; remove it, or `#[cached(skip)]`"),
+                );
+            }
         }
-        if is_self && placeholder.fields.is_empty() {
+        if is_self && placeholder.fields.is_empty() && placeholder.computed.is_none() {
             errors.at_span(span, "`{self}` is the whole object; name a field that tells it apart: `{self.tenant}`");
         }
-        steps.push(KeyStep::Placeholder(expression(placeholder, params, span), span));
+        steps.push(step(placeholder, params, span));
     }
-    let needs = params.iter().flat_map(|param| &param.kept).next();
-    if let (None, Some(name)) = (placeholders(key).next(), needs) {
-        errors.at_span(
-            span,
-            format!("the key names no argument, so all calls would share one entry; add `{{{name}}}`, or write `skip({name})` too"),
-        );
+    // A placeholder of another name may be meant for what is left out.
+    if are_known {
+        checks::left_out(key, params, ids, errors);
     }
     steps
 }
 
+/// A placeholder, as it is written.
+pub(crate) fn step(placeholder: &Placeholder, params: &[Param], span: Span) -> KeyStep {
+    let expression = expression(placeholder, params, span);
+    if placeholder.display { KeyStep::Displayed(expression, span) } else { KeyStep::Placeholder(expression, span) }
+}
+
+pub(crate) fn names_no_parameter(placeholder: &Placeholder, params: &[Param], has_self: bool) -> String {
+    match &placeholder.computed {
+        Some(computed) => {
+            let own = has_self.then(|| "self".to_owned());
+            let known: Vec<String> =
+                own.into_iter().chain(params.iter().flat_map(|param| &param.names).map(Ident::to_string)).collect();
+            format!("`{{{computed}}}` depends on no parameter; there is `{}`", known.join("`, `"))
+        }
+        None => no_such_parameter(&placeholder.root, params, has_self),
+    }
+}
+
 /// `arg.field.path`, at the template.
 pub(crate) fn expression(placeholder: &Placeholder, params: &[Param], span: Span) -> TokenStream {
+    if let Some(tokens) = placeholder.tokens() {
+        return computed(tokens, params, span);
+    }
     let known = params.iter().flat_map(|param| &param.names).find(|name| name.unraw() == bare(&placeholder.root));
     let root = match known {
         Some(name) => {
@@ -318,6 +355,39 @@ pub(crate) fn expression(placeholder: &Placeholder, params: &[Param], span: Span
         None => Ident::new("self", span),
     };
     path(&root, &placeholder.fields, span)
+}
+
+/// An expression of a template, with each name as where it stands means it.
+fn computed(tokens: TokenStream, params: &[Param], span: Span) -> TokenStream {
+    let mut after_dot = false;
+    let respanned = tokens.into_iter().map(|token| {
+        let is_field =
+            std::mem::replace(&mut after_dot, matches!(&token, TokenTree::Punct(dot) if dot.as_char() == '.'));
+        match token {
+            TokenTree::Ident(ident) if !is_field => {
+                let known = params.iter().flat_map(|param| &param.names).find(|name| **name == ident);
+                let at = match known {
+                    Some(name) => name.span().located_at(span),
+                    // What a closure of generated code calls it.
+                    None if ident == "value" => Span::mixed_site().located_at(span),
+                    None => span,
+                };
+                let mut ident = ident;
+                ident.set_span(at);
+                TokenTree::Ident(ident)
+            }
+            TokenTree::Group(group) => {
+                let mut inner = Group::new(group.delimiter(), computed(group.stream(), params, span));
+                inner.set_span(span);
+                TokenTree::Group(inner)
+            }
+            mut other => {
+                other.set_span(span);
+                other
+            }
+        }
+    });
+    respanned.collect()
 }
 
 /// `root.field.path`.
@@ -361,7 +431,7 @@ pub(crate) fn no_such_parameter(word: &str, params: &[Param], has_self: bool) ->
 
 fn entry(args: &Args, function: &Function, params: &[Param]) -> Entry {
     let in_key = |param: &Param| match &args.key {
-        Some(key) => placeholders(key).any(|place| param.names.iter().any(|name| name.unraw() == bare(&place.root))),
+        Some(key) => placeholders(key).any(|place| param.names.iter().any(|name| place.mentions(name))),
         None => !param.kept.is_empty(),
     };
     let takes: Vec<usize> = params.iter().enumerate().filter(|(_, param)| in_key(param)).map(|(at, _)| at).collect();
@@ -369,7 +439,7 @@ fn entry(args: &Args, function: &Function, params: &[Param]) -> Entry {
     let not_taken = params.iter().enumerate().filter(|(at, _)| !takes.contains(at)).flat_map(|(_, param)| &param.names);
     let bound = !signature::mentions(&cache, not_taken);
     let self_ident = Ident::new("self", Span::call_site());
-    let self_in_key = args.key.as_ref().is_some_and(|key| placeholders(key).any(|place| place.root == "self"));
+    let self_in_key = args.key.as_ref().is_some_and(|key| placeholders(key).any(|place| place.is_of("self")));
     let self_in_cache = bound && signature::mentions(&cache, [&self_ident]);
     let takes_self = function.receiver().is_some() && (self_in_key || self_in_cache);
     Entry { takes_self, takes, bound }

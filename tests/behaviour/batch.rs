@@ -5,10 +5,11 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cache_core::events::Event;
 use cache_core::{Cache, EntryOptions, Key, Partial, cached};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use support::{Gate, Nodes, eventually, on_both_stores, soon};
+use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
 
 /// What stands behind the cache: answers after the gate, and remembers what it was asked for.
 #[derive(Clone, Default)]
@@ -79,6 +80,14 @@ async fn owned_user(cache: Cache, db: Db, id: u32) -> Result<Option<String>, Bro
 async fn present(cache: &Cache, db: &Db, ids: Vec<u32>) -> BTreeMap<u32, String> {
     let _ = cache;
     db.users(&ids).await.unwrap().into_iter().collect()
+}
+
+/// Without an error: its callers cannot be told of a deadline.
+#[cached(batch, name = "mute", ttl = 60, skip(cache, gate, answer), cache = cache)]
+async fn mute(cache: &Cache, gate: &Gate, answer: u32, ids: &[u32]) -> HashMap<u32, u32> {
+    let _ = cache;
+    gate.pass().await;
+    ids.iter().map(|id| (*id, answer)).collect()
 }
 
 /// Odd ids fail, each by itself.
@@ -382,6 +391,32 @@ on_both_stores! {
         assert_eq!(cache.stats().waited, 0, "the leases were given back");
     }
 
+    // R23: where nobody can be told, the ids are free all the same.
+    async fn a_batch_whose_callers_cannot_be_told_goes_on_without_its_ids(nodes: &Nodes) {
+        let settings = Cache::builder().jitter(0.0).deadline(Duration::from_millis(200));
+        let (here, there) = (nodes.node_with(settings).await, nodes.node().await);
+        let (mut events, gate) = (here.subscribe(), Gate::shut());
+        let call = |gate: &Gate, answer| {
+            let (cache, gate) = (here.clone(), gate.clone());
+            tokio::spawn(async move { mute(&cache, &gate, answer, &[1, 2]).await })
+        };
+        let hangs = call(&gate, 1);
+        gate.arrival().await;
+        let follows = call(&Gate::open(), 2);
+        joined(&here, 2).await;
+        if let Nodes::Embedded(_, clock) = nodes {
+            clock.advance(Duration::from_millis(200));
+        }
+        event(&mut events, "it is told", |event| matches!(event, Event::DeadlinePassed { .. })).await;
+        let of_all = |answer| HashMap::from([(1, answer), (2, answer)]);
+        assert_eq!(soon("who waited runs anew", follows).await.unwrap(), of_all(2));
+        assert_eq!(soon("and so may others", mute(&there, &Gate::open(), 3, &[1, 2])).await, of_all(2));
+        assert!(!hangs.is_finished());
+        gate.let_through(1);
+        assert_eq!(soon("its own caller gets its values", hangs).await.unwrap(), of_all(1));
+        assert_eq!(soon("which are not stored", mute(&there, &Gate::open(), 4, &[1, 2])).await, of_all(2));
+    }
+
     // S7
     async fn a_batch_that_asks_for_its_own_id_panics(nodes: &Nodes) {
         #[cached(batch, name = "recursive", ttl = 60, skip(cache), cache = cache)]
@@ -422,7 +457,7 @@ async fn options_are_those_of_the_single_function() {
     #[derive(Clone)]
     struct Repo(Arc<Mutex<Vec<Vec<u32>>>>);
     impl Repo {
-        #[cached(batch(ids), name = "named", key = "n:{ids}", skip(self), tags("names", "name:{ids}", "len:{value.0}"), ttl = |value| Duration::from_secs(u64::from(value.0)),
+        #[cached(batch(ids), name = "named", key = "n:{ids}", skip(self, cache, fresh), tags("names", "name:{ids}", "len:{value.0}"), ttl = |value| Duration::from_secs(u64::from(value.0)),
             cache_if = |value| value.1 != "temporary", bypass = fresh, codec = "json", version = 2, local = false, cache = cache)]
         async fn names(&self, cache: &Cache, ids: Vec<u32>, fresh: bool) -> Vec<(u32, (u32, String))> {
             let _ = cache;
@@ -493,7 +528,7 @@ async fn an_old_value_is_served_if_the_batch_fails() {
 // D1
 async fn without_a_store_the_function_runs() {
     let server = support::RedisServer::start();
-    let cache = Cache::connect(&server.url()).await.unwrap();
+    let cache = Cache::connect(&server.patient_url()).await.unwrap();
     let db = Db::open();
     server.kill();
     assert_eq!(soon("a value", users(&cache, &db, &[1, 2])).await, Ok(found(&[1, 2])));

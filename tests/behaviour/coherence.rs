@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use support::{Gate, Proxy, RedisServer, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
 
-#[cached(name = "row", ttl = 60, key = "{id}", cache = cache)]
+#[cached(name = "row", ttl = 60, key = "{id}", skip(cache, gate, text), cache = cache)]
 async fn row(cache: &Cache, gate: &Gate, id: u32, text: &str) -> Result<Arc<str>, String> {
     let _ = (cache, id);
     gate.pass().await;
@@ -265,7 +265,7 @@ async fn the_tier_keeps_a_value_for_no_longer_than_its_function_and_its_cache_sa
 // T5
 async fn expiry_and_flushall_and_rename_drop_the_entry_here() {
     let server = RedisServer::start();
-    let here = Cache::connect(&server.url()).await.unwrap();
+    let here = Cache::connect(&server.patient_url()).await.unwrap();
     let entry = row::entry(7).on(&here);
     for command in [&["FLUSHALL"] as &[&str], &["PEXPIRE", entry.key(), "1"], &["RENAME", entry.key(), "elsewhere"]] {
         read(&here, "v1").await;
@@ -280,18 +280,24 @@ async fn expiry_and_flushall_and_rename_drop_the_entry_here() {
 // T5
 async fn eviction_drops_the_entry_here() {
     let server = RedisServer::start();
-    let here = Cache::connect(&server.url()).await.unwrap();
+    let here = Cache::connect(&server.patient_url()).await.unwrap();
     let large = "x".repeat(300_000);
     read(&here, &large).await;
     kept(&here, &large).await;
-    let used: u64 =
-        server.cli(&["INFO", "memory"]).split_once("used_memory:").unwrap().1.lines().next().unwrap().parse().unwrap();
     // What ends next goes first: the entry, which is all that has to go. Its versions stand.
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl", "maxmemory-samples", "64"]);
-    server.cli(&["CONFIG", "SET", "maxmemory", &(used - 150_000).to_string()]);
     let entry = row::entry(7).on(&here);
-    eventually("it is evicted", || async { server.cli(&["EXISTS", entry.key()]).trim() == "0" }).await;
-    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    // Less than the entry takes is to be given up. The buffers of clients count as well and come and go, so the limit
+    // follows what is used.
+    eventually("it is evicted", || async {
+        let memory = server.cli(&["INFO", "memory"]);
+        let used: u64 = memory.split_once("used_memory:").unwrap().1.lines().next().unwrap().parse().unwrap();
+        server.cli(&["CONFIG", "SET", "maxmemory", &(used - 100_000).to_string()]);
+        let gone = server.cli(&["EXISTS", entry.key()]) == "0";
+        server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+        gone
+    })
+    .await;
     assert_eq!(server.cli(&["EXISTS", "cache@version", "cache:row@version"]).trim(), "2");
     becomes(&here, "v2").await;
 }
@@ -304,7 +310,7 @@ async fn a_write_while_the_link_is_cut_is_seen_after_it_is_back() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
     let here = Cache::connect(&format!("{}{OPTIONS}", proxy.url())).await.unwrap();
-    let there = Cache::connect(&server.url()).await.unwrap();
+    let there = Cache::connect(&server.patient_url()).await.unwrap();
     for round in 0..5 {
         let (old, new) = (format!("old {round}"), format!("new {round}"));
         row::entry(7).on(&there).set(Arc::from(old.as_str())).await.unwrap();
@@ -328,7 +334,7 @@ async fn a_silent_link_bounds_staleness() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
     let here = Cache::connect(&format!("{}{OPTIONS}", proxy.url())).await.unwrap();
-    let there = Cache::connect(&server.url()).await.unwrap();
+    let there = Cache::connect(&server.patient_url()).await.unwrap();
     row::entry(7).on(&there).set(Arc::from("old")).await.unwrap();
     becomes(&here, "old").await;
     kept(&here, "old").await;
@@ -338,13 +344,15 @@ async fn a_silent_link_bounds_staleness() {
     let written = std::time::Instant::now();
     let mut last_old = Duration::ZERO;
     while written.elapsed() < Duration::from_millis(1200) {
+        // Looked at before the read: however long that takes here, it began within the bound.
+        let asked = written.elapsed();
         if &*read(&here, "computed").await == "old" {
-            last_old = written.elapsed();
+            last_old = asked;
         }
         tokio::task::yield_now().await;
     }
-    // The bound of the options, and what a busy machine takes to look at the clock.
-    assert!(last_old < Duration::from_millis(400 + 200), "old value served {last_old:?} after it was replaced");
+    // The bound of the options, and what the coarse clock may be behind.
+    assert!(last_old < Duration::from_millis(400 + 20), "old value served {last_old:?} after it was replaced");
     proxy.heal();
     eventually("the link is back", || async { here.is_available() }).await;
     assert_eq!(&*read(&here, "computed").await, "new");
@@ -381,7 +389,8 @@ fn what_nobody_can_be_told_of_is_served_no_longer_than_the_bound() {
 // T5
 async fn a_loop_of_hits_that_gives_way_hears_of_a_change() {
     let server = RedisServer::start();
-    let here = Cache::builder().url(server.url()).max_staleness(Duration::from_secs(600)).connect().await.unwrap();
+    let here =
+        Cache::builder().url(server.patient_url()).max_staleness(Duration::from_secs(600)).connect().await.unwrap();
     read(&here, "old").await;
     kept(&here, "old").await;
     server.cli(&["DEL", row::entry(7).on(&here).key()]);

@@ -4,14 +4,15 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
+use cache_core::events::Event;
 use cache_core::{Cache, cached};
-use support::{Gate, eventually, on_both_stores, soon};
+use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
 
 /// A table with one row.
 #[derive(Default)]
 struct Table(AtomicU32);
 
-#[cached(name = "row", ttl = 60, key = "{id}", cache = cache, tags("rows", "kind:{value}"))]
+#[cached(name = "row", ttl = 60, key = "{id}", skip(cache, table, gate), cache = cache, tags("rows", "kind:{value}"))]
 async fn row(cache: &Cache, table: &Table, gate: &Gate, id: u32) -> Result<u32, Infallible> {
     let _ = (cache, id);
     let row = table.0.load(SeqCst);
@@ -20,7 +21,7 @@ async fn row(cache: &Cache, table: &Table, gate: &Gate, id: u32) -> Result<u32, 
 }
 
 /// A row of a group that does not change.
-#[cached(name = "member", ttl = 60, key = "{id}", cache = cache, tags("group:{value.0}"))]
+#[cached(name = "member", ttl = 60, key = "{id}", skip(cache, table, gate), cache = cache, tags("group:{value.0}"))]
 async fn member(cache: &Cache, table: &Table, gate: &Gate, id: u32) -> (u32, u32) {
     let _ = (cache, id);
     let row = table.0.load(SeqCst);
@@ -221,37 +222,87 @@ on_both_stores! {
         }
     }
 
-    // I3, R22
-    async fn of_two_fences_on_one_thing_neither_brings_back_what_the_other_may_have_replaced(nodes: &Nodes) {
+    // R27: two writers of one row at once
+    async fn a_fence_stands_until_its_own_end_whatever_becomes_of_another(nodes: &Nodes) {
         let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
         for on in ALL {
             // The end of the first and of the second, in both orders.
             for first_ends_first in [true, false] {
-                for (first_happened, second_happened) in [(true, false), (false, true), (false, false)] {
+                for happened in [[true, true], [true, false], [false, true], [false, false]] {
                     row::entry(7).on(&here).invalidate().await.unwrap();
                     let before = read(&here, &table).await;
-                    let (first, second) = (raise(&here, on, before).await, raise(&there, on, before).await);
-                    let end = async |fence: cache_core::Fence, happened: bool| {
+                    let mut fences = [raise(&here, on, before).await, raise(&there, on, before).await];
+                    if !first_ends_first {
+                        fences.reverse();
+                    }
+                    for (fence, (happened, is_last)) in fences.into_iter().zip(happened.into_iter().zip([false, true])) {
                         if happened {
                             table.0.fetch_add(1, SeqCst);
                             fence.lift().await.unwrap();
                         } else {
                             fence.withdraw().await.unwrap();
                         }
-                    };
-                    if first_ends_first {
-                        end(first, first_happened).await;
-                        end(second, second_happened).await;
-                    } else {
-                        end(second, second_happened).await;
-                        end(first, first_happened).await;
+                        if !is_last {
+                            for node in [&here, &there] {
+                                assert_eq!(read(node, &table).await, table.0.load(SeqCst), "{on:?}");
+                                assert_eq!(stored(node).await, None, "the other writer is at it: {on:?} {happened}");
+                            }
+                        }
                     }
                     let now = table.0.load(SeqCst);
-                    assert!([None, Some(now)].contains(&stored(&here).await), "{on:?}");
+                    let expected = if happened == [false, false] { Some(before) } else { None };
+                    assert_eq!(stored(&here).await, expected, "{on:?} {happened:?}");
                     assert_eq!(read(&here, &table).await, now, "{on:?}");
                     assert_eq!(stored(&here).await, Some(now), "values are stored again: {on:?}");
                 }
             }
+        }
+    }
+
+    // R22, R27: the other writer dies behind its fence, after its commit
+    async fn a_lift_leaves_the_protection_of_another_writer_that_dies(nodes: &Nodes) {
+        let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
+        for on in ALL {
+            row::entry(7).on(&here).invalidate().await.unwrap();
+            let before = read(&here, &table).await;
+            let (dies, lives) = (raise(&here, on, before).await, raise(&there, on, before).await);
+            lives.lift().await.unwrap();
+            // From before the commit of the one that dies.
+            assert_eq!(read(&there, &table).await, before, "{on:?}");
+            table.0.fetch_add(1, SeqCst);
+            std::mem::forget(dies);
+            assert_eq!(read(&there, &table).await, before + 1, "{on:?}");
+            let key = match on {
+                On::Entry => row::entry(7).on(&here).key().to_owned(),
+                On::Tag => "cache@tag:rows".to_owned(),
+                On::TagOfValue => format!("cache@tag:kind:{before}"),
+            };
+            nodes.let_expire(&key, Duration::from_secs(31));
+            eventually("its time ends", || async { read(&there, &table).await == before + 1 && stored(&there).await == Some(before + 1) }).await;
+        }
+    }
+
+    // R27, C1
+    async fn one_fence_too_many_is_told_and_ends_by_its_time(nodes: &Nodes) {
+        let (cache, table) = (nodes.node().await, Table::default());
+        for on in [On::Entry, On::Tag] {
+            row::entry(7).on(&cache).invalidate().await.unwrap();
+            let before = read(&cache, &table).await;
+            let mut events = cache.subscribe();
+            let mut fences = Vec::new();
+            for _ in 0..17 {
+                fences.push(raise(&cache, on, before).await);
+            }
+            let name = matches!(on, On::Entry).then_some("row");
+            event(&mut events, "it is told", |event| matches!(event, Event::TooManyFences { name: told } if told.as_deref() == name)).await;
+            for fence in fences {
+                fence.lift().await.unwrap();
+            }
+            assert_eq!(read(&cache, &table).await, before);
+            assert_eq!(stored(&cache).await, None, "{on:?}");
+            let key = if matches!(on, On::Entry) { row::entry(7).on(&cache).key().to_owned() } else { "cache@tag:rows".to_owned() };
+            nodes.let_expire(&key, Duration::from_secs(31));
+            eventually("its time ends", || async { read(&cache, &table).await == before && stored(&cache).await == Some(before) }).await;
         }
     }
 
@@ -344,5 +395,30 @@ on_both_stores! {
         table.0.store(1, SeqCst);
         fence.withdraw().await.unwrap();
         assert_eq!(read(&cache, &table).await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// R22
+async fn a_run_from_before_a_fence_whose_holder_died_stores_nothing() {
+    for tag in ["rows", "kind:0"] {
+        let nodes = Nodes::embedded();
+        let cache = nodes.node_with(Cache::builder().jitter(0.0)).await;
+        let (table, gate) = (std::sync::Arc::new(Table::default()), Gate::shut());
+        let slow = tokio::spawn({
+            let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
+            async move { row(&cache, &table, &gate, 7).await }
+        });
+        gate.arrival().await;
+        // The run's lease outlives the fence.
+        let fence = cache.fence().tag(tag).limit(Duration::from_secs(5)).raise().await.unwrap();
+        table.0.store(1, SeqCst);
+        std::mem::forget(fence);
+        let Nodes::Embedded(_, clock) = &nodes else { panic!("it is the embedded store") };
+        clock.advance(Duration::from_secs(6));
+        gate.let_through(1);
+        assert_eq!(soon("the run ends", slow).await.unwrap(), Ok(0), "its caller began before the write");
+        assert_eq!(stored(&cache).await, None, "{tag}");
+        assert_eq!(read(&cache, &table).await, 1, "{tag}");
     }
 }

@@ -6,7 +6,7 @@ use cache_core::events::Stats;
 use cache_core::{Cache, EntryOptions, FunctionStats, Key, cached};
 use support::{Gate, eventually, on_both_stores, soon};
 
-#[cached(name = "counted.first", ttl = 60, key = "{id}", cache = cache)]
+#[cached(name = "counted.first", ttl = 60, key = "{id}", skip(cache, gate), cache = cache)]
 async fn first(cache: &Cache, gate: &Gate, id: u32) -> Result<Arc<str>, String> {
     let _ = cache;
     gate.pass().await;

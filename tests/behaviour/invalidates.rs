@@ -30,7 +30,7 @@ struct RolledBack;
 
 type Written<T = ()> = Result<T, RolledBack>;
 
-#[cached(name = "row", ttl = 60, key = "{id}", cache = cache, tags("rows", "row:{id}"))]
+#[cached(name = "row", ttl = 60, key = "{id}", skip(cache, table), cache = cache, tags("rows", "row:{id}"))]
 async fn row(cache: &Cache, table: &Table, id: u32) -> u32 {
     let _ = (cache, id);
     table.read()
@@ -248,7 +248,7 @@ impl Posts {
         self.text.load(SeqCst)
     }
 
-    #[cached(method, cache = cache, key = "{id}")]
+    #[cached(method, cache = cache, key = "{id}", skip(cache, title))]
     async fn title(cache: &Cache, id: u32, title: &str) -> String {
         let _ = (cache, id);
         title.to_owned()
@@ -295,13 +295,13 @@ impl Editor for Posts {
 mod elsewhere {
     use super::*;
 
-    #[cached(name = "name", key = "{name}", cache = cache)]
+    #[cached(name = "name", key = "{name}", skip(cache, as_it_is), cache = cache)]
     pub(super) async fn name<T: CacheValue>(cache: &Cache, name: &str, as_it_is: T) -> Vec<T> {
         let _ = (cache, name);
         vec![as_it_is]
     }
 
-    #[cached(name = "owned", key = "{name}", cache = cache, companion = OwnedNames)]
+    #[cached(name = "owned", key = "{name}", skip(cache, number), cache = cache, companion = OwnedNames)]
     pub(super) async fn owned(cache: &Cache, name: String, number: &AtomicU32) -> u32 {
         let _ = (cache, name);
         number.load(SeqCst)

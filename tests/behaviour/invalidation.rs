@@ -7,7 +7,7 @@ use cache_core::events::Event;
 use cache_core::{Cache, EntryOptions, Key, cached};
 use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
 
-#[cached(name = "row", ttl = 60, key = "{id}", cache = cache)]
+#[cached(name = "row", ttl = 60, key = "{id}", skip(cache, gate, text), cache = cache)]
 async fn row(cache: &Cache, gate: &Gate, id: u32, text: &str) -> Result<String, Infallible> {
     let _ = (cache, id);
     // The row is read before the wait, as by a slow query.
@@ -16,7 +16,7 @@ async fn row(cache: &Cache, gate: &Gate, id: u32, text: &str) -> Result<String, 
     Ok(text)
 }
 
-#[cached(name = "other", ttl = 60, key = "{id}", cache = cache)]
+#[cached(name = "other", ttl = 60, key = "{id}", skip(cache, text), cache = cache)]
 async fn other(cache: &Cache, id: u32, text: &str) -> Result<String, Infallible> {
     let _ = (cache, id);
     Ok(text.to_owned())
@@ -320,7 +320,8 @@ async fn a_hit_asks_for_versions_only_while_they_are_not_known() {
         let line = stats.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:calls=")));
         line.and_then(|line| line.split(['=', ',']).nth(1)).map_or(0, |calls| calls.parse::<u32>().unwrap())
     };
-    assert_eq!((calls("mget"), calls("get"), calls("set")), (1, 49, 2), "{stats}");
+    // One of the GETs is of the script that says, once in a process, that this build may store under the function's name.
+    assert_eq!((calls("mget"), calls("get"), calls("set")), (1, 50, 2), "{stats}");
 }
 
 mod builds {
@@ -337,7 +338,7 @@ mod builds {
                 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
                 $type
 
-                #[cached(name = "thing", ttl = 60, key = "{id}", cache = cache)]
+                #[cached(name = "thing", ttl = 60, key = "{id}", skip(cache, gate), cache = cache)]
                 pub(super) async fn thing(cache: &Cache, gate: &Gate, id: u32) -> Result<Thing, Infallible> {
                     let _ = (cache, id);
                     gate.pass().await;

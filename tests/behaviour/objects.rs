@@ -152,4 +152,25 @@ on_both_stores! {
         }
         assert!(!visits.touch(&2).await.unwrap());
     }
+
+    async fn an_update_gives_a_sliding_object_its_full_time_and_leaves_another_what_it_has(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        let (visits, carts) = (cache.objects::<Visit>(), carts(&cache));
+        visits.create(&Visit { id: 1, pages: 1 }).await.unwrap();
+        carts.create(&cart("a")).await.unwrap();
+        match nodes {
+            Nodes::Embedded(_, clock) => clock.advance(Duration::from_secs(60)),
+            Nodes::Redis(server) => ["cache:visit:1@object", "cache:cart:a@object"].iter().for_each(|key| {
+                server.cli(&["EXPIRE", key, "40"]);
+            }),
+        }
+        visits.update(&1, |visit| visit.pages += 1).await.unwrap().unwrap();
+        carts.update("a", |cart| cart.count += 1).await.unwrap().unwrap();
+        assert!(visits.ttl(&1).await.unwrap().unwrap() > Duration::from_secs(90));
+        let left = carts.ttl("a").await.unwrap().unwrap();
+        match nodes {
+            Nodes::Embedded(..) => assert_eq!(left, Duration::from_secs(7 * 86_400 - 60)),
+            Nodes::Redis(_) => assert!(left <= Duration::from_secs(40), "{left:?}"),
+        }
+    }
 }

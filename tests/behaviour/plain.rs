@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cache_core::{Cache, ErrorKind};
+use cache_core::{Cache, ErrorKind, Reply, SetOptions, TimeToLive};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use support::{Nodes, RedisServer, on_both_stores, soon};
@@ -79,6 +79,84 @@ on_both_stores! {
         assert_eq!(users.get("1").await.unwrap(), Some(ada()));
     }
 
+    // node-1
+    async fn texts_are_stored_as_they_are_and_read_back_as_they_were(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        let plain = cache.plain();
+        for text in ["red", "", "42", "null", "[1]", "\"red\"", " \"red\" ", "\"", "数\n"] {
+            plain.set("set", text, None).await.unwrap();
+            assert_eq!(plain.get::<String>("set").await.unwrap().as_deref(), Some(text));
+            plain.text("text").set(text, None).await.unwrap();
+            assert_eq!(plain.text("text").get().await.unwrap().as_deref(), Some(text));
+            assert_eq!(plain.bytes("text").get().await.unwrap().as_deref(), Some(text.as_bytes()));
+            let hash = plain.hash::<String>("hash");
+            hash.set("field", &text.to_owned()).await.unwrap();
+            assert_eq!(hash.get("field").await.unwrap().as_deref(), Some(text));
+        }
+        plain.set("color", "red", None).await.unwrap();
+        assert_eq!(plain.text("color").get().await.unwrap().as_deref(), Some("red"), "no quotes around it");
+        plain.bytes("raw").set(&[0xff, 0], None).await.unwrap();
+        assert_eq!(plain.bytes("raw").get().await.unwrap(), Some(vec![0xff, 0]));
+        let error = plain.text("raw").get().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Decode, "{error:?}");
+        assert_eq!(plain.text("nobody").get().await.unwrap(), None);
+
+        let mut texts = plain.subscribe::<String>("news").await.unwrap();
+        let mut exact = plain.text("news").subscribe().await.unwrap();
+        let mut bytes = plain.bytes("news").subscribe().await.unwrap();
+        plain.publish("news", "a message").await.unwrap();
+        assert_eq!(soon("text", texts.next()).await.unwrap().unwrap(), "a message");
+        assert_eq!(soon("exact text", exact.next()).await.unwrap().unwrap(), "a message");
+        assert_eq!(soon("bytes", bytes.next()).await.unwrap().unwrap(), b"a message");
+        plain.bytes("news").publish(&[0xff]).await.unwrap();
+        assert_eq!(soon("no text", exact.next()).await.unwrap().unwrap_err().kind(), ErrorKind::Decode);
+        assert_eq!(soon("bytes", bytes.next()).await.unwrap().unwrap(), [0xff]);
+    }
+
+    // node-1: `set` with options
+    async fn a_value_is_set_on_conditions_and_keeps_its_time(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        let (plain, key) = (cache.plain(), cache.plain().text("k"));
+        let minute = Duration::from_secs(60);
+        assert!(!key.set("a", SetOptions::new().if_present()).await.unwrap());
+        assert!(key.set("b", SetOptions::new().ttl(minute).if_absent()).await.unwrap());
+        assert!(!key.set("c", SetOptions::new().if_absent()).await.unwrap());
+        assert_eq!(key.get().await.unwrap().as_deref(), Some("b"));
+        assert!(key.set("d", SetOptions::new().keep_ttl().if_present()).await.unwrap());
+        assert!(matches!(plain.ttl("k").await.unwrap(), TimeToLive::Left(left) if left <= minute));
+        assert!(plain.set("k", "e", None).await.unwrap());
+        assert_eq!(plain.ttl("k").await.unwrap(), TimeToLive::NoExpiry);
+        let error = key.set("f", SetOptions::new().ttl(minute).keep_ttl()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error:?}");
+        assert_eq!(key.get().await.unwrap().as_deref(), Some("e"));
+    }
+
+    // node-10
+    async fn times_are_told_and_whole_numbers_are_added_to(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        let plain = cache.plain();
+        assert_eq!(plain.ttl("k").await.unwrap(), TimeToLive::NoKey);
+        assert_eq!(plain.increment("k", 5).await.unwrap(), 5);
+        assert_eq!(plain.ttl("k").await.unwrap(), TimeToLive::NoExpiry);
+        plain.expire("k", Duration::from_secs(1000)).await.unwrap();
+        assert_eq!(plain.increment("k", -7).await.unwrap(), -2);
+        assert!(matches!(plain.ttl("k").await.unwrap(), TimeToLive::Left(left) if left > Duration::from_secs(900)));
+        assert_eq!(plain.get::<i64>("k").await.unwrap(), Some(-2));
+        let hash = plain.hash::<i64>("h");
+        assert_eq!(hash.increment("views", 2).await.unwrap(), 2);
+        assert_eq!(hash.increment("views", 2).await.unwrap(), 4);
+        assert_eq!(hash.get("views").await.unwrap(), Some(4));
+        assert!(matches!(plain.ttl("h").await.unwrap(), TimeToLive::NoExpiry), "of any type");
+        // What Redis refuses.
+        for value in ["x", "1.5", "", "+1", "01", " 1", "9223372036854775807"] {
+            plain.text("k").set(value, None).await.unwrap();
+            let error = plain.increment("k", 1).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused, "{value}: {error:?}");
+            assert_eq!(plain.text("k").get().await.unwrap().as_deref(), Some(value), "it stays as it is");
+        }
+        assert_eq!(plain.increment("h", 1).await.unwrap_err().kind(), ErrorKind::Refused);
+    }
+
     async fn messages_reach_every_subscriber(nodes: &Nodes) {
         let (here, there) = (nodes.node().await, nodes.node().await);
         let mut first = here.plain().subscribe::<User>("news").await.unwrap();
@@ -97,7 +175,7 @@ on_both_stores! {
 #[tokio::test]
 async fn plain_values_are_those_of_redis_cli() {
     let server = RedisServer::start();
-    let cache = Cache::connect(&server.url()).await.unwrap();
+    let cache = Cache::connect(&server.patient_url()).await.unwrap();
     let plain = cache.plain();
     let cli = |arguments: &[&str]| server.cli(arguments).trim_end().to_owned();
 
@@ -119,4 +197,48 @@ async fn plain_values_are_those_of_redis_cli() {
     let mut messages = plain.subscribe::<String>("news").await.unwrap();
     assert_eq!(cli(&["PUBLISH", "news", r#""hello""#]), "1");
     assert_eq!(soon("the message", messages.next()).await.unwrap().unwrap(), "hello");
+}
+
+/// node-10
+#[tokio::test]
+async fn any_command_is_sent_but_those_that_would_harm_the_shared_connection() {
+    let server = RedisServer::start();
+    let cache = Cache::connect(&server.patient_url()).await.unwrap();
+    let plain = cache.plain();
+    let send = |words: &'static str| {
+        let mut words = words.split(' ');
+        plain.command(words.next().unwrap()).args(words).send()
+    };
+
+    assert_eq!(send("SADD tags a").await.unwrap(), Reply::Integer(1));
+    assert_eq!(send("ping").await.unwrap().text(), Some("PONG"));
+    assert_eq!(send("GET nobody").await.unwrap(), Reply::Nil);
+    send("HSET h name Ada views 3").await.unwrap();
+    let Reply::Map(pairs) = send("HGETALL h").await.unwrap() else { panic!("pairs") };
+    assert_eq!(pairs.len(), 2);
+    send("SET user {\"name\":\"Ada\",\"age\":36}").await.unwrap();
+    assert_eq!(send("GET user").await.unwrap().value::<User>().unwrap().age, 36);
+    assert_eq!(send("EVAL return{1,2} 0").await.unwrap(), Reply::Array(vec![Reply::Integer(1), Reply::Integer(2)]));
+    let Reply::Double(score) = send("ZADD z INCR 1.5 m").await.unwrap() else { panic!("a number") };
+    assert!((score - 1.5).abs() < f64::EPSILON);
+
+    // The server's own refusal, by its code and without the arguments.
+    let error = send("LPUSH h secret").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+    let debug = format!("{:?}", plain.command("SET").arg("k").arg("secret"));
+    assert!(!debug.contains("secret"), "{debug}");
+
+    for refused in
+        ["BLPOP q 0", "MULTI", "SUBSCRIBE news", "SELECT 1", "CLIENT TRACKING OFF", "RESET", "QUIT", "DEBUG SLEEP 0"]
+    {
+        let error = send(refused).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{refused}: {error:?}");
+    }
+    assert!(send("CLIENT TRACKINGINFO").await.is_ok());
+    assert_eq!(plain.get::<User>("user").await.unwrap().map(|user| user.age), Some(36), "the connection is as it was");
+
+    let error = Cache::in_memory().plain().command("PING").send().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("Redis"), "{error}");
 }

@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use cache_core::clock::Clock;
 use cache_core::events::Event;
 use cache_core::{Cache, cached};
 use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
 
 /// The row: what the function would read from a database.
-#[cached(name = "row", ttl = 60, key = "{id}", cache = cache)]
+#[cached(name = "row", ttl = 60, key = "{id}", skip(cache, gate, text), cache = cache)]
 async fn row(cache: &Cache, gate: &Gate, id: u32, text: &str) -> Result<String, String> {
     let _ = (cache, id);
     // The row is read before the wait, as by a slow query.
@@ -142,15 +143,16 @@ on_both_stores! {
 
     // R13, X4
     async fn a_lease_is_renewed_while_its_run_is_alive(nodes: &Nodes) {
-        let lease = Duration::from_millis(300);
+        // Short enough to be outlived, and long enough for a busy machine to renew.
+        let lease = Duration::from_secs(3);
         let here = nodes.node_with(Cache::builder().lease(lease)).await;
         let (there, gate, other) = (nodes.node().await, Gate::shut(), Gate::open());
         let slow = start(&here, &gate, "v1");
         gate.arrival().await;
         let second = start(&there, &other, "v2");
         eventually("the second waits", || async { there.stats().waited >= 1 }).await;
-        // Three times the lease's length.
-        for renewals in 1..=9 {
+        // Longer than the lease.
+        for renewals in 1..=4 {
             if let Nodes::Embedded(_, clock) = nodes {
                 clock.advance(lease / 3);
             }
@@ -180,6 +182,29 @@ on_both_stores! {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// T7, S1
+async fn a_run_beyond_the_staleness_bound_is_joined_while_its_lease_is_seen() {
+    let (clock, bound) = (Clock::manual(), Duration::from_secs(2));
+    // A third of the lease would be too late.
+    let settings = Cache::builder().lease(Duration::from_secs(30)).max_staleness(bound);
+    let here = settings.clock(clock.clone()).in_memory();
+    let (gate, other) = (Gate::shut(), Gate::open());
+    let slow = start(&here, &gate, "v1");
+    gate.arrival().await;
+    for renewals in 1..=4 {
+        clock.advance(bound / 2);
+        eventually("the lease is seen to stand", || async { here.stats().renewals >= renewals }).await;
+    }
+    let late = start(&here, &other, "v2");
+    eventually("it joins the run", || async { here.stats().joined == 1 }).await;
+    gate.let_through(1);
+    for call in [slow, late] {
+        assert_eq!(soon("both end", call).await.unwrap().unwrap(), "v1");
+    }
+    assert_eq!(other.runs(), 0);
+}
+
 mod two_builds {
     //! Two builds of one program, with one struct changed.
 
@@ -194,7 +219,7 @@ mod two_builds {
                 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
                 $type
 
-                #[cached(name = "thing", ttl = 60, key = "{id}", cache = cache)]
+                #[cached(name = "thing", ttl = 60, key = "{id}", skip(cache, gate), cache = cache)]
                 pub(super) async fn thing(cache: &Cache, gate: &Gate, id: u32) -> Result<Thing, Infallible> {
                     let _ = (cache, id);
                     gate.pass().await;
@@ -310,6 +335,14 @@ mod two_builds {
             added::thing::entry(7).on(&new).invalidate().await.unwrap();
             gate.let_through(1);
             soon("the run ends", slow).await.unwrap().unwrap();
+            assert_eq!(original::thing::entry(7).on(&old).get().await.unwrap(), None);
+        }
+
+        // R21
+        async fn an_invalidation_reaches_a_build_that_has_only_set(nodes: &Nodes) {
+            let (old, new) = (nodes.node().await, nodes.node().await);
+            original::thing::entry(7).on(&old).set(original::Thing { a: 0, b: 0 }).await.unwrap();
+            added::thing::entry(7).on(&new).invalidate().await.unwrap();
             assert_eq!(original::thing::entry(7).on(&old).get().await.unwrap(), None);
         }
 

@@ -9,13 +9,20 @@ use cache_core::store_testing::{RawSlot, RawStore};
 use cache_core::{Cache, ErrorKind, cached};
 use futures::FutureExt as _;
 use futures::future::join_all;
-use support::{RedisServer, eventually};
+use support::{Monitor, Proxy, RedisServer, eventually, soon};
 use tokio::time::timeout;
 
 const READS: usize = 100;
 
 async fn store(server: &RedisServer, options: &str) -> RawStore {
-    RawStore::redis(&format!("{}{options}", server.url())).await.unwrap()
+    let store = RawStore::redis(&format!("{}{options}", server.url())).await.unwrap();
+    forget_the_set_up(server);
+    store
+}
+
+/// `connect` tries its rights by reading.
+fn forget_the_set_up(server: &RedisServer) {
+    server.cli(&["CONFIG", "RESETSTAT"]);
 }
 
 async fn fill(store: &RawStore) {
@@ -48,8 +55,70 @@ async fn reads_that_queue_go_out_as_one_mget_and_each_gets_its_own_value() {
         let expected = if number == 50 { RawSlot::Absent } else { RawSlot::Bytes(key.clone().into_bytes()) };
         assert_eq!(slot.unwrap(), expected, "{key}");
     }
-    let (few, one) = (("get".to_owned(), 4), ("mget".to_owned(), 1));
-    assert_eq!(reads(&server), BTreeMap::from([few, one]));
+    let (first, rest) = (("get".to_owned(), 1), ("mget".to_owned(), 1));
+    assert_eq!(reads(&server), BTreeMap::from([first, rest]));
+}
+
+#[tokio::test]
+// D5
+async fn callers_of_one_key_at_the_same_time_are_one_key_of_the_mget() {
+    let server = RedisServer::start();
+    let store = store(&server, "").await;
+    fill(&store).await;
+    let mut monitor = Monitor::start(&server).await;
+    let asked = ["key 0", "key 1", "key 2", "key 1", "key 1", "key 2"];
+    let mut all: Vec<_> = asked.iter().map(|key| Some(store.read(key).boxed())).collect();
+    for read in all.iter_mut().flatten() {
+        assert!(read.as_mut().now_or_never().is_none());
+    }
+    // Who asked for it first goes: the others of its key get theirs.
+    all[1] = None;
+    for (key, read) in asked.iter().zip(all) {
+        if let Some(read) = read {
+            assert_eq!(soon("a read", read).await.unwrap(), RawSlot::Bytes(key.as_bytes().to_vec()));
+        }
+    }
+    assert_eq!(monitor.commands().await, [vec!["GET", "key 0"], vec!["MGET", "key 1", "key 2"]]);
+}
+
+#[tokio::test]
+// R9
+async fn a_read_after_a_write_that_was_answered_does_not_share_what_was_sent_before_it() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let options = "?response_timeout=60s&heartbeat=600s&connect_timeout=60s";
+    let store = RawStore::redis(&format!("{}{options}", proxy.url())).await.unwrap();
+    forget_the_set_up(&server);
+    server.cli(&["SET", "k", "old"]);
+    proxy.hold_answers();
+    let first = |key| {
+        let mut read = store.read(key).boxed();
+        assert!(read.as_mut().now_or_never().is_none());
+        read
+    };
+    let (_alone, before) = (first("other"), first("k"));
+    eventually("the server has read it", || async { reads(&server).contains_key("mget") }).await;
+    server.cli(&["SET", "k", "new"]);
+    let after = first("k");
+    proxy.heal();
+    assert_eq!(soon("the read before", before).await.unwrap(), RawSlot::Bytes(b"old".to_vec()));
+    assert_eq!(soon("the read after", after).await.unwrap(), RawSlot::Bytes(b"new".to_vec()));
+}
+
+#[tokio::test]
+// D5
+async fn a_read_that_nobody_polls_holds_up_no_other() {
+    let server = RedisServer::start();
+    let store = store(&server, "").await;
+    fill(&store).await;
+    // Begun, and then its task does something else.
+    let mut left = Box::pin(store.read("key 0"));
+    assert!(left.as_mut().now_or_never().is_none());
+    for number in 0..3 {
+        let read = soon("a read beside it", store.read(&key(number))).await;
+        assert_eq!(read.unwrap(), RawSlot::Bytes(key(number).into_bytes()));
+    }
+    assert_eq!(soon("the first", left).await.unwrap(), RawSlot::Bytes(b"key 0".to_vec()));
 }
 
 #[tokio::test]
@@ -116,7 +185,7 @@ async fn values_that_come_together_are_kept_and_followed_one_by_one() {
         Arc::new(COMPUTED.fetch_add(1, Ordering::SeqCst))
     }
     let server = RedisServer::start();
-    let cache = || async { Cache::builder().url(server.url()).connect().await.unwrap() };
+    let cache = || async { Cache::builder().url(server.patient_url()).connect().await.unwrap() };
     let (writer, reader) = (cache().await, cache().await);
     let written = join_all((0..READS).map(|id| together(&writer, id))).await;
     assert_eq!(together(&reader, 0).await, written[0]);

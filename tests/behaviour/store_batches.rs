@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_core::store_testing::{RawAcquired, RawClaim, RawOver, RawPlace, RawSlot, RawStore, record};
+use cache_core::store_testing::{RawAcquired, RawClaim, RawOver, RawPlace, RawSlot, RawStore, UNAWAITED, record};
 use support::eventually;
 
 use super::store_conformance::conformance;
@@ -17,12 +17,13 @@ conformance! {
     several_leases_are_each_exclusive
     several_fills_are_each_under_their_lease
     several_leases_are_renewed_and_released_by_their_owner_only
+    several_runs_that_stored_nothing_leave_a_mark_each
     a_key_of_another_type_is_no_matter_to_the_others
     a_change_of_any_key_that_was_read_is_told
 }
 
 async fn several_values_and_versions_are_read_at_once(store: &RawStore) {
-    store.write("b", &record(2, "two"), TTL, &[], "n@builds").await.unwrap();
+    store.write("b", &record(2, "two"), TTL, &[], "{n@version}:builds").await.unwrap();
     store.acquire("c", A, LEASE, RawOver::Nothing).await.unwrap();
     for track in [true, false] {
         let (slots, versions) = store.read_many(&["a", "b", "c"], &["v1", "v2"], track).await.unwrap();
@@ -37,7 +38,7 @@ async fn several_values_and_versions_are_read_at_once(store: &RawStore) {
 // X1
 async fn several_leases_are_each_exclusive(store: &RawStore) {
     for key in ["instead", "beside", "taken"] {
-        store.write(key, &record(7, key), TTL, &[], "n@builds").await.unwrap();
+        store.write(key, &record(7, key), TTL, &[], "{n@version}:builds").await.unwrap();
     }
     store.acquire("leased", B, LEASE, RawOver::Nothing).await.unwrap();
     store.acquire("taken", B, LEASE, RawOver::Record(7)).await.unwrap();
@@ -66,9 +67,9 @@ async fn several_fills_are_each_under_their_lease(store: &RawStore) {
     for key in ["a", "removed", "others"] {
         store.acquire(key, if key == "others" { B } else { A }, LEASE, RawOver::Nothing).await.unwrap();
     }
-    store.write("old", &record(7, "old"), TTL, &[], "n@builds").await.unwrap();
+    store.write("old", &record(7, "old"), TTL, &[], "{n@version}:builds").await.unwrap();
     store.acquire("old", A, LEASE, RawOver::Record(7)).await.unwrap();
-    store.remove(&["removed"], "n@builds").await.unwrap();
+    store.remove(&["removed"], "{n@version}:builds").await.unwrap();
     let new = record(8, "new");
     let fill = |key, over| (RawClaim(key, A, over), &new[..]);
     let fills = [
@@ -86,7 +87,7 @@ async fn several_fills_are_each_under_their_lease(store: &RawStore) {
 
 // R12
 async fn several_leases_are_renewed_and_released_by_their_owner_only(store: &RawStore) {
-    store.write("old", &record(7, "old"), TTL, &[], "n@builds").await.unwrap();
+    store.write("old", &record(7, "old"), TTL, &[], "{n@version}:builds").await.unwrap();
     store.acquire("mine", A, LEASE, RawOver::Nothing).await.unwrap();
     store.acquire("theirs", B, LEASE, RawOver::Nothing).await.unwrap();
     store.acquire("old", A, LEASE, RawOver::Record(7)).await.unwrap();
@@ -104,6 +105,26 @@ async fn several_leases_are_renewed_and_released_by_their_owner_only(store: &Raw
     assert_eq!(store.acquire("old", B, LEASE, RawOver::Record(7)).await.unwrap(), RawAcquired::Ours);
 }
 
+// X7
+async fn several_runs_that_stored_nothing_leave_a_mark_each(store: &RawStore) {
+    store.write("old", &record(7, "old"), TTL, &[], "n@builds").await.unwrap();
+    store.acquire("mine", A, LEASE, RawOver::Nothing).await.unwrap();
+    store.acquire("theirs", B, LEASE, RawOver::Nothing).await.unwrap();
+    store.acquire("old", A, LEASE, RawOver::Record(7)).await.unwrap();
+    let claims = ["mine", "theirs"].map(|key| RawClaim(key, A, RawOver::Nothing));
+    let claims = [&claims[..], &[RawClaim("old", A, RawOver::Record(7))]].concat();
+    store.release_many_unstored(&claims, LEASE).await.unwrap();
+    assert_eq!(store.read("mine").await.unwrap(), RawSlot::Unstored);
+    assert!(matches!(store.read("theirs").await.unwrap(), RawSlot::Leased(_)));
+    let wants =
+        [("mine", B, RawPlace::OverMark(A)), ("gone", B, RawPlace::OverMark(A)), ("old", B, RawPlace::Beside(7))];
+    let answers: Vec<_> = store.acquire_many(&wants, LEASE).await.unwrap().into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers, [RawAcquired::Ours, RawAcquired::Found(RawSlot::Absent), RawAcquired::Unawaited]);
+    let new = record(8, "new");
+    let fills = [(RawClaim("mine", B | UNAWAITED, RawOver::Nothing), &new[..])];
+    assert!(store.fill_many(&fills, TTL).await.unwrap().remove(0).unwrap());
+}
+
 // V7
 async fn a_key_of_another_type_is_no_matter_to_the_others(store: &RawStore) {
     store.hash_set("hash", &[("field", b"value")]).await.unwrap();
@@ -118,7 +139,7 @@ async fn a_key_of_another_type_is_no_matter_to_the_others(store: &RawStore) {
 async fn a_change_of_any_key_that_was_read_is_told(store: &RawStore) {
     let told = store.told();
     store.read_many(&["a", "b"], &["v"], true).await.unwrap();
-    store.write("b", &record(1, "new"), TTL, &[], "n@builds").await.unwrap();
+    store.write("b", &record(1, "new"), TTL, &[], "{n@version}:builds").await.unwrap();
     store.renew_versions(&["v"]).await.unwrap();
     eventually("both are told", || async { told.of("b") && told.of("v") }).await;
     assert!(!told.of("a"));

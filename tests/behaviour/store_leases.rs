@@ -4,7 +4,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use cache_core::store_testing::{RawAcquired, RawOver, RawSlot, RawStore, record};
+use cache_core::store_testing::{RawAcquired, RawOver, RawSlot, RawStore, UNAWAITED, record};
+use futures::FutureExt as _;
 use futures::future::{join, join_all};
 use support::soon;
 
@@ -18,9 +19,13 @@ const TTL: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(40);
 const AFTER_SHORT: Duration = Duration::from_millis(60);
 
+/// The length of a renewal: what is left then is more than the lease was ever given.
+const RENEWED: Duration = Duration::from_secs(100);
+
 /// Two attempts.
 const A: u128 = 0xa;
 const B: u128 = 0xb;
+const C: u128 = 0xc;
 
 conformance! {
     a_lease_is_exclusive
@@ -38,12 +43,18 @@ conformance! {
     a_refresh_is_exclusive
     a_refresh_wants_the_record_it_has_read
     a_refresh_is_refused_after_a_write
+    a_write_ends_the_lease_of_a_refresh
     a_refresh_is_refused_after_a_removal
     a_refresh_is_refused_to_another_attempt
     a_refresh_lease_is_released_and_renewed_by_its_owner_only
     a_failed_refresh_leaves_a_throttle_that_all_see
     a_throttle_is_left_by_the_lease_s_owner_only_and_ends
     a_head_is_rewritten_under_the_lease_and_over_the_same_record_only
+    a_record_beside_a_lease_stands_at_least_as_long_as_it
+    who_waits_for_a_refresh_is_woken_when_its_lease_is_given_back
+    a_run_that_stored_nothing_leaves_a_mark_that_one_attempt_takes_over
+    a_mark_of_a_run_that_stored_nothing_ends_as_a_lease_does
+    beside_a_record_a_run_that_stored_nothing_leaves_a_mark_too
     no_fill_survives_an_invalidation
 }
 
@@ -61,6 +72,22 @@ async fn a_lease_is_seen_by_readers(store: &RawStore) {
     let (slot, _wake) = store.read_and_watch("k").await.unwrap();
     let RawSlot::Leased(Some(left)) = slot else { panic!("{slot:?}") };
     assert!(left <= LEASE && left > LEASE / 2, "{left:?}");
+}
+
+/// How much longer a lease in the place of a record lasts.
+async fn lease_left(store: &RawStore, key: &str) -> Duration {
+    match store.read_and_watch(key).await.unwrap().0 {
+        RawSlot::Leased(Some(left)) => left,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How much longer the lease of a refresh lasts, as another attempt learns that wants it.
+async fn refresh_lease_left(store: &RawStore, key: &str) -> Duration {
+    match store.acquire(key, B, LEASE, Record(1)).await.unwrap() {
+        RawAcquired::Found(RawSlot::Leased(Some(left))) => left,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn a_lease_in_the_place_of_a_record_ends_it(store: &RawStore) {
@@ -148,11 +175,11 @@ async fn a_release_compares_the_token(store: &RawStore) {
 
 // R13
 async fn a_renewal_extends_the_own_lease_only(store: &RawStore) {
-    store.acquire("k", A, SHORT, Nothing).await.unwrap();
-    assert!(!store.renew("k", B, Nothing, LEASE).await.unwrap());
-    assert!(store.renew("k", A, Nothing, LEASE).await.unwrap());
-    store.let_pass(AFTER_SHORT).await;
-    assert!(matches!(store.read("k").await.unwrap(), RawSlot::Leased(_)));
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    assert!(!store.renew("k", B, Nothing, RENEWED).await.unwrap());
+    assert!(lease_left(store, "k").await <= LEASE, "of another attempt");
+    assert!(store.renew("k", A, Nothing, RENEWED).await.unwrap());
+    assert!(lease_left(store, "k").await > LEASE);
     assert!(store.fill("k", A, Nothing, &record(1, "v"), TTL).await.unwrap());
     assert!(!store.renew("k", A, Nothing, LEASE).await.unwrap());
 }
@@ -195,6 +222,14 @@ async fn a_refresh_is_refused_after_a_write(store: &RawStore) {
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(2, "set")));
 }
 
+// R5: the new record can be refreshed at once, by anybody.
+async fn a_write_ends_the_lease_of_a_refresh(store: &RawStore) {
+    store.write("k", &record(1, "stale"), TTL, &[], "builds").await.unwrap();
+    store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    store.write("k", &record(2, "set"), TTL, &[], "builds").await.unwrap();
+    assert_eq!(store.acquire("k", B, LEASE, Record(2)).await.unwrap(), RawAcquired::Ours);
+}
+
 // R1
 async fn a_refresh_is_refused_after_a_removal(store: &RawStore) {
     store.write("k", &record(1, "stale"), TTL, &[], "builds").await.unwrap();
@@ -217,10 +252,11 @@ async fn a_refresh_is_refused_to_another_attempt(store: &RawStore) {
 // R12, R13
 async fn a_refresh_lease_is_released_and_renewed_by_its_owner_only(store: &RawStore) {
     store.write("k", &record(1, "stale"), TTL, &[], "builds").await.unwrap();
-    store.acquire("k", A, SHORT, Record(1)).await.unwrap();
-    assert!(!store.renew("k", B, Record(1), LEASE).await.unwrap());
-    assert!(store.renew("k", A, Record(1), LEASE).await.unwrap());
-    store.let_pass(AFTER_SHORT).await;
+    store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    assert!(!store.renew("k", B, Record(1), RENEWED).await.unwrap());
+    assert!(refresh_lease_left(store, "k").await <= LEASE, "of another attempt");
+    assert!(store.renew("k", A, Record(1), RENEWED).await.unwrap());
+    assert!(refresh_lease_left(store, "k").await > LEASE);
     store.release("k", B, Record(1)).await.unwrap();
     let held = store.acquire("k", B, LEASE, Record(1)).await.unwrap();
     assert!(matches!(held, RawAcquired::Found(RawSlot::Leased(_))), "{held:?}");
@@ -263,12 +299,14 @@ async fn a_throttle_is_left_by_the_lease_s_owner_only_and_ends(store: &RawStore)
 async fn a_head_is_rewritten_under_the_lease_and_over_the_same_record_only(store: &RawStore) {
     let (old, new) = (record(1, "payload"), record(2, "payload"));
     let head = &new[..new.len() - "payload".len()];
-    store.write("k", &old, SHORT, &[], "b").await.unwrap();
+    store.write("k", &old, TTL, &[], "b").await.unwrap();
     store.acquire("k", A, LEASE, Record(1)).await.unwrap();
-    assert!(!store.rewrite_head("k", B, 1, head, TTL).await.unwrap());
-    assert!(store.rewrite_head("k", A, 1, head, TTL).await.unwrap());
-    store.let_pass(AFTER_SHORT).await;
-    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(new.clone()), "it lives longer");
+    assert!(!store.rewrite_head("k", B, 1, head, TTL * 2).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(old));
+    assert!(store.rewrite_head("k", A, 1, head, TTL * 2).await.unwrap());
+    let (bytes, left) = store.load("k").await.unwrap().unwrap();
+    assert_eq!(bytes, new);
+    assert!(left.is_some_and(|left| left > TTL && left <= TTL * 2), "it lives longer: {left:?}");
     assert!(!store.rewrite_head("k", A, 2, head, TTL).await.unwrap(), "the lease is gone");
     // Another record has taken the place of the one that was read.
     store.acquire("k", A, LEASE, Record(2)).await.unwrap();
@@ -277,6 +315,131 @@ async fn a_head_is_rewritten_under_the_lease_and_over_the_same_record_only(store
     store.remove(&["k"], "b").await.unwrap();
     assert!(!store.rewrite_head("k", A, 2, head, TTL).await.unwrap());
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+}
+
+// R28
+async fn a_record_beside_a_lease_stands_at_least_as_long_as_it(store: &RawStore) {
+    let left = async |key| store.load(key).await.unwrap().and_then(|(_, left)| left).unwrap();
+    store.write("k", &record(1, "stale"), LEASE, &[], "b").await.unwrap();
+    store.acquire("k", A, TTL, Record(1)).await.unwrap();
+    assert!(left("k").await > TTL - LEASE, "as long as the lease");
+    assert!(store.renew("k", A, Record(1), 10 * TTL).await.unwrap());
+    assert!(left("k").await > 9 * TTL, "as long as the renewed lease");
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "stale")));
+    // One that stands longer anyway keeps its end: a change of it would be told to every process.
+    store.write("long", &record(1, "stale"), 2 * TTL, &[], "b").await.unwrap();
+    let (_, wake) = store.read_and_watch("long").await.unwrap();
+    store.acquire("long", A, LEASE, Record(1)).await.unwrap();
+    store.renew("long", A, Record(1), LEASE).await.unwrap();
+    assert!(left("long").await > TTL);
+    assert!(wake.now_or_never().is_none());
+    // What has replaced the record is not the lease's.
+    store.write("k", &record(2, "set"), LEASE, &[], "b").await.unwrap();
+    assert!(!store.renew("k", A, Record(1), TTL).await.unwrap());
+    store.put("k", &record(3, "by hand"), Some(LEASE)).await.unwrap();
+    store.acquire("k", B, LEASE, Record(3)).await.unwrap();
+    store.put("k", &record(4, "by hand"), Some(LEASE)).await.unwrap();
+    store.renew("k", B, Record(3), TTL).await.unwrap();
+    assert!(left("k").await <= LEASE);
+}
+
+// X7
+async fn who_waits_for_a_refresh_is_woken_when_its_lease_is_given_back(store: &RawStore) {
+    store.write("k", &record(1, "stale"), TTL, &[], "b").await.unwrap();
+    store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    let (_, wake) = store.read_and_watch("k").await.unwrap();
+    store.release("k", A, Record(1)).await.unwrap();
+    soon("who waits looks again", wake).await;
+    store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    let (_, wake) = store.read_and_watch("k").await.unwrap();
+    store.release_unstored("k", A, Record(1), LEASE).await.unwrap();
+    soon("who waits looks again", wake).await;
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "stale")));
+}
+
+// X7
+async fn a_run_that_stored_nothing_leaves_a_mark_that_one_attempt_takes_over(store: &RawStore) {
+    store.acquire("k", A, LEASE, Nothing).await.unwrap();
+    store.release_unstored("k", B, Nothing, LEASE).await.unwrap();
+    assert!(matches!(store.read("k").await.unwrap(), RawSlot::Leased(_)), "only its owner leaves it");
+    let (_, wake) = store.read_and_watch("k").await.unwrap();
+    store.release_unstored("k", A, Nothing, LEASE).await.unwrap();
+    soon("who waits looks again", wake).await;
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Unstored);
+    // The run that left it is over.
+    assert!(!store.fill("k", A, Nothing, &record(1, "late"), TTL).await.unwrap());
+    assert!(!store.renew("k", A, Nothing, LEASE).await.unwrap());
+    store.release("k", A, Nothing).await.unwrap();
+    assert_eq!(store.acquire("k", B, LEASE, Nothing).await.unwrap(), RawAcquired::Found(RawSlot::Unstored));
+    let other_mark = store.acquire_over_mark("k", B, LEASE, C).await.unwrap();
+    assert_eq!(other_mark, RawAcquired::Found(RawSlot::Unstored));
+    assert_eq!(store.acquire_over_mark("k", B, LEASE, A).await.unwrap(), RawAcquired::Ours);
+    // Whoever comes now need not wait.
+    assert!(matches!(store.read("k").await.unwrap(), RawSlot::Unawaited(_)));
+    let late = store.acquire_over_mark("k", C, LEASE, A).await.unwrap();
+    assert!(matches!(late, RawAcquired::Found(RawSlot::Unawaited(_))), "{late:?}");
+    let late = store.acquire("k", C, LEASE, Nothing).await.unwrap();
+    assert!(matches!(late, RawAcquired::Found(RawSlot::Unawaited(_))), "{late:?}");
+    assert!(store.renew("k", B | UNAWAITED, Nothing, LEASE).await.unwrap());
+    assert!(!store.fill("k", C | UNAWAITED, Nothing, &record(1, "other"), TTL).await.unwrap());
+    assert!(store.fill("k", B | UNAWAITED, Nothing, &record(2, "new"), TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(2, "new")));
+    let gone = store.acquire_over_mark("gone", B, LEASE, A).await.unwrap();
+    assert_eq!(gone, RawAcquired::Found(RawSlot::Absent));
+    store.hash_set("hash", &[("field", b"value")]).await.unwrap();
+    let other = store.acquire_over_mark("hash", B, LEASE, A).await.unwrap();
+    assert_eq!(other, RawAcquired::Found(RawSlot::WrongType));
+}
+
+// X7, R1, R2, R22
+async fn a_mark_of_a_run_that_stored_nothing_ends_as_a_lease_does(store: &RawStore) {
+    let leave = |rest| async move {
+        store.acquire("k", A, LEASE, Nothing).await.unwrap();
+        store.release_unstored("k", A, Nothing, rest).await.unwrap();
+    };
+    leave(SHORT).await;
+    store.let_pass(AFTER_SHORT).await;
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+    leave(LEASE).await;
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Unstored);
+    store.remove(&["k"], "b").await.unwrap();
+    assert_eq!(store.acquire_over_mark("k", B, LEASE, A).await.unwrap(), RawAcquired::Found(RawSlot::Absent));
+    leave(LEASE).await;
+    store.acquire_over_mark("k", B, LEASE, A).await.unwrap();
+    store.write("k", &record(1, "set"), TTL, &[], "b").await.unwrap();
+    assert!(!store.fill("k", B | UNAWAITED, Nothing, &record(2, "computed"), TTL).await.unwrap());
+    assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "set")));
+    // A fence has nothing to put aside for it, and gives nothing back.
+    for is_taken in [false, true] {
+        store.remove(&["k"], "b").await.unwrap();
+        leave(LEASE).await;
+        if is_taken {
+            store.acquire_over_mark("k", B, LEASE, A).await.unwrap();
+        }
+        store.raise(&["k"], "b", C, LEASE).await.unwrap();
+        assert_eq!(store.load("{k}:f").await.unwrap(), None);
+        store.withdraw(&["k"], C).await.unwrap();
+        assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
+    }
+}
+
+// X7
+async fn beside_a_record_a_run_that_stored_nothing_leaves_a_mark_too(store: &RawStore) {
+    store.write("k", &record(1, "old"), TTL, &[], "b").await.unwrap();
+    store.acquire("k", A, LEASE, Record(1)).await.unwrap();
+    store.release_unstored("k", A, Record(1), LEASE).await.unwrap();
+    assert_eq!(store.acquire("k", B, LEASE, Record(1)).await.unwrap(), RawAcquired::Unawaited);
+    let late = store.acquire("k", C, LEASE, Record(1)).await.unwrap();
+    assert!(matches!(late, RawAcquired::Found(RawSlot::Unawaited(Some(_)))), "{late:?}");
+    assert!(store.renew("k", B | UNAWAITED, Record(1), LEASE).await.unwrap());
+    assert!(!store.fill("k", C | UNAWAITED, Record(1), &record(2, "other"), TTL).await.unwrap());
+    assert!(store.fill("k", B | UNAWAITED, Record(1), &record(3, "new"), TTL).await.unwrap());
+    // Whoever does not know which form it took gives it back all the same.
+    store.acquire("k", A, LEASE, Record(3)).await.unwrap();
+    store.release_unstored("k", A, Record(3), LEASE).await.unwrap();
+    store.acquire("k", B, LEASE, Record(3)).await.unwrap();
+    store.release("k", B, Record(3)).await.unwrap();
+    assert_eq!(store.acquire("k", C, LEASE, Record(3)).await.unwrap(), RawAcquired::Ours);
 }
 
 // R1, R2, R5, R10: a few computes race with writers that change the row and then invalidate; at rest no older row is stored.

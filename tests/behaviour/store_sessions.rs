@@ -113,8 +113,9 @@ async fn members(store: &RawStore, key: &str) -> Vec<String> {
 async fn members_of_an_index_end_by_themselves(store: &RawStore) {
     assert_eq!(members(store, "i").await, Vec::<String>::new());
     store.index_put("i", "late", TTL).await.unwrap();
-    store.index_put("i", "soon", SHORT).await.unwrap();
+    store.index_put("i", "soon", TTL / 2).await.unwrap();
     assert_eq!(members(store, "i").await, ["soon", "late"], "the first to end at the head");
+    store.index_put("i", "soon", SHORT).await.unwrap();
     store.let_pass(AFTER_SHORT).await;
     let left = store.index_members("i").await.unwrap();
     assert!(matches!(&left[..], [(member, left)] if member == "late" && *left > TTL / 2), "{left:?}");
@@ -318,9 +319,11 @@ async fn what_ends_leaves_a_mark(store: &RawStore) {
     assert_eq!(store.load_marked("k", "m").await.unwrap(), (Some(b"v".to_vec()), false));
     assert!(store.delete_marked("k", "m", TTL).await.unwrap());
     assert_eq!(store.load_marked("k", "m").await.unwrap(), (None, true));
-    assert!(!store.delete_marked("k", "m", SHORT).await.unwrap(), "nothing stood there");
+    assert!(!store.delete_marked("k", "m", TTL).await.unwrap(), "nothing stood there");
     store.put("k", b"back", None).await.unwrap();
     assert_eq!(store.load_marked("k", "m").await.unwrap(), (Some(b"back".to_vec()), true));
+    assert!(store.delete_marked("k", "m", SHORT).await.unwrap());
+    store.put("k", b"back", None).await.unwrap();
     store.let_pass(AFTER_SHORT).await;
     assert_eq!(store.load_marked("k", "m").await.unwrap(), (Some(b"back".to_vec()), false));
     let replaced = store.replace("k", b"back", "other", b"v", None, Some(("m", TTL))).await.unwrap();

@@ -22,6 +22,7 @@ conformance! {
     a_version_is_made_once_and_stays
     a_value_and_its_versions_are_read_in_one_trip
     a_renewed_version_is_another_and_is_told
+    a_renewal_leaves_nothing_where_no_version_stands
     a_version_that_is_read_is_kept_from_running_out
     nobody_fills_what_is_fenced
     a_lost_version_comes_back_as_another
@@ -65,8 +66,15 @@ async fn a_renewed_version_is_another_and_is_told(store: &RawStore) {
     assert!(after[0].is_some() && after[0] != before[0], "{after:?}");
     assert_eq!(after[1], before[1]);
     assert!(!told.of("b@version"));
-    store.renew_versions(&["new@version"]).await.unwrap();
-    assert!(store.versions(&["new@version"], false).await.unwrap().0[0].is_some());
+}
+
+// I5: what was stored under a version that is lost is a miss anyway
+async fn a_renewal_leaves_nothing_where_no_version_stands(store: &RawStore) {
+    store.versions(&["a@version"], true).await.unwrap();
+    store.renew_versions(&["new@version", "a@version", "other@version"]).await.unwrap();
+    let (found, _) = store.versions(&["new@version", "a@version", "other@version"], false).await.unwrap();
+    assert!(found[0].is_none() && found[1].is_some() && found[2].is_none(), "{found:?}");
+    assert_eq!(store.load("new@version").await.unwrap(), None);
 }
 
 async fn a_version_that_is_read_is_kept_from_running_out(store: &RawStore) {
@@ -82,17 +90,15 @@ async fn a_version_that_is_read_is_kept_from_running_out(store: &RawStore) {
     assert!(left("old@version").await > days(89));
     assert!(left("young@version").await < days(62));
     // A fence has a limit of its own.
-    let fence = format!("F{:032x}", 7);
-    store.put("fenced@version", fence.as_bytes(), Some(TTL)).await.unwrap();
+    store.fence_versions(&[], &["fenced@version"], 7, TTL).await.unwrap();
     assert_eq!(store.versions(&["fenced@version"], true).await.unwrap().0, [None]);
     assert!(left("fenced@version").await <= TTL);
 }
 
 // R22
 async fn nobody_fills_what_is_fenced(store: &RawStore) {
-    let fence = format!("F{:032x}", 7);
     store.acquire("k", A, LEASE, Nothing).await.unwrap();
-    store.put("k", fence.as_bytes(), Some(TTL)).await.unwrap();
+    store.raise(&["k"], "{f@version}:builds", 7, TTL).await.unwrap();
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Fenced);
     assert_eq!(store.read_versioned("k", &[]).await.unwrap().0, RawSlot::Fenced);
     assert_eq!(store.acquire("k", B, LEASE, Nothing).await.unwrap(), RawAcquired::Found(RawSlot::Fenced));
@@ -102,8 +108,9 @@ async fn nobody_fills_what_is_fenced(store: &RawStore) {
     assert!(!store.renew("k", A, Nothing, LEASE).await.unwrap());
     store.release("k", A, Nothing).await.unwrap();
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Fenced);
-    store.put("a@version", fence.as_bytes(), Some(SHORT)).await.unwrap();
+    store.fence_versions(&[], &["a@version"], 7, TTL).await.unwrap();
     assert_eq!(store.versions(&["a@version"], true).await.unwrap().0, [None]);
+    assert!(store.expire("a@version", Some(SHORT)).await.unwrap());
     store.let_pass(AFTER_SHORT).await;
     assert!(store.versions(&["a@version"], true).await.unwrap().0[0].is_some());
 }

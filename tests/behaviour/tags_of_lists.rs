@@ -23,7 +23,7 @@ struct Page {
 }
 
 #[cached(
-    name = "posts", ttl = 60, key = "{of}", cache = cache,
+    name = "posts", ttl = 60, key = "{of}", skip(cache, gate, ids), cache = cache,
     tags("lists", "list:{of}", "post:{value[].id}", "author:{value[].author}")
 )]
 async fn posts(cache: &Cache, gate: &Gate, of: &str, ids: &[u32]) -> Result<Option<Arc<Vec<Post>>>, Infallible> {
@@ -36,7 +36,7 @@ async fn posts(cache: &Cache, gate: &Gate, of: &str, ids: &[u32]) -> Result<Opti
 
 /// Lists within the value, beside other parts of it.
 #[cached(
-    name = "page", ttl = 60, key = "{id}", cache = cache,
+    name = "page", ttl = 60, key = "{id}", skip(cache, page), cache = cache,
     tags("post:{value.posts[].id}", "word:{value.words[].0}", "on:{value.name}/{value.posts[].id}")
 )]
 async fn page(cache: &Cache, id: u32, page: Page) -> Page {
@@ -44,7 +44,7 @@ async fn page(cache: &Cache, id: u32, page: Page) -> Page {
     page
 }
 
-#[cached(name = "ids", ttl = 60, key = "{n}", cache = cache, tags("n:{value[]}"))]
+#[cached(name = "ids", ttl = 60, key = "{n}", skip(cache), cache = cache, tags("n:{value[]}"))]
 async fn ids(cache: &Cache, n: u32) -> Vec<u32> {
     let _ = cache;
     (0..n).collect()
@@ -68,9 +68,9 @@ on_both_stores! {
             ("post:2", [true, true, false]),
             ("post:3", [false, true, false]),
             ("post:200", [false, false, true]),
-            ("author:?0", [false, true, false]),
-            ("author:?1", [true, false, false]),
-            ("author:!", [false, false, true]),
+            ("author:0", [false, true, false]),
+            ("author:1", [true, false, false]),
+            ("author:!", [false, false, false]),
             ("list:c", [false, false, true]),
             ("lists", [true, true, true]),
             ("post:4", [false, false, false]),

@@ -1,5 +1,6 @@
 //! Which values are stored, and what stored bytes do to a caller.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +9,9 @@ use cache_core::events::Event;
 use cache_core::store_testing::{RawSlot, RawStore};
 use cache_core::{Cache, EntryOptions, Key, cached};
 use futures::FutureExt as _;
-use support::{Gate, Nodes, event, on_both_stores, soon};
+use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
 
-#[cached(name = "fallible", ttl = 60, key = "{id}", cache = cache)]
+#[cached(name = "fallible", ttl = 60, key = "{id}", skip(cache, gate, fails), cache = cache)]
 async fn fallible(cache: &Cache, gate: &Gate, id: u32, fails: bool) -> Result<String, String> {
     let _ = cache;
     gate.pass().await;
@@ -18,11 +19,18 @@ async fn fallible(cache: &Cache, gate: &Gate, id: u32, fails: bool) -> Result<St
 }
 
 /// A value that says itself how long it lives, and whether it is stored at all.
-#[cached(name = "by_value", ttl = |seconds| Duration::from_secs(*seconds), cache_if = |seconds| *seconds != 13, bypass = fresh, key = "{seconds}", cache = cache)]
+#[cached(name = "by_value", ttl = |seconds| Duration::from_secs(*seconds), cache_if = |seconds| *seconds != 13, bypass = fresh, key = "{seconds}", skip(cache, gate, fresh), cache = cache)]
 async fn by_value(cache: &Cache, gate: &Gate, seconds: u64, fresh: bool) -> Result<u64, String> {
     let _ = cache;
     gate.pass().await;
     Ok(seconds)
+}
+
+#[cached(batch, name = "many_rows", ttl = 60, skip(cache, gate), cache = cache)]
+async fn many_rows(cache: &Cache, gate: &Gate, ids: &[u32]) -> HashMap<u32, String> {
+    let _ = cache;
+    gate.pass().await;
+    ids.iter().map(|id| (*id, format!("row {id}"))).collect()
 }
 
 on_both_stores! {
@@ -130,6 +138,17 @@ on_both_stores! {
             assert_eq!(soon("it is stored", fallible(&cache, &gate, 7, false)).await.unwrap(), "row 7");
             assert_eq!(gate.runs(), round + 1, "what was computed replaced the foreign bytes");
         }
+    }
+
+    // V7, B1
+    async fn foreign_bytes_in_a_batch_are_a_miss_and_replaced(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node().await, Gate::open());
+        nodes.write_by_hand(many_rows::entry(2).on(&cache).key(), "\"text\"").await;
+        for _ in 0..2 {
+            assert_eq!(soon("a batch", many_rows(&cache, &gate, &[1, 2, 3])).await.len(), 3);
+        }
+        assert_eq!(gate.runs(), 1, "what was computed replaced the foreign bytes");
+        assert_eq!(many_rows::entry(2).on(&cache).get().await.unwrap(), Some(Some("row 2".to_owned())));
     }
 
     // V7
@@ -247,8 +266,8 @@ async fn a_codec_that_cannot_hold_a_type_and_a_type_that_cannot_be_fingerprinted
 // V7
 async fn every_mutation_of_a_stored_record_is_a_miss_with_an_event() {
     let server = support::RedisServer::start();
-    let cache = Cache::builder().url(server.url()).local_limit_bytes(0).connect().await.unwrap();
-    let store = RawStore::redis(&server.url()).await.unwrap();
+    let cache = Cache::builder().url(server.patient_url()).local_limit_bytes(0).connect().await.unwrap();
+    let store = RawStore::redis(&server.patient_url()).await.unwrap();
     let gate = Gate::open();
     fallible(&cache, &gate, 7, false).await.unwrap();
     let key = fallible::entry(7).on(&cache).key().to_owned();
@@ -273,6 +292,66 @@ async fn every_mutation_of_a_stored_record_is_a_miss_with_an_event() {
         assert_eq!(fallible(&cache, &gate, 7, false).await.unwrap(), "row 7");
         assert_eq!(cache.stats().undecodable, round + 1, "told once each: {bytes:?}");
         assert_eq!(gate.runs() as u64, round + 2, "computed anew each time");
+    }
+}
+
+/// The same entries, several at a time.
+#[cached(batch, name = "fallible", ttl = 60, key = "{ids}", skip(cache, gate), cache = cache)]
+async fn fallibles(cache: &Cache, gate: &Gate, ids: &[u32]) -> Result<HashMap<u32, String>, String> {
+    let _ = cache;
+    gate.pass().await;
+    Ok(ids.iter().map(|id| (*id, format!("row {id}"))).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// V7, X1: another layout stands for a flag too: both are told from garbage
+async fn a_record_of_a_build_that_knows_more_stays_until_another_replaces_it() {
+    let nodes = Nodes::redis();
+    let Nodes::Redis(server) = &nodes else { unreachable!() };
+    let (here, there) = (nodes.node().await, nodes.node().await);
+    let store = RawStore::redis(&server.url()).await.unwrap();
+    fallible(&here, &Gate::open(), 7, false).await.unwrap();
+    let entry = fallible::entry(7).on(&here);
+    let RawSlot::Bytes(mut newer) = store.read(entry.key()).await.unwrap() else { panic!("a record stands") };
+    newer[2] += 1;
+    let minute = Some(Duration::from_secs(60));
+    for by_batch in [false, true] {
+        store.put(entry.key(), &newer, minute).await.unwrap();
+        eventually("the tier is told", || async { entry.get().await.unwrap().is_none() }).await;
+        let mut events = here.subscribe();
+        fallible(&here, &Gate::open(), 7, true).await.unwrap_err();
+        event(&mut events, "it is told", |event| matches!(event, Event::Undecodable { .. })).await;
+        assert_eq!(store.read(entry.key()).await.unwrap(), RawSlot::Bytes(newer.clone()), "a run that failed");
+        // The mark of that run, over which nobody would wait (X7).
+        store.delete(&format!("{{{}}}:l", entry.key())).await.unwrap();
+        let (gate, waited) = (Gate::shut(), there.stats().waited);
+        let run = async {
+            if by_batch {
+                fallibles(&here, &gate, &[7]).await.unwrap().remove(&7).unwrap()
+            } else {
+                fallible(&here, &gate, 7, false).await.unwrap()
+            }
+        };
+        let rest = async {
+            gate.arrival().await;
+            assert_eq!(store.read(entry.key()).await.unwrap(), RawSlot::Bytes(newer.clone()), "others can read it");
+            let waits = async {
+                if by_batch {
+                    fallibles(&there, &gate, &[7]).await.unwrap().remove(&7).unwrap()
+                } else {
+                    fallible(&there, &gate, 7, false).await.unwrap()
+                }
+            };
+            let pass = async {
+                eventually("it waits for the other process", || async { there.stats().waited > waited }).await;
+                gate.let_through(1);
+            };
+            futures::future::join(waits, pass).await.0
+        };
+        let both = soon("both have it", futures::future::join(run, rest)).await;
+        assert_eq!(both, ("row 7".to_owned(), "row 7".to_owned()));
+        assert_eq!(gate.runs(), 1);
+        assert_eq!(entry.get().await.unwrap().as_deref(), Some("row 7"));
     }
 }
 

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use cache_core::{Cache, Error, ErrorKind, cached};
 use futures::future::join_all;
-use support::{RedisServer, eventually, soon};
+use support::{Proxy, RedisServer, eventually, soon};
 
-#[cached(name = "row", ttl = 60, key = "{id}", cache = cache, tags("rows"))]
+#[cached(name = "row", ttl = 60, key = "{id}", skip(cache, text), cache = cache, tags("rows"))]
 async fn row(cache: &Cache, id: u32, text: &str) -> String {
     let _ = (cache, id);
     text.to_owned()
@@ -128,8 +128,12 @@ async fn every_way_to_end_a_value_waits() {
 // R24
 async fn callers_at_the_same_time_share_the_wait() {
     let (primary, replica) = pair().await;
-    let cache = waiting(&primary, Duration::from_millis(300)).await;
+    let cache = waiting(&primary, Duration::from_secs(1)).await;
     soon("all are there", end(&cache, "tag")).await.unwrap();
+    // What is not stored needs no replica: only a removal that changes something is sent to one.
+    for id in 0..50 {
+        row(&cache, id, "old").await;
+    }
     let before = primary.commandstats().get("wait").copied().unwrap_or(0);
     replica.pause();
     let began = Instant::now();
@@ -147,8 +151,10 @@ async fn callers_at_the_same_time_share_the_wait() {
 // R24, D2
 async fn the_waiting_connection_comes_back_after_a_restart_and_a_dropped_caller_holds_nobody_up() {
     let (primary, replica) = pair().await;
-    let cache = waiting(&primary, Duration::from_secs(2)).await;
+    let cache = waiting(&primary, Duration::from_secs(3)).await;
     soon("all are there", end(&cache, "entry")).await.unwrap();
+    // Something to end: by its entry, and by its tag.
+    row(&cache, 7, "old").await;
     replica.pause();
     let dropped = tokio::spawn({
         let cache = cache.clone();
@@ -179,4 +185,35 @@ async fn a_server_without_replicas_says_so_and_the_embedded_store_needs_none() {
     }
     let never = Cache::builder().url(server.url()).wait_for_replicas(1, Duration::ZERO).connect().await.unwrap_err();
     assert_eq!(never.kind(), ErrorKind::Configuration);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// R9, R24
+async fn what_was_read_while_a_write_waits_for_replicas_is_not_served_after_it() {
+    let (primary, _replica) = pair().await;
+    let proxy = Proxy::start(primary.port()).await;
+    let settings = Cache::builder().url(proxy.url()).max_staleness(Duration::from_secs(60));
+    let cache = settings.wait_for_replicas(1, LONG).connect().await.expect("the server is up");
+    // Without a value: what the function returns is not stored by those that read only.
+    assert_eq!(row(&cache, 7, "old").await, "old");
+    let main = proxy.connections() - 1;
+    // The first write makes the connection that waits, and that takes as long as it does here.
+    proxy.hold(&[main + 1]);
+    let write = tokio::spawn({
+        let cache = cache.clone();
+        async move { row::entry(7).on(&cache).set("new".to_owned()).await }
+    });
+    eventually("the write makes its connection", || async { proxy.connections() == main + 2 }).await;
+    eventually("the old value is in the process again", || async {
+        let hits = cache.stats().local_hits;
+        assert_eq!(row(&cache, 7, "computed").await, "old");
+        cache.stats().local_hits > hits
+    })
+    .await;
+    // Now the write gets through, and what the server tells of it does not.
+    proxy.hold(&[main]);
+    soon("the write", write).await.unwrap().unwrap();
+    assert_eq!(soon("a read", row(&cache, 7, "computed")).await, "computed", "the store does not answer");
+    proxy.hold(&[]);
+    eventually("the store answers", || async { row(&cache, 7, "computed again").await == "new" }).await;
 }

@@ -33,6 +33,10 @@ pub(crate) mod key {
     pub(crate) fn text_of(_args: &[u8]) -> Option<String> {
         None
     }
+
+    pub(crate) fn written_text(text: &str) -> String {
+        text.to_owned()
+    }
 }
 
 pub(crate) mod clock {
@@ -44,6 +48,10 @@ pub(crate) mod clock {
 
     impl Clock {
         pub(crate) fn coarse(&self) -> u64 {
+            1000
+        }
+
+        pub(crate) fn boot(&self) -> u64 {
             1000
         }
     }

@@ -1,22 +1,24 @@
 //! Models of single flight.
 
 use std::any::TypeId;
-use std::future::Future;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::Either;
 use shuttle::future::block_on;
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
 
-use crate::single_flight::{Flights, Joined, Landing};
+use crate::doubles::clock::Clock;
+use crate::single_flight::{Caller, Flight, Flights, Joined, Landing, Leader};
+use crate::versions::{Since, Versions};
 
 /// One key, and what its callers see.
 #[derive(Clone)]
 struct Key {
     flights: Arc<Flights>,
+    versions: Arc<Versions>,
     key: Arc<str>,
     /// Runs under way that can be joined.
     running: Arc<AtomicUsize>,
@@ -27,30 +29,37 @@ struct Key {
 impl Key {
     fn new() -> Self {
         let (running, row) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        Self { flights: Flights::new(), key: "k".into(), running, row }
+        let versions = Arc::new(Versions::new(1 << 20));
+        let flights = Flights::new(Clock, Duration::from_secs(2));
+        Self { flights, versions, key: "k".into(), running, row }
     }
 
     fn join(&self) -> Joined {
-        self.flights.join(&self.key, TypeId::of::<usize>())
+        let since = || {
+            let cell = self.versions.cell("v");
+            let at = cell.begin();
+            vec![Since { cell, at }]
+        };
+        self.flights.join(&self.key, TypeId::of::<usize>(), since, &Caller::default())
     }
 
     /// A call as the engine makes it for a function that borrows: lead, or follow until something lands.
     fn call(&self, dropped: bool) -> Option<usize> {
         loop {
             match self.join() {
-                Joined::Lead(lead) if dropped => {
-                    drop(lead);
+                Joined::Lead(leader, _) if dropped => {
+                    drop(leader);
                     return None;
                 }
-                Joined::Lead(lead) => {
+                Joined::Lead(leader, _) => {
                     assert_eq!(self.running.fetch_add(1, Ordering::SeqCst), 0, "two runs of one key");
                     let row = self.row.load(Ordering::SeqCst);
                     self.running.fetch_sub(1, Ordering::SeqCst);
-                    lead.land(Landing::Value(Arc::new(row)));
+                    leader.complete(Landing::Value(Arc::new(row)));
                     return Some(row);
                 }
                 // A lost wake-up is a deadlock, which the scheduler finds.
-                Joined::Follow(flight) => match block_on(flight) {
+                Joined::Follow(flight) => match landed(flight) {
                     Landing::Abandoned => {}
                     landing => return Some(value(&landing)),
                 },
@@ -58,19 +67,38 @@ impl Key {
         }
     }
 
-    /// The same for a function that owns: whoever waits drives it.
-    fn share(&self, run: impl Future<Output = Landing> + Send + 'static) -> BoxFuture<'static, Landing> {
-        let (flight, _is_new) = self.flights.share(&self.key, TypeId::of::<usize>(), || run.boxed());
-        flight.boxed()
+    /// The same for a function that owns: its run is a task of its own, which ends when nobody waits for it.
+    fn share(&self) -> Flight {
+        match self.join() {
+            Joined::Follow(flight) => flight,
+            Joined::Lead(leader, flight) => {
+                let key = self.clone();
+                thread::spawn(move || key.run(&leader));
+                flight
+            }
+        }
     }
 
-    /// A run that reads the row and waits a little.
-    fn run(&self) -> impl Future<Output = Landing> + Send + 'static {
-        let row = Arc::clone(&self.row);
-        async move {
-            let row = row.load(Ordering::SeqCst);
-            yield_once().await;
+    fn run(&self, leader: &Leader) {
+        let row = self.row.load(Ordering::SeqCst);
+        let work = async {
+            thread::yield_now();
             Landing::Value(Arc::new(row))
+        };
+        let landing = match block_on(futures::future::select(Box::pin(leader.unwanted()), Box::pin(work))) {
+            Either::Left(((), _)) => Landing::Abandoned,
+            Either::Right((landing, _)) => landing,
+        };
+        leader.complete(landing);
+    }
+
+    /// Waits for a run, a new one as often as one ends before it is joined.
+    fn shared(&self) -> usize {
+        loop {
+            match landed(self.share()) {
+                Landing::Abandoned => {}
+                landing => return value(&landing),
+            }
         }
     }
 
@@ -79,23 +107,15 @@ impl Key {
     }
 }
 
+fn landed(flight: Flight) -> Landing {
+    block_on(async move { flight.landed(&Caller::default(), "k").await })
+}
+
 fn value(landing: &Landing) -> usize {
     match landing {
         Landing::Value(value) => *value.downcast_ref().unwrap(),
         _ => panic!("no value landed"),
     }
-}
-
-/// Pending once, and woken at once.
-fn yield_once() -> impl Future<Output = ()> + Send {
-    let mut is_second = false;
-    futures::future::poll_fn(move |context: &mut Context<'_>| {
-        if std::mem::replace(&mut is_second, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
 }
 
 fn spawn<T: Send + 'static>(key: &Key, work: impl FnOnce(&Key) -> T + Send + 'static) -> thread::JoinHandle<T> {
@@ -121,34 +141,26 @@ pub fn a_follower_leads_where_the_leader_is_dropped() {
     assert_eq!(key.flights.attached_keys(), 0);
 }
 
-/// Three callers of one key, for a run that any of them may drive.
-pub fn callers_drive_one_run() {
+/// Three callers of one key, whose run is a task of its own.
+pub fn callers_share_one_task() {
     let key = Key::new();
-    let call = |key: &Key| {
-        let (run, running) = (key.run(), Arc::clone(&key.running));
-        let counted = async move {
-            assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two runs of one key");
-            let landing = run.await;
-            running.fetch_sub(1, Ordering::SeqCst);
-            landing
-        };
-        value(&block_on(key.share(counted)))
-    };
-    let others = [spawn(&key, call), spawn(&key, call)];
-    assert_eq!(call(&key), 0);
+    let others = [spawn(&key, Key::shared), spawn(&key, Key::shared)];
+    assert_eq!(key.shared(), 0);
     others.into_iter().for_each(|other| assert_eq!(other.join().unwrap(), 0));
     assert_eq!(key.flights.attached_keys(), 0);
 }
 
-/// Of three that drive a run, one gives up after its first poll.
-pub fn a_driven_run_goes_on_where_one_that_waits_is_dropped() {
+/// Of three that wait for a task, one gives up at once.
+pub fn a_task_goes_on_where_one_that_waits_is_dropped() {
     let key = Key::new();
-    let impatient = spawn(&key, |key| drop(key.share(key.run()).now_or_never()));
-    let patient = spawn(&key, |key| value(&block_on(key.share(key.run()))));
-    assert_eq!(value(&block_on(key.share(key.run()))), 0);
+    let impatient = spawn(&key, |key| {
+        let flight = key.share();
+        let _given_up = flight.landed(&Caller::default(), "k").now_or_never();
+    });
+    let patient = spawn(&key, Key::shared);
+    assert_eq!(key.shared(), 0);
     assert_eq!(patient.join().unwrap(), 0);
     impatient.join().unwrap();
-    assert_eq!(key.flights.attached_keys(), 0);
 }
 
 /// A caller that comes after a write and its detachment does not get what was read before.
@@ -164,15 +176,28 @@ pub fn who_comes_after_a_detachment_joins_no_earlier_run() {
     assert_eq!(key.flights.attached_keys(), 0);
 }
 
-/// The same for runs that are driven by those who wait.
-pub fn who_comes_after_a_detachment_drives_no_earlier_run() {
+/// The same where what changes is a version that the value depends on.
+pub fn who_comes_after_a_change_of_a_version_joins_no_earlier_run() {
     let key = Key::new();
-    let share = |key: &Key| value(&block_on(key.share(key.run())));
-    let earlier = spawn(&key, share);
+    let earlier = spawn(&key, read);
     key.row.store(1, Ordering::SeqCst);
-    key.detach();
-    assert_eq!(share(&key), 1);
+    key.versions.changed("v");
+    assert_eq!(read(&key), 1);
     earlier.join().unwrap();
+}
+
+/// A run that was detached ends beside the one that took its place.
+pub fn a_run_that_ends_detaches_no_other() {
+    let key = Key::new();
+    let Joined::Lead(first, _) = key.join() else { panic!("nobody else runs") };
+    key.detach();
+    let Joined::Lead(second, _) = key.join() else { panic!("the first is detached") };
+    let ends = thread::spawn(move || first.complete(Landing::Value(Arc::new(1_usize))));
+    let joins = spawn(&key, |key| matches!(key.join(), Joined::Follow(_)));
+    assert!(joins.join().unwrap(), "the second can be joined until it ends");
+    ends.join().unwrap();
+    assert!(matches!(key.join(), Joined::Follow(_)), "the first has detached the second");
+    second.complete(Landing::Abandoned);
     assert_eq!(key.flights.attached_keys(), 0);
 }
 
@@ -180,12 +205,12 @@ pub fn who_comes_after_a_detachment_drives_no_earlier_run() {
 fn read(key: &Key) -> usize {
     loop {
         match key.join() {
-            Joined::Lead(lead) => {
+            Joined::Lead(leader, _) => {
                 let row = key.row.load(Ordering::SeqCst);
-                lead.land(Landing::Value(Arc::new(row)));
+                leader.complete(Landing::Value(Arc::new(row)));
                 return row;
             }
-            Joined::Follow(flight) => match block_on(flight) {
+            Joined::Follow(flight) => match landed(flight) {
                 Landing::Abandoned => {}
                 landing => return value(&landing),
             },

@@ -5,8 +5,8 @@
 //!                                                               └───> here: shuttle, which chooses whose step is next
 //! ```
 //!
-//! What is not interleaved: atomics, which all stand beside a lock here, and steps inside `futures::Shared`, `oneshot` and `papaya`'s table, which
-//! synchronize by themselves. Each call of them is one step here. None of them comes to a lock of ours, so what is left out are their own races, which
+//! What is not interleaved: atomics, which all stand beside a lock here, and steps inside `papaya`'s table, which synchronizes by
+//! itself. Each call of them is one step here. None of them comes to a lock of ours, so what is left out are their own races, which
 //! their own tests are for.
 
 // Their own unit tests run in cache-core, outside of any scheduler.
@@ -14,6 +14,7 @@
 // What the modules do not need here: they are the engine's, whole.
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "most of the engine does not stand here")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::large_enum_variant, reason = "the scheduler's locks are larger than those of the standard library")]
 
 mod doubles;
 mod flights;

@@ -39,13 +39,15 @@ models! {
     // S4, R20
     a_follower_leads_where_the_leader_is_dropped,
     // S1, S3, R19
-    callers_drive_one_run,
+    callers_share_one_task,
     // S4, S5, R20
-    a_driven_run_goes_on_where_one_that_waits_is_dropped,
+    a_task_goes_on_where_one_that_waits_is_dropped,
     // T7
     who_comes_after_a_detachment_joins_no_earlier_run,
-    // T7
-    who_comes_after_a_detachment_drives_no_earlier_run,
+    // T7: of a version.
+    who_comes_after_a_change_of_a_version_joins_no_earlier_run,
+    // R19
+    a_run_that_ends_detaches_no_other,
     // R6, T4
     no_fill_survives_a_change_of_its_key,
     // R7
@@ -56,6 +58,8 @@ models! {
     no_dependency_holds_after_its_version_was_told_changed,
     // R4, R6
     no_value_is_served_under_a_version_that_was_told_changed,
+    // R4, R7
+    no_value_is_kept_under_a_version_from_before_a_gap,
 }
 
 #[test]

@@ -27,7 +27,7 @@ impl Node {
     fn new() -> Self {
         let local = Local::new(1 << 16, Duration::from_secs(60), Arc::new(Trust), Clock).unwrap();
         let (row, version) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        Self { local: Arc::new(local), versions: Arc::new(Versions::new()), row, version }
+        Self { local: Arc::new(local), versions: Arc::new(Versions::new(1 << 16)), row, version }
     }
 
     /// A tracked read that fills the tier.
@@ -36,6 +36,7 @@ impl Node {
         let row = self.row.load(Ordering::SeqCst);
         let service = Service {
             fresh: Duration::from_secs(60),
+            calm: Duration::ZERO,
             stale: Duration::ZERO,
             longest: Duration::MAX,
             ahead_ms: 0.0,
@@ -51,7 +52,7 @@ impl Node {
         let pending = cell.begin();
         let version = Version(self.version.load(Ordering::SeqCst) as u64);
         cell.learn(pending, version);
-        cell.depend(version).map(|dependency| shared(vec![dependency]))
+        cell.depend(version).map(|dependency| shared(None, vec![dependency]))
     }
 
     fn served(&self) -> Option<usize> {
@@ -140,6 +141,28 @@ pub fn no_value_is_served_under_a_version_that_was_told_changed() {
     node.version.store(1, Ordering::SeqCst);
     node.versions.changed("v");
     assert_ne!(node.served(), Some(0), "right after it was told");
+    others.into_iter().for_each(|other| other.join().unwrap());
+    assert_ne!(node.served(), Some(0), "for good");
+    assert_eq!(node.local.marked_keys(), 0);
+}
+
+/// Values are filled under a version beside the loss of the link, in which it changes without a
+/// word.
+pub fn no_value_is_kept_under_a_version_from_before_a_gap() {
+    let node = Node::new();
+    let fill = |node: &Node| {
+        if let Some(under) = node.learn() {
+            node.read(under);
+        }
+    };
+    let others = [spawn(&node, fill), spawn(&node, fill)];
+    node.row.store(1, Ordering::SeqCst);
+    node.version.store(1, Ordering::SeqCst);
+    // As `Coherence` does it.
+    node.versions.clear();
+    thread::yield_now();
+    node.local.clear();
+    assert_ne!(node.served(), Some(0), "right after the gap");
     others.into_iter().for_each(|other| other.join().unwrap());
     assert_ne!(node.served(), Some(0), "for good");
     assert_eq!(node.local.marked_keys(), 0);

@@ -220,7 +220,11 @@ impl Redis {
     pub(super) async fn start() -> Self {
         let server = RedisServer::start();
         let client = redis::Client::open(server.url()).unwrap();
-        let keys = client.get_multiplexed_async_connection().await.unwrap();
+        // A busy machine answers late.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_response_timeout(Some(std::time::Duration::from_secs(20)))
+            .set_connection_timeout(Some(std::time::Duration::from_secs(20)));
+        let keys = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
         let monitor = Monitor::start(&server).await;
         Self { server, keys, monitor }
     }

@@ -35,7 +35,7 @@ impl Ours {
     pub(super) async fn start(server: &RedisServer, apps: &[App]) -> Self {
         let mut ours = Self { ports: Vec::new(), servers: Vec::new() };
         for app in apps {
-            let cache = Cache::connect(&server.url()).await.unwrap();
+            let cache = Cache::connect(&server.patient_url()).await.unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             ours.ports.push(listener.local_addr().unwrap().port());
             let router = router(layer(&cache, app));

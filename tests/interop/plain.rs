@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cache_core::{Cache, ErrorKind};
+use cache_core::{Cache, ErrorKind, Reply, SetOptions, TimeToLive};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ async fn programs() -> (RedisServer, Express, Node, Cache) {
     let server = RedisServer::start();
     let express = Express::start(&server, &[json!({ "sessions": false })]).await;
     let node = Node(Browser::new(express.ports()[0]));
-    let cache = Cache::connect(&server.url()).await.unwrap();
+    let cache = Cache::connect(&server.patient_url()).await.unwrap();
     (server, express, node, cache)
 }
 
@@ -76,7 +76,7 @@ async fn values_written_by_either_program_are_read_by_the_other() {
 
     // An undefined value, as a forgotten JSON.stringify leaves it.
     node.call("set", json!(["broken", "[object Object]"])).await;
-    assert_eq!(plain.get::<Value>("broken").await.unwrap_err().kind(), ErrorKind::Decode);
+    assert_eq!(plain.get::<User>("broken").await.unwrap_err().kind(), ErrorKind::Decode);
 }
 
 #[tokio::test]
@@ -125,9 +125,99 @@ async fn messages_published_by_either_program_reach_the_other() {
     let message = serde_json::to_string(&ada()).unwrap();
     assert_eq!(node.call("publish", json!(["news", message])).await, json!(2));
     assert_eq!(soon("the message of Node", ours.next()).await.unwrap().unwrap(), ada());
-    node.call("publish", json!(["news", "no JSON"])).await;
+    node.call("publish", json!(["news", "no user"])).await;
     let error = soon("a foreign message", ours.next()).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Decode);
     node.call("publish", json!(["news", message])).await;
     assert_eq!(soon("the stream goes on", ours.next()).await.unwrap().unwrap(), ada());
+}
+
+/// node-1: a text is a text under a key, in a field and in a message, whoever wrote it, and with either client of Node.
+#[tokio::test]
+async fn bare_texts_go_both_ways_as_keys_fields_and_messages() {
+    let (_server, _express, mut node, cache) = programs().await;
+    let plain = cache.plain();
+    for client in ["redis", "ioredis"] {
+        let set = if client == "redis" { "hSet" } else { "hset" };
+        let get = if client == "redis" { "hGet" } else { "hget" };
+        for text in ["red", "a message", "42", "null", "", "{", "\u{2028} 数"] {
+            node.step(format!("{client} set {}", json!(["color", text]))).await;
+            assert_eq!(plain.get::<String>("color").await.unwrap().as_deref(), Some(text));
+            assert_eq!(plain.text("color").get().await.unwrap().as_deref(), Some(text));
+            assert_eq!(plain.bytes("color").get().await.unwrap().as_deref(), Some(text.as_bytes()));
+            node.step(format!("{client} {set} {}", json!(["h", "color", text]))).await;
+            assert_eq!(plain.hash::<String>("h").get("color").await.unwrap().as_deref(), Some(text));
+
+            for key in ["set", "text"] {
+                match key {
+                    "set" => plain.set(key, text, Duration::from_secs(60)).await.unwrap(),
+                    _ => plain.text(key).set(text, Duration::from_secs(60)).await.unwrap(),
+                };
+                assert_eq!(node.step(format!("{client} get {}", json!([key]))).await, json!(text), "{key}");
+            }
+            plain.hash::<String>("h").set("ours", &text.to_owned()).await.unwrap();
+            assert_eq!(node.step(format!("{client} {get} {}", json!(["h", "ours"]))).await, json!(text));
+        }
+    }
+    // What JSON.stringify makes of a text is that text; exactly as it stands there for whoever asks for that.
+    node.call("set", json!(["color", "\"red\""])).await;
+    assert_eq!(plain.get::<String>("color").await.unwrap().as_deref(), Some("red"));
+    assert_eq!(plain.text("color").get().await.unwrap().as_deref(), Some("\"red\""));
+
+    node.step("subscribe news".to_owned()).await;
+    node.step("ioredis-subscribe alerts".to_owned()).await;
+    let mut texts = plain.subscribe::<String>("news").await.unwrap();
+    let mut exact = plain.text("alerts").subscribe().await.unwrap();
+    for text in ["a message", "7", "\"quoted\" and not"] {
+        assert_eq!(plain.publish("news", text).await.unwrap(), 2);
+        assert_eq!(node.step("message".to_owned()).await, json!(text));
+        assert_eq!(soon("our own", texts.next()).await.unwrap().unwrap(), text);
+        assert_eq!(node.call("publish", json!(["news", text])).await, json!(2));
+        assert_eq!(node.step("message".to_owned()).await, json!(text));
+        assert_eq!(soon("the message of Node", texts.next()).await.unwrap().unwrap(), text);
+
+        assert_eq!(plain.text("alerts").publish(text).await.unwrap(), 2);
+        assert_eq!(node.step("message".to_owned()).await, json!(text));
+        assert_eq!(soon("our own", exact.next()).await.unwrap().unwrap(), text);
+        assert_eq!(node.step(format!("ioredis publish {}", json!(["alerts", text]))).await, json!(2));
+        assert_eq!(node.step("message".to_owned()).await, json!(text));
+        assert_eq!(soon("the message of ioredis", exact.next()).await.unwrap().unwrap(), text);
+    }
+}
+
+/// node-10: what the tutorials of both clients do with keys: expiry, counters, conditions, lists.
+#[tokio::test]
+async fn expiry_counters_and_lists_go_both_ways() {
+    let (_server, _express, mut node, cache) = programs().await;
+    let plain = cache.plain();
+
+    node.call("set", json!(["visits", "1", { "EX": 30 }])).await;
+    assert_eq!(plain.increment("visits", 1).await.unwrap(), 2);
+    assert_eq!(node.call("incr", json!(["visits"])).await, json!(3));
+    assert_eq!(plain.get::<u64>("visits").await.unwrap(), Some(3));
+    let TimeToLive::Left(left) = plain.ttl("visits").await.unwrap() else { panic!("it expires") };
+    assert!(left <= Duration::from_secs(30) && left > Duration::from_secs(1), "{left:?}");
+    node.step(format!("ioredis expire {}", json!(["visits", 500]))).await;
+    let TimeToLive::Left(left) = plain.ttl("visits").await.unwrap() else { panic!("it expires") };
+    assert!(left > Duration::from_secs(400), "{left:?}");
+    node.call("persist", json!(["visits"])).await;
+    assert_eq!(plain.ttl("visits").await.unwrap(), TimeToLive::NoExpiry);
+    assert_eq!(plain.ttl("nobody").await.unwrap(), TimeToLive::NoKey);
+
+    let lock = SetOptions::new().ttl(Duration::from_secs(60)).if_absent();
+    assert!(plain.text("lock").set("ours", lock).await.unwrap());
+    assert_eq!(node.call("set", json!(["lock", "theirs", { "NX": true }])).await, Value::Null);
+    assert!(!plain.text("lock").set("ours again", lock).await.unwrap());
+    assert_eq!(node.call("get", json!(["lock"])).await, json!("ours"));
+
+    node.step(format!("ioredis hincrby {}", json!(["h", "views", 2]))).await;
+    assert_eq!(plain.hash::<u64>("h").increment("views", 3).await.unwrap(), 5);
+    assert_eq!(node.call("hGet", json!(["h", "views"])).await, json!("5"));
+
+    node.call("lPush", json!(["jobs", ["mail:1", "mail:2"]])).await;
+    let jobs = plain.command("lrange").args(["jobs", "0", "-1"]).send().await.unwrap();
+    let texts: Vec<&str> = jobs.items().unwrap().iter().filter_map(Reply::text).collect();
+    assert_eq!(texts, ["mail:2", "mail:1"]);
+    plain.command("RPUSH").arg("jobs").arg("mail:3").send().await.unwrap();
+    assert_eq!(node.step(format!("ioredis lrange {}", json!(["jobs", -1, -1]))).await, json!(["mail:3"]));
 }

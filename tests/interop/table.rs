@@ -393,7 +393,20 @@ fn expected_of_ours(row: &Row, app: &App, before: BTreeMap<String, String>, expr
     let difference = DIFFERENCES.iter().find(|difference| (difference.of)(row, app));
     let commands = difference.map_or_else(|| express.commands.clone(), |it| with_ttl(it.commands, app));
     let stored = if difference.is_some_and(|it| it.untouched) { before } else { express.stored.clone() };
-    Effect { commands: in_our_words(&commands), stored, ..express.clone() }
+    let caching = caching_of_ours(row, app, express);
+    Effect { commands: in_our_words(&commands), stored, caching, ..express.clone() }
+}
+
+/// N1: what ours says to caches, beside what Express says. Express says nothing.
+fn caching_of_ours(row: &Row, app: &App, express: &Effect) -> Vec<String> {
+    assert!(express.caching.is_empty());
+    let is_looked_at = !row.steps.is_empty() || app.resave || app.rolling || app.save_uninitialized;
+    let headers: &[&str] = match express.cookie.as_str() {
+        "none" if !is_looked_at => &[],
+        "none" => &["Cookie", "private"],
+        _ => &["Cookie", "no-store"],
+    };
+    headers.iter().map(|header| (*header).to_owned()).collect()
 }
 
 /// Visits of ours, and visits of Express to what ours has written, in all combinations of options.

@@ -5,15 +5,19 @@ use std::io::Write as _;
 use cache_core::testing::sim::Guard;
 
 use super::first_violation;
+use super::functions::{LISTED, OF_AN_OWNER, PICKY, TAGGED};
+use super::simulation::{Aim, Setup};
 
 /// How many seeds a mutation may take to be found.
 const SEEDS: u64 = 4000;
 
+/// `aim`: where only one function is concerned, or a user's sessions, that alone, so that few seeds
+/// are enough.
 #[track_caller]
-fn is_found_without(guard: Guard) {
-    match first_violation(SEEDS, Some(guard)) {
-        Some((seed, outcome)) => {
-            let mut out = std::io::stdout().lock();
+fn is_found_without(guard: Guard, aim: Option<Aim>) {
+    match first_violation(SEEDS, &Setup { without: Some(guard), aim, ..Setup::default() }) {
+        Some((setup, outcome)) => {
+            let (seed, mut out) = (setup.seed, std::io::stdout().lock());
             writeln!(out, "without {guard:?}: seed {seed} of {SEEDS}, {}", outcome.violation.unwrap()).unwrap();
         }
         None => panic!("{SEEDS} seeds without {guard:?}, and nothing was found"),
@@ -21,11 +25,12 @@ fn is_found_without(guard: Guard) {
 }
 
 macro_rules! guards {
-    ($($(#[$attribute:meta])* $name:ident: $guard:ident,)*) => {$(
+    ($($(#[$attribute:meta])* $name:ident: $guard:ident $(of $function:expr)? $(; $aim:expr)?,)*) => {$(
         #[test]
         $(#[$attribute])*
         fn $name() {
-            is_found_without(Guard::$guard);
+            let aim: &[Aim] = &[$(Aim::Function($function))? $($aim)?];
+            is_found_without(Guard::$guard, aim.first().copied());
         }
     )*};
 }
@@ -42,33 +47,76 @@ guards! {
     // T5
     an_l1_that_is_deaf_to_pushes_is_found: PushDropsEntry,
     // R7
-    an_l1_that_outlives_its_link_is_found: GapEmptiesLocal,
+    an_l1_that_outlives_its_link_is_found: GapEmptiesLocal of 0,
     // R7
-    an_l1_that_trusts_a_silent_link_is_found: TrustEnds,
+    an_l1_that_trusts_a_silent_link_is_found: TrustEnds of 0,
     // R9
     an_own_write_that_leaves_l1_is_found: OwnWriteForgets,
     // R10
     a_token_of_a_client_is_found: TokenOfAttempt,
     // T7
-    a_run_that_is_joined_after_its_lease_was_lost_is_found: LostLeaseDetaches,
+    a_run_that_is_joined_though_nothing_tells_of_it_is_found: UnseenRunDetaches of OF_AN_OWNER,
     // T7
-    a_run_that_is_joined_though_nothing_tells_of_it_is_found: UnseenRunDetaches,
+    a_run_that_is_joined_after_its_process_was_stopped_is_found: UnseenRunIsNotJoined of 1,
     // R4: of a function, of everything too.
     a_fill_under_versions_from_after_its_run_is_found: VersionsFromBeforeRun,
     // R4
-    a_refresh_under_versions_from_after_its_run_is_found: VersionsFromBeforeRefresh,
+    a_refresh_under_versions_from_after_its_run_is_found: VersionsFromBeforeRefresh of TAGGED,
     // R4: a tag of the value.
-    a_tag_that_is_read_after_the_run_alone_is_found: KindsFromBeforeRun,
+    a_tag_that_is_read_after_the_run_alone_is_found: KindsFromBeforeRun of OF_AN_OWNER,
+    // R4
+    a_kind_that_is_read_before_its_tag_is_found: TagsBeforeKinds of OF_AN_OWNER,
+    // R4
+    a_kind_that_is_renewed_after_its_tag_is_found: KindsBeforeTags of OF_AN_OWNER,
     // R4, I2
     an_l1_that_does_not_go_by_versions_is_found: VersionEndsLocal,
     // R6: of a version.
-    a_version_that_changed_before_its_answer_is_found: ChangeForgetsRead,
+    a_version_that_changed_before_its_answer_is_found: ChangeForgetsRead of OF_AN_OWNER,
     // R7: of a version.
-    a_version_that_outlives_its_link_is_found: GapForgetsVersions,
+    a_version_that_outlives_its_link_is_found: GapForgetsVersions of TAGGED,
     // R16
     a_lost_version_that_begins_again_is_found: LostVersionIsNew,
     // R21
     an_invalidation_that_passes_over_other_builds_is_found: BuildsAreReached,
+    // R25
+    a_registry_whose_loss_goes_unnoticed_is_found: LostRegistryEndsEntries of 2,
     // R22
     a_fence_that_lets_fills_through_is_found: FenceRefusesFills,
+    // R26
+    a_write_that_failed_and_lands_last_is_found: FailedWriteIsFollowed; Aim::Cell,
+    // R27
+    a_lift_that_ends_the_fences_of_others_is_found: FencesAreASet of 0,
+    // R4, R22: of a tag of the value.
+    a_lift_that_leaves_the_kinds_of_its_tags_is_found: LiftRenewsKinds of OF_AN_OWNER,
+    an_update_of_an_object_that_overwrites_another_is_found: SwapCompares,
+    // R13: of a batch whose leases are renewed in part.
+    a_lease_that_is_given_up_after_a_renewal_that_failed_is_found: FailedRenewalIsRepeated of LISTED,
+    // X7
+    a_run_that_others_queue_behind_though_it_stores_nothing_is_found: UnstoredLeavesMark of PICKY,
+    // V5
+    a_value_that_is_stored_though_it_is_not_to_be_is_found: CacheIfIsAsked of PICKY,
+    a_login_that_its_users_list_does_not_name_is_found: LoginIsEntered; Aim::Account,
+    a_session_that_changes_its_id_while_all_are_ended_is_found: EndingLooksAgain; Aim::Account,
+    // C1
+    an_operation_that_stays_outstanding_is_found: DoneIsTakenOff,
+    // C1
+    a_run_that_stays_in_the_table_of_flights_is_found: FlightLeaves of 1,
+    // C5
+    an_l1_without_a_bound_is_found: LocalIsBounded of 1,
+    // R6: of a batch.
+    a_batch_that_marks_its_keys_after_its_read_is_found: BatchMarksBeforeRead of LISTED,
+    // R6: of a batch.
+    a_batch_that_marks_its_keys_after_its_fills_is_found: BatchMarksBeforeFill of LISTED,
+    // X1: that the rule of one run can be broken.
+    a_run_beside_anothers_lease_is_found: LeaseIsExclusive,
+    // That the rule of what is left in the end can be broken.
+    a_waiter_that_stays_behind_is_found: WaiterLeaves,
+    // R7
+    a_trust_that_counts_from_the_reply_is_found: TrustFromSending,
+    // R7
+    a_trust_that_counts_from_the_publication_is_found: TrustFromLastAnswer,
+    // R7
+    a_trust_that_outlives_its_link_is_found: LossRevokesTrust,
+    // R7
+    a_link_that_is_used_before_its_gap_is_told_is_found: GapBeforePublish,
 }

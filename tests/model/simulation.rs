@@ -1,68 +1,165 @@
-//! One run: clients on several nodes read and invalidate a few rows while links and nodes fail.
+//! One run: clients on several nodes read and write a few things while links, clocks and nodes
+//! fail.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use cache_core::Cache;
-use cache_core::testing::sim::{Guard, Node, World, without};
-use tokio::runtime::Builder;
+use cache_core::testing::sim::{Guard, MAX_STALENESS, Node, World, flights, without};
+use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinSet;
 
-use super::client::{Build, Client};
-use super::functions::{FUNCTIONS, Failed};
-use super::history::{History, Violation};
+use super::account::{self, Account};
+use super::client::Client;
+use super::counters::{self, Counters};
+use super::functions::{ALONE, Build, FUNCTIONS, Failed, PICKY};
+use super::history::{History, Rule, Violation};
 
 /// Each function has a row that is only invalidated and one that is also set.
 const ROWS: usize = 2 * FUNCTIONS;
 const NODES: usize = 3;
 const CLIENTS: usize = 2;
 /// How long clients and failures go on, in milliseconds.
-const RUN_MS: u64 = 20_000;
+const RUN_MS: u64 = 15_000;
+/// What is left then ends within this: the longest run of a function, a lease, and what is under
+/// way.
+const REST_MS: u64 = 30_000;
+
+/// Where nothing fails, all links are up by then.
+const ALL_CONNECTED_MS: u64 = 1000;
+
+/// What is drawn for a run, an operation or a failure has a sequence of its own: dropping one
+/// leaves the others as they are.
+const PLAN: u64 = 1 << 60;
+const RUNS: u64 = 2 << 60;
+
+/// What a run is made from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Setup {
+    pub(super) seed: u64,
+    pub(super) without: Option<Guard>,
+    pub(super) trace: bool,
+    /// Only these happen; `None`: all.
+    pub(super) only: Option<BTreeSet<Op>>,
+    /// What alone is read and written.
+    pub(super) aim: Option<Aim>,
+}
+
+/// What a run is made to be about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// Rows of this function.
+    Function(usize),
+    /// The value that several write at once.
+    Cell,
+    /// The sessions of a user.
+    Account,
+}
+
+/// An operation of a client, or a failure: the `n`-th of whoever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Op {
+    /// Zero: failures.
+    pub(super) who: usize,
+    pub(super) n: usize,
+}
+
+impl Op {
+    pub(super) fn stream(self) -> u64 {
+        ((self.who as u64) << 32) | self.n as u64
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.who, self.n)
+    }
+}
+
+impl FromStr for Op {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.trim().split_once('.').and_then(|(who, n)| Some((who.parse().ok()?, n.parse().ok()?)));
+        parts.map(|(who, n)| Self { who, n }).ok_or_else(|| format!("`{text}` is no operation, such as 3.17"))
+    }
+}
 
 /// What a run came to.
 pub(super) struct Outcome {
     pub(super) violation: Option<Violation>,
     pub(super) trace: Vec<String>,
     pub(super) reached: Reached,
+    /// What happened, in its order.
+    pub(super) ops: Vec<Op>,
 }
 
-/// How often what the rule is about has happened.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Reached {
-    pub(super) local_hits: u64,
-    pub(super) hits: u64,
-    pub(super) refused_fills: u64,
-    pub(super) joined: u64,
-    pub(super) waited: u64,
-    pub(super) renewals: u64,
-    pub(super) refreshes: u64,
-    pub(super) store_failures: u64,
-    pub(super) invalidations: u64,
-    pub(super) failed_invalidations: u64,
+macro_rules! reached {
+    ($($(#[$attribute:meta])* $name:ident,)*) => {
+        /// How often what the rules are about has happened.
+        #[derive(Debug, Default, Clone)]
+        pub(super) struct Reached {
+            $($(#[$attribute])* pub(super) $name: u64,)*
+        }
+
+        impl Reached {
+            pub(super) fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+
+            pub(super) fn is_everything(&self) -> bool {
+                [$(self.$name),*].into_iter().all(|count| count > 10)
+            }
+        }
+    };
+}
+
+reached! {
+    local_hits,
+    hits,
+    refused_fills,
+    joined,
+    waited,
+    renewals,
+    refreshes,
+    store_failures,
+    /// Calls that take room in an L1 that has little.
+    crowded,
+    renewed,
+    invalidations,
+    failed_invalidations,
     /// By tag, of a function, of everything.
-    pub(super) wide_invalidations: u64,
-    pub(super) fences: u64,
+    wide_invalidations,
+    fences,
+    /// Raised while another one stands on the row.
+    overlapping_fences,
+    withdrawn,
     /// Writers that died behind their fences, after the commit.
-    pub(super) dead_holders: u64,
+    dead_holders,
+    batches,
+    absent,
+    not_modified,
+    cell_reads,
+    updates,
+    session_increments,
+    logins,
+    changes_of_id,
+    /// All sessions of a user at once.
+    endings,
+    /// Sessions that were looked for in the list of their user.
+    listings,
+    /// Runs of a function whose value is not stored, where nothing fails.
+    unstored_runs,
+    suspensions,
+    clock_steps,
+    /// In runs without failures and writes.
+    calm_runs,
 }
 
 impl Reached {
-    pub(super) fn add(&mut self, other: &Self) {
-        self.local_hits += other.local_hits;
-        self.hits += other.hits;
-        self.refused_fills += other.refused_fills;
-        self.joined += other.joined;
-        self.waited += other.waited;
-        self.renewals += other.renewals;
-        self.refreshes += other.refreshes;
-        self.store_failures += other.store_failures;
-        self.invalidations += other.invalidations;
-        self.failed_invalidations += other.failed_invalidations;
-        self.wide_invalidations += other.wide_invalidations;
-        self.fences += other.fences;
-        self.dead_holders += other.dead_holders;
-    }
-
     fn add_stats(&mut self, cache: &Cache) {
         let stats = cache.stats();
         self.local_hits += stats.local_hits;
@@ -73,163 +170,443 @@ impl Reached {
         self.renewals += stats.renewals;
         self.refreshes += stats.refreshes;
         self.store_failures += stats.store_failures;
-    }
-
-    pub(super) fn is_everything(&self) -> bool {
-        let Self { local_hits, hits, refused_fills, joined, waited, renewals, refreshes, .. } = *self;
-        let counts = [local_hits, hits, refused_fills, joined, waited, renewals, refreshes, self.store_failures];
-        let writes =
-            [self.invalidations, self.failed_invalidations, self.wide_invalidations, self.fences, self.dead_holders];
-        counts.into_iter().chain(writes).all(|count| count > 20)
+        self.renewed += stats.renewed;
     }
 }
 
 /// Runs a seed, on this thread.
-pub(super) fn simulate(seed: u64, guard: Option<Guard>, trace: bool) -> Outcome {
+pub(super) fn simulate(setup: &Setup) -> Outcome {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    without(guard, || {
-        let outcome = runtime.block_on(run(seed, trace));
+    without(setup.without, || {
+        let outcome = runtime.block_on(run(setup));
         // What is left over ends while the guard is still removed.
         drop(runtime);
         outcome
     })
 }
 
-async fn run(seed: u64, trace: bool) -> Outcome {
-    let world = World::new(seed, trace);
-    let (rows, two_builds) = (draw_rows(&world), world.draw(2) == 0);
-    let run = Run(Arc::new(Shared { world: world.clone(), state: Mutex::new(State::new()), rows, two_builds }));
+async fn run(setup: &Setup) -> Outcome {
+    let world = World::new(setup.seed, setup.trace);
+    let plan = Plan::draw(&world, setup.aim);
+    let shared = Shared { world: world.clone(), state: Mutex::new(State::new()), plan, only: setup.only.clone() };
+    let run = Run { shared: Arc::new(shared), node: None };
     let driver = tokio::spawn({
         let world = world.clone();
         async move { world.drive().await }
     });
     let mut processes: Vec<Process> = (0..NODES).map(|_| Process::start(&run)).collect();
-    let faults = Faults::draw(&world);
-    while world.now() < RUN_MS && run.state().violation.is_none() {
-        world.pause(200 + world.draw(2000)).await;
-        let which = world.draw(NODES as u64) as usize;
-        let process = &mut processes[which];
-        if process.node.is_dead() {
-            process.kill(&run);
-            *process = Process::start(&run);
+    for n in 0.. {
+        if world.now() >= RUN_MS || run.violation().is_some() {
+            break;
         }
-        match world.draw(8) {
-            0..=2 if faults.cuts => process.node.cut(),
-            3..=4 if faults.stalls => process.node.stall(),
-            5 if faults.freezes => process.node.freeze(),
-            6 if faults.deaths => {
-                process.kill(&run);
-                *process = Process::start(&run);
-            }
-            7 if faults.restarts && world.draw(3) == 0 => world.restart_store(),
-            _ => {}
-        }
+        fail(&run, &mut processes, Op { who: 0, n }).await;
     }
     for process in &mut processes {
         process.clients.abort_all();
     }
-    // Whatever has happened: every node answers.
-    if run.state().violation.is_none() {
+    // Whatever has happened: every node answers, and nothing that was acknowledged is lost.
+    if run.violation().is_none() {
         for process in &processes {
             for row in run.rows() {
-                process.client(&run).read(*row).await;
+                process.client(&run, 0).read(row).await;
             }
         }
+        counters::check(&processes[0].client(&run, 0)).await;
+        account::check(&processes[0].client(&run, 0)).await;
     }
-    driver.abort();
-    for process in &processes {
+    for process in &mut processes {
         run.state().reached.add_stats(&process.cache);
     }
-    let mut state = run.state();
-    Outcome { violation: state.violation.take(), trace: world.trace(), reached: state.reached.clone() }
+    if run.violation().is_none() {
+        end(&run, processes).await;
+    }
+    driver.abort();
+    let violation = run.violation();
+    let state = run.state();
+    Outcome { violation, trace: world.trace(), reached: state.reached.clone(), ops: state.ops.clone() }
 }
 
-/// Two rows: few, so that what happens meets.
-fn draw_rows(world: &World) -> Vec<usize> {
-    let first = world.draw(ROWS as u64) as usize;
-    let other = world.draw(ROWS as u64) as usize;
-    if first == other { vec![first] } else { vec![first, other] }
+/// Perhaps a failure, after a while.
+async fn fail(run: &Run, processes: &mut [Process], op: Op) {
+    let world = run.world();
+    let draw = |limit| world.draw_from(op.stream(), limit);
+    world.pause(200 + draw(2000)).await;
+    let process = &mut processes[draw(NODES as u64) as usize];
+    if process.node.is_dead() {
+        process.kill(run);
+        *process = Process::start(run);
+    }
+    let (kind, faults) = (draw(11), &run.shared.plan.faults);
+    let happens = match kind {
+        0..=2 => faults.cuts,
+        3..=4 => faults.stalls,
+        5 => faults.freezes,
+        6 => faults.deaths,
+        7 => faults.restarts && draw(3) == 0,
+        8 => faults.suspends,
+        9 => faults.steps,
+        _ => false,
+    };
+    if !happens || !run.performs(op) {
+        return;
+    }
+    match kind {
+        0..=2 => process.node.cut(op.stream()),
+        3..=4 => process.node.stall(op.stream()),
+        5 => process.node.freeze(draw(6000)),
+        6 => {
+            process.kill(run);
+            *process = Process::start(run);
+        }
+        7 => {
+            world.restart_store();
+            run.state().history.forget_writes();
+        }
+        8 => {
+            // Long enough to be noticed.
+            process.node.suspend(200 + draw(5800));
+            run.state().reached.suspensions += 1;
+        }
+        _ => {
+            process.node.step_clock(draw(2 * STEP_MS) as i64 - STEP_MS as i64);
+            run.state().reached.clock_steps += 1;
+        }
+    }
 }
 
-/// Which failures there are in this run.
+/// A step of a wall clock, at most.
+const STEP_MS: u64 = 900_000;
+
+/// All processes end: nothing of them is left, and nobody waits for what nobody tells any more.
+async fn end(run: &Run, processes: Vec<Process>) {
+    let world = run.world();
+    world.pause(REST_MS).await;
+    for process in &processes {
+        let waiters = process.node.waiters();
+        if waiters > 0 {
+            let what = format!("node {}: {waiters} waiters are left, though nobody asks", process.node.index());
+            run.violates(Rule::Ends, what);
+        }
+        let (flights, outstanding) = (flights(&process.cache), process.node.outstanding());
+        if flights > 0 {
+            let what = format!("node {}: {flights} runs can be joined, though none is under way", process.node.index());
+            run.violates(Rule::Ends, what);
+        }
+        if outstanding > 0 && process.node.is_connected() {
+            let what =
+                format!("node {}: {outstanding} operations wait, though the store answers", process.node.index());
+            run.violates(Rule::Ends, what);
+        }
+    }
+    for mut process in processes {
+        process.node.kill();
+        while process.clients.join_next().await.is_some() {}
+    }
+    world.pause(REST_MS).await;
+    // The driver of the world is one.
+    let tasks = Handle::current().metrics().num_alive_tasks();
+    if tasks > 1 {
+        run.violates(Rule::Ends, format!("{} tasks are left of processes that have ended", tasks - 1));
+    }
+}
+
+/// What a run is about, and what can happen in it.
+struct Plan {
+    subjects: Vec<Subject>,
+    two_builds: bool,
+    /// Nothing fails and nothing is written.
+    calm: bool,
+    /// L1 has room for a few entries, and more are asked for.
+    narrow: bool,
+    faults: Faults,
+}
+
+/// What a client reads and writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    Row(usize),
+    /// Written by several at once.
+    Cell,
+    /// An object and a session, in which all count.
+    Counters,
+    /// The sessions of a user.
+    Account,
+}
+
+/// Which failures there are in a run.
 struct Faults {
     cuts: bool,
     stalls: bool,
     freezes: bool,
     deaths: bool,
     restarts: bool,
+    suspends: bool,
+    steps: bool,
 }
 
-impl Faults {
-    fn draw(world: &World) -> Self {
-        let draw = || world.draw(2) == 0;
-        Self { cuts: draw(), stalls: draw(), freezes: draw(), deaths: draw(), restarts: draw() }
+impl Plan {
+    /// Two subjects: few, so that what happens meets.
+    fn draw(world: &World, aim: Option<Aim>) -> Self {
+        let draw = |limit| world.draw_from(PLAN, limit);
+        let subject = || match aim {
+            Some(Aim::Function(function)) => Subject::Row(2 * function + draw(2) as usize),
+            Some(Aim::Cell) => Subject::Cell,
+            Some(Aim::Account) => Subject::Account,
+            None => Subject::Row(draw(ROWS as u64) as usize),
+        };
+        let first = subject();
+        let other = match draw(10) {
+            0 if aim.is_none() => Subject::Cell,
+            1 if aim.is_none() => Subject::Counters,
+            2 if aim.is_none() => Subject::Account,
+            _ => subject(),
+        };
+        let subjects = if first == other { vec![first] } else { vec![first, other] };
+        let (two_builds, calm, narrow) = (draw(2) == 0, draw(10) == 0, draw(4) == 0);
+        let fault = || draw(2) == 0 && !calm;
+        let faults = Faults {
+            cuts: fault(),
+            stalls: fault(),
+            freezes: fault(),
+            deaths: fault(),
+            restarts: fault(),
+            suspends: fault(),
+            steps: fault(),
+        };
+        Self { subjects, two_builds, calm, narrow, faults }
     }
 }
 
 /// What all clients of a run share.
 #[derive(Clone)]
-pub(super) struct Run(Arc<Shared>);
+pub(super) struct Run {
+    shared: Arc<Shared>,
+    /// In which process it is used; `None`: from outside.
+    node: Option<usize>,
+}
 
 struct Shared {
     world: World,
     state: Mutex<State>,
-    rows: Vec<usize>,
-    two_builds: bool,
+    plan: Plan,
+    only: Option<BTreeSet<Op>>,
 }
 
 pub(super) struct State {
     pub(super) history: History,
     /// Until when a row is locked by the writer that sets its value.
     pub(super) locked_until: Vec<u64>,
-    pub(super) violation: Option<Violation>,
+    /// How many stand behind a fence on a row.
+    pub(super) fenced: Vec<usize>,
+    /// Whose writes of the row failed.
+    pub(super) unsettled: Vec<Vec<Node>>,
+    /// When an entry was last evicted, and with it a fence that stood in its place.
+    pub(super) evicted_at: Vec<Option<u64>>,
+    /// Whose writes of the cell failed, and what follows them may be under way.
+    pub(super) failed_writers: Vec<Node>,
+    pub(super) counters: Counters,
+    pub(super) account: Account,
+    /// When the runs of a row began that there are now, and how many there were.
+    running: BTreeMap<Key, Vec<u64>>,
+    runs: Vec<u64>,
+    /// Where nothing fails, the runs of rows whose values are not stored.
+    unstored: Vec<Ran>,
+    violation: Option<Violation>,
     pub(super) reached: Reached,
+    ops: Vec<Op>,
 }
 
 impl State {
     fn new() -> Self {
-        Self { history: History::new(ROWS), locked_until: vec![0; ROWS], violation: None, reached: Reached::default() }
+        Self {
+            history: History::new(ROWS),
+            locked_until: vec![0; ROWS],
+            fenced: vec![0; ROWS],
+            unsettled: vec![Vec::new(); ROWS],
+            evicted_at: vec![None; ROWS],
+            failed_writers: Vec::new(),
+            counters: Counters::default(),
+            account: Account::default(),
+            unstored: Vec::new(),
+            running: BTreeMap::new(),
+            runs: vec![0; ROWS],
+            violation: None,
+            reached: Reached::default(),
+            ops: Vec::new(),
+        }
     }
 }
 
+/// What has one run at a time: of a row in a build, and where a process does not wait for another's
+/// run, in that process.
+type Key = (Build, usize, Option<usize>);
+
+/// A run that has ended.
+struct Ran {
+    key: Key,
+    began: u64,
+    ended: u64,
+}
+
 impl Run {
+    /// As it is used in this process.
+    pub(super) fn at(&self, node: usize) -> Self {
+        Self { shared: Arc::clone(&self.shared), node: Some(node) }
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap()
+        self.shared.state.lock().unwrap()
+    }
+
+    /// What was broken first: a rule of the clients, or what must hold of the links.
+    pub(super) fn violation(&self) -> Option<Violation> {
+        let violation = self.state().violation.clone();
+        violation.or_else(|| self.shared.world.first_fault().map(|what| Violation { rule: Rule::Link, what }))
+    }
+
+    pub(super) fn violates(&self, rule: Rule, what: String) {
+        self.state().violation.get_or_insert(Violation { rule, what });
     }
 
     pub(super) fn world(&self) -> &World {
-        &self.0.world
+        &self.shared.world
     }
 
-    /// What its clients read and write.
-    pub(super) fn rows(&self) -> &[usize] {
-        &self.0.rows
+    pub(super) fn subjects(&self) -> &[Subject] {
+        &self.shared.plan.subjects
+    }
+
+    /// The rows that its clients read and write.
+    pub(super) fn rows(&self) -> Vec<usize> {
+        let row = |subject: &Subject| if let Subject::Row(row) = subject { Some(*row) } else { None };
+        self.subjects().iter().filter_map(row).collect()
     }
 
     /// Whether nodes of the old and of the new build run side by side.
     pub(super) fn has_two_builds(&self) -> bool {
-        self.0.two_builds
+        self.shared.plan.two_builds
     }
 
-    /// The function's body: reads the row at its start or later, and takes a while.
-    pub(super) async fn compute(&self, row: usize) -> Result<u64, Failed> {
-        let world = &self.0.world;
-        let (before, after) = (if world.draw(2) == 0 { 0 } else { self.duration() }, self.duration());
+    /// Whether L1 has room for a few entries only.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.shared.plan.narrow
+    }
+
+    /// Whether nothing fails and nothing is written.
+    pub(super) fn is_calm(&self) -> bool {
+        self.shared.plan.calm
+    }
+
+    /// Whether this operation is one of the run; it is noted.
+    pub(super) fn performs(&self, op: Op) -> bool {
+        let performs = self.shared.only.as_ref().is_none_or(|only| only.contains(&op));
+        if performs {
+            self.state().ops.push(op);
+        }
+        performs
+    }
+
+    /// X7: a caller of a row whose value is not stored, since `began`, has waited for one run of
+    /// other processes at most that began after that: of whoever took the lease in between.
+    pub(super) fn check_did_not_queue(&self, build: Build, row: usize, began: u64) {
+        if began < ALL_CONNECTED_MS {
+            return;
+        }
+        let queued = {
+            let state = self.state();
+            let of_row = || state.unstored.iter().filter(|ran| (ran.key.0, ran.key.1) == (build, row));
+            let own = of_row().filter(|ran| ran.key.2 == self.node && ran.ended >= began).map(|ran| ran.began).min();
+            let Some(own) = own else { return };
+            of_row().filter(|ran| ran.key.2 != self.node && ran.began >= began && ran.ended <= own).count()
+        };
+        if queued > 1 {
+            let what = format!("a call of row {row} that began at {began} waited for {queued} runs of other processes");
+            self.violates(Rule::Queues, what);
+        }
+    }
+
+    /// The function's body: reads the rows at its start or later, and takes a while.
+    pub(super) async fn compute(&self, build: Build, rows: &[usize]) -> Result<Vec<u64>, Failed> {
+        let _running = Running::start(self, build, rows);
+        let stream = {
+            let runs = &mut self.state().runs[rows[0]];
+            *runs += 1;
+            RUNS | ((rows[0] as u64) << 32) | *runs
+        };
+        let world = &self.shared.world;
+        let draw = |limit| world.draw_from(stream, limit);
+        let (before, after) = (if draw(2) == 0 { 0 } else { duration(draw) }, duration(draw));
         if before > 0 {
             world.pause(before).await;
         }
-        let version = self.state().history.version(row);
-        world.note(|| format!("compute of row {row} reads version {version}, takes {after}"));
+        let versions: Vec<u64> = rows.iter().map(|row| self.state().history.version(*row)).collect();
+        world.note(|| format!("compute of rows {rows:?} reads versions {versions:?}, takes {after}"));
         world.pause(after).await;
-        if world.draw(12) == 0 { Err(Failed) } else { Ok(version) }
+        if draw(12) == 0 && !self.is_calm() { Err(Failed) } else { Ok(versions) }
     }
+}
 
-    pub(super) fn duration(&self) -> u64 {
-        let world = &self.0.world;
-        match world.draw(10) {
-            0 => world.draw(8000),
-            1..4 => world.draw(1000),
-            _ => world.draw(40),
+/// How long a run of a function or a transaction takes.
+pub(super) fn duration(draw: impl Fn(u64) -> u64) -> u64 {
+    match draw(10) {
+        0 => draw(8000),
+        1..4 => draw(1000),
+        _ => draw(40),
+    }
+}
+
+/// A run of the function for some rows, until it is dropped.
+struct Running {
+    run: Run,
+    keys: Vec<Key>,
+    began: u64,
+}
+
+impl Running {
+    fn start(run: &Run, build: Build, rows: &[usize]) -> Self {
+        // Before its link is up, a process runs alone.
+        let began = run.world().now();
+        let counts = began > ALL_CONNECTED_MS;
+        // The row of which nothing is ever stored has its run in each process.
+        let process = |row: usize| run.node.filter(|_| matches!(row / 2, ALONE | PICKY));
+        let keys: Vec<_> = rows.iter().filter(|_| counts).map(|row| (build, *row, process(*row))).collect();
+        let mut state = run.state();
+        let mut twice = None;
+        for key in &keys {
+            let running = state.running.entry(*key).or_default();
+            // A run without a lease is not joined for longer than that.
+            let joinable = |other: &u64| key.2.is_none() || began - other < MAX_STALENESS.as_millis() as u64;
+            twice = twice.or(running.iter().any(joinable).then_some(key.1));
+            running.push(began);
+        }
+        if run.is_calm() {
+            state.reached.calm_runs += 1;
+        }
+        drop(state);
+        if let Some(row) = twice
+            && run.is_calm()
+            && super::ONE_RUN_A_KEY
+        {
+            let now = run.world().now();
+            run.violates(Rule::OneRun, format!("two runs of row {row} at {now}, though nothing failed"));
+        }
+        Self { run: run.clone(), keys, began }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let (ended, is_calm) = (self.run.world().now(), self.run.is_calm());
+        let mut state = self.run.state();
+        for key in &self.keys {
+            let running = state.running.entry(*key).or_default();
+            if let Some(at) = running.iter().position(|began| *began == self.began) {
+                running.swap_remove(at);
+            }
+            if is_calm && key.1 / 2 == PICKY {
+                state.reached.unstored_runs += 1;
+                state.unstored.push(Ran { key: *key, began: self.began, ended });
+            }
         }
     }
 }
@@ -244,19 +621,26 @@ struct Process {
 
 impl Process {
     fn start(run: &Run) -> Self {
-        let node = run.0.world.node();
-        let cache = node.cache(Cache::builder().lease(Duration::from_secs(3)).local_limit_bytes(1 << 16));
-        let build = if run.has_two_builds() && run.0.world.draw(2) == 0 { Build::New } else { Build::Old };
+        let (world, plan) = (&run.shared.world, &run.shared.plan);
+        let node = world.node();
+        let draw = |limit| world.draw_from(PLAN | (1 << 32) | node.index() as u64, limit);
+        if !plan.calm {
+            // Clocks differ between machines.
+            node.step_clock(draw(2 * STEP_MS) as i64 - STEP_MS as i64);
+        }
+        let room = if plan.narrow { 3000 } else { 1 << 16 };
+        let cache = node.cache(Cache::builder().lease(Duration::from_secs(3)).local_limit_bytes(room));
+        let build = if plan.two_builds && draw(2) == 0 { Build::New } else { Build::Old };
         let mut process = Self { node, cache, build, clients: JoinSet::new() };
-        for _ in 0..CLIENTS {
-            let client = process.client(run);
+        for client in 0..CLIENTS {
+            let client = process.client(run, 1 + process.node.index() * CLIENTS + client);
             process.clients.spawn(client.go_on());
         }
         process
     }
 
-    fn client(&self, run: &Run) -> Client {
-        Client { run: run.clone(), cache: self.cache.clone(), node: self.node.clone(), build: self.build }
+    fn client(&self, run: &Run, who: usize) -> Client {
+        Client::new(run.at(self.node.index()), self.cache.clone(), self.node.clone(), self.build, who)
     }
 
     fn kill(&mut self, run: &Run) {

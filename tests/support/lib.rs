@@ -9,15 +9,20 @@
 
 mod express;
 pub mod http;
+mod left_out;
 mod monitor;
+mod nginx;
 mod nodes;
 mod proxy;
 mod server;
+mod tls;
 mod wait;
 
 pub use express::{Express, node, root};
+pub use left_out::{left_out, long_form, skipped};
 pub use monitor::Monitor;
+pub use nginx::Nginx;
 pub use nodes::{Gate, Nodes, event};
 pub use proxy::{Loss, Proxy};
-pub use server::{RedisServer, RedisServerBuilder};
+pub use server::{PATIENT, RedisServer, RedisServerBuilder};
 pub use wait::{eventually, soon};

@@ -44,11 +44,12 @@ impl Nodes {
         self.node_with(Cache::builder().jitter(0.0))
     }
 
-    /// One more cache on the store, with settings.
+    /// One more cache on the store, with settings. On Redis it is patient: a staleness bound below 20 s needs a response timeout
+    /// of half of it.
     pub fn node_with(&self, settings: CacheBuilder) -> impl Future<Output = Cache> + Send + 'static {
         let settings = match self {
             Self::Embedded(cache, clock) => settings.clock(clock.clone()).share_store(cache),
-            Self::Redis(server) => settings.url(server.url()),
+            Self::Redis(server) => settings.url(server.patient_url()),
         };
         async move { settings.connect().await.expect("the store is up") }
     }

@@ -29,7 +29,15 @@ struct State {
     accepted: AtomicU64,
     /// How many sendings there are before the one that meets its fate; below zero: none does.
     before_loss: AtomicI64,
+    /// Connections of which nothing gets through, by their numbers.
+    held: watch::Sender<Vec<u64>>,
     loses_answer: AtomicBool,
+    is_silent: AtomicBool,
+    /// The number of the next connection, and how many there are now.
+    next: AtomicU64,
+    open: AtomicU64,
+    /// Connections with a lower number are stuck.
+    stuck_below: watch::Sender<u64>,
 }
 
 /// What of a round trip is lost, with the connection.
@@ -39,6 +47,8 @@ pub enum Loss {
     Request,
     /// The server has done it, and the client does not learn of it.
     Answer,
+    /// The same, and the connection stays: nothing comes back on it any more.
+    Silence,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +58,20 @@ enum Mode {
     },
     /// Connections stay and are made, nothing gets through: a half-open link.
     Frozen,
+    /// What clients send gets through, what the server sends waits.
+    Holding,
     /// Connections end, new ones end at once.
     Cut,
+}
+
+impl Mode {
+    fn lets_through(self, is_answer: bool) -> bool {
+        match self {
+            Self::Frozen => false,
+            Self::Holding => !is_answer,
+            Self::Forward { .. } | Self::Cut => true,
+        }
+    }
 }
 
 impl Proxy {
@@ -68,7 +90,12 @@ impl Proxy {
             sendings: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             before_loss: AtomicI64::new(-1),
+            held: watch::Sender::new(Vec::new()),
             loses_answer: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+            stuck_below: watch::Sender::new(0),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, port, Arc::clone(&state)));
@@ -91,6 +118,34 @@ impl Proxy {
         self.state.mode.send_replace(Mode::Frozen);
     }
 
+    /// Lets nothing through on the connections that there are, until [`let_go`](Self::let_go). New ones work.
+    pub fn hold_fast(&self) {
+        self.state.stuck_below.send_replace(self.state.next.load(Ordering::SeqCst));
+    }
+
+    /// Lets what was held through.
+    pub fn let_go(&self) {
+        self.state.stuck_below.send_replace(0);
+    }
+
+    /// How many connections there are at the moment.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.state.open.load(Ordering::SeqCst)
+    }
+
+    /// Keeps what the server sends, until [`heal`](Self::heal): then all of it arrives at once, in
+    /// its order.
+    pub fn hold_answers(&self) {
+        self.state.mode.send_replace(Mode::Holding);
+    }
+
+    /// Lets nothing of these connections through, and of the others all: counted from 0 in the order in which they were made. Also of those that are
+    /// still to be made.
+    pub fn hold(&self, connections: &[u64]) {
+        self.state.held.send_replace(connections.to_vec());
+    }
+
     /// Holds each piece back for this long.
     pub fn delay(&self, delay: Duration) {
         self.state.mode.send_replace(Mode::Forward { delay });
@@ -103,7 +158,8 @@ impl Proxy {
 
     /// Loses a round trip: the one after this many others from now on.
     pub fn lose(&self, after: u32, loss: Loss) {
-        self.state.loses_answer.store(loss == Loss::Answer, Ordering::SeqCst);
+        self.state.loses_answer.store(loss != Loss::Request, Ordering::SeqCst);
+        self.state.is_silent.store(loss == Loss::Silence, Ordering::SeqCst);
         self.state.before_loss.store(i64::from(after), Ordering::SeqCst);
     }
 
@@ -145,14 +201,26 @@ async fn accept(listener: TcpListener, port: u16, state: Arc<State>) {
     }
 }
 
+/// One that is counted as long as it stands.
+struct Open<'a>(&'a State);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 async fn link(client: TcpStream, port: u16, state: Arc<State>) {
+    let number = state.next.fetch_add(1, Ordering::SeqCst);
+    state.open.fetch_add(1, Ordering::SeqCst);
+    let _open = Open(&state);
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let mut mode = state.mode.subscribe();
     let mute = AtomicBool::new(false);
     tokio::select! {
-        () = forward(from_client, to_server, &state, |bytes| {
+        () = forward(from_client, to_server, &state, (number, false), |bytes| {
             state.to_server.fetch_add(bytes, Ordering::SeqCst);
             state.sendings.fetch_add(1, Ordering::SeqCst);
             if state.before_loss.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| (left >= 0).then(|| left.saturating_sub(1))) != Ok(0) {
@@ -161,7 +229,7 @@ async fn link(client: TcpStream, port: u16, state: Arc<State>) {
             mute.store(true, Ordering::SeqCst);
             state.loses_answer.load(Ordering::SeqCst)
         }) => {}
-        () = forward(from_server, to_client, &state, |bytes| {
+        () = forward(from_server, to_client, &state, (number, true), |bytes| {
             state.to_client.fetch_add(bytes, Ordering::SeqCst);
             !mute.load(Ordering::SeqCst)
         }) => {}
@@ -171,18 +239,37 @@ async fn link(client: TcpStream, port: u16, state: Arc<State>) {
 }
 
 /// Until `goes_on` says no to a piece.
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, goes_on: impl Fn(u64) -> bool) {
-    let mut mode = state.mode.subscribe();
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: &State,
+    (number, is_answer): (u64, bool),
+    goes_on: impl Fn(u64) -> bool,
+) {
+    let (mut mode, mut stuck) = (state.mode.subscribe(), state.stuck_below.subscribe());
+    let mut held = state.held.subscribe();
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let Ok(mode) = mode.wait_for(|mode| *mode != Mode::Frozen).await.map(|mode| *mode) else { return };
+        let Ok(mode) = mode.wait_for(|mode| mode.lets_through(is_answer)).await.map(|mode| *mode) else { return };
+        // An error says that the proxy is gone.
+        if stuck.wait_for(|below| number >= *below).await.is_err()
+            || held.wait_for(|held| !held.contains(&number)).await.is_err()
+        {
+            return;
+        }
         if let Mode::Forward { delay } = mode
             && !delay.is_zero()
         {
             sleep(delay).await;
         }
         // Before it goes on, so that whoever has the answer sees it counted.
-        if !goes_on(read as u64) || to.write_all(&buffer[..read]).await.is_err() {
+        if !goes_on(read as u64) {
+            if state.is_silent.load(Ordering::SeqCst) {
+                continue;
+            }
+            return;
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
     }

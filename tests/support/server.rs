@@ -1,6 +1,9 @@
 //! A `redis-server` process of one's own, on a free port, in a temporary folder, without a configuration file.
+//!
+//! `REDIS_SERVER` names another binary than `redis-server` in the `PATH`, also that of Valkey.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader};
@@ -15,6 +18,14 @@ use tempfile::TempDir;
 
 /// Only a machine that is out of order takes longer.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
+
+/// Options of a URL with which a cache waits for a busy machine. The staleness bound has to be twice the timeout.
+pub const PATIENT: &str = "response_timeout=10s&connect_timeout=10s&max_staleness=20s";
+
+/// The binary of the server.
+pub(crate) fn binary() -> OsString {
+    std::env::var_os("REDIS_SERVER").filter(|named| !named.is_empty()).unwrap_or_else(|| "redis-server".into())
+}
 
 /// Options of a server; see [`RedisServer::builder`].
 #[derive(Debug, Default)]
@@ -125,7 +136,7 @@ impl RedisServerBuilder {
                 return server;
             }
         }
-        panic!("redis-server does not start; its arguments: {:?}", server.arguments);
+        panic!("{} does not start; its arguments: {:?}", binary().display(), server.arguments);
     }
 }
 
@@ -153,6 +164,12 @@ impl RedisServer {
             Some(password) => self.url_as(&format!(":{password}")),
             None => format!("redis://127.0.0.1:{}/", self.port),
         }
+    }
+
+    /// The same with timeouts that no busy machine reaches, for tests that are about something else.
+    #[must_use]
+    pub fn patient_url(&self) -> String {
+        format!("{}?{PATIENT}", self.url())
     }
 
     /// The URL with these credentials: `user:password`.
@@ -193,9 +210,21 @@ impl RedisServer {
         self.port
     }
 
-    /// SIGSTOP: connections stay, nothing answers.
+    /// SIGSTOP: connections stay, nothing answers from here on.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be stopped.
     pub fn pause(&self) {
-        self.signal("-STOP");
+        let pid = self.signal("-STOP");
+        // The signal is on its way: what the server is at may still be answered.
+        let state = || {
+            let output = Command::new("ps").args(["-o", "state=", "-p", &pid]).output().expect("ps is installed");
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        };
+        while !state().starts_with('T') {
+            assert_ne!(state(), "", "the server has ended");
+        }
     }
 
     /// SIGCONT.
@@ -224,7 +253,7 @@ impl RedisServer {
                 return;
             }
         }
-        panic!("redis-server does not start again on port {}", self.port);
+        panic!("{} does not start again on port {}", binary().display(), self.port);
     }
 
     /// Runs `redis-cli` against it as the default user and returns what it prints.
@@ -261,19 +290,14 @@ impl RedisServer {
     fn launch(&self) -> bool {
         // A killed server leaves its socket.
         drop(fs::remove_file(self.file("redis.sock")));
-        let child = Command::new("redis-server")
+        let child = Command::new(binary())
             .args(["--port", &self.port.to_string()])
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn();
-        let mut child = match child {
-            Ok(child) => child,
-            Err(error) => {
-                panic!("these tests need redis-server 7 or valkey in the PATH (apt install redis-server): {error}")
-            }
-        };
+        let mut child = child.unwrap_or_else(|error| panic!("{}", not_there(&error)));
         let ready = says_that_it_is_ready(child.stdout.take().expect("it is piped"));
         match ready.recv_timeout(STARTS_WITHIN) {
             Ok(()) => {
@@ -287,16 +311,18 @@ impl RedisServer {
             Err(RecvTimeoutError::Timeout) => {
                 drop(child.kill());
                 drop(child.wait());
-                panic!("redis-server on port {} does not become ready", self.port);
+                panic!("{} on port {} does not become ready", binary().display(), self.port);
             }
         }
     }
 
-    fn signal(&self, signal: &str) {
+    /// Returns the process's id.
+    fn signal(&self, signal: &str) -> String {
         let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         let pid = child.as_ref().expect("the server runs").id().to_string();
         let status = Command::new("kill").args([signal, &pid]).status().expect("kill is installed");
         assert!(status.success(), "kill {signal} {pid}");
+        pid
     }
 }
 
@@ -304,6 +330,16 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// What to do about a binary that cannot be started.
+pub(crate) fn not_there(error: &std::io::Error) -> String {
+    let binary = binary();
+    format!(
+        "{} cannot be started: {error}\nThese tests need redis-server 7 or later, or valkey-server, in the PATH \
+         (apt install redis-server), or its path in REDIS_SERVER.",
+        binary.display()
+    )
 }
 
 /// Tells when the server has said so in its log, or is dropped when that ends. The rest is read as well, so that the server can go on writing.
@@ -321,7 +357,7 @@ fn says_that_it_is_ready(log: ChildStdout) -> Receiver<()> {
 }
 
 /// Below the range from which systems take the ports of outgoing connections: one of those could sit on it at a restart.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let mut seed = RandomState::new().build_hasher().finish();
     loop {
         let port = u16::try_from(seed % 20_000).expect("below 20000").saturating_add(10_000);

@@ -8,16 +8,30 @@ use super::source::{Source, is_part_of_word};
 /// Every module, lowest row first. Those of the design that are not built yet have their place too.
 const ROWS: &[&[&str]] = &[
     // Values without a state, and the two that touch the runtime: time, and the only spawn.
-    &["clock", "error", "key", "options", "random", "background", "sabotage", "sync"],
+    &["clock", "error", "key", "options", "random", "recent", "background", "sabotage", "sync"],
     // Bytes and verdicts: pure.
     &["codec", "envelope", "fingerprint", "freshness"],
     // The two tiers, and what they tell.
     &["events", "function_stats", "history", "store", "versions", "local"],
     // One compute a key; what an invalidation must reach.
-    &["shape", "single_flight", "lease", "builds", "refresh", "tag", "coherence", "meter", "breaker", "journal"],
+    &[
+        "shape",
+        "cell",
+        "single_flight",
+        "lease",
+        "builds",
+        "function_versions",
+        "refresh",
+        "tag",
+        "touch",
+        "coherence",
+        "meter",
+        "breaker",
+        "journal",
+    ],
     &["read_through", "batch"],
     // What users hold.
-    &["cache", "builder", "entry", "fence", "object", "plain", "why"],
+    &["cache", "builder", "entry", "fence", "object", "plain", "sweep", "why"],
     &["session", "dashboard", "private", "testing", "store_testing", "golden"],
 ];
 

@@ -1,60 +1,74 @@
-//! The comment above or in a test says which promises it proves: `// S1, R18`, `// R1: a DEL typed by hand`.
+//! The page `promises` names every promise. The comment above or in a test says which ones it
+//! proves: `// S1, R18`, `// R1: a DEL typed by hand`.
 
 use std::collections::BTreeSet;
 
 use super::Finding;
 use super::source::Source;
 
-/// The families of promises, and how many each has.
-const FAMILIES: &[(char, usize)] = &[
-    ('R', 24), // races
-    ('S', 8),  // single flight in one process
-    ('X', 6),  // and across processes
-    ('F', 11), // staleness
-    ('V', 8),  // values
-    ('K', 6),  // keys
-    ('T', 7),  // tiers
-    ('D', 7),  // failure
-    ('B', 5),  // batch
-    ('I', 4),  // invalidation
-];
+pub(super) const PAGE: &str = "cache-core/docs/promises.md";
 
-/// What is built, and so must have a test. Grows until it is all of them.
-const TESTED: &[&str] = &[
-    "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", //
-    "F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9", "F10", "F11", //
-    "V1", "V2", "V3", "V4", "V5", "V6", "V7", "V8", //
-    "K1", "K2", "K3", "K4", "K5", "K6", //
-    "D1", "D2", "D5", "D7", //
-    "B1", "B2", "B3", "B4", "B5", //
-    "I1", "I2", "I3", "I4", //
-    "T1", "T2", "T3", "T4", "T5", "T6", "T7", //
-    "X1", "X2", "X3", "X4", "X5", "X6", //
-    "R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15", "R16",
-    "R17", //
-    "R18", "R19", "R20", "R22", "R23", "R24", "R21",
-];
+/// A promise, as the page names it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Promise {
+    id: String,
+    line: usize,
+    /// Not built yet, so no test can prove it.
+    is_planned: bool,
+}
 
-/// Claims of promises that do not exist.
-pub(super) fn unknown(sources: &[Source]) -> Vec<Finding> {
+/// The promises of the page: `- **S1** text`, `- **D3** (planned) text`.
+pub(super) fn of_page(page: &str) -> Vec<Promise> {
+    let promise = |(index, line): (usize, &str)| {
+        let (id, text) = line.strip_prefix("- **")?.split_once("** ")?;
+        Some(Promise { id: id.to_owned(), line: index + 1, is_planned: text.starts_with("(planned)") })
+    };
+    page.lines().enumerate().filter_map(promise).collect()
+}
+
+/// Ids that are not what an id looks like, or that do not count up in their family.
+pub(super) fn misnumbered(page: &str) -> Vec<Finding> {
+    let mut last: Option<(char, u32)> = None;
+    let mut families = BTreeSet::new();
+    let mut findings = Vec::new();
+    for Promise { id, line, .. } in of_page(page) {
+        let family = id.chars().next().filter(char::is_ascii_uppercase);
+        let number = id.get(1..).and_then(|number| number.parse().ok());
+        let Some((family, number)) = family.zip(number) else {
+            findings.push(Finding::new(PAGE, line, format!("`{id}` is no id: a capital letter and a number")));
+            continue;
+        };
+        let follows = match last {
+            Some((of, last)) if of == family => number == last + 1,
+            _ => number == 1 && families.insert(family),
+        };
+        if !follows {
+            findings.push(Finding::new(PAGE, line, format!("`{id}` does not follow the promise above it")));
+        }
+        last = Some((family, number));
+    }
+    findings
+}
+
+/// Claims of promises that do not exist, or that are planned only.
+pub(super) fn unknown(promises: &[Promise], sources: &[Source]) -> Vec<Finding> {
     let claims = sources.iter().flat_map(|source| claims(source).into_iter().map(move |claim| (source, claim)));
-    claims
-        .filter(|(_, (_, id))| !exists(id))
-        .map(|(source, (line, id))| Finding::new(&source.path, line, format!("there is no promise `{id}`")))
-        .collect()
+    let wrong = |(source, (line, id)): (&Source, (usize, String))| {
+        let what = match promises.iter().find(|promise| promise.id == id) {
+            None => format!("there is no promise `{id}`"),
+            Some(promise) if promise.is_planned => format!("{PAGE} says that `{id}` is planned only"),
+            Some(_) => return None,
+        };
+        Some(Finding::new(&source.path, line, what))
+    };
+    claims.filter_map(wrong).collect()
 }
 
 /// Promises that no test claims to prove.
-pub(super) fn untested(sources: &[Source]) -> Vec<Finding> {
+pub(super) fn untested(promises: &[Promise], sources: &[Source]) -> Vec<Finding> {
     let proven: BTreeSet<String> = sources.iter().flat_map(claims).map(|(_, id)| id).collect();
-    let missing = TESTED.iter().filter(|id| !proven.contains(**id));
-    missing.map(|id| Finding::new("tests", 1, format!("no test of promise `{id}`"))).collect()
-}
-
-fn exists(id: &str) -> bool {
-    let family = FAMILIES.iter().find(|(family, _)| id.starts_with(*family));
-    let number = id.get(1..).and_then(|number| number.parse().ok());
-    family.zip(number).is_some_and(|((_, most), number)| (1..=*most).contains(&number))
+    let missing = promises.iter().filter(|promise| !promise.is_planned && !proven.contains(&promise.id));
+    missing.map(|promise| Finding::new(PAGE, promise.line, format!("no test of promise `{}`", promise.id))).collect()
 }
 
 /// The ids in comments of test code, with their lines. Shipped code names races too, and proves none.
@@ -92,22 +106,34 @@ fn a_claim_is_a_comment_that_begins_with_ids() {
     }
 }
 
+const SOME: &str = "# Promises\n- **R1** One.\n- **R2** (planned) Another.\n- **S1** A third,\n  in two lines.\n";
+
 #[test]
-fn a_claim_of_an_unknown_promise_is_found() {
-    let claimed = "// R24\n// R25\n// S0\n// Q1: what?";
-    let found = unknown(&[Source::new("tests/behaviour/races.rs", claimed)]);
-    assert_eq!(found.iter().map(|finding| finding.line).collect::<Vec<_>>(), [2, 3, 4]);
+fn promises_are_read_from_their_page() {
+    let ids: Vec<_> = of_page(SOME).into_iter().map(|promise| (promise.id, promise.line, promise.is_planned)).collect();
+    assert_eq!(ids, [("R1".to_owned(), 2, false), ("R2".to_owned(), 3, true), ("S1".to_owned(), 4, false)]);
+    assert!(misnumbered(SOME).is_empty());
+    for wrong in ["- **R2** One.", "- **R1** One.\n- **R3** Another.", "- **r1** One.", "- **R1** A\n- **R1** B"] {
+        assert_eq!(misnumbered(wrong).len(), 1, "{wrong}");
+    }
+    assert_eq!(misnumbered("- **R1** One.\n- **S1** Two.\n- **R1** Three.").len(), 1);
+}
+
+#[test]
+fn a_claim_of_an_unknown_or_planned_promise_is_found() {
+    let claimed = "// R1\n// R2\n// R3\n// S0\n// S1: what?\n// Q1";
+    let found = unknown(&of_page(SOME), &[Source::new("tests/behaviour/races.rs", claimed)]);
+    assert_eq!(found.iter().map(|finding| finding.line).collect::<Vec<_>>(), [2, 3, 4, 6]);
 }
 
 #[test]
 fn a_promise_without_a_test_is_found() {
-    let all_but_the_last = TESTED[..TESTED.len() - 1].join(", ");
-    let test = Source::new("tests/behaviour/races.rs", &format!("// {all_but_the_last}"));
+    let promises = of_page(SOME);
+    let test = Source::new("tests/behaviour/races.rs", "// R1");
     // A comment of shipped code proves nothing.
-    let shipped = Source::new("cache-core/src/lease.rs", "// R21: the token is compared");
-    let found = untested(&[test, shipped]);
-    assert_eq!(found, [Finding::new("tests", 1, "no test of promise `R21`")]);
-    let inner = Source::new("cache-core/src/lease.rs", "#[cfg(test)]\nmod tests {\n    // R21\n}");
-    assert_eq!(untested(&[inner]).len(), TESTED.len() - 1);
-    assert!(TESTED.iter().all(|id| exists(id)));
+    let shipped = Source::new("cache-core/src/lease.rs", "// S1: the token is compared");
+    let found = untested(&promises, &[test, shipped]);
+    assert_eq!(found, [Finding::new(PAGE, 4, "no test of promise `S1`")]);
+    let inner = Source::new("cache-core/src/lease.rs", "#[cfg(test)]\nmod tests {\n    // S1\n}");
+    assert_eq!(untested(&promises, &[inner]), [Finding::new(PAGE, 2, "no test of promise `R1`")]);
 }

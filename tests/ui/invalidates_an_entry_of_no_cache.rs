@@ -1,6 +1,6 @@
 use cache_core::{Cache, cached, invalidates};
 
-#[cached(key = "{id}", cache = cache)]
+#[cached(key = "{id}", skip(cache), cache = cache)]
 async fn user(cache: &Cache, id: u64) -> u64 {
     let _ = cache;
     id

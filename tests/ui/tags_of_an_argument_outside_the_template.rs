@@ -1,6 +1,6 @@
 use cache_core::cached;
 
-#[cached(key = "{id}", tags("author:{author}"))]
+#[cached(key = "{id}", skip(author), tags("author:{author}"))]
 async fn f(id: u64, author: u64) -> u64 {
     id + author
 }

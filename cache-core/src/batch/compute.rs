@@ -1,24 +1,26 @@
 //! The run of a batch: one call of the function under the leases of all ids it is asked for, and what becomes of each.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::join_all;
 
 use super::look::Bases;
-use super::{Batch, Claim, MOST_IN_A_TRIP, Returned, Step};
-use crate::error::DeadlineExceeded;
+use super::{Batch, Claim, MOST_AT_A_TIME, Run, Step, TRIPS_AT_A_TIME, landings};
+use crate::error::{DeadlineExceeded, Result};
 use crate::events::{Event, StaleCause, bump};
 use crate::history::{Refusal, What};
-use crate::lease::Lease;
+use crate::lease::{End, Lease, Renewals, Told};
 use crate::options::LocalTier;
 use crate::read_through::{Fallback, Storable, give_up, lifetime_for, storable, unseen, within};
+use crate::sabotage::{self, Guard};
 use crate::shape::Erased;
-use crate::single_flight::{self, Landing, Panic};
+use crate::single_flight::{Landing, Running};
 use crate::store::Filled;
-
-/// What a call of the function comes to, if it does not panic.
-type Run = Result<Returned, Panic>;
+use crate::tag::Basis;
 
 impl Batch<'_> {
     /// Runs the function for these, stores what it returns, gives the other leases back, and lands them.
@@ -34,19 +36,28 @@ impl Batch<'_> {
         }
         bump(&counters.computes);
         one.count(inner, |own| &own.computes);
-        let key = |at: &usize| Arc::clone(&self.plan(*at).key.value_key);
-        let unleased: Vec<Arc<str>> =
-            claims.iter().filter(|claim| claim.lease.is_none()).map(|claim| key(&claim.at)).collect();
+        let unleased: Vec<usize> = claims.iter().filter(|claim| claim.lease.is_none()).map(|claim| claim.at).collect();
         let (leased, leases): (Vec<usize>, Vec<Lease>) =
             claims.iter_mut().enumerate().filter_map(|(index, claim)| Some((index, claim.lease.take()?))).unzip();
         let (started, deadline) = (inner.clock.start(), one.terms(inner).deadline);
-        let function = (self.function)(ids.clone());
-        let mut run = Box::pin(single_flight::run_all(ids.iter().map(key).collect(), function));
+        let (mut run, began) = (Box::pin(self.call(&ids)), inner.clock.boot());
+        ids.iter().for_each(|at| self.seen(*at, began));
         let returned = {
-            let kept = Lease::keep_all(inner, &leases, async {
-                if unleased.is_empty() { run.as_mut().await } else { unseen(inner, &unleased, run.as_mut()).await }
+            // Seldom asked for, and then mostly for all of them.
+            let by_key: OnceLock<HashMap<&str, usize>> = OnceLock::new();
+            let of_keys = || ids.iter().map(|at| (&*self.plan(*at).key.value_key, *at)).collect();
+            let tell = |key: &str, told: Told| {
+                if let Some(at) = by_key.get_or_init(of_keys).get(key) {
+                    self.tell(*at, told);
+                }
+            };
+            let kept = Lease::keep_all(inner, &leases, &tell, async {
+                if unleased.is_empty() {
+                    return run.as_mut().await;
+                }
+                unseen(inner, || unleased.iter().for_each(|at| self.detach(*at)), run.as_mut()).await
             });
-            // Dropped here: the leases are given back in the background, and those who wait take over.
+            // Dropped here: the leases are given back, and those who wait take over.
             within(inner, deadline, kept).await
         };
         let cost = started.elapsed();
@@ -59,6 +70,8 @@ impl Batch<'_> {
             self.pass_deadline(claims, &bases, deadline.unwrap_or_default(), run).await;
             return Step::Landed;
         };
+        // Its caller has gone, and this run goes with it.
+        let Some(returned) = returned else { return Step::Landed };
         let (mut values, mut failures) = (Vec::new(), Vec::new());
         for (claim, landing) in claims.into_iter().zip(landings(returned, ids.len())) {
             let plan = self.plan(claim.at);
@@ -81,56 +94,102 @@ impl Batch<'_> {
         Step::Landed
     }
 
+    /// Has the caller call the function. `None`: it has gone.
+    async fn call(&self, ids: &[usize]) -> Option<Run> {
+        let one = self.plan(*ids.first()?);
+        let running = {
+            let held: Vec<_> = ids.iter().map(|at| self.id(*at)).collect();
+            let runs = held.iter().filter_map(|id| Some(id.leader.as_ref()?.run()));
+            let keys = ids.iter().map(|at| Arc::clone(&self.plan(*at).key.value_key));
+            Running::new(&one.key.name, keys, runs, self.caller)
+        };
+        self.calls?.call(ids.to_vec(), running).await
+    }
+
     /// Stores the values, then lands them.
     async fn store(&self, mut values: Vec<(Claim, Erased)>, bases: &Bases, cost: Duration) {
-        let (mut unstored, mut fills) = (Vec::new(), Vec::new());
-        let prepared = values.iter_mut().filter_map(|(claim, value)| {
-            let (lease, basis) = (claim.lease.take()?, bases.of(claim.position)?);
-            let (at, value) = (claim.at, Arc::clone(value));
-            Some(async move {
-                let plan = self.plan(at);
-                let storable = match lifetime_for(self.inner, plan, &value) {
-                    Some(lifetime) => storable(self.inner, plan, basis, &value, lifetime, cost).await,
-                    None => {
-                        plan.note(self.inner, What::NotStored);
-                        Ok(None)
+        let (mut unstored, mut free, mut renewals) = (Vec::new(), Vec::new(), Renewals::start(self.inner));
+        for from in (0..values.len()).step_by(MOST_AT_A_TIME) {
+            let left = values.iter().skip(from).filter_map(|(claim, _)| Some((claim.at, claim.lease.as_ref()?)));
+            renewals.renew_when_due(self.inner, left, |at, told| self.tell(at, told)).await;
+            let mut prepared = values.iter_mut().skip(from).take(MOST_AT_A_TIME).filter_map(|(claim, value)| {
+                let (lease, basis) = (claim.lease.take()?, bases.of(claim.position)?);
+                let (at, value) = (claim.at, Arc::clone(value));
+                Some(async move {
+                    let storable = self.prepare(at, &value, basis, cost).await;
+                    (at, value, lease, storable)
+                })
+            });
+            let mut fills = Vec::new();
+            loop {
+                // Each may have tags of its own to be looked at.
+                let some = join_all(prepared.by_ref().take(TRIPS_AT_A_TIME)).await;
+                if some.is_empty() {
+                    break;
+                }
+                for (at, value, lease, storable) in some {
+                    match storable {
+                        Ok(Ok(storable)) => fills.push((at, value, lease, storable)),
+                        Ok(Err(End::Unstored)) => unstored.push(lease),
+                        Ok(Err(End::Free)) => free.push(lease),
+                        Err(error) => {
+                            self.plan(at).note(self.inner, What::StoreFailed(error.kind()));
+                            self.inner.store_failed(&error);
+                            free.push(lease);
+                        }
                     }
-                };
-                (at, value, lease, storable)
-            })
-        });
-        for (at, value, lease, storable) in join_all(prepared).await {
-            match storable {
-                Ok(Some(storable)) => fills.push((at, value, lease, storable)),
-                Ok(None) => unstored.push(lease),
-                Err(error) => {
-                    self.plan(at).note(self.inner, What::StoreFailed(error.kind()));
-                    self.inner.store_failed(&error);
-                    unstored.push(lease);
                 }
             }
+            if !fills.is_empty() {
+                self.fill(fills).await;
+            }
         }
-        let mut fills = fills.into_iter().peekable();
-        while fills.peek().is_some() {
-            self.fill(fills.by_ref().take(MOST_IN_A_TRIP).collect()).await;
-        }
-        self.release(unstored).await;
+        self.release(unstored, End::Unstored).await;
+        self.release(free, End::Free).await;
         for (claim, value) in values {
             self.settle(claim.at, Landing::Value(value));
         }
     }
 
-    /// One trip.
+    /// What is to be stored for this value. A panic of a closure or a `Serialize` costs the fill,
+    /// never the value (S10).
+    async fn prepare(&self, at: usize, value: &Erased, basis: &Basis, cost: Duration) -> Result<Result<Storable, End>> {
+        let plan = self.plan(at);
+        let prepare = async {
+            match lifetime_for(self.inner, plan, value) {
+                Some(lifetime) => storable(self.inner, plan, basis, value, lifetime, cost).await,
+                None => {
+                    plan.note(self.inner, What::NotStored);
+                    Ok(Err(End::Unstored))
+                }
+            }
+        };
+        AssertUnwindSafe(prepare).catch_unwind().await.unwrap_or_else(|_payload| {
+            plan.note(self.inner, What::NotStored);
+            self.inner.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
+            Ok(Err(End::Unstored))
+        })
+    }
+
+    /// In as many trips as their bytes take.
     async fn fill(&self, fills: Vec<(usize, Erased, Lease, Storable)>) {
         let (mut kept, mut records) = (Vec::new(), Vec::new());
         for (at, value, lease, Storable { record, expiry, fresh_for, kept_by }) in fills {
             let plan = self.plan(at);
             let local = self.inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
             let mark = local.map(|local| local.begin(&plan.key.value_key));
+            records.push((lease, record.clone(), expiry, mark.is_some()));
             kept.push((plan, value, mark.zip(kept_by), record.len(), fresh_for));
-            records.push((lease, record, expiry));
         }
-        let filled = match Lease::fill_many(self.inner, records).await {
+        let filled = Lease::fill_many(self.inner, records).await;
+        if sabotage::is(Guard::BatchMarksBeforeFill)
+            && let Some(local) = &self.inner.local
+        {
+            for (plan, _, kept_by, ..) in &mut kept {
+                *kept_by = kept_by.take().map(|(_, kept_by)| (local.begin(&plan.key.value_key), kept_by));
+            }
+        }
+        let filled = match filled {
             Ok(filled) => filled,
             Err(error) => {
                 kept.iter().for_each(|(plan, ..)| plan.note(self.inner, What::StoreFailed(error.kind())));
@@ -146,7 +205,7 @@ impl Batch<'_> {
                 Ok(Filled::Stored) => {}
                 Ok(Filled::Tracked) => {
                     if let Some((mark, (serving, under))) = kept_by {
-                        mark.keep(&value, bytes, serving.service(plan.local), under);
+                        mark.keep(&value, (plan.value.weigh)(&value, bytes), serving.service(plan.local), under);
                     }
                 }
                 Err(error) => {
@@ -165,12 +224,15 @@ impl Batch<'_> {
     /// is not landed.
     async fn fail(&self, failures: Vec<(Claim, Landing)>, bases: &Bases, cause: StaleCause) {
         let (mut leases, mut failed, mut old) = (Vec::new(), Vec::new(), Vec::new());
-        for (Claim { at, position, lease, old: value }, landing) in failures {
+        for (Claim { at, position, lease, old: value, beside }, landing) in failures {
             match (value, landing) {
                 (Some(value), landing @ (Landing::Failed(_) | Landing::Abandoned)) => old.push(async move {
-                    let fallback = Fallback::Old(Arc::clone(&value));
+                    let fallback = match (&lease, beside) {
+                        (None, Some(fill_id)) => Fallback::Unleased(Arc::clone(&value), fill_id),
+                        _ => Fallback::Old(Arc::clone(&value)),
+                    };
                     // Not what an invalidation has ended meanwhile (R17).
-                    let stands = give_up(self.inner, self.plan(at), lease, &fallback).await
+                    let stands = give_up(self.inner, self.plan(at), lease, &fallback, End::Unstored).await
                         && match bases.of(position) {
                             Some(basis) => basis.stands(self.inner).await,
                             None => false,
@@ -188,11 +250,15 @@ impl Batch<'_> {
             }
         }
         let released = async {
-            self.release(leases).await;
+            self.release(leases, End::Unstored).await;
             let failed = failed.into_iter().filter(|(_, landing)| !matches!(landing, Landing::Abandoned));
             failed.for_each(|(at, landing)| self.settle(at, landing));
         };
-        tokio::join!(released, join_all(old));
+        let served = async {
+            let mut old = old.into_iter();
+            while !join_all(old.by_ref().take(TRIPS_AT_A_TIME)).await.is_empty() {}
+        };
+        tokio::join!(released, served);
     }
 
     /// The keys are free, and nothing that the run comes to is stored.
@@ -201,7 +267,7 @@ impl Batch<'_> {
         claims: Vec<Claim>,
         bases: &Bases,
         deadline: Duration,
-        run: impl Future<Output = Run>,
+        run: impl Future<Output = Option<Run>>,
     ) {
         let ids: Vec<usize> = claims.iter().map(|claim| claim.at).collect();
         let Some(plan) = ids.first().map(|at| self.plan(*at)) else { return };
@@ -221,33 +287,24 @@ impl Batch<'_> {
             return;
         }
         for (at, _) in ids.iter().zip(&left).filter(|(_, left)| **left) {
-            let duty = self.id(*at).duty.take();
-            duty.into_iter().for_each(|duty| duty.land(Landing::Abandoned));
-            self.inner.flights.detach(&self.plan(*at).key.value_key);
+            // Dropped, it abandons the flight.
+            let leader = self.id(*at).leader.take();
+            drop(leader);
         }
-        let landed = landings(run.await, ids.len());
+        let Some(run) = run.await else { return };
+        let landed = landings(run, ids.len());
         for ((at, landing), _) in ids.into_iter().zip(landed).zip(left).filter(|(_, left)| *left) {
             self.settle(at, landing);
         }
     }
 
-    async fn release(&self, leases: Vec<Lease>) {
+    async fn release(&self, leases: Vec<Lease>, end: End) {
         let mut leases = leases.into_iter().peekable();
         while leases.peek().is_some() {
-            let chunk = leases.by_ref().take(MOST_IN_A_TRIP).collect();
-            if let Err(error) = Lease::release_many(self.inner, chunk).await {
+            let chunk = leases.by_ref().take(MOST_AT_A_TIME).collect();
+            if let Err(error) = Lease::release_many(self.inner, chunk, end).await {
                 self.inner.store_failed(&error);
             }
         }
-    }
-}
-
-/// Of each of so many ids.
-fn landings(run: Run, count: usize) -> Vec<Landing> {
-    let all = |landing: Landing| std::iter::repeat_n(landing, count).collect();
-    match run {
-        Ok(Ok(each)) => each.into_iter().map(|one| one.map_or_else(Landing::Failed, Landing::Value)).collect(),
-        Ok(Err(error)) => all(Landing::Failed(error)),
-        Err(panic) => all(Landing::Panicked(panic)),
     }
 }

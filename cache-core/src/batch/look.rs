@@ -3,15 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Batch, Claim, Leased, Looked, MAX_ROUNDS, MOST_IN_A_TRIP};
-use crate::envelope::Envelope;
+use super::{Batch, Claim, Leased, Looked, MOST_AT_A_TIME};
+use crate::envelope::{Envelope, Unreadable};
 use crate::error::Result;
 use crate::events::{Event, StaleCause, bump};
 use crate::history::What;
-use crate::lease::{Lease, Obstacle};
+use crate::lease::{Lease, Obstacle, Renewals, Told};
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
-use crate::read_through::{Old, Plan, Served, Stored, judge, leave_alone, noted};
+use crate::read_through::{Old, Patience, Plan, Served, Stored, judge, leave_alone, noted};
+use crate::sabotage::{self, Guard};
 use crate::shape::Erased;
 use crate::single_flight::Landing;
 use crate::store::{Place, Slot, THROTTLE_MARK, lease_key};
@@ -28,11 +29,48 @@ impl Bases {
         }
     }
 
+    /// Of these positions, in this order.
+    fn only(self, positions: &[usize]) -> Self {
+        if self.0.len() <= 1 {
+            return self;
+        }
+        let mut all: Vec<Option<Basis>> = self.0.into_iter().map(Some).collect();
+        Self(positions.iter().filter_map(|position| all.get_mut(*position)?.take()).collect())
+    }
+
     fn of_all(&mut self, positions: Range<usize>) -> &mut [Basis] {
         match self.0.as_mut_slice() {
             shared @ [_] => shared,
             all => all.get_mut(positions).unwrap_or_default(),
         }
+    }
+}
+
+/// What stood under a key. `None`: the store did not answer, which was told.
+pub(super) type Answered = Option<Slot>;
+
+/// The ids that the store has no fresh value of.
+pub(super) struct Unserved {
+    pub(super) ids: Vec<usize>,
+    /// In their order.
+    pub(super) bases: Bases,
+    /// What stood under their keys, in their order. `None`: not read yet.
+    slots: Option<Vec<Answered>>,
+}
+
+impl Unserved {
+    pub(super) fn position(&self, at: usize) -> Option<usize> {
+        // They rise.
+        self.ids.binary_search(&at).ok()
+    }
+
+    /// What was read of these ids. `None`: nothing.
+    pub(super) fn of(self, ids: &[usize]) -> Option<(Bases, Vec<Answered>)> {
+        let positions: Vec<usize> = ids.iter().filter_map(|at| self.position(*at)).collect();
+        let bases = self.bases.only(&positions);
+        let mut all = self.slots?;
+        let slots = positions.iter().filter_map(|position| all.get_mut(*position).map(Option::take)).collect();
+        Some((bases, slots))
     }
 }
 
@@ -53,7 +91,7 @@ struct Wanted {
 }
 
 /// A record's header and where its payload begins, or why it is none; `None`: no bytes.
-type Opened = Option<std::result::Result<(Envelope, usize), &'static str>>;
+type Opened = Option<std::result::Result<(Envelope, usize), Unreadable>>;
 
 /// What is to be done about an id.
 enum Verdict {
@@ -72,7 +110,7 @@ enum Verdict {
 impl<'a> Batch<'a> {
     pub(super) fn bases(&self, ids: &[usize]) -> Bases {
         let plans = || ids.iter().map(|at| self.plan(*at));
-        let basis = |plan: &Plan| Basis::new(self.inner, &plan.key.name, Some(&plan.rules));
+        let basis = |plan: &Plan| plan.basis(self.inner);
         let first = plans().next();
         match first.filter(|first| plans().all(|plan| Arc::ptr_eq(&plan.rules, &first.rules))) {
             Some(first) => Bases(vec![basis(first)]),
@@ -80,9 +118,91 @@ impl<'a> Batch<'a> {
         }
     }
 
-    pub(super) async fn try_look(&self, ids: &[usize], looked: &mut Looked) -> Result<()> {
-        let mut read = self.read(ids, &mut looked.bases).await?;
-        for _ in 0..MAX_ROUNDS {
+    /// Serves what the store has fresh, before any flight is entered. What is left is for a run.
+    pub(super) async fn probe(&self) -> Unserved {
+        let all: Vec<usize> = (0..self.plans.len()).collect();
+        // Whoever finds a run under way waits for it: what it will bring is not there yet.
+        let is_running = |at: &usize| {
+            let Plan { key, value, .. } = self.plan(*at);
+            self.shares(*at) && self.inner.flights.find(&key.value_key, (value.type_id)()).is_some()
+        };
+        if all.iter().any(|at| self.plan(*at).refresh || is_running(at)) {
+            return Unserved { bases: self.bases(&all), ids: all, slots: None };
+        }
+        let mut bases = self.bases(&all);
+        let slots = match self.try_probe(&all, &mut bases).await {
+            Ok(slots) => slots,
+            Err(error) => {
+                all.iter().for_each(|at| self.plan(*at).note(self.inner, What::StoreFailed(error.kind())));
+                self.inner.store_failed(&error);
+                let slots = Some(all.iter().map(|_| None).collect());
+                return Unserved { bases, ids: all, slots };
+            }
+        };
+        let (ids, slots): (Vec<usize>, Vec<Answered>) = slots.into_iter().unzip();
+        Unserved { bases: bases.only(&ids), ids, slots: Some(slots) }
+    }
+
+    /// What stands under the ids that have no value to return.
+    async fn try_probe(&self, all: &[usize], bases: &mut Bases) -> Result<Vec<(usize, Answered)>> {
+        let read = self.introduce(all, bases).await?;
+        // Their trip failed, one before it did not.
+        let unanswered = read.len()..all.len();
+        let opened: Vec<Opened> =
+            read.iter().map(|Read { position, slot, .. }| self.open(all, *position, slot)).collect();
+        let records = read.iter().zip(&opened).filter_map(|(read, opened)| {
+            let (envelope, _) = opened.as_ref()?.as_ref().ok()?;
+            Some((bases.of(read.position)?, envelope, read.mark.is_some()))
+        });
+        let mut agreements = Basis::agree_all(self.inner, &records.collect::<Vec<_>>()).await?.into_iter();
+        let mut left = Vec::new();
+        for (read, opened) in read.into_iter().zip(opened) {
+            let agreement = if let Some(Ok(_)) = &opened { agreements.next() } else { None };
+            let is_complete = bases.of(read.position).is_some_and(Basis::is_complete);
+            let stored = match (&read.slot, opened, agreement) {
+                (Slot::Bytes(bytes), Some(Ok((envelope, payload_at))), Some(Agreement::Yes(under))) if is_complete => {
+                    let payload = bytes.get(payload_at..).unwrap_or_default();
+                    Some(judge(self.inner, self.plan(read.position), &envelope, payload, under))
+                }
+                _ => None,
+            };
+            match stored {
+                Some(Stored::Value(served)) => {
+                    self.plan(read.position).note(self.inner, What::Hit { fresh_for: served.serving.fresh() });
+                    self.serve(read.position, served, read.mark);
+                }
+                _ => left.push((read.position, Some(read.slot))),
+            }
+        }
+        left.extend(unanswered.map(|at| (at, None)));
+        Ok(left)
+    }
+
+    /// Lands a value that was read.
+    fn serve(&self, at: usize, served: Served, mark: Option<Mark<'_>>) {
+        let plan = self.plan(at);
+        if let Some((mark, under)) = mark.zip(served.under) {
+            let weight = (plan.value.weigh)(&served.value, served.payload_bytes);
+            mark.keep(&served.value, weight, served.serving.service(plan.local), under);
+        }
+        bump(&self.inner.events.count().hits);
+        plan.count(self.inner, |own| &own.hits);
+        self.settle(at, Landing::Value(served.value));
+    }
+
+    pub(super) async fn try_look(
+        &self,
+        ids: &[usize],
+        slots: Option<Vec<Answered>>,
+        looked: &mut Looked,
+        mut patience: Patience,
+    ) -> Result<()> {
+        let unmarked = |(position, slot): (usize, Answered)| Some(Read { position, slot: slot?, mark: None });
+        let mut read = match slots {
+            Some(slots) => slots.into_iter().enumerate().filter_map(unmarked).collect(),
+            None => self.introduce(ids, &mut looked.bases).await?,
+        };
+        while patience.look_again() {
             let wanted = self.sort(ids, read, looked).await?;
             if wanted.is_empty() {
                 return Ok(());
@@ -92,9 +212,15 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// Reads; beside the first read of the function in this process, its build is registered.
+    async fn introduce(&self, ids: &[usize], bases: &mut Bases) -> Result<Vec<Read<'a>>> {
+        let Some(first) = ids.first() else { return Ok(Vec::new()) };
+        self.inner.builds.introduce(self.inner, &self.plan(*first).key, self.read(ids, bases)).await
+    }
+
     async fn read(&self, ids: &[usize], bases: &mut Bases) -> Result<Vec<Read<'a>>> {
         let mut read = Vec::with_capacity(ids.len());
-        for chunk in ids.chunks(MOST_IN_A_TRIP) {
+        for chunk in ids.chunks(MOST_AT_A_TIME) {
             let plans: Vec<&Plan> = chunk.iter().map(|at| self.plan(*at)).collect();
             let keys: Vec<Arc<str>> = plans.iter().map(|plan| Arc::clone(&plan.key.value_key)).collect();
             // Before the read is sent.
@@ -106,7 +232,20 @@ impl<'a> Batch<'a> {
             let track = marks.iter().any(Option::is_some);
             let start = read.len();
             let positions = start..start.saturating_add(chunk.len());
-            let (slots, tracked) = Basis::read_many(self.inner, bases.of_all(positions.clone()), &keys, track).await?;
+            let (slots, tracked) =
+                match Basis::read_many(self.inner, bases.of_all(positions.clone()), &keys, track).await {
+                    Ok(found) => found,
+                    Err(error) if read.is_empty() => return Err(error),
+                    // What was read before is good. The others are computed for their callers alone.
+                    Err(error) => {
+                        let left = ids.iter().skip(start);
+                        left.for_each(|at| self.plan(*at).note(self.inner, What::StoreFailed(error.kind())));
+                        self.inner.store_failed(&error);
+                        break;
+                    }
+                };
+            let is_late = sabotage::is(Guard::BatchMarksBeforeRead);
+            let marks = if is_late { plans.iter().map(mark).collect() } else { marks };
             let all = positions.zip(slots).zip(marks);
             read.extend(all.map(|((position, slot), mark)| Read { position, slot, mark: mark.filter(|_| tracked) }));
         }
@@ -120,7 +259,7 @@ impl<'a> Batch<'a> {
             read.iter().map(|Read { position, slot, .. }| self.open(ids, *position, slot)).collect();
         let records = read.iter().zip(&opened).filter_map(|(read, opened)| {
             let (envelope, _) = opened.as_ref()?.as_ref().ok()?;
-            Some((bases.of(read.position)?, envelope))
+            Some((bases.of(read.position)?, envelope, read.mark.is_some()))
         });
         let mut agreements = Basis::agree_all(self.inner, &records.collect::<Vec<_>>()).await?.into_iter();
         let mut wanted = Vec::new();
@@ -134,7 +273,7 @@ impl<'a> Batch<'a> {
             };
             match verdict {
                 Verdict::Landed => {}
-                Verdict::Uncached => claims.push(Claim { at, position, lease: None, old: None }),
+                Verdict::Uncached => claims.push(Claim { at, position, lease: None, old: None, beside: None }),
                 Verdict::Leased(left) => leased.push(Leased { at, left, beside: None }),
                 Verdict::Want(place, old) => wanted.push(Wanted { position, place, slot, old }),
                 Verdict::Foreign(reason) => {
@@ -174,8 +313,19 @@ impl<'a> Batch<'a> {
                 plan.note(inner, What::Fenced);
                 return Verdict::Uncached;
             }
-            Slot::Leased(_) if plan.rules.options.flight != FlightScope::Cluster => return Verdict::Uncached,
-            Slot::Leased(left) => return Verdict::Leased(left),
+            // The run before stored nothing: those who waited for it run at once, and one of them may store (X7).
+            Slot::Unstored(mark) => {
+                plan.note(inner, What::NotAwaited);
+                return Verdict::Want(Place::OverMark(mark), None);
+            }
+            Slot::Unawaited(_) if !plan.refresh => {
+                plan.note(inner, What::NotAwaited);
+                return Verdict::Uncached;
+            }
+            Slot::Leased(_) | Slot::Unawaited(_) if plan.rules.options.flight != FlightScope::Cluster => {
+                return Verdict::Uncached;
+            }
+            Slot::Leased(left) | Slot::Unawaited(left) => return Verdict::Leased(left),
             Slot::WrongType => {
                 plan.note(inner, What::Undecodable);
                 return Verdict::Foreign("the key holds a value of another type");
@@ -188,7 +338,8 @@ impl<'a> Batch<'a> {
             }
             (Some(Ok(_)), Some(Agreement::Fenced)) => Stored::Fenced,
             (Some(Ok((envelope, _))), _) => Stored::Invalid(envelope.fill_id, Some(basis.ended_by(&envelope))),
-            (Some(Err(reason)), _) => Stored::Foreign(reason),
+            (Some(Err(Unreadable::Newer(fill_id, reason))), _) => Stored::Newer(fill_id, reason),
+            (Some(Err(Unreadable::Foreign(reason))), _) => Stored::Foreign(reason),
             (None, _) => return Verdict::Uncached,
         };
         match noted(inner, plan, stored) {
@@ -196,12 +347,7 @@ impl<'a> Batch<'a> {
                 Verdict::Want(Place::Beside(fill_id), None)
             }
             Stored::Value(served) => {
-                if let Some((mark, under)) = mark.zip(served.under) {
-                    mark.keep(&served.value, served.payload_bytes, served.serving.service(plan.local), under);
-                }
-                bump(&inner.events.count().hits);
-                plan.count(inner, |own| &own.hits);
-                self.settle(at, Landing::Value(served.value));
+                self.serve(at, served, mark);
                 Verdict::Landed
             }
             Stored::Old(Old { fill_id, value }) => match self.resting(plan, fill_id).zip(value.as_ref()) {
@@ -212,6 +358,7 @@ impl<'a> Batch<'a> {
                 None => Verdict::Want(Place::Beside(fill_id), value),
             },
             Stored::Invalid(fill_id, _) => Verdict::Want(Place::Instead(fill_id), None),
+            Stored::Newer(fill_id, _) => Verdict::Want(Place::Beside(fill_id), None),
             // As with a fence in the record's place.
             Stored::Fenced => Verdict::Uncached,
             Stored::Foreign(reason) => Verdict::Foreign(reason),
@@ -226,13 +373,23 @@ impl<'a> Batch<'a> {
     async fn acquire(&self, ids: &[usize], wanted: Vec<Wanted>, looked: &mut Looked) -> Result<Vec<Read<'a>>> {
         let at_of = |wanted: &Wanted| ids.get(wanted.position).copied();
         if let Some(first) = wanted.first().and_then(at_of) {
-            self.inner.builds.register(self.inner, &self.plan(first).key).await?;
+            Basis::register(self.inner, &mut looked.bases.0, &self.plan(first).key).await?;
         }
         let mut again = Vec::new();
         let mut wanted = wanted.into_iter();
+        let mut renewals = Renewals::start(self.inner);
         loop {
+            // The first of many would end before the last is taken.
+            let taken = looked.claims.iter().filter_map(|claim| Some((claim.at, claim.lease.as_ref()?)));
+            let tell = |at, told| {
+                // Nothing is computed yet: that they stand says nothing of a value.
+                if told == Told::Unseen {
+                    self.detach(at);
+                }
+            };
+            renewals.renew_when_due(self.inner, taken, tell).await;
             let chunk: Vec<(usize, Wanted)> =
-                wanted.by_ref().take(MOST_IN_A_TRIP).filter_map(|wanted| Some((at_of(&wanted)?, wanted))).collect();
+                wanted.by_ref().take(MOST_AT_A_TIME).filter_map(|wanted| Some((at_of(&wanted)?, wanted))).collect();
             if chunk.is_empty() {
                 return Ok(again);
             }
@@ -241,10 +398,18 @@ impl<'a> Batch<'a> {
             for ((at, Wanted { position, place, slot, old }), answer) in chunk.into_iter().zip(answers) {
                 let beside = if let Place::Beside(fill_id) = place { Some(fill_id) } else { None };
                 match answer {
-                    Ok(Ok(lease)) => looked.claims.push(Claim { at, position, lease: Some(lease), old }),
+                    Ok(Ok(lease)) => looked.claims.push(Claim { at, position, lease: Some(lease), old, beside }),
                     // Somebody else refreshes it.
-                    Ok(Err(Obstacle::Slot(Slot::Leased(left)))) if beside.is_some() => {
+                    Ok(Err(Obstacle::Slot(Slot::Unawaited(_)))) if beside.is_some() && !self.plan(at).refresh => {
+                        self.plan(at).note(self.inner, What::NotAwaited);
+                        looked.claims.push(Claim { at, position, lease: None, old, beside });
+                    }
+                    Ok(Err(Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)))) if beside.is_some() => {
                         looked.leased.push(Leased { at, left, beside });
+                    }
+                    // Another took the mark: this one runs at once too.
+                    Ok(Err(Obstacle::Slot(Slot::Unstored(_)))) if matches!(place, Place::OverMark(_)) => {
+                        looked.claims.push(Claim { at, position, lease: None, old: None, beside: None });
                     }
                     Ok(Err(Obstacle::Slot(slot))) => again.push(Read { position, slot, mark: None }),
                     Ok(Err(Obstacle::Throttle(left))) => match old {
@@ -262,7 +427,7 @@ impl<'a> Batch<'a> {
                     },
                     Err(error) => {
                         self.inner.store_failed(&error);
-                        looked.claims.push(Claim { at, position, lease: None, old: None });
+                        looked.claims.push(Claim { at, position, lease: None, old: None, beside: None });
                     }
                 }
             }

@@ -7,6 +7,11 @@ use super::CacheBuilder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::address::Parts;
 
+/// A setting from a file is often there and empty.
+fn given(text: impl Into<String>) -> Option<String> {
+    Some(text.into()).filter(|text| !text.is_empty())
+}
+
 impl CacheBuilder {
     /// The host of a Redis, instead of a URL: a name, or an IPv4 or IPv6 address. `port`, `db` and `tls` go with it.
     #[must_use]
@@ -23,19 +28,19 @@ impl CacheBuilder {
     }
 
     /// Who logs in, as by Redis 6's `AUTH username password`. It goes with a password, and beside [`host`](Self::host) or a URL that names neither. Default:
-    /// the server's `default` user.
+    /// the server's `default` user. An empty text is none.
     #[must_use]
     pub fn username(mut self, username: impl Into<String>) -> Self {
-        self.parts.username = Some(username.into());
+        self.parts.username = given(username);
         self
     }
 
     /// The password, as it is: nothing in it is escaped. Beside [`host`](Self::host), or beside a URL that has none, so that the secret need not stand in a
-    /// URL. Default: none.
+    /// URL. Default: none. An empty text is none.
     #[must_use]
     #[doc(alias = "pass")]
     pub fn password(mut self, password: impl Into<String>) -> Self {
-        self.parts.password = Some(password.into());
+        self.parts.password = given(password);
         self
     }
 
@@ -60,7 +65,7 @@ impl CacheBuilder {
             [("host", host.is_some()), ("port", port.is_some()), ("db", db.is_some()), ("tls", tls.is_some())];
         let of_login = [("username", username.is_some()), ("password", password.is_some())];
         let first = |parts: &[(&'static str, bool)]| parts.iter().find(|(_, set)| *set).map(|(name, _)| *name);
-        let is_memory = self.url.as_ref().is_some_and(|url| url.starts_with("memory:"));
+        let is_memory = self.url.as_deref().is_some_and(|url| super::in_memory(url).is_some());
         let detail = match (&self.url, first(&of_host), first(&of_login)) {
             (Some(_), Some(part), _) => format!("both a URL and `{part}`: the URL has a place for it; say one of them"),
             (Some(_), None, Some(part)) if is_memory => format!("`{part}` is of no use to `memory://`"),

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Arc, PoisonError};
 
-use futures::TryFutureExt as _;
 use futures::future::BoxFuture;
+use futures::{FutureExt as _, TryFutureExt as _};
 
 use super::{AtHand, Cache, Inner};
 use crate::batch::{self, Returned};
@@ -191,7 +191,9 @@ impl Cache {
         }
         if !plans.is_empty() {
             let wanted: Vec<C::Id> = missing.iter().filter_map(|at| Some(asked.get(*at)?.0.clone())).collect();
-            for (at, value) in missing.into_iter().zip(self.run_many::<C, E, _>(&plans, &wanted, &compute).await?) {
+            for (at, value) in
+                missing.into_iter().zip(self.run_many::<C, E, _>(&plans.into(), &wanted, &compute).await?)
+            {
                 if let Some((_, hit)) = asked.get_mut(at) {
                     *hit = value;
                 }
@@ -240,25 +242,25 @@ impl Cache {
         let rules = Arc::new(Rules::of(options.clone()));
         let plan = Plan { old, ..Plan::new(key, value, rules, options.local) };
         let function = function();
+        let name = Arc::clone(&plan.key.name);
         let run = async move {
-            let function = Box::pin(function.map_err(|error| Arc::new(error) as Erased));
-            let landing = match due {
+            let boxed = |function: F| function.map_err(|error| Arc::new(error) as Erased).boxed();
+            match due {
                 Some((value, fill_id)) => {
-                    let landing = read_through::refresh_here(&self.0, &plan, fill_id, function).await;
-                    landing.unwrap_or_else(|| Landing::Value(V::erase(value)))
+                    let inner = Arc::clone(&self.0);
+                    let refreshed = read_through::refresh_here(inner, Arc::new(plan), fill_id, boxed(function)).await;
+                    refreshed.unwrap_or_else(|| Landing::Value(V::erase(value)))
                 }
-                None => read_through::run_here(&self.0, &plan, function).await,
-            };
-            (landing, plan)
+                None => read_through::read_or_run_here(&self.0, plan, function, boxed).await,
+            }
         };
-        let (landing, plan) = Box::pin(run).await;
-        landed::<V, E>(landing, &plan.key.name)
+        landed::<V, E>(Box::pin(run).await, &name)
     }
 
     /// The values of these ids, in their order.
     async fn run_many<C, E, F>(
         &self,
-        plans: &[Plan],
+        plans: &Arc<[Plan]>,
         ids: &[C::Id],
         compute: &(impl Fn(Vec<C::Id>) -> F + Send + Sync),
     ) -> Result<Vec<Option<C::Value>>, Arc<E>>
@@ -280,7 +282,7 @@ impl Cache {
 }
 
 /// What a caller gets of a run.
-fn landed<V: Form, E: Send + Sync + 'static>(landing: Landing, name: &str) -> Result<V::Value, Arc<E>> {
+pub(crate) fn landed<V: Form, E: Send + Sync + 'static>(landing: Landing, name: &str) -> Result<V::Value, Arc<E>> {
     match landing {
         Landing::Value(value) => match V::restore(&value) {
             Some(value) => Ok(value),
@@ -312,6 +314,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+    use crate::events::{Event, Table};
     use crate::options::LocalTier;
 
     #[tokio::test]
@@ -323,10 +326,43 @@ mod tests {
         assert_eq!(cache.get_or_compute(Key::new("k"), &options, compute).await, Ok(1));
         let value = ValueType::of::<Plain<u32>, Infallible, DefaultCodec>();
         let key = cache.0.key_by_hand(&Key::new("k"), value);
-        let plan = Plan::new(key, value, Arc::new(Rules::of(options)), LocalTier::Cache);
+        let plan = Arc::new(Plan::new(key, value, Arc::new(Rules::of(options)), LocalTier::Cache));
         // The record that this refresh was begun for had another fill id.
         let function = Box::pin(async { unreachable!("the store has a newer value") });
-        assert!(read_through::refresh_here(&cache.0, &plan, 7, function).await.is_none());
+        let inner = Arc::clone(&cache.0);
+        assert!(read_through::refresh_here(inner, plan, 7, function).await.is_none());
         assert_eq!((cache.stats().refreshes, cache.stats().computes), (1, 1));
+    }
+
+    #[tokio::test]
+    // C1
+    async fn names_that_are_data_fill_no_table_beyond_its_bound_and_it_is_told_once() {
+        let cache = Cache::builder().local_limit_bytes(0).memory_limit_bytes(4 << 20).in_memory();
+        let (mut events, mut full) = (cache.subscribe(), Vec::new());
+        let names = 3 * 4096;
+        for number in 0..names {
+            let compute = || async { Ok::<_, Infallible>(number) };
+            let key = Key::new(format!("name {number}"));
+            assert_eq!(cache.get_or_compute(key, &EntryOptions::new(), compute).await, Ok(number));
+            while let Ok(event) = events.try_recv() {
+                full.extend(if let Event::TableFull { table } = event { Some(table) } else { None });
+            }
+        }
+        assert_eq!(full, [Table::FunctionNames, Table::Builds]);
+        assert!(cache.0.builds.names() <= 4096);
+        assert!(cache.function_stats().len() <= 513);
+        // What was forgotten is registered again, and an invalidation reaches it.
+        for number in [0, names - 1] {
+            let key = Key::new(format!("name {number}"));
+            let read = async |value| {
+                let compute = || async move { Ok::<_, Infallible>(value) };
+                cache.get_or_compute(key.clone(), &EntryOptions::new(), compute).await.unwrap()
+            };
+            read(7).await;
+            let value = ValueType::of::<Plain<i32>, Infallible, DefaultCodec>();
+            let entry = cache.0.key_by_hand(&key, value);
+            cache.0.builds.remove(&cache.0, &entry).await.unwrap();
+            assert_eq!(read(8).await, 8);
+        }
     }
 }

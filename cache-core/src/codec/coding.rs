@@ -9,6 +9,7 @@
 //! | any | the first [`CHECKED_WRITES`] of each type and codec in a process are decoded once |
 //! | its fingerprint is incomplete (one of the above, or it validates) | every write is decoded |
 //! | any | every write is searched for what the codec would read back as something else: [`unfit_part`] |
+//! | one that can be compared | the first [`CHECKED_WRITES`] that are decoded are compared with what they were: [`Finding::Differs`] |
 //!
 //! A type that fails once, and that MessagePack can hold, is stored as MessagePack from then on. What is left is a type with a
 //! complete fingerprint of which some variant, first written after the first few, cannot be read back: a miss with an
@@ -17,6 +18,7 @@
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
@@ -24,6 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::unfit::unfit_part;
+use super::weigh::estimate;
 use super::{Codec, MsgPack};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
@@ -45,6 +48,17 @@ pub(crate) struct Coding<T> {
     record: fn() -> &'static Record,
     fallback: fn(&T, &mut Vec<u8>) -> Result<()>,
     unfit_part: fn(&T, bool) -> Option<&'static str>,
+    /// Whether two values are equal, where the type can tell.
+    equal: Option<fn(&T, &T) -> bool>,
+}
+
+/// What is found out about a type as its values are written, once for each type and codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// The codec cannot read back what it writes; MessagePack is used.
+    Replaced,
+    /// A value that was read back was another one.
+    Differs,
 }
 
 // Derives would ask for `T: Clone`.
@@ -83,22 +97,40 @@ impl<T: Serialize + DeserializeOwned + 'static> Coding<T> {
             },
             fallback: MsgPack::encode::<T>,
             unfit_part: unfit_part::<T>,
+            equal: None,
         }
+    }
+
+    /// The memory that a value has besides its own size; `None`: it cannot be serialized.
+    pub(crate) fn weigh(value: &T, size: usize) -> Option<usize> {
+        estimate(value, size)
     }
 }
 
 impl<T> Coding<T> {
+    /// Compares what is read back with what was written.
+    pub(crate) const fn comparing(mut self, equal: Option<fn(&T, &T) -> bool>) -> Self {
+        self.equal = equal;
+        self
+    }
+
     /// Appends the encoded value to `out` and returns the id of the codec that was used: this one, or MessagePack for a type
-    /// that this one cannot hold. `on_replaced` is called when that is found out, once for each type and codec.
+    /// that this one cannot hold. `on_finding` is called when something is found out, once for each
+    /// type and codec.
     ///
     /// # Errors
     /// [`ErrorKind::Encode`] if neither codec can hold the value; `out` is as it was.
-    pub(crate) fn encode_checked(&self, value: &T, out: &mut Vec<u8>, on_replaced: impl FnOnce()) -> Result<u8> {
+    pub(crate) fn encode_checked(
+        &self,
+        value: &T,
+        out: &mut Vec<u8>,
+        mut on_finding: impl FnMut(Finding),
+    ) -> Result<u8> {
         let record = (self.record)();
         let start = out.len();
         let mut first_error = None;
         if !record.replaced.load(Ordering::Relaxed) {
-            match self.attempt(record, value, out, Form::own(self)) {
+            match self.attempt(record, value, out, Form::own(self), &mut on_finding) {
                 Ok(()) => return Ok(self.codec_id),
                 Err(error) if self.codec_id == MsgPack::ID => {
                     out.truncate(start);
@@ -110,7 +142,7 @@ impl<T> Coding<T> {
                 }
             }
         }
-        let written = self.attempt(record, value, out, Form::fallback(self));
+        let written = self.attempt(record, value, out, Form::fallback(self), &mut on_finding);
         if let Err(error) = written {
             out.truncate(start);
             // Nothing can hold this value, which says nothing about the type: a path that is not UTF-8, say.
@@ -118,31 +150,51 @@ impl<T> Coding<T> {
         }
         if first_error.is_some() && !record.replaced.swap(true, Ordering::Relaxed) {
             record.checked.store(0, Ordering::Relaxed);
-            on_replaced();
+            on_finding(Finding::Replaced);
         }
         Ok(MsgPack::ID)
     }
 
-    fn attempt(&self, record: &Record, value: &T, out: &mut Vec<u8>, form: Form<T>) -> Result<()> {
+    fn attempt(
+        &self,
+        record: &Record,
+        value: &T,
+        out: &mut Vec<u8>,
+        form: Form<T>,
+        on_finding: &mut impl FnMut(Finding),
+    ) -> Result<()> {
         if let Some(what) = (self.unfit_part)(value, form.self_describing) {
             return Err(Error::new(ErrorKind::Encode, "encode").detail(format!("{} has {what}", form.name)));
         }
         let start = out.len();
         (form.encode)(value, out)?;
-        self.check(record, form.codec, out.get(start..).unwrap_or_default())
+        let bytes = out.get(start..).unwrap_or_default();
+        if self.check(record, value, form.codec, bytes)? && !record.differs.swap(true, Ordering::Relaxed) {
+            on_finding(Finding::Differs);
+        }
+        Ok(())
     }
 
-    /// Decodes what was just encoded, if this type is still to be looked at.
-    fn check(&self, record: &Record, codec: u8, bytes: &[u8]) -> Result<()> {
+    /// Decodes what was just encoded, if this type is still to be looked at. Whether it is known to
+    /// be another value.
+    fn check(&self, record: &Record, value: &T, codec: u8, bytes: &[u8]) -> Result<bool> {
         if record.trusted() {
-            return Ok(());
+            return Ok(false);
         }
-        (self.decode)(codec, bytes).map_err(|error| {
+        let decoded = (self.decode)(codec, bytes).map_err(|error| {
             let what = format!("{} cannot read back what was encoded", (self.type_name)());
             Error::new(ErrorKind::Encode, "encode").detail(what).source(error)
         })?;
-        record.checked.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        // A type with an incomplete fingerprint is decoded at every write; it is compared at the
+        // first ones like others.
+        let is_compared = record.checked.fetch_add(1, Ordering::Relaxed) < CHECKED_WRITES;
+        let differs = |equal: fn(&T, &T) -> bool| {
+            // What is not equal to itself, like a NaN, tells nothing.
+            !equal(value, &decoded) && equal(value, value)
+        };
+        // A comparison that panics is the user's: it tells nothing either.
+        let differs = self.equal.filter(|_| is_compared).map(|equal| catch_unwind(AssertUnwindSafe(|| differs(equal))));
+        Ok(matches!(differs, Some(Ok(true))))
     }
 }
 
@@ -171,8 +223,10 @@ struct Record {
     fingerprint: OnceLock<Fingerprint>,
     /// The codec cannot hold this type; MessagePack is used.
     replaced: AtomicBool,
-    /// Writes that were read back so far. Stops counting at [`CHECKED_WRITES`].
+    /// Writes that were read back so far.
     checked: AtomicU32,
+    /// A value that was read back was another one.
+    differs: AtomicBool,
 }
 
 impl Record {
@@ -203,6 +257,7 @@ fn record<T: 'static>(codec: u8) -> &'static Record {
             fingerprint: OnceLock::new(),
             replaced: AtomicBool::new(false),
             checked: AtomicU32::new(0),
+            differs: AtomicBool::new(false),
         }))
     })
 }

@@ -158,7 +158,7 @@ fn golden_payloads_do_not_change() {
 fn write<T: Serialize + DeserializeOwned + 'static>(coding: &Coding<T>, value: &T) -> (u8, Vec<u8>, u32) {
     let mut out = b"header".to_vec();
     let mut reports = 0;
-    let codec = coding.encode_checked(value, &mut out, || reports += 1).unwrap();
+    let codec = coding.encode_checked(value, &mut out, |_| reports += 1).unwrap();
     (codec, out.strip_prefix(b"header").unwrap().to_vec(), reports)
 }
 
@@ -270,7 +270,7 @@ fn refuse_zero<S: serde::Serializer>(value: &u8, serializer: S) -> Result<S::Ok,
 fn a_value_no_codec_can_hold_is_an_error_and_says_nothing_about_its_type() {
     let coding = Coding::<Refusing>::of::<Postcard>();
     let mut out = b"header".to_vec();
-    let error = coding.encode_checked(&Refusing(0), &mut out, || panic!("not replaced")).unwrap_err();
+    let error = coding.encode_checked(&Refusing(0), &mut out, |_| panic!("nothing is found")).unwrap_err();
     assert_eq!((error.kind(), out.as_slice()), (ErrorKind::Encode, &b"header"[..]));
     assert_eq!(write(&coding, &Refusing(1)).0, Postcard::ID);
 }
@@ -281,7 +281,7 @@ fn a_value_that_self_describing_formats_would_change_is_refused_and_not_stored()
     struct Wrapped(Option<u8>);
 
     fn refused<C: Codec, T: Serialize + DeserializeOwned + 'static>(value: T) {
-        let error = Coding::<T>::of::<C>().encode_checked(&value, &mut Vec::new(), || panic!("not replaced"));
+        let error = Coding::<T>::of::<C>().encode_checked(&value, &mut Vec::new(), |_| panic!("nothing is found"));
         assert_eq!(error.unwrap_err().kind(), ErrorKind::Encode, "{}", C::NAME);
     }
     fn self_describing<C: Codec>() {

@@ -41,7 +41,13 @@ pub enum SessionEvent {
     /// header. Behind a proxy, see `SessionBuilder::proxy`.
     CookieNotSent,
     /// Changes could not be stored; the client got an error instead of the handler's answer.
-    Failed,
+    Failed {
+        /// Why.
+        reason: &'static str,
+    },
+    /// Another namespace keeps sessions under the same prefix in the form of Express, where keys
+    /// have no namespace: they share them. See `SessionBuilder::prefix`.
+    SharedPrefix,
     /// A secret is shorter than 32 bytes.
     ShortSecret {
         /// Its length.
@@ -117,8 +123,8 @@ impl Counters {
             SessionEvent::BadSignature => bump(&self.bad_signatures),
             SessionEvent::Unreadable { .. } => bump(&self.unreadable),
             SessionEvent::CookieNotSent => bump(&self.cookies_not_sent),
-            SessionEvent::Failed => bump(&self.failed),
-            SessionEvent::ShortSecret { .. } => {}
+            SessionEvent::Failed { .. } => bump(&self.failed),
+            SessionEvent::ShortSecret { .. } | SessionEvent::SharedPrefix => {}
         }
     }
 
@@ -142,23 +148,46 @@ impl Counters {
     }
 }
 
+/// Whether its line is of the level `debug`.
 #[cfg(feature = "tracing")]
-pub(super) fn trace(event: &SessionEvent) {
+pub(super) fn is_detail(event: &SessionEvent) -> bool {
+    !matches!(
+        event,
+        SessionEvent::Unreadable { .. }
+            | SessionEvent::CookieNotSent
+            | SessionEvent::Failed { .. }
+            | SessionEvent::ShortSecret { .. }
+            | SessionEvent::SharedPrefix
+            | SessionEvent::Resurrected
+            | SessionEvent::BadSignature
+    )
+}
+
+/// Writes a line; `count` as for all events.
+#[cfg(feature = "tracing")]
+pub(super) fn write(event: &SessionEvent, count: Option<u64>) {
     match event {
         SessionEvent::Unreadable { reason } => {
-            tracing::warn!(reason, "what stands under a session's key is no session; left as it is")
+            tracing::warn!(reason, count, "what stands under a session's key is no session; left as it is")
         }
         SessionEvent::CookieNotSent => tracing::error!(
+            count,
             "a session's cookie could not be sent: it is for HTTPS only and the request came by plain HTTP; behind a proxy, see `SessionBuilder::proxy`"
         ),
-        SessionEvent::Failed => tracing::error!("changes of a session could not be stored; the client got an error"),
+        SessionEvent::Failed { reason } => {
+            tracing::error!(reason, count, "changes of a session could not be stored; the client got an error")
+        }
         SessionEvent::ShortSecret { bytes } => {
-            tracing::warn!(bytes, "a session secret is shorter than 32 bytes; `Secret::generate()` makes one");
+            tracing::warn!(bytes, count, "a session secret is shorter than 32 bytes; `Secret::generate()` makes one");
         }
+        SessionEvent::SharedPrefix => tracing::warn!(
+            count,
+            "another namespace keeps its sessions under the same prefix, and may end or use those of this one; give one of them another `SessionBuilder::prefix`"
+        ),
         SessionEvent::Resurrected => {
-            tracing::warn!("an Express peer has brought a session back that had ended; it was deleted again");
+            tracing::warn!(count, "an Express peer has brought a session back that had ended; it was deleted again");
         }
-        SessionEvent::BadSignature => tracing::info!("a session id without a valid signature"),
+        SessionEvent::BadSignature => tracing::info!(count, "a session id without a valid signature"),
         event => tracing::debug!(?event, "session"),
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A placeholder stands for its [`KeyPart`] as people write it, without the escapes of a key. So two tags can read the same where
 //! two keys could not: then they are one tag, and an invalidation reaches more entries, never fewer.
+//! An `Option` reads as its content, so that what was read with `Some(7)` ends by a write with 7; a
+//! placeholder that is `None` makes no tag.
 
 use std::fmt::{self, Write as _};
 
@@ -33,6 +35,8 @@ pub(crate) fn tag_name(text: &str) -> Box<str> {
 #[derive(Default)]
 pub struct TagWriter {
     text: String,
+    /// Whether a placeholder was `None`.
+    absent: bool,
 }
 
 impl TagWriter {
@@ -43,20 +47,23 @@ impl TagWriter {
 
     /// A placeholder.
     pub fn placeholder<P: KeyPart + ?Sized>(&mut self, part: &P) {
-        let mut written = KeyText::new();
+        let mut written = KeyText::of_tag();
         part.write_key(&mut KeyWriter::new(&mut written));
+        self.absent |= written.is_absent();
         // Text that is empty shows in a key as two quotes.
         if written.as_str() != "\"\"" {
             self.text.push_str(&unescaped(written.as_str()));
         }
     }
 
-    pub(crate) fn into_text(self) -> String {
-        self.text
+    /// The text, unless there is no tag.
+    pub(crate) fn into_text(self) -> Option<String> {
+        (!self.absent).then_some(self.text)
     }
 
-    pub(crate) fn name(&self) -> Box<str> {
-        tag_name(&self.text)
+    /// The name in records, unless there is no tag.
+    pub(crate) fn name(&self) -> Option<Box<str>> {
+        (!self.absent).then(|| tag_name(&self.text))
     }
 }
 
@@ -89,11 +96,15 @@ fn unescaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn written<P: KeyPart + ?Sized>(part: &P) -> Box<str> {
+    fn name<P: KeyPart + ?Sized>(part: &P) -> Option<Box<str>> {
         let mut tag = TagWriter::default();
         tag.literal("author:");
         tag.placeholder(part);
         tag.name()
+    }
+
+    fn written<P: KeyPart + ?Sized>(part: &P) -> Box<str> {
+        name(part).unwrap()
     }
 
     #[test]
@@ -103,7 +114,35 @@ mod tests {
             assert_eq!(*written(text), format!("author:{text}"), "{text}");
         }
         assert_eq!(&*written(&(7, "de")), "author:(7,de)");
-        assert_eq!(&*written(&Some(7)), "author:?7");
+        assert_eq!(&*written("!"), "author:!");
+    }
+
+    // I1
+    #[test]
+    fn an_option_is_its_content_or_no_tag() {
+        struct Wrapped(Option<u32>);
+        impl KeyPart for Wrapped {
+            fn write_key(&self, key: &mut KeyWriter<'_>) {
+                self.0.write_key(key);
+            }
+        }
+        assert_eq!(&*written(&Some(7)), "author:7");
+        assert_eq!(&*written(&Some(Some("a b"))), "author:a b");
+        assert_eq!(&*written(&Box::new(Some(7))), "author:7");
+        assert_eq!(&*written(&Wrapped(Some(7))), "author:7");
+        assert_eq!(&*written(&(1, Some(7))), "author:(1,7)");
+        assert_eq!(&*written(&Some("")), "author:");
+        assert_eq!(name(&None::<u32>), None);
+        assert_eq!(name(&Some(None::<u32>)), None);
+        assert_eq!(name(&Wrapped(None)), None);
+        // A text that reads like it is a text.
+        assert_eq!(&*written(&Some("!")), "author:!");
+        // One of several placeholders is enough.
+        let mut tag = TagWriter::default();
+        tag.placeholder(&None::<u32>);
+        tag.literal(":");
+        tag.placeholder(&7);
+        assert_eq!(tag.name(), None);
     }
 
     #[test]

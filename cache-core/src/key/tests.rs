@@ -10,6 +10,7 @@ use crate::store::lease_key;
 fn rendered(key: &Key) -> String {
     let mut out = String::new();
     write_value_key(&mut out, "app", key.name(), key.args(), "9f2c64b0d81e77aa");
+    assert_eq!(*value_key("app", key.name(), key.args(), "9f2c64b0d81e77aa"), *out);
     out
 }
 

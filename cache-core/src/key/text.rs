@@ -14,6 +14,18 @@ pub(crate) struct KeyText {
     /// All of the text, once it did not fit.
     long: Option<String>,
     number: Number,
+    options: Options,
+}
+
+/// How an `Option` is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Options {
+    /// So that it can be told from its content, as keys need it.
+    Marked,
+    /// As its content, as tags need it.
+    Bare,
+    /// All of the text is a `None`.
+    Absent,
 }
 
 /// Most keys are one number, and a look-up in L1 does not need its digits.
@@ -35,13 +47,40 @@ thread_local!(static SPARE: Cell<String> = const { Cell::new(String::new()) });
 impl KeyText {
     #[inline]
     pub(crate) const fn new() -> Self {
-        Self { inline: [0; INLINE], len: 0, long: None, number: Number::AtOnce }
+        Self { inline: [0; INLINE], len: 0, long: None, number: Number::AtOnce, options: Options::Marked }
     }
 
     /// One whose digits are written when they are needed: by [`written`](Self::written), which comes before any look at the text.
     #[inline]
     pub(crate) const fn lazy() -> Self {
-        Self { inline: [0; INLINE], len: 0, long: None, number: Number::Waits }
+        Self { inline: [0; INLINE], len: 0, long: None, number: Number::Waits, options: Options::Marked }
+    }
+
+    /// One for a tag, in which `Some(7)` is what 7 is.
+    pub(crate) const fn of_tag() -> Self {
+        let mut this = Self::new();
+        this.options = Options::Bare;
+        this
+    }
+
+    /// What comes before the content of a `Some`.
+    pub(crate) fn push_some(&mut self) {
+        if self.options == Options::Marked {
+            self.push('?');
+        }
+    }
+
+    /// A `None`.
+    pub(crate) fn push_none(&mut self) {
+        if self.options == Options::Bare && self.len() == 0 {
+            self.options = Options::Absent;
+        }
+        self.push('!');
+    }
+
+    /// Whether all of a tag's text is a `None`.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.options == Options::Absent && self.len() == 1
     }
 
     #[inline]

@@ -26,8 +26,11 @@ impl Inspected {
 impl Local {
     /// What is kept under a key, whether it may be served or not. It does not count as a use.
     pub(crate) fn inspect(&self, key: &str) -> Option<Inspected> {
-        let (now, parsed, guard) = (self.clock.coarse(), ParsedKey::parse(key), self.entries.guard());
+        let (now, parsed, guard) = (self.now.clock.coarse(), ParsedKey::parse(key), self.entries.guard());
         let (kept, ()) = self.entries.get_key_value(&self.look(parsed.as_ref()), &guard)?;
+        if !kept.is_of(self.now.epoch()) {
+            return None;
+        }
         let until = |ms: u32| kept.until.saturating_add(ms.into());
         let left = |ms: u32| Duration::from_millis(until(ms).saturating_sub(now));
         Some(Inspected {

@@ -8,11 +8,13 @@ use papaya::Equivalent;
 
 use super::key::{LocalKey, LocalKeyRef, NumberKey};
 use super::queues::{MOST_USES, Place, Ticket};
-use super::{Erased, Hit};
-use crate::clock::Clock;
+use super::{Erased, Hit, Now, let_go};
 use crate::freshness::is_ahead;
 use crate::sabotage::{self, Guard};
 use crate::versions::Dependencies;
+
+/// Beside the number of uses: one came since [`Kept::take_hit`].
+const HIT: u8 = 0x80;
 
 /// A value with its key, and its times on the coarse clock. Small, since what a hit costs is mostly the memory it waits for:
 /// milliseconds of 32 bits are 49 days, and what lasts longer is read again then.
@@ -31,15 +33,33 @@ pub(super) struct Kept {
     pub(super) chancy_ms: u32,
     /// How long after `until` it may be served at all.
     pub(super) served_ms: u32,
-    /// What computing it cost, times beta.
-    pub(super) ahead_ms: f32,
     pub(super) weight: u32,
     /// Of the key. More of it would tell no more keys apart than there is room for.
     pub(super) hash: u32,
+    /// Of the tier when this was put in. In another one it is dead: never served, and taken out in
+    /// its turn.
+    pub(super) epoch: u32,
+    /// What computing it cost, times beta.
+    pub(super) ahead: AheadMs,
     /// Its place in the order of eviction, which the lock of that order guards.
     pub(super) in_main: AtomicU8,
-    /// How often it was asked for since it was looked at last, up to [`MOST_USES`].
+    /// How often it was asked for since it was looked at last, up to [`MOST_USES`]; and [`HIT`].
     pub(super) uses: AtomicU8,
+}
+
+/// Milliseconds for a draw of chance: the upper half of an `f32`, which is right to one part in
+/// 128.
+#[derive(Clone, Copy)]
+pub(super) struct AheadMs(u16);
+
+impl AheadMs {
+    pub(super) fn new(ms: f64) -> Self {
+        Self(((ms as f32).to_bits() >> 16) as u16)
+    }
+
+    fn get(self) -> f64 {
+        f32::from_bits(u32::from(self.0) << 16).into()
+    }
 }
 
 impl Kept {
@@ -50,23 +70,26 @@ impl Kept {
     pub(super) fn serve_plain<T>(
         found: Option<&Self>,
         trusted_until: u64,
-        clock: &Clock,
+        now: &Now,
         take: impl FnOnce(&Erased) -> Option<T>,
     ) -> Option<T> {
         let kept = found?;
         // First: counting a reference is what a hit waits for longest, and the rest can be looked at meanwhile, the clock too.
         let value = take(&kept.value)?;
+        if !kept.is_of(now.epoch()) {
+            return None;
+        }
         if !kept.under.hold() && !sabotage::is(Guard::VersionEndsLocal) {
             return None;
         }
         kept.count_use();
-        let now = clock.coarse();
+        let now = now.clock.coarse();
         (now < kept.until && now < trusted_until).then_some(value)
     }
 
     /// `None`: it is not to be served.
-    pub(super) fn serve<T>(&self, now: u64, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
-        if !self.under.hold() && !sabotage::is(Guard::VersionEndsLocal) {
+    pub(super) fn serve<T>(&self, now: u64, epoch: u32, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
+        if !self.is_of(epoch) || (!self.under.hold() && !sabotage::is(Guard::VersionEndsLocal)) {
             return None;
         }
         let due = now >= self.until && self.is_due(now, crate::random::fraction)?;
@@ -78,10 +101,25 @@ impl Kept {
     #[inline(always)]
     fn count_use(&self) {
         let uses = self.uses.load(Ordering::Relaxed);
-        if uses < MOST_USES {
+        if uses != HIT | MOST_USES {
             // Two threads may count one use. It is a hint, and a locked addition would be a third of a hit.
-            self.uses.store(uses.saturating_add(1), Ordering::Relaxed);
+            self.uses.store(HIT | (uses & !HIT).saturating_add(1).min(MOST_USES), Ordering::Relaxed);
         }
+    }
+
+    /// How often it was asked for since it was looked at last.
+    pub(super) fn uses(&self) -> u8 {
+        self.uses.load(Ordering::Relaxed) & !HIT
+    }
+
+    /// Whether it was asked for since this was asked last.
+    pub(super) fn take_hit(&self) -> bool {
+        let uses = self.uses.load(Ordering::Relaxed);
+        if uses & HIT != 0 {
+            // A use in between may be lost: the next one is not.
+            self.uses.store(uses & !HIT, Ordering::Relaxed);
+        }
+        uses & HIT != 0
     }
 
     /// Whether a value beyond its plain time is to be computed anew; `None`: it is not to be served any more.
@@ -91,7 +129,13 @@ impl Kept {
             return None;
         }
         let left = u64::from(self.chancy_ms).saturating_sub(since);
-        Some(left == 0 || is_ahead(f64::from(self.ahead_ms), Duration::from_millis(left), random()))
+        Some(left == 0 || is_ahead(self.ahead.get(), Duration::from_millis(left), random()))
+    }
+
+    /// Whether it was put in since the tier was emptied last.
+    #[inline(always)]
+    pub(super) fn is_of(&self, epoch: u32) -> bool {
+        self.epoch == epoch
     }
 
     pub(super) fn weight(&self) -> u64 {
@@ -108,7 +152,13 @@ impl Kept {
 
     pub(super) fn stays(&self, uses: u8) {
         self.in_main.store(1, Ordering::Relaxed);
-        self.uses.store(uses, Ordering::Relaxed);
+        self.uses.store(self.uses.load(Ordering::Relaxed) & HIT | uses, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let_go::later(&mut self.value);
     }
 }
 
@@ -168,16 +218,31 @@ impl Hash for This<'_> {
     }
 }
 
-/// One that a ticket of this queue may stand for.
-pub(super) struct Candidate(pub(super) Ticket, pub(super) Place);
+/// One that a ticket of this queue may stand for, in this epoch.
+pub(super) struct Candidate(pub(super) Ticket, pub(super) Place, pub(super) u32);
 
 impl Equivalent<Kept> for Candidate {
     fn equivalent(&self, kept: &Kept) -> bool {
-        self.0 == kept.ticket() && self.1 == kept.place()
+        self.0 == kept.ticket() && self.1 == kept.place() && kept.is_of(self.2)
     }
 }
 
 impl Hash for Candidate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u32(self.0.0);
+    }
+}
+
+/// One that a ticket from before this epoch may stand for.
+pub(super) struct Dead(pub(super) Ticket, pub(super) u32);
+
+impl Equivalent<Kept> for Dead {
+    fn equivalent(&self, kept: &Kept) -> bool {
+        self.0 == kept.ticket() && !kept.is_of(self.1)
+    }
+}
+
+impl Hash for Dead {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u32(self.0.0);
     }

@@ -13,13 +13,13 @@ use std::hash::{BuildHasher, Hasher};
 
 use sha2::{Digest, Sha256};
 
-use crate::key::{KeyText, Looks, Whole, text_of};
+use crate::key::{KeyText, Looks, Whole, text_of, written_text};
 
 /// Arguments up to this long stand in the entry itself, where a look-up needs them. A UUID has 36 bytes.
 const INLINE: usize = 37;
 
 /// Of which function and build an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Origin([u64; 2]);
 
 impl Origin {
@@ -187,6 +187,10 @@ impl<'a> ParsedKey<'a> {
         }
     }
 
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
+    }
+
     #[inline]
     pub(crate) fn as_ref(&self) -> LocalKeyRef<'_> {
         let args = match &self.args {
@@ -238,6 +242,28 @@ fn digits(text: &[u8]) -> Option<u64> {
 pub(super) struct LocalKey {
     origin: Origin,
     args: Args,
+}
+
+impl LocalKey {
+    /// `None`: the arguments are the whole key.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        Some(self.origin).filter(|origin| *origin != Origin::UNKNOWN)
+    }
+
+    /// Appends the arguments as they stand in the store's key.
+    pub(super) fn write_args(&self, out: &mut String) {
+        let (kind, bytes) = match &self.args {
+            Args::Number(number) => return out.push_str(&number.to_string()),
+            Args::Inline(kind, len, bytes) => (*kind, bytes.get(..usize::from(*len)).unwrap_or_default()),
+            Args::Heap(kind, bytes) => (*kind, &**bytes),
+        };
+        // It was a text when it came in.
+        let text = std::str::from_utf8(bytes).unwrap_or_default();
+        match kind {
+            Kind::Text => out.push_str(&written_text(text)),
+            Kind::Composed => out.push_str(text),
+        }
+    }
 }
 
 /// Texts that fit are always inline.

@@ -9,8 +9,10 @@
 //! Hits change nothing here: an entry counts its own uses, and is looked at when it comes to the end of its queue. So what is read once in passing
 //! leaves by the small queue, and hits take no lock.
 //!
-//! Invariant: `small.bytes + main.bytes` is the weight of what stands in the table. A queue's tickets are those of its entries and of some that have
-//! left the table by another way, at most as many and a few.
+//! Invariant: `small.bytes + main.bytes` is the weight of what stands in the table and may be
+//! served, `dead_bytes` that of what stands there and is dead since everything was dropped at once.
+//! A queue's tickets are those of its entries and of some that have left the table by another way,
+//! at most as many and a few.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -61,12 +63,63 @@ pub(super) struct Queues {
     /// What left by the small queue, as many as there are entries in the main one.
     ghosts: VecDeque<Ticket>,
     haunting: HashSet<Ticket>,
+    /// In which epoch these queues began.
+    pub(super) epoch: u32,
+    /// Those of the epochs before, whose entries are still to be taken out of the table.
+    dead: VecDeque<Buried>,
+    dead_bytes: u64,
+}
+
+/// The queues of an epoch that has ended. What is not looked at any more is kept too, so that
+/// ending an epoch frees nothing.
+struct Buried {
+    small: VecDeque<Ticket>,
+    main: VecDeque<Ticket>,
+    _ghosts: (VecDeque<Ticket>, HashSet<Ticket>),
 }
 
 impl Queues {
     pub(super) fn new(limit: u64) -> Self {
         let (small, main) = (Queue::default(), Queue::default());
-        Self { limit, small, main, ghosts: VecDeque::new(), haunting: HashSet::new() }
+        let (ghosts, haunting, dead) = (VecDeque::new(), HashSet::new(), VecDeque::new());
+        Self { limit, small, main, ghosts, haunting, epoch: 0, dead, dead_bytes: 0 }
+    }
+
+    /// What stands in the table is dead from now on. Moves the queues, whatever their length.
+    pub(super) fn begin_epoch(&mut self, epoch: u32) {
+        self.epoch = epoch;
+        self.dead_bytes = self.dead_bytes.saturating_add(self.bytes());
+        let (small, main) = (std::mem::take(&mut self.small), std::mem::take(&mut self.main));
+        let _ghosts = (std::mem::take(&mut self.ghosts), std::mem::take(&mut self.haunting));
+        if !small.tickets.is_empty() || !main.tickets.is_empty() {
+            self.dead.push_back(Buried { small: small.tickets, main: main.tickets, _ghosts });
+        }
+    }
+
+    /// The ticket of entries to be taken out because they are dead.
+    pub(super) fn dead(&mut self) -> Option<Ticket> {
+        loop {
+            let buried = self.dead.front_mut()?;
+            if let Some(ticket) = buried.small.pop_front().or_else(|| buried.main.pop_front()) {
+                return Some(ticket);
+            }
+            self.dead.pop_front();
+        }
+    }
+
+    /// A dead entry is taken out of the table.
+    pub(super) fn dead_leaves(&mut self, weight: u64) {
+        self.dead_bytes = self.dead_bytes.saturating_sub(weight);
+    }
+
+    /// Whether there is more than there may be, of the living and the dead.
+    pub(super) fn is_over(&self) -> bool {
+        self.bytes().saturating_add(self.dead_bytes) > self.limit
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn weight(&self) -> (u64, u64) {
+        (self.bytes().saturating_add(self.dead_bytes), self.limit)
     }
 
     /// A heavier entry is not kept.
@@ -97,7 +150,8 @@ impl Queues {
         self.queue(place).take(weight);
     }
 
-    /// The ticket of the entry to be judged, while there is more than there may be.
+    /// The ticket of the entry to be judged, while there is more than there may be. The dead go
+    /// first.
     pub(super) fn surplus(&mut self) -> Option<(Ticket, Place)> {
         if self.bytes() <= self.limit {
             return None;
@@ -144,9 +198,9 @@ impl Queues {
         }
     }
 
-    /// The table is empty.
-    pub(super) fn clear(&mut self) {
-        *self = Self::new(self.limit);
+    /// A ticket may stand for several entries whose keys have one hash: for the others too.
+    pub(super) fn again(&mut self, ticket: Ticket, place: Place) {
+        self.queue(place).tickets.push_back(ticket);
     }
 
     fn haunt(&mut self, ticket: Ticket) {
@@ -260,8 +314,13 @@ mod tests {
                 0..5 => drop(table.hit(hash)),
                 5..9 => table.put(hash, 1 + draw(LIMIT / LARGEST_PART)),
                 _ if draw(2000) == 0 => {
-                    table.queues.clear();
+                    let weight = table.queues.bytes();
+                    table.queues.begin_epoch(table.queues.epoch + 1);
+                    assert_eq!(table.queues.bytes(), 0);
+                    while table.queues.dead().is_some() {}
+                    table.queues.dead_leaves(weight);
                     table.entries.clear();
+                    assert!(table.queues.dead.is_empty() && table.queues.dead_bytes == 0);
                 }
                 _ => table.remove(hash),
             }

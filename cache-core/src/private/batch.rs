@@ -190,8 +190,10 @@ where
             shared = Some(Arc::clone(&rules));
             positions.push(position);
             let overdue = returns.overdue;
-            plans.push(Plan { overdue, refresh, ..Plan::new(key, returns.of.value, rules, local) });
+            let number = resolved.function.into();
+            plans.push(Plan { overdue, refresh, number, ..Plan::new(key, returns.of.value, rules, local) });
         }
+        let plans: Arc<[Plan]> = plans.into();
         async move {
             let ids: Vec<K> = positions.iter().filter_map(|at| Some(asked.get(*at)?.0.clone())).collect();
             // The error of the whole call, if there was one.

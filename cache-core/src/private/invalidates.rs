@@ -56,8 +56,11 @@ impl Write {
     pub fn tag(self, write: impl FnOnce(&mut TagWriter)) -> Self {
         let mut tag = TagWriter::default();
         write(&mut tag);
-        let text = tag.into_text();
-        self.each(|fence| fence.tag(text.as_str()))
+        match tag.into_text() {
+            Some(text) => self.each(|fence| fence.tag(text.as_str())),
+            // A placeholder is `None`, and nothing is stored under it.
+            None => self,
+        }
     }
 
     /// All entries of a function.
@@ -140,7 +143,8 @@ impl fmt::Debug for Begun {
 #[diagnostic::on_unimplemented(
     message = "only an argument of the cached function says which cache this entry is in",
     label = "an entry of no cache yet",
-    note = "say it for all that is invalidated here: `#[invalidates(cache = &state.cache, ..)]`"
+    note = "say it for all that is invalidated here: `#[invalidates(cache = &state.cache, ..)]`",
+    note = "a function with `plain` has no fences: call `f::entry(..).invalidate()` after the write instead"
 )]
 pub trait OfItsCache {
     /// The cache.

@@ -10,13 +10,15 @@ use bytes::Bytes;
 use super::Plan;
 use super::old::OldRecord;
 use crate::cache::Inner;
+use crate::codec::Finding;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, bump, reason};
 use crate::history::{Refusal, What};
-use crate::lease::Lease;
+use crate::lease::{End, Lease};
 use crate::options::LocalTier;
 use crate::refresh::{Serving, Terms};
+use crate::sabotage::{self, Guard};
 use crate::shape::Erased;
 use crate::store::{Filled, RECORD_EXPIRY_MAX};
 use crate::tag::{Basis, Under};
@@ -34,7 +36,7 @@ pub(super) async fn fill(
 ) -> Result<()> {
     let Some(lifetime) = lifetime_for(inner, plan, value) else {
         plan.note(inner, What::NotStored);
-        return lease.release().await;
+        return lease.release(End::Unstored).await;
     };
     if let Some(old) = old
         && std::ptr::addr_eq(Arc::as_ptr(&old.value), Arc::as_ptr(value))
@@ -42,12 +44,15 @@ pub(super) async fn fill(
     {
         return old.renew(inner, plan, lease, lifetime, cost).await;
     }
-    let storable = storable(inner, plan, basis, value, lifetime, cost).await?;
-    let Some(Storable { record, expiry, fresh_for, kept_by }) = storable else { return lease.release().await };
+    let Storable { record, expiry, fresh_for, kept_by } =
+        match storable(inner, plan, basis, value, lifetime, cost).await? {
+            Ok(storable) => storable,
+            Err(end) => return lease.release(end).await,
+        };
     let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
     let bytes = record.len();
-    match lease.fill(record, expiry).await? {
+    match lease.fill(record, expiry, mark.is_some()).await? {
         Filled::Refused => {
             plan.fill_refused(inner, Refusal::LeaseLost);
             return Ok(());
@@ -55,7 +60,7 @@ pub(super) async fn fill(
         Filled::Stored => {}
         Filled::Tracked => {
             if let Some((mark, (serving, under))) = mark.zip(kept_by) {
-                mark.keep(value, bytes, serving.service(plan.local), under);
+                mark.keep(value, (plan.value.weigh)(value, bytes), serving.service(plan.local), under);
             }
         }
     }
@@ -75,7 +80,7 @@ pub(crate) struct Storable {
     pub(crate) kept_by: Option<(Serving, Dependencies)>,
 }
 
-/// `None`, with an event: the value is its callers' alone. A trip if it has tags of its own.
+/// `Err`, with an event: the value is its callers' alone, and how its lease is to be given back. A trip if it has tags of its own.
 pub(crate) async fn storable(
     inner: &Inner,
     plan: &Plan,
@@ -83,7 +88,7 @@ pub(crate) async fn storable(
     value: &Erased,
     lifetime: Lifetime,
     cost: Duration,
-) -> Result<Option<Storable>> {
+) -> Result<Result<Storable, End>> {
     // Stored all the same, it would be a miss for everybody.
     let under = match basis.has_changed() {
         true => None,
@@ -91,7 +96,8 @@ pub(crate) async fn storable(
     };
     let Some(mut under) = under else {
         plan.fill_refused(inner, Refusal::Outdated);
-        return Ok(None);
+        // The next run is stored: it begins after the invalidation.
+        return Ok(Err(End::Free));
     };
     let dependencies = under.dependencies.take();
     let fresh_for = lifetime.fresh;
@@ -101,7 +107,7 @@ pub(crate) async fn storable(
     }
     let storable =
         |Sealed { record, expiry, serving }| Storable { record, expiry, fresh_for, kept_by: serving.zip(dependencies) };
-    Ok(sealed.map(storable))
+    Ok(sealed.map(storable).ok_or(End::Unstored))
 }
 
 /// How long a value is fresh, and how long it may be served after that.
@@ -122,7 +128,8 @@ impl Lifetime {
 pub(crate) fn lifetime_for(inner: &Inner, plan: &Plan, value: &Erased) -> Option<Lifetime> {
     let rules = &plan.rules;
     let (ttl, stale) = if (plan.value.is_present)(value) {
-        if rules.cache_if.as_ref().is_some_and(|cache_if| !cache_if(value)) {
+        let is_refused = rules.cache_if.as_ref().is_some_and(|cache_if| !cache_if(value));
+        if is_refused && !sabotage::is(Guard::CacheIfIsAsked) {
             return None;
         }
         let by_value = rules.ttl_of.as_ref().and_then(|ttl_of| ttl_of(value));
@@ -188,10 +195,14 @@ pub(crate) fn try_seal(
         versions: under.versions,
         tags: under.tags,
     };
-    let mut replaced = || {
-        inner.events.emit(Event::CodecReplaced { type_name: (plan.value.type_name)(), codec: plan.value.codec_name });
+    let mut found = |finding| {
+        let (type_name, codec) = ((plan.value.type_name)(), plan.value.codec_name);
+        inner.events.emit(match finding {
+            Finding::Replaced => Event::CodecReplaced { type_name, codec },
+            Finding::Differs => Event::ReadBackDiffers { type_name },
+        });
     };
-    let record = envelope.seal(&plan.key.value_key, |out| (plan.value.encode)(value, out, &mut replaced))?;
+    let record = envelope.seal(&plan.key.value_key, |out| (plan.value.encode)(value, out, &mut found))?;
     let max = inner.limits.max_value_bytes;
     if record.len() > max {
         inner.events.emit(Event::TooLarge { name: Arc::clone(&plan.key.name), bytes: record.len() });

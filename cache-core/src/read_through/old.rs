@@ -12,7 +12,7 @@ use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::events::bump;
 use crate::history::{Refusal, What};
-use crate::lease::Lease;
+use crate::lease::{End, Lease};
 use crate::shape::Erased;
 use crate::store::{Over, Slot};
 use crate::tag::{Agreement, Basis};
@@ -43,7 +43,7 @@ impl OldRecord {
             return None;
         }
         // Renewed, it keeps the versions it names: those of this run, or it would be a miss for everybody.
-        match basis.agrees(inner, &envelope).await {
+        match basis.agrees(inner, &envelope, false).await {
             Ok(Agreement::Yes(_)) => {}
             Ok(Agreement::No | Agreement::Fenced) => return None,
             Err(error) => {
@@ -72,7 +72,7 @@ impl OldRecord {
         self.envelope.stale_for = lifetime.stale;
         self.envelope.cost = cost;
         let Some(head) = self.envelope.head(&plan.key.value_key, &self.bytes, self.payload_at) else {
-            return lease.release().await;
+            return lease.release(End::Free).await;
         };
         let expiry = lifetime.expiry(plan.terms(inner), cost);
         if lease.rewrite_head(head.into(), expiry).await? {

@@ -6,24 +6,27 @@
 //! | an old value to fall back on | its callers | the old value, throttle | the old value, throttle |
 //! | behind a served value | nobody | an event, throttle | an event, throttle |
 
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::channel::oneshot;
+use futures::future::BoxFuture;
 
 use super::fill::fill;
 use super::old::OldRecord;
-use super::{Function, Plan};
+use super::{Function, Lending, Lent, OwnedFunction, Plan, Returned, drive};
 use crate::cache::Inner;
 use crate::error::DeadlineExceeded;
-use crate::events::{Event, StaleCause, bump};
+use crate::events::{Event, StaleCause, Table, bump};
 use crate::history::What;
-use crate::lease::{Lease, Obstacle};
+use crate::lease::{End, Lease, Obstacle, Told};
 use crate::refresh::{Begun, Ticket};
 use crate::sabotage::{self, Guard};
 use crate::shape::Erased;
-use crate::single_flight::{self, Landing};
+use crate::single_flight::{Caller, Landing, Leader};
 use crate::store::{Over, Slot, has_fill_id};
 use crate::tag::Basis;
 
@@ -34,46 +37,67 @@ const AFTER_SKIP: Duration = Duration::from_millis(100);
 pub(crate) enum Fallback {
     /// Nothing.
     None,
-    /// A value past its time.
+    /// A value past its time, whose record the lease is beside.
     Old(Erased),
+    /// A value past its time, of the record with this fill id. There is no lease.
+    Unleased(Erased, u64),
     /// A value that its callers have got already.
     Served,
 }
 
+/// What a run does with what was learned of its lease.
+pub(super) fn tell(leader: &Leader) -> impl Fn(&str, Told) + Sync {
+    |_, told| match told {
+        Told::Stood(at) => leader.seen(at),
+        Told::Unseen => leader.detach(),
+    }
+}
+
 /// Runs the function under the lease, if there is one, and stores what it returns; gives the lease back otherwise.
 ///
-/// `land` lets go of those who wait for this run in this process, if it turns out to be of no use to them.
+/// `leader`: of those who wait for this run in this process.
 pub(super) async fn run_under(
     inner: &Arc<Inner>,
     plan: &Plan,
     lease: Option<Lease>,
     basis: &Basis,
-    function: Function<'_>,
+    function: Function,
     fallback: Fallback,
-    land: &(dyn Fn(Landing) + Sync),
+    leader: &Leader,
 ) -> Landing {
     let old = OldRecord::hand_over(inner, plan, lease.as_ref(), basis).await;
     let (started, deadline) = (inner.clock.start(), plan.terms(inner).deadline);
-    let mut run = Box::pin(compute(inner, plan, function));
+    let is_lent = matches!(function, Function::Lent(_));
+    let mut run = Box::pin(compute(inner, plan, function, leader));
+    leader.seen(inner.clock.boot());
     let landing = {
         let kept = async {
             match &lease {
-                Some(lease) => lease.keep(run.as_mut()).await,
-                None => unseen(inner, &[Arc::clone(&plan.key.value_key)], run.as_mut()).await,
+                Some(lease) => lease.keep(&tell(leader), run.as_mut()).await,
+                None => unseen(inner, || leader.detach(), run.as_mut()).await,
             }
         };
-        // Dropped here: the lease is given back in the background, and a waiter takes over.
+        // Dropped here: the lease is given back, and a waiter takes over.
         within(inner, deadline, kept).await
     };
     let cause = match &landing {
         Some(Landing::Value(value)) => {
             let late = late_basis(inner, plan, &fallback).await;
             let basis = late.as_ref().unwrap_or(basis);
-            if let Some(lease) = lease
-                && let Err(error) = fill(inner, plan, lease, basis, value, started.elapsed(), old).await
-            {
-                plan.note(inner, What::StoreFailed(error.kind()));
-                inner.store_failed(&error);
+            if let Some(lease) = lease {
+                let fill = fill(inner, plan, lease, basis, value, started.elapsed(), old);
+                // A panic of a closure or a `Serialize` costs the fill, never the value (S10).
+                match AssertUnwindSafe(fill).catch_unwind().await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        plan.note(inner, What::StoreFailed(error.kind()));
+                        inner.store_failed(&error);
+                    }
+                    Err(_payload) => {
+                        plan.note(inner, What::NotStored);
+                        inner.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
+                    }
+                }
             }
             return Landing::Value(Arc::clone(value));
         }
@@ -86,11 +110,14 @@ pub(super) async fn run_under(
             StaleCause::DeadlinePassed
         }
     };
-    let stands = give_up(inner, plan, lease, &fallback).await;
+    // Its caller has gone before the function came to anything: one of those who wait takes the lease.
+    let end = if matches!(landing, Some(Landing::Abandoned)) { End::Free } else { End::Unstored };
+    let stands = give_up(inner, plan, lease, &fallback, end).await;
     // Also where an invalidation of everything has ended it, or one by tag: that leaves its key alone (R17).
-    let stands = stands && (!matches!(fallback, Fallback::Old(_)) || basis.stands(inner).await);
+    let may_be_served = matches!(fallback, Fallback::Old(_) | Fallback::Unleased(..));
+    let stands = stands && (!may_be_served || basis.stands(inner).await);
     match (landing, fallback) {
-        (Some(Landing::Failed(_)) | None, Fallback::Old(old)) if stands => {
+        (Some(Landing::Failed(_)) | None, Fallback::Old(old) | Fallback::Unleased(old, _)) if stands => {
             plan.stale_served(inner, cause);
             Landing::Value(old)
         }
@@ -103,10 +130,11 @@ pub(super) async fn run_under(
         (None, _) => match plan.overdue {
             // The run ends here: nothing can be stored by it any more.
             Some(overdue) => Landing::Failed(overdue(DeadlineExceeded::new(deadline.unwrap_or_default()))),
-            // Its callers cannot be told: the key is free for others, and it goes on for those who wait for it. What it comes to is not stored.
+            // Its callers cannot be told: the key is free for others. A function that borrows goes on for its own caller, one that
+            // owns for all who wait for it. What it returns is not stored.
+            None if is_lent => Landing::Abandoned,
             None => {
-                land(Landing::Abandoned);
-                inner.flights.detach(&plan.key.value_key);
+                leader.detach();
                 run.await
             }
         },
@@ -120,22 +148,34 @@ async fn late_basis(inner: &Inner, plan: &Plan, fallback: &Fallback) -> Option<B
     if !sabotage::is(guard) {
         return None;
     }
-    let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
+    let mut basis = plan.basis(inner);
     basis.read_unknown(inner).await.ok()?;
     Some(basis)
 }
 
 /// Gives the lease back; where there is something to serve, for the throttle's time to nobody. Whether the record beside it still stood:
 /// else it was invalidated meanwhile, and is not to be served (R17).
-pub(crate) async fn give_up(inner: &Arc<Inner>, plan: &Plan, lease: Option<Lease>, fallback: &Fallback) -> bool {
-    let Some(lease) = lease else { return false };
+pub(crate) async fn give_up(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    lease: Option<Lease>,
+    fallback: &Fallback,
+    end: End,
+) -> bool {
+    let Some(lease) = lease else {
+        let Fallback::Unleased(_, fill_id) = fallback else { return false };
+        return inner.store.holds(&plan.key.value_key, *fill_id).await.unwrap_or_else(|error| {
+            inner.store_failed(&error);
+            true
+        });
+    };
     let throttle = inner.limits.refresh_throttle;
     let done = match (fallback, lease.over()) {
         (Fallback::Old(_) | Fallback::Served, Over::Record(fill_id)) => {
             leave_alone(inner, plan, fill_id, Some(throttle));
             lease.throttle(throttle).await
         }
-        _ => lease.release().await.map(|()| false),
+        _ => lease.release(end).await.map(|()| false),
     };
     done.unwrap_or_else(|error| {
         inner.store_failed(&error);
@@ -145,12 +185,12 @@ pub(crate) async fn give_up(inner: &Arc<Inner>, plan: &Plan, lease: Option<Lease
 }
 
 /// Runs the function for its callers.
-async fn compute(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing {
+pub(super) async fn compute(inner: &Inner, plan: &Plan, function: Function, leader: &Leader) -> Landing {
     bump(&inner.events.count().computes);
     plan.count(inner, |own| &own.computes);
     plan.note(inner, What::RunBegan);
     let started = inner.clock.start();
-    let landing = single_flight::run(&plan.key.value_key, function).await;
+    let landing = function.run(leader.running(&plan.key.name, &plan.key.value_key)).await;
     let after = started.elapsed();
     if matches!(landing, Landing::Failed(_) | Landing::Panicked(_)) {
         bump(&inner.events.count().compute_errors);
@@ -164,7 +204,7 @@ async fn compute(inner: &Inner, plan: &Plan, function: Function<'_>) -> Landing 
 
 /// Drives a run that has no lease. Nothing tells when its value is invalidated elsewhere, so callers that come after the staleness
 /// bound start anew.
-pub(crate) async fn unseen<T>(inner: &Inner, keys: &[Arc<str>], run: impl Future<Output = T>) -> T {
+pub(crate) async fn unseen<T>(inner: &Inner, detach: impl FnOnce(), run: impl Future<Output = T>) -> T {
     let (started, mut run) = (inner.clock.start(), pin!(run));
     tokio::select! {
         biased;
@@ -172,7 +212,7 @@ pub(crate) async fn unseen<T>(inner: &Inner, keys: &[Arc<str>], run: impl Future
         () = started.reaches(inner.limits.max_staleness) => {}
     }
     if !sabotage::is(Guard::UnseenRunDetaches) {
-        keys.iter().for_each(|key| inner.flights.detach(key));
+        detach();
     }
     run.await
 }
@@ -190,7 +230,13 @@ pub(crate) async fn within<T>(inner: &Inner, limit: Option<Duration>, work: impl
 pub(crate) fn leave_alone(inner: &Inner, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
     let rest = rest.unwrap_or(inner.limits.refresh_throttle).min(inner.limits.refresh_throttle);
     plan.note(inner, What::LeftAlone { rest });
-    inner.refreshes.rest(&plan.key.value_key, fill_id, inner.clock.coarse(), rest);
+    rest_from_now(inner, plan, fill_id, rest);
+}
+
+fn rest_from_now(inner: &Inner, plan: &Plan, fill_id: u64, rest: Duration) {
+    if inner.refreshes.rest(&plan.key.value_key, fill_id, inner.clock.coarse(), rest) {
+        inner.events.table_full(Table::Resting);
+    }
 }
 
 /// Takes a place among the refreshes of this process, if this key needs one and there is one.
@@ -208,7 +254,7 @@ fn begin(inner: &Inner, plan: &Plan, fill_id: u64) -> Option<Ticket> {
             inner.events.emit(Event::RefreshSkipped { name: Arc::clone(&plan.key.name) });
             // Else a key that is asked for often would tell it at each hit.
             if plan.terms(inner).soft_timeout.is_none() {
-                inner.refreshes.rest(&plan.key.value_key, fill_id, inner.clock.coarse(), AFTER_SKIP);
+                rest_from_now(inner, plan, fill_id, AFTER_SKIP);
             }
             None
         }
@@ -216,26 +262,38 @@ fn begin(inner: &Inner, plan: &Plan, fill_id: u64) -> Option<Ticket> {
 }
 
 /// Computes the next value in the background: no caller waits for it, and no caller's end ends it (F1, F10).
-pub(crate) fn refresh_behind(inner: &Arc<Inner>, plan: &Arc<Plan>, fill_id: u64, function: Function<'static>) {
+pub(crate) fn refresh_behind(inner: &Arc<Inner>, plan: &Arc<Plan>, fill_id: u64, function: OwnedFunction) {
     let Some(ticket) = begin(inner, plan, fill_id) else { return };
     let (owned, plan) = (Arc::clone(inner), Arc::clone(plan));
     // After the shutdown nobody can, and nobody needs it.
     let _spawned = inner.background.work(async move {
-        refresh(&owned, &plan, fill_id, function, ticket).await;
+        let (leader, _nobody_waits) = Leader::alone(&Caller::default());
+        refresh(&owned, &plan, fill_id, Function::Owned(function), &leader, ticket).await;
     });
 }
 
 /// Computes the next value in this caller; `None`: somebody else does, or it came to nothing, and the old one is to be returned.
 pub(crate) async fn refresh_here(
-    inner: &Arc<Inner>,
-    plan: &Plan,
+    inner: Arc<Inner>,
+    plan: Arc<Plan>,
     fill_id: u64,
-    function: Function<'_>,
+    function: BoxFuture<'_, Returned>,
 ) -> Option<Landing> {
-    let ticket = begin(inner, plan, fill_id)?;
-    match refresh(inner, plan, fill_id, function, ticket).await? {
-        landing @ (Landing::Value(_) | Landing::Panicked(_)) => Some(landing),
-        Landing::Failed(_) | Landing::Abandoned => None,
+    let ticket = begin(&inner, &plan, fill_id)?;
+    let caller = Caller::here();
+    let (leader, flight) = Leader::alone(&caller);
+    let (name, background) = (Arc::clone(&plan.key.name), Arc::clone(&inner.background));
+    let begin = |function| {
+        let run = |leader: Arc<Leader>| async move {
+            let refreshed = refresh(&inner, &plan, fill_id, function, &leader, ticket).await;
+            refreshed.unwrap_or(Landing::Abandoned)
+        };
+        // Outside of a runtime it is dropped, and the old value stays.
+        drop(drive(&background, leader, run));
+    };
+    match Lending::new(function, flight, &caller, &name, begin).await {
+        Lent::Landed(landing @ (Landing::Value(_) | Landing::Panicked(_))) => Some(landing),
+        Lent::Landed(Landing::Failed(_) | Landing::Abandoned) | Lent::Unused(_) | Lent::LeftAlone(_) => None,
     }
 }
 
@@ -245,12 +303,18 @@ async fn refresh(
     inner: &Arc<Inner>,
     plan: &Plan,
     fill_id: u64,
-    function: Function<'_>,
+    function: Function,
+    leader: &Leader,
     _ticket: Ticket,
 ) -> Option<Landing> {
     // Before the run, as in the foreground (R4).
-    let mut basis = Basis::new(inner, &plan.key.name, Some(&plan.rules));
+    let mut basis = plan.basis(inner);
     if let Err(error) = basis.read_unknown(inner).await {
+        inner.store_failed(&error);
+        return None;
+    }
+    // The record may be of the version before, and this build may not be registered under the one that stands (R25).
+    if let Err(error) = Basis::register(inner, std::slice::from_mut(&mut basis), &plan.key).await {
         inner.store_failed(&error);
         return None;
     }
@@ -258,8 +322,8 @@ async fn refresh(
         return None;
     }
     match Lease::acquire(inner, &plan.key, Over::Record(fill_id)).await {
-        Ok(Ok(lease)) => Some(run_under(inner, plan, Some(lease), &basis, function, Fallback::Served, &|_| {}).await),
-        Ok(Err(Obstacle::Throttle(left) | Obstacle::Slot(Slot::Leased(left)))) => {
+        Ok(Ok(lease)) => Some(run_under(inner, plan, Some(lease), &basis, function, Fallback::Served, leader).await),
+        Ok(Err(Obstacle::Throttle(left) | Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)))) => {
             leave_alone(inner, plan, fill_id, left);
             None
         }
@@ -279,29 +343,29 @@ pub(super) async fn run_at_most(
     lease: Lease,
     basis: Basis,
     old: Erased,
-    function: Function<'static>,
-    soft_timeout: Duration,
+    function: OwnedFunction,
+    leader: &Arc<Leader>,
 ) -> Landing {
-    bump(&inner.events.count().misses);
-    plan.count(inner, |own| &own.misses);
+    let soft_timeout = plan.terms(inner).soft_timeout;
     let fill_id = match lease.over() {
         Over::Record(fill_id) => fill_id,
         Over::Nothing => 0,
     };
+    let function = Function::Owned(function);
     let Some(ticket) = begin(inner, plan, fill_id) else {
-        return run_under(inner, plan, Some(lease), &basis, function, Fallback::Old(old), &|_| {}).await;
+        return run_under(inner, plan, Some(lease), &basis, function, Fallback::Old(old), leader).await;
     };
     let (sender, mut landed) = oneshot::channel();
     let basis = Arc::new(basis);
-    let of_task = Arc::clone(&basis);
-    let (owned, of_run, fallback) = (Arc::clone(inner), Arc::clone(plan), Fallback::Old(Arc::clone(&old)));
+    let (of_task, of_run, leader) = (Arc::clone(&basis), Arc::clone(plan), Arc::clone(leader));
+    let (owned, fallback) = (Arc::clone(inner), Fallback::Old(Arc::clone(&old)));
     let _spawned = inner.background.work(async move {
-        let landing = run_under(&owned, &of_run, Some(lease), &of_task, function, fallback, &|_| {}).await;
+        let landing = run_under(&owned, &of_run, Some(lease), &of_task, function, fallback, &leader).await;
         drop(ticket);
         // An error says that nobody waits any more.
         let _nobody = sender.send(landing);
     });
-    match within(inner, Some(soft_timeout), &mut landed).await {
+    match within(inner, soft_timeout, &mut landed).await {
         Some(Ok(landing)) => landing,
         // Dropped without a word: the cache was shut down.
         Some(Err(_)) => serve_old(inner, plan, old),

@@ -12,15 +12,20 @@ use futures::future::try_join_all;
 
 use super::Result;
 use super::commit::Sessions;
+use super::config::Form;
+use super::error::{SessionError, SessionErrorKind};
 use super::id::hash;
 use super::index::{FOR_EVER, SessionInfo};
 use super::layer::SessionLayer;
-use crate::store::Kind;
+use crate::cell::Listed;
 
 /// All sessions of a layer, from [`SessionLayer::all`].
 ///
 /// What is listed is what begins with the layer's prefix: another layer whose prefix begins with this one's is part of it. A session that
 /// begins or ends meanwhile may be missed or counted.
+///
+/// A store given by [`SessionBuilder::store`](super::SessionBuilder::store) cannot list its keys: each of these is
+/// [`Unsupported`](SessionErrorKind::Unsupported) there.
 #[derive(Clone)]
 pub struct AllSessions {
     sessions: Arc<Sessions>,
@@ -40,10 +45,10 @@ impl AllSessions {
     /// # Errors
     /// Faults of the store.
     pub async fn length(&self) -> Result<u64> {
-        let mut pages = self.pages(self.prefix(), Kind::Bytes);
+        let mut pages = self.pages();
         let mut length = 0_u64;
-        while let Some(members) = pages.next().await? {
-            length = length.saturating_add(members.len() as u64);
+        while let Some(keys) = pages.next().await? {
+            length = length.saturating_add(keys.len() as u64);
         }
         Ok(length)
     }
@@ -53,10 +58,10 @@ impl AllSessions {
     /// # Errors
     /// Faults of the store.
     pub async fn handles(&self) -> Result<Vec<String>> {
-        let mut pages = self.pages(self.prefix(), Kind::Bytes);
+        let mut pages = self.pages();
         let mut handles = Vec::new();
-        while let Some(members) = pages.next().await? {
-            handles.extend(members.iter().map(|member| hash(member.as_bytes())));
+        while let Some(keys) = pages.next().await? {
+            handles.extend(keys.iter().map(|key| hash(key.as_bytes())));
         }
         Ok(handles)
     }
@@ -67,10 +72,10 @@ impl AllSessions {
     /// Faults of the store.
     pub async fn list(&self) -> Result<Vec<SessionInfo>> {
         let for_ever = self.sessions.now().plus(FOR_EVER);
-        let mut pages = self.pages(self.prefix(), Kind::Bytes);
+        let mut pages = self.pages();
         let mut list = Vec::new();
-        while let Some(members) = pages.next().await? {
-            let found = try_join_all(members.iter().map(|member| self.sessions.look(member, for_ever))).await?;
+        while let Some(keys) = pages.next().await? {
+            let found = try_join_all(keys.iter().map(|key| self.sessions.look(key, for_ever))).await?;
             list.extend(found.into_iter().flatten().map(|living| self.sessions.info(living)));
         }
         Ok(list)
@@ -81,46 +86,57 @@ impl AllSessions {
     /// # Errors
     /// Faults of the store: then some may live on.
     pub async fn clear(&self) -> Result<u64> {
-        let mut pages = self.pages(self.prefix(), Kind::Bytes);
+        let mut pages = self.pages();
         let mut ended = 0_u64;
-        while let Some(members) = pages.next().await? {
-            ended = ended.saturating_add(self.sessions.delete_members(&members).await? as u64);
+        while let Some(keys) = pages.next().await? {
+            ended = ended.saturating_add(self.sessions.delete_members(&keys).await? as u64);
         }
-        let indexes = self.sessions.index_prefix();
-        let mut pages = self.pages(&indexes, Kind::Index);
-        while let Some(users) = pages.next().await? {
-            let keys: Vec<String> = users.iter().map(|user| format!("{indexes}{user}")).collect();
-            try_join_all(keys.iter().map(|key| self.sessions.cache.0.store.delete(key))).await?;
+        let mut pages = self.pages_of(vec![self.sessions.index_prefix()], Listed::Index);
+        while let Some(keys) = pages.next().await? {
+            try_join_all(keys.iter().map(|key| self.sessions.cells.remove(key, None))).await?;
         }
         Ok(ended)
     }
 
-    fn prefix(&self) -> &str {
-        &self.sessions.config.prefix
+    /// The keys of all sessions, in each form in which they may stand.
+    fn pages(&self) -> Pages<'_> {
+        let config = &self.sessions.config;
+        let prefix = |form: &Form| match form {
+            Form::Express => config.prefix.clone(),
+            Form::Native => format!("{}v1:", config.own_prefix()),
+        };
+        self.pages_of(config.forms(self.sessions.now()).iter().map(prefix).collect(), Listed::Bytes)
     }
 
-    fn pages<'a>(&'a self, prefix: &'a str, kind: Kind) -> Pages<'a> {
-        Pages { sessions: &self.sessions, prefix, kind, next: Some(0), seen: HashSet::new() }
+    fn pages_of(&self, prefixes: Vec<String>, kind: Listed) -> Pages<'_> {
+        Pages { sessions: &self.sessions, prefixes, kind, next: 0, seen: HashSet::new() }
     }
 }
 
-/// Keys with a prefix, without it, page by page.
+/// Keys with one of some prefixes, page by page.
 struct Pages<'a> {
     sessions: &'a Sessions,
-    prefix: &'a str,
-    kind: Kind,
-    next: Option<u64>,
+    /// The last is the one at hand.
+    prefixes: Vec<String>,
+    kind: Listed,
+    next: u64,
     /// The store may list a key twice.
     seen: HashSet<String>,
 }
 
 impl Pages<'_> {
     async fn next(&mut self) -> Result<Option<Vec<String>>> {
-        let Some(from) = self.next else { return Ok(None) };
-        let (keys, next) = self.sessions.cache.0.store.list(self.prefix, self.kind, from).await?;
-        self.next = (next != 0).then_some(next);
-        let members = keys.iter().filter_map(|key| key.strip_prefix(self.prefix)).map(str::to_owned);
-        Ok(Some(members.filter(|member| self.seen.insert(member.clone())).collect()))
+        let Some(prefix) = self.prefixes.last() else { return Ok(None) };
+        if !self.sessions.cells.lists() {
+            let detail = "a store given by `SessionBuilder::store` cannot list its keys";
+            return Err(SessionError::new(SessionErrorKind::Unsupported).detail(detail));
+        }
+        let (keys, next) = self.sessions.cells.list(prefix, self.kind, self.next).await?;
+        self.next = next;
+        if next == 0 {
+            self.prefixes.pop();
+        }
+        Ok(Some(keys.into_iter().filter(|key| self.seen.insert(key.clone())).collect()))
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Shown {
     pub(super) id: SessionId,
     pub(super) signed: Signed,
     pub(super) by_header: bool,
+    /// By the cookie of this form.
+    pub(super) cookie: Option<Form>,
 }
 
 impl State {
@@ -40,19 +42,20 @@ impl State {
     pub(super) fn shown(&self) -> Vec<Shown> {
         let config = &self.sessions.config;
         let mut shown: Vec<Shown> = Vec::new();
-        let mut verify = |signed: Option<&str>, by_header| match signed.and_then(|signed| config.keyring.verify(signed))
+        let mut verify = |signed: Option<&str>, cookie: Option<Form>| match signed
+            .and_then(|signed| config.keyring.verify(signed))
         {
             None => self.sessions.emit(SessionEvent::BadSignature),
             Some((id, _)) if shown.iter().any(|shown| shown.id == id) => {}
-            Some((id, signed)) => shown.push(Shown { id, signed, by_header }),
+            Some((id, signed)) => shown.push(Shown { id, signed, by_header: cookie.is_none(), cookie }),
         };
         for transport in &config.transports {
             match transport {
                 Transport::Cookie => {
-                    for form in config.forms() {
+                    for form in config.forms(self.sessions.now()) {
                         let cookies = self.request.values(&http::header::COOKIE).map(HeaderValue::as_bytes);
                         if let Some(value) = cookie::find(cookies, config.cookie_name(*form)) {
-                            verify(value.strip_prefix("s:"), false);
+                            verify(value.strip_prefix("s:"), Some(*form));
                         }
                     }
                 }
@@ -60,12 +63,12 @@ impl State {
                     let values =
                         self.request.values(&http::header::AUTHORIZATION).filter_map(|value| value.to_str().ok());
                     if let Some(token) = values.filter_map(bearer).next() {
-                        verify(Some(token), true);
+                        verify(Some(token), None);
                     }
                 }
                 Transport::Header(name) => {
                     if let Some(value) = self.request.values(name).next() {
-                        verify(value.to_str().ok(), true);
+                        verify(value.to_str().ok(), None);
                     }
                 }
             }
@@ -84,7 +87,7 @@ impl State {
     pub(super) fn form(&self) -> Form {
         match &self.standing {
             Some(standing) => standing.form,
-            None => self.sessions.config.forms().first().copied().unwrap_or(Form::Native),
+            None => self.sessions.config.new_form(),
         }
     }
 
@@ -150,7 +153,7 @@ impl Request {
         Self { headers: kept, by_https, user_agent }
     }
 
-    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
+    pub(super) fn values(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
         self.headers.iter().filter(move |(found, _)| found == name).map(|(_, value)| value)
     }
 }

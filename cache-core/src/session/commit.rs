@@ -1,17 +1,14 @@
-//! How a session is written: the operations of a request, applied to what stands, by compare-and-swap.
+//! What a session is to its cell: under which key and in which form it stands, what operations make of
+//! it, and what is written with it.
 //!
-//! Invariant: a write replaces exactly the bytes that it was made from, or makes a key that was not there. So nobody's write is lost, and
-//! a session that has ended is never made anew.
+//! Invariant: that of [`cell`](crate::cell): a write replaces exactly the bytes that it was made from,
+//! or makes a key that was not there. So nobody's write is lost, and a session that has ended is never
+//! made anew.
 //!
-//! ```text
-//! swap(what I read, operations applied to it) ─ done
-//!                      │ conflict: read again, apply again        gone: over, unless it moved to the other form
-//! ```
-//!
-//! Writers of one session in one process take turns, and each leaves for the next one what it wrote: so they do not fail
-//! against each other. Handlers never wait for that, only their commits.
+//! What requests of one process do to one session goes out together, in one swap. Handlers never wait
+//! for that, only their commits.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,22 +17,22 @@ use super::config::{Config, Form, Ttl};
 use super::error::{SessionError, SessionErrorKind};
 use super::express;
 use super::id::SessionId;
-use super::index::Entry;
 use super::meta::Meta;
 use super::record::{Found, Record};
-use super::turns::{Last, Turns};
 use super::values::SessionValues;
 use crate::cache::Cache;
+use crate::cell::{self, CellKind, CellStore, Cells, Draft, Next, Put};
 use crate::clock::Timestamp;
 use crate::codec::{Codec as _, Json};
 use crate::envelope::Envelope;
 use crate::events::{Event, SessionEvent};
-use crate::store::{Entered, Entering, Replaced, Swapped};
+use crate::store::Store;
 
-/// How often a commit tries against conflicting ones.
-const ATTEMPTS: u32 = 100;
 /// How often an id is made anew that is already somebody's.
 const ID_ATTEMPTS: u32 = 3;
+
+/// Nobody waits longer for a page.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A longer life is as good as this one, and sums with it stay far from every bound.
 const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 86400);
@@ -52,22 +49,26 @@ pub(super) struct Standing {
     pub(super) bytes: Bytes,
     pub(super) record: Record,
     pub(super) left: Option<Duration>,
+    /// When it had that left.
+    pub(super) at: Timestamp,
 }
 
 /// What all requests of one layer share.
 pub(super) struct Sessions {
     pub(super) cache: Cache,
+    /// Where they stand: in the cache's store, or in one of the user's own.
+    pub(super) cells: Cells<Self>,
+    pub(super) is_own: bool,
     pub(super) config: Config,
-    turns: Arc<Turns>,
+    /// What tags of users are made with, as it was found in the store.
+    pub(super) tag_key: Mutex<Option<Bytes>>,
 }
 
 /// How a new state of a session comes to stand.
-pub(super) struct Write<'a> {
-    /// What it is made from; `None`: from nothing.
-    pub(super) standing: Option<Standing>,
+pub(super) struct Write {
     /// What it takes the place of, with nothing of that in it: it ends as this one is stored.
     pub(super) instead: Option<Standing>,
-    pub(super) operations: &'a mut [Operation],
+    pub(super) operations: Vec<Operation>,
     /// Under another id from now on, with what was in it.
     pub(super) cycle: bool,
     /// Goes on as a new session with nothing but the operations if what it is made from has ended.
@@ -77,20 +78,17 @@ pub(super) struct Write<'a> {
     pub(super) by_https: bool,
 }
 
-/// What one attempt came to.
-enum Put {
-    Done,
-    /// This stands instead of what it was made from.
-    Conflict(Bytes),
-    /// Something else stands, or nothing.
-    Look,
-    /// Something stands where it was to be.
-    Taken,
-    /// It would be one too many.
-    Full,
+/// What became of a session's time.
+pub(super) enum Prolonged {
+    /// Too little of it is over.
+    No,
+    Yes,
+    /// It has ended.
+    Ended,
 }
 
 /// What a write came to.
+#[derive(Clone)]
 pub(super) enum Written {
     /// It stands.
     Standing(Box<Standing>),
@@ -103,31 +101,44 @@ pub(super) enum Written {
 }
 
 impl Sessions {
-    pub(super) fn new(cache: Cache, config: Config) -> Self {
-        Self { cache, config, turns: Arc::default() }
+    pub(super) fn new(cache: Cache, own: Option<Arc<dyn CellStore>>, config: Config) -> Self {
+        let is_own = own.is_some();
+        let store = own.unwrap_or_else(|| Arc::<dyn Store>::clone(&cache.0.store));
+        let cells = Cells::new(store, cache.0.clock.clone(), Arc::clone(&cache.0.background));
+        Self { cache, cells, is_own, config, tag_key: Mutex::default() }
     }
 
     pub(super) fn emit(&self, event: SessionEvent) {
         self.cache.0.events.emit(Event::Session(event));
     }
 
+    /// How long a request waits for the store in all.
+    pub(super) fn deadline(&self) -> Duration {
+        self.config.deadline.unwrap_or_else(|| self.cache.0.limits.max_staleness.min(LONGEST_DEADLINE))
+    }
+
     pub(super) fn now(&self) -> Timestamp {
-        self.cache.0.store.now()
+        self.cells.now()
     }
 
     /// The session with this id, in whichever form.
     pub(super) async fn load(&self, id: &SessionId) -> Result<Option<Standing>, SessionError> {
-        for form in self.config.forms() {
+        let forms = self.config.forms(self.now());
+        for form in forms {
             if let Some(standing) = self.load_form(*form, id).await? {
                 return Ok(Some(standing));
             }
         }
-        Ok(None)
+        match forms {
+            // Another request may have moved it between the two looks. Nothing moves back.
+            [Form::Native, Form::Express] => self.load_form(Form::Native, id).await,
+            _ => Ok(None),
+        }
     }
 
     async fn load_form(&self, form: Form, id: &SessionId) -> Result<Option<Standing>, SessionError> {
         let key = self.config.key(form, id);
-        let (bytes, left) = match self.load_living(form, &self.member_of(form, id), &key).await {
+        let (bytes, left) = match self.load_living(&key).await {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(None),
             // A value of another type: left as it is.
@@ -137,12 +148,19 @@ impl Sessions {
             }
             Err(error) => return Err(error),
         };
-        Ok(self.read(form, id, &key, bytes, left))
+        Ok(self.read_form(form, id, &key, bytes, left))
     }
 
-    fn read(&self, form: Form, id: &SessionId, key: &str, bytes: Bytes, left: Option<Duration>) -> Option<Standing> {
+    fn read_form(
+        &self,
+        form: Form,
+        id: &SessionId,
+        key: &str,
+        bytes: Bytes,
+        left: Option<Duration>,
+    ) -> Option<Standing> {
         let record = self.read_record(form, key, &bytes)?;
-        Some(Standing { form, id: id.clone(), bytes, record, left })
+        Some(Standing { form, id: id.clone(), bytes, record, left, at: self.now() })
     }
 
     pub(super) fn read_record(&self, form: Form, key: &str, bytes: &[u8]) -> Option<Record> {
@@ -151,11 +169,14 @@ impl Sessions {
             Form::Native => match Envelope::open(bytes, key) {
                 Ok((envelope, at)) if envelope.codec == Json::ID => Record::read(bytes.get(at..).unwrap_or_default()),
                 Ok(_) => Found::Unreadable("a record of another codec"),
-                Err(reason) => Found::Unreadable(reason),
+                Err(unreadable) => Found::Unreadable(unreadable.reason()),
             },
         };
         match found {
-            Found::Record(record) => Some(record),
+            Found::Record(mut record) => {
+                record.claim(&self.config.keyring, || self.config.context(key));
+                Some(record)
+            }
             Found::Nothing => None,
             Found::Unreadable(reason) => {
                 self.emit(SessionEvent::Unreadable { reason });
@@ -164,11 +185,24 @@ impl Sessions {
         }
     }
 
-    fn seal(&self, form: Form, key: &str, record: &Record, ttl: Duration) -> Result<Bytes, SessionError> {
-        let json = record.write();
-        if json.len() > self.config.max_bytes {
-            return Err(too_large(json.len(), self.config.max_bytes));
+    /// Whether so much may be stored. What an Express peer has made too large may stay so, but not
+    /// grow.
+    pub(super) fn check_size(&self, record: &Record, before: Option<&Record>) -> Result<(), SessionError> {
+        self.check_bytes(record.write().len(), record, before)
+    }
+
+    fn check_bytes(&self, bytes: usize, record: &Record, before: Option<&Record>) -> Result<(), SessionError> {
+        let grows = || before.is_none_or(|before| record.size_of_values() > before.size_of_values());
+        if bytes > self.config.max_bytes && grows() {
+            return Err(too_large(bytes, self.config.max_bytes));
         }
+        Ok(())
+    }
+
+    fn seal(&self, new: Sealing<'_>) -> Result<Bytes, SessionError> {
+        let Sealing { form, key, record, before, ttl } = new;
+        let json = record.write();
+        self.check_bytes(json.len(), record, before)?;
         Ok(match form {
             Form::Express => json.into(),
             Form::Native => {
@@ -216,183 +250,78 @@ impl Sessions {
         Some(Meta::of(record).created.unwrap_or_else(|| self.now()).plus(timeout))
     }
 
-    /// Writes what the operations make of a session.
+    /// Writes what the operations make of a session, and gives them back. `standing`: what it is made
+    /// from; `None`: from nothing.
     ///
     /// Dropped half way, it may have been written or not, as with a fault of the store.
-    pub(super) async fn write(&self, write: Write<'_>) -> Result<Written, SessionError> {
-        // Held while others of this session in this process wait; dropped with this future.
-        let turn = write.standing.as_ref().map(|standing| self.turns.of(&self.config.key(standing.form, &standing.id)));
-        match turn {
-            None => self.write_in_turn(write, &mut None).await,
-            Some(turn) => {
-                let mut last = turn.last.lock().await;
-                self.write_in_turn(write, &mut last).await
-            }
-        }
-    }
-
-    /// `last`: what the one before wrote.
-    async fn write_in_turn(&self, mut write: Write<'_>, last: &mut Last) -> Result<Written, SessionError> {
-        if let (Some(standing), Some((key, bytes))) = (&mut write.standing, last.as_ref())
-            && standing.bytes != *bytes
-            && self.config.key(standing.form, &standing.id) == *key
-            && let Some(newer) = self.read(standing.form, &standing.id, key, bytes.clone(), standing.left)
-        {
-            *standing = newer;
-        }
-        for _ in 0..ATTEMPTS {
-            let Some(standing) = &write.standing else { return self.create(write).await };
-            let form = self.target_form(standing);
-            let from = self.config.key(standing.form, &standing.id);
-            let key = self.config.key(form, &write.id);
-            let mut record = standing.record.clone();
-            self.apply(&mut record, write.operations)?;
-            let Some(ttl) = self.ttl(&record) else {
-                self.remove(standing).await?;
-                return Ok(Written::Over(write.id));
-            };
-            let bytes = self.seal(form, &key, &record, ttl)?;
-            let expiry = (!self.config.disable_ttl).then_some(ttl);
-            let entry = self.entry(&record, self.member_of(form, &write.id), Some(standing), None);
-            let new = New { key: &key, bytes: &bytes, expiry };
-            let (id, put) = (standing.id.clone(), self.put(Some(standing), None, new, entry).await?);
-            match put {
-                Put::Done => {
-                    *last = Some((key, bytes.clone()));
-                    let standing = Standing { form, id: write.id, bytes, record, left: expiry };
-                    return Ok(Written::Standing(Box::new(standing)));
-                }
-                Put::Full => return Ok(Written::TooMany),
-                Put::Taken if write.cycle => return Err(SessionError::new(SessionErrorKind::Id)),
-                // Made anew from what stands: no pause, or a process that makes one would never get its turn.
-                Put::Conflict(found) => {
-                    let standing = self.read(standing.form, &id, &from, found, standing.left);
-                    write.standing = standing;
-                }
-                // Another request has taken it over already, or it has moved.
-                Put::Look | Put::Taken => write.standing = self.load(&id).await?,
-            }
-            self.emit(SessionEvent::Conflict);
-            if write.standing.is_none() && !write.or_anew {
-                return Ok(Written::Gone);
-            }
-        }
-        Err(SessionError::new(SessionErrorKind::Conflict))
-    }
-
-    /// One attempt to write what is made from `before`, or takes the place of `instead`, together with what it changes in indexes.
-    async fn put(
-        &self,
-        before: Option<&Standing>,
-        instead: Option<&Standing>,
-        new: New<'_>,
-        entry: Option<Entry>,
-    ) -> Result<Put, SessionError> {
-        let New { key, bytes, expiry } = new;
-        let store = &self.cache.0.store;
-        let from = before.map(|before| self.config.key(before.form, &before.id));
-        let ends = before.filter(|_| from.as_deref() != Some(key)).or(instead);
-        let mark = ends.and_then(|old| self.mark_of(old.form, &self.member_of(old.form, &old.id)));
-        let mark = self.mark(&mark);
-        let Some(entry) = entry else {
-            return Ok(match (before, &from) {
-                (Some(before), Some(from)) if from == key => {
-                    swapped(store.swap(key, before.bytes.clone(), bytes.clone(), expiry).await?)
-                }
-                (Some(before), Some(from)) => {
-                    match store.replace(from, before.bytes.clone(), key, bytes.clone(), expiry, mark).await? {
-                        Replaced::Done => Put::Done,
-                        Replaced::Taken => Put::Taken,
-                        Replaced::Conflict | Replaced::Gone => Put::Look,
-                    }
-                }
-                _ if !store.create(key, bytes.clone(), expiry).await? => Put::Taken,
-                _ => {
-                    // Only now: had the write failed, the old one would be all that there is.
-                    if let Some(old) = instead {
-                        self.remove(old).await?;
-                    }
-                    Put::Done
-                }
-            });
+    pub(super) async fn write(
+        self: &Arc<Self>,
+        standing: Option<Standing>,
+        mut write: Write,
+    ) -> (Vec<Operation>, Result<Written, SessionError>) {
+        let Some(standing) = standing else {
+            let written = self.create(&mut write).await;
+            return (write.operations, written);
         };
-        let deletes = instead.map_or_else(Vec::new, |old| self.keys_of(old));
-        let entering = Entering {
-            key,
-            bytes,
-            expiry,
-            over: before.zip(from.as_deref()).map(|(before, from)| (from, &before.bytes)),
-            deletes: &deletes,
-            index: &entry.index,
-            member: &entry.member,
-            ends: entry.ends,
-            leaves: entry.leaves.as_ref().map(|(index, member)| (index.as_str(), member.as_str())),
-            limit: entry.limit(self),
-            mark,
-        };
-        self.enter(entering, &entry.user).await
-    }
-
-    async fn enter(&self, entering: Entering<'_>, user: &str) -> Result<Put, SessionError> {
-        let store = &self.cache.0.store;
-        let mut entered = store.enter(entering).await?;
-        if entered == Entered::Full {
-            // The store only sees that something stands there: what is no session of this user has to go from the list first.
-            self.living(user).await?;
-            entered = store.enter(entering).await?;
-        }
-        Ok(match entered {
-            Entered::Done(ended) => {
-                ended.iter().for_each(|_| self.emit(SessionEvent::Destroyed));
-                self.mark_ended(&ended).await?;
-                Put::Done
-            }
-            Entered::Conflict(_) if entering.over.is_none_or(|(from, _)| from != entering.key) => Put::Look,
-            Entered::Conflict(found) => Put::Conflict(found),
-            Entered::Gone => Put::Look,
-            Entered::Taken => Put::Taken,
-            Entered::Full => Put::Full,
-        })
+        let (write, written) = cell::change(self, standing, write).await;
+        (write.map(|write| write.operations).unwrap_or_default(), written)
     }
 
     /// Stores a session that was not there.
-    async fn create(&self, mut write: Write<'_>) -> Result<Written, SessionError> {
+    async fn create(&self, write: &mut Write) -> Result<Written, SessionError> {
         let mut record = Record::default();
         record.set_cookie(&self.config.new_cookie(write.by_https, self.now()));
-        self.apply(&mut record, write.operations)?;
+        self.make(&mut record, &mut write.operations)?;
         let instead = write.instead.as_ref();
         let Some(ttl) = self.ttl(&record) else {
             if let Some(old) = instead {
                 self.remove(old).await?;
             }
-            return Ok(Written::Over(write.id));
+            return Ok(Written::Over(write.id.clone()));
         };
         let expiry = (!self.config.disable_ttl).then_some(ttl);
-        let form = self.config.forms().first().copied().unwrap_or(Form::Native);
+        let form = self.config.new_form();
         for _ in 0..ID_ATTEMPTS {
             let key = self.config.key(form, &write.id);
-            let bytes = self.seal(form, &key, &record, ttl)?;
-            let entry = self.entry(&record, self.member_of(form, &write.id), None, instead);
-            match self.put(None, instead, New { key: &key, bytes: &bytes, expiry }, entry).await? {
+            record.sign(&self.config.keyring, &self.config.context(&key));
+            let draft = Draft {
+                bytes: self.seal(Sealing { form, key: &key, record: &record, before: None, ttl })?,
+                ttl: expiry,
+                over: None,
+                with: self.entry(&record, key.clone(), None, instead).await?,
+                deletes: instead.map_or_else(Vec::new, |old| self.keys_of(old)),
+                mark: instead.and_then(|old| self.mark_of(&self.config.key(old.form, &old.id))),
+                key,
+            };
+            match cell::put(self, &draft, &record).await? {
                 Put::Done => {
-                    return Ok(Written::Standing(Box::new(Standing {
-                        form,
-                        id: write.id,
-                        bytes,
-                        record,
-                        left: expiry,
-                    })));
+                    // Only now: had the write failed, the old one would be all that there is.
+                    if let Some(old) = instead.filter(|_| draft.with.is_none()) {
+                        self.remove(old).await?;
+                    }
+                    return Ok(self.written(form, write.id.clone(), record, draft));
                 }
                 Put::Full => return Ok(Written::TooMany),
                 // Somebody's: two users must never share one.
-                _ => write.id = self.config.new_id().ok_or_else(bad_id)?,
+                _ => write.id = self.config.new_id(Some(&write.id.tag())).ok_or_else(bad_id)?,
             }
         }
         Err(SessionError::new(SessionErrorKind::Id).detail("each one that was made is somebody's already"))
     }
 
-    fn apply(&self, record: &mut Record, operations: &mut [Operation]) -> Result<(), SessionError> {
-        operations.iter_mut().try_for_each(|operation| operation(record))?;
+    fn written(&self, form: Form, id: SessionId, record: Record, draft: Draft) -> Written {
+        let Draft { bytes, ttl: left, .. } = draft;
+        Written::Standing(Box::new(Standing { form, id, bytes, record, left, at: self.now() }))
+    }
+
+    fn make(&self, record: &mut Record, operations: &mut [Operation]) -> Result<(), SessionError> {
+        run(record, operations)?;
+        self.stamp(record);
+        Ok(())
+    }
+
+    /// What each write says anew.
+    fn stamp(&self, record: &mut Record) {
         let mut meta = Meta::of(record);
         let before = meta.clone();
         // Lost where an Express peer regenerated the session: it begins again there.
@@ -406,17 +335,15 @@ impl Sessions {
         let mut cookie = record.cookie();
         cookie.renew(self.now());
         record.set_cookie(&cookie);
-        Ok(())
     }
 
     pub(super) async fn remove(&self, standing: &Standing) -> Result<(), SessionError> {
-        let member = self.member_of(standing.form, &standing.id);
         let mut keys = self.keys_of(standing).into_iter();
         if let Some(key) = keys.next() {
-            self.end(standing.form, &member, &key).await?;
+            self.end(&key).await?;
         }
         for key in keys {
-            self.cache.0.store.delete(&key).await?;
+            self.cells.remove(&key, None).await?;
         }
         self.leave_index(standing).await
     }
@@ -431,9 +358,10 @@ impl Sessions {
     /// Begins its time to live anew. `false`: it has ended.
     pub(super) async fn touch(&self, standing: &mut Standing, ttl: Duration) -> Result<bool, SessionError> {
         self.stay_entered(standing, ttl).await?;
-        let stands = self.cache.0.store.expire(&self.config.key(standing.form, &standing.id), Some(ttl)).await?;
+        let stands = self.cells.touch(&self.config.key(standing.form, &standing.id), ttl).await?;
         if stands {
             standing.left = Some(ttl);
+            standing.at = self.now();
         } else {
             self.leave_index(standing).await?;
         }
@@ -446,19 +374,139 @@ impl Sessions {
     }
 }
 
-/// What is to stand.
-struct New<'a> {
-    key: &'a str,
-    bytes: &'a Bytes,
-    expiry: Option<Duration>,
+impl CellKind for Sessions {
+    type Standing = Standing;
+    type Value = Record;
+    type Change = Write;
+    type Done = Written;
+    type Error = SessionError;
+
+    fn cells(&self) -> &Cells<Self> {
+        &self.cells
+    }
+
+    fn place(&self, standing: &Standing) -> (String, Bytes) {
+        (self.config.key(standing.form, &standing.id), standing.bytes.clone())
+    }
+
+    fn read(&self, standing: &Standing, bytes: Bytes) -> Option<Standing> {
+        let key = self.config.key(standing.form, &standing.id);
+        self.read_form(standing.form, &standing.id, &key, bytes, standing.left)
+    }
+
+    fn value(&self, standing: &Standing) -> Record {
+        standing.record.clone()
+    }
+
+    fn is_plain(&self, standing: &Standing, write: &Write) -> bool {
+        let stays = standing.id == write.id && self.target_form(standing) == standing.form;
+        stays && write.instead.is_none() && !write.cycle && !write.or_anew
+    }
+
+    fn apply(&self, record: &mut Record, write: &mut Write) -> Result<(), SessionError> {
+        run(record, &mut write.operations)
+    }
+
+    async fn before(
+        &self,
+        standing: &Standing,
+        mut record: Record,
+        write: &mut Write,
+        alone: bool,
+    ) -> Result<Next<Record>, SessionError> {
+        self.stamp(&mut record);
+        let Some(ttl) = self.ttl(&record) else { return Ok(Next::Over) };
+        let (from, form) = (self.config.key(standing.form, &standing.id), self.target_form(standing));
+        let key = self.config.key(form, &write.id);
+        record.sign(&self.config.keyring, &self.config.context(&key));
+        let before = Some(&standing.record);
+        let bytes = match self.seal(Sealing { form, key: &key, record: &record, before, ttl }) {
+            // Whose change makes it too large shows when each is tried by itself.
+            Err(error) if !alone && error.kind() == SessionErrorKind::TooLarge => return Ok(Next::Apart),
+            bytes => bytes?,
+        };
+        let draft = Draft {
+            bytes,
+            ttl: (!self.config.disable_ttl).then_some(ttl),
+            with: self.entry(&record, key.clone(), Some(standing), None).await?,
+            deletes: Vec::new(),
+            mark: if from == key { None } else { self.mark_of(&from) },
+            over: Some((from, standing.bytes.clone())),
+            key,
+        };
+        Ok(Next::Write(Box::new(draft), record))
+    }
+
+    async fn over(&self, standing: &Standing, write: &mut Write) -> Result<Written, SessionError> {
+        self.remove(standing).await?;
+        Ok(Written::Over(write.id.clone()))
+    }
+
+    async fn look_again(
+        &self,
+        standing: &Standing,
+        write: &mut Write,
+        taken: bool,
+    ) -> Result<Option<Standing>, SessionError> {
+        if taken && write.cycle {
+            return Err(SessionError::new(SessionErrorKind::Id));
+        }
+        // Another request has taken it over already, or it has moved.
+        self.load(&standing.id).await
+    }
+
+    async fn gone(&self, write: &mut Write) -> Result<Written, SessionError> {
+        if write.or_anew { self.create(write).await } else { Ok(Written::Gone) }
+    }
+
+    async fn make_room(&self, record: &Record) -> Result<(), SessionError> {
+        // The store only sees that something stands there: what is no session of this user has to
+        // go from the list first.
+        match Meta::of(record).user {
+            Some(user) => self.living(&user).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn full(&self) -> Written {
+        Written::TooMany
+    }
+
+    async fn ended(&self, keys: &[String]) -> Result<(), SessionError> {
+        keys.iter().for_each(|_| self.emit(SessionEvent::Destroyed));
+        self.mark_ended(keys).await
+    }
+
+    fn after(&self, standing: &Standing, write: &Write, record: Record, draft: Draft) -> Written {
+        self.written(self.target_form(standing), write.id.clone(), record, draft)
+    }
+
+    fn conflict(&self) {
+        self.emit(SessionEvent::Conflict);
+    }
+
+    fn too_many_conflicts(&self) -> SessionError {
+        SessionError::new(SessionErrorKind::Conflict)
+    }
+
+    fn lost(&self) -> SessionError {
+        SessionError::new(SessionErrorKind::Unavailable)
+    }
 }
 
-fn swapped(swapped: Swapped) -> Put {
-    match swapped {
-        Swapped::Done => Put::Done,
-        Swapped::Conflict(found) => Put::Conflict(found),
-        Swapped::Gone => Put::Look,
-    }
+/// What is to be put into the form in which it stands.
+struct Sealing<'a> {
+    form: Form,
+    key: &'a str,
+    record: &'a Record,
+    /// What it is made from.
+    before: Option<&'a Record>,
+    ttl: Duration,
+}
+
+/// Does all of it to a record.
+fn run(record: &mut Record, operations: &mut [Operation]) -> Result<(), SessionError> {
+    operations.iter_mut().try_for_each(|operation| operation(record))
 }
 
 pub(super) fn bad_id() -> SessionError {

@@ -7,14 +7,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::cookie::{Attributes, is_attribute_text, is_name};
-use super::id::{Keyring, Secret, SessionId};
-use super::layer::SessionLayer;
+use super::id::{Keyring, SessionId, hash, random_tag};
 use super::options::{CookieOptions, Priority, SameSite, Secure, TooMany, Transport, Unset};
 use super::record::{MaxAge, StoredCookie};
 use super::values::SessionValues;
-use crate::cache::Cache;
 use crate::clock::{Timestamp, millis};
-use crate::error::{Error, ErrorKind, Result};
 
 /// With whom sessions are shared, and so where and how they stand in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,16 +23,18 @@ pub enum SessionMode {
     /// As [`Express`](Self::Express), but sessions that stand in the form of [`Native`](Self::Native) are read and written too: the step
     /// between the two, for as long as servers of both modes run.
     Dual,
-    /// With nobody: keys are hashes of ids, so that who reads Redis has no session; values carry a checksum; the cookie has the prefix
-    /// `__Host-`. A session that stands in the form of Express is taken over at its next use.
+    /// With nobody: keys are hashes of ids, so that who reads Redis has no session, and begin with
+    /// the cache's namespace; values carry a checksum; the cookie has the prefix `__Host-`, and no
+    /// other cookie counts. With [`take_over_until`](SessionBuilder::take_over_until) a session in
+    /// the form of Express is taken over at its next use.
     #[default]
     Native,
 }
 
 /// A new id, where the application makes its own.
-type GenerateId = dyn Fn() -> String + Send + Sync;
+pub(super) type GenerateId = dyn Fn() -> String + Send + Sync;
 /// How long a session is kept, by what is in it.
-type TtlOf = dyn Fn(&SessionValues<'_>) -> Duration + Send + Sync;
+pub(super) type TtlOf = dyn Fn(&SessionValues<'_>) -> Duration + Send + Sync;
 
 #[derive(Clone)]
 pub(super) enum Ttl {
@@ -51,9 +50,14 @@ pub(super) struct Config {
     pub(super) name: String,
     pub(super) native_name: String,
     pub(super) prefix: String,
+    /// That of the cache: what another one isolates, sessions isolate too.
+    pub(super) namespace: Box<str>,
+    pub(super) take_over_until: Option<Timestamp>,
     pub(super) resave: bool,
     pub(super) save_uninitialized: bool,
     pub(super) rolling: bool,
+    pub(super) renew_cookie: bool,
+    pub(super) deadline: Option<Duration>,
     pub(super) unset: Unset,
     pub(super) generate_id: Option<Arc<GenerateId>>,
     pub(super) proxy: bool,
@@ -79,21 +83,58 @@ const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
 
 const LONGEST_ATTRIBUTE: usize = 1024;
 
+/// What an empty session needs.
+const LEAST_BYTES: usize = 256;
+
 impl Config {
-    /// The forms in which a session may stand, in the order in which it is looked for; new ones have the first.
-    pub(super) fn forms(&self) -> &'static [Form] {
+    /// The forms in which a session may stand, and whose cookies count, in the order in which it is
+    /// looked for.
+    pub(super) fn forms(&self, now: Timestamp) -> &'static [Form] {
         match self.mode {
             SessionMode::Express => &[Form::Express],
             SessionMode::Dual => &[Form::Express, Form::Native],
-            SessionMode::Native => &[Form::Native, Form::Express],
+            SessionMode::Native if self.takes_over(now) => &[Form::Native, Form::Express],
+            SessionMode::Native => &[Form::Native],
         }
+    }
+
+    /// Whether sessions in the form of Express are still on their way to ours.
+    fn takes_over(&self, now: Timestamp) -> bool {
+        self.take_over_until.is_some_and(|until| now < until)
+    }
+
+    /// That of new sessions.
+    pub(super) fn new_form(&self) -> Form {
+        if self.mode == SessionMode::Native { Form::Native } else { Form::Express }
     }
 
     pub(super) fn key(&self, form: Form, id: &SessionId) -> String {
         match form {
             Form::Express => format!("{}{}", self.prefix, id.reveal()),
-            Form::Native => format!("{}v1:{}", self.prefix, id.hash()),
+            Form::Native => format!("{}v1:{{{}}}{}", self.own_prefix(), id.tag(), id.hash()),
         }
+    }
+
+    /// What keys of our own form begin with.
+    pub(super) fn own_prefix(&self) -> String {
+        format!("{}:{}", self.namespace, self.prefix)
+    }
+
+    pub(super) fn form_of(&self, key: &str) -> Form {
+        let rest = key.strip_prefix(&*self.namespace).and_then(|rest| rest.strip_prefix(':'));
+        let is_own =
+            rest.and_then(|rest| rest.strip_prefix(self.prefix.as_str())).is_some_and(|rest| rest.starts_with("v1:{"));
+        if is_own { Form::Native } else { Form::Express }
+    }
+
+    /// What our signature in the session under this key holds for: this session, in whichever form,
+    /// of this namespace.
+    pub(super) fn context(&self, key: &str) -> String {
+        let hash = match self.form_of(key) {
+            Form::Native => key.rsplit_once('}').map(|(_, hash)| hash.to_owned()).unwrap_or_default(),
+            Form::Express => hash(key.strip_prefix(self.prefix.as_str()).unwrap_or(key).as_bytes()),
+        };
+        format!("{}\0{}\0{hash}", self.namespace, self.prefix)
     }
 
     pub(super) fn cookie_name(&self, form: Form) -> &str {
@@ -108,11 +149,16 @@ impl Config {
         self.mode != SessionMode::Native
     }
 
-    pub(super) fn new_id(&self) -> Option<SessionId> {
-        match &self.generate_id {
-            None => Some(SessionId::random()),
-            Some(generate) => SessionId::parse(&generate()),
-        }
+    /// A new id; in our own form with a tag, of a user or one that says nothing.
+    pub(super) fn new_id(&self, tag: Option<&str>) -> Option<SessionId> {
+        let id = match &self.generate_id {
+            None => SessionId::random(),
+            Some(generate) => SessionId::parse(&generate())?,
+        };
+        Some(match self.new_form() {
+            Form::Express => id,
+            Form::Native => id.tagged(&tag.map_or_else(random_tag, str::to_owned)),
+        })
     }
 
     fn secure(&self) -> Secure {
@@ -189,7 +235,7 @@ impl Config {
     }
 
     /// Those of our own form.
-    fn own_attributes(&self, lasts: Option<Duration>, now: Timestamp) -> Attributes {
+    pub(super) fn own_attributes(&self, lasts: Option<Duration>, now: Timestamp) -> Attributes {
         let options = &self.cookie;
         Attributes {
             domain: options.domain.clone(),
@@ -212,8 +258,27 @@ impl Config {
         }
     }
 
+    /// Whether every time that it is given is one.
+    fn check_times(&self, now: Timestamp) -> Result<(), String> {
+        if matches!(self.ttl, Ttl::Fixed(ttl) if ttl.is_zero()) {
+            return Err("`ttl` is zero, so no session would be stored; leave it out for a day".into());
+        }
+        if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
+            return Err("`deadline` is zero, so no request would get a session; leave it out for the default".into());
+        }
+        if self.absolute_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err("`absolute_timeout` is zero, so no session would be stored; leave it out for none".into());
+        }
+        if self.take_over_until.is_some_and(|until| now.until(until) > LONGEST_COOKIE) {
+            return Err("`take_over_until` is more than 400 days away, longer than any cookie lives: name the day on which the last \
+                        session of Express has ended".into());
+        }
+        Ok(())
+    }
+
     /// What is wrong with it, once and for all.
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self, now: Timestamp) -> Result<(), String> {
+        self.check_times(now)?;
         let cookie = &self.cookie;
         for name in [&self.name, &self.native_name] {
             if !is_name(name) {
@@ -256,6 +321,9 @@ impl Config {
         if !(0.0..=1.0).contains(&self.touch_after) {
             return Err("`touch_after` is a fraction between 0 and 1".into());
         }
+        if self.max_bytes < LEAST_BYTES {
+            return Err(format!("`max_bytes` is at least {LEAST_BYTES}: a session has its cookie in it"));
+        }
         if self.max_sessions.is_some_and(|(most, _)| most == 0) {
             return Err("`max_sessions` is at least 1".into());
         }
@@ -286,285 +354,29 @@ pub(super) enum Form {
     Native,
 }
 
-/// Settings of sessions, from [`SessionLayer::builder`].
-#[derive(Clone)]
-pub struct SessionBuilder {
-    cache: Cache,
-    secrets: Vec<Secret>,
-    cache_headers: Option<bool>,
-    removal_cookie: Option<bool>,
-    config: Config,
-}
-
-impl SessionBuilder {
-    pub(super) fn new(cache: Cache) -> Self {
-        let config = Config {
-            mode: SessionMode::default(),
-            keyring: Keyring::none(),
-            name: "connect.sid".into(),
-            native_name: "__Host-id".into(),
-            prefix: "sess:".into(),
-            resave: false,
-            save_uninitialized: false,
-            rolling: false,
-            unset: Unset::default(),
-            generate_id: None,
-            proxy: false,
-            https: false,
-            cookie: CookieOptions::default(),
-            ttl: Ttl::Fixed(Duration::from_secs(86400)),
-            disable_ttl: false,
-            disable_touch: false,
-            touch_after: 0.1,
-            discard_on_server_error: true,
-            max_bytes: 64 << 10,
-            absolute_timeout: None,
-            max_sessions: None,
-            transports: vec![Transport::Cookie],
-            cache_headers: true,
-            removal_cookie: true,
-            revoke_for: Duration::from_secs(60),
-            user_agent: false,
-        };
-        Self { cache, secrets: Vec::new(), cache_headers: None, removal_cookie: None, config }
-    }
-
-    /// With whom sessions are shared. Default: [`Native`](SessionMode::Native).
-    #[must_use]
-    pub fn mode(mut self, mode: SessionMode) -> Self {
-        self.config.mode = mode;
-        self
-    }
-
-    /// Adds a secret: the first one signs, each verifies. At least 32 bytes; in the modes of Express, and behind the first, a shorter one
-    /// is taken with a warning. [`Secret::generate`] makes one. Required.
-    ///
-    /// To change it while several servers run: add the new one behind the old one everywhere, then put it first everywhere, then
-    /// take the old one away once the sessions that it signed are gone.
-    #[must_use]
-    pub fn secret(mut self, secret: impl Into<Secret>) -> Self {
-        self.secrets.push(secret.into());
-        self
-    }
-
-    /// The cookie's name in the form of Express. Default: `connect.sid`.
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.config.name = name.into();
-        self
-    }
-
-    /// The cookie's name in our own form. Default: `__Host-id`.
-    #[must_use]
-    pub fn native_name(mut self, name: impl Into<String>) -> Self {
-        self.config.native_name = name.into();
-        self
-    }
-
-    /// What keys begin with. The cache's namespace is not part of them. Default: `sess:`.
-    #[must_use]
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.config.prefix = prefix.into();
-        self
-    }
-
-    /// Whether a session that was not changed is written at the end of each request. It overwrites nothing: what somebody else
-    /// wrote meanwhile stays. Costs a read and a write a request. Default: false.
-    #[must_use]
-    pub fn resave(mut self, resave: bool) -> Self {
-        self.config.resave = resave;
-        self
-    }
-
-    /// Whether a session with nothing in it is stored, and its cookie sent: one for each visitor. Default: false.
-    #[must_use]
-    pub fn save_uninitialized(mut self, save: bool) -> Self {
-        self.config.save_uninitialized = save;
-        self
-    }
-
-    /// Whether each answer carries the cookie, so that the browser begins its time anew. Costs a read a request. Default: false.
-    #[must_use]
-    pub fn rolling(mut self, rolling: bool) -> Self {
-        self.config.rolling = rolling;
-        self
-    }
-
-    /// What [`Session::unset`](super::Session::unset) does. Default: [`Keep`](Unset::Keep).
-    #[must_use]
-    pub fn unset(mut self, unset: Unset) -> Self {
-        self.config.unset = unset;
-        self
-    }
-
-    /// Makes the ids. They must not be guessable: 128 random bits at least, which a UUID does not have. Up to 256 bytes without white space.
-    /// Default: 192 random bits as 32 characters.
-    #[must_use]
-    pub fn generate_id(mut self, generate: impl Fn() -> String + Send + Sync + 'static) -> Self {
-        self.config.generate_id = Some(Arc::new(generate));
-        self
-    }
-
-    /// Whether a proxy in front sets `X-Forwarded-Proto`, which then says whether a request came by HTTPS. Default: false.
-    ///
-    /// # Warning
-    /// Only where every request comes through that proxy: others could write the header themselves.
-    #[must_use]
-    pub fn proxy(mut self, proxy: bool) -> Self {
-        self.config.proxy = proxy;
-        self
-    }
-
-    /// Whether all requests come by HTTPS, since this server itself speaks it. Default: false.
-    #[must_use]
-    pub fn https(mut self, https: bool) -> Self {
-        self.config.https = https;
-        self
-    }
-
-    /// The cookie's attributes.
-    #[must_use]
-    pub fn cookie(mut self, cookie: CookieOptions) -> Self {
-        self.config.cookie = cookie;
-        self
-    }
-
-    /// How long a session is kept after its last use, if its cookie has no age: the idle timeout. Default: one day.
-    #[must_use]
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.config.ttl = Ttl::Fixed(ttl);
-        self
-    }
-
-    /// How long a session is kept after its last use, by what is in it, as a short time for anonymous visitors. Zero: it is over. Wins over the cookie's age.
-    #[must_use]
-    pub fn ttl_of(mut self, ttl: impl Fn(&SessionValues<'_>) -> Duration + Send + Sync + 'static) -> Self {
-        self.config.ttl = Ttl::Of(Arc::new(ttl));
-        self
-    }
-
-    /// Whether sessions stay in the store for ever. Default: false.
-    #[must_use]
-    pub fn disable_ttl(mut self, disable: bool) -> Self {
-        self.config.disable_ttl = disable;
-        self
-    }
-
-    /// Whether reading a session does not prolong its life in the store. Default: false.
-    #[must_use]
-    pub fn disable_touch(mut self, disable: bool) -> Self {
-        self.config.disable_touch = disable;
-        self
-    }
-
-    /// How much of its time has to be over before reading a session prolongs it: each time costs a write. Express does so at each
-    /// request, which is `0.0`. Default: `0.1`.
-    #[must_use]
-    pub fn touch_after(mut self, fraction: f64) -> Self {
-        self.config.touch_after = fraction;
-        self
-    }
-
-    /// Whether a handler's changes are dropped if it answers with a status from 500 on. Default: true.
-    #[must_use]
-    pub fn discard_on_server_error(mut self, discard: bool) -> Self {
-        self.config.discard_on_server_error = discard;
-        self
-    }
-
-    /// How large a stored session may be. Default: 64 KiB.
-    #[must_use]
-    pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.config.max_bytes = bytes;
-        self
-    }
-
-    /// How long a session may live in all, however often it is used. Its beginning is stored with it, as `_m`. Default: no limit.
-    #[must_use]
-    pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
-        self.config.absolute_timeout = Some(timeout);
-        self
-    }
-
-    /// How many sessions one user may have, and what a further login does. It holds exactly, however many log in at the same time; sessions
-    /// that have ended do not count. Costs a look at each of the user's sessions, in the store, at each login. Default: no limit.
-    #[must_use]
-    pub fn max_sessions(mut self, most: usize, then: TooMany) -> Self {
-        self.config.max_sessions = Some((most, then));
-        self
-    }
-
-    /// For how long an id that this side has ended is remembered as ended, where sessions are shared with Express: as long as the longest
-    /// request there. A request of a stock connect-redis that began before that end writes back what it has read; what stands under such an id is
-    /// deleted as soon as it is seen, and counts as none. Zero turns it off. In mode [`Native`](SessionMode::Native) nobody writes like that, and it
-    /// changes nothing. Default: 60 s. Costs a small key for each end of a session, and a third command in the round trip that reads one.
-    #[must_use]
-    pub fn revoke_for(mut self, longest_request: Duration) -> Self {
-        self.config.revoke_for = longest_request;
-        self
-    }
-
-    /// Whether a login stores what the client's `User-Agent` header says, up to 256 bytes of it, as [`SessionInfo::device`](super::SessionInfo::device). It
-    /// tells something about a person. [`Session::set_device`](super::Session::set_device) stores a text of one's own instead. Default: false.
-    #[must_use]
-    pub fn record_user_agent(mut self, record: bool) -> Self {
-        self.config.user_agent = record;
-        self
-    }
-
-    /// How clients show their ids: new sessions go by the first. Default: a cookie.
-    #[must_use]
-    pub fn transports(mut self, transports: impl IntoIterator<Item = Transport>) -> Self {
-        self.config.transports = transports.into_iter().collect();
-        self
-    }
-
-    /// Whether an answer that depends on a session says so to caches: `Vary: Cookie`, and `Cache-Control: no-store` with a cookie, where the
-    /// handler did not say otherwise. Default: true; in mode `Express` false, as there.
-    #[must_use]
-    pub fn cache_headers(mut self, add: bool) -> Self {
-        self.cache_headers = Some(add);
-        self
-    }
-
-    /// Whether the answer tells the browser to forget the cookie of a session that was destroyed. Default: true; in mode
-    /// `Express` false, as there.
-    #[must_use]
-    pub fn removal_cookie(mut self, remove: bool) -> Self {
-        self.removal_cookie = Some(remove);
-        self
-    }
-
-    /// The layer.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`] for settings that can never work, with what to change.
-    pub fn build(self) -> Result<SessionLayer> {
-        let mut config = self.config;
-        let by_default = config.mode != SessionMode::Express;
-        config.cache_headers = self.cache_headers.unwrap_or(by_default);
-        config.removal_cookie = self.removal_cookie.unwrap_or(by_default);
-        config.keyring = Keyring::new(self.secrets, config.shares_with_express())?;
-        config.check().map_err(|detail| Error::new(ErrorKind::Configuration, "sessions").detail(detail))?;
-        Ok(SessionLayer::new(self.cache, config))
-    }
-}
-
-impl fmt::Debug for SessionBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SessionBuilder").field(&self.config).finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::builder::SessionBuilder;
     use super::*;
+    use crate::cache::Cache;
 
     #[test]
     fn keys_stay_as_they_are() {
         let layer = SessionBuilder::new(Cache::in_memory()).secret([7_u8; 32]).build().unwrap();
         let id = SessionId::parse("R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y").unwrap();
         assert_eq!(layer.0.config.key(Form::Express, &id), "sess:R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y");
-        assert_eq!(layer.0.config.key(Form::Native, &id), "sess:v1:qSyw7bmPZnvtNut4abrMd9kPDv4mbZfH0xN19HP8064");
+        let config = &layer.0.config;
+        let own = "cache:sess:v1:{qSyw7bmPZnv}qSyw7bmPZnvtNut4abrMd9kPDv4mbZfH0xN19HP8064";
+        assert_eq!(config.key(Form::Native, &id), own);
+        let tagged = config.key(Form::Native, &id.tagged("0123456789-"));
+        assert!(tagged.starts_with("cache:sess:v1:{0123456789-}") && tagged.len() == own.len(), "{tagged}");
+        assert_eq!(
+            [config.form_of(own), config.form_of("sess:a"), config.form_of("sess:v1:a")],
+            [Form::Native, Form::Express, Form::Express]
+        );
+        // One signature for both forms, and for no other session.
+        let context = config.context("sess:R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y");
+        assert_eq!(context, config.context(own));
+        assert_ne!(context, config.context("sess:another"));
     }
 }

@@ -2,14 +2,17 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 
-/// A fault of a session. As an axum response: 503 where the store is away, 500 for all else, without a word of what it was.
+/// A fault of a session. As an axum response: [its status](Self::status), without a word of what it
+/// was; the log has its text.
+#[derive(Clone)]
 pub struct SessionError {
     kind: SessionErrorKind,
     detail: Option<String>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// What sort of fault it is.
@@ -38,6 +41,9 @@ pub enum SessionErrorKind {
     NoCookie,
     /// No usable id could be made.
     Id,
+    /// The store that was given by [`SessionBuilder::store`](super::SessionBuilder::store) cannot do
+    /// it.
+    Unsupported,
     /// The request has not come through a [`SessionLayer`](super::SessionLayer), or is outside of the cookie's path.
     NoLayer,
 }
@@ -53,7 +59,7 @@ impl SessionError {
     }
 
     pub(super) fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(source.into().into());
         self
     }
 
@@ -63,13 +69,15 @@ impl SessionError {
         self.kind
     }
 
-    /// The status an answer should have: 503 where trying later may work, else 500.
+    /// The status an answer should have: 503 where trying later may work, 409 for a login over the
+    /// limit, else 500.
     #[must_use]
     pub fn status(&self) -> http::StatusCode {
         match self.kind {
             SessionErrorKind::Unavailable | SessionErrorKind::Refused | SessionErrorKind::Conflict => {
                 http::StatusCode::SERVICE_UNAVAILABLE
             }
+            SessionErrorKind::TooManySessions => http::StatusCode::CONFLICT,
             _ => http::StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -89,7 +97,18 @@ impl From<Error> for SessionError {
 
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.kind {
+        let what = self.what();
+        match &self.detail {
+            Some(detail) => write!(f, "{what}: {detail}"),
+            None => f.write_str(what),
+        }
+    }
+}
+
+impl SessionError {
+    /// In words, without anything of the session.
+    pub(super) fn what(&self) -> &'static str {
+        match self.kind {
             SessionErrorKind::Unavailable => "the store of the sessions is unavailable",
             SessionErrorKind::Refused => "the store of the sessions refused the operation",
             SessionErrorKind::Gone => "the session has ended",
@@ -100,12 +119,9 @@ impl fmt::Display for SessionError {
             SessionErrorKind::Answered => "the answer is on its way, the session cannot be changed any more",
             SessionErrorKind::TooManySessions => "the user has as many sessions as may be",
             SessionErrorKind::NoCookie => "the request came by plain HTTP, and the cookie is for HTTPS only",
+            SessionErrorKind::Unsupported => "the store of the sessions cannot do that",
             SessionErrorKind::Id => "no usable id could be made",
             SessionErrorKind::NoLayer => "the request came through no session layer",
-        };
-        match &self.detail {
-            Some(detail) => write!(f, "{what}: {detail}"),
-            None => f.write_str(what),
         }
     }
 }

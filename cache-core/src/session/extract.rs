@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 
@@ -20,6 +20,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Session {
     }
 }
 
+/// The session of this request, read at once; `None` if the store is away, or the request came
+/// through no layer.
+impl<S: Send + Sync> OptionalFromRequestParts<S> for Session {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Infallible> {
+        let OptionalSession(session) = OptionalSession::from_request_parts(parts, state).await?;
+        Ok(session)
+    }
+}
+
 /// The session of this request, read at once; none if the store is away.
 impl<S: Send + Sync> FromRequestParts<S> for OptionalSession {
     type Rejection = Infallible;
@@ -34,6 +45,12 @@ impl<S: Send + Sync> FromRequestParts<S> for OptionalSession {
 
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
+        // Texts of errors name values, and never show one. Faults of the store are events, which
+        // are told once.
+        #[cfg(feature = "tracing")]
+        if self.status() == http::StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = %self, "a session's error became the answer");
+        }
         self.status().into_response()
     }
 }

@@ -30,6 +30,21 @@ impl SessionId {
         Self(encode(&[&a[..], &b[..]].concat(), URL_SAFE).into())
     }
 
+    /// With a tag behind it, which says in which slot of a Cluster it stands.
+    pub(super) fn tagged(&self, tag: &str) -> Self {
+        Self(format!("{}.{tag}", self.0).into())
+    }
+
+    /// The tag of the id; of one without a tag, which was made in the form of Express, the
+    /// beginning of its hash.
+    pub(super) fn tag(&self) -> String {
+        let is_tag = |tag: &str| tag.len() == TAG_CHARS && tag.bytes().all(|byte| URL_SAFE.contains(&byte));
+        match self.0.rsplit_once('.') {
+            Some((_, tag)) if is_tag(tag) => tag.to_owned(),
+            _ => self.hash().chars().take(TAG_CHARS).collect(),
+        }
+    }
+
     /// An id that somebody else made. `None`: it is empty, longer than 256 bytes or has control characters or white space in it.
     pub(super) fn parse(id: &str) -> Option<Self> {
         let fits =
@@ -54,6 +69,20 @@ impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SessionId(..)")
     }
+}
+
+/// How long a tag is: 64 bits in base64url.
+const TAG_CHARS: usize = 11;
+
+/// One that says nothing.
+pub(super) fn random_tag() -> String {
+    encode(&crate::random::u64().to_ne_bytes(), URL_SAFE)
+}
+
+/// That of a user. Without the key nobody can tell whose it is, nor try names.
+pub(super) fn user_tag(key: &[u8], user: &str) -> String {
+    let mac = Secret::new(key).digest(user.as_bytes());
+    encode(mac.get(..8).unwrap_or_default(), URL_SAFE)
 }
 
 /// base64url of SHA-256.
@@ -87,13 +116,17 @@ impl Secret {
     }
 
     fn mac(&self, id: &[u8]) -> String {
+        encode(&self.digest(id), STANDARD)
+    }
+
+    fn digest(&self, message: &[u8]) -> Vec<u8> {
         match Hmac::<Sha256>::new_from_slice(&self.0) {
             Ok(mut mac) => {
-                mac.update(id);
-                encode(&mac.finalize().into_bytes(), STANDARD)
+                mac.update(message);
+                mac.finalize().into_bytes().to_vec()
             }
             // HMAC takes keys of any length.
-            Err(_invalid_length) => String::new(),
+            Err(_invalid_length) => Vec::new(),
         }
     }
 }
@@ -157,25 +190,34 @@ impl Keyring {
 
     /// `<id>.<signature>`
     pub(super) fn sign(&self, id: &SessionId) -> String {
-        let mac = self.0.first().map(|secret| secret.mac(id.reveal().as_bytes())).unwrap_or_default();
-        format!("{}.{mac}", id.reveal())
+        format!("{}.{}", id.reveal(), self.mac(id.reveal().as_bytes()))
+    }
+
+    /// The signature of anything else.
+    pub(super) fn mac(&self, message: &[u8]) -> String {
+        self.0.first().map(|secret| secret.mac(message)).unwrap_or_default()
     }
 
     /// The id, if one of the secrets signed it. The whole signature is compared with all of them, in a time that tells nothing.
     pub(super) fn verify(&self, signed: &str) -> Option<(SessionId, Signed)> {
         let (id, mac) = signed.rsplit_once('.')?;
+        let signed = self.check(id.as_bytes(), mac)?;
+        Some((SessionId::parse(id)?, signed))
+    }
+
+    /// Which of the secrets signed this; `None`: no one.
+    pub(super) fn check(&self, message: &[u8], mac: &str) -> Option<Signed> {
         let mut found = Choice::from(0);
         let mut place = u32::MAX;
         for (index, secret) in (0_u32..).zip(&self.0) {
-            let matches = secret.mac(id.as_bytes()).as_bytes().ct_eq(mac.as_bytes());
+            let matches = secret.mac(message).as_bytes().ct_eq(mac.as_bytes());
             place.conditional_assign(&index, matches & !found);
             found |= matches;
         }
         if !bool::from(found) {
             return None;
         }
-        let id = SessionId::parse(id)?;
-        Some((id, if place == 0 { Signed::Current } else { Signed::Old }))
+        Some(if place == 0 { Signed::Current } else { Signed::Old })
     }
 }
 
@@ -264,6 +306,19 @@ mod tests {
         assert_eq!(format!("{a:?}"), "SessionId(..)");
         assert_ne!(Secret::generate(), Secret::generate());
         assert_eq!(Secret::generate().len(), 64);
+    }
+
+    #[test]
+    fn an_id_keeps_its_tag_and_others_have_that_of_their_hash() {
+        let id = SessionId::random();
+        assert_eq!((id.tag(), id.tag().len()), (id.hash()[..11].to_owned(), 11));
+        let tag = user_tag(b"key", "ada");
+        assert_eq!((id.tagged(&tag).tag(), random_tag().len()), (tag.clone(), 11));
+        assert_eq!(tag, user_tag(b"key", "ada"));
+        assert!(tag != user_tag(b"key", "bob") && tag != user_tag(b"other", "ada") && random_tag() != random_tag());
+        // The id of somebody else's making, with a dot in it.
+        let own = SessionId::parse("a.b.c").unwrap();
+        assert_eq!(own.tag(), own.hash()[..11]);
     }
 
     #[test]

@@ -5,24 +5,28 @@
 //! sessions are deleted and their entries removed until none is left, so that one which changes its id meanwhile is caught under the new one.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::try_join_all;
 
-use super::commit::{Sessions, Standing};
+use super::commit::{Sessions, Standing, bad_id};
 use super::config::{Form, SessionMode};
 use super::error::{SessionError, SessionErrorKind};
-use super::id::{SessionId, hash};
+use super::id::{SessionId, hash, user_tag};
 use super::layer::SessionLayer;
 use super::meta::Meta;
 use super::options::TooMany;
 use super::record::Record;
 use super::{Result, Session};
+use crate::cell::{Entry, OverLimit};
 use crate::clock::{Timestamp, millis};
 use crate::events::SessionEvent;
-use crate::store::sessions::{Limit, OverLimit};
+use crate::sabotage::{self, Guard};
 
+/// How often a key that somebody else makes at the same time is looked for.
+const KEY_ATTEMPTS: usize = 3;
 /// How often ending all sessions of a user looks again for new ones.
 const ROUNDS: usize = 10;
 /// Of sessions that stay for ever.
@@ -57,23 +61,6 @@ pub struct SessionInfo {
     pub ends: Timestamp,
 }
 
-/// What a write changes in the indexes of users.
-pub(super) struct Entry {
-    pub(super) user: String,
-    pub(super) index: String,
-    pub(super) member: String,
-    pub(super) ends: Timestamp,
-    /// An entry that goes: index and member.
-    pub(super) leaves: Option<(String, String)>,
-    limit: Option<(usize, OverLimit)>,
-}
-
-impl Entry {
-    pub(super) fn limit<'a>(&self, sessions: &'a Sessions) -> Option<Limit<'a>> {
-        self.limit.map(|(most, then)| Limit { prefix: &sessions.config.prefix, most, then })
-    }
-}
-
 impl SessionLayer {
     /// The sessions in which this user is logged in: to list them, and to end them.
     #[must_use]
@@ -88,6 +75,7 @@ impl UserSessions {
     /// # Errors
     /// Faults of the store.
     pub async fn list(&self) -> Result<Vec<SessionInfo>> {
+        self.sessions.tag_key(Known::Perhaps).await?;
         let found = self.sessions.living(&self.user).await?;
         Ok(found.into_iter().map(|living| self.sessions.info(living)).collect())
     }
@@ -97,6 +85,7 @@ impl UserSessions {
     /// # Errors
     /// Faults of the store: then it may live on.
     pub async fn end(&self, handle: &str) -> Result<bool> {
+        self.sessions.tag_key(Known::Perhaps).await?;
         let members = self.sessions.members(&self.user).await?;
         let found = members.into_iter().map(|(member, _)| member).find(|member| hash(member.as_bytes()) == handle);
         match found {
@@ -110,6 +99,7 @@ impl UserSessions {
     /// # Errors
     /// Faults of the store: then some may live on.
     pub async fn end_all(&self) -> Result<usize> {
+        self.sessions.tag_key(Known::Perhaps).await?;
         self.sessions.end_all_but(&self.user, None).await
     }
 }
@@ -142,37 +132,70 @@ impl fmt::Debug for UserSessions {
 }
 
 impl Sessions {
-    /// Prefixes and users of any form never meet, and no name of a user stands in a key.
-    fn index_key(&self, user: &str) -> String {
-        format!("{}{}", self.index_prefix(), hash(format!("{}\0{user}", self.config.prefix).as_bytes()))
+    /// Namespaces, prefixes and users of any form never meet, and no name of a user stands in a
+    /// key.
+    async fn index_key(&self, user: &str) -> Result<String> {
+        let tag = user_tag(&self.tag_key(Known::Enough).await?, user);
+        let hash = hash(format!("{}\0{user}", self.config.prefix).as_bytes());
+        Ok(format!("{}{{{tag}}}{hash}", self.index_prefix()))
     }
 
     pub(super) fn index_prefix(&self) -> String {
-        format!("sidx:{}", self.config.prefix)
+        format!("{}:sidx:{}", self.config.namespace, self.config.prefix)
     }
 
-    /// What stands behind the prefix in a session's key.
+    /// What tags of users are made with: once for each prefix, by whoever needs it first, and the
+    /// same for all from then on. No secret that changes, since all sessions of a user lie under
+    /// one tag.
+    async fn tag_key(&self, known: Known) -> Result<Bytes> {
+        let lock = || self.tag_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = lock().clone();
+        if let (Some(key), Known::Enough) = (&before, known) {
+            return Ok(key.clone());
+        }
+        let (at, store) = (format!("{}:skey:{}", self.config.namespace, self.config.prefix), &self.cells);
+        for _ in 0..KEY_ATTEMPTS {
+            if let Some((found, _)) = store.load(&at).await? {
+                *lock() = Some(found.clone());
+                return Ok(found);
+            }
+            // One that was lost is put back as it was.
+            let key = before.clone().unwrap_or_else(|| {
+                let halves = [crate::random::u128(), crate::random::u128()].map(u128::to_ne_bytes);
+                halves.concat().into()
+            });
+            if store.create(&at, key.clone(), Some(FOR_EVER)).await? {
+                *lock() = Some(key.clone());
+                return Ok(key);
+            }
+        }
+        Err(SessionError::new(SessionErrorKind::Conflict))
+    }
+
+    /// A new id of this user's session, or of nobody's. `known`: whether what is known of tags may
+    /// be old.
+    pub(super) async fn new_id(&self, user: Option<&str>, known: Known) -> Result<SessionId> {
+        let tag = match user {
+            None => None,
+            Some(user) => Some(user_tag(&self.tag_key(known).await?, user)),
+        };
+        self.config.new_id(tag.as_deref()).ok_or_else(bad_id)
+    }
+
+    /// What stands for a session in lists: its key.
     fn member(&self, standing: &Standing) -> String {
-        self.member_of(standing.form, &standing.id)
-    }
-
-    pub(super) fn member_of(&self, form: Form, id: &SessionId) -> String {
-        let key = self.config.key(form, id);
-        key.strip_prefix(self.config.prefix.as_str()).unwrap_or_default().to_owned()
-    }
-
-    fn key_of(&self, member: &str) -> String {
-        format!("{}{member}", self.config.prefix)
+        self.config.key(standing.form, &standing.id)
     }
 
     /// Where a session stands that moved to our own form after its entry was read.
     fn moved_key(&self, member: &str) -> Option<String> {
-        let may_move = self.config.mode != SessionMode::Express && form_of(member) == Form::Express;
-        may_move.then(|| self.key_of(&format!("v1:{}", hash(member.as_bytes()))))
+        let may_move = self.config.mode != SessionMode::Express && self.config.form_of(member) == Form::Express;
+        let id = member.strip_prefix(self.config.prefix.as_str()).filter(|_| may_move).and_then(SessionId::parse)?;
+        Some(self.config.key(Form::Native, &id))
     }
 
     async fn members(&self, user: &str) -> Result<Vec<(String, Timestamp)>> {
-        Ok(self.cache.0.store.index_members(&self.index_key(user)).await?)
+        Ok(self.cells.members(&self.index_key(user).await?).await?)
     }
 
     /// Those of them that stand. Entries of what does not are removed.
@@ -187,16 +210,15 @@ impl Sessions {
             }
         }
         if !dead.is_empty() {
-            self.cache.0.store.index_remove(&self.index_key(user), &dead).await?;
+            self.cells.leave(&self.index_key(user).await?, &dead).await?;
         }
         Ok(living)
     }
 
     /// What stands under a member's key. `otherwise`: when it ends if its key has no end.
     pub(super) async fn look(&self, member: &str, otherwise: Timestamp) -> Result<Option<Living>> {
-        let (form, key) = (form_of(member), self.key_of(member));
-        let Some((bytes, left)) = self.load_living(form, member, &key).await? else { return Ok(None) };
-        let record = self.read_record(form, &key, &bytes);
+        let Some((bytes, left)) = self.load_living(member).await? else { return Ok(None) };
+        let record = self.read_record(self.config.form_of(member), member, &bytes);
         let ends = left.map_or(otherwise, |left| self.now().plus(left));
         Ok(record.map(|record| Living { member: member.to_owned(), ends, left, record }))
     }
@@ -227,17 +249,16 @@ impl Sessions {
     /// Deletes sessions and their entries; how many of them stood.
     async fn end_members(&self, user: &str, members: &[String]) -> Result<usize> {
         let ended = self.delete_members(members).await?;
-        self.cache.0.store.index_remove(&self.index_key(user), members).await?;
+        self.cells.leave(&self.index_key(user).await?, members).await?;
         Ok(ended)
     }
 
     /// Deletes sessions; how many of them stood.
     pub(super) async fn delete_members(&self, members: &[String]) -> Result<usize> {
-        let delete = async |member: &String| self.end(form_of(member), member, &self.key_of(member)).await;
-        let deleted = try_join_all(members.iter().map(delete)).await?;
+        let deleted = try_join_all(members.iter().map(|member| self.end(member))).await?;
         // After the others: nothing moves from what is deleted.
         let moved: Vec<String> = members.iter().filter_map(|member| self.moved_key(member)).collect();
-        let deleted_there = try_join_all(moved.iter().map(|key| self.cache.0.store.delete(key))).await?;
+        let deleted_there = try_join_all(moved.iter().map(|key| self.cells.remove(key, None))).await?;
         let ended = deleted.into_iter().chain(deleted_there).filter(|stood| *stood).count();
         for _ in 0..ended {
             self.emit(SessionEvent::Destroyed);
@@ -247,14 +268,23 @@ impl Sessions {
 
     pub(super) async fn end_all_but(&self, user: &str, this: Option<&Standing>) -> Result<usize> {
         let this = this.map(|standing| self.member(standing));
-        let mut ended = 0_usize;
+        let (mut ended, mut before) = (0_usize, Vec::new());
         for _ in 0..ROUNDS {
             let members = self.members(user).await?.into_iter().map(|(member, _)| member);
             let others: Vec<String> = members.filter(|member| Some(member) != this.as_ref()).collect();
             if others.is_empty() {
                 return Ok(ended);
             }
-            ended = ended.saturating_add(self.end_members(user, &others).await?);
+            let now = self.end_members(user, &others).await?;
+            if sabotage::is(Guard::EndingLooksAgain) {
+                return Ok(ended.saturating_add(now));
+            }
+            // Entries without a session, twice: of logins that are on their way or were given up.
+            if now == 0 && others == before {
+                return Ok(ended);
+            }
+            ended = ended.saturating_add(now);
+            before = others;
         }
         Err(SessionError::new(SessionErrorKind::Conflict))
     }
@@ -266,7 +296,7 @@ impl Sessions {
             return;
         }
         let ttl = self.ttl(record).unwrap_or_default();
-        if self.config.disable_ttl || meta.indexed.is_none_or(|until| until < self.now().plus(ttl)) {
+        if self.config.disable_ttl || !self.is_entered(meta, ttl) {
             meta.indexed = Some(self.now().plus(self.entered_for(ttl)));
         }
     }
@@ -283,29 +313,37 @@ impl Sessions {
     /// session without its entry would be missed.
     pub(super) async fn stay_entered(&self, standing: &Standing, ttl: Duration) -> Result<()> {
         let meta = Meta::of(&standing.record);
-        let Some(user) = meta.user else { return Ok(()) };
-        if meta.indexed.is_none_or(|until| until < self.now().plus(ttl)) {
-            let ends = self.now().plus(self.entered_for(ttl));
-            self.cache.0.store.index_put(&self.index_key(&user), &self.member(standing), ends).await?;
+        let Some(user) = &meta.user else { return Ok(()) };
+        if !self.is_entered(&meta, ttl) {
+            let lasts = self.entered_for(ttl);
+            self.cells.enter(&self.index_key(user).await?, &self.member(standing), lasts).await?;
         }
         Ok(())
     }
 
+    /// Whether its entry outlasts a session that lives so long. What would have it last for longer
+    /// than any entry does was written by a clock that was wrong, and tells nothing.
+    fn is_entered(&self, meta: &Meta, ttl: Duration) -> bool {
+        let (least, most) = (self.now().plus(ttl), self.now().plus(self.entered_for(ttl)).plus(ROUNDING));
+        meta.indexed.is_some_and(|until| least <= until && until <= most)
+    }
+
     /// What a write of this record under this member changes in indexes; `None`: nothing. `before`: what it is made from. `instead`: a session that
     /// it takes the place of.
-    pub(super) fn entry(
+    pub(super) async fn entry(
         &self,
         record: &Record,
         member: String,
         before: Option<&Standing>,
         instead: Option<&Standing>,
-    ) -> Option<Entry> {
+    ) -> Result<Option<Entry>> {
         let meta = Meta::of(record);
-        let (user, ends) = (meta.user?, meta.indexed?);
+        let (Some(user), Some(until)) = (meta.user, meta.indexed) else { return Ok(None) };
+        let lasts = self.now().until(until);
         let is_new = before.is_none_or(|before| self.member(before) != member);
         let was = before.map(|before| Meta::of(&before.record));
         if !is_new && was.as_ref().is_some_and(|was| was.user.as_ref() == Some(&user) && was.indexed == meta.indexed) {
-            return None;
+            return Ok(None);
         }
         let logged_in = was.is_none_or(|was| was.since != meta.since);
         let limit = match self.config.max_sessions {
@@ -314,13 +352,16 @@ impl Sessions {
             _ => None,
         };
         let leaving = before.filter(|_| is_new).or(instead);
-        let leaves = leaving.and_then(|old| Some((self.index_key(&Meta::of(&old.record).user?), self.member(old))));
-        Some(Entry { index: self.index_key(&user), user, member, ends, leaves, limit })
+        let leaves = match leaving.and_then(|old| Some((old, Meta::of(&old.record).user?))) {
+            None => None,
+            Some((old, user)) => Some((self.index_key(&user).await?, self.member(old))),
+        };
+        Ok(Some(Entry { index: self.index_key(&user).await?, member, lasts, leaves, limit }))
     }
 
     pub(super) async fn leave_index(&self, standing: &Standing) -> Result<()> {
         if let Some(user) = Meta::of(&standing.record).user {
-            self.cache.0.store.index_remove(&self.index_key(&user), &[self.member(standing)]).await?;
+            self.cells.leave(&self.index_key(&user).await?, &[self.member(standing)]).await?;
         }
         Ok(())
     }
@@ -337,6 +378,10 @@ pub(super) struct Living {
 /// Times in the store and in a record may differ by this much where they mean the same.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-pub(super) fn form_of(member: &str) -> Form {
-    if member.starts_with("v1:") { Form::Native } else { Form::Express }
+/// Whether what is known of the key of tags is enough.
+#[derive(Clone, Copy)]
+pub(super) enum Known {
+    Enough,
+    /// The store is asked first: it may have lost it, or another process made one at the same time.
+    Perhaps,
 }

@@ -12,11 +12,14 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::answer::{self, Answer};
+use super::builder::SessionBuilder;
 use super::commit::Sessions;
-use super::config::{Config, SessionBuilder};
+use super::config::Config;
+use super::options::Transport;
 use super::state::State;
 use super::{Session, SessionError};
 use crate::cache::Cache;
+use crate::cell::CellStore;
 use crate::events::SessionEvent;
 
 /// Sessions for all requests that go through it. Cheap to clone; clones are the same layer.
@@ -33,12 +36,14 @@ impl SessionLayer {
         SessionBuilder::new(cache.clone())
     }
 
-    pub(super) fn new(cache: Cache, config: Config) -> Self {
-        let sessions = Sessions::new(cache, config);
+    pub(super) fn new(cache: Cache, own: Option<Arc<dyn CellStore>>, config: Config) -> Self {
+        let sessions = Sessions::new(cache, own, config);
         for bytes in sessions.config.keyring.short() {
             sessions.emit(SessionEvent::ShortSecret { bytes });
         }
-        Self(Arc::new(sessions))
+        let sessions = Arc::new(sessions);
+        sessions.look_for_others();
+        Self(sessions)
     }
 }
 
@@ -109,6 +114,11 @@ where
                     sessions.failed(&error);
                     response = Response::new(R::default());
                     *response.status_mut() = error.status();
+                    add_headers(
+                        &sessions.config,
+                        response.headers_mut(),
+                        Answer { depends: true, ..Answer::default() },
+                    );
                 }
             }
             Ok(response)
@@ -118,10 +128,12 @@ where
 
 impl Sessions {
     fn failed(&self, error: &SessionError) {
-        if let Some(error) = std::error::Error::source(error).and_then(|source| source.downcast_ref::<crate::Error>()) {
-            self.cache.0.store_failed(error);
+        let fault = std::error::Error::source(error).and_then(|source| source.downcast_ref::<crate::Error>());
+        // What a store of the user's own says may name what it likes, and is no fault of the cache's.
+        if let Some(fault) = fault.filter(|_| !self.is_own) {
+            self.cache.0.store_failed(fault);
         }
-        self.emit(SessionEvent::Failed);
+        self.emit(SessionEvent::Failed { reason: error.what() });
     }
 }
 
@@ -142,15 +154,41 @@ fn add_headers(config: &Config, headers: &mut http::HeaderMap, answer: Answer) {
     if !config.cache_headers || !depends {
         return;
     }
-    let varies = |value: &HeaderValue| {
-        value.to_str().is_ok_and(|value| value == "*" || value.to_ascii_lowercase().contains("cookie"))
+    for transport in &config.transports {
+        let name = match transport {
+            Transport::Cookie => HeaderValue::from_static("Cookie"),
+            Transport::Bearer => HeaderValue::from_static("Authorization"),
+            Transport::Header(name) => HeaderValue::from(name.clone()),
+        };
+        let stands =
+            tokens(headers, &VARY).any(|token| token == "*" || token.as_bytes().eq_ignore_ascii_case(name.as_bytes()));
+        if !stands {
+            headers.append(VARY, name);
+        }
+    }
+    // What the handler says of who may keep it. `s-maxage` says that a shared cache may.
+    let says = |words: &[&str]| {
+        let words_of = |token: &str| token.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
+        tokens(headers, &CACHE_CONTROL).any(|token| words.contains(&words_of(token).as_str()))
     };
-    if !headers.get_all(VARY).iter().any(varies) {
-        headers.append(VARY, HeaderValue::from_static("Cookie"));
+    if says(&["private", "no-store"]) {
+        return;
     }
-    if sends && !headers.contains_key(CACHE_CONTROL) {
+    if sends {
+        // Whatever else it says: an id is for one client.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    } else if !says(&["public", "s-maxage"]) {
+        let said: Vec<&str> = tokens(headers, &CACHE_CONTROL).chain(["private"]).collect();
+        if let Ok(value) = HeaderValue::try_from(said.join(", ")) {
+            headers.insert(CACHE_CONTROL, value);
+        }
     }
+}
+
+/// The parts of a header that is a list.
+fn tokens<'a>(headers: &'a http::HeaderMap, name: &http::HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
 
 /// The path as the browser sees it: a nested router takes the beginning away.
@@ -182,6 +220,50 @@ fn is_https<B>(config: &Config, request: &Request<B>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What this layer makes of a handler's headers: `vary`, `cache-control`.
+    fn added(said: &[(&'static str, &'static str)], sends: bool) -> (String, String) {
+        let transports =
+            [Transport::Cookie, Transport::Bearer, Transport::Header(http::HeaderName::from_static("x-id"))];
+        let cache = Cache::in_memory();
+        let layer = SessionLayer::builder(&cache).secret([7_u8; 32]).transports(transports).build().unwrap();
+        let mut headers = http::HeaderMap::new();
+        for (name, value) in said {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let cookies = if sends { vec!["a=b".to_owned()] } else { Vec::new() };
+        add_headers(&layer.0.config, &mut headers, Answer { cookies, token: None, depends: true });
+        (
+            tokens(&headers, &VARY).collect::<Vec<_>>().join(", "),
+            tokens(&headers, &CACHE_CONTROL).collect::<Vec<_>>().join(", "),
+        )
+    }
+
+    #[test]
+    fn what_an_answer_depends_on_is_named_whatever_the_handler_says() {
+        // N1
+        for (said, vary) in [
+            (&[][..], "Cookie, Authorization, x-id"),
+            (&[("vary", "*")], "*"),
+            (&[("vary", "X-Cookie-Consent, authorization")], "X-Cookie-Consent, authorization, Cookie, x-id"),
+            (&[("vary", "Accept"), ("vary", " cookie ,X-Id")], "Accept, cookie, X-Id, Authorization"),
+        ] {
+            assert_eq!(added(said, false).0, vary, "{said:?}");
+        }
+        for (said, reads, sends) in [
+            (None, "private", "no-store"),
+            (Some("no-cache"), "no-cache, private", "no-store"),
+            (Some("max-age=60"), "max-age=60, private", "no-store"),
+            (Some("public, max-age=60"), "public, max-age=60", "no-store"),
+            (Some("s-maxage=5"), "s-maxage=5", "no-store"),
+            (Some("Private, max-age=60"), "Private, max-age=60", "Private, max-age=60"),
+            (Some("no-store"), "no-store", "no-store"),
+            (Some("private=\"x-a\""), "private=\"x-a\"", "private=\"x-a\""),
+        ] {
+            let said: Vec<_> = said.map(|said| ("cache-control", said)).into_iter().collect();
+            assert_eq!((added(&said, false).1.as_str(), added(&said, true).1.as_str()), (reads, sends), "{said:?}");
+        }
+    }
 
     #[test]
     fn a_cookie_is_sent_below_its_path_by_segments() {

@@ -1,10 +1,22 @@
 //! What the session says of itself, beside the application's values: one top-level member, `_m`, there only if it is needed. Express
 //! peers keep it as a value that they do not know.
+//!
+//! Invariant: it counts only if it is signed, for this session, with one of the secrets. Where
+//! users choose the names of values, an Express peer stores whatever they like under this one too,
+//! and that makes nobody somebody else.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::record::{META, Record, raw};
+use super::id::{Keyring, Signed};
+use super::record::{Record, raw};
 use crate::clock::Timestamp;
+
+/// The member with the signature of the others.
+const SIGNATURE: &str = "s";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Meta {
@@ -38,25 +50,40 @@ struct Stored {
     d: Option<String>,
 }
 
+/// By name: in an order of their own, whatever order they stand in. Of a later build some may be
+/// unknown here.
+type Members = BTreeMap<String, Value>;
+
 impl Meta {
     pub(super) fn of(record: &Record) -> Self {
-        match record.value::<Stored>(META) {
-            Some(Ok(Stored { c, u, a, i, h, d })) => Self {
-                created: c.map(Timestamp::from_millis),
-                user: u,
-                since: a.map(Timestamp::from_millis),
-                indexed: i.map(Timestamp::from_millis),
-                by_header: h,
-                device: d,
-            },
-            _ => Self::default(),
-        }
+        record.meta.clone()
     }
 
-    pub(super) fn store(&self, record: &mut Record) {
+    pub(super) fn store(self, record: &mut Record) {
+        record.meta = self;
+    }
+
+    /// `None`: we have not signed it, or not for this.
+    pub(super) fn verified(raw: &RawValue, keyring: &Keyring, context: &str) -> Option<(Self, Signed)> {
+        let mut members: Members = serde_json::from_str(raw.get()).ok()?;
+        let Some(Value::String(signature)) = members.remove(SIGNATURE) else { return None };
+        let signed = keyring.check(message(&members, context)?.as_bytes(), &signature)?;
+        let Stored { c, u, a, i, h, d } = serde_json::from_value(members.into_iter().collect()).ok()?;
+        let meta = Self {
+            created: c.map(Timestamp::from_millis),
+            user: u,
+            since: a.map(Timestamp::from_millis),
+            indexed: i.map(Timestamp::from_millis),
+            by_header: h,
+            device: d,
+        };
+        Some((meta, signed))
+    }
+
+    /// As it is stored; `None`: there is nothing to say.
+    pub(super) fn signed(&self, keyring: &Keyring, context: &str) -> Option<Box<RawValue>> {
         if *self == Self::default() {
-            record.remove(META);
-            return;
+            return None;
         }
         let stored = Stored {
             c: self.created.map(Timestamp::as_millis),
@@ -66,8 +93,51 @@ impl Meta {
             h: self.by_header,
             d: self.device.clone(),
         };
-        if let Ok(raw) = raw(&stored) {
-            record.set(META, raw);
+        let Ok(Value::Object(members)) = serde_json::to_value(stored) else { return None };
+        let mut members: Members = members.into_iter().collect();
+        let signature = keyring.mac(message(&members, context)?.as_bytes());
+        members.insert(SIGNATURE.to_owned(), Value::String(signature));
+        raw(&members).ok()
+    }
+}
+
+/// What is signed. No id has a control character, so the signature of an id is never one of this,
+/// nor the other way round.
+fn message(members: &Members, context: &str) -> Option<String> {
+    Some(format!("session\0{context}\0{}", serde_json::to_string(members).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::id::Secret;
+    use super::*;
+
+    fn keyring(secrets: &[&str]) -> Keyring {
+        Keyring::new(secrets.iter().map(Secret::new).collect(), true).unwrap()
+    }
+
+    #[test]
+    fn only_what_we_have_signed_for_this_session_counts() {
+        // N4
+        let (ours, other) = (keyring(&["ours"]), keyring(&["other"]));
+        let meta = Meta { user: Some("ada".into()), since: Some(Timestamp::from_millis(7)), ..Meta::default() };
+        let text = meta.signed(&ours, "here").unwrap();
+        let (read, signed) = Meta::verified(&text, &ours, "here").unwrap();
+        assert_eq!((read, signed), (meta.clone(), Signed::Current));
+        assert!(Meta::verified(&text, &ours, "elsewhere").is_none());
+        assert!(Meta::verified(&text, &other, "here").is_none());
+        let (_, signed) = Meta::verified(&text, &keyring(&["other", "ours"]), "here").unwrap();
+        assert_eq!(signed, Signed::Old);
+        // Whatever order and blanks a peer writes it back in.
+        let signature = text.get().split("\"s\":").nth(1).unwrap().split('"').nth(1).unwrap();
+        let other_order = format!(r#"{{ "s":"{signature}","u":"ada", "a":7 }}"#);
+        assert!(Meta::verified(&RawValue::from_string(other_order).unwrap(), &ours, "here").is_some());
+        for forged in [r#"{"u":"ada"}"#, r#"{"u":"ada","s":""}"#, r#"{"u":"ada","s":1}"#, "[]", "1", "null"] {
+            let forged = RawValue::from_string(forged.to_owned()).unwrap();
+            assert!(Meta::verified(&forged, &ours, "here").is_none(), "{forged}");
         }
+        let forged = RawValue::from_string(text.get().replace("ada", "eve")).unwrap();
+        assert!(Meta::verified(&forged, &ours, "here").is_none());
+        assert!(Meta::default().signed(&ours, "here").is_none());
     }
 }

@@ -3,6 +3,8 @@
 use super::cookie;
 use super::id::{Keyring, Secret, SessionId};
 use super::record::{self, Found, Record};
+use super::{SessionLayer, SessionMode};
+use crate::cache::Cache;
 use crate::clock::Timestamp;
 
 /// The cookie's value for an id; `None`: it cannot be one, or the secret is empty.
@@ -26,6 +28,20 @@ pub fn verified_id(headers: &[&[u8]], name: &str, secrets: &[&[u8]]) -> Option<S
 pub fn verified_token(token: &str, secret: &[u8]) -> Option<String> {
     let keyring = Keyring::new(vec![Secret::new(secret)], true).ok()?;
     keyring.verify(token).map(|(id, _)| id.reveal().to_owned())
+}
+
+/// What stands under this key, as if its user's list had it until then; `None`: nobody is logged in
+/// with it.
+#[must_use]
+pub fn listed_until(stored: &str, key: &str, secret: &str, until: u64) -> Option<String> {
+    let layer = SessionLayer::builder(&Cache::in_memory()).secret(secret).mode(SessionMode::Express).build().ok()?;
+    let (keyring, context) = (&layer.0.config.keyring, layer.0.config.context(key));
+    let Found::Record(mut record) = Record::read(stored.as_bytes()) else { return None };
+    record.claim(keyring, || context.clone());
+    record.meta.user.as_ref()?;
+    record.meta.indexed = Some(Timestamp::from_millis(until));
+    record.sign(keyring, &context);
+    String::from_utf8(record.write()).ok()
 }
 
 /// What a request that sets one value makes of a stored session; `None`: it is none.

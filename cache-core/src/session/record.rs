@@ -11,6 +11,8 @@ use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::cookie::Date;
+use super::id::{Keyring, Signed};
+use super::meta::Meta;
 use crate::clock::Timestamp;
 
 pub(super) const COOKIE: &str = "cookie";
@@ -24,8 +26,19 @@ const DEEPEST: usize = 100;
 type Raw = Box<RawValue>;
 
 /// A session's top-level members, in order.
+///
+/// Invariant: `meta` says what is known of the session, whatever stands in the member `own`, which
+/// is made of it at each write. A member that looks like it, but that we have not signed, is one of
+/// the application's values.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Record(IndexMap<String, Raw>);
+pub(super) struct Record {
+    members: IndexMap<String, Raw>,
+    pub(super) meta: Meta,
+    /// The name of the member that is ours.
+    own: Option<String>,
+    /// It was signed with a secret that is on its way out.
+    pub(super) signed_long_ago: bool,
+}
 
 /// What stands under a session's key.
 #[derive(Debug)]
@@ -48,7 +61,7 @@ impl Record {
         let Ok(record) = serde_json::from_slice::<Self>(bytes) else {
             return Found::Unreadable("not a JSON object");
         };
-        match record.0.get(COOKIE) {
+        match record.members.get(COOKIE) {
             None => Found::Unreadable("no `cookie` in it"),
             Some(cookie) if StoredCookie::read(cookie).is_none() => Found::Unreadable("its `cookie` is no object"),
             Some(_) => Found::Record(record),
@@ -59,7 +72,7 @@ impl Record {
     pub(super) fn write(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.size());
         out.push(b'{');
-        for (index, (name, value)) in self.0.iter().enumerate() {
+        for (index, (name, value)) in self.members.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
@@ -73,38 +86,92 @@ impl Record {
 
     /// About how many bytes it will be.
     pub(super) fn size(&self) -> usize {
-        self.0.iter().fold(2, |size, (name, value)| {
-            size.saturating_add(name.len()).saturating_add(value.get().len()).saturating_add(4)
-        })
+        size_of(self.members.iter().map(|(name, value)| (name.as_str(), value.get())))
+    }
+
+    /// About how many of them are the application's.
+    pub(super) fn size_of_values(&self) -> usize {
+        size_of(self.values())
+    }
+
+    /// Finds what we have signed of this session. `context`: what a signature holds for, here and
+    /// nowhere else.
+    pub(super) fn claim(&mut self, keyring: &Keyring, context: impl FnOnce() -> String) {
+        if !self.members.keys().any(|name| is_meta_name(name)) {
+            return;
+        }
+        let context = context();
+        let candidates = self.members.iter().filter(|(name, _)| is_meta_name(name));
+        let found = candidates.filter_map(|(name, raw)| Some((name, Meta::verified(raw, keyring, &context)?)));
+        let found = found.map(|(name, (meta, signed))| (name.clone(), meta, signed)).next();
+        if let Some((name, meta, signed)) = found {
+            self.own = Some(name);
+            self.meta = meta;
+            self.signed_long_ago = signed == Signed::Old;
+        }
+    }
+
+    /// Puts what is known of it among its members, signed. What an Express peer has put under the
+    /// usual name stays, and ours goes beside it.
+    pub(super) fn sign(&mut self, keyring: &Keyring, context: &str) {
+        let own = self.own.take();
+        self.signed_long_ago = false;
+        let Some(raw) = self.meta.signed(keyring, context) else {
+            if let Some(own) = own {
+                self.members.shift_remove(&own);
+            }
+            return;
+        };
+        let own = own.unwrap_or_else(|| {
+            let mut name = META.to_owned();
+            let mut number = 2_u32;
+            while self.members.contains_key(&name) {
+                name = format!("{META}{number}");
+                number = number.saturating_add(1);
+            }
+            name
+        });
+        self.set(&own, raw);
+        self.own = Some(own);
     }
 
     pub(super) fn raw(&self, name: &str) -> Option<&RawValue> {
-        self.0.get(name).map(|raw| &**raw)
+        self.members.get(name).filter(|_| !self.is_own(name)).map(|raw| &**raw)
     }
 
     pub(super) fn value<T: DeserializeOwned>(&self, name: &str) -> Option<Result<T, serde_json::Error>> {
-        self.0.get(name).map(|raw| serde_json::from_str(raw.get()))
+        self.raw(name).map(|raw| serde_json::from_str(raw.get()))
     }
 
     pub(super) fn set(&mut self, name: &str, value: Raw) {
-        match self.0.get_mut(name) {
+        match self.members.get_mut(name) {
             Some(place) => *place = value,
-            None => drop(self.0.insert(name.to_owned(), value)),
+            None => drop(self.members.insert(name.to_owned(), value)),
         }
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<Raw> {
-        self.0.shift_remove(name)
+        self.members.shift_remove(name)
     }
 
     /// Removes the application's values.
     pub(super) fn clear(&mut self) {
-        self.0.retain(|name, _| name == COOKIE || name == META);
+        let own = self.own.as_deref();
+        self.members.retain(|name, _| name == COOKIE || Some(name.as_str()) == own);
     }
 
     /// The names of the application's values.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str).filter(|name| *name != COOKIE && *name != META)
+        self.values().map(|(name, _)| name)
+    }
+
+    fn values(&self) -> impl Iterator<Item = (&str, &str)> {
+        let values = self.members.iter().filter(|(name, _)| *name != COOKIE && !self.is_own(name));
+        values.map(|(name, raw)| (name.as_str(), raw.get()))
+    }
+
+    fn is_own(&self, name: &str) -> bool {
+        self.own.as_deref() == Some(name)
     }
 
     pub(super) fn cookie(&self) -> StoredCookie {
@@ -113,15 +180,12 @@ impl Record {
 
     pub(super) fn set_cookie(&mut self, cookie: &StoredCookie) {
         // It stands first, wherever it stood.
-        self.0.shift_insert(0, COOKIE.to_owned(), cookie.write());
+        self.members.shift_insert(0, COOKIE.to_owned(), cookie.write());
     }
 
     /// Whether all but `cookie` is the same: what Express compares to decide whether to save.
     pub(super) fn same_values(&self, other: &Self) -> bool {
-        fn values(record: &Record) -> impl Iterator<Item = (&str, &str)> {
-            record.0.iter().filter(|(name, _)| *name != COOKIE).map(|(name, raw)| (name.as_str(), raw.get()))
-        }
-        values(self).eq(values(other))
+        self.meta == other.meta && self.values().eq(other.values())
     }
 }
 
@@ -144,6 +208,15 @@ impl<'de> Deserialize<'de> for Record {
         }
         deserializer.deserialize_map(Members)
     }
+}
+
+fn size_of<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
+    members.fold(2, |size, (name, value)| size.saturating_add(name.len()).saturating_add(value.len()).saturating_add(4))
+}
+
+/// `_m`, or with a number behind it.
+pub(super) fn is_meta_name(name: &str) -> bool {
+    name.strip_prefix(META).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn write_text(text: &str, out: &mut Vec<u8>) {
@@ -220,8 +293,8 @@ const EXPIRES: &str = "expires";
 
 impl StoredCookie {
     pub(super) fn read(raw: &RawValue) -> Option<Self> {
-        let Record(members) = serde_json::from_str(raw.get()).ok()?;
-        Some(Self(members))
+        let record: Record = serde_json::from_str(raw.get()).ok()?;
+        Some(Self(record.members))
     }
 
     /// Of a new session: members in Express's order. Those that are `None` are left out.
@@ -231,7 +304,7 @@ impl StoredCookie {
     }
 
     fn write(&self) -> Raw {
-        let text = Record(self.0.clone()).write();
+        let text = Record { members: self.0.clone(), ..Record::default() }.write();
         let raw = String::from_utf8(text).ok().and_then(|text| RawValue::from_string(text).ok());
         // Never needed: it is made of JSON texts.
         raw.unwrap_or_else(|| RawValue::NULL.to_owned())
@@ -405,9 +478,15 @@ mod tests {
         let (a, b) = (record(STORED), record(&STORED.replace("600000", "5")));
         assert!(a.same_values(&b));
         assert!(!a.same_values(&record(&STORED.replace("\"views\":1", "\"views\":2"))));
+        // N4: what we have signed stays, and what only looks like it is a value.
+        let keyring = Keyring::new(vec![super::super::id::Secret::new("ours")], true).unwrap();
         let mut cleared = record(r#"{"cookie":{},"_m":{"c":1},"a":1}"#);
+        assert_eq!(cleared.names().collect::<Vec<_>>(), ["_m", "a"]);
+        cleared.meta.created = Some(Timestamp::from_millis(1));
+        cleared.sign(&keyring, "here");
         cleared.clear();
-        assert_eq!(written(&cleared), r#"{"cookie":{},"_m":{"c":1}}"#);
+        let own = cleared.members["_m2"].get();
+        assert_eq!(written(&cleared), format!(r#"{{"cookie":{{}},"_m2":{own}}}"#));
         assert_eq!(cleared.names().count(), 0);
     }
 

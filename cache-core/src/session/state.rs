@@ -1,17 +1,22 @@
 //! One request's view of its session: read at first use, changed by operations, written once at the end.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::SessionMode;
 use super::answer::{Answer, Request, Shown};
-use super::commit::{Operation, Sessions, Standing, Write, Written, bad_id, too_large};
+use super::commit::{Operation, Prolonged, Sessions, Standing, Write, Written, bad_id};
 use super::config::Form;
 use super::cookie::Attributes;
 use super::error::{SessionError, SessionErrorKind};
 use super::express::{Due, Facts, Stored, due};
 use super::id::{SessionId, Signed};
+use super::index::Known;
+use super::messages::CSRF;
 use super::meta::Meta;
 use super::options::{TooMany, Unset};
-use super::record::Record;
+use super::record::{Record, raw};
 use crate::events::SessionEvent;
 
 type Result<T, E = SessionError> = std::result::Result<T, E>;
@@ -30,6 +35,9 @@ pub(super) struct State {
     pub(super) sessions: Arc<Sessions>,
     pub(super) request: Request,
     open: bool,
+    /// Somebody has asked for the session: what the handler says may depend on it, also where there
+    /// was none to be had.
+    looked: bool,
     answered: bool,
     pub(super) shown: Option<Shown>,
     pub(super) id: Option<SessionId>,
@@ -51,14 +59,22 @@ pub(super) struct State {
     pub(super) logged_out: bool,
     /// The cookie of a session that was ended, to be forgotten.
     pub(super) forget: Option<(Form, Attributes)>,
+    /// Operations whose write was begun, and nobody knows whether it was done.
+    lost: bool,
+    /// How long the store may still take, for all that this request wants of it.
+    left: Duration,
+    /// A token for forms that the client has not got yet.
+    pub(super) form_cookie: Option<String>,
 }
 
 impl State {
     pub(super) fn new(sessions: Arc<Sessions>, request: Request) -> Self {
+        let deadline = sessions.deadline();
         Self {
             sessions,
             request,
             open: false,
+            looked: false,
             answered: false,
             shown: None,
             id: None,
@@ -77,7 +93,20 @@ impl State {
             over: false,
             logged_out: false,
             forget: None,
+            lost: false,
+            left: deadline,
+            form_cookie: None,
         }
+    }
+
+    /// Waits for the store, but no longer than what is left of the deadline of this request.
+    async fn within<T>(&mut self, step: impl Future<Output = T> + Send) -> Result<T> {
+        let result = self.sessions.cells.within(&mut self.left, step).await;
+        let late = || {
+            SessionError::new(SessionErrorKind::Unavailable)
+                .detail("the deadline of the request is over; see `SessionBuilder::deadline`")
+        };
+        result.ok_or_else(late)
     }
 
     /// Reads the session, the first time. Dropped half way, the next use reads it.
@@ -85,16 +114,21 @@ impl State {
         if self.answered {
             return Err(SessionError::new(SessionErrorKind::Answered));
         }
+        self.looked = true;
+        if self.lost {
+            return Err(SessionError::new(SessionErrorKind::Unavailable).detail("an earlier change may be lost"));
+        }
         if self.open {
             return Ok(());
         }
         for shown in self.shown() {
-            let Some(standing) = self.sessions.load(&shown.id).await? else {
+            let sessions = Arc::clone(&self.sessions);
+            let Some(standing) = self.within(sessions.load(&shown.id)).await?? else {
                 self.sessions.emit(SessionEvent::UnknownId);
                 continue;
             };
             if self.sessions.ends(&standing.record).is_some_and(|end| end <= self.sessions.now()) {
-                self.sessions.remove(&standing).await?;
+                self.within(sessions.remove(&standing)).await??;
                 self.sessions.emit(SessionEvent::UnknownId);
                 continue;
             }
@@ -124,7 +158,7 @@ impl State {
     /// A session that nobody has had before.
     fn begin(&mut self) -> Result<()> {
         let config = &self.sessions.config;
-        self.id = Some(config.new_id().ok_or_else(bad_id)?);
+        self.id = Some(config.new_id(None).ok_or_else(bad_id)?);
         let mut record = Record::default();
         record.set_cookie(&config.new_cookie(self.request.by_https, self.sessions.now()));
         self.at_start = record.clone();
@@ -132,6 +166,7 @@ impl State {
         self.standing = None;
         self.operations.clear();
         self.next = Next::Stay;
+        self.or_anew = false;
         self.id_changed = false;
         Ok(())
     }
@@ -140,17 +175,20 @@ impl State {
     pub(super) async fn change(&mut self, mut operation: Operation) -> Result<()> {
         self.open().await?;
         operation(&mut self.view)?;
-        let max = self.sessions.config.max_bytes;
-        if self.view.size() > max {
-            // Exactly, where the estimate says no.
-            let size = self.view.write().len();
-            if size > max {
+        if self.view.size() > self.sessions.config.max_bytes {
+            let before = self.standing.as_ref().filter(|_| self.next != Next::Anew).map(|standing| &standing.record);
+            if let Err(error) = self.sessions.check_size(&self.view, before) {
                 self.see_again()?;
-                return Err(too_large(size, max));
+                return Err(error);
             }
         }
         self.operations.push(operation);
         Ok(())
+    }
+
+    /// Whether nothing is stored for this client, and nothing will be.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.standing.is_none() && self.next == Next::Stay && self.operations.is_empty()
     }
 
     /// The view, from what stands and the operations.
@@ -182,13 +220,17 @@ impl State {
     /// Drops what was not written, and reads again.
     pub(super) async fn reload(&mut self) -> Result<()> {
         self.open().await?;
-        let Some(standing) = &self.standing else { return Err(SessionError::new(SessionErrorKind::Gone)) };
-        let Some(standing) = self.sessions.load(&standing.id).await? else {
+        let Some(id) = self.standing.as_ref().map(|standing| standing.id.clone()) else {
+            return Err(SessionError::new(SessionErrorKind::Gone));
+        };
+        let sessions = Arc::clone(&self.sessions);
+        let Some(standing) = self.within(sessions.load(&id)).await?? else {
             self.ended_elsewhere();
             return Err(SessionError::new(SessionErrorKind::Gone));
         };
         self.operations.clear();
         self.next = Next::Stay;
+        self.or_anew = false;
         self.cookie_changed = false;
         self.id = Some(standing.id.clone());
         self.view = standing.record.clone();
@@ -199,7 +241,9 @@ impl State {
     /// Another id at the next write, with what is in it.
     pub(super) async fn cycle(&mut self) -> Result<()> {
         self.open().await?;
-        self.id = Some(self.sessions.config.new_id().ok_or_else(bad_id)?);
+        let user = Meta::of(&self.view).user;
+        let sessions = Arc::clone(&self.sessions);
+        self.id = Some(self.within(sessions.new_id(user.as_deref(), Known::Enough)).await??);
         if self.standing.is_some() && self.next == Next::Stay {
             self.next = Next::Cycle;
         }
@@ -209,6 +253,8 @@ impl State {
     /// Another id and `login` at the next write, which is now if it may be refused: then all is as it was before.
     pub(super) async fn login(&mut self, user: &str, login: Operation) -> Result<()> {
         self.open().await?;
+        let sessions = Arc::clone(&self.sessions);
+        let new_id = self.within(sessions.new_id(Some(user), Known::Perhaps)).await??;
         let (id, next, or_anew) = (self.id.clone(), self.next, self.or_anew);
         let mut earlier = Vec::new();
         if Meta::of(&self.view).user.is_some_and(|other| other != user) {
@@ -220,6 +266,7 @@ impl State {
         } else {
             self.cycle_or_anew().await?;
         }
+        self.id = Some(new_id);
         let count = self.operations.len();
         self.change(login).await?;
         if !matches!(self.sessions.config.max_sessions, Some((_, TooMany::Refuse))) {
@@ -245,7 +292,7 @@ impl State {
     /// An empty session with another id at the next write, which there is in any case; the old one ends with it.
     pub(super) async fn regenerate(&mut self) -> Result<()> {
         self.open().await?;
-        self.id = Some(self.sessions.config.new_id().ok_or_else(bad_id)?);
+        self.id = Some(self.sessions.config.new_id(None).ok_or_else(bad_id)?);
         self.next = Next::Anew;
         self.operations.clear();
         self.see_again()
@@ -261,8 +308,9 @@ impl State {
     /// Ends the session now.
     pub(super) async fn destroy(&mut self) -> Result<()> {
         self.open().await?;
-        if let Some(standing) = &self.standing {
-            self.sessions.remove(standing).await?;
+        if let Some(standing) = self.standing.clone() {
+            let sessions = Arc::clone(&self.sessions);
+            self.within(sessions.remove(&standing)).await??;
             self.sessions.emit(SessionEvent::Destroyed);
             let attributes =
                 self.sessions.config.attributes(standing.form, &standing.record.cookie(), self.sessions.now());
@@ -313,22 +361,33 @@ impl State {
         if marked {
             self.operations.insert(0, Box::new(mark_by_header));
         }
+        let token = if self.standing.is_none() { self.form_token_of_client() } else { None };
+        let ours = usize::from(marked).saturating_add(usize::from(token.is_some()));
+        if let Some(token) = token {
+            self.operations.insert(0, Box::new(move |record| keep_form_token(record, &token)));
+        }
+        let standing = self.standing.clone().filter(|_| !fresh);
         let write = Write {
-            standing: self.standing.clone().filter(|_| !fresh),
             instead: self.standing.clone().filter(|_| fresh),
-            operations: &mut self.operations,
+            operations: std::mem::take(&mut self.operations),
             cycle: self.next == Next::Cycle,
             or_anew: self.or_anew,
             id,
             by_https: self.request.by_https,
         };
-        match self.sessions.write(write).await? {
+        let sessions = Arc::clone(&self.sessions);
+        // Until it is known what became of them.
+        self.lost = true;
+        let (operations, written) = self.within(sessions.write(standing, write)).await?;
+        self.lost = false;
+        self.operations = operations;
+        match written? {
             Written::Gone => {
                 self.ended_elsewhere();
                 return Err(SessionError::new(SessionErrorKind::Gone));
             }
             Written::TooMany => {
-                self.operations.drain(..usize::from(marked));
+                self.operations.drain(..ours);
                 return Err(SessionError::new(SessionErrorKind::TooManySessions));
             }
             Written::Over(id) => {
@@ -359,6 +418,7 @@ impl State {
         self.standing = None;
         self.operations.clear();
         self.next = Next::Stay;
+        self.or_anew = false;
     }
 
     /// Writes what is due, and says what the answer carries.
@@ -370,7 +430,7 @@ impl State {
         let eager = config.resave || config.rolling || config.save_uninitialized;
         if !self.open && (!eager || self.answered) {
             self.answered = true;
-            return Ok(Answer::default());
+            return Ok(Answer { depends: self.looked, ..Answer::default() });
         }
         if failed && config.discard_on_server_error {
             self.discard()?;
@@ -378,12 +438,21 @@ impl State {
         self.open().await?;
         let answer = self.settle().await;
         self.answered = true;
-        answer
+        answer.map(|mut answer| {
+            // Begun in the meantime, a session keeps the token itself.
+            answer.cookies.extend(self.form_cookie_header().filter(|_| self.standing.is_none()));
+            if !answer.cookies.is_empty() {
+                answer.cookies.extend(self.forget_form_cookie());
+            }
+            answer
+        })
     }
 
     fn discard(&mut self) -> Result<()> {
         self.operations.clear();
+        self.lost = false;
         self.next = Next::Stay;
+        self.or_anew = false;
         self.cookie_changed &= self.saved;
         self.id = self.standing.as_ref().map(|standing| standing.id.clone()).or_else(|| self.id.take());
         self.see_again()
@@ -397,11 +466,18 @@ impl State {
             return Ok(answer);
         }
         let moving = self.standing.as_ref().filter(|standing| self.sessions.target_form(standing) != standing.form);
-        let left_form = moving.map(|standing| standing.form);
-        let Due { save, touch, cookie } = due(self.facts());
+        let moves = moving.is_some();
+        // Also where another request has moved it, whose answer may not have arrived.
+        let old_cookie = self.shown.as_ref().and_then(|shown| shown.cookie);
+        let old_cookie =
+            old_cookie.filter(|form| self.sessions.config.mode == SessionMode::Native && *form != Form::Native);
+        let left_form = moving.map(|standing| standing.form).or(old_cookie).filter(|_| self.standing.is_some());
+        let facts = self.facts();
+        let (has_end, mut renewed) = (facts.expires, false);
+        let Due { save, touch, cookie } = due(facts);
         let save = save
             || self.next != Next::Stay
-            || left_form.is_some()
+            || moves
             || (self.standing.is_some() && (self.cookie_changed && !self.operations.is_empty() || self.lacks_stamp()));
         if save {
             if self.standing.is_none() && self.is_cookie_blocked() {
@@ -415,13 +491,17 @@ impl State {
                 Err(error) if error.kind() == SessionErrorKind::Gone => return Ok(answer),
                 Err(error) => return Err(error),
             }
-        } else if (touch || self.touch) && !self.prolong(cookie).await? {
-            // A cookie now could take the place of one that another answer has brought.
-            return Ok(answer);
+        } else if touch || self.touch {
+            match self.prolong(cookie).await? {
+                Prolonged::No => {}
+                Prolonged::Yes => renewed = self.sessions.config.renew_cookie && has_end,
+                // A cookie now could take the place of one that another answer has brought.
+                Prolonged::Ended => return Ok(answer),
+            }
         }
-        let resign = self.sessions.config.mode == super::SessionMode::Native
+        let resign = self.sessions.config.mode == SessionMode::Native
             && self.shown.as_ref().is_some_and(|shown| shown.signed == Signed::Old);
-        if cookie || self.cookie_changed || left_form.is_some() || resign {
+        if cookie || renewed || self.cookie_changed || left_form.is_some() || resign {
             self.show_to_client(&mut answer);
         }
         if let Some(form) = left_form.filter(|_| !answer.cookies.is_empty()) {
@@ -461,26 +541,39 @@ impl State {
     }
 
     fn lacks_stamp(&self) -> bool {
-        self.sessions.config.absolute_timeout.is_some() && Meta::of(&self.view).created.is_none()
+        // Or the secret that it is signed with is about to go.
+        self.view.signed_long_ago
+            || self.sessions.config.absolute_timeout.is_some() && Meta::of(&self.view).created.is_none()
     }
 
-    /// Begins its time to live anew, if a good part of it is over or the client is told so. `false`: it has ended.
-    async fn prolong(&mut self, told: bool) -> Result<bool> {
-        let config = &self.sessions.config;
-        let Some(standing) = self.standing.as_mut().filter(|_| !config.disable_touch && !config.disable_ttl) else {
-            return Ok(true);
+    /// Begins its time to live anew, if a good part of it is over or the client is told so.
+    async fn prolong(&mut self, told: bool) -> Result<Prolonged> {
+        let sessions = Arc::clone(&self.sessions);
+        let config = &sessions.config;
+        let Some(mut standing) = self.standing.clone().filter(|_| !config.disable_touch && !config.disable_ttl) else {
+            return Ok(Prolonged::No);
         };
-        let Some(ttl) = self.sessions.ttl(&self.view) else {
-            return self.sessions.remove(standing).await.map(|()| true);
+        let Some(ttl) = sessions.ttl(&self.view) else {
+            return self.within(sessions.remove(&standing)).await?.map(|()| Prolonged::No);
         };
         let enough = ttl.mul_f64(1.0 - config.touch_after);
         if !told && !self.touch && standing.left.is_some_and(|left| left > enough) {
-            return Ok(true);
+            return Ok(Prolonged::No);
         }
-        let stands = self.sessions.touch(standing, ttl).await?;
+        let stands = self.within(sessions.touch(&mut standing, ttl)).await??;
+        self.standing = Some(standing);
         self.sessions.emit(if stands { SessionEvent::Touched } else { SessionEvent::Gone });
-        Ok(stands)
+        Ok(if stands { Prolonged::Yes } else { Prolonged::Ended })
     }
+}
+
+/// First of all: a login takes it away again.
+fn keep_form_token(record: &mut Record, token: &str) -> Result<()> {
+    if record.raw(CSRF).is_none() {
+        let token = raw(token).map_err(|error| SessionError::new(SessionErrorKind::Value).source(error))?;
+        record.set(CSRF, token);
+    }
+    Ok(())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "an operation, as others that can fail")]

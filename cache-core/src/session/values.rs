@@ -11,7 +11,7 @@ use super::config::Config;
 use super::error::{SessionError, SessionErrorKind};
 use super::express::RESERVED;
 use super::meta::Meta;
-use super::record::{COOKIE, META, MaxAge, Record, raw, unfit_for_express};
+use super::record::{COOKIE, MaxAge, Record, is_meta_name, raw, unfit_for_express};
 
 /// What is in a session, to be read.
 pub struct SessionValues<'a>(pub(super) &'a Record);
@@ -22,7 +22,7 @@ impl SessionValues<'_> {
     /// # Errors
     /// [`SessionErrorKind::Value`] for one of another type.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, SessionError> {
-        if name == COOKIE || name == META {
+        if name == COOKIE {
             return Ok(None);
         }
         self.0.value(name).transpose().map_err(|error| not_of_type(name, &error))
@@ -61,9 +61,39 @@ pub(super) fn not_of_type(name: &str, error: &serde_json::Error) -> SessionError
         .detail(format!("`{name}` is not of the type that was asked for (column {})", error.column()))
 }
 
+/// A number and so much more, as it is stored and in whole. As in JavaScript `null` is zero, and it
+/// does not matter how a number is written.
+pub(super) fn counted(name: &str, stood: Option<&RawValue>, by: i64) -> Result<(Box<RawValue>, i64), SessionError> {
+    let text = stood.map_or("0", |raw| if raw.get() == "null" { "0" } else { raw.get() });
+    let sum = match text.parse::<i64>() {
+        Ok(number) => Counted::Whole(number.saturating_add(by)),
+        Err(_) => {
+            let number: f64 = serde_json::from_str(text).map_err(|error| not_of_type(name, &error))?;
+            #[expect(clippy::cast_precision_loss, reason = "as JavaScript counts")]
+            let sum = number + by as f64;
+            let exact = sum.abs() <= LARGEST_SAFE_FLOAT;
+            if exact && sum.fract() == 0.0 { Counted::Whole(sum as i64) } else { Counted::Fraction(sum) }
+        }
+    };
+    let (stored, whole) = match sum {
+        Counted::Whole(sum) => (raw(&sum), sum),
+        // Saturates.
+        Counted::Fraction(sum) => (raw(&sum), sum.trunc() as i64),
+    };
+    Ok((stored.map_err(|error| not_of_type(name, &error))?, whole))
+}
+
+enum Counted {
+    Whole(i64),
+    Fraction(f64),
+}
+
+/// 2^53 - 1
+const LARGEST_SAFE_FLOAT: f64 = 9_007_199_254_740_991.0;
+
 /// Whether values may be stored under this name.
 pub(super) fn check_name(config: &Config, name: &str) -> Result<(), SessionError> {
-    let detail = if name == COOKIE || name == META {
+    let detail = if name == COOKIE || is_meta_name(name) {
         "the session itself uses it"
     } else if config.shares_with_express() && RESERVED.contains(&name) {
         "Express takes it away when it reads the session"

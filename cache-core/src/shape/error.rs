@@ -1,5 +1,10 @@
 //! How a function's error reaches each caller that waited for its run, and how it tells of a passed deadline: by the first way that its type has.
 
+#[cfg(feature = "sqlx")]
+mod sqlx;
+
+use std::any::Any;
+use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -11,10 +16,42 @@ use crate::local::Erased;
 
 /// Makes the error that another caller gets when the run it waited for failed.
 ///
-/// A caller that was alone gets the very error its function returned. When several waited for one run, the last to
-/// look gets it and each other one a copy: by this trait if it is implemented, else by `Clone`, else by
-/// `From<SharedError>` (as `anyhow::Error` and `Box<dyn Error + Send + Sync>` have), else by `From<std::io::Error>`
-/// (as `sqlx::Error` has). Implement it where a copy should keep more than the text:
+/// A caller that was alone gets the very error its function returned. When several waited for one
+/// run, each gets a copy that tells the same: by this trait if it is implemented, else by `Clone`,
+/// else by `From<SharedError>`, as `anyhow::Error` and `Box<dyn Error + Send + Sync>` have it; see
+/// [`SharedError`]. Where none of them is there, the function does not compile.
+///
+/// Implemented for `std::io::Error`, and with the feature `sqlx` for `sqlx::Error`. Your own errors
+/// derive it:
+///
+/// ```
+/// # use std::fmt;
+/// use cache_core::{ShareError, cached};
+///
+/// #[derive(Debug, ShareError)]
+/// enum AppError {
+///     NotFound,
+///     Io(std::io::Error),
+/// }
+/// # impl fmt::Display for AppError {
+/// #     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("app") }
+/// # }
+///
+/// impl From<std::io::Error> for AppError {
+///     fn from(error: std::io::Error) -> Self {
+///         Self::Io(error)
+///     }
+/// }
+///
+/// #[cached(ttl = "1h")]
+/// async fn page(id: u64) -> Result<String, AppError> {
+///     # let _ = id;
+///     Err(AppError::NotFound) // for every caller that waited for this run
+/// }
+/// ```
+///
+/// See [the derive](derive@crate::ShareError) for fields of types that have none of these ways. By
+/// hand:
 ///
 /// ```
 /// # #[derive(Debug)] enum AppError { NotFound, Database(std::io::Error) }
@@ -22,7 +59,7 @@ use crate::local::Erased;
 ///     fn share(&self) -> Self {
 ///         match self {
 ///             Self::NotFound => Self::NotFound,
-///             Self::Database(error) => Self::Database(std::io::Error::other(error.to_string())),
+///             Self::Database(error) => Self::Database(error.share()),
 ///         }
 ///     }
 /// }
@@ -30,25 +67,100 @@ use crate::local::Erased;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot reach every caller that waits for one run",
     label = "this error can be copied neither by `Clone` nor in another way",
-    note = "add `#[derive(Clone)]` to `{Self}`, or `impl From<cache_core::SharedError> for {Self}`, or `impl cache_core::ShareError for {Self}`",
+    note = "add `#[derive(cache_core::ShareError)]` to `{Self}`, or `#[derive(Clone)]`; for `sqlx::Error` turn on the feature `sqlx` of cache-core",
+    note = "an error of another crate goes into an `Arc`, or into your own error with `#[derive(ShareError)]`: there on its field `#[share(io)]` \
+            copies by `From<std::io::Error>`, `#[share(with = path)]` by a function",
     note = "or let every caller run the function itself: `#[cached(flight = \"none\")]`"
 )]
 pub trait ShareError {
     /// A copy for another caller.
     #[must_use]
     fn share(&self) -> Self;
+
+    /// The same, where the copy may hold on to the original. Only the derive has another.
+    #[doc(hidden)]
+    #[must_use]
+    fn __share_with(&self, original: Option<&Original<Self>>) -> Self
+    where
+        Self: Sized,
+    {
+        let _unused = original;
+        self.share()
+    }
 }
 
-/// The text of an error that happened in a run which several callers waited for.
+/// An error that happened in a run which several callers waited for, where its type has no copies.
+///
+/// It reads as the original does, has the same sources, and gives access to the original. So code
+/// that looks for a cause by [`find`](Self::find) sees the same in the error of the caller that ran
+/// the function and in those of all that waited:
+///
+/// ```
+/// use cache_core::SharedError;
+/// # use std::{error::Error, io};
+///
+/// fn is_not_found(error: &(dyn Error + 'static)) -> bool {
+///     SharedError::find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+/// }
+/// # assert!(is_not_found(&io::Error::from(io::ErrorKind::NotFound)));
+/// ```
 #[derive(Clone)]
 pub struct SharedError {
     message: Arc<str>,
+    original: Option<Arc<dyn View>>,
 }
 
 impl SharedError {
-    fn of(error: &dyn fmt::Display) -> Self {
+    /// The first error of type `T` in an error and its sources, also where they are shared ones.
+    #[must_use]
+    pub fn find<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            if let Some(shared) = error.downcast_ref::<Self>() {
+                // Its sources are those of the original.
+                return shared.downcast_ref();
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// The original or the first of its sources that is of type `T`.
+    #[must_use]
+    pub fn downcast_ref<T: StdError + 'static>(&self) -> Option<&T> {
+        let original = self.original.as_ref()?;
+        let itself = original.any().and_then(<dyn Any>::downcast_ref);
+        itself.or_else(|| original.error().and_then(Self::find))
+    }
+
+    /// The original, if it is of type `T`: also an `anyhow::Error`, which is no `Error` itself.
+    #[must_use]
+    pub fn original<T: 'static>(&self) -> Option<&T> {
+        self.original.as_ref()?.any()?.downcast_ref()
+    }
+
+    /// Of an error that can be looked into.
+    fn viewed<E: fmt::Display + 'static>(
+        error: &E,
+        original: Option<&Original<E>>,
+        view: fn(&E) -> Option<&(dyn StdError + 'static)>,
+    ) -> Self {
+        match original {
+            Some(original) => Self {
+                message: error.to_string().into(),
+                original: Some(Arc::new(Viewed { original: original.clone(), view })),
+            },
+            None => Self::told(error),
+        }
+    }
+
+    /// Nothing but the text.
+    fn told(error: &dyn fmt::Display) -> Self {
         // The alternate form is the whole chain of causes for the errors that have one.
-        Self { message: format!("{error:#}").into() }
+        Self { message: format!("{error:#}").into(), original: None }
     }
 }
 
@@ -64,7 +176,107 @@ impl fmt::Debug for SharedError {
     }
 }
 
-impl std::error::Error for SharedError {}
+impl StdError for SharedError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.original.as_ref()?.error()?.source()
+    }
+}
+
+/// The error of a run, or a part of it, for the copies that hold on to it.
+pub struct Original<E>(Arc<dyn Held<E>>);
+
+impl<E> Clone for Original<E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+// The error may be personal data.
+impl<E> fmt::Debug for Original<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Original")
+    }
+}
+
+impl<E: 'static> Original<E> {
+    pub(super) fn whole(error: &Arc<E>) -> Self
+    where
+        E: Send + Sync,
+    {
+        Self(Arc::new(Whole(Arc::clone(error))))
+    }
+
+    fn part<P: 'static>(&self, part: fn(&E) -> Option<&P>) -> Original<P> {
+        Original(Arc::new(Part { of: self.clone(), part }))
+    }
+}
+
+trait Held<E>: Send + Sync {
+    fn get(&self) -> Option<&E>;
+}
+
+struct Whole<E>(Arc<E>);
+
+impl<E: Send + Sync> Held<E> for Whole<E> {
+    fn get(&self) -> Option<&E> {
+        Some(&self.0)
+    }
+}
+
+struct Part<E, P> {
+    of: Original<E>,
+    part: fn(&E) -> Option<&P>,
+}
+
+impl<E, P> Held<P> for Part<E, P> {
+    fn get(&self) -> Option<&P> {
+        self.of.0.get().and_then(self.part)
+    }
+}
+
+/// What a [`SharedError`] sees of its original.
+trait View: Send + Sync {
+    fn any(&self) -> Option<&dyn Any>;
+    fn error(&self) -> Option<&(dyn StdError + 'static)>;
+}
+
+struct Viewed<E> {
+    original: Original<E>,
+    view: fn(&E) -> Option<&(dyn StdError + 'static)>,
+}
+
+impl<E: 'static> View for Viewed<E> {
+    fn any(&self) -> Option<&dyn Any> {
+        self.original.0.get().map(|error| -> &dyn Any { error })
+    }
+    fn error(&self) -> Option<&(dyn StdError + 'static)> {
+        self.original.0.get().and_then(self.view)
+    }
+}
+
+/// What an error of the user's making is about.
+fn inner(error: &io::Error) -> Option<&(dyn StdError + 'static)> {
+    error.get_ref().map(|inner| -> &(dyn StdError + 'static) { inner })
+}
+
+/// A copy keeps the kind, the code of the operating system and the text; what was in it is in the
+/// copy's [`SharedError`].
+impl ShareError for io::Error {
+    fn share(&self) -> Self {
+        self.__share_with(None)
+    }
+
+    fn __share_with(&self, original: Option<&Original<Self>>) -> Self {
+        if let Some(code) = self.raw_os_error() {
+            return Self::from_raw_os_error(code);
+        }
+        let plain = Self::from(self.kind());
+        if self.get_ref().is_none() && self.to_string() == plain.to_string() {
+            return plain;
+        }
+        Self::new(self.kind(), SharedError::viewed(self, original, inner))
+    }
+}
 
 /// An error that can say that a deadline has passed.
 #[diagnostic::on_unimplemented(
@@ -83,15 +295,26 @@ pub struct Overdue(pub(super) Option<fn(DeadlineExceeded) -> Erased>);
 /// A way to copy an error.
 pub trait Sharing<E>: 'static {
     /// A copy for another caller.
-    fn share(error: &E) -> E;
+    fn share(error: &E, original: Option<&Original<E>>) -> E;
+}
+
+/// A copy of a field, for the derive.
+pub fn share_field<E: 'static, P: 'static, S: Sharing<P>>(
+    _way: S,
+    field: &P,
+    original: Option<&Original<E>>,
+    part: fn(&E) -> Option<&P>,
+) -> P {
+    let original = original.map(|original| original.part(part));
+    S::share(field, original.as_ref())
 }
 
 /// By [`ShareError`].
 #[derive(Debug)]
 pub struct ByImpl;
 impl<E: ShareError> Sharing<E> for ByImpl {
-    fn share(error: &E) -> E {
-        error.share()
+    fn share(error: &E, original: Option<&Original<E>>) -> E {
+        error.__share_with(original)
     }
 }
 
@@ -99,31 +322,64 @@ impl<E: ShareError> Sharing<E> for ByImpl {
 #[derive(Debug)]
 pub struct ByClone;
 impl<E: Clone> Sharing<E> for ByClone {
-    fn share(error: &E) -> E {
+    fn share(error: &E, _: Option<&Original<E>>) -> E {
         error.clone()
     }
 }
 
-/// By `From<SharedError>`.
+/// By `From<SharedError>`, of an error that holds another.
 #[derive(Debug)]
-pub struct ByMessage;
-impl<E: From<SharedError> + fmt::Display> Sharing<E> for ByMessage {
-    fn share(error: &E) -> E {
-        SharedError::of(error).into()
+pub struct ByView;
+impl<E> Sharing<E> for ByView
+where
+    E: From<SharedError> + AsRef<dyn StdError + Send + Sync + 'static> + fmt::Display + 'static,
+{
+    fn share(error: &E, original: Option<&Original<E>>) -> E {
+        SharedError::viewed(error, original, |error| Some(error.as_ref())).into()
     }
 }
 
-/// By `From<std::io::Error>`.
+/// By `From<SharedError>`, of an error.
+#[derive(Debug)]
+pub struct ByError;
+impl<E: From<SharedError> + StdError + 'static> Sharing<E> for ByError {
+    fn share(error: &E, original: Option<&Original<E>>) -> E {
+        SharedError::viewed(error, original, |error| Some(error)).into()
+    }
+}
+
+/// By `From<SharedError>`, of what has a text.
+#[derive(Debug)]
+pub struct ByMessage;
+impl<E: From<SharedError> + fmt::Display + 'static> Sharing<E> for ByMessage {
+    fn share(error: &E, original: Option<&Original<E>>) -> E {
+        let mut shared = SharedError::told(error);
+        shared.original = original
+            .map(|original| -> Arc<dyn View> { Arc::new(Viewed { original: original.clone(), view: |_| None }) });
+        shared.into()
+    }
+}
+
+/// By `From<std::io::Error>`, where a field asks for it.
 #[derive(Debug)]
 pub struct ByIoError;
-impl<E: From<io::Error> + fmt::Display> Sharing<E> for ByIoError {
-    fn share(error: &E) -> E {
-        io::Error::other(SharedError::of(error)).into()
+impl<E: From<io::Error> + StdError + 'static> Sharing<E> for ByIoError {
+    fn share(error: &E, original: Option<&Original<E>>) -> E {
+        io::Error::other(SharedError::viewed(error, original, |error| Some(error))).into()
     }
 }
 
 /// Asks how an error can reach every caller that waits for one run.
 pub struct ErrorProbe<E>(PhantomData<fn() -> E>);
+
+impl<E> ErrorProbe<E> {
+    /// For the type, without a value of it.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "only generated code makes one")]
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
 
 // The last resort is taken by value, through the references.
 impl<E> Clone for ErrorProbe<E> {
@@ -151,8 +407,10 @@ impl<F, E, W> Typed<F, E, W> {
 pub(crate) mod via {
     use std::sync::Arc;
 
+    use std::error::Error as StdError;
+
     use super::{
-        ByClone, ByImpl, ByIoError, ByMessage, DeadlineError, DeadlineExceeded, ErrorProbe, Overdue, ShareError,
+        ByClone, ByError, ByImpl, ByMessage, ByView, DeadlineError, DeadlineExceeded, ErrorProbe, Overdue, ShareError,
         SharedError,
     };
 
@@ -161,7 +419,7 @@ pub(crate) mod via {
         /// The way.
         fn sharing(self) -> ByImpl;
     }
-    impl<E: ShareError> SharesByImpl<E> for &&&&ErrorProbe<E> {
+    impl<E: ShareError> SharesByImpl<E> for &&&&&ErrorProbe<E> {
         fn sharing(self) -> ByImpl {
             ByImpl
         }
@@ -172,31 +430,45 @@ pub(crate) mod via {
         /// The way.
         fn sharing(self) -> ByClone;
     }
-    impl<E: Clone> SharesByClone<E> for &&&ErrorProbe<E> {
+    impl<E: Clone> SharesByClone<E> for &&&&ErrorProbe<E> {
         fn sharing(self) -> ByClone {
             ByClone
         }
     }
 
-    /// Third: an error that carries its text (`anyhow::Error`, `Box<dyn Error + Send + Sync>`).
+    /// Third: an error that holds another (`anyhow::Error`, `Box<dyn Error + Send + Sync>`).
+    pub trait SharesByView<E> {
+        /// The way.
+        fn sharing(self) -> ByView;
+    }
+    impl<E> SharesByView<E> for &&&ErrorProbe<E>
+    where
+        E: From<SharedError> + AsRef<dyn StdError + Send + Sync + 'static> + std::fmt::Display,
+    {
+        fn sharing(self) -> ByView {
+            ByView
+        }
+    }
+
+    /// Fourth: an error that can be made of a shared one.
+    pub trait SharesByError<E> {
+        /// The way.
+        fn sharing(self) -> ByError;
+    }
+    impl<E: From<SharedError> + StdError> SharesByError<E> for &&ErrorProbe<E> {
+        fn sharing(self) -> ByError {
+            ByError
+        }
+    }
+
+    /// Fifth: the same without sources.
     pub trait SharesByMessage<E> {
         /// The way.
         fn sharing(self) -> ByMessage;
     }
-    impl<E: From<SharedError> + std::fmt::Display> SharesByMessage<E> for &&ErrorProbe<E> {
+    impl<E: From<SharedError> + std::fmt::Display> SharesByMessage<E> for &ErrorProbe<E> {
         fn sharing(self) -> ByMessage {
             ByMessage
-        }
-    }
-
-    /// Fourth: the same, by way of `std::io::Error` (`sqlx::Error`).
-    pub trait SharesByIoError<E> {
-        /// The way.
-        fn sharing(self) -> ByIoError;
-    }
-    impl<E: From<std::io::Error> + std::fmt::Display> SharesByIoError<E> for &ErrorProbe<E> {
-        fn sharing(self) -> ByIoError {
-            ByIoError
         }
     }
 

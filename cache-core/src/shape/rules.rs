@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{Erased, Form};
@@ -27,8 +28,15 @@ impl Rules {
     pub fn tag(mut self, write: impl FnOnce(&mut TagWriter)) -> Self {
         let mut tag = TagWriter::default();
         write(&mut tag);
-        self.options.push_tag(tag.name());
+        if let Some(name) = tag.name() {
+            self.options.push_tag(name);
+        }
         self
+    }
+
+    /// Whether nothing depends on the value.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.ttl_of.is_none() && self.cache_if.is_none() && self.tags_of.is_none() && self.kinds.is_empty()
     }
 
     /// Nothing depends on the value.
@@ -43,6 +51,27 @@ impl fmt::Debug for Rules {
     }
 }
 
+/// The rules of a function's first call, where nothing of them depends on the value: mostly those of
+/// every call, which then share them.
+#[derive(Debug, Default)]
+pub(crate) struct SharedRules(OnceLock<Arc<Rules>>);
+
+impl SharedRules {
+    /// These rules, in memory that calls with the same rules share.
+    pub(crate) fn share(&self, rules: Rules) -> Arc<Rules> {
+        if !rules.is_plain() {
+            return Arc::new(rules);
+        }
+        if let Some(known) = self.0.get().filter(|known| known.options == rules.options) {
+            return Arc::clone(known);
+        }
+        let rules = Arc::new(rules);
+        // Of two first calls at the same time one sets them, and the other keeps its own.
+        let _set_by_the_other = self.0.set(Arc::clone(&rules));
+        rules
+    }
+}
+
 /// Where generated code puts the tags of a value.
 pub struct Tags(Vec<Box<str>>);
 
@@ -51,7 +80,7 @@ impl Tags {
     pub fn add(&mut self, write: impl FnOnce(&mut TagWriter)) {
         let mut tag = TagWriter::default();
         write(&mut tag);
-        self.0.push(tag.name());
+        self.0.extend(tag.name());
     }
 }
 
@@ -115,5 +144,44 @@ impl<F> TypedRules<F> {
     #[must_use]
     pub fn erase(self) -> Rules {
         self.rules
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    fn tagged(tag: &str) -> Rules {
+        let mut rules = Rules::of(EntryOptions::default());
+        rules.options.push_tag(tag.into());
+        rules
+    }
+
+    #[test]
+    // I1, S8
+    fn two_first_calls_at_the_same_time_each_have_their_own_tags() {
+        for _ in 0..2_000 {
+            let (shared, start) = (SharedRules::default(), Barrier::new(2));
+            let call = |tag: &str| {
+                let rules = tagged(tag);
+                start.wait();
+                assert_eq!(shared.share(rules).options, tagged(tag).options);
+            };
+            thread::scope(|scope| {
+                let _first = scope.spawn(|| call("user:1"));
+                call("user:2");
+            });
+        }
+    }
+
+    #[test]
+    fn calls_with_the_same_rules_share_them() {
+        let shared = SharedRules::default();
+        let first = shared.share(tagged("users"));
+        assert!(Arc::ptr_eq(&first, &shared.share(tagged("users"))));
+        assert!(!Arc::ptr_eq(&first, &shared.share(tagged("posts"))));
     }
 }

@@ -12,6 +12,7 @@ use crate::error::Result;
 pub(crate) type ReadMany = (Vec<Slot>, Vec<Option<Version>>, bool);
 
 /// A lease that is to be taken.
+#[derive(Clone)]
 pub(crate) struct Want {
     pub(crate) key: Arc<str>,
     pub(crate) token: Token,
@@ -27,6 +28,8 @@ pub(crate) enum Place {
     Instead(u64),
     /// In the second key, beside the record with this fill id.
     Beside(u64),
+    /// In the value key, instead of the mark that the run with this token left.
+    OverMark(Token),
 }
 
 /// A lease that was taken.
@@ -38,17 +41,20 @@ pub(crate) struct Claim {
 }
 
 /// A record to store under a lease.
+#[derive(Clone)]
 pub(crate) struct Fill {
     pub(crate) claim: Claim,
     pub(crate) record: Bytes,
     pub(crate) expiry: Expiry,
+    /// The next change of the key is to be told: whoever stores it keeps it too.
+    pub(crate) track: bool,
 }
 
 impl Place {
     /// What a fill under this lease replaces.
     pub(crate) fn over(self) -> Over {
         match self {
-            Self::Empty | Self::Instead(_) => Over::Nothing,
+            Self::Empty | Self::Instead(_) | Self::OverMark(_) => Over::Nothing,
             Self::Beside(fill_id) => Over::Record(fill_id),
         }
     }
@@ -81,6 +87,7 @@ pub(super) async fn acquire_one<S: Store + ?Sized>(store: &S, want: &Want, lease
     match place {
         Place::Empty | Place::Beside(_) => store.acquire(key, *token, lease, place.over()).await,
         Place::Instead(fill_id) => store.acquire_in_place(key, *token, lease, *fill_id).await,
+        Place::OverMark(mark) => store.acquire_over_mark(key, *token, lease, *mark).await,
     }
 }
 
@@ -96,15 +103,10 @@ pub(super) async fn acquire_each<S: Store + ?Sized>(
     Ok(answers)
 }
 
-pub(super) async fn fill_one<S: Store + ?Sized>(store: &S, fill: &Fill) -> Result<Filled> {
-    let Claim { key, token, over } = &fill.claim;
-    store.fill(key, *token, *over, fill.record.clone(), fill.expiry).await
-}
-
 pub(super) async fn fill_each<S: Store + ?Sized>(store: &S, fills: &[Fill]) -> Result<Vec<Result<Filled>>> {
     let mut answers = Vec::with_capacity(fills.len());
     for fill in fills {
-        answers.push(fill_one(store, fill).await);
+        answers.push(store.fill(fill).await);
     }
     Ok(answers)
 }
@@ -121,9 +123,13 @@ pub(super) async fn renew_each<S: Store + ?Sized>(
     Ok(answers)
 }
 
-pub(super) async fn release_each<S: Store + ?Sized>(store: &S, claims: &[Claim]) -> Result<()> {
+pub(super) async fn release_each<S: Store + ?Sized>(
+    store: &S,
+    claims: &[Claim],
+    unstored: Option<Duration>,
+) -> Result<()> {
     for Claim { key, token, over } in claims {
-        store.release(key, *token, *over).await?;
+        store.release(key, *token, *over, unstored).await?;
     }
     Ok(())
 }

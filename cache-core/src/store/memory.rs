@@ -2,19 +2,21 @@
 //!
 //! Invariant: a value key and its lease key live in one shard, so each operation is atomic under one lock; no lock is
 //! held while anything else runs. Memory is bounded: over the limit, sampled least recently used entries go (the
-//! approximation that Redis uses for `allkeys-lru`).
+//! approximation that Redis uses for `allkeys-lru`). Ends are counted by a clock that nobody can
+//! set.
 
+mod cells;
 mod channels;
 mod fences;
 mod hashes;
 mod index;
 mod leases;
+mod plain;
 mod room;
-mod sessions;
 mod shard;
+mod sweep;
 mod versions;
 
-use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -25,17 +27,18 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
 use futures::stream::BoxStream;
-use tokio::sync::broadcast;
 
+use self::channels::Channels;
 use self::hashes::read_hash;
 use self::shard::{Access, Shard, Value, wrong_type};
-use crate::clock::{Clock, Timestamp};
+use self::sweep::Sweep;
+use crate::clock::{Clock, SteadyTime};
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::Events;
+use crate::events::{Events, Table};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, Expiry, Fenced, Filled, Listener, Message, Over, Raised, Siblings, Slot, Store, Swapped, Token, Trust,
-    Version, Versioned, Wake, aside_key, lease_key,
+    Acquired, CellStore as _, Expiry, Fill, Filled, Listener, Message, Operation, Over, Raised, Siblings, Slot, Store,
+    Token, Trust, Version, Versioned, Wake, aside_key, lease_key, plain_key_of,
 };
 
 const SHARDS: usize = 64;
@@ -46,13 +49,15 @@ pub(crate) struct MemoryStore {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
     clock: Clock,
+    time: SteadyTime,
     events: Events,
     limit_bytes: usize,
     used_bytes: AtomicUsize,
     /// Counts uses; an entry's last use is its rank for eviction.
     tick: AtomicU64,
     pushes: Arc<Pushes>,
-    channels: Mutex<HashMap<String, broadcast::Sender<Bytes>>>,
+    channels: Channels,
+    sweep: Sweep,
     closed: AtomicBool,
 }
 
@@ -61,13 +66,15 @@ impl MemoryStore {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            time: SteadyTime::new(&clock),
             clock,
             events,
             limit_bytes,
             used_bytes: AtomicUsize::new(0),
             tick: AtomicU64::new(0),
             pushes: Arc::default(),
-            channels: Mutex::default(),
+            channels: Channels::default(),
+            sweep: Sweep::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -75,12 +82,15 @@ impl MemoryStore {
     /// Runs `step` on the shard of `key`, then keeps the bounds and tells watchers of the keys that changed.
     fn with<T>(&self, key: &str, step: impl FnOnce(&mut Access<'_>) -> Result<T>) -> Result<T> {
         self.check_open()?;
-        let mut access = Access { store: self, shard: self.shard(key), changed: Vec::new(), now: self.clock.wall() };
+        let mut access = Access { store: self, shard: self.shard(key), changed: Vec::new(), now: self.now() };
         let result = step(&mut access);
         let changed = access.changed;
         drop(access.shard);
         for key in &changed {
             self.pushes.changed(key);
+        }
+        if !changed.is_empty() && self.sweep.is_due() {
+            self.sweep_some(sweep::A_FEW);
         }
         self.keep_bounds();
         result
@@ -134,6 +144,10 @@ impl MemoryStore {
     }
 
     fn shard_index(&self, key: &str) -> usize {
+        let mut key = key;
+        while let Some(plain) = plain_key_of(key) {
+            key = plain;
+        }
         let tag = key.strip_prefix('{').and_then(|rest| rest.rsplit_once('}')).map_or(key, |(tag, _)| tag);
         self.hasher.hash_one(tag) as usize % SHARDS
     }
@@ -145,14 +159,6 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn now(&self) -> Timestamp {
-        self.clock.wall()
-    }
-
-    fn is_at_hand(&self) -> bool {
-        true
-    }
-
     fn read_now(&self, key: &str) -> Option<Slot> {
         self.with(key, |access| Ok(access.slot(key))).ok()
     }
@@ -170,12 +176,16 @@ impl Store for MemoryStore {
         Box::pin(future::ready(read.map(|(slot, left)| {
             // Nothing happens here when a key runs out of time, until somebody looks: the waiter does.
             let ended = left.map(|left| self.clock.sleep(left));
+            let events = self.events.clone();
             let wake = async move {
                 match (waiter, ended) {
                     (Some(waiter), Some(ended)) => drop(future::select(waiter, pin!(ended)).await),
                     (Some(waiter), None) => waiter.await,
                     // Too many wait already: this one looks again.
-                    (None, _) => tokio::time::sleep(POLL).await,
+                    (None, _) => {
+                        events.table_full(Table::Waiters);
+                        tokio::time::sleep(POLL).await;
+                    }
                 }
             };
             (slot, wake.boxed())
@@ -232,15 +242,18 @@ impl Store for MemoryStore {
         self.ready(key, |access| leases::acquire_in_place(access, key, token, lease, fill_id))
     }
 
-    fn fill<'a>(
+    fn acquire_over_mark<'a>(
         &'a self,
         key: &'a str,
         token: Token,
-        over: Over,
-        record: Bytes,
-        expiry: Expiry,
-    ) -> BoxFuture<'a, Result<Filled>> {
-        self.ready(key, |access| leases::fill(access, key, token, over, record, expiry))
+        lease: Duration,
+        mark: Token,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        self.ready(key, |access| leases::acquire_over_mark(access, key, token, lease, mark))
+    }
+
+    fn fill<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Filled>> {
+        self.ready(&fill.claim.key, |access| leases::fill(access, fill))
     }
 
     fn rewrite_head<'a>(
@@ -258,8 +271,14 @@ impl Store for MemoryStore {
         self.ready(key, |access| leases::renew(access, key, token, over, lease))
     }
 
-    fn release<'a>(&'a self, key: &'a str, token: Token, over: Over) -> BoxFuture<'a, Result<()>> {
-        self.ready(key, |access| leases::release(access, key, token, over))
+    fn release<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        over: Over,
+        unstored: Option<Duration>,
+    ) -> BoxFuture<'a, Result<()>> {
+        self.ready(key, |access| leases::release(access, key, token, over, unstored))
     }
 
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
@@ -302,8 +321,12 @@ impl Store for MemoryStore {
         Box::pin(future::ready(self.raise(fence, limit, siblings)))
     }
 
-    fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>> {
-        Box::pin(future::ready(self.withdraw(fence, fenced)))
+    fn lift<'a>(&'a self, fence: Token, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(future::ready(self.lift(fence, siblings)))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(future::ready(self.withdraw(fence, keys)))
     }
 
     fn fence_versions<'a>(
@@ -312,15 +335,24 @@ impl Store for MemoryStore {
         limit: Expiry,
         kinds: &'a [Arc<str>],
         tags: &'a [Arc<str>],
-    ) -> BoxFuture<'a, Result<Vec<Option<Version>>>> {
+    ) -> BoxFuture<'a, Result<bool>> {
         Box::pin(future::ready(self.fence_versions(fence, limit, kinds, tags)))
+    }
+
+    fn lift_versions<'a>(
+        &'a self,
+        fence: Token,
+        versions: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(future::ready(self.lift_versions(fence, versions, tags)))
     }
 
     fn withdraw_versions<'a>(
         &'a self,
         fence: Token,
         kinds: &'a [Arc<str>],
-        tags: &'a [(Arc<str>, Version)],
+        tags: &'a [Arc<str>],
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(future::ready(self.withdraw_versions(fence, kinds, tags)))
     }
@@ -328,26 +360,11 @@ impl Store for MemoryStore {
     fn register_build<'a>(
         &'a self,
         builds: &'a str,
+        version: &'a str,
         fingerprint: &'a str,
         expiry: Expiry,
-    ) -> BoxFuture<'a, Result<()>> {
-        self.ready(builds, |access| {
-            let mut members = match access.get(builds).map(|entry| &entry.value) {
-                None => BTreeSet::new(),
-                Some(Value::Set(members)) => members.clone(),
-                Some(_) => return Err(wrong_type()),
-            };
-            members.insert(fingerprint.to_owned());
-            access.put(builds, Value::Set(members), Some(expiry));
-            Ok(())
-        })
-    }
-
-    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<(Bytes, Option<Duration>)>>> {
-        self.ready(key, |access| {
-            let bytes = access.bytes(key)?;
-            Ok(bytes.map(|bytes| (bytes, access.left(key))))
-        })
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        self.ready(builds, |access| versions::register_build(access, builds, version, fingerprint, expiry))
     }
 
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
@@ -355,42 +372,6 @@ impl Store for MemoryStore {
             access.put(key, Value::Bytes(bytes), expiry);
             Ok(())
         })
-    }
-
-    fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
-        self.ready(key, |access| {
-            if access.get(key).is_some() {
-                return Ok(false);
-            }
-            access.put(key, Value::Bytes(bytes), expiry);
-            Ok(true)
-        })
-    }
-
-    fn swap<'a>(
-        &'a self,
-        key: &'a str,
-        expected: Bytes,
-        bytes: Bytes,
-        expiry: Option<Expiry>,
-    ) -> BoxFuture<'a, Result<Swapped>> {
-        self.ready(key, |access| match access.bytes(key)? {
-            None => Ok(Swapped::Gone),
-            Some(found) if found != expected => Ok(Swapped::Conflict(found)),
-            Some(_) => {
-                let expiry = expiry.or_else(|| access.left(key));
-                access.put(key, Value::Bytes(bytes), expiry);
-                Ok(Swapped::Done)
-            }
-        })
-    }
-
-    fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
-        self.ready(key, |access| Ok(access.expire(key, expiry)))
-    }
-
-    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool>> {
-        self.ready(key, |access| Ok(access.remove(key)))
     }
 
     fn hash_set<'a>(&'a self, key: &'a str, fields: Vec<(String, Bytes)>) -> BoxFuture<'a, Result<()>> {
@@ -428,6 +409,15 @@ impl Store for MemoryStore {
 
     fn subscribe<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
         Box::pin(future::ready(self.receive(channel)))
+    }
+
+    fn later(&self, operation: Operation) {
+        // Every operation here is over when it is first looked at. An error says that the store is closed.
+        drop(operation.run(self).now_or_never());
+    }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(future::ready(()))
     }
 
     fn is_available(&self) -> bool {

@@ -13,6 +13,8 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
+use crate::sabotage::{self, Guard};
+
 /// Waiters of one process; one more falls back to polling. About 200 bytes each.
 const MAX_WAITERS: usize = 65_536;
 
@@ -116,8 +118,9 @@ impl Pushes {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(test)]
-    fn count(&self) -> (usize, usize) {
+    /// How many wait, for how many keys.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn count(&self) -> (usize, usize) {
         let waiting = self.waiting();
         (waiting.count, waiting.keys.len())
     }
@@ -134,6 +137,9 @@ impl Future for Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
+        if sabotage::is(Guard::WaiterLeaves) {
+            return;
+        }
         let mut waiting = self.pushes.waiting();
         let Some(waiters) = waiting.keys.get_mut(&self.key) else { return };
         let before = waiters.len();

@@ -7,22 +7,30 @@
 //! All types of the client stay inside this module.
 
 mod batch;
+mod carrier;
+mod cells;
 mod config;
 mod connection;
 mod faults;
 mod fences;
 mod hashes;
 mod leases;
+mod plain;
 mod pubsub;
 mod read_batch;
 mod replicas;
 mod reply;
 mod requests;
+mod rights;
 mod scripts;
-mod sessions;
+mod sweep;
 mod tracking;
+mod trips;
 mod versions;
+mod warm;
+mod wire;
 
+use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -31,22 +39,26 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use redis::{Cmd, Pipeline, ScriptInvocation, Value};
 
+use self::carrier::Kept;
 pub(crate) use self::config::{RedisConfig, Replicas};
 use self::connection::Link;
 use self::pubsub::Channels;
+pub(crate) use self::read_batch::Queued;
 use self::read_batch::Reads;
 use self::replicas::Replicated;
 use self::reply::Replies;
+use self::trips::Sizes;
 use self::versions::version;
 use super::{
-    Acquired, Claim, Expiry, FILL_ID_AT, Fenced, Fill, Filled, Listener, Loaded, Message, Over, REGISTRY_EXPIRY,
-    Raised, ReadMany, Siblings, Slot, Store, Swapped, Token, Trust, Version, Versioned, Wake, Want, aside_key,
+    Acquired, Claim, Expiry, FILL_ID_AT, Fill, Filled, Listener, Message, Operation, Over, REGISTRY_EXPIRY, Raised,
+    ReadMany, Reading, Siblings, Slot, Store, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, Want, aside_key,
     lease_key,
 };
 use crate::background::Background;
-use crate::clock::{Clock, Timestamp, millis};
+use crate::clock::{Clock, millis};
 use crate::error::{ErrorKind, Result};
-use crate::events::Events;
+use crate::events::{Events, Table};
+use crate::store::supervisor::{Supervised, Transport as _};
 
 /// Where the server does not push: how long a waiter sleeps before it looks again.
 const POLL: Duration = Duration::from_millis(100);
@@ -56,7 +68,8 @@ const LONGEST_EXPIRY_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
 /// A Redis server, or anything that speaks its protocol.
 pub(crate) struct RedisStore {
     link: Arc<Link>,
-    reads: Reads,
+    reads: Arc<Reads>,
+    sizes: Arc<Sizes>,
     channels: Arc<Channels>,
     /// Invalidations that wait for replicas; `None`: they do not.
     replicated: Option<Replicated>,
@@ -71,34 +84,61 @@ impl RedisStore {
     ///
     /// [`ErrorKind::Configuration`]: only a change can mend it (wrong password, database, certificate, protocol).
     /// [`ErrorKind::Closed`]: there is no tokio runtime, or `background` was shut down.
+    /// [`ErrorKind::Unavailable`]: the server cannot be reached, if it `is_required`.
     pub(crate) async fn connect(
         config: RedisConfig,
+        is_required: bool,
         clock: Clock,
         events: Events,
         background: Arc<Background>,
     ) -> Result<Arc<Self>> {
-        let link = Arc::new(Link::new(config, clock, events)?);
-        let first = match link.open().await {
-            Ok(session) => {
-                let session = Arc::new(session);
-                link.publish(Some(Arc::clone(&session)));
-                link.connected();
-                Some(session)
-            }
+        let link = Arc::new(Link::new(config, clock, events, &background)?);
+        let mut connection = Supervised::new(Arc::clone(&link), link.config.max_staleness);
+        match connection.open().await {
+            Ok(()) => {}
             // The caller is told.
             Err(error) if error.kind() == ErrorKind::Configuration => return Err(error),
-            Err(error) => {
-                link.failed_to_connect(&error);
-                None
+            Err(error) if is_required => return Err(error.of(&link.config.to_string())),
+            Err(error) => link.failed(&error),
+        }
+        let sizes = Arc::new(Sizes::new());
+        let reads = Arc::new(Reads::new(Arc::clone(&sizes)));
+        let replicated = link.config.replicas.map(|wanted| Replicated::new(Arc::clone(&link), wanted));
+        let store = Arc::new(Self { link, reads, sizes, channels: Arc::default(), replicated, background });
+        let (link, background) = (&store.link, &store.background);
+        drop(link.store.set(Arc::downgrade(&store)));
+        let keep = {
+            let link = Arc::clone(link);
+            move |connection| carrier::supervise(Kept::new(connection, Arc::clone(&link)))
+        };
+        let anew = {
+            let (link, keep) = (Arc::clone(link), keep.clone());
+            move || -> BoxFuture<'static, ()> {
+                Box::pin(keep(Supervised::new(Arc::clone(&link), link.config.max_staleness)))
             }
         };
-        let (reads, queue) = Reads::new();
-        let supervised = background.service(connection::supervise(Arc::clone(&link), first));
-        if !supervised || !background.service(read_batch::serve(Arc::clone(&link), queue)) {
+        let serve = {
+            let (link, reads) = (Arc::clone(link), Arc::clone(&store.reads));
+            move || read_batch::serve(Arc::clone(&link), Arc::clone(&reads))
+        };
+        let supervised = background.lasting(keep(connection), anew);
+        if !supervised || !background.lasting(serve(), move || Box::pin(serve())) {
             return Err(faults::closed("connect"));
         }
-        let replicated = link.config.replicas.map(|wanted| Replicated::new(Arc::clone(&link), wanted));
-        Ok(Arc::new(Self { link, reads, channels: Arc::default(), replicated, background }))
+        Ok(store)
+    }
+
+    /// Runs `operation` again where the runtime that carried the connection has ended under it. For
+    /// what may be done twice.
+    async fn steadily<T, F: Future<Output = Result<T>>>(&self, operation: impl Fn() -> F) -> Result<T> {
+        let mut tries = 0_u32;
+        loop {
+            let before = self.link.takeovers();
+            match operation().await {
+                Err(error) if self.link.may_try_again(&error, before, &mut tries) => {}
+                done => return done,
+            }
+        }
     }
 
     /// What ends values: all commands in one trip, and as many replicas as was asked for have them.
@@ -134,20 +174,16 @@ impl RedisStore {
 }
 
 impl Store for RedisStore {
-    fn now(&self) -> Timestamp {
-        self.link.now()
-    }
-
-    fn is_at_hand(&self) -> bool {
-        false
-    }
-
     fn read_now(&self, _key: &str) -> Option<Slot> {
         None
     }
 
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>> {
-        Box::pin(async move { self.reads.read(&self.link, key, false).await.map(|(slot, _)| slot) })
+        Box::pin(async move { self.begin_read(key, false).await.map(|(slot, _)| slot) })
+    }
+
+    fn begin_read<'a>(&'a self, key: &'a str, track: bool) -> Reading<'a> {
+        self.reads.begin(&self.link, key, track)
     }
 
     fn holds<'a>(&'a self, key: &'a str, fill_id: u64) -> BoxFuture<'a, Result<bool>> {
@@ -161,13 +197,15 @@ impl Store for RedisStore {
     }
 
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
-        Box::pin(self.reads.read(&self.link, key, true))
+        Box::pin(self.begin_read(key, true))
     }
 
     fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>> {
         const STEP: &str = "read";
         Box::pin(async move {
-            let (mut found, tracked) = self.versions(STEP, &[key], versions, true).await?;
+            let read = || self.versions(STEP, std::slice::from_ref(&key), versions, true, true);
+            let (mut found, tracked) = self.steadily(read).await?;
+            self.sizes.saw(key, found.first().and_then(Option::as_ref).map_or(0, Bytes::len));
             let value = if found.is_empty() { None } else { found.remove(0) };
             // A value of another type is nothing to MGET: taking the lease tells.
             Ok((Slot::of(value, None), found.into_iter().map(version).collect(), tracked))
@@ -179,20 +217,12 @@ impl Store for RedisStore {
         versions: &'a [Arc<str>],
         make: bool,
     ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
-        Box::pin(async move {
-            let (found, tracked) = self.versions("versions", &[], versions, make).await?;
-            Ok((found.into_iter().map(version).collect(), tracked))
-        })
+        Box::pin(self.steadily(move || self.many_versions("versions", versions, make)))
     }
 
     fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
         const STEP: &str = "invalidate";
-        Box::pin(async move {
-            let mut pipeline = redis::pipe();
-            fences::renew(&mut pipeline, versions);
-            let mut replies = self.invalidation(STEP, &pipeline).await?;
-            versions.iter().try_for_each(|_| replies.value().map(drop))
-        })
+        Box::pin(self.steadily(move || fences::renew_versions(self, STEP, versions)))
     }
 
     fn listen(&self, listener: Weak<dyn Listener>) {
@@ -209,7 +239,10 @@ impl Store for RedisStore {
             // Registered first, then the session is taken: a session that is lost in between wakes this waiter.
             // Cancelled below, the waiter is dropped and deregisters.
             let waiter = self.link.pushes.register(key);
-            let session = self.link.session(STEP)?;
+            if waiter.is_none() {
+                self.link.events.table_full(Table::Waiters);
+            }
+            let session = self.link.session(STEP).await?;
             let waiter = waiter.filter(|_| session.tracks());
             let mut pipeline = redis::pipe();
             if waiter.is_some() {
@@ -238,7 +271,11 @@ impl Store for RedisStore {
         lease: Duration,
         over: Over,
     ) -> BoxFuture<'a, Result<Acquired>> {
-        Box::pin(leases::acquire(self, key, token, lease, over))
+        // A lease beside a record, taken twice, would look like somebody else's.
+        match over {
+            Over::Nothing => Box::pin(self.steadily(move || leases::acquire(self, key, token, lease, over))),
+            Over::Record(_) => Box::pin(leases::acquire(self, key, token, lease, over)),
+        }
     }
 
     fn acquire_in_place<'a>(
@@ -251,15 +288,18 @@ impl Store for RedisStore {
         Box::pin(leases::acquire_in_place(self, key, token, lease, fill_id))
     }
 
-    fn fill<'a>(
+    fn acquire_over_mark<'a>(
         &'a self,
         key: &'a str,
         token: Token,
-        over: Over,
-        record: Bytes,
-        expiry: Expiry,
-    ) -> BoxFuture<'a, Result<Filled>> {
-        Box::pin(leases::fill(self, key, token, over, record, expiry))
+        lease: Duration,
+        mark: Token,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        Box::pin(leases::acquire_over_mark(self, key, token, lease, mark))
+    }
+
+    fn fill<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Filled>> {
+        Box::pin(self.steadily(move || leases::fill(self, fill)))
     }
 
     fn rewrite_head<'a>(
@@ -274,11 +314,17 @@ impl Store for RedisStore {
     }
 
     fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(leases::renew(self, key, token, over, lease))
+        Box::pin(self.steadily(move || leases::renew(self, key, token, over, lease)))
     }
 
-    fn release<'a>(&'a self, key: &'a str, token: Token, over: Over) -> BoxFuture<'a, Result<()>> {
-        Box::pin(leases::release(self, key, token, over))
+    fn release<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        over: Over,
+        unstored: Option<Duration>,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.steadily(move || leases::release(self, key, token, over, unstored)))
     }
 
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
@@ -291,30 +337,38 @@ impl Store for RedisStore {
         versions: &'a [Arc<str>],
         track: bool,
     ) -> BoxFuture<'a, Result<ReadMany>> {
-        Box::pin(self.read_all(keys, versions, track))
+        Box::pin(self.steadily(move || self.read_all(keys, versions, track)))
     }
 
     fn acquire_many<'a>(&'a self, wants: &'a [Want], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<Acquired>>>> {
-        Box::pin(self.acquire_all(wants, lease))
+        Box::pin(self.steadily(move || self.acquire_all(wants, lease)))
     }
 
     fn fill_many<'a>(&'a self, fills: &'a [Fill]) -> BoxFuture<'a, Result<Vec<Result<Filled>>>> {
-        Box::pin(self.fill_all(fills))
+        Box::pin(self.steadily(move || self.fill_all(fills)))
     }
 
     fn renew_many<'a>(&'a self, claims: &'a [Claim], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<bool>>>> {
-        Box::pin(self.renew_all(claims, lease))
+        Box::pin(self.steadily(move || self.renew_all(claims, lease)))
     }
 
-    fn release_many<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.release_all(claims))
+    fn release_many<'a>(&'a self, claims: &'a [Claim], unstored: Option<Duration>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.steadily(move || self.release_all(claims, unstored)))
+    }
+
+    fn touch<'a>(&'a self, keys: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(warm::touch(self, keys))
+    }
+
+    fn evictions(&self) -> BoxFuture<'_, Result<Option<u64>>> {
+        Box::pin(warm::evictions(self))
     }
 
     fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>> {
         const STEP: &str = "discard";
         Box::pin(async move {
             match what {
-                Slot::Absent | Slot::Leased(_) | Slot::Fenced => Ok(()),
+                Slot::Absent | Slot::Leased(_) | Slot::Unawaited(_) | Slot::Unstored(_) | Slot::Fenced => Ok(()),
                 Slot::Bytes(bytes) => {
                     let mut script = scripts::DISCARD.key(key);
                     script.arg(bytes.as_ref());
@@ -335,6 +389,7 @@ impl Store for RedisStore {
         const STEP: &str = "write";
         Box::pin(async move {
             let mut pipeline = redis::pipe();
+            self.sizes.saw(key, record.len());
             pipeline.cmd("SET").arg(key).arg(record.as_ref()).arg("PX").arg(ms(expiry));
             let mut unlink = on(&lease_key(key), "UNLINK");
             for sibling in siblings.keys.iter().filter(|sibling| *sibling != key) {
@@ -350,7 +405,7 @@ impl Store for RedisStore {
 
     fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
         const STEP: &str = "remove";
-        Box::pin(async move {
+        Box::pin(self.steadily(move || async move {
             let mut pipeline = redis::pipe();
             if !siblings.keys.is_empty() {
                 let mut unlink = redis::cmd("UNLINK");
@@ -369,15 +424,19 @@ impl Store for RedisStore {
                 replies.value()?;
             }
             reply::texts(STEP, replies.raw()?)
-        })
+        }))
     }
 
     fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
-        Box::pin(fences::raise(self, fence, limit, siblings))
+        Box::pin(self.steadily(move || fences::raise(self, fence, limit, siblings)))
     }
 
-    fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>> {
-        Box::pin(fences::withdraw(self, fence, fenced))
+    fn lift<'a>(&'a self, fence: Token, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(self.steadily(move || fences::lift(self, fence, siblings)))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(fences::withdraw(self, fence, keys))
     }
 
     fn fence_versions<'a>(
@@ -386,15 +445,24 @@ impl Store for RedisStore {
         limit: Expiry,
         kinds: &'a [Arc<str>],
         tags: &'a [Arc<str>],
-    ) -> BoxFuture<'a, Result<Vec<Option<Version>>>> {
-        Box::pin(fences::fence_versions(self, fence, limit, kinds, tags))
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.steadily(move || fences::fence_versions(self, fence, limit, kinds, tags)))
+    }
+
+    fn lift_versions<'a>(
+        &'a self,
+        fence: Token,
+        versions: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.steadily(move || fences::lift_versions(self, fence, versions, tags)))
     }
 
     fn withdraw_versions<'a>(
         &'a self,
         fence: Token,
         kinds: &'a [Arc<str>],
-        tags: &'a [(Arc<str>, Version)],
+        tags: &'a [Arc<str>],
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(fences::withdraw_versions(self, fence, kinds, tags))
     }
@@ -402,70 +470,21 @@ impl Store for RedisStore {
     fn register_build<'a>(
         &'a self,
         builds: &'a str,
+        version: &'a str,
         fingerprint: &'a str,
         expiry: Expiry,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("SADD").arg(builds).arg(fingerprint);
-            pipeline.cmd("PEXPIRE").arg(builds).arg(ms(expiry));
-            let mut replies = self.link.pipeline("register", &pipeline).await?;
-            replies.value()?;
-            replies.value().map(drop)
-        })
-    }
-
-    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Loaded>>> {
-        const STEP: &str = "load";
-        Box::pin(async move {
-            let mut pipeline = redis::pipe();
-            pipeline.add_command(on(key, "GET")).add_command(on(key, "PTTL"));
-            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
-            let Some(bytes) = reply::bytes(STEP, replies.raw()?)? else { return Ok(None) };
-            Ok(Some((bytes, reply::time_left(STEP, replies.raw()?)?)))
-        })
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        const STEP: &str = "register";
+        Box::pin(self.steadily(move || async move {
+            let mut script = scripts::REGISTER_BUILD.key(builds);
+            script.key(version).arg(fingerprint).arg(ms(expiry));
+            script.arg(Version::random().hex()).arg(ms(VERSION_EXPIRY));
+            Ok(versions::version(reply::bytes(STEP, self.run(STEP, &script).await?)?))
+        }))
     }
 
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.set("put", key, &bytes, expiry, false).await.map(drop) })
-    }
-
-    fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move { self.set("create", key, &bytes, expiry, true).await })
-    }
-
-    fn swap<'a>(
-        &'a self,
-        key: &'a str,
-        expected: Bytes,
-        bytes: Bytes,
-        expiry: Option<Expiry>,
-    ) -> BoxFuture<'a, Result<Swapped>> {
-        Box::pin(async move {
-            let mut script = scripts::SWAP.key(key);
-            script.arg(expected.as_ref()).arg(bytes.as_ref());
-            script.arg(expiry.map_or_else(String::new, |expiry| ms(expiry).to_string()));
-            match reply::checked("swap", self.run("swap", &script).await?)? {
-                Value::Int(1) => Ok(Swapped::Done),
-                Value::Int(_) => Ok(Swapped::Gone),
-                found => Ok(reply::bytes("swap", found)?.map_or(Swapped::Gone, Swapped::Conflict)),
-            }
-        })
-    }
-
-    fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
-        const STEP: &str = "expire";
-        Box::pin(async move {
-            let reply = match expiry {
-                Some(expiry) => self.link.command(STEP, on(key, "PEXPIRE").arg(ms(expiry))).await?,
-                None => self.run(STEP, &scripts::PERSIST.key(key)).await?,
-            };
-            Ok(reply::integer(STEP, reply)? == 1)
-        })
-    }
-
-    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move { Ok(reply::count("delete", self.link.command("delete", &on(key, "UNLINK")).await?)? > 0) })
+        Box::pin(async move { self.steadily(|| self.set("put", key, &bytes, expiry, false)).await.map(drop) })
     }
 
     fn hash_set<'a>(&'a self, key: &'a str, fields: Vec<(String, Bytes)>) -> BoxFuture<'a, Result<()>> {
@@ -497,6 +516,19 @@ impl Store for RedisStore {
 
     fn subscribe<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
         Box::pin(pubsub::subscribe(&self.channels, &self.link, &self.background, channel))
+    }
+
+    fn later(&self, operation: Operation) {
+        self.link.outstanding.add(operation);
+    }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if self.link.is_up() {
+                // What fails is told by its connection.
+                drop(self.link.outstanding.settle(self).await);
+            }
+        })
     }
 
     fn is_available(&self) -> bool {

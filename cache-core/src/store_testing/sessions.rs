@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{RawStore, owned};
 use crate::error::Result;
-use crate::store::sessions::{Limit, OverLimit};
+use crate::store::cells::{Limit, OverLimit};
 use crate::store::{Entered, Entering, Kind, Mark, Replaced};
 
 /// The answer to `replace`.
@@ -91,7 +91,7 @@ impl RawStore {
             deletes: &deletes,
             index: entering.index,
             member: entering.member,
-            ends: self.store.now().plus(entering.left),
+            lasts: entering.left,
             leaves: entering.leaves,
             limit: entering.limit.map(|(prefix, most, refuse)| Limit { prefix, most, then: then(refuse) }),
             mark: entering.mark.map(|(key, lasts)| Mark { key, lasts }),
@@ -122,7 +122,7 @@ impl RawStore {
     }
 
     pub async fn index_put(&self, key: &str, member: &str, left: Duration) -> Result<()> {
-        self.store.index_put(key, member, self.store.now().plus(left)).await
+        self.store.index_put(key, member, left).await
     }
 
     pub async fn index_remove(&self, key: &str, members: &[&str]) -> Result<u64> {

@@ -5,8 +5,11 @@
 //!      <── reply, push ── in their order, later ──────────┘   whoever had read the key tracked is told, once
 //! ```
 //!
-//! Invariant: whatever happens is decided by the seed alone, on a single-threaded runtime whose time is paused. As on one Redis
-//! connection with tracking, replies and pushes arrive in the order in which they were sent, or never.
+//! Invariants: whatever happens is decided by the seed alone, on a single-threaded runtime whose
+//! time is paused. What is drawn for each connection has a sequence of its own, and so has whatever
+//! the caller names: leaving out an operation leaves the delays of the others as they were. As on
+//! one Redis connection with tracking, replies and pushes arrive in the order in which they were
+//! sent, or never. Links are kept by the real supervisor, `store::supervisor`.
 
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "a test's world: it may fail loudly")]
 
@@ -14,7 +17,7 @@ mod link;
 mod store;
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -22,25 +25,44 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::sync::Notify;
 
+use self::link::Session;
 use self::store::SimStore;
 use crate::builder::CacheBuilder;
 use crate::cache::Cache;
-use crate::clock::Clock;
+use crate::clock::{Clock, ServerOffset};
 use crate::error::Result;
 use crate::events::Events;
 pub use crate::sabotage::{Guard, without};
 use crate::store::memory::MemoryStore;
+use crate::store::outstanding::Outstanding;
 use crate::store::pushes::Pushes;
-use crate::store::{Listener, Store as _, Trust};
+use crate::store::{CellStore as _, Listener, Store as _, Trust};
 
 /// How old L1 may be against the store at most.
 pub const MAX_STALENESS: Duration = Duration::from_millis(2000);
 /// How long a call waits for its answer.
 const RESPONSE_TIMEOUT_MS: u64 = 500;
+const CONNECT_TIMEOUT_MS: u64 = 1000;
 const BEAT_MS: u64 = 700;
 const MAX_STALENESS_MS: u64 = 2000;
+/// How long after it runs again a process may not have seen what its clocks say.
+const LATEST_RUN_MS: u64 = 100;
+/// Sequences of drawn numbers from here on are the world's.
+const LINKS: u64 = 1 << 62;
 /// The longest that a task is kept from running after its answer has come.
 const LATE_MS: u64 = 200;
+
+/// How many runs of this cache can be joined.
+#[must_use]
+pub fn flights(cache: &Cache) -> usize {
+    cache.0.flights.attached_keys()
+}
+
+/// What is kept in L1 weighs, and what it may weigh.
+#[must_use]
+pub fn local_weight(cache: &Cache) -> (u64, u64) {
+    cache.0.local.as_ref().map_or((0, 0), |local| local.weight())
+}
 
 /// All nodes, their links and the store.
 #[derive(Clone)]
@@ -63,7 +85,9 @@ struct Inner {
 }
 
 struct State {
-    random: u64,
+    seed: u64,
+    /// Where each sequence of drawn numbers is.
+    streams: HashMap<u64, u64>,
     next_event: u64,
     events: BTreeMap<(u64, u64), Event>,
     connections: Vec<Connection>,
@@ -73,6 +97,8 @@ struct State {
     /// The connection whose request runs, and the keys it has changed and is told of itself.
     running: Option<(usize, Vec<String>)>,
     restarts: u64,
+    /// What must never happen, and has.
+    fault: Option<String>,
     trace: Option<Vec<String>>,
 }
 
@@ -85,6 +111,8 @@ type Request = Box<dyn FnOnce(&World, &MemoryStore) -> Event + Send>;
 #[derive(Default)]
 struct Connection {
     node: usize,
+    /// What is drawn for it.
+    stream: u64,
     /// When the last thing sent each way arrives: nothing overtakes.
     last_in: u64,
     last_out: u64,
@@ -93,6 +121,10 @@ struct Connection {
     dead_out: bool,
     /// The client has given it up.
     closed: bool,
+    /// A renewal failed in part, and none since then did not.
+    renewal_failed: bool,
+    /// When the last request was sent whose answer has come, on the node's coarse clock.
+    answered: Option<u64>,
     /// What is under way to the client, in its order.
     inbox: VecDeque<Event>,
     /// What was lost. It is kept until the client knows: whoever waits for it would learn of the loss by its end.
@@ -101,13 +133,27 @@ struct Connection {
 
 struct Process {
     /// The connection that calls use.
-    current: Option<usize>,
+    current: Option<Arc<Session>>,
+    /// Whether a gap was told since the last attempt to connect began.
+    knows_gap: bool,
+    /// A call had no answer in time.
+    doubt: Arc<Notify>,
+    clock: Clock,
+    offset: Arc<ServerOffset>,
+    /// How often it has tried to connect.
+    attempts: u64,
+    /// When it last woke up from a sleep in which its monotonic clock stood still.
+    woke_at: Option<u64>,
     epoch: u64,
     dead: bool,
     unreachable_until: u64,
     frozen_until: u64,
     pushes: Arc<Pushes>,
     trust: Arc<Trust>,
+    /// What the next connection does before calls use it.
+    outstanding: Arc<Outstanding>,
+    /// The connection that was used last.
+    predecessor: Option<usize>,
 }
 
 /// The server's table of who is told of what.
@@ -133,7 +179,8 @@ impl World {
         let tracking = Arc::new(Tracking(Mutex::default()));
         let state = State {
             // SplitMix64's first step: neighbouring seeds begin far apart.
-            random: mix(seed.wrapping_add(0x9E37_79B9_7F4A_7C15)),
+            seed: mix(seed.wrapping_add(0x9E37_79B9_7F4A_7C15)),
+            streams: HashMap::new(),
             next_event: 0,
             events: BTreeMap::new(),
             connections: Vec::new(),
@@ -141,9 +188,11 @@ impl World {
             tracked: BTreeMap::new(),
             running: None,
             restarts: 0,
+            fault: None,
             trace: trace.then(Vec::new),
         };
-        crate::random::seed(state.random);
+        crate::random::seed(state.seed);
+        crate::local::let_go_apart();
         let start_ms = clock.coarse();
         let inner = Arc::new(Inner {
             state: Mutex::new(state),
@@ -198,15 +247,23 @@ impl World {
         let (pushes, trust) = (Arc::default(), Arc::default());
         state.nodes.push(Process {
             current: None,
+            knows_gap: false,
+            doubt: Arc::default(),
+            clock: self.0.clock.of_another_machine(),
+            offset: Arc::default(),
+            attempts: 0,
+            woke_at: None,
             epoch: 0,
             dead: false,
             unreachable_until: 0,
             frozen_until: 0,
             pushes,
             trust,
+            outstanding: Arc::new(Outstanding::new(self.0.clock.clone(), Events::new(Vec::new(), &self.0.clock))),
+            predecessor: None,
         });
         drop(state);
-        self.connect(index);
+        self.supervise(index);
         Node { world: self.clone(), index }
     }
 
@@ -221,10 +278,10 @@ impl World {
         self.0.clock.sleep(Duration::from_millis(ms)).await;
     }
 
-    /// A number below `limit`, by the seed.
+    /// The next number below `limit` of a sequence that the seed decides.
     #[must_use]
-    pub fn draw(&self, limit: u64) -> u64 {
-        self.state().draw(limit)
+    pub fn draw_from(&self, stream: u64, limit: u64) -> u64 {
+        self.state().draw(stream, limit)
     }
 
     /// Notes what happens, if it is to be noted.
@@ -233,6 +290,17 @@ impl World {
         if let Some(trace) = &mut self.state().trace {
             trace.push(format!("{now:>6} {}", line()));
         }
+    }
+
+    /// Notes something that must never happen.
+    fn fault(&self, what: impl FnOnce() -> String) {
+        self.state().fault.get_or_insert_with(what);
+    }
+
+    /// The first thing that must never happen, and has.
+    #[must_use]
+    pub fn first_fault(&self) -> Option<String> {
+        self.state().fault.clone()
     }
 
     /// What was noted so far.
@@ -261,7 +329,8 @@ impl World {
         };
         for connection in open {
             self.break_both_ways(connection);
-            self.after(self.draw(300), move |world| world.notice(connection));
+            let late = self.draw_for(connection, 300);
+            self.after(late, move |world| world.notice(connection));
         }
     }
 
@@ -269,6 +338,11 @@ impl World {
     #[must_use]
     pub fn restarts(&self) -> u64 {
         self.state().restarts
+    }
+
+    /// A number below `limit` of a connection's sequence.
+    fn draw_for(&self, connection: usize, limit: u64) -> u64 {
+        self.state().draw_for(connection, limit)
     }
 
     fn listen_to_store(&self) {
@@ -299,7 +373,17 @@ impl World {
     /// Sends a request, which is executed when it arrives and answered after that.
     fn send(&self, connection: usize, what: &'static str, request: Request) {
         let mut state = self.state();
-        let arrival = (self.now() + state.delay()).max(state.connections[connection].last_out);
+        let clock = state.nodes[state.connections[connection].node].clock.clone();
+        let (now, sent_at) = (self.now(), clock.coarse());
+        let request: Request = Box::new(move |world, store| {
+            let reply = request(world, store);
+            Box::new(move |world| {
+                let answered = &mut world.state().connections[connection].answered;
+                *answered = (*answered).max(Some(sent_at));
+                reply(world);
+            })
+        });
+        let arrival = (now + state.delay(connection)).max(state.connections[connection].last_out);
         state.connections[connection].last_out = arrival;
         if state.connections[connection].dead_out {
             return state.connections[connection].limbo.push(Box::new(request));
@@ -320,7 +404,7 @@ impl World {
         let mut state = self.state();
         let own = state.running.take().map(|(_, keys)| keys).unwrap_or_default();
         // Redis tells of an own change after the command's reply, so before the end of a pipeline, or after it.
-        if state.draw(2) == 0 {
+        if state.draw_for(connection, 2) == 0 {
             self.push_all(&mut state, connection, own);
             self.deliver(&mut state, connection, reply);
         } else {
@@ -343,7 +427,7 @@ impl World {
     fn push_all(&self, state: &mut State, connection: usize, keys: Vec<String>) {
         for key in keys {
             // Now and then twice: another tracked read may have registered the key again.
-            for _ in 0..=u64::from(state.draw(8) == 0) {
+            for _ in 0..=u64::from(state.draw_for(connection, 8) == 0) {
                 let key = key.clone();
                 let push = move |world: &World| {
                     world.note(|| format!("connection {connection}: push of {key}"));
@@ -357,7 +441,7 @@ impl World {
 
     /// Sends something to the client, behind all that was sent before.
     fn deliver(&self, state: &mut State, connection: usize, what: Event) {
-        let arrival = (self.now() + state.delay()).max(state.connections[connection].last_in);
+        let arrival = (self.now() + state.delay(connection)).max(state.connections[connection].last_in);
         state.connections[connection].last_in = arrival;
         state.connections[connection].inbox.push_back(what);
         self.at(state, arrival, Box::new(move |world| world.receive(connection)));
@@ -385,7 +469,16 @@ impl World {
     fn frozen(&self, state: &mut State, connection: usize) -> Option<u64> {
         let until = state.nodes[state.connections[connection].node].frozen_until;
         let left = until.checked_sub(self.now()).filter(|left| *left > 0)?;
-        Some(left + state.draw(50))
+        Some(left + state.draw_for(connection, 50))
+    }
+
+    /// Which of so many renewals in one call fails, if one does.
+    fn failed_renewal(&self, connection: usize, count: usize) -> Option<usize> {
+        let mut state = self.state();
+        let may_fail = count > 1 && !state.connections[connection].renewal_failed;
+        let fails = may_fail && state.draw_for(connection, 3) == 0;
+        state.connections[connection].renewal_failed = fails;
+        fails.then(|| state.draw_for(connection, count as u64) as usize)
     }
 
     fn track(&self, key: &str, connection: usize) {
@@ -404,33 +497,37 @@ impl Node {
     #[must_use]
     pub fn cache(&self, builder: CacheBuilder) -> Cache {
         let store = Arc::new(SimStore::new(self.world.clone(), self.index));
-        builder.clock(self.world.0.clock.clone()).max_staleness(MAX_STALENESS).store(store).in_memory()
+        let clock = self.world.state().nodes[self.index].clock.clone();
+        builder.clock(clock).max_staleness(MAX_STALENESS).store(store).in_memory()
     }
 
-    /// The link breaks, in one direction or both; the client is told, or has to find out. It may not come back for a while.
-    pub fn cut(&self) {
+    /// The link breaks, in one direction or both; the client is told, or has to find out. It may
+    /// not come back for a while. How is drawn from this sequence, as in what follows.
+    pub fn cut(&self, stream: u64) {
         let world = &self.world;
-        let Some(connection) = world.state().nodes[self.index].current else { return };
-        let (ways, told, away) = (world.draw(4), world.draw(2) == 0, world.draw(2) == 0);
+        let Some(connection) = world.state().connection_of(self.index) else { return };
+        let draw = |limit| world.draw_from(stream, limit);
+        let (ways, told, away) = (draw(4), draw(2) == 0, draw(2) == 0);
+        let (told_after, away_for) = (draw(1000), draw(6000));
         world.note(|| format!("connection {connection}: cut, ways {ways}"));
         {
             let mut state = world.state();
             state.connections[connection].dead_in |= ways != 1;
             state.connections[connection].dead_out |= ways != 2;
             if away {
-                state.nodes[self.index].unreachable_until = world.now() + state.draw(6000);
+                state.nodes[self.index].unreachable_until = world.now() + away_for;
             }
         }
         if told {
-            world.after(world.draw(1000), move |world| world.notice(connection));
+            world.after(told_after, move |world| world.notice(connection));
         }
     }
 
     /// Nothing arrives for a while, in one direction or both; all of it does later.
-    pub fn stall(&self) {
+    pub fn stall(&self, stream: u64) {
         let mut state = self.world.state();
-        let Some(connection) = state.nodes[self.index].current else { return };
-        let (until, ways) = (self.world.now() + state.draw(3000), state.draw(3));
+        let Some(connection) = state.connection_of(self.index) else { return };
+        let (until, ways) = (self.world.now() + state.draw(stream, 3000), state.draw(stream, 3));
         let link = &mut state.connections[connection];
         if ways != 1 {
             link.last_in = link.last_in.max(until);
@@ -442,11 +539,56 @@ impl Node {
         self.world.note(|| format!("connection {connection}: stalls, ways {ways}"));
     }
 
-    /// The process is stopped for a while (SIGSTOP, a suspended machine): nothing arrives and no timer of its link runs.
-    pub fn freeze(&self) {
-        let ms = self.world.draw(6000);
+    /// The process is stopped for a while (SIGSTOP): nothing arrives and no timer of its link runs.
+    pub fn freeze(&self, ms: u64) {
         self.world.note(|| format!("node {}: frozen for {ms}", self.index));
-        self.world.state().nodes[self.index].frozen_until = self.world.now() + ms;
+        let mut state = self.world.state();
+        let until = &mut state.nodes[self.index].frozen_until;
+        *until = (*until).max(self.world.now() + ms);
+    }
+
+    /// The machine sleeps for a while: the process is stopped, and its monotonic clock stands
+    /// still.
+    pub fn suspend(&self, ms: u64) {
+        self.world.note(|| format!("node {}: asleep for {ms}", self.index));
+        self.freeze(ms);
+        let mut state = self.world.state();
+        let node = &mut state.nodes[self.index];
+        node.clock.suspend(Duration::from_millis(ms));
+        node.woke_at = node.woke_at.max(Some(self.world.now() + ms));
+    }
+
+    /// Whether the process, at this time, may have slept without knowing it: its next heartbeat
+    /// tells, unless the link is lost.
+    #[must_use]
+    pub fn may_not_know_that_it_slept(&self, at: u64) -> bool {
+        let woke_at = self.world.state().nodes[self.index].woke_at;
+        woke_at.is_some_and(|woke_at| at <= woke_at + BEAT_MS + LATEST_RUN_MS)
+    }
+
+    /// The machine's wall clock is put forward or back.
+    pub fn step_clock(&self, by: i64) {
+        self.world.note(|| format!("node {}: its wall clock steps by {by}", self.index));
+        self.world.state().nodes[self.index].clock.step(by);
+    }
+
+    /// How many operations wait to be done in the store.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        let outstanding = Arc::clone(&self.world.state().nodes[self.index].outstanding);
+        outstanding.len()
+    }
+
+    /// Whether its link is up.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.world.state().nodes[self.index].current.is_some()
+    }
+
+    /// How many wait for a change of a key.
+    #[must_use]
+    pub fn waiters(&self) -> usize {
+        self.world.state().nodes[self.index].pushes.count().0
     }
 
     /// Resolves when the process runs.
@@ -463,20 +605,28 @@ impl Node {
     /// The process is gone; what it has sent still arrives.
     pub fn kill(&self) {
         self.world.note(|| format!("node {}: killed", self.index));
-        let current = {
+        let connection = {
             let mut state = self.world.state();
             state.nodes[self.index].dead = true;
-            state.nodes[self.index].current.take()
+            state.connection_of(self.index)
         };
-        if let Some(connection) = current {
-            self.world.close(connection);
-        }
+        // Also for calls that hold it.
+        connection.into_iter().for_each(|connection| self.world.close(connection));
+        link::end(&self.world, self.index);
     }
 
     /// Whether it was killed.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.world.state().nodes[self.index].dead
+    }
+
+    /// Whether nothing of what this process has sent can still be executed late, and all that was to follow it is done.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let state = self.world.state();
+        let node = &state.nodes[self.index];
+        !node.dead && node.current.is_some() && node.outstanding.is_empty()
     }
 
     /// When all that this process has sent so far has arrived, or never will.
@@ -489,23 +639,35 @@ impl Node {
 }
 
 impl State {
-    /// xorshift64*
-    fn draw(&mut self, limit: u64) -> u64 {
-        let mut x = self.random;
+    /// xorshift64*, one state a stream.
+    fn draw(&mut self, stream: u64, limit: u64) -> u64 {
+        let seed = self.seed;
+        let state =
+            self.streams.entry(stream).or_insert_with(|| mix(seed ^ mix(stream.wrapping_mul(0x9E37_79B9_7F4A_7C15))));
+        let mut x = *state;
         x ^= x >> 12;
         x ^= x << 25;
         x ^= x >> 27;
-        self.random = x;
+        *state = x;
         (x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit.max(1)
     }
 
+    fn draw_for(&mut self, connection: usize, limit: u64) -> u64 {
+        let stream = self.connections[connection].stream;
+        self.draw(stream, limit)
+    }
+
     /// How long a message is under way: mostly a moment.
-    fn delay(&mut self) -> u64 {
-        match self.draw(10) {
-            0 => self.draw(200),
-            1..4 => self.draw(20),
-            _ => self.draw(3),
+    fn delay(&mut self, connection: usize) -> u64 {
+        match self.draw_for(connection, 10) {
+            0 => self.draw_for(connection, 200),
+            1..4 => self.draw_for(connection, 20),
+            _ => self.draw_for(connection, 3),
         }
+    }
+
+    fn connection_of(&self, node: usize) -> Option<usize> {
+        self.nodes[node].current.as_ref().map(|session| session.connection)
     }
 
     fn pushes_of(&self, connection: usize) -> Arc<Pushes> {
@@ -526,7 +688,7 @@ impl fmt::Debug for Node {
 }
 
 fn embedded(clock: &Clock) -> MemoryStore {
-    MemoryStore::new(clock.clone(), Events::new(Vec::new()), usize::MAX)
+    MemoryStore::new(clock.clone(), Events::new(Vec::new(), clock), usize::MAX).unswept()
 }
 
 /// A request that hands its result to `answer`.

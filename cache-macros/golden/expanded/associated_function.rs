@@ -15,7 +15,7 @@ impl Settings {
             ) {
                 ::core::result::Result::Ok(__hit) => return __hit,
                 ::core::result::Result::Err(__miss) => {
-                    __miss.run_shared(Self::__load_rules(), Self::load_uncached(tenant))
+                    __miss.run_shared(Self::__load_rules(), Self::__load_body(tenant))
                 }
             }
         };
@@ -36,6 +36,7 @@ impl Settings {
         );
         let __returns = (&&&::cache_core::__private::Probe::<Result<Self, Error>>::new())
             .returns();
+        (&__returns.payload()).may_be_cached();
         ::cache_core::__private::Cached::method(
             &FUNCTION,
             ::core::any::type_name::<Self>(),
@@ -43,7 +44,8 @@ impl Settings {
                 .with::<
                     ::cache_core::__private::DefaultCodec,
                     _,
-                >((&&&&__returns.error()).sharing())
+                    _,
+                >((&&__returns.payload()).seen(), (&&&&&__returns.error()).sharing())
                 .overdue((&&__returns.error()).overdue()),
         )
     }
@@ -103,6 +105,21 @@ impl Settings {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
+    #[doc(hidden)]
+    pub fn __load_body(
+        tenant: u32,
+    ) -> impl ::core::future::Future<
+        Output = Result<Self, Error>,
+    > + ::core::marker::Send {
+        Self::load_uncached(tenant)
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
     /// Runs the function now and stores what it returns.
     pub async fn load_refresh(tenant: u32) -> Result<Self, Error> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
@@ -114,7 +131,7 @@ impl Settings {
                     __key.member(&tenant);
                 },
             )
-            .__refresh(Self::load_uncached(tenant))
+            .__refresh(Self::__load_body(tenant))
             .await
     }
     #[allow(

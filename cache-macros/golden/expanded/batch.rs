@@ -4,7 +4,7 @@ pub async fn users(
     ids: &[u64],
 ) -> Result<HashMap<u64, User>, Error> {
     let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-    let __run = match users::__cached()
+    let __run = match __companion_users::users::__cached()
         .look_up_all(
             __cache,
             &ids,
@@ -20,7 +20,7 @@ pub async fn users(
                 .run(
                     false,
                     |ids: &u64| {
-                        users::__rules()
+                        __companion_users::users::__rules()
                             .tag(|__tag| {
                                 __tag.literal("users");
                             })
@@ -33,7 +33,7 @@ pub async fn users(
                         let db = ::core::clone::Clone::clone(&db);
                         let tenant = ::core::clone::Clone::clone(&tenant);
                         ::std::boxed::Box::pin(async move {
-                            users::uncached(db, tenant, &__ids).await
+                            __companion_users::users::__body(db, tenant, &__ids).await
                         })
                     },
                 )
@@ -41,16 +41,24 @@ pub async fn users(
     };
     __run.await
 }
-/// The cache entries of [`users()`]: `users::entry(..)` is the entry of the arguments in its key.
+#[doc(hidden)]
 #[allow(
     non_camel_case_types,
+    non_snake_case,
     dead_code,
+    missing_docs,
     unreachable_pub,
     missing_debug_implementations,
     missing_copy_implementations,
     reason = "a companion is only a place for functions",
 )]
-pub struct users {}
+mod __companion_users {
+    pub struct users {}
+}
+/// The cache entries of [`users()`]: `users::entry(..)` is the entry of the arguments in its key.
+#[allow(non_camel_case_types, dead_code, unreachable_pub, reason = "generated")]
+pub type users = __companion_users::users;
+const _: () = users::__the_name_is_taken__write_companion_eq_UsersCache;
 #[allow(
     dead_code,
     unreachable_pub,
@@ -58,7 +66,10 @@ pub struct users {}
     clippy::missing_panics_doc,
     reason = "generated"
 )]
-impl users {
+impl __companion_users::users {
+    #[doc(hidden)]
+    #[allow(non_upper_case_globals, reason = "a sentence")]
+    pub const __the_name_is_taken__write_companion_eq_UsersCache: () = ();
     #[doc(hidden)]
     pub fn __cached() -> ::cache_core::__private::Cached<
         <Result<HashMap<u64, User>, Error> as ::cache_core::__private::BatchReturn>::One,
@@ -73,14 +84,16 @@ impl users {
             _,
         >::of::<Result<HashMap<u64, User>, Error>>())
             .returns();
+        (&__returns.payload()).may_be_cached();
         ::cache_core::__private::Cached::function(
             &FUNCTION,
-            ::core::any::type_name::<users>(),
+            ::core::any::type_name::<__companion_users::users>(),
             __returns
                 .with::<
                     ::cache_core::__private::DefaultCodec,
                     _,
-                >((&&&&__returns.error()).sharing())
+                    _,
+                >((&&__returns.payload()).seen(), (&&&&&__returns.error()).sharing())
                 .overdue((&&__returns.error()).overdue()),
         )
     }
@@ -106,10 +119,10 @@ impl users {
         <Result<HashMap<u64, User>, Error> as ::cache_core::__private::BatchReturn>::One,
     > {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        users::__cached()
+        __companion_users::users::__cached()
             .entry(
                 __cache,
-                users::__rules()
+                __companion_users::users::__rules()
                     .tag(|__tag| {
                         __tag.literal("users");
                     })
@@ -131,6 +144,16 @@ impl users {
     ) -> Result<HashMap<u64, User>, Error> {
         db.users(tenant, ids).await
     }
+    #[doc(hidden)]
+    pub fn __body(
+        db: &Db,
+        tenant: u32,
+        ids: &[u64],
+    ) -> impl ::core::future::Future<
+        Output = Result<HashMap<u64, User>, Error>,
+    > + ::core::marker::Send {
+        __companion_users::users::uncached(db, tenant, ids)
+    }
     /// Runs the function now and stores what it returns.
     pub async fn refresh(
         db: &Db,
@@ -138,7 +161,7 @@ impl users {
         ids: &[u64],
     ) -> Result<HashMap<u64, User>, Error> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        users::__cached()
+        __companion_users::users::__cached()
             .refresh_all(
                 __cache,
                 &ids,
@@ -150,7 +173,7 @@ impl users {
             .run(
                 false,
                 |ids: &u64| {
-                    users::__rules()
+                    __companion_users::users::__rules()
                         .tag(|__tag| {
                             __tag.literal("users");
                         })
@@ -163,7 +186,7 @@ impl users {
                     let db = ::core::clone::Clone::clone(&db);
                     let tenant = ::core::clone::Clone::clone(&tenant);
                     ::std::boxed::Box::pin(async move {
-                        users::uncached(db, tenant, &__ids).await
+                        __companion_users::users::__body(db, tenant, &__ids).await
                     })
                 },
             )
@@ -172,7 +195,7 @@ impl users {
     /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
     pub async fn invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        users::__cached().invalidate_all(__cache).await
+        __companion_users::users::__cached().invalidate_all(__cache).await
     }
 }
 impl Repo {
@@ -197,7 +220,7 @@ impl Repo {
                             let __this = ::core::clone::Clone::clone(&self);
                             let labels = ::core::clone::Clone::clone(&labels);
                             ::std::boxed::Box::pin(async move {
-                                Self::names_uncached(__this, __ids, labels).await
+                                Self::__names_body(__this, __ids, labels).await
                             })
                         },
                     )
@@ -225,6 +248,7 @@ impl Repo {
             _,
         >::of::<BTreeMap<u64, String>>())
             .returns();
+        (&__returns.payload()).may_be_cached();
         ::cache_core::__private::Cached::method(
             &FUNCTION,
             ::core::any::type_name::<Self>(),
@@ -232,7 +256,8 @@ impl Repo {
                 .with::<
                     ::cache_core::__private::DefaultCodec,
                     _,
-                >((&&&&__returns.error()).sharing())
+                    _,
+                >((&&__returns.payload()).seen(), (&&&&&__returns.error()).sharing())
                 .overdue((&&__returns.error()).overdue()),
         )
     }
@@ -299,6 +324,23 @@ impl Repo {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
+    #[doc(hidden)]
+    fn __names_body(
+        &self,
+        ids: Vec<u64>,
+        labels: Vec<String>,
+    ) -> impl ::core::future::Future<
+        Output = BTreeMap<u64, String>,
+    > + ::core::marker::Send {
+        Self::names_uncached(self, ids, labels)
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
     /// Runs the function now and stores what it returns.
     async fn names_refresh(
         &self,
@@ -321,7 +363,7 @@ impl Repo {
                     let __this = ::core::clone::Clone::clone(&self);
                     let labels = ::core::clone::Clone::clone(&labels);
                     ::std::boxed::Box::pin(async move {
-                        Self::names_uncached(__this, __ids, labels).await
+                        Self::__names_body(__this, __ids, labels).await
                     })
                 },
             )

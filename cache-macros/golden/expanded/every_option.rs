@@ -6,7 +6,9 @@ pub(crate) async fn user(
 ) -> Result<Option<User>, Error> {
     let __bypass: bool = fresh;
     if __bypass {
-        return ::std::boxed::Box::pin(UserCache::uncached(state, tenant, id, fresh))
+        return ::std::boxed::Box::pin(
+                __companion_UserCache::UserCache::__body(state, tenant, id, fresh),
+            )
             .await;
     }
     let __run = {
@@ -18,7 +20,7 @@ pub(crate) async fn user(
         let (state, tenant, id, fresh) = (state, tenant, id, fresh);
         let __cache: &our::cache::Cache = &state.cache;
         match our::cache::__private::look_up(
-            UserCache::__cached,
+            __companion_UserCache::UserCache::__cached,
             __cache,
             |__key| {
                 __key.placeholder(&tenant.id);
@@ -30,7 +32,7 @@ pub(crate) async fn user(
             ::core::result::Result::Err(__miss) => {
                 __miss
                     .run_here(
-                        UserCache::__rules()
+                        __companion_UserCache::UserCache::__rules()
                             .tag(|__tag| {
                                 __tag.literal("users");
                             })
@@ -38,23 +40,36 @@ pub(crate) async fn user(
                                 __tag.literal("tenant:");
                                 __tag.placeholder(&tenant.id);
                             }),
-                        UserCache::uncached(state, tenant, id, fresh),
+                        __companion_UserCache::UserCache::__body(
+                            state,
+                            tenant,
+                            id,
+                            fresh,
+                        ),
                     )
             }
         }
     };
     __run.await
 }
-/// The cache entries of [`user()`]: `UserCache::entry(..)` is the entry of the arguments in its key.
+#[doc(hidden)]
 #[allow(
     non_camel_case_types,
+    non_snake_case,
     dead_code,
+    missing_docs,
     unreachable_pub,
     missing_debug_implementations,
     missing_copy_implementations,
     reason = "a companion is only a place for functions",
 )]
-pub(crate) struct UserCache {}
+mod __companion_UserCache {
+    pub struct UserCache {}
+}
+/// The cache entries of [`user()`]: `UserCache::entry(..)` is the entry of the arguments in its key.
+#[allow(non_camel_case_types, dead_code, unreachable_pub, reason = "generated")]
+pub(crate) type UserCache = __companion_UserCache::UserCache;
+const _: () = UserCache::__the_name_is_taken__write_companion_eq_UserCacheCache;
 #[allow(
     dead_code,
     unreachable_pub,
@@ -62,7 +77,10 @@ pub(crate) struct UserCache {}
     clippy::missing_panics_doc,
     reason = "generated"
 )]
-impl UserCache {
+impl __companion_UserCache::UserCache {
+    #[doc(hidden)]
+    #[allow(non_upper_case_globals, reason = "a sentence")]
+    pub(crate) const __the_name_is_taken__write_companion_eq_UserCacheCache: () = ();
     #[doc(hidden)]
     pub(crate) fn __cached() -> our::cache::__private::Cached<
         Result<Option<User>, Error>,
@@ -77,11 +95,15 @@ impl UserCache {
             Result<Option<User>, Error>,
         >::new())
             .returns();
+        (&__returns.payload()).may_be_cached();
         our::cache::__private::Cached::function(
             &FUNCTION,
-            ::core::any::type_name::<UserCache>(),
+            ::core::any::type_name::<__companion_UserCache::UserCache>(),
             __returns
-                .unshared::<our::cache::codec::MsgPack>()
+                .unshared::<
+                    our::cache::codec::MsgPack,
+                    _,
+                >((&&__returns.payload()).seen())
                 .overdue((&&__returns.error()).overdue_told()),
         )
     }
@@ -100,6 +122,7 @@ impl UserCache {
             .flight(our::cache::FlightScope::None);
         (&&&our::cache::__private::Probe::<Result<Option<User>, Error>>::new())
             .returns()
+            .may_be_absent()
             .rules(__options)
             .ttl_of(|user| user.ttl())
             .cache_if(|user| user.is_active)
@@ -132,9 +155,9 @@ impl UserCache {
         tenant: Tenant,
         id: u64,
     ) -> our::cache::UnboundEntry<Result<Option<User>, Error>> {
-        UserCache::__cached()
+        __companion_UserCache::UserCache::__cached()
             .unbound_entry(
-                UserCache::__rules()
+                __companion_UserCache::UserCache::__rules()
                     .tag(|__tag| {
                         __tag.literal("users");
                     })
@@ -160,6 +183,17 @@ impl UserCache {
     ) -> Result<Option<User>, Error> {
         state.find(tenant, id).await
     }
+    #[doc(hidden)]
+    pub(crate) fn __body(
+        state: &State,
+        tenant: Tenant,
+        id: u64,
+        fresh: bool,
+    ) -> impl ::core::future::Future<
+        Output = Result<Option<User>, Error>,
+    > + ::core::marker::Send {
+        __companion_UserCache::UserCache::uncached(state, tenant, id, fresh)
+    }
     /// Runs the function now and stores what it returns.
     pub(crate) async fn refresh(
         state: &State,
@@ -168,10 +202,10 @@ impl UserCache {
         fresh: bool,
     ) -> Result<Option<User>, Error> {
         let __cache: &our::cache::Cache = &state.cache;
-        UserCache::__cached()
+        __companion_UserCache::UserCache::__cached()
             .entry(
                 __cache,
-                UserCache::__rules()
+                __companion_UserCache::UserCache::__rules()
                     .tag(|__tag| {
                         __tag.literal("users");
                     })
@@ -185,7 +219,9 @@ impl UserCache {
                     __key.placeholder(&id);
                 },
             )
-            .__refresh(UserCache::uncached(state, tenant, id, fresh))
+            .__refresh(
+                __companion_UserCache::UserCache::__body(state, tenant, id, fresh),
+            )
             .await
     }
     /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
@@ -193,6 +229,6 @@ impl UserCache {
         __cache: &our::cache::Cache,
     ) -> our::cache::Result<()> {
         let __cache: &our::cache::Cache = __cache;
-        UserCache::__cached().invalidate_all(__cache).await
+        __companion_UserCache::UserCache::__cached().invalidate_all(__cache).await
     }
 }

@@ -15,7 +15,7 @@ where
         let (db, ids) = (db, ids);
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         match ::cache_core::__private::look_up_part(
-            load::__cached::<T, N>,
+            __companion_load::load::__cached::<T, N>,
             __cache,
             &ids,
         ) {
@@ -23,24 +23,32 @@ where
             ::core::result::Result::Err(__miss) => {
                 __miss
                     .run_here(
-                        load::__rules::<T, N>(),
-                        load::uncached::<D, T, N>(db, ids),
+                        __companion_load::load::__rules::<T, N>(),
+                        __companion_load::load::__body::<D, T, N>(db, ids),
                     )
             }
         }
     };
     __run.await
 }
-/// The cache entries of [`load()`]: `load::entry(..)` is the entry of the arguments in its key.
+#[doc(hidden)]
 #[allow(
     non_camel_case_types,
+    non_snake_case,
     dead_code,
+    missing_docs,
     unreachable_pub,
     missing_debug_implementations,
     missing_copy_implementations,
     reason = "a companion is only a place for functions",
 )]
-struct load {}
+mod __companion_load {
+    pub struct load {}
+}
+/// The cache entries of [`load()`]: `load::entry(..)` is the entry of the arguments in its key.
+#[allow(non_camel_case_types, dead_code, unreachable_pub, reason = "generated")]
+type load = __companion_load::load;
+const _: () = load::__the_name_is_taken__write_companion_eq_LoadCache;
 #[allow(
     dead_code,
     unreachable_pub,
@@ -48,7 +56,10 @@ struct load {}
     clippy::missing_panics_doc,
     reason = "generated"
 )]
-impl load {
+impl __companion_load::load {
+    #[doc(hidden)]
+    #[allow(non_upper_case_globals, reason = "a sentence")]
+    const __the_name_is_taken__write_companion_eq_LoadCache: () = ();
     #[doc(hidden)]
     fn __cached<'a, T, const N: usize>() -> ::cache_core::__private::Cached<
         Result<Vec<T>, Error>,
@@ -64,14 +75,16 @@ impl load {
             Result<Vec<T>, Error>,
         >::new())
             .returns();
+        (&__returns.payload()).may_be_cached();
         ::cache_core::__private::Cached::function(
                 &FUNCTION,
-                ::core::any::type_name::<load>(),
+                ::core::any::type_name::<__companion_load::load>(),
                 __returns
                     .with::<
                         ::cache_core::__private::DefaultCodec,
                         _,
-                    >((&&&&__returns.error()).sharing())
+                        _,
+                    >((&&__returns.payload()).seen(), (&&&&&__returns.error()).sharing())
                     .overdue((&&__returns.error()).overdue()),
             )
             .instance(::core::any::type_name::<fn(T, [(); N])>())
@@ -97,10 +110,10 @@ impl load {
         T: Row<'a> + CacheValue,
     {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        load::__cached::<T, N>()
+        __companion_load::load::__cached::<T, N>()
             .entry(
                 __cache,
-                load::__rules::<T, N>(),
+                __companion_load::load::__rules::<T, N>(),
                 |__key| {
                     __key.member(&ids);
                 },
@@ -117,6 +130,19 @@ impl load {
     {
         db.load(ids).await
     }
+    #[doc(hidden)]
+    fn __body<'a, D, T, const N: usize>(
+        db: &'a D,
+        ids: [u64; N],
+    ) -> impl ::core::future::Future<
+        Output = Result<Vec<T>, Error>,
+    > + ::core::marker::Send
+    where
+        D: Database + Sync,
+        T: Row<'a> + CacheValue,
+    {
+        __companion_load::load::uncached::<D, T, N>(db, ids)
+    }
     /// Runs the function now and stores what it returns.
     async fn refresh<'a, D, T, const N: usize>(
         db: &'a D,
@@ -127,15 +153,15 @@ impl load {
         T: Row<'a> + CacheValue,
     {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        load::__cached::<T, N>()
+        __companion_load::load::__cached::<T, N>()
             .entry(
                 __cache,
-                load::__rules::<T, N>(),
+                __companion_load::load::__rules::<T, N>(),
                 |__key| {
                     __key.member(&ids);
                 },
             )
-            .__refresh(load::uncached::<D, T, N>(db, ids))
+            .__refresh(__companion_load::load::__body::<D, T, N>(db, ids))
             .await
     }
     /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
@@ -144,6 +170,6 @@ impl load {
         T: Row<'a> + CacheValue,
     {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        load::__cached::<T, N>().invalidate_all(__cache).await
+        __companion_load::load::__cached::<T, N>().invalidate_all(__cache).await
     }
 }

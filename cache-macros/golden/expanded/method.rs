@@ -15,7 +15,7 @@ impl Repo {
             ) {
                 ::core::result::Result::Ok(__hit) => return __hit,
                 ::core::result::Result::Err(__miss) => {
-                    __miss.run_here(Self::__user_rules(), Self::user_uncached(self, id))
+                    __miss.run_here(Self::__user_rules(), Self::__user_body(self, id))
                 }
             }
         };
@@ -36,6 +36,7 @@ impl Repo {
         );
         let __returns = (&&&::cache_core::__private::Probe::<Res<User>>::new())
             .returns();
+        (&__returns.payload()).may_be_cached();
         ::cache_core::__private::Cached::method(
             &FUNCTION,
             ::core::any::type_name::<Self>(),
@@ -43,7 +44,8 @@ impl Repo {
                 .with::<
                     ::cache_core::__private::DefaultCodec,
                     _,
-                >((&&&&__returns.error()).sharing())
+                    _,
+                >((&&__returns.payload()).seen(), (&&&&&__returns.error()).sharing())
                 .overdue((&&__returns.error()).overdue()),
         )
     }
@@ -102,6 +104,20 @@ impl Repo {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
+    #[doc(hidden)]
+    pub fn __user_body(
+        &self,
+        id: u64,
+    ) -> impl ::core::future::Future<Output = Res<User>> + ::core::marker::Send {
+        Self::user_uncached(self, id)
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
     /// Runs the function now and stores what it returns.
     pub async fn user_refresh(&self, id: u64) -> Res<User> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
@@ -113,7 +129,7 @@ impl Repo {
                     __key.member(&id);
                 },
             )
-            .__refresh(Self::user_uncached(self, id))
+            .__refresh(Self::__user_body(self, id))
             .await
     }
     #[allow(

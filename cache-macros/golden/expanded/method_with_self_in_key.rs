@@ -19,8 +19,7 @@ impl<C: Connection> Repo<C> {
             ) {
                 ::core::result::Result::Ok(__hit) => return __hit,
                 ::core::result::Result::Err(__miss) => {
-                    __miss
-                        .run_shared(Self::__user_rules(), Self::user_uncached(self, id))
+                    __miss.run_shared(Self::__user_rules(), Self::__user_body(self, id))
                 }
             }
         };
@@ -41,6 +40,7 @@ impl<C: Connection> Repo<C> {
         );
         let __returns = (&&&::cache_core::__private::Probe::<Res<User>>::new())
             .returns();
+        (&__returns.payload()).may_be_cached();
         ::cache_core::__private::Cached::method(
             &FUNCTION,
             ::core::any::type_name::<Self>(),
@@ -48,7 +48,8 @@ impl<C: Connection> Repo<C> {
                 .with::<
                     ::cache_core::__private::DefaultCodec,
                     _,
-                >((&&&&__returns.error()).sharing())
+                    _,
+                >((&&__returns.payload()).seen(), (&&&&&__returns.error()).sharing())
                 .overdue((&&__returns.error()).overdue()),
         )
     }
@@ -109,6 +110,20 @@ impl<C: Connection> Repo<C> {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
+    #[doc(hidden)]
+    fn __user_body(
+        self: Arc<Self>,
+        id: u64,
+    ) -> impl ::core::future::Future<Output = Res<User>> + ::core::marker::Send {
+        Self::user_uncached(self, id)
+    }
+    #[allow(
+        dead_code,
+        unreachable_pub,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        reason = "generated"
+    )]
     /// Runs the function now and stores what it returns.
     async fn user_refresh(self: Arc<Self>, id: u64) -> Res<User> {
         let __cache: &::cache_core::Cache = &self.cache;
@@ -122,7 +137,7 @@ impl<C: Connection> Repo<C> {
                     __key.placeholder(&id);
                 },
             )
-            .__refresh(Self::user_uncached(self, id))
+            .__refresh(Self::__user_body(self, id))
             .await
     }
     #[allow(

@@ -23,7 +23,7 @@ async fn user(
         let (a, b, c, d, e, f, g, h) = (a, b, c, d, e, f, g, h);
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         match ::cache_core::__private::look_up(
-            user::__cached,
+            __companion_user::user::__cached,
             __cache,
             |__key| {
                 __key.member(&a);
@@ -38,23 +38,36 @@ async fn user(
             ::core::result::Result::Ok(__hit) => return __hit,
             ::core::result::Result::Err(__miss) => {
                 __miss
-                    .run_shared(user::__rules(), user::uncached(a, b, c, d, e, f, g, h))
+                    .run_shared(
+                        __companion_user::user::__rules(),
+                        __companion_user::user::__body(a, b, c, d, e, f, g, h),
+                    )
             }
         }
     };
     __run.await
 }
 #[cfg(feature = "users")]
-/// The cache entries of [`user()`]: `user::entry(..)` is the entry of the arguments in its key.
+#[doc(hidden)]
 #[allow(
     non_camel_case_types,
+    non_snake_case,
     dead_code,
+    missing_docs,
     unreachable_pub,
     missing_debug_implementations,
     missing_copy_implementations,
     reason = "a companion is only a place for functions",
 )]
-struct user {}
+mod __companion_user {
+    pub struct user {}
+}
+#[cfg(feature = "users")]
+/// The cache entries of [`user()`]: `user::entry(..)` is the entry of the arguments in its key.
+#[allow(non_camel_case_types, dead_code, unreachable_pub, reason = "generated")]
+type user = __companion_user::user;
+#[cfg(feature = "users")]
+const _: () = user::__the_name_is_taken__write_companion_eq_UserCache;
 #[cfg(feature = "users")]
 #[allow(
     dead_code,
@@ -63,7 +76,10 @@ struct user {}
     clippy::missing_panics_doc,
     reason = "generated"
 )]
-impl user {
+impl __companion_user::user {
+    #[doc(hidden)]
+    #[allow(non_upper_case_globals, reason = "a sentence")]
+    const __the_name_is_taken__write_companion_eq_UserCache: () = ();
     #[doc(hidden)]
     fn __cached() -> ::cache_core::__private::Cached<User> {
         use ::cache_core::__private::via::*;
@@ -71,14 +87,16 @@ impl user {
             "user",
         );
         let __returns = (&&&::cache_core::__private::Probe::<User>::new()).returns();
+        (&__returns.payload()).may_be_cached();
         ::cache_core::__private::Cached::function(
             &FUNCTION,
-            ::core::any::type_name::<user>(),
+            ::core::any::type_name::<__companion_user::user>(),
             __returns
                 .with::<
                     ::cache_core::__private::DefaultCodec,
                     _,
-                >((&&&&__returns.error()).sharing())
+                    _,
+                >((&&__returns.payload()).seen(), (&&&&&__returns.error()).sharing())
                 .overdue((&&__returns.error()).overdue()),
         )
     }
@@ -106,10 +124,10 @@ impl user {
         h: u8,
     ) -> ::cache_core::CachedEntry<User> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        user::__cached()
+        __companion_user::user::__cached()
             .entry(
                 __cache,
-                user::__rules(),
+                __companion_user::user::__rules(),
                 |__key| {
                     __key.member(&a);
                     __key.member(&b);
@@ -136,6 +154,21 @@ impl user {
     ) -> User {
         find(a).await
     }
+    #[doc(hidden)]
+    #[allow(clippy::too_many_arguments)]
+    fn __body(
+        a: u8,
+        b: u8,
+        c: u8,
+        #[allow(unused)]
+        d: u8,
+        e: u8,
+        f: u8,
+        g: u8,
+        h: u8,
+    ) -> impl ::core::future::Future<Output = User> + ::core::marker::Send {
+        __companion_user::user::uncached(a, b, c, d, e, f, g, h)
+    }
     /// Runs the function now and stores what it returns.
     #[allow(clippy::too_many_arguments)]
     async fn refresh(
@@ -150,10 +183,10 @@ impl user {
         h: u8,
     ) -> User {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        user::__cached()
+        __companion_user::user::__cached()
             .entry(
                 __cache,
-                user::__rules(),
+                __companion_user::user::__rules(),
                 |__key| {
                     __key.member(&a);
                     __key.member(&b);
@@ -164,13 +197,13 @@ impl user {
                     __key.member(&h);
                 },
             )
-            .__refresh(user::uncached(a, b, c, d, e, f, g, h))
+            .__refresh(__companion_user::user::__body(a, b, c, d, e, f, g, h))
             .await
     }
     /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
     #[allow(clippy::too_many_arguments)]
     async fn invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        user::__cached().invalidate_all(__cache).await
+        __companion_user::user::__cached().invalidate_all(__cache).await
     }
 }

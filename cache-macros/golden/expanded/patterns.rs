@@ -5,7 +5,10 @@ async fn user(__arg0: Path<u64>, __arg1: (bool, u32), __arg2: Marker) -> User {
         *fresh
     };
     if __bypass {
-        return ::std::boxed::Box::pin(user::uncached(__arg0, __arg1, __arg2)).await;
+        return ::std::boxed::Box::pin(
+                __companion_user::user::__body(__arg0, __arg1, __arg2),
+            )
+            .await;
     }
     let __run = {
         #[allow(
@@ -16,7 +19,7 @@ async fn user(__arg0: Path<u64>, __arg1: (bool, u32), __arg2: Marker) -> User {
         let (__arg0, __arg1, __arg2) = (__arg0, __arg1, __arg2);
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         match ::cache_core::__private::look_up(
-            user::__cached,
+            __companion_user::user::__cached,
             __cache,
             |__key| {
                 #[allow(
@@ -37,22 +40,33 @@ async fn user(__arg0: Path<u64>, __arg1: (bool, u32), __arg2: Marker) -> User {
             ::core::result::Result::Ok(__hit) => return __hit,
             ::core::result::Result::Err(__miss) => {
                 __miss
-                    .run_shared(user::__rules(), user::uncached(__arg0, __arg1, __arg2))
+                    .run_shared(
+                        __companion_user::user::__rules(),
+                        __companion_user::user::__body(__arg0, __arg1, __arg2),
+                    )
             }
         }
     };
     __run.await
 }
-/// The cache entries of [`user()`]: `user::entry(..)` is the entry of the arguments in its key.
+#[doc(hidden)]
 #[allow(
     non_camel_case_types,
+    non_snake_case,
     dead_code,
+    missing_docs,
     unreachable_pub,
     missing_debug_implementations,
     missing_copy_implementations,
     reason = "a companion is only a place for functions",
 )]
-struct user {}
+mod __companion_user {
+    pub struct user {}
+}
+/// The cache entries of [`user()`]: `user::entry(..)` is the entry of the arguments in its key.
+#[allow(non_camel_case_types, dead_code, unreachable_pub, reason = "generated")]
+type user = __companion_user::user;
+const _: () = user::__the_name_is_taken__write_companion_eq_UserCache;
 #[allow(
     dead_code,
     unreachable_pub,
@@ -60,7 +74,10 @@ struct user {}
     clippy::missing_panics_doc,
     reason = "generated"
 )]
-impl user {
+impl __companion_user::user {
+    #[doc(hidden)]
+    #[allow(non_upper_case_globals, reason = "a sentence")]
+    const __the_name_is_taken__write_companion_eq_UserCache: () = ();
     #[doc(hidden)]
     fn __cached() -> ::cache_core::__private::Cached<User> {
         use ::cache_core::__private::via::*;
@@ -68,14 +85,16 @@ impl user {
             "user",
         );
         let __returns = (&&&::cache_core::__private::Probe::<User>::new()).returns();
+        (&__returns.payload()).may_be_cached();
         ::cache_core::__private::Cached::function(
             &FUNCTION,
-            ::core::any::type_name::<user>(),
+            ::core::any::type_name::<__companion_user::user>(),
             __returns
                 .with::<
                     ::cache_core::__private::DefaultCodec,
                     _,
-                >((&&&&__returns.error()).sharing())
+                    _,
+                >((&&__returns.payload()).seen(), (&&&&&__returns.error()).sharing())
                 .overdue((&&__returns.error()).overdue()),
         )
     }
@@ -92,10 +111,10 @@ impl user {
     /// The entry of these arguments.
     fn entry(__arg0: Path<u64>, __arg1: (bool, u32)) -> ::cache_core::CachedEntry<User> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        user::__cached()
+        __companion_user::user::__cached()
             .entry(
                 __cache,
-                user::__rules(),
+                __companion_user::user::__rules(),
                 |__key| {
                     #[allow(
                         unused_variables,
@@ -123,13 +142,21 @@ impl user {
         tenant += 1;
         find(tenant, id).await
     }
+    #[doc(hidden)]
+    fn __body(
+        __arg0: Path<u64>,
+        __arg1: (bool, u32),
+        __arg2: Marker,
+    ) -> impl ::core::future::Future<Output = User> + ::core::marker::Send {
+        __companion_user::user::uncached(__arg0, __arg1, __arg2)
+    }
     /// Runs the function now and stores what it returns.
     async fn refresh(__arg0: Path<u64>, __arg1: (bool, u32), __arg2: Marker) -> User {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        user::__cached()
+        __companion_user::user::__cached()
             .entry(
                 __cache,
-                user::__rules(),
+                __companion_user::user::__rules(),
                 |__key| {
                     #[allow(
                         unused_variables,
@@ -146,12 +173,12 @@ impl user {
                     __key.member(&tenant);
                 },
             )
-            .__refresh(user::uncached(__arg0, __arg1, __arg2))
+            .__refresh(__companion_user::user::__body(__arg0, __arg1, __arg2))
             .await
     }
     /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
     async fn invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        user::__cached().invalidate_all(__cache).await
+        __companion_user::user::__cached().invalidate_all(__cache).await
     }
 }

@@ -2,9 +2,10 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::{Attribute, FnArg, GenericParam, Ident, Receiver, Signature};
 
-use super::{Context, expectation_as_allowance, goes_everywhere};
+use super::{Context, Names, expectation_as_allowance, goes_everywhere};
 use crate::args::{Codec, Deadline, Flight, Lifetime, Local};
 use crate::generics;
 use crate::plan::{Freshness, Home, Plan};
@@ -14,11 +15,12 @@ use crate::signature::{self, Param};
 pub(super) fn all(context: &Context<'_>) -> TokenStream {
     let Context { plan, function, mixed, .. } = context;
     let cfg: Vec<&Attribute> = function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).collect();
-    let functions: [TokenStream; 6] = [
+    let functions: [TokenStream; 7] = [
         context.cached(),
         context.rules(),
         context.entry(),
         context.uncached(),
+        context.body(),
         context.refresh(),
         context.invalidate_all(),
     ];
@@ -32,17 +34,31 @@ pub(super) fn all(context: &Context<'_>) -> TokenStream {
                 " The cache entries of [`{name}()`]: `{companion}::entry(..)` is the entry of the arguments in its key.",
                 name = context.plain_name(),
             );
+            let Names { module, home, .. } = &context.names;
+            let taken = taken(companion);
             quote_spanned! {*mixed=>
                 #(#cfg)*
-                #[doc = #docs]
+                #[doc(hidden)]
                 #[allow(
-                    non_camel_case_types, dead_code, unreachable_pub, missing_debug_implementations,
+                    non_camel_case_types, non_snake_case, dead_code, missing_docs, unreachable_pub, missing_debug_implementations,
                     missing_copy_implementations, reason = "a companion is only a place for functions",
                 )]
-                #vis struct #companion {}
+                mod #module {
+                    pub struct #companion {}
+                }
+                #(#cfg)*
+                #[doc = #docs]
+                #[allow(non_camel_case_types, dead_code, unreachable_pub, reason = "generated")]
+                #vis type #companion = #home;
+                // Names the fix where `companion` is not the type above.
+                #(#cfg)*
+                const _: () = #companion::#taken;
                 #(#cfg)*
                 #allowance
-                impl #companion {
+                impl #home {
+                    #[doc(hidden)]
+                    #[allow(non_upper_case_globals, reason = "a sentence")]
+                    #vis const #taken: () = ();
                     #(#functions)*
                 }
             }
@@ -64,6 +80,7 @@ impl Context<'_> {
         let version = plan.function.version.map(proc_macro2::Literal::u64_unsuffixed);
         let version = version.map(|version| quote_spanned!(*mixed=> .version(#version)));
         let codec = match &plan.codec {
+            None if plan.plain => quote_spanned!(*mixed=> #krate::codec::Json),
             None => quote_spanned!(*mixed=> #krate::__private::DefaultCodec),
             Some(Codec::BuiltIn(name)) => {
                 let name = Ident::new(name, *mixed);
@@ -73,9 +90,9 @@ impl Context<'_> {
         };
         let at = self.at_returned();
         let returns = if plan.flight == Flight::None {
-            quote_spanned!(at=> __returns.unshared::<#codec>())
+            quote_spanned!(at=> __returns.unshared::<#codec, _>((&&__returns.payload()).seen()))
         } else {
-            quote_spanned!(at=> __returns.with::<#codec, _>((&&&&__returns.error()).sharing()))
+            quote_spanned!(at=> __returns.with::<#codec, _, _>((&&__returns.payload()).seen(), (&&&&&__returns.error()).sharing()))
         };
         let told = match &plan.freshness.deadline {
             Some(Deadline::After(_)) => "overdue_told",
@@ -83,8 +100,9 @@ impl Context<'_> {
         };
         let told = Ident::new(told, at);
         let returns = quote_spanned!(at=> #returns.overdue((&&__returns.error()).#told()));
+        let may_be_cached = quote_spanned!(at=> (&__returns.payload()).may_be_cached(););
         let (constructor, owner) = match &plan.home {
-            Home::Companion(companion) => ("function", companion.to_token_stream()),
+            Home::Companion(_) => ("function", names.home.clone()),
             Home::Impl => ("method", names.home.clone()),
         };
         let constructor = Ident::new(constructor, *mixed);
@@ -98,15 +116,25 @@ impl Context<'_> {
         let local = local.map(|tier| quote_spanned!(*mixed=> .local(#krate::LocalTier::#tier)));
         let (instance, constants) = (self.instance(), self.constant_types());
         let (form, vis) = (self.form(), &self.function.vis);
+        let cached = quote_spanned! {*mixed=>
+            #krate::__private::Cached::#constructor(&FUNCTION, ::core::any::type_name::<#owner>(), #returns) #instance #local
+        };
+        let (of, cached) = if plan.plain {
+            let of = quote_spanned!(*mixed=> #krate::__private::PlainCached);
+            (of.clone(), quote_spanned!(*mixed=> #of::new(#cached)))
+        } else {
+            (quote_spanned!(*mixed=> #krate::__private::Cached), cached)
+        };
         // `#[invalidates(all(..))]` names it too.
         quote_spanned! {*mixed=>
             #[doc(hidden)]
-            #vis fn #ident #generics() -> #krate::__private::Cached<#returned> #where_clause {
+            #vis fn #ident #generics() -> #of<#returned> #where_clause {
                 use #krate::__private::via::*;
                 static FUNCTION: #krate::__private::Function = #krate::__private::Function::new(#plain) #named #version;
                 #constants
                 let __returns = #form;
-                #krate::__private::Cached::#constructor(&FUNCTION, ::core::any::type_name::<#owner>(), #returns) #instance #local
+                #may_be_cached
+                #cached
             }
         }
     }
@@ -180,6 +208,7 @@ impl Context<'_> {
         let cache_if = plan.cache_if.as_ref().map(|closure| quote_spanned!(*mixed=> .cache_if(#closure)));
         let tags_of = self.tags_of_value();
         let (hidden, form) = (self.hidden(), self.form());
+        let may_be_absent = plan.negative_ttl_at.map(|at| quote_spanned!(mixed.located_at(at)=> .may_be_absent()));
         quote_spanned! {*mixed=>
             #hidden
             // A miss is made by it, and a hit is to be short.
@@ -188,7 +217,7 @@ impl Context<'_> {
             fn #ident #generics() -> #krate::__private::Rules #where_clause {
                 use #krate::__private::via::*;
                 let __options = #krate::EntryOptions::new() #ttl #negative_ttl #freshness #flight;
-                #form.rules(__options) #ttl_of #cache_if #tags_of .erase()
+                #form #may_be_absent.rules(__options) #ttl_of #cache_if #tags_of .erase()
             }
         }
     }
@@ -242,12 +271,15 @@ impl Context<'_> {
         let (generics, where_clause) = (kept.declare(), kept.where_clause());
         let (cached, rules, key) = (self.call_cached(), self.call_rules(), self.key());
         let attrs = self.companion_attrs();
+        let (bound, unbound) =
+            if plan.plain { ("PlainEntry", "UnboundPlainEntry") } else { ("CachedEntry", "UnboundEntry") };
+        let (bound, unbound) = (Ident::new(bound, *mixed), Ident::new(unbound, *mixed));
         if plan.entry.bound {
             let cache = self.cache();
             return quote_spanned! {*mixed=>
                 /// The entry of these arguments.
                 #(#attrs)*
-                #vis fn #ident #generics(#inputs) -> #krate::CachedEntry<#returned> #where_clause {
+                #vis fn #ident #generics(#inputs) -> #krate::#bound<#returned> #where_clause {
                     let __cache: &#krate::Cache = #cache;
                     #cached.entry(__cache, #rules, #key)
                 }
@@ -256,7 +288,7 @@ impl Context<'_> {
         quote_spanned! {*mixed=>
             /// The entry of these arguments, once told in which cache: `.on(&cache)`.
             #(#attrs)*
-            #vis fn #ident #generics(#inputs) -> #krate::UnboundEntry<#returned> #where_clause {
+            #vis fn #ident #generics(#inputs) -> #krate::#unbound<#returned> #where_clause {
                 #cached.unbound_entry(#rules, #key)
             }
         }
@@ -275,6 +307,34 @@ impl Context<'_> {
             /// Runs the function without the cache.
             #(#attrs)*
             #vis #signature #body
+        }
+    }
+
+    /// The same, declared to be `Send`: a body that calls its function again would else be `Send` only if it is `Send`, which the
+    /// compiler refuses to find out.
+    fn body(&self) -> TokenStream {
+        let Self { plan, function, mixed, names, .. } = self;
+        let (home, uncached, vis) = (&names.home, &names.uncached, &function.vis);
+        let receiver = super::receiver_without_mut(function.receiver());
+        let mut signature = self.signature(&names.body, receiver.as_ref());
+        signature.asyncness = None;
+        signature::name_hidden_lifetimes(&mut signature);
+        let at = mixed.located_at(function.sig.ident.span());
+        let returned = &plan.returned;
+        signature.output = syn::parse_quote_spanned! {at=>
+            -> impl ::core::future::Future<Output = #returned> + ::core::marker::Send
+        };
+        let turbofish = generics::turbofish(&function.sig.generics);
+        let receiver = receiver.map(|receiver| receiver.self_token.to_token_stream());
+        let params = plan.params.iter().map(|param| param.ident.to_token_stream());
+        let arguments = receiver.into_iter().chain(params);
+        let attrs = self.companion_attrs();
+        quote_spanned! {at=>
+            #[doc(hidden)]
+            #(#attrs)*
+            #vis #signature {
+                #home::#uncached #turbofish(#(#arguments),*)
+            }
         }
     }
 
@@ -304,8 +364,8 @@ impl Context<'_> {
             Some(batch) => self.batch_refresh(batch),
             None => {
                 let (cached, rules, key) = (self.call_cached(), self.call_rules(), self.key());
-                let uncached = self.call_uncached();
-                quote_spanned!(*mixed=> #cached.entry(__cache, #rules, #key).__refresh(#uncached).await)
+                let body = self.call_body();
+                quote_spanned!(*mixed=> #cached.entry(__cache, #rules, #key).__refresh(#body).await)
             }
         };
         quote_spanned! {*mixed=>
@@ -321,6 +381,10 @@ impl Context<'_> {
     /// All entries at once.
     fn invalidate_all(&self) -> TokenStream {
         let Self { plan, function, mixed, names, of_instance, .. } = self;
+        if plan.plain {
+            // There is no version that all of them go by.
+            return TokenStream::new();
+        }
         let krate = &plan.krate;
         let (ident, vis) = (&names.invalidate_all, &function.vis);
         let (generics, where_clause) = (of_instance.declare(), of_instance.where_clause());
@@ -361,6 +425,19 @@ impl Context<'_> {
     fn self_span(&self) -> Span {
         self.function.receiver().map_or(self.mixed, |receiver| receiver.self_token.span)
     }
+}
+
+/// A constant of the companion. Another item of its name has none, and the compiler says that it is
+/// missing.
+fn taken(companion: &Ident) -> Ident {
+    let words = companion.unraw().to_string();
+    let words = words.split('_').map(|word| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|first| first.to_ascii_uppercase().to_string()).unwrap_or_default();
+        first + letters.as_str()
+    });
+    let other: String = words.collect();
+    format_ident!("__the_name_is_taken__write_companion_eq_{other}Cache", span = companion.span())
 }
 
 fn constant_type(ident: &Ident, mixed: Span) -> Ident {

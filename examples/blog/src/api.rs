@@ -7,6 +7,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
@@ -24,7 +25,8 @@ use crate::app::App;
 use crate::authors::Author;
 use crate::form::{LoginForm, PostForm};
 use crate::posts::{self, Summary};
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
+use crate::throttle::{self, Address};
 use crate::users;
 use crate::visit::reader;
 
@@ -38,9 +40,11 @@ pub(crate) fn router() -> Router<App> {
 }
 
 /// Why there is no answer.
-struct Fault {
+pub(crate) struct Fault {
     status: StatusCode,
     text: String,
+    /// When it is worth another try.
+    retry_after: Option<Duration>,
 }
 
 /// What the request carries.
@@ -61,10 +65,17 @@ struct Created {
 }
 
 /// The token comes in the header `Session-Token`.
-async fn login(State(app): State<App>, session: Session, Body(form): Body<LoginForm>) -> Result<Json<Me>, Fault> {
+async fn login(
+    State(app): State<App>,
+    session: Session,
+    address: Address,
+    Body(form): Body<LoginForm>,
+) -> Result<Json<Me>, Fault> {
+    throttle::count(app.cache(), &form.login, &address).await?;
     let Some(id) = users::check(app.db(), &form.login, form.password).await? else {
         return Err(Fault::new(StatusCode::UNAUTHORIZED, "login or password is wrong"));
     };
+    throttle::forget(app.cache(), &form.login, &address).await;
     session.login(id.to_string()).await?;
     let author = reader(app.db(), &session).await?.ok_or(Problem::NotFound("author"))?;
     Ok(Json(Me { id, name: author.name.clone() }))
@@ -116,7 +127,7 @@ impl FromRequestParts<App> for Caller {
 
 impl Fault {
     fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into() }
+        Self { status, text: text.into(), retry_after: None }
     }
 }
 
@@ -126,7 +137,8 @@ impl IntoResponse for Fault {
         struct Error {
             error: String,
         }
-        (self.status, Json(Error { error: self.text })).into_response()
+        let retry_after = self.retry_after.map(problem::retry_after);
+        (self.status, retry_after, Json(Error { error: self.text })).into_response()
     }
 }
 
@@ -150,11 +162,17 @@ impl From<sqlx::Error> for Fault {
 
 impl From<Problem> for Fault {
     fn from(problem: Problem) -> Self {
-        match problem {
+        let retry_after = problem.retry_after();
+        let fault = match problem {
             Problem::LogIn(_) => Self::new(StatusCode::UNAUTHORIZED, "the session has ended"),
             Problem::NotFound(what) => Self::new(StatusCode::NOT_FOUND, format!("there is no such {what}")),
-            Problem::Busy | Problem::NoSessions => Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again in a moment"),
+            Problem::TooManyAttempts(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "too many attempts to log in"),
+            Problem::Busy | Problem::NoSessions | Problem::Full => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again in a moment")
+            }
+            Problem::TooSlow => Self::new(StatusCode::SERVICE_UNAVAILABLE, "that took too long; it may have been done"),
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "that is our fault"),
-        }
+        };
+        Self { retry_after, ..fault }
     }
 }

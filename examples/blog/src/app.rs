@@ -1,7 +1,6 @@
 //! The application: opened from a [`Config`], served as a router, closed in order.
 
 use std::io::{self, Write as _};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +12,7 @@ use crate::config::{Config, StartError};
 use crate::db::Db;
 use crate::pages;
 use crate::seed::DEMO;
+use crate::serving::{self, Limits};
 use crate::sessions::Sessions;
 
 /// How long requests that are running when the stop signal comes may take.
@@ -25,6 +25,7 @@ pub struct App {
     db: Db,
     cache: Cache,
     sessions: Sessions,
+    limits: Limits,
 }
 
 impl App {
@@ -44,11 +45,32 @@ impl App {
     pub async fn open_with(config: &Config, settings: CacheBuilder) -> Result<Self, StartError> {
         let db = Db::open(&config.database).await?;
         let cache = open_cache(config.cache_url.as_deref(), settings, db.identity()).await?;
-        let sessions = Sessions::open(&cache, config)?;
-        Ok(Self { database: config.database.to_string(), db, cache, sessions })
+        let sessions = Sessions::open(&cache, config, db.identity())?;
+        Ok(Self { database: config.database.to_string(), db, cache, sessions, limits: config.limits.clone() })
     }
 
-    /// Every page.
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// How much of it one client may take.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Serves every page to who comes to the listener, until `stop` ends, and then the requests
+    /// that are under way.
+    ///
+    /// # Errors
+    /// If the listener cannot be used.
+    pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> io::Result<()> {
+        serving::serve(listener, self.router(), &self.limits, stop).await
+    }
+
+    /// Every page, within the limits of a request. Headers that never end are up to the server.
     pub fn router(&self) -> Router {
         pages::router(self.clone())
     }
@@ -120,13 +142,10 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         say(&format!("account:  log in as {DEMO} / {DEMO}"));
     }
 
-    let stopping = Arc::new(Notify::new());
-    let server = axum::serve(listener, app.router()).with_graceful_shutdown({
-        let stopping = Arc::clone(&stopping);
-        async move {
-            stop_signal().await;
-            stopping.notify_one();
-        }
+    let stopping = Notify::new();
+    let server = app.serve(listener, async {
+        stop_signal().await;
+        stopping.notify_one();
     });
     tokio::select! {
         done = server => done.map_err(|error| StartError::Unavailable(format!("the server failed: {error}")))?,

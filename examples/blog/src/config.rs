@@ -6,6 +6,8 @@ use std::fmt;
 
 use url::Url;
 
+use crate::serving::Limits;
+
 const DEFAULT_ADDR: &str = "127.0.0.1:3000";
 const DEFAULT_DATABASE: &str = "sqlite:blog.db";
 /// As the session layer wants it.
@@ -24,6 +26,8 @@ pub struct Config {
     pub session_secret: Option<String>,
     /// `SESSION_COOKIE=insecure`: browsers get a cookie that also goes over plain HTTP. Default: false.
     pub insecure_cookie: bool,
+    /// How much of the server one client may take. No variable has them.
+    pub limits: Limits,
 }
 
 /// Which database, by its URL.
@@ -46,7 +50,14 @@ impl Config {
     #[must_use]
     pub fn new(database: Database) -> Self {
         let addr = DEFAULT_ADDR.to_owned();
-        Self { addr, database, cache_url: None, session_secret: None, insecure_cookie: false }
+        Self {
+            addr,
+            database,
+            cache_url: None,
+            session_secret: None,
+            insecure_cookie: false,
+            limits: Limits::default(),
+        }
     }
 
     /// Reads `BLOG_ADDR`, `DATABASE_URL`, `CACHE_URL`, `SESSION_SECRET` and `SESSION_COOKIE`. An empty one counts as not set.
@@ -71,6 +82,7 @@ impl Config {
             cache_url: setting("CACHE_URL")?,
             session_secret: setting("SESSION_SECRET")?.map(checked_secret).transpose()?,
             insecure_cookie: is_insecure(setting("SESSION_COOKIE")?.as_deref())?,
+            limits: Limits::default(),
         })
     }
 }

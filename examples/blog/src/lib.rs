@@ -12,7 +12,10 @@
 //! | a page that is served while the next is made, and while the database is down | [`posts::page()`] |
 //! | what is not there, remembered | [`posts::post()`] |
 //! | sessions for browsers and for programs | [`sessions::Sessions`] |
+//! | sessions in a table of one's own database | [`session_store::SqliteSessions`] |
 //! | logging in and out, devices | `pages/account.rs`; by JSON: `api.rs` |
+//! | attempts to log in, counted by account and by address for all instances | `throttle.rs` |
+//! | limits: requests at once, time, size, headers that never end | `serving.rs` |
 //! | a token in each form, a message for the next page | `form.rs`, `visit.rs` |
 
 mod api;
@@ -31,9 +34,13 @@ mod problem;
 mod schema;
 pub mod search;
 mod seed;
+mod serving;
+pub mod session_store;
 pub mod sessions;
+mod throttle;
 mod users;
 mod visit;
 
 pub use app::{App, serve};
 pub use config::{Config, StartError};
+pub use serving::Limits;

@@ -19,8 +19,8 @@ use axum::routing::{get, post};
 
 use crate::api;
 use crate::app::App;
-use crate::form::REQUEST_BYTES_MAX;
 use crate::problem::Problem;
+use crate::serving;
 
 /// Pages load nothing but their own stylesheet, and pictures that posts link to.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' https: http:; \
@@ -31,13 +31,14 @@ const ICON: &str = include_str!("icon.svg");
 
 pub(crate) fn router(app: App) -> Router {
     let sessions = app.sessions().clone();
-    Router::new()
+    let limits = app.limits().clone();
+    let router = Router::new()
         .merge(pages().layer(sessions.browsers))
         .nest("/api", api::router().layer(sessions.programs))
         .fallback(|| async { Problem::NotFound("page") })
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
-        .layer(middleware::from_fn(with_headers))
-        .with_state(app)
+        .layer(DefaultBodyLimit::max(limits.body))
+        .with_state(app);
+    serving::limited(router, &limits).layer(middleware::from_fn(with_headers))
 }
 
 fn pages() -> Router<App> {
@@ -85,8 +86,11 @@ async fn with_headers(request: Request, next: Next) -> Response {
     }
     // A page is as fresh as the cache it came from, so no browser may show an older one without asking. What was made for somebody is
     // not even kept: the way back shows a kept page without asking, and after a logout that would be another's.
-    let may_be_kept = if is_personal { "no-store" } else { "no-cache" };
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static(may_be_kept));
+    let may_be_kept = if is_personal { "no-store" } else { "private, no-cache" };
+    // `private` is what the session layer says of every page that has looked at its session.
+    if headers.get(header::CACHE_CONTROL).is_none_or(|said| said == "private") {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(may_be_kept));
+    }
     response
 }
 

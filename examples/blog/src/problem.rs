@@ -2,8 +2,10 @@
 //!
 //! Invariant: internals go to the log and never into the page.
 
+use std::time::Duration;
+
 use axum::extract::rejection::{FormRejection, PathRejection, QueryRejection};
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use cache_core::session::{SessionError, SessionErrorKind};
 
@@ -25,16 +27,48 @@ pub(crate) enum Problem {
     MethodNotAllowed,
     /// More was sent than is taken.
     TooLarge,
+    /// Somebody has tried to log in too often. How long it goes on.
+    TooManyAttempts(Duration),
     /// The store of the sessions cannot be reached, so nobody is known.
     NoSessions,
     /// The database has no connection left.
     Busy,
+    /// There are as many requests as may be.
+    Full,
+    /// It took longer than a request may.
+    TooSlow,
     /// Ours. Logged when it happened.
     Internal,
 }
 
+impl Problem {
+    /// When it is worth another try; `None`: nobody knows.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyAttempts(left) => Some(*left),
+            Self::Full => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+}
+
+/// As a header: whole seconds, never too early.
+pub(crate) fn retry_after(left: Duration) -> [(HeaderName, HeaderValue); 1] {
+    let seconds = left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0));
+    [(header::RETRY_AFTER, HeaderValue::from(seconds))]
+}
+
+/// For people.
+fn minutes(left: Duration) -> String {
+    match left.as_secs().div_ceil(60) {
+        0 | 1 => "a minute".to_owned(),
+        minutes => format!("{minutes} minutes"),
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let retry_after = self.retry_after().map(retry_after);
         let (status, title, text) = match self {
             Self::LogIn(next) => return Redirect::to(&next.after("/login")).into_response(),
             Self::Forbidden(text) => (StatusCode::FORBIDDEN, "Not allowed", text.to_owned()),
@@ -55,6 +89,21 @@ impl IntoResponse for Problem {
                 "Too large",
                 "That was more text than this blog takes. Go back and shorten it.".to_owned(),
             ),
+            Self::TooManyAttempts(left) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many attempts",
+                format!("There were too many attempts to log in. Please try again in {}.", minutes(left)),
+            ),
+            Self::Full => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too busy",
+                "There are too many visitors just now. Please try again in a moment.".to_owned(),
+            ),
+            Self::TooSlow => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "That took too long",
+                "It may have been done, or not. Please look before you try again.".to_owned(),
+            ),
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too busy",
@@ -66,7 +115,7 @@ impl IntoResponse for Problem {
                 "That is our fault, not yours. It has been written down; please try again.".to_owned(),
             ),
         };
-        pages::problem(status, title, &text)
+        (retry_after, pages::problem(status, title, &text)).into_response()
     }
 }
 

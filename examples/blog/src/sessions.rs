@@ -23,10 +23,15 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    pub(crate) fn open(cache: &Cache, config: &Config) -> Result<Self, StartError> {
+    /// `database`: which one, so that nobody is let in on another one whose authors have the same
+    /// numbers, whatever else two instances share.
+    pub(crate) fn open(cache: &Cache, config: &Config, database: i64) -> Result<Self, StartError> {
         let secret = Secret::new(config.session_secret.clone().unwrap_or_else(Secret::generate));
-        let layer =
-            || SessionLayer::builder(cache).secret(secret.clone()).absolute_timeout(LONGEST).record_user_agent(true);
+        let layer = || {
+            let prefix = format!("sess:{database:08x}:");
+            let builder = SessionLayer::builder(cache).prefix(prefix).secret(secret.clone());
+            builder.absolute_timeout(LONGEST).record_user_agent(true)
+        };
         let build = |layer: SessionBuilder| {
             layer.build().map_err(|error| StartError::Setting(format!("SESSION_SECRET: {error}")))
         };

@@ -104,9 +104,9 @@ fn who_has_to_log_in_first_comes_to_the_page_that_was_asked_for() {
 
 #[test]
 fn a_login_changes_the_id_of_the_session() {
-    registered("bob");
-    let reader = Reader::new(*BLOG);
-    reader.get("/login");
+    let reader = registered("bob");
+    // With a message for the next page, so there is a session of nobody.
+    assert_eq!(reader.post("/logout", &[]).status, 303);
     let before = reader.cookies();
     assert!(before.starts_with("__Host-id="), "{before}");
     reader.log_in("bob", PASSWORD);
@@ -268,7 +268,8 @@ fn a_remembered_login_has_a_cookie_that_lasts() {
         reader.get("/login");
         let fields: Vec<_> = [("login", "lea"), ("password", PASSWORD)].into_iter().chain(remember).collect();
         let page = reader.post("/login", &fields);
-        let cookie = page.all("set-cookie").join("\n");
+        let all = page.all("set-cookie");
+        let cookie = all.iter().find(|cookie| cookie.starts_with("__Host-id=")).unwrap();
         assert_eq!(cookie.contains("Max-Age") || cookie.contains("Expires"), lasts, "{cookie}");
         for attribute in ["__Host-id=", "HttpOnly", "Secure", "SameSite=Lax", "Path=/"] {
             assert!(cookie.contains(attribute), "{cookie}");
@@ -283,7 +284,32 @@ fn visitors_get_no_session_from_pages_that_anybody_reads() {
         let page = BLOG.get(path);
         assert!(page.status == 200 && page.all("set-cookie").is_empty(), "{path}");
     }
-    assert_eq!(BLOG.get("/login").all("set-cookie").len(), 1);
+    // A form has a token in a cookie of its own, and nothing is stored for it.
+    for path in ["/login", "/register"] {
+        for method in ["GET", "HEAD"] {
+            let page = BLOG.request(method, path, None, "");
+            let cookies = page.all("set-cookie");
+            assert!(page.status == 200 && cookies.len() == 1, "{method} {path}: {cookies:?}");
+            assert!(cookies[0].starts_with("__Host-id-form="), "{method} {path}: {cookies:?}");
+        }
+    }
+}
+
+#[test]
+fn passwords_cannot_be_tried_without_end() {
+    let reader = registered("nora");
+    let guess = |password: &str| {
+        let thief = Reader::new(*BLOG);
+        thief.get("/login");
+        thief.post("/login", &[("login", "Nora"), ("password", password)]).status
+    };
+    let statuses: Vec<u16> = (0..10).map(|attempt| guess(&format!("guess {attempt}"))).collect();
+    assert!(statuses.iter().all(|status| *status == 422), "{statuses:?}");
+    assert_eq!((guess(PASSWORD), guess("another")), (429, 429), "not even with the right one");
+    let body = format!("{{\"login\":\"nora\",\"password\":\"{PASSWORD}\"}}");
+    assert_eq!(BLOG.request("POST", "/api/login", Some("application/json"), &body).status, 429);
+    // Who is logged in stays so, and others log in.
+    assert!(reader.is_logged_in() && registered("nora-2").is_logged_in());
 }
 
 #[test]

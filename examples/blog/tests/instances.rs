@@ -11,6 +11,8 @@
 mod browser;
 #[path = "support/instances.rs"]
 mod instances;
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/reader.rs"]
 mod reader;
 

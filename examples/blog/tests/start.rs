@@ -82,17 +82,21 @@ fn what_cannot_be_used_ends_it_with_one_line_that_says_what_to_change() {
 #[test]
 fn a_cookie_for_plain_http_is_there_for_who_asks_for_it() {
     let folder = tempfile::tempdir().unwrap();
-    for (setting, name, is_secure) in [("secure", "__Host-id=", true), ("insecure", "blog-id=", false)] {
+    for (setting, name, is_secure) in [("secure", "__Host-id-form=", true), ("insecure", "blog-id-form=", false)] {
         let mut child =
             blog(&folder, "memory://").env("SESSION_COOKIE", setting).stdout(Stdio::piped()).spawn().unwrap();
         let lines: Vec<String> =
             BufReader::new(child.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
         let address = lines[0].trim_start_matches("listening on http://").trim_end_matches('/');
-        let page = Browser(address.parse().unwrap()).get("/login");
+        let reader = Reader::new(Browser(address.parse().unwrap()));
+        reader.get("/login");
+        let page = reader.post("/login", &[("login", "demo"), ("password", "demo")]);
         child.kill().unwrap();
         child.wait().unwrap();
-        let cookie = page.all("set-cookie").join("");
-        assert!(cookie.starts_with(name) && cookie.contains("; Secure") == is_secure, "{cookie}");
+        let cookies = page.all("set-cookie");
+        let of_session: Vec<_> = cookies.iter().filter(|cookie| cookie.starts_with(name)).collect();
+        let [cookie] = of_session[..] else { panic!("{cookies:?}") };
+        assert_eq!(cookie.contains("; Secure"), is_secure, "{cookie}");
         assert!(lines[3].contains("set SESSION_SECRET") && lines[4].ends_with("log in as demo / demo"), "{lines:?}");
     }
 }

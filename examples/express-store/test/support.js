@@ -15,7 +15,7 @@ const { createClient } = require("redis");
 async function startRedis(context) {
   const folder = await mkdtemp(join(tmpdir(), "express-store-"));
   const path = join(folder, "redis.sock");
-  const server = spawn("redis-server", ["--port", "0", "--unixsocket", path, "--save", "", "--dir", folder], { stdio: "ignore" });
+  const server = spawn(process.env.REDIS_SERVER || "redis-server", ["--port", "0", "--unixsocket", path, "--save", "", "--dir", folder], { stdio: "ignore" });
   const started = once(server, "spawn");
   const ended = once(server, "exit").catch(() => {});
   await started;

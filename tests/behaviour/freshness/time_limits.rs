@@ -20,6 +20,7 @@ macro_rules! patient {
             deadline = false,
             early = false,
             key = "{id}",
+            skip(cache, gate, answer),
             cache = &cache
         )]
         async fn $name(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
@@ -129,6 +130,7 @@ impl From<DeadlineExceeded> for Slow {
     deadline = "200ms",
     early = false,
     key = "{id}",
+    skip(cache, gate, ended),
     cache = cache
 )]
 async fn limited(cache: &Cache, gate: &Gate, id: u32, ended: &Arc<()>) -> Result<usize, Slow> {
@@ -138,7 +140,7 @@ async fn limited(cache: &Cache, gate: &Gate, id: u32, ended: &Arc<()>) -> Result
 }
 
 /// One that can by way of an I/O error.
-#[cached(name = "by_io", ttl = 60, deadline = "200ms", key = "{id}", cache = cache)]
+#[cached(name = "by_io", ttl = 60, deadline = "200ms", key = "{id}", skip(cache, gate), cache = cache)]
 async fn by_io(cache: &Cache, gate: &Gate, id: u32) -> Result<u32, io::Error> {
     let _ = cache;
     gate.pass().await;
@@ -146,7 +148,7 @@ async fn by_io(cache: &Cache, gate: &Gate, id: u32) -> Result<u32, io::Error> {
 }
 
 /// No error at all.
-#[cached(name = "mute", ttl = 60, key = "{id}", cache = cache)]
+#[cached(name = "mute", ttl = 60, key = "{id}", skip(cache, gate, answer), cache = cache)]
 async fn mute(cache: &Cache, gate: &Gate, id: u32, answer: u32) -> u32 {
     let _ = (cache, id);
     gate.pass().await;
@@ -245,5 +247,56 @@ on_both_stores! {
         event(&mut events, "it is told", |event| matches!(event, Event::RefreshFailed { .. })).await;
         assert_eq!(soon("stale", behind(cache.clone(), gate.clone(), 7, Ok(2))).await, Ok(1));
         assert_eq!(gate.runs(), 1);
+    }
+}
+
+/// As [`patient`], with a tag.
+#[cached(
+    name = "tagged",
+    ttl = |value| if *value < LASTS { SHORT } else { HOUR },
+    stale_if_error = "1h",
+    soft_timeout = "1s",
+    deadline = false,
+    early = false,
+    key = "{id}",
+    skip(cache, gate, answer),
+    cache = &cache,
+    tags("rows")
+)]
+async fn tagged(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
+    let _ = id;
+    gate.pass().await;
+    answer
+}
+
+#[tokio::test]
+// R17, F6: there is no old value any more, so its callers wait for the new one
+async fn after_an_invalidation_the_soft_timeout_serves_nothing_old() {
+    let nodes = Nodes::embedded();
+    let Nodes::Embedded(_, clock) = &nodes else { unreachable!() };
+    let (here, there) = (nodes.node().await, nodes.node().await);
+    let entry = |cache: &Cache| tagged::entry(7).on(cache);
+    for way in ["none", "entry", "tag", "function", "namespace"] {
+        assert_eq!(tagged(here.clone(), Gate::open(), 7, Ok(1)).await, Ok(1));
+        outlive(&nodes, &[&here], entry).await;
+        let gate = Gate::shut();
+        let call = tokio::spawn(tagged(here.clone(), gate.clone(), 7, Ok(2)));
+        gate.arrival().await;
+        match way {
+            "none" => {}
+            "entry" => entry(&there).invalidate().await.unwrap(),
+            "tag" => there.invalidate_tag("rows").await.unwrap(),
+            "function" => tagged::invalidate_all(&there).await.unwrap(),
+            _ => there.clear().await.unwrap(),
+        }
+        clock.advance(Duration::from_secs(1));
+        // On one thread: whoever can go on does.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(call.is_finished(), way == "none", "{way}");
+        gate.let_through(1);
+        assert_eq!(soon("the call", call).await.unwrap(), Ok(if way == "none" { 1 } else { 2 }), "{way}");
+        entry(&there).invalidate().await.unwrap();
     }
 }

@@ -6,7 +6,7 @@ use cache_core::session::{SessionLayer, SessionMode};
 use futures::stream::{self, StreamExt as _};
 use support::{Nodes, on_both_stores};
 
-use super::client::{Browser, express, native};
+use super::client::{Browser, express, moving, native};
 
 /// So many visitors, every third of them logged in.
 async fn visitors(layer: &SessionLayer, count: usize) -> Vec<Browser> {
@@ -55,7 +55,7 @@ on_both_stores! {
             assert_eq!(stranger.get(&other, "views").await, Some(1), "of another prefix");
             if let Nodes::Redis(server) = nodes {
                 // The lists of users have gone as well; that of the other prefix stays.
-                assert_eq!(server.cli(&["KEYS", "sidx:*"]).lines().count(), 1);
+                assert_eq!(server.cli(&["KEYS", "cache:sidx:*"]).lines().count(), 1);
             }
             assert_eq!(other.all().clear().await.unwrap(), 1);
             nodes.delete_by_hand("session").await;
@@ -64,7 +64,7 @@ on_both_stores! {
 
     async fn sessions_of_both_forms_are_all_sessions(nodes: &Nodes) {
         let cache = nodes.node().await;
-        let (old, new) = (express(&cache).build().unwrap(), native(&cache).build().unwrap());
+        let (old, new) = (express(&cache).build().unwrap(), moving(&cache).build().unwrap());
         let (left, moved) = (Browser::default(), Browser::default());
         for browser in [&left, &moved] {
             browser.set(&old, "views", 1).await;

@@ -6,9 +6,11 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 
 use cache_core::Cache;
+use cache_core::clock::Timestamp;
 use cache_core::session::{Session, SessionBuilder, SessionError, SessionLayer, SessionMode};
 use http::{Request, Response};
 use serde_json::value::RawValue;
+use support::RedisServer;
 use tower::{Layer, ServiceExt as _};
 
 pub(super) const SECRET: &str = "a secret of thirty-two bytes....";
@@ -135,6 +137,24 @@ impl Browser {
 pub(super) async fn stored(cache: &Cache, key: &str) -> Option<String> {
     let raw: Option<Box<RawValue>> = cache.plain().get(key).await.expect("JSON");
     raw.map(|raw| raw.get().to_owned())
+}
+
+/// The keys of all sessions, in both forms.
+pub(super) fn session_keys(server: &RedisServer) -> Vec<String> {
+    let keys = ["sess:*", "cache:sess:*"].map(|pattern| server.cli(&["KEYS", pattern]));
+    keys.iter().flat_map(|keys| keys.lines()).filter(|key| !key.is_empty()).map(str::to_owned).collect()
+}
+
+/// A layer in our own form, during a move from Express.
+pub(super) fn moving(cache: &Cache) -> SessionBuilder {
+    let now = if cache.address().starts_with("redis") {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        u64::try_from(since.as_millis()).unwrap()
+    } else {
+        // Where clocks of tests start.
+        1_767_225_600_000
+    };
+    native(cache).take_over_until(Timestamp::from_millis(now + 86_400_000 * 30))
 }
 
 /// A layer in our own form.

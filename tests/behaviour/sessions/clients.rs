@@ -116,7 +116,7 @@ async fn with_the_store_away_nothing_is_promised_to_the_client() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_takes_no_writes_is_an_error_for_the_client() {
     let server = RedisServer::start();
-    let cache = Cache::connect(&server.url()).await.unwrap();
+    let cache = Cache::connect(&server.patient_url()).await.unwrap();
     let layer = express(&cache).build().unwrap();
     let browser = Browser::default();
     browser.set(&layer, "views", 1).await;
@@ -132,7 +132,7 @@ async fn a_store_that_takes_no_writes_is_an_error_for_the_client() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_shows_an_id_a_value_or_a_secret() {
     let server = RedisServer::start();
-    let cache = Cache::connect(&server.url()).await.unwrap();
+    let cache = Cache::connect(&server.patient_url()).await.unwrap();
     let layer = native(&cache).secret("keyboard cat").build().unwrap();
     let browser = Browser::default();
     let mut events = cache.subscribe();

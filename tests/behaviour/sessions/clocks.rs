@@ -4,21 +4,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cache_core::Cache;
 use cache_core::clock::{Clock, Timestamp};
-use cache_core::session::{CookieOptions, SessionBuilder};
+use cache_core::session::{CookieOptions, Session, SessionBuilder};
 use chrono::DateTime;
 use support::Nodes;
 
-use super::client::{Browser, express, native, stored};
+use super::client::{Browser, express, native, session_keys, stored};
 
 const OFF: Duration = Duration::from_secs(300);
 const AGE: Duration = Duration::from_secs(600);
 
-fn now() -> Duration {
+pub(super) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
 /// A clock that shows this time, and stands still until it is moved.
-fn clock_at(time: Duration) -> Clock {
+pub(super) fn clock_at(time: Duration) -> Clock {
     let clock = Clock::manual();
     clock.advance(time - Duration::from_millis(1_767_225_600_000));
     clock
@@ -59,7 +59,7 @@ async fn cookie_record_and_key_end_by_the_servers_clock_whatever_the_nodes_clock
             let expires = cookie.split("; ").find_map(|part| part.strip_prefix("Expires=")).unwrap();
             let expires = DateTime::parse_from_rfc2822(expires).unwrap().timestamp_millis();
             is_about(Duration::from_millis(expires.try_into().unwrap()), now() + AGE, "the cookie");
-            let keys = server.cli(&["KEYS", "sess:*"]);
+            let keys = session_keys(server).join("\n");
             let left: u64 = server.cli(&["PTTL", keys.trim()]).trim().parse().unwrap();
             is_about(Duration::from_millis(left), AGE, "the key");
             // What an Express peer takes for the end of the session when it computes the ttl of its next save.
@@ -149,5 +149,35 @@ async fn what_an_express_peer_with_a_wrong_clock_has_written_is_taken_by_its_key
         let left: u64 = server.cli(&["PTTL", &key]).trim().parse().unwrap();
         is_about(Duration::from_millis(left), AGE, "the key, after a write of ours");
         browser.set(&layer, "views", 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// R14
+async fn a_node_whose_clock_is_set_or_runs_fast_lists_and_ends_every_session_of_a_user() {
+    let nodes = Nodes::redis();
+    let day = Duration::from_secs(86_400);
+    for build in [express, native] {
+        for wrong in [Clock::set_wall_forward, Clock::set_wall_back, Clock::advance] {
+            let clock = clock_at(now());
+            let cache = nodes.node_with(Cache::builder().clock(clock.clone())).await;
+            let layer = build(&cache).build().unwrap();
+            let (before, after) = (Browser::default(), Browser::default());
+            let login = |session: Session| async move { session.login("ada").await.map(|()| 200) };
+            before.visit(&layer, login).await;
+            // Between two heartbeats: nobody has asked the server since.
+            wrong(&clock, day * 3);
+            after.visit(&layer, login).await;
+            let users = layer.of_user("ada");
+            assert_eq!(users.list().await.unwrap().len(), 2);
+            assert_eq!(users.end_all().await.unwrap(), 2);
+            for browser in [&before, &after] {
+                let page = browser.visit(&layer, |session| async move {
+                    assert_eq!(session.user().await?, None);
+                    Ok(200)
+                });
+                assert_eq!(page.await.status, 200);
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cache_core::session::{TooMany, Transport};
 use support::{Gate, Nodes, on_both_stores, soon};
 
-use super::client::{Browser, express, native};
+use super::client::{Browser, express, moving, native, session_keys};
 
 on_both_stores! {
     async fn a_session_replaced_by_one_that_is_over_at_once_ends_all_the_same(nodes: &Nodes) {
@@ -26,7 +26,7 @@ on_both_stores! {
 
     async fn a_session_that_moves_to_our_own_form_while_it_ends_ends(nodes: &Nodes) {
         let cache = nodes.node().await;
-        let (before, after) = (express(&cache).build().unwrap(), native(&cache).build().unwrap());
+        let (before, after) = (express(&cache).build().unwrap(), moving(&cache).build().unwrap());
         let (browser, gate) = (Browser::default(), Gate::shut());
         browser.set(&before, "views", 1).await;
         let (late, entered, layer) = (browser.copy(), gate.clone(), after.clone());
@@ -50,20 +50,20 @@ on_both_stores! {
     async fn a_session_that_has_moved_but_not_in_the_list_is_ended_with_all(nodes: &Nodes) {
         let Nodes::Redis(server) = nodes else { return };
         let cache = nodes.node().await;
-        let (before, after) = (express(&cache).build().unwrap(), native(&cache).build().unwrap());
+        let (before, after) = (express(&cache).build().unwrap(), moving(&cache).build().unwrap());
         let browser = Browser::default();
         browser.visit(&before, |session| async move { session.login("ada").await.map(|()| 200) }).await;
-        let index = server.cli(&["KEYS", "sidx:*"]).trim().to_owned();
+        let index = server.cli(&["KEYS", "cache:sidx:*"]).trim().to_owned();
         let id = browser.id("connect.sid").unwrap();
         browser.set(&after, "views", 1).await;
         // The list as it is between the move and the entry under the new key.
         let moved = server.cli(&["ZRANGE", &index, "0", "-1"]).trim().to_owned();
         let ends = server.cli(&["ZSCORE", &index, &moved]).trim().to_owned();
-        server.cli(&["ZADD", &index, &ends, &id]);
+        server.cli(&["ZADD", &index, &ends, &format!("sess:{id}")]);
         server.cli(&["ZREM", &index, &moved]);
         assert_eq!(after.of_user("ada").end_all().await.unwrap(), 1);
         assert_eq!(browser.get(&after, "views").await, None);
-        assert_eq!(server.cli(&["KEYS", "sess:*"]).trim(), "");
+        assert_eq!(session_keys(server), Vec::<String>::new());
     }
 
     async fn a_login_that_begins_anew_still_goes_by_the_clients_header(nodes: &Nodes) {
@@ -135,6 +135,38 @@ on_both_stores! {
                 });
                 assert_eq!(page.await.status, 200, "{ttl:?}");
                 layer.of_user("ada").end_all().await.unwrap();
+            }
+        }
+    }
+
+    async fn what_a_login_that_was_taken_back_leaves_is_no_leave_to_begin_anew(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        // With `resave` there is a write at the end even if all was dropped.
+        for builder in [express(&cache), native(&cache)] {
+            let layer = builder.resave(true).build().unwrap();
+            for status in [200, 500] {
+                let (browser, gate) = (Browser::default(), Gate::shut());
+                browser.visit(&layer, |session| async move { session.login("ada").await.map(|()| 200) }).await;
+                let old = browser.copy();
+                let (late, entered, of_late) = (browser.copy(), gate.clone(), layer.clone());
+                let request = tokio::spawn(async move {
+                    late.visit(&of_late, move |session| async move {
+                        session.login("ada").await?;
+                        if status == 200 {
+                            session.reload().await?;
+                        }
+                        entered.pass().await;
+                        session.insert("views", &7).await?;
+                        Ok(status)
+                    })
+                    .await
+                });
+                soon("the late one has read", gate.arrival()).await;
+                assert_eq!(layer.of_user("ada").end_all().await.unwrap(), 1);
+                gate.let_through(1);
+                assert_eq!(soon("the late one", request).await.unwrap().cookies, Vec::<String>::new());
+                assert_eq!(old.get(&layer, "views").await, None);
+                assert_eq!(layer.all().length().await.unwrap(), 0, "{status}: an ended session stands again");
             }
         }
     }

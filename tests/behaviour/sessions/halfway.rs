@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use support::{Loss, Proxy, RedisServer, eventually};
 
-use super::client::{Browser, express, native};
+use super::client::{Browser, SECRET, express, native, session_keys};
 
 type Change = fn(Session) -> BoxFuture<'static, Result<(), SessionError>>;
 
@@ -53,10 +53,10 @@ impl Broken {
             let stored = self.server.cli(&["GET", key]);
             ["ada", "bob"].iter().any(|user| stored.contains(&format!("\"u\":\"{user}\"")))
         };
-        let keys = self.lines(&["KEYS", "sess:*"]).into_iter().filter(of_user);
+        let keys = session_keys(&self.server).into_iter().filter(of_user);
         keys.map(|key| {
             let left = self.server.cli(&["PTTL", &key]).trim().parse().unwrap();
-            (key.strip_prefix("sess:").unwrap().to_owned(), left)
+            (key, left)
         })
         .collect()
     }
@@ -66,7 +66,7 @@ impl Broken {
         for (member, left) in self.logged_in() {
             let time = self.lines(&["TIME"]);
             let now = time[0].parse::<u64>().unwrap() * 1000;
-            let indexes = self.lines(&["KEYS", "sidx:*"]);
+            let indexes = self.lines(&["KEYS", "cache:sidx:*"]);
             let scores = indexes.iter().map(|index| self.server.cli(&["ZSCORE", index, &member]));
             let until = scores.filter_map(|score| score.trim().parse::<f64>().ok()).fold(0.0, f64::max);
             #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
@@ -113,15 +113,13 @@ async fn lose_each(broken: &Broken, layer: &SessionLayer, name: &str, change: Ch
 
 /// As if most of the session's time was over: it and its entry end in a second, and it says so of its entry.
 fn soon_over(broken: &Broken) {
-    let [key] = &broken.lines(&["KEYS", "sess:*"])[..] else { panic!("one session") };
+    let [key] = &session_keys(&broken.server)[..] else { panic!("one session") };
     let stored = broken.server.cli(&["GET", key]);
-    let (before, rest) = stored.trim().split_once(",\"i\":").expect("until when it is listed");
-    let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-    broken.server.cli(&["SET", key, &format!("{before},\"i\":1{after}"), "PX", "30000"]);
-    let [index] = &broken.lines(&["KEYS", "sidx:*"])[..] else { panic!("one list") };
-    let member = key.strip_prefix("sess:").unwrap();
+    let soon = cache_core::session::raw::listed_until(stored.trim(), key, SECRET, 1).expect("until when it is listed");
+    broken.server.cli(&["SET", key, &soon, "PX", "30000"]);
+    let [index] = &broken.lines(&["KEYS", "cache:sidx:*"])[..] else { panic!("one list") };
     let soon = (broken.lines(&["TIME"])[0].parse::<u64>().unwrap() * 1000 + 31_000).to_string();
-    broken.server.cli(&["ZADD", index, &soon, member]);
+    broken.server.cli(&["ZADD", index, &soon, key]);
 }
 
 /// All changes whose name has this in it, each from a session that is logged in, and a login also from one that is not.

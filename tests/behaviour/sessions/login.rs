@@ -7,7 +7,7 @@ use cache_core::session::{SessionErrorKind, SessionLayer, TooMany};
 use futures::future::join;
 use support::{Gate, Nodes, on_both_stores, soon};
 
-use super::client::{Browser, Page, express, native};
+use super::client::{Browser, Page, express, native, session_keys};
 
 async fn login(browser: &Browser, layer: &SessionLayer, user: &'static str) -> Page {
     browser.visit(layer, move |session| async move { session.login(user).await.map(|()| 200) }).await
@@ -139,7 +139,7 @@ on_both_stores! {
         assert_eq!(refusing.of_user("ada").list().await.unwrap().len(), 2);
         // One that somebody else has removed does not count.
         if let Nodes::Redis(server) = nodes {
-            for key in server.cli(&["KEYS", "sess:*"]).lines() {
+            for key in &session_keys(server) {
                 server.cli(&["DEL", key]);
             }
             assert_eq!(login(&Browser::default(), &refusing, "ada").await.cookies.len(), 1);
@@ -197,7 +197,7 @@ on_both_stores! {
             let browser = Browser::default();
             login(&browser, &layer, "ada").await;
             for again in [false, true] {
-                server.cli(&["DEL", server.cli(&["KEYS", "sidx:*"]).trim()]);
+                server.cli(&["DEL", server.cli(&["KEYS", "cache:sidx:*"]).trim()]);
                 assert_eq!(layer.of_user("ada").list().await.unwrap(), []);
                 let page = browser.visit(&layer, move |session| async move {
                     if again { session.login("ada").await? } else { session.cycle_id().await? }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cache_core::session::{CookieOptions, SessionLayer, SessionMode};
 use support::{Gate, Nodes, on_both_stores, soon};
 
-use super::client::{Browser, SECRET, express, native};
+use super::client::{Browser, SECRET, express, moving, native};
 
 fn dual(cache: &cache_core::Cache) -> SessionLayer {
     express(cache).mode(SessionMode::Dual).build().unwrap()
@@ -24,10 +24,12 @@ on_both_stores! {
         if let Nodes::Redis(server) = nodes {
             let keys = server.cli(&["KEYS", "*"]);
             let id = browser.id("__Host-id").unwrap();
-            assert!(keys.trim().starts_with("sess:v1:") && keys.trim().len() == 51, "{keys}");
+            let tag = id.rsplit_once('.').unwrap().1;
+            let shape = (keys.trim().starts_with(&format!("cache:sess:v1:{{{tag}}}")), keys.trim().len());
+            assert_eq!(shape, (true, 70), "{keys}");
             assert!(!keys.contains(&id) && !server.cli(&["GET", keys.trim()]).contains(&id));
             // What stands there is no id.
-            let hash = keys.trim().strip_prefix("sess:").unwrap().to_owned();
+            let hash = keys.trim().strip_prefix("cache:sess:").unwrap().to_owned();
             let thief = Browser::default().with("cookie", &format!("__Host-id=s%3A{hash}"));
             assert_eq!(thief.get(&layer, "views").await, None);
         }
@@ -49,7 +51,7 @@ on_both_stores! {
 
     async fn a_session_of_express_is_taken_over_at_its_next_use(nodes: &Nodes) {
         let cache = nodes.node().await;
-        let (before, after) = (express(&cache).build().unwrap(), native(&cache).build().unwrap());
+        let (before, after) = (express(&cache).build().unwrap(), moving(&cache).build().unwrap());
         let browser = Browser::default();
         browser.set(&before, "views", 1).await;
         let late = browser.copy();
@@ -72,7 +74,7 @@ on_both_stores! {
 
     async fn nobody_is_logged_out_on_the_way_to_our_own_form(nodes: &Nodes) {
         let cache = nodes.node().await;
-        let (old, both, new) = (express(&cache).build().unwrap(), dual(&cache), native(&cache).build().unwrap());
+        let (old, both, new) = (express(&cache).build().unwrap(), dual(&cache), moving(&cache).build().unwrap());
         let browser = Browser::default();
         let mut views = 0;
         // Servers are replaced one by one: any two neighbours run at the same time.
@@ -89,7 +91,7 @@ on_both_stores! {
 
     async fn a_write_meets_a_session_that_moves_meanwhile(nodes: &Nodes) {
         let cache = nodes.node().await;
-        let (both, new) = (dual(&cache), native(&cache).build().unwrap());
+        let (both, new) = (dual(&cache), moving(&cache).build().unwrap());
         for late_moves in [false, true] {
             let (late_layer, other) = if late_moves { (&new, &both) } else { (&both, &new) };
             let (browser, gate) = (Browser::default(), Gate::shut());
@@ -160,7 +162,7 @@ on_both_stores! {
 
     async fn a_session_destroyed_after_a_save_leaves_no_cookie_either(nodes: &Nodes) {
         let cache = nodes.node().await;
-        let (before, layer) = (express(&cache).build().unwrap(), native(&cache).build().unwrap());
+        let (before, layer) = (express(&cache).build().unwrap(), moving(&cache).build().unwrap());
         let browser = Browser::default();
         browser.set(&before, "views", 1).await;
         let page = browser.visit(&layer, |session| async move {

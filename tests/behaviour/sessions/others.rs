@@ -234,7 +234,7 @@ on_both_stores! {
                 assert_eq!(layer.of_user(name).list().await.unwrap(), []);
             }
             if let Nodes::Redis(server) = nodes {
-                assert_eq!(server.cli(&["KEYS", "sidx:*"]).trim(), "");
+                assert_eq!(server.cli(&["KEYS", "cache:sidx:*"]).trim(), "");
             }
         }
     }

@@ -371,7 +371,7 @@ async fn type_parameters_beside_impl_trait() {
 /// What a macro of the user's passes on.
 macro_rules! cached_getter {
     ($name:ident, $ttl:expr, $argument:ident: $type:ty, $returned:ty, $value:expr) => {
-        #[cached(ttl = $ttl, key = "{id}")]
+        #[cached(ttl = $ttl, key = "{id}", skip($argument))]
         async fn $name(id: u64, $argument: $type) -> $returned {
             let _seen = (id, $argument);
             $value
@@ -384,4 +384,27 @@ cached_getter!(by_macro, 60, text: &str, Option<String>, Some("x".to_owned()));
 async fn functions_made_by_a_macro() {
     assert_eq!(by_macro(1, "a").await, Some("x".to_owned()));
     assert_eq!(by_macro::entry(1).get().await.unwrap(), Some(Some("x".to_owned())));
+}
+
+/// A trait with a lifetime, as handles of databases have it.
+trait Handle<'a>: Send + Sync {
+    fn number(&self) -> u64;
+}
+impl Handle<'_> for &u64 {
+    fn number(&self) -> u64 {
+        **self
+    }
+}
+
+#[tokio::test]
+async fn hidden_lifetimes_in_impl_trait() {
+    #[cached(skip(handle, fresh), bypass = fresh)]
+    async fn shape(handle: impl Handle<'_>, fresh: bool, id: u64) -> u64 {
+        let _ = fresh;
+        handle.number() + id
+    }
+    assert_eq!(shape(&7, false, 1).await, 8);
+    assert_eq!(shape(&8, false, 1).await, 8);
+    assert_eq!(shape(&8, true, 1).await, 9);
+    assert_eq!(shape::refresh(&9, false, 1).await, 10);
 }

@@ -131,7 +131,7 @@ async fn bypass_neither_reads_nor_stores() {
 #[tokio::test]
 async fn key_templates_keep_arguments_apart() {
     // K1, K3
-    #[cached(name = "shapes.template", key = "of/{a}:{b}", skip(runs))]
+    #[cached(name = "shapes.template", key = "of/{a}:{b}", skip(runs, ignored))]
     async fn shape(runs: &Runs, a: &str, b: &str, ignored: u8) -> u32 {
         let _seen = (a, b, ignored);
         runs.next()

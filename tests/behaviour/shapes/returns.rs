@@ -33,7 +33,6 @@ macro_rules! returns {
 returns! {
     bare_value: User = User::new(1), runs 1;
     shared_value: Arc<User> = Arc::new(User::new(1)), runs 1;
-    unit: () = (), runs 1;
     tuple: (u32, String) = (1, "a".to_owned()), runs 1;
     list: Vec<User> = vec![User::new(1)], runs 1;
     some: Option<User> = Some(User::new(1)), runs 1;

@@ -10,6 +10,7 @@ const { once } = require("node:events");
 const express = require("express");
 const session = require("express-session");
 const { createClient } = require("redis");
+const IoRedis = require("ioredis");
 
 const STORES = {
   "connect-redis": require("connect-redis").RedisStore,
@@ -70,8 +71,18 @@ const STEPS = {
     const [, method, args] = rest.match(/^(\S+) (.*)$/s);
     return (await req.app.locals.client[method](...JSON.parse(args))) ?? null;
   },
+  // The same with ioredis. `ioredis hset ["user:7", "name", "Ada"]`
+  ioredis: async (req, res, rest) => {
+    const [, method, args] = rest.match(/^(\S+) (.*)$/s);
+    return (await req.app.locals.ioredis[method](...JSON.parse(args))) ?? null;
+  },
   subscribe: async (req, res, channel) => {
     await req.app.locals.subscriber.subscribe(channel, (message) => messages.send(message));
+  },
+  "ioredis-subscribe": async (req, res, channel) => {
+    const subscriber = req.app.locals.ioredis.duplicate();
+    subscriber.on("message", (_channel, message) => messages.send(message));
+    await subscriber.subscribe(channel);
   },
   message: () => messages.next(),
 };
@@ -87,9 +98,9 @@ async function run(req, res) {
   res.json(results);
 }
 
-async function start(client, subscriber, { store, storeOptions, trustProxy, sessions, secret, ...options }) {
+async function start({ client, subscriber, ioredis }, { store, storeOptions, trustProxy, sessions, secret, ...options }) {
   const app = express();
-  Object.assign(app.locals, { client, subscriber });
+  Object.assign(app.locals, { client, subscriber, ioredis });
   if (trustProxy !== undefined) app.set("trust proxy", trustProxy);
   app.get("/__arrival/:gate", async (req, res) => res.json((await gate(req.params.gate).arrivals.next()) ?? null));
   app.get("/__open/:gate", (req, res) => {
@@ -120,9 +131,12 @@ async function main() {
     each.on("error", () => {});
     await each.connect();
   }
+  // Connects when it is first used.
+  const ioredis = new IoRedis(redis, { lazyConnect: true });
+  ioredis.on("error", () => {});
   process.stdin.resume().on("end", () => process.exit(0));
   const ports = [];
-  for (const options of apps) ports.push(await start(client, subscriber, options));
+  for (const options of apps) ports.push(await start({ client, subscriber, ioredis }, options));
   console.log(JSON.stringify({ ports }));
 }
 

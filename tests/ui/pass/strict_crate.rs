@@ -54,7 +54,7 @@ pub async fn forget(cache: &Cache) {
 }
 
 /// Finds users.
-#[cached(key = "{a}:{b}:{c}", cache = cache)]
+#[cached(key = "{a}:{b}:{c}", skip(cache, d, e, f, g), cache = cache)]
 #[expect(clippy::too_many_arguments)]
 #[must_use]
 pub async fn users(cache: &Cache, a: u64, b: u64, c: u64, d: u64, e: u64, f: u64, g: u64) -> Vec<u64> {

@@ -1,5 +1,8 @@
 //! Messages from publishers to subscribers in this process.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
@@ -11,6 +14,24 @@ use crate::store::Message;
 
 /// How many messages a slow subscriber may lag behind.
 const CHANNEL_BUFFER: usize = 1024;
+
+/// By their names; each has a subscriber.
+pub(super) type Channels = Arc<Mutex<HashMap<String, broadcast::Sender<Bytes>>>>;
+
+/// Takes a channel out of the table with its last subscriber.
+struct Leave {
+    channels: Channels,
+    name: String,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        let mut channels = lock(&self.channels);
+        if channels.get(&self.name).is_some_and(|sender| sender.receiver_count() == 0) {
+            channels.remove(&self.name);
+        }
+    }
+}
 
 impl MemoryStore {
     /// As [`Store::publish`](crate::store::Store::publish).
@@ -31,17 +52,43 @@ impl MemoryStore {
     /// As [`Store::subscribe`](crate::store::Store::subscribe).
     pub(super) fn receive(&self, channel: &str) -> Result<BoxStream<'static, Message>> {
         self.check_open()?;
+        let leave = Leave { channels: Arc::clone(&self.channels), name: channel.to_owned() };
         let receiver = lock(&self.channels)
             .entry(channel.to_owned())
             .or_insert_with(|| broadcast::Sender::new(CHANNEL_BUFFER))
             .subscribe();
-        let messages = stream::unfold(receiver, |mut receiver| async move {
+        // Dropped in this order: the receiver is gone when the table is looked at.
+        let messages = stream::unfold((receiver, leave), |(mut receiver, leave)| async move {
             match receiver.recv().await {
-                Ok(payload) => Some((Message::Payload(payload), receiver)),
-                Err(broadcast::error::RecvError::Lagged(_)) => Some((Message::Interrupted, receiver)),
+                Ok(payload) => Some((Message::Payload(payload), (receiver, leave))),
+                Err(broadcast::error::RecvError::Lagged(_)) => Some((Message::Interrupted, (receiver, leave))),
                 Err(broadcast::error::RecvError::Closed) => None,
             }
         });
         Ok(messages.boxed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::events::Events;
+
+    #[tokio::test]
+    // C1
+    async fn a_channel_is_forgotten_with_its_last_subscriber() {
+        let store = MemoryStore::new(Clock::manual(), Events::new(Vec::new(), &Clock::manual()), usize::MAX);
+        let mut stays = store.receive("stays").unwrap();
+        for number in 0..1000 {
+            let name = format!("user {number}");
+            let (one, other) = (store.receive(&name).unwrap(), store.receive(&name).unwrap());
+            drop(one);
+            assert_eq!(store.send(&name, Bytes::new()).unwrap(), 1);
+            drop(other);
+        }
+        assert_eq!(lock(&store.channels).len(), 1);
+        assert_eq!(store.send("stays", Bytes::from_static(b"m")).unwrap(), 1);
+        assert!(stays.next().await == Some(Message::Payload(Bytes::from_static(b"m"))));
     }
 }

@@ -1,24 +1,38 @@
-//! Write fences: a mark in the place of a record, which stands aside meanwhile, or of a version.
+//! Write fences: a set of them in the place of a record, which stands aside meanwhile, or of a version.
 
 use std::sync::Arc;
 
 use super::MemoryStore;
 use super::shard::{Access, Value};
-use crate::clock::Timestamp;
+use super::versions::new_version;
 use crate::error::Result;
-use crate::store::{Expiry, Fenced, Raised, Siblings, Slot, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
+use crate::sabotage::{self, Guard};
+use crate::store::fences::{Before, Fences};
+use crate::store::{Expiry, Raised, Siblings, Slot, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
 
 impl MemoryStore {
     pub(super) fn raise(&self, fence: Token, limit: Expiry, siblings: Siblings<'_>) -> Result<Raised> {
-        let raise = |key: &String| self.with(key, |access| Ok(access.raise(key, fence, limit)));
-        let ends = siblings.keys.iter().map(raise).collect::<Result<_>>()?;
-        Ok((ends, self.builds(siblings.builds)?))
+        let mut crowded = false;
+        for key in siblings.keys {
+            crowded |= !self.with(key, |access| Ok(access.raise(key, fence, limit)))?;
+        }
+        Ok(Raised { builds: self.builds(siblings.builds)?, crowded })
     }
 
-    pub(super) fn withdraw(&self, fence: Token, fenced: &[Fenced]) -> Result<()> {
-        fenced.iter().try_for_each(|(key, ends)| {
+    pub(super) fn lift(&self, fence: Token, siblings: Siblings<'_>) -> Result<Vec<String>> {
+        for key in siblings.keys {
             self.with(key, |access| {
-                access.withdraw(key, fence, *ends);
+                access.lift(key, fence);
+                Ok(())
+            })?;
+        }
+        self.builds(siblings.builds)
+    }
+
+    pub(super) fn withdraw(&self, fence: Token, keys: &[String]) -> Result<()> {
+        keys.iter().try_for_each(|key| {
+            self.with(key, |access| {
+                access.withdraw(key, fence);
                 Ok(())
             })
         })
@@ -30,67 +44,150 @@ impl MemoryStore {
         limit: Expiry,
         kinds: &[Arc<str>],
         tags: &[Arc<str>],
-    ) -> Result<Vec<Option<Version>>> {
+    ) -> Result<bool> {
         self.renew_all(kinds)?;
-        let raise = |key: &Arc<str>| {
-            self.with(key, |access| {
-                let before = access.bytes(key)?;
-                access.put(key, Value::Bytes(fence.fence().into()), Some(limit));
-                Ok(before.and_then(|bytes| Version::of(&bytes)))
-            })
-        };
-        tags.iter().map(raise).collect()
+        let mut crowded = false;
+        for key in tags {
+            crowded |= !self.with(key, |access| access.fence_version(key, fence, limit))?;
+        }
+        Ok(crowded)
     }
 
-    pub(super) fn withdraw_versions(
-        &self,
-        fence: Token,
-        kinds: &[Arc<str>],
-        tags: &[(Arc<str>, Version)],
-    ) -> Result<()> {
+    pub(super) fn lift_versions(&self, fence: Token, versions: &[Arc<str>], tags: &[Arc<str>]) -> Result<()> {
+        self.renew_all(versions)?;
+        tags.iter().try_for_each(|key| self.with(key, |access| access.lift_version(key, fence)))
+    }
+
+    pub(super) fn withdraw_versions(&self, fence: Token, kinds: &[Arc<str>], tags: &[Arc<str>]) -> Result<()> {
         self.renew_all(kinds)?;
-        tags.iter().try_for_each(|(key, version)| {
-            self.with(key, |access| {
-                if access.is_fenced_by(key, fence) {
-                    access.put(key, Value::Bytes(version.hex().into()), Some(VERSION_EXPIRY));
-                }
-                Ok(())
-            })
-        })
+        tags.iter().try_for_each(|key| self.with(key, |access| access.withdraw_version(key, fence)))
     }
 }
 
 impl Access<'_> {
-    fn raise(&mut self, key: &str, fence: Token, limit: Expiry) -> Option<Timestamp> {
+    /// `false`: there are too many.
+    fn raise(&mut self, key: &str, fence: Token, limit: Expiry) -> bool {
         let aside = aside_key(key);
         self.remove(&lease_key(key));
-        self.remove(&aside);
-        let is_record = matches!(self.slot(key), Slot::Bytes(_));
-        let ends = self.get(key).and_then(|entry| entry.expires).filter(|_| is_record);
-        if let Some(ends) = ends
-            && let Ok(Some(record)) = self.bytes(key)
-        {
-            let left = self.now.until(ends);
-            self.put(&aside, Value::Bytes(record), Some(left.min(limit)));
+        let mut fences = self.fences(key).unwrap_or_else(|| {
+            self.remove(&aside);
+            Fences::over(self.put_aside(key))
+        });
+        let told_apart = fences.add(fence, self.now.plus(limit));
+        if fences.before() == Before::Nothing {
+            self.remove(&aside);
+        } else if self.left(&aside).is_some_and(|left| left > limit) {
+            self.expire(&aside, Some(limit));
         }
-        self.put(key, Value::Bytes(fence.fence().into()), Some(limit));
-        ends
+        self.stand(key, &fences);
+        told_apart
     }
 
-    fn withdraw(&mut self, key: &str, fence: Token, ends: Option<Timestamp>) {
-        if !self.is_fenced_by(key, fence) {
-            return;
+    /// A record has an end; what has none is somebody else's, and goes as with an invalidation.
+    fn put_aside(&mut self, key: &str) -> Before {
+        let is_record = matches!(self.slot(key), Slot::Bytes(_));
+        let ends = self.get(key).and_then(|entry| entry.expires).filter(|_| is_record);
+        match (ends, self.bytes(key)) {
+            (Some(ends), Ok(Some(record))) => {
+                let left = self.now.until(ends);
+                self.put(&aside_key(key), Value::Bytes(record), Some(left));
+                Before::Record(ends)
+            }
+            _ => Before::Nothing,
+        }
+    }
+
+    fn lift(&mut self, key: &str, fence: Token) {
+        self.remove(&lease_key(key));
+        self.remove(&aside_key(key));
+        let are_a_set = !sabotage::is(Guard::FencesAreASet);
+        match self.fences(key).and_then(|fences| without(fence, fences)).filter(|_| are_a_set) {
+            Some(mut others) => {
+                others.end_before();
+                self.stand(key, &others);
+            }
+            None => {
+                self.remove(key);
+            }
+        }
+    }
+
+    fn withdraw(&mut self, key: &str, fence: Token) {
+        let Some(fences) = self.fences(key) else { return };
+        let before = fences.before();
+        if let Some(others) = without(fence, fences) {
+            return self.stand(key, &others);
         }
         let aside = aside_key(key);
         self.remove(key);
-        if let (Some(ends), Ok(Some(record))) = (ends, self.bytes(&aside)) {
+        if let (Before::Record(ends), Ok(Some(record))) = (before, self.bytes(&aside)) {
             let left = self.now.until(ends);
             self.put(key, Value::Bytes(record), Some(left));
         }
         self.remove(&aside);
     }
 
-    fn is_fenced_by(&mut self, key: &str, fence: Token) -> bool {
-        matches!(self.bytes(key), Ok(Some(bytes)) if bytes == fence.fence().as_bytes())
+    fn fence_version(&mut self, key: &str, fence: Token, limit: Expiry) -> Result<bool> {
+        let found = self.bytes(key)?;
+        let fences = found.as_ref().and_then(|bytes| Fences::of_version(bytes, self.now));
+        let mut fences = fences.unwrap_or_else(|| {
+            let version = found.as_deref().and_then(Version::written);
+            Fences::over(version.map_or(Before::Nothing, Before::Version))
+        });
+        let told_apart = fences.add(fence, self.now.plus(limit));
+        self.stand(key, &fences);
+        Ok(told_apart)
     }
+
+    fn lift_version(&mut self, key: &str, fence: Token) -> Result<()> {
+        let found = self.bytes(key)?;
+        match found.as_ref().map(|bytes| Fences::of_version(bytes, self.now)) {
+            None => {}
+            Some(None) => self.put(key, new_version(), Some(VERSION_EXPIRY)),
+            Some(Some(fences)) => match without(fence, fences) {
+                Some(mut others) => {
+                    others.end_before();
+                    self.stand(key, &others);
+                }
+                // Whoever reads next makes another one.
+                None => {
+                    self.remove(key);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn withdraw_version(&mut self, key: &str, fence: Token) -> Result<()> {
+        let Some(fences) = self.bytes(key)?.and_then(|bytes| Fences::of_version(&bytes, self.now)) else {
+            return Ok(());
+        };
+        let before = fences.before();
+        match (without(fence, fences), before) {
+            (Some(others), _) => self.stand(key, &others),
+            (None, Before::Version(version)) => {
+                self.put(key, Value::Bytes(version.hex().into()), Some(VERSION_EXPIRY));
+            }
+            (None, _) => {
+                self.remove(key);
+            }
+        }
+        Ok(())
+    }
+
+    fn fences(&mut self, key: &str) -> Option<Fences> {
+        let bytes = self.bytes(key).ok().flatten()?;
+        Fences::of_record(&bytes, self.now)
+    }
+
+    fn stand(&mut self, key: &str, fences: &Fences) {
+        let left = self.now.until(fences.ends());
+        self.put(key, Value::Bytes(fences.to_bytes()), Some(left));
+    }
+}
+
+/// Those that are left without this one, if there are any.
+fn without(fence: Token, mut fences: Fences) -> Option<Fences> {
+    fences.remove(fence);
+    if fences.is_empty() { None } else { Some(fences) }
 }

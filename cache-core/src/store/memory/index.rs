@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::shard::{Access, Value, wrong_type};
 use crate::clock::Timestamp;
 use crate::error::Result;
+use crate::store::Expiry;
 
 type Members = BTreeMap<String, Timestamp>;
 
@@ -14,9 +15,9 @@ pub(super) fn members(access: &mut Access<'_>, key: &str) -> Result<Vec<(String,
     Ok(members)
 }
 
-pub(super) fn put(access: &mut Access<'_>, key: &str, member: &str, ends: Timestamp) -> Result<()> {
+pub(super) fn put(access: &mut Access<'_>, key: &str, member: &str, lasts: Expiry) -> Result<()> {
     let mut members = standing(access, key)?;
-    members.insert(member.to_owned(), ends);
+    members.insert(member.to_owned(), access.now.plus(lasts));
     store(access, key, members);
     Ok(())
 }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::shard::{Access, Value};
 use crate::error::Result;
 use crate::sabotage::{self, Guard};
-use crate::store::{Acquired, Expiry, Filled, Over, Slot, THROTTLE_MARK, Token, has_fill_id, lease_key};
+use crate::store::{
+    Acquired, Claim, Expiry, Fill, Filled, Over, Slot, THROTTLE_MARK, Token, has_fill_id, is_unawaited, lease_key,
+};
 
 /// As [`Store::acquire`](crate::store::Store::acquire); the others likewise.
 pub(super) fn acquire(
@@ -25,16 +27,30 @@ pub(super) fn acquire(
             if !access.record_is(key, id) {
                 return Ok(Acquired::Found(slot));
             }
-            let lease_key = lease_key(key);
-            if let Some(held) = access.bytes(&lease_key)? {
-                let left = access.left(&lease_key);
-                let failed = held == THROTTLE_MARK.as_bytes();
-                return Ok(if failed { Acquired::Throttled(left) } else { Acquired::Found(Slot::Leased(left)) });
-            }
-            access.put(&lease_key, Value::Bytes(token.hex().into()), Some(lease));
+            return beside(access, key, token, lease);
         }
     }
     Ok(Acquired::Ours)
+}
+
+/// Beside a record, which is kept for at least as long.
+fn beside(access: &mut Access<'_>, key: &str, token: Token, lease: Duration) -> Result<Acquired> {
+    let lease_key = lease_key(key);
+    let (acquired, token) = match access.bytes(&lease_key)? {
+        None => (Acquired::Ours, token),
+        Some(held) if Token::of_unstored(&held).is_some() => (Acquired::Unawaited, token.unawaited()),
+        Some(held) => {
+            let left = access.left(&lease_key);
+            return Ok(match &held {
+                held if held == THROTTLE_MARK.as_bytes() => Acquired::Throttled(left),
+                held if is_unawaited(held) => Acquired::Found(Slot::Unawaited(left)),
+                _ => Acquired::Found(Slot::Leased(left)),
+            });
+        }
+    };
+    access.put(&lease_key, Value::Bytes(token.hex().into()), Some(lease));
+    access.keep(key, lease);
+    Ok(acquired)
 }
 
 pub(super) fn acquire_in_place(
@@ -51,14 +67,25 @@ pub(super) fn acquire_in_place(
     Ok(Acquired::Ours)
 }
 
-pub(super) fn fill(
+pub(super) fn acquire_over_mark(
     access: &mut Access<'_>,
     key: &str,
     token: Token,
-    over: Over,
-    record: Bytes,
-    expiry: Expiry,
-) -> Result<Filled> {
+    lease: Duration,
+    mark: Token,
+) -> Result<Acquired> {
+    match access.slot(key) {
+        Slot::Unstored(found) if found == mark => {
+            access.put(key, Value::Bytes(token.unawaited().mark().into()), Some(lease));
+            Ok(Acquired::Ours)
+        }
+        found => Ok(Acquired::Found(found)),
+    }
+}
+
+pub(super) fn fill(access: &mut Access<'_>, fill: &Fill) -> Result<Filled> {
+    let Fill { claim: Claim { key, token, over }, record, expiry, .. } = fill;
+    let (token, over) = (*token, *over);
     let unguarded = access.is_unguarded(key, over);
     if !access.holds(key, token, over) && !unguarded {
         return Ok(Filled::Refused);
@@ -70,7 +97,7 @@ pub(super) fn fill(
     {
         return Ok(Filled::Refused);
     }
-    access.put(key, Value::Bytes(record), Some(expiry));
+    access.put(key, Value::Bytes(record.clone()), Some(*expiry));
     Ok(Filled::Tracked)
 }
 
@@ -101,16 +128,38 @@ pub(super) fn renew(access: &mut Access<'_>, key: &str, token: Token, over: Over
     }
     Ok(match over {
         Over::Nothing => access.expire(key, Some(lease)),
-        Over::Record(_) => access.expire(&lease_key(key), Some(lease)),
+        Over::Record(id) => {
+            if access.record_is(key, id) {
+                access.keep(key, lease);
+            }
+            access.expire(&lease_key(key), Some(lease))
+        }
     })
 }
 
-pub(super) fn release(access: &mut Access<'_>, key: &str, token: Token, over: Over) -> Result<()> {
-    if access.holds(key, token, over) {
-        match over {
-            Over::Nothing => access.remove(key),
-            Over::Record(_) => access.remove(&lease_key(key)),
-        };
+pub(super) fn release(
+    access: &mut Access<'_>,
+    key: &str,
+    token: Token,
+    over: Over,
+    unstored: Option<Duration>,
+) -> Result<()> {
+    let place = match over {
+        Over::Nothing => key.to_owned(),
+        Over::Record(_) => lease_key(key),
+    };
+    let forms = token.forms(over);
+    let is_own = |bytes: &Bytes| forms.iter().any(|form| bytes == form.as_bytes());
+    if !matches!(access.bytes(&place), Ok(Some(bytes)) if is_own(&bytes)) {
+        return Ok(());
+    }
+    match unstored {
+        Some(rest) => access.put(&place, Value::Bytes(token.unstored().into()), Some(rest)),
+        None => drop(access.remove(&place)),
+    }
+    if let Over::Record(_) = over {
+        // Whoever waits for the refresh watches the record.
+        access.changed.push(key.into());
     }
     Ok(())
 }
@@ -142,6 +191,14 @@ impl Access<'_> {
             (Over::Nothing, Slot::Bytes(_)) => sabotage::is(Guard::WriteEndsLease),
             (Over::Record(_), _) => sabotage::is(Guard::RefreshReplacesItsRecord),
             (Over::Nothing, _) => false,
+        }
+    }
+
+    /// Keeps the record beside a lease for at least as long (R28). Twice as long, so that only every other renewal changes it: each
+    /// change is told to whoever has the record in L1.
+    fn keep(&mut self, key: &str, lease: Duration) {
+        if self.left(key).is_some_and(|left| left < lease) {
+            self.expire(key, Some(lease.saturating_mul(2)));
         }
     }
 

@@ -3,19 +3,30 @@
 use std::sync::atomic::Ordering;
 
 use super::shard::{Shard, Value};
+use super::sweep::A_STEP;
 use super::{MemoryStore, lock};
 use crate::clock::Timestamp;
 use crate::events::Event;
+use crate::store::CellStore as _;
 
 /// What an entry costs beside its key and bytes: table slot, two allocations, bookkeeping.
 const ENTRY_OVERHEAD: usize = 128;
 /// How many entries are looked at to find one to give up.
 const EVICTION_SAMPLE: usize = 5;
+/// Among how many entries those that an invalidation has ended are looked for, before others go:
+/// about half a millisecond.
+const MOST_LOOKS: usize = 2048;
 
 impl MemoryStore {
-    /// Gives up entries until the limit holds: expired ones, else the least recently used of a sample.
+    /// Gives up entries until the limit holds: those that an invalidation has ended, as far as a
+    /// few steps find them; expired ones, else the least recently used of a sample.
     pub(super) fn make_room(&self) {
-        let now = self.clock.wall();
+        let mut looks = MOST_LOOKS;
+        while looks > 0 && self.sweep.is_due() && self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
+            let Some(looked_at) = self.sweep_some(A_STEP) else { break };
+            looks = looks.saturating_sub(looked_at.max(1));
+        }
+        let now = self.now();
         let mut evicted = 0_u64;
         let mut changed = Vec::new();
         // Each round visits every shard once; a round that frees nothing ends it.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::MemoryStore;
-use super::shard::Value;
+use super::shard::{Access, Value, wrong_type};
 use crate::error::Result;
 use crate::sabotage::{self, Guard};
-use crate::store::{VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version};
+use crate::store::{Expiry, VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version};
 
 impl MemoryStore {
     pub(super) fn versions(&self, keys: &[Arc<str>], make: bool) -> Result<Vec<Option<Version>>> {
@@ -35,14 +35,40 @@ impl MemoryStore {
     pub(super) fn renew_all(&self, keys: &[Arc<str>]) -> Result<()> {
         keys.iter().try_for_each(|key| {
             self.with(key, |access| {
-                access.put(key, new_version(), Some(VERSION_EXPIRY));
+                // What was stored under one that was lost is a miss anyway (I5).
+                if access.get(key).is_some() {
+                    access.put(key, new_version(), Some(VERSION_EXPIRY));
+                    self.sweep.version_ended();
+                }
                 Ok(())
             })
         })
     }
 }
 
-fn new_version() -> Value {
+/// As [`Store::register_build`](crate::store::Store::register_build).
+pub(super) fn register_build(
+    access: &mut Access<'_>,
+    builds: &str,
+    version: &str,
+    fingerprint: &str,
+    expiry: Expiry,
+) -> Result<Option<Version>> {
+    let known = match access.get(builds).map(|entry| &entry.value) {
+        None => None,
+        Some(Value::Set(members)) => Some(members.clone()),
+        Some(_) => return Err(wrong_type()),
+    };
+    if known.is_none() && access.get(version).is_some() && !sabotage::is(Guard::LostRegistryEndsEntries) {
+        access.put(version, new_version(), Some(VERSION_EXPIRY));
+    }
+    let mut members = known.unwrap_or_default();
+    members.insert(fingerprint.to_owned());
+    access.put(builds, Value::Set(members), Some(expiry));
+    Ok(access.bytes(version)?.and_then(|bytes| Version::of(&bytes)))
+}
+
+pub(super) fn new_version() -> Value {
     Value::Bytes(Version::random().hex().into())
 }
 

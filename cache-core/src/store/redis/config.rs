@@ -6,8 +6,13 @@
 //! redis+unix:///path/to/socket[?db=3&user=..&password=..]
 //! ```
 //!
+//! Other clients' names of the schemes work too, and so do their options as far as they ask for
+//! nothing that we do otherwise: see [`foreign`].
+//!
 //! Invariant: no error, `Debug` or `Display` text contains the password. A URL that is misread may have parts of the password
 //! anywhere, so errors quote nothing from a URL but what is nearly the name of a known scheme or option.
+
+mod foreign;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -58,8 +63,29 @@ pub(crate) struct RedisConfig {
     pub(crate) replicas: Option<Replicas>,
     /// Shown by `CLIENT LIST`. Default: `cache-core`.
     pub(crate) client_name: String,
-    /// Passed through for the cache; no concern of the connection.
+    /// The first part of all keys, which the user of this connection must have the right to.
     pub(crate) namespace: Option<String>,
+    /// How the program has given the address, and who logs in: what to change is named accordingly.
+    pub(crate) address_by: Given,
+    pub(crate) login_by: Given,
+    /// Options of other clients that the URL has and that change nothing.
+    pub(crate) ignored: Vec<&'static str>,
+}
+
+/// How a program gives a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// In a URL.
+    Url,
+    /// By a method of the builder.
+    Builder,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Tcp,
+    Tls,
+    Unix,
 }
 
 /// How many replicas, and how long they may take.
@@ -109,14 +135,14 @@ impl RedisConfig {
         let Some((scheme, rest)) = url.trim().split_once("://") else {
             return Err(wrong("the URL has no `://`; write `redis://host:6379/0`"));
         };
+        let scheme = Scheme::of(scheme)?;
         let (rest, query) = match rest.split_once('?') {
-            Some((rest, query)) => (rest, Query::parse(query)?),
+            Some((rest, query)) => (rest, Query::parse(query, scheme)?),
             None => (rest, Query::default()),
         };
         let mut config = match scheme {
-            "redis" | "rediss" => Self::over_tcp(scheme == "rediss", rest, &query)?,
-            "redis+unix" => Self::over_unix(rest, &query)?,
-            other => return Err(wrong(unknown("scheme", other, &SCHEMES))),
+            Scheme::Tcp | Scheme::Tls => Self::over_tcp(scheme == Scheme::Tls, rest, &query)?,
+            Scheme::Unix => Self::over_unix(rest, &query)?,
         };
         query.apply(&mut config)?;
         Ok(config)
@@ -146,7 +172,12 @@ impl RedisConfig {
             Some(true) => Address::Tls { host, port, ca: None },
             _ => Address::Tcp { host, port },
         };
-        Ok(Self { db: parts.db.unwrap_or(0), ..Self::at(address) })
+        Ok(Self {
+            db: parts.db.unwrap_or(0),
+            address_by: Given::Builder,
+            login_by: Given::Builder,
+            ..Self::at(address)
+        })
     }
 
     /// Who logs in, where the URL does not say.
@@ -157,19 +188,14 @@ impl RedisConfig {
     pub(crate) fn log_in(&mut self, parts: &Parts) -> Result<()> {
         let said = self.user.is_some() || self.password.is_some();
         for (name, part) in [("username", &parts.username), ("password", &parts.password)] {
-            match part {
-                Some(_) if said => {
-                    return Err(wrong(format!("the URL says who logs in, and `{name}` too; say it in one place")));
-                }
-                Some(text) if text.is_empty() => {
-                    return Err(wrong(format!("`{name}` is empty; leave it out for none")));
-                }
-                _ => {}
+            if part.is_some() && said {
+                return Err(wrong(format!("the URL says who logs in, and `{name}` too; say it in one place")));
             }
         }
         if let Some(password) = &parts.password {
             self.user.clone_from(&parts.username);
             self.password = Some(password.clone());
+            self.login_by = Given::Builder;
         }
         Ok(())
     }
@@ -211,12 +237,21 @@ impl RedisConfig {
     }
 
     fn over_unix(rest: &str, query: &Query) -> Result<Self> {
-        if !rest.starts_with('/') || rest == "/" {
+        // As redis-py has it: `unix://user:password@/path`.
+        let (login, path) = match rest.find("@/") {
+            Some(at) if !rest.starts_with('/') => {
+                (rest.get(..at), rest.get(at.saturating_add(1)..).unwrap_or_default())
+            }
+            _ => (None, rest),
+        };
+        if !path.starts_with('/') || path == "/" {
             return Err(wrong("`redis+unix://` needs an absolute path: `redis+unix:///run/redis/redis.sock?db=0`"));
         }
-        let path = decoded(rest)?;
-        let user = query.get("user").map(str::to_owned);
-        let password = query.get("password").map(str::to_owned);
+        let path = decoded(path)?;
+        let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
+            Some((user, password)) => (decoded_if_any(user)?, decoded_if_any(password)?),
+            None => (query.get("user").map(str::to_owned), query.get("password").map(str::to_owned)),
+        };
         if user.is_some() && password.is_none() {
             return Err(wrong("the URL has a `user` but no `password`"));
         }
@@ -237,6 +272,9 @@ impl RedisConfig {
             replicas: None,
             client_name: "cache-core".to_owned(),
             namespace: None,
+            address_by: Given::Url,
+            login_by: Given::Url,
+            ignored: Vec::new(),
         }
     }
 }
@@ -281,31 +319,58 @@ impl fmt::Debug for RedisConfig {
     }
 }
 
+impl Scheme {
+    /// Also by the names that other clients have for it.
+    fn of(name: &str) -> Result<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "redis" | "valkey" => Ok(Self::Tcp),
+            "rediss" | "valkeys" | "redis+ssl" | "redis+tls" | "valkey+ssl" | "valkey+tls" => Ok(Self::Tls),
+            "redis+unix" | "unix" | "redis+socket" | "redis-socket" | "valkey+unix" => Ok(Self::Unix),
+            name if name.contains("cluster") => Err(wrong(
+                "Redis Cluster is not supported yet; write the `redis://` URL of a server that is in no cluster",
+            )),
+            name if name.contains("sentinel") => {
+                Err(wrong("Redis Sentinel is not supported yet; write the `redis://` URL of the primary itself"))
+            }
+            name => Err(wrong(unknown("scheme", name, &SCHEMES))),
+        }
+    }
+}
+
 /// The options of a URL: known names, each at most once, values decoded.
 #[derive(Default)]
-struct Query(Vec<(&'static str, String)>);
+struct Query {
+    options: Vec<(&'static str, String)>,
+    /// Those of other clients that change nothing.
+    ignored: Vec<&'static str>,
+}
 
 impl Query {
-    fn parse(text: &str) -> Result<Self> {
-        let mut options = Self::default();
+    fn parse(text: &str, scheme: Scheme) -> Result<Self> {
+        let mut query = Self::default();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let Some(known) = OPTIONS.into_iter().find(|known| *known == name) else {
-                return Err(wrong(unknown("option", name, &OPTIONS)));
+                query.ignored.extend(foreign::option(name, value, scheme)?);
+                continue;
             };
-            if options.get(known).is_some() {
+            if query.get(known).is_some() {
                 return Err(wrong(format!("the option `{known}` is given twice")));
+            }
+            if value.is_empty() && matches!(known, "user" | "password") {
+                // Empty is none, as in `redis://:@host`.
+                continue;
             }
             if value.is_empty() {
                 return Err(wrong(format!("the option `{known}` has no value")));
             }
-            options.0.push((known, decoded(value)?));
+            query.options.push((known, decoded(value)?));
         }
-        Ok(options)
+        Ok(query)
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+        self.options.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
     fn apply(&self, config: &mut RedisConfig) -> Result<()> {
@@ -339,6 +404,7 @@ impl Query {
             return Err(wrong("`tls_ca` goes with `rediss://` only"));
         }
         config.namespace = self.get("namespace").map(str::to_owned);
+        config.ignored.clone_from(&self.ignored);
         Ok(())
     }
 }
@@ -369,6 +435,11 @@ fn host_and_port_of(text: &str) -> Result<(String, u16)> {
     };
     if host.is_empty() {
         return Err(wrong(format!("the host is missing: `redis://host:6379/0`; {ENCODE}")));
+    }
+    if host.ends_with("#insecure") {
+        return Err(wrong(
+            "the server's certificate is always checked; trust its authority with `?tls_ca=/path/ca.pem`",
+        ));
     }
     if host.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '#' | '%' | '@')) {
         return Err(wrong(format!("the host contains characters that no host has; {ENCODE}")));
@@ -468,163 +539,4 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(url: &str) -> RedisConfig {
-        RedisConfig::parse(url).unwrap()
-    }
-
-    fn refused(url: &str) -> String {
-        let error = RedisConfig::parse(url).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Configuration);
-        error.to_string()
-    }
-
-    #[test]
-    // R24
-    fn replicas_are_read_with_their_time() {
-        let replicas = |url: &str| parsed(url).replicas.map(|Replicas { count, timeout }| (count, timeout.as_millis()));
-        assert_eq!(replicas("redis://h"), None);
-        assert_eq!(replicas("redis://h?wait_for_replicas=0"), None);
-        assert_eq!(replicas("redis://h?wait_for_replicas=1"), Some((1, 500)));
-        assert_eq!(replicas("redis://h?replica_timeout=2s&wait_for_replicas=2"), Some((2, 2000)));
-        assert!(refused("redis://h?replica_timeout=2s").contains("goes with `wait_for_replicas`"));
-        assert!(refused("redis://h?wait_for_replicas=all").contains("not a whole number"));
-        assert!(Replicas::new(1, Duration::ZERO).is_err(), "for ever, to Redis");
-    }
-
-    #[test]
-    fn urls_are_read() {
-        let config = parsed("redis://localhost");
-        assert_eq!(config.address, Address::Tcp { host: "localhost".into(), port: 6379 });
-        assert_eq!((config.db, config.user, config.password), (0, None, None));
-        let config = parsed("redis://app:p%40ss%2Fword@10.0.0.1:7000/3?connect_timeout=2s&response_timeout=250ms");
-        assert_eq!(config.address, Address::Tcp { host: "10.0.0.1".into(), port: 7000 });
-        assert_eq!((config.user.as_deref(), config.password.as_deref()), (Some("app"), Some("p@ss/word")));
-        assert_eq!((config.db, config.connect_timeout), (3, Duration::from_secs(2)));
-        assert_eq!(config.response_timeout, Duration::from_millis(250));
-        assert_eq!(parsed("redis://[::1]/").address, Address::Tcp { host: "::1".into(), port: 6379 });
-        assert_eq!(parsed("redis://:secret@h").password.as_deref(), Some("secret"));
-        assert_eq!(parsed("redis://h?namespace=blog&client_name=web").namespace.as_deref(), Some("blog"));
-        let config = parsed("redis+unix:///run/my%20redis.sock?db=3&user=app&password=p%26w");
-        assert_eq!(config.address, Address::Unix("/run/my redis.sock".into()));
-        assert_eq!((config.db, config.password.as_deref()), (3, Some("p&w")));
-    }
-
-    #[test]
-    fn addresses_in_parts_are_read() {
-        let parts = |host: &str| Parts { host: Some(host.to_owned()), ..Parts::default() };
-        let read = |parts: &Parts| {
-            let mut config = RedisConfig::of_host(parts).unwrap();
-            config.log_in(parts).unwrap();
-            config
-        };
-        assert_eq!(read(&parts("h")), parsed("redis://h"));
-        // Nothing in a password is escaped.
-        let all = Parts {
-            port: Some(7000),
-            username: Some("app".into()),
-            password: Some("p%40/@:?#".into()),
-            db: Some(3),
-            tls: Some(cfg!(feature = "tls")),
-            ..parts("10.0.0.1")
-        };
-        let scheme = if cfg!(feature = "tls") { "rediss" } else { "redis" };
-        assert_eq!(read(&all), parsed(&format!("{scheme}://app:p%2540%2F%40:%3F%23@10.0.0.1:7000/3")));
-        assert!(!format!("{:?} {}", read(&all), read(&all)).contains("p%40"));
-        for host in ["::1", "[::1]"] {
-            assert_eq!(read(&parts(host)), parsed("redis://[::1]"));
-        }
-        for host in ["", "h:6379", "redis://h", "h/3", "h ", "a@h"] {
-            let error = RedisConfig::of_host(&parts(host)).unwrap_err().to_string();
-            assert!(error.contains("a name or an address alone"), "{host}: {error}");
-        }
-        assert!(RedisConfig::of_host(&Parts { port: Some(0), ..parts("h") }).is_err());
-        // Beside a URL that has none.
-        let login = Parts { password: Some("secret".into()), ..Parts::default() };
-        let mut config = parsed("redis://h/2");
-        config.log_in(&login).unwrap();
-        assert_eq!(config, parsed("redis://:secret@h/2"));
-        for url in ["redis://:other@h", "redis://u:other@h"] {
-            let error = parsed(url).log_in(&login).unwrap_err().to_string();
-            assert!(error.contains("in one place") && !error.contains("secret") && !error.contains("other"), "{error}");
-        }
-        let empty = Parts { password: Some(String::new()), ..Parts::default() };
-        assert!(parsed("redis://h").log_in(&empty).unwrap_err().to_string().contains("empty"));
-    }
-
-    #[test]
-    fn mistakes_are_told_with_the_fix() {
-        for (url, says) in [
-            ("reids://h", "unknown scheme `reids`; did you mean `redis`?"),
-            ("redis:/h", "no `://`"),
-            ("localhost:6379", "no `://`"),
-            ("http://h", "known are redis, rediss, redis+unix, memory"),
-            ("redis://", "host is missing"),
-            ("redis://:6379", "host is missing"),
-            ("redis://h:", "no port"),
-            ("redis://h:66000", "between 1 and 65535"),
-            ("redis://h:0", "between 1 and 65535"),
-            ("redis://h:64x", "not a number"),
-            ("redis://h/main", "not a number"),
-            ("redis://::1", "brackets"),
-            ("redis://h?conect_timeout=1s", "did you mean `connect_timeout`?"),
-            ("redis://h?connect_timeout=500", "no unit"),
-            ("redis://h?connect_timeout=1h", "not a duration"),
-            ("redis://h?connect_timeout=0ms", "between 1ms"),
-            ("redis://h?response_timeout=1s&response_timeout=1s", "twice"),
-            ("redis://h?db=3", "redis+unix"),
-            ("redis://user@h", "no password"),
-            ("redis://:50%@h", "%25"),
-            ("redis+unix://run/redis.sock", "absolute path"),
-            ("redis://h?tls_ca=/ca.pem", "rediss"),
-        ] {
-            let text = refused(url);
-            assert!(text.contains(says), "{url}: {text}");
-        }
-    }
-
-    #[cfg(not(feature = "tls"))]
-    #[test]
-    fn tls_without_the_feature_names_the_feature() {
-        assert!(refused("rediss://h").contains("feature `tls`"));
-    }
-
-    #[test]
-    fn no_text_contains_the_password() {
-        const SECRET: &str = "hunter2";
-        for url in [
-            "redis://app:hunter2@h/3",
-            "redis://:hunter2@h",
-            "redis+unix:///s?password=hunter2",
-            "redis+unix:///s?user=app&password=hunter2",
-        ] {
-            let config = parsed(url);
-            assert_eq!(config.password.as_deref(), Some(SECRET));
-            assert!(!format!("{config} {config:?} {config:#?}").contains(SECRET));
-        }
-        assert_eq!(parsed("redis://app:hunter2@h/3").to_string(), "redis://app:***@h:6379/3");
-        for url in [
-            "redis://app:hunter2",
-            "redis://app:hunter2/x@h",
-            "redis://app:x/hunter2@h",
-            "redis://app:hunter2#x@h",
-            "redis://app:x#hunter2@h",
-            "redis://app:x?hunter2@h",
-            "redis://app:x?hunter2=1@h",
-            "redis://app:hunter2%zz@h",
-            "redis://hunter2@h",
-            "redis://app:hunter2@h:port",
-            "redis://app:hunter2@[::1",
-            "hunter2://h",
-            "app:hunter2@h:6379",
-            "redis+unix://hunter2/s?user=app",
-            "redis://h?password=hunter2",
-        ] {
-            if let Err(error) = RedisConfig::parse(url) {
-                assert!(!format!("{error} {error:?} {error:#?}").contains(SECRET), "{error}");
-            }
-        }
-    }
-}
+mod tests;

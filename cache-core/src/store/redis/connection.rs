@@ -1,39 +1,35 @@
 //! The one connection that all calls share, and the supervisor that keeps it.
 //!
-//! ```text
-//!            connect, set up            publish
-//!   backoff ----------------> session ----------> calls use it, heartbeat watches it
-//!      ^                                              |  disconnection push, missed heartbeat
-//!      +---- unpublish, wake every waiter, tell of the gap <---+
-//! ```
+//! When it is made, used and given up is decided by [`supervisor`](crate::store::supervisor); here
+//! is its I/O.
 //!
-//! Invariants: what depends on pushes (waiters, later the in-process tier) is emptied after a session is unpublished and again
-//! before the next one is published. Without a session a call fails at once. No call takes longer than the response timeout,
-//! which covers waiting in the client's queue.
+//! Invariants: without a session a call fails at once. A call fails once no byte has arrived for
+//! one response timeout, waiting in the client's queue included: see [`wire`](super::wire).
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
-    PushKind, RedisConnectionInfo, RedisResult, ScriptInvocation, Value,
-};
+use redis::{Cmd, Pipeline, PushInfo, PushKind, RedisResult, ScriptInvocation, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::config::{Address, RedisConfig};
+use super::carrier::Carrier;
+use super::config::RedisConfig;
 use super::reply::{self, Replies};
 use super::tracking;
-use super::{faults, scripts};
-use crate::clock::{Clock, ServerOffset, Stopwatch, Timestamp, millis};
+use super::wire::{Dialer, Stalled, Wire};
+use super::{RedisStore, faults, rights, scripts};
+use crate::background::Background;
+use crate::clock::{Clock, ServerOffset, SleepWatch, Stopwatch, Timestamp, millis};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, reason};
 use crate::store::Trust;
+use crate::store::outstanding::Outstanding;
 use crate::store::pushes::Pushes;
+use crate::store::supervisor::{Effect, LOSS, Seen, Transport};
 
 /// The first with `SET .. NX GET`, which takes a lease in one trip. Valkey counts on from Redis 7.2.
 const OLDEST: (u32, u32) = (7, 0);
@@ -44,10 +40,13 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// The shared side of the connection.
 pub(super) struct Link {
     pub(super) config: RedisConfig,
-    client: Client,
+    dialer: Dialer,
+    /// Where connections are driven. Not owned: its tasks own this.
+    background: Weak<Background>,
     clock: Clock,
     pub(super) events: Events,
     offset: ServerOffset,
+    sleep: SleepWatch,
     session: RwLock<Option<Arc<Session>>>,
     pub(super) pushes: Arc<Pushes>,
     /// Until when what this connection has read tracked may be served.
@@ -56,28 +55,67 @@ pub(super) struct Link {
     doubt: Notify,
     closed: watch::Sender<bool>,
     told_of_missing_tracking: AtomicBool,
+    told_of_missing_kill: AtomicBool,
+    told_of_missing_info: AtomicBool,
+    /// Which runtime keeps the connection.
+    pub(super) carrier: Carrier,
+    /// An operation was refused for a right that the set-up had found: the heartbeat looks again.
+    are_rights_doubted: AtomicBool,
+    /// When they may be doubted again, on the coarse clock: a program may be refused all the time what is not ours.
+    rights_due: AtomicU64,
+    /// What the next connection has to do before calls use it.
+    pub(super) outstanding: Outstanding,
+    /// Does it.
+    pub(super) store: OnceLock<Weak<RedisStore>>,
+    /// The connection that was used last.
+    predecessor: Mutex<Option<Identity>>,
+    /// Why there is no connection.
+    fault: Mutex<Option<Arc<str>>>,
     /// Why connecting failed, as it was told last.
     told_of_failure: Mutex<Option<(Arc<str>, Stopwatch)>>,
 }
 
+tokio::task_local! {
+    /// The connection that operations of this task use although it is not published yet.
+    static SETTING_UP: Arc<Session>;
+}
+
+/// Which connection it is at its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    id: u64,
+    /// A server that was started anew counts from one: the id alone may be somebody else's.
+    address: Box<str>,
+    server_run: Option<Box<str>>,
+}
+
 /// One connection, set up.
 pub(super) struct Session {
-    connection: MultiplexedConnection,
+    wire: Wire,
+    identity: Option<Identity>,
     tracking: bool,
     lost: Arc<Notify>,
-    /// When the last request was sent that was answered before the session was used, on our coarse clock.
-    alive_at: u64,
 }
 
 impl Link {
     /// # Errors
     ///
     /// [`ErrorKind::Configuration`]: the address can never work.
-    pub(super) fn new(config: RedisConfig, clock: Clock, events: Events) -> Result<Self> {
-        let client = client(&config)?;
+    pub(super) fn new(config: RedisConfig, clock: Clock, events: Events, background: &Arc<Background>) -> Result<Self> {
+        let dialer = Dialer::new(&config)?;
         Ok(Self {
+            outstanding: Outstanding::new(clock.clone(), events.clone()),
+            store: OnceLock::new(),
+            predecessor: Mutex::default(),
+            told_of_missing_kill: AtomicBool::new(false),
+            told_of_missing_info: AtomicBool::new(false),
+            carrier: Carrier::default(),
+            are_rights_doubted: AtomicBool::new(false),
+            rights_due: AtomicU64::new(0),
             config,
-            client,
+            dialer,
+            background: Arc::downgrade(background),
+            sleep: SleepWatch::new(&clock),
             clock,
             events,
             offset: ServerOffset::default(),
@@ -88,19 +126,21 @@ impl Link {
             closed: watch::Sender::new(false),
             told_of_missing_tracking: AtomicBool::new(false),
             told_of_failure: Mutex::new(None),
+            fault: Mutex::default(),
         })
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.offset.apply(self.clock.wall())
+        self.offset.now(&self.clock)
+    }
+
+    /// Milliseconds of the coarse clock.
+    pub(super) fn coarse(&self) -> u64 {
+        self.clock.coarse()
     }
 
     pub(super) fn is_up(&self) -> bool {
         self.current().is_some()
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        *self.closed.borrow()
     }
 
     /// Resolves once the store is closed.
@@ -112,38 +152,117 @@ impl Link {
 
     pub(super) fn close(&self) {
         self.closed.send_replace(true);
-        self.publish(None);
+        LOSS.into_iter().for_each(|effect| self.apply(effect, None));
     }
 
-    /// The session to use for a call.
-    pub(super) fn session(&self, step: &'static str) -> Result<Arc<Session>> {
-        match self.current() {
-            Some(session) => Ok(session),
-            None if self.is_closed() => Err(faults::closed(step)),
-            None => Err(faults::disconnected(step)),
+    /// The session to use for a call. At once, but for calls after the runtime of the connection has
+    /// ended: those wait for the first attempt to connect on a runtime that lives.
+    pub(super) async fn session(&self, step: &'static str) -> Result<Arc<Session>> {
+        if let Some(session) = self.usable() {
+            return Ok(session);
+        }
+        if self.is_closed() {
+            return Err(faults::closed(step));
+        }
+        if let Some(background) = self.background.upgrade() {
+            let limit = self.config.connect_timeout.saturating_mul(2);
+            self.carrier.take_over(&background, || self.is_abandoned(), limit).await;
+        }
+        self.usable().ok_or_else(|| self.disconnected(step))
+    }
+
+    pub(super) fn usable(&self) -> Option<Arc<Session>> {
+        self.current().filter(|session| !session.wire.is_abandoned())
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.current().is_some_and(|session| session.wire.is_abandoned())
+    }
+
+    /// How often the connection was taken over.
+    pub(super) fn takeovers(&self) -> u64 {
+        self.carrier.takeovers()
+    }
+
+    /// Whether an operation failed because the runtime that carried the connection has ended since it
+    /// began, after so many take-overs. It is tried a few times: of tests that run at the same time, one
+    /// ends after the other.
+    pub(super) fn may_try_again(&self, error: &Error, takeovers: u64, tries: &mut u32) -> bool {
+        const MOST: u32 = 8;
+        *tries = tries.saturating_add(1);
+        let is_of_the_link = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed) && !self.is_closed();
+        *tries < MOST && is_of_the_link && self.has_changed_hands(takeovers)
+    }
+
+    fn has_changed_hands(&self, takeovers: u64) -> bool {
+        self.carrier.takeovers() != takeovers || self.carrier.is_changing() || self.is_abandoned()
+    }
+
+    /// An operation was refused for a missing right.
+    fn doubt_rights(&self) {
+        if self.clock.coarse() >= self.rights_due.load(Ordering::Relaxed) {
+            self.are_rights_doubted.store(true, Ordering::Release);
+            self.doubt.notify_one();
         }
     }
 
+    /// Looks again whether the user has the rights that the set-up has found.
+    async fn check_rights(&self, session: &Session) -> Result<()> {
+        if !self.are_rights_doubted.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let due = self.clock.coarse().saturating_add(millis(self.config.heartbeat));
+        self.rights_due.store(due, Ordering::Relaxed);
+        let mut connection = session.wire.client();
+        let check = rights::check(&mut connection, &self.config, &[]);
+        // Without an answer the heartbeat decides, which follows.
+        timeout(self.config.response_timeout, check).await.unwrap_or(Ok(()))
+    }
+
+    /// The error of a call that finds no connection.
+    pub(super) fn disconnected(&self, step: &'static str) -> Error {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        faults::disconnected(step, &self.config, fault.as_deref())
+    }
+
+    /// What `watch` returns of a connection that is over.
+    fn ended(&self, error: Error) -> Seen {
+        self.note_fault(&error);
+        Seen::Lost(error)
+    }
+
+    /// Keeps why there is no connection, for the errors of calls.
+    fn note_fault(&self, error: &Error) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.why().into());
+    }
+
     pub(super) async fn command(&self, step: &'static str, command: &Cmd) -> Result<Value> {
-        let mut connection = self.session(step)?.connection.clone();
-        self.bounded(step, connection.send_packed_command(command)).await
+        let session = self.session(step).await?;
+        self.command_on(&session, step, command).await
+    }
+
+    pub(super) async fn command_on(&self, session: &Session, step: &'static str, command: &Cmd) -> Result<Value> {
+        let mut connection = session.wire.client();
+        self.bounded(step, session, connection.send_packed_command(command)).await
     }
 
     pub(super) async fn script(&self, step: &'static str, script: &ScriptInvocation<'_>) -> Result<Value> {
-        let mut connection = self.session(step)?.connection.clone();
-        self.bounded(step, script.invoke_async(&mut connection)).await
+        let session = self.session(step).await?;
+        let mut connection = session.wire.client();
+        self.bounded(step, &session, script.invoke_async(&mut connection)).await
     }
 
     /// Gives the server all scripts again.
     pub(super) async fn load_scripts(&self, step: &'static str) -> Result<()> {
-        let session = self.session(step)?;
-        let load = scripts::load_all(&session.connection);
+        let session = self.session(step).await?;
+        let connection = session.wire.client();
+        let load = scripts::load_all(&connection);
         timeout(self.config.response_timeout, load).await.map_err(|_elapsed| faults::timed_out(step))
     }
 
     /// All commands in one trip, contiguous on this connection; not atomic. Error replies are values.
     pub(super) async fn pipeline(&self, step: &'static str, pipeline: &Pipeline) -> Result<Replies> {
-        let session = self.session(step)?;
+        let session = self.session(step).await?;
         self.pipeline_on(&session, step, pipeline).await
     }
 
@@ -153,25 +272,144 @@ impl Link {
         step: &'static str,
         pipeline: &Pipeline,
     ) -> Result<Replies> {
-        let mut connection = session.connection.clone();
-        let values = self.bounded(step, connection.send_packed_commands(pipeline, 0, pipeline.len())).await?;
+        let mut connection = session.wire.client();
+        let values = self.bounded(step, session, connection.send_packed_commands(pipeline, 0, pipeline.len())).await?;
+        if values.iter().any(|value| matches!(value, Value::ServerError(error) if rights::is_refusal(error))) {
+            self.doubt_rights();
+        }
         Ok(Replies::new(step, values))
     }
 
     /// Cancelled while waiting, a command may still be executed; its reply is dropped by the driver, so nobody else gets it.
-    async fn bounded<T>(&self, step: &'static str, call: impl Future<Output = RedisResult<T>>) -> Result<T> {
-        match timeout(self.config.response_timeout, call).await {
+    async fn bounded<T>(
+        &self,
+        step: &'static str,
+        session: &Session,
+        call: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T> {
+        match session.wire.within(self.config.response_timeout, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(faults::of(step, &error)),
-            Err(_elapsed) => {
+            Ok(Err(error)) => {
+                if error.code().is_some_and(|code| rights::is_missing_right(code, error.detail())) {
+                    self.doubt_rights();
+                }
+                Err(faults::of(step, &error))
+            }
+            Err(Stalled) => {
                 self.doubt.notify_one();
                 Err(faults::timed_out(step))
             }
         }
     }
 
-    /// One attempt, bounded by the connect timeout. Cancelled, it leaves a socket that closes by itself.
-    pub(super) async fn open(&self) -> Result<Session> {
+    /// A bare connection, logged in. Without a time limit of its own.
+    pub(super) async fn log_in(
+        &self,
+        on_push: impl Fn(PushInfo) -> Result<(), std::fmt::Error> + Send + Sync + 'static,
+    ) -> Result<Wire> {
+        let Some(background) = self.background.upgrade() else { return Err(faults::closed("connect")) };
+        self.dialer.dial(&self.config, &background, on_push).await
+    }
+
+    /// Which connection this is, if the server may be asked.
+    pub(super) async fn identify(&self, connection: &mut MultiplexedConnection) -> Option<Identity> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("CLIENT").arg("INFO");
+        pipeline.cmd("INFO").arg("server");
+        let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await.ok()?;
+        let mut replies = Replies::new("connect", replies);
+        self.identity(replies.value(), &replies.raw().ok()?)
+    }
+
+    fn identity(&self, client: Result<Value>, server: &Value) -> Option<Identity> {
+        let client = client.map_err(|error| self.kill_unavailable(&error)).ok()?;
+        let (id, address) = reply::client(&client)?;
+        Some(Identity { id, address, server_run: reply::server_run(server) })
+    }
+
+    /// Ends a connection that is not used any more, at its server: what it has sent and was not executed never will be (R26).
+    pub(super) async fn kill(&self, connection: &mut MultiplexedConnection, old: &Identity, new: Option<&Identity>) {
+        let has_restarted = new.is_some_and(|new| new.server_run != old.server_run);
+        if has_restarted {
+            return;
+        }
+        let mut command = redis::cmd("CLIENT");
+        command.arg("KILL").arg("ID").arg(old.id).arg("ADDR").arg(&*old.address);
+        // A fault of the connection shows at its next use.
+        if let Ok(reply) = connection.send_packed_command(&command).await
+            && let Err(error) = reply::checked("connect", reply)
+        {
+            self.kill_unavailable(&error);
+        }
+    }
+
+    fn kill_unavailable(&self, error: &Error) {
+        if !self.told_of_missing_kill.swap(true, Ordering::Relaxed) {
+            self.events.emit(Event::KillUnavailable { reason: reason(error) });
+        }
+    }
+
+    fn predecessor(&self) -> Option<Identity> {
+        self.predecessor.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Does what is outstanding on this connection, also if it is not published yet.
+    async fn settle(&self, session: &Arc<Session>) -> Result<()> {
+        match self.store.get().and_then(Weak::upgrade) {
+            Some(store) => SETTING_UP.scope(Arc::clone(session), self.outstanding.settle(&*store)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// `before`: what our boot clock showed before the request was sent.
+    fn learn_time(&self, before: u64, reply: &Value) {
+        if let Some(server) = reply::time(reply) {
+            self.offset.learn_between(server, before, self.clock.boot());
+        }
+    }
+
+    fn current(&self) -> Option<Arc<Session>> {
+        if let Ok(session) = SETTING_UP.try_with(Arc::clone) {
+            return Some(session);
+        }
+        self.session.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Session {
+    pub(super) fn tracks(&self) -> bool {
+        self.tracking
+    }
+}
+
+impl Transport for Link {
+    type Session = Session;
+
+    fn now(&self) -> u64 {
+        self.clock.coarse()
+    }
+
+    fn has_slept(&self) -> bool {
+        self.sleep.has_slept(&self.clock)
+    }
+
+    fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    async fn rest(&self, pause: Duration) {
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.until_closed() => {}
+        }
+    }
+
+    async fn in_time<S: Send>(&self, attempt: impl Future<Output = Result<S>> + Send) -> Result<S> {
+        let bounded = timeout(self.config.connect_timeout, attempt);
+        bounded.await.unwrap_or_else(|_elapsed| Err(faults::no_connection_in_time(&self.config)))
+    }
+
+    async fn connect(&self) -> Result<Session> {
         let lost = Arc::new(Notify::new());
         let (pushes, told) = (Arc::clone(&self.pushes), Arc::clone(&lost));
         let on_push = move |push: PushInfo| -> Result<(), std::fmt::Error> {
@@ -185,19 +423,132 @@ impl Link {
             }
             Ok(())
         };
-        let attempt = async {
-            let mut connection = self.connect(on_push).await?;
-            let alive_at = self.clock.coarse();
-            let tracking = self.set_up(&mut connection).await?;
-            Ok(Session { connection, tracking, lost, alive_at })
-        };
-        timeout(self.config.connect_timeout, attempt)
-            .await
-            .unwrap_or_else(|_elapsed| Err(faults::no_connection_in_time(&self.config)))
+        Ok(Session { wire: self.log_in(on_push).await?, identity: None, tracking: false, lost })
     }
 
-    /// Tells that connecting failed: when the reason is a new one, and now and then while it stays.
-    pub(super) fn failed_to_connect(&self, error: &Error) {
+    async fn set_up(&self, session: &mut Session) -> Result<bool> {
+        let mut connection = session.wire.client();
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("CLIENT").arg("SETNAME").arg(&self.config.client_name);
+        // No NOLOOP: with it, an own write would use up the tracking of a key without a push.
+        pipeline.cmd("CLIENT").arg("TRACKING").arg("ON").arg("OPTIN");
+        pipeline.cmd("TIME");
+        pipeline.cmd("INFO").arg("server");
+        pipeline.cmd("CLIENT").arg("INFO");
+        let before = self.clock.boot();
+        let replies = connection
+            .send_packed_commands(&pipeline, 0, pipeline.len())
+            .await
+            .map_err(|error| faults::of_connect(&error, &self.config))?;
+        let mut replies = Replies::new("connect", replies);
+        // The name is only for people who look at CLIENT LIST.
+        let _name = replies.raw()?;
+        let tracked = replies.raw()?;
+        let tracking = reply::checked("connect", tracked.clone());
+        if let Err(error) = &tracking
+            && !matches!(&tracked, Value::ServerError(error) if rights::is_refusal(error))
+            && !self.told_of_missing_tracking.swap(true, Ordering::Relaxed)
+        {
+            self.events.emit(Event::TrackingUnavailable { reason: reason(error) });
+        }
+        let time = replies.raw()?;
+        self.learn_time(before, &time);
+        // Who may not run INFO is taken at their word.
+        let server = replies.raw()?;
+        if let Some(version) = reply::server_version(&server).filter(|version| *version < OLDEST) {
+            return Err(faults::too_old(version));
+        }
+        if reply::is_of_a_cluster(&server) {
+            return Err(rights::of_a_cluster());
+        }
+        if matches!(&server, Value::ServerError(error) if rights::is_refusal(error))
+            && !self.told_of_missing_info.swap(true, Ordering::Relaxed)
+        {
+            self.events.emit(Event::InfoUnavailable);
+        }
+        let answered = [("+client|tracking", &tracked), ("+time", &time)];
+        rights::check(&mut connection, &self.config, &answered).await?;
+        let identity = self.identity(replies.value(), &server);
+        if let Some(old) = self.predecessor() {
+            self.kill(&mut connection, &old, identity.as_ref()).await;
+        }
+        scripts::load_all(&connection).await;
+        session.identity = identity;
+        session.tracking = tracking.is_ok();
+        Ok(session.tracking)
+    }
+
+    /// Where it fails, the next connection does it. The trust goes by the set-up and the
+    /// heartbeats.
+    async fn work_off(&self, session: &Arc<Session>) -> Result<bool> {
+        self.settle(session).await.map(|()| false)
+    }
+
+    async fn watch(&self, session: &Arc<Session>) -> Seen {
+        loop {
+            tokio::select! {
+                () = session.lost.notified() => {
+                    let detail = "the server closed the connection";
+                    return self.ended(Error::new(ErrorKind::Unavailable, "connection").detail(detail));
+                }
+                () = self.until_closed() => return Seen::Closed,
+                () = self.doubt.notified() => return match self.check_rights(session).await {
+                    Ok(()) => Seen::Due,
+                    Err(error) => {
+                        let seen = self.ended(error);
+                        // As far as what is left of the rights allows it, and after the last call
+                        // has begun.
+                        LOSS.into_iter().for_each(|effect| self.apply(effect, None));
+                        drop(self.settle(session).await);
+                        seen
+                    }
+                },
+                // Where that fails, the heartbeat says whether the connection is to blame; what is
+                // left follows the next one.
+                () = self.outstanding.added() => if self.settle(session).await.is_err() { return Seen::Due },
+                () = sleep(self.config.beat()) => return Seen::Due,
+            }
+        }
+    }
+
+    /// Any reply is a sign of life.
+    async fn ask(&self, session: &Session) -> Result<()> {
+        self.events.log_repeats();
+        let before = self.clock.boot();
+        let mut connection = session.wire.client();
+        let command = redis::cmd("TIME");
+        let asked = connection.send_packed_command(&command);
+        let value = match session.wire.within(self.config.response_timeout, asked).await {
+            Ok(reply) => reply.map_err(|error| faults::of("heartbeat", &error)),
+            Err(Stalled) => Err(faults::timed_out("heartbeat")),
+        };
+        let value = value.inspect_err(|error| self.note_fault(error))?;
+        self.learn_time(before, &value);
+        Ok(())
+    }
+
+    fn apply(&self, effect: Effect, session: Option<&Arc<Session>>) {
+        let publish = |session: Option<Arc<Session>>| {
+            let mut current = self.session.write().unwrap_or_else(PoisonError::into_inner);
+            // Closing sets the mark before it comes here: nothing is published after it.
+            *current = session.filter(|_| !self.is_closed());
+        };
+        match effect {
+            Effect::Gap => self.pushes.gap(),
+            Effect::Trust(until) => self.trust.extend(until),
+            Effect::Revoke => self.trust.revoke(),
+            Effect::Publish => {
+                *self.predecessor.lock().unwrap_or_else(PoisonError::into_inner) =
+                    session.and_then(|session| session.identity.clone());
+                publish(session.cloned());
+            }
+            Effect::Unpublish => publish(None),
+        }
+    }
+
+    /// When the reason is a new one, and now and then while it stays.
+    fn failed(&self, error: &Error) {
+        self.note_fault(error);
         let reason = reason(error);
         let mut told = self.told_of_failure.lock().unwrap_or_else(PoisonError::into_inner);
         let known = told.as_ref().is_some_and(|(known, since)| *known == reason && since.elapsed() < TELL_AGAIN);
@@ -209,274 +560,20 @@ impl Link {
         self.events.emit(Event::ConnectFailed { kind: error.kind(), reason });
     }
 
-    /// Tells that the connection is up.
-    pub(super) fn connected(&self) {
+    fn connected(&self) {
         *self.told_of_failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.events.emit(Event::Connected);
     }
 
-    /// A bare connection, logged in. Without a time limit of its own.
-    pub(super) async fn connect(
-        &self,
-        on_push: impl Fn(PushInfo) -> Result<(), std::fmt::Error> + Send + Sync + 'static,
-    ) -> Result<MultiplexedConnection> {
-        // Our own limits cover the client's queue as well, which its own do not.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_push_sender(on_push);
-        self.client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| faults::of_connect(&error, &self.config))
+    fn not_worked_off(&self, error: &Error) {
+        self.events.store_failed(error, true);
     }
 
-    /// Returns whether the server tracks our reads.
-    async fn set_up(&self, connection: &mut MultiplexedConnection) -> Result<bool> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("CLIENT").arg("SETNAME").arg(&self.config.client_name);
-        // No NOLOOP: with it, an own write would use up the tracking of a key without a push.
-        pipeline.cmd("CLIENT").arg("TRACKING").arg("ON").arg("OPTIN");
-        pipeline.cmd("TIME");
-        pipeline.cmd("INFO").arg("server");
-        let before = self.clock.wall();
-        let replies = connection
-            .send_packed_commands(&pipeline, 0, pipeline.len())
-            .await
-            .map_err(|error| faults::of_connect(&error, &self.config))?;
-        let mut replies = Replies::new("connect", replies);
-        // The name is only for people who look at CLIENT LIST.
-        let _name = replies.raw()?;
-        let tracking = replies.value();
-        if let Err(error) = &tracking
-            && !self.told_of_missing_tracking.swap(true, Ordering::Relaxed)
-        {
-            self.events.emit(Event::TrackingUnavailable { reason: reason(error) });
-        }
-        self.learn_time(before, &replies.raw()?);
-        // Who may not run INFO is taken at their word.
-        if let Some(version) = reply::server_version(&replies.raw()?).filter(|version| *version < OLDEST) {
-            return Err(faults::too_old(version));
-        }
-        scripts::load_all(connection).await;
-        Ok(tracking.is_ok())
+    fn lost(&self, error: &Error) {
+        self.events.emit(Event::Disconnected { reason: reason(error) });
     }
-
-    /// Any reply is a sign of life; a user who may not run TIME goes without the offset.
-    async fn heartbeat(&self, session: &Session) -> Result<()> {
-        let (sent_at, before) = (self.clock.coarse(), self.clock.wall());
-        let mut connection = session.connection.clone();
-        let command = redis::cmd("TIME");
-        let value = match timeout(self.config.response_timeout, connection.send_packed_command(&command)).await {
-            Ok(reply) => reply.map_err(|error| faults::of("heartbeat", &error))?,
-            Err(_elapsed) => return Err(faults::timed_out("heartbeat")),
-        };
-        self.learn_time(before, &value);
-        if session.tracking {
-            self.trust_from(sent_at);
-        }
-        Ok(())
-    }
-
-    /// The server answered a request that was sent then. Pushes and replies come in order on one connection: every change
-    /// that was complete before the request was sent has been handled.
-    fn trust_from(&self, sent_at: u64) {
-        self.trust.extend(sent_at.saturating_add(millis(self.config.max_staleness)));
-    }
-
-    /// The server read its clock somewhere between our two readings: the middle is off by half a round trip at most.
-    fn learn_time(&self, before: Timestamp, reply: &Value) {
-        if let Some(server) = reply::time(reply) {
-            let after = self.clock.wall();
-            self.offset.learn(server, before.plus(before.until(after).mul_f64(0.5)));
-        }
-    }
-
-    pub(super) fn publish(&self, session: Option<Arc<Session>>) {
-        let up = session.is_some();
-        if up {
-            self.pushes.gap();
-        }
-        {
-            let mut current = self.session.write().unwrap_or_else(PoisonError::into_inner);
-            match &session {
-                Some(session) if session.tracking => self.trust_from(session.alive_at),
-                _ => self.trust.revoke(),
-            }
-            // Closing sets the mark before it comes here: nothing is published after it.
-            *current = session.filter(|_| !self.is_closed());
-        }
-        if !up {
-            // After the session is out of reach: whoever registers later cannot read through it any more.
-            self.pushes.gap();
-        }
-    }
-
-    fn current(&self) -> Option<Arc<Session>> {
-        self.session.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Session {
-    pub(super) fn tracks(&self) -> bool {
-        self.tracking
-    }
-}
-
-/// Keeps a session up until the store is closed. `first`: one that is published already.
-pub(super) async fn supervise(link: Arc<Link>, first: Option<Arc<Session>>) {
-    let _guard = Unpublish(Arc::clone(&link));
-    let mut backoff = Backoff::default();
-    let mut published = first;
-    while !link.is_closed() {
-        let session = match published.take() {
-            Some(session) => session,
-            None => {
-                tokio::select! {
-                    () = sleep(backoff.next()) => {}
-                    () = link.until_closed() => return,
-                }
-                match link.open().await {
-                    Ok(session) => {
-                        let session = Arc::new(session);
-                        link.publish(Some(Arc::clone(&session)));
-                        link.connected();
-                        session
-                    }
-                    Err(error) => {
-                        link.failed_to_connect(&error);
-                        continue;
-                    }
-                }
-            }
-        };
-        let ended = watch_over(&link, &session, &mut backoff).await;
-        link.publish(None);
-        if let Some(error) = ended {
-            link.events.emit(Event::Disconnected { reason: reason(&error) });
-        }
-    }
-}
-
-/// A connection that nobody watches is used by nobody: also when the supervisor is dropped at any of its awaits.
-struct Unpublish(Arc<Link>);
-
-impl Drop for Unpublish {
-    fn drop(&mut self) {
-        self.0.publish(None);
-    }
-}
-
-/// Returns why the session is over; `None`: the store was closed.
-async fn watch_over(link: &Link, session: &Session, backoff: &mut Backoff) -> Option<Error> {
-    loop {
-        tokio::select! {
-            () = session.lost.notified() => {
-                return Some(Error::new(ErrorKind::Unavailable, "connection").detail("the server closed the connection"));
-            }
-            () = link.until_closed() => return None,
-            () = link.doubt.notified() => {}
-            () = sleep(link.config.beat()) => {}
-        }
-        if let Err(error) = link.heartbeat(session).await {
-            return Some(error);
-        }
-        // Only now: a server that accepts and hangs up at once must not be hammered.
-        backoff.reset();
-    }
-}
-
-/// Full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"): processes that lost the server together come back spread out.
-#[derive(Debug, Default)]
-pub(super) struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(50);
-    const LONGEST: Duration = Duration::from_secs(2);
-    /// Even the luckiest draw leaves the server a breath.
-    const SHORTEST: Duration = Duration::from_millis(5);
-
-    pub(super) fn next(&mut self) -> Duration {
-        let most = Self::FIRST.saturating_mul(1_u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX));
-        self.failures = self.failures.saturating_add(1);
-        most.min(Self::LONGEST).mul_f64(crate::random::fraction()).max(Self::SHORTEST)
-    }
-
-    pub(super) fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
-fn client(config: &RedisConfig) -> Result<Client> {
-    let configuration = |error: &redis::RedisError| {
-        Error::new(ErrorKind::Configuration, "connect").detail(format!("{}: {config}", error.category()))
-    };
-    let mut login = RedisConnectionInfo::default()
-        .set_protocol(ProtocolVersion::RESP3)
-        .set_db(i64::from(config.db))
-        .set_lib_name("cache-core", env!("CARGO_PKG_VERSION"));
-    if let Some(user) = &config.user {
-        login = login.set_username(user);
-    }
-    if let Some(password) = &config.password {
-        login = login.set_password(password);
-    }
-    let (address, ca) = match &config.address {
-        Address::Tcp { host, port } => (ConnectionAddr::Tcp(host.clone(), *port), None),
-        Address::Unix(path) => (ConnectionAddr::Unix(path.clone()), None),
-        Address::Tls { host, port, ca } => {
-            let (host, port) = (host.clone(), *port);
-            (ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }, ca.as_ref())
-        }
-    };
-    let info = address
-        .into_connection_info()
-        .map_err(|error| configuration(&error))?
-        .set_redis_settings(login)
-        // Off in this version of the client; with Nagle a small command waits for the last one's acknowledgement.
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    match ca {
-        None => {
-            #[cfg(feature = "tls")]
-            provide_cryptography();
-            Client::open(info).map_err(|error| configuration(&error))
-        }
-        #[cfg(feature = "tls")]
-        Some(path) => {
-            provide_cryptography();
-            let root_cert = std::fs::read(path).map_err(|error| {
-                Error::new(ErrorKind::Configuration, "connect")
-                    .detail(format!("the certificate file of `tls_ca` cannot be read: {error}"))
-            })?;
-            Client::build_with_tls(info, redis::TlsCertificates { client_tls: None, root_cert: Some(root_cert) })
-                .map_err(|error| configuration(&error))
-        }
-        #[cfg(not(feature = "tls"))]
-        Some(_) => Err(Error::new(ErrorKind::Configuration, "connect").detail("`rediss://` needs the feature `tls`")),
-    }
-}
-
-/// rustls panics if two providers are compiled in and none is chosen, which any other crate of the program may cause.
-#[cfg(feature = "tls")]
-fn provide_cryptography() {
-    // An error says that the program has chosen already: that choice stands.
-    let _already_chosen = rustls::crypto::ring::default_provider().install_default();
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoff_is_spread_and_bounded() {
-        let mut backoff = Backoff::default();
-        for _ in 0..100 {
-            let wait = backoff.next();
-            assert!(wait >= Backoff::SHORTEST && wait <= Backoff::LONGEST);
-        }
-        backoff.reset();
-        assert!(backoff.next() <= Backoff::FIRST);
-    }
-}
+#[expect(clippy::arithmetic_side_effects, reason = "small numbers")]
+mod tests;

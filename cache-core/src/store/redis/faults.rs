@@ -4,7 +4,7 @@
 
 use redis::{ErrorKind as RedisKind, RedisError, ServerError, Value};
 
-use super::config::{Address, RedisConfig};
+use super::config::{Address, Given, RedisConfig};
 use crate::error::{Error, ErrorKind};
 
 /// A failed operation.
@@ -42,9 +42,11 @@ pub(super) fn unexpected(step: &'static str) -> Error {
     Error::new(ErrorKind::Refused, step).detail("the server's answer has an unexpected type")
 }
 
-/// There is no connection at the moment.
-pub(super) fn disconnected(step: &'static str) -> Error {
-    Error::new(ErrorKind::Unavailable, step).detail("not connected; connecting goes on in the background")
+/// There is no connection at the moment. `why`: what the last attempt came to, or what ended the last connection.
+pub(super) fn disconnected(step: &'static str, config: &RedisConfig, why: Option<&str>) -> Error {
+    let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+    let detail = format!("not connected to {config}{why}; connecting goes on in the background");
+    Error::new(ErrorKind::Unavailable, step).detail(detail).unsent()
 }
 
 /// The store was closed.
@@ -78,38 +80,55 @@ pub(super) fn of_connect(error: &RedisError, config: &RedisConfig) -> Error {
     let configuration = |detail: String| Error::new(ErrorKind::Configuration, STEP).detail(detail);
     let passing = |detail: String| Error::new(ErrorKind::Unavailable, STEP).detail(detail);
     match (error.code(), error.kind()) {
-        (Some("WRONGPASS"), _) => configuration(
-            "the server refuses this user and password (WRONGPASS); write `redis://user:password@host` with the right ones, `/ ? # @ : %` in \
-             them percent-encoded"
+        (Some("WRONGPASS"), _) => configuration(match config.login_by {
+            Given::Url => "the server refuses this user and password (WRONGPASS); write `redis://user:password@host` \
+                 with the right ones, `/ ? # @ : %` in them percent-encoded"
                 .into(),
-        ),
+            Given::Builder => "the server refuses this user and password (WRONGPASS); give the right ones to \
+                 `.username(..)` and `.password(..)`, as they are"
+                .into(),
+        }),
         (_, RedisKind::AuthenticationFailed) => configuration("the server refuses this user and password".into()),
-        (Some("NOAUTH"), _) => configuration(
-            "the server wants a password (NOAUTH); write `redis://:password@host` or `redis://user:password@host`"
+        (Some("NOAUTH"), _) => configuration(match config.address_by {
+            Given::Url => "the server wants a password (NOAUTH); write `redis://:password@host` or \
+                 `redis://user:password@host`"
                 .into(),
-        ),
+            Given::Builder => {
+                "the server wants a password (NOAUTH); add `.password(..)`, and `.username(..)` where it has users"
+                    .into()
+            }
+        }),
         (Some("NOPERM"), _) => {
             configuration("the user may not connect (NOPERM); give it `+@connection` in the server's ACL".into())
         }
-        (Some("NOPROTO"), _) | (_, RedisKind::RESP3NotSupported) => {
-            configuration("the server does not speak RESP3; it must be Redis 7.0, Valkey 7.2 or later".into())
-        }
-        (Some("ERR"), _) => of_plain_refusal(error),
+        (Some("NOPROTO"), _) | (_, RedisKind::RESP3NotSupported) => configuration(NO_RESP3.into()),
+        (Some("ERR"), _) => of_plain_refusal(error, config),
         (Some(code), _) => {
             let error = of_code(STEP, code);
             if error.kind() == ErrorKind::Unavailable { error } else { configuration(described(code)) }
         }
         (None, RedisKind::Io) => of_io(&error.to_string(), config),
-        (None, RedisKind::Parse) => configuration(
-            "what answers there is not Redis, or wants TLS; check host and port, or write `rediss://`".into(),
-        ),
+        (None, RedisKind::Parse) => configuration(format!(
+            "what answers there is not Redis, or wants TLS; check host and port, or {}",
+            with_tls(config)
+        )),
         (None, RedisKind::InvalidClientConfig) => configuration(error.to_string()),
         _ => passing(error.category().to_owned()),
     }
 }
 
+const NO_RESP3: &str = "what answers there does not speak RESP3 (it refuses `HELLO 3`): it must be Redis 7.0, Valkey \
+     7.2 or later, without a proxy in between that does not pass RESP3 on; give the address of the server itself";
+
+fn with_tls(config: &RedisConfig) -> &'static str {
+    match config.address_by {
+        Given::Url => "write `rediss://`",
+        Given::Builder => "add `.tls(true)`",
+    }
+}
+
 /// `ERR` has no finer code: the message is looked at, never shown.
-fn of_plain_refusal(error: &RedisError) -> Error {
+fn of_plain_refusal(error: &RedisError, config: &RedisConfig) -> Error {
     let says = |words: &str| error.detail().is_some_and(|detail| detail.contains(words));
     let (kind, detail) = if says("max number of clients") {
         (ErrorKind::Unavailable, "the server has its maximum number of clients")
@@ -118,26 +137,44 @@ fn of_plain_refusal(error: &RedisError) -> Error {
     } else if says("no permissions") {
         (ErrorKind::Configuration, "the user may not run SELECT; give it `+select` in the server's ACL")
     } else if says("AUTH") {
-        (ErrorKind::Configuration, "the server has no password for this user; leave the password out of the URL")
+        let detail = match config.login_by {
+            Given::Url => "the server has no password for this user; leave the password out of the URL",
+            Given::Builder => "the server has no password for this user; leave `.password(..)` out",
+        };
+        (ErrorKind::Configuration, detail)
     } else {
-        (ErrorKind::Configuration, "the server refuses the connection's set-up (ERR)")
+        // Before a `HELLO 3` that was answered nothing else is sent but what is looked for above.
+        (ErrorKind::Configuration, NO_RESP3)
     };
     Error::new(kind, "connect").detail(detail)
 }
 
 fn of_io(text: &str, config: &RedisConfig) -> Error {
     let closed = text.contains("broken pipe") || text.contains("reset");
+    let by_url = config.address_by == Given::Url;
     let (kind, hint) = if text.contains("invalid peer certificate") {
-        (
-            ErrorKind::Configuration,
-            "; trust its authority with `?tls_ca=/path/ca.pem`, and use the name that the certificate has",
-        )
+        let hint = if by_url {
+            "; trust its authority with `?tls_ca=/path/ca.pem`, and use the name that the certificate has"
+        } else {
+            "; trust its authority in the system, or with a URL instead of `.host(..)`: `rediss://host?tls_ca=/path/ca.pem`"
+        };
+        (ErrorKind::Configuration, hint)
     } else if text.contains("corrupt message") {
-        (ErrorKind::Configuration, "; what answers there does not speak TLS: write `redis://`, or use the TLS port")
+        let hint = if by_url {
+            "; what answers there does not speak TLS: write `redis://`, or use the TLS port"
+        } else {
+            "; what answers there does not speak TLS: leave `.tls(true)` out, or use the TLS port"
+        };
+        (ErrorKind::Configuration, hint)
     } else if text.contains("Permission denied") {
         (ErrorKind::Configuration, "; the process may not use this socket")
     } else if closed && matches!(config.address, Address::Tcp { .. }) {
-        (ErrorKind::Unavailable, "; the server hung up: if this is its TLS port, write `rediss://`")
+        let hint = if by_url {
+            "; the server hung up: if this is its TLS port, write `rediss://`"
+        } else {
+            "; the server hung up: if this is its TLS port, add `.tls(true)`"
+        };
+        (ErrorKind::Unavailable, hint)
     } else {
         (ErrorKind::Unavailable, "")
     };
@@ -159,7 +196,7 @@ fn described(code: &str) -> String {
         "OOM" => "the server is out of memory and does not evict; see its `maxmemory-policy`",
         "MISCONF" => "the server cannot save to its disk and refuses writes",
         "NOREPLICAS" => "too few replicas are connected for a write",
-        "NOPERM" => "the user may not run this command, or not on this key; see the server's ACL",
+        "NOPERM" => "the user may not run this command, or not on this key; the page `docs::acl` has the rules",
         "NOAUTH" | "WRONGPASS" => "the server refuses the credentials",
         "LOADING" => "the server is loading its data",
         "BUSY" => "the server is busy with a script",

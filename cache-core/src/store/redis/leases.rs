@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::batch::filled;
 use super::requests::{
-    acquired, beside_script, fill_script, in_place_script, or_ours, refresh, release_script, renew_script, set_lease,
-    track_filled,
+    acquired, beside_script, fill_script, in_place_script, is_ours, or_ours, over_mark_script, refresh, release_script,
+    renew_script, set_lease, track_filled,
 };
-use super::{RedisStore, faults, ms, reply, scripts};
-use crate::error::Result;
-use crate::store::{Acquired, Expiry, FILL_ID_AT, Filled, Over, Token};
+use super::{RedisStore, faults, ms, on, reply, scripts};
+use crate::error::{ErrorKind, Result};
+use crate::store::{Acquired, Claim, Expiry, Fill, Filled, Over, Token, lease_key};
 
 /// As [`Store::acquire`](crate::store::Store::acquire); the others likewise.
 pub(super) async fn acquire(
@@ -24,6 +25,9 @@ pub(super) async fn acquire(
     match over {
         Over::Nothing => {
             let found = store.link.command(STEP, &set_lease(key, token, lease)).await?;
+            if is_ours(&found, token) {
+                return Ok(Acquired::Ours);
+            }
             reply::slot(STEP, found, None).map(or_ours)
         }
         Over::Record(id) => acquired(STEP, store.run(STEP, &beside_script(key, token, lease, id)).await?),
@@ -41,20 +45,27 @@ pub(super) async fn acquire_in_place(
     acquired(STEP, store.run(STEP, &in_place_script(key, token, lease, fill_id)).await?)
 }
 
-pub(super) async fn fill(
+pub(super) async fn acquire_over_mark(
     store: &RedisStore,
     key: &str,
     token: Token,
-    over: Over,
-    record: Bytes,
-    expiry: Expiry,
-) -> Result<Filled> {
+    lease: Duration,
+    mark: Token,
+) -> Result<Acquired> {
+    const STEP: &str = "acquire";
+    acquired(STEP, store.run(STEP, &over_mark_script(key, token, lease, mark)).await?)
+}
+
+pub(super) async fn fill(store: &RedisStore, fill: &Fill) -> Result<Filled> {
     const STEP: &str = "fill";
-    let script = fill_script(key, token, over, &record, expiry);
-    let session = store.link.session(STEP)?;
+    let Fill { claim: Claim { key, token, over }, record, expiry, track } = fill;
+    store.sizes.saw(key, record.len());
+    let script = fill_script(key, *token, *over, record, *expiry);
+    let session = store.link.session(STEP).await?;
+    let tracks = *track && session.tracks();
     let mut pipeline = redis::pipe();
     pipeline.invoke_script(&script);
-    if session.tracks() {
+    if tracks {
         track_filled(&mut pipeline, key);
     }
     let mut replies = store.link.pipeline_on(&session, STEP, &pipeline).await?;
@@ -63,15 +74,8 @@ pub(super) async fn fill(
         let stored = reply::integer(STEP, store.run(STEP, &script).await?)?;
         return Ok(if stored == 1 { Filled::Stored } else { Filled::Refused });
     }
-    if reply::integer(STEP, stored)? != 1 {
-        return Ok(Filled::Refused);
-    }
-    let tracked = session.tracks() && replies.value().is_ok() && {
-        // Somebody else may have written in between: then what is tracked is theirs.
-        let stands = reply::bytes(STEP, replies.raw()?)?;
-        stands.as_deref() == record.get(FILL_ID_AT)
-    };
-    Ok(if tracked { Filled::Tracked } else { Filled::Stored })
+    let stands = if tracks { (replies.value().is_ok(), Some(replies.raw()?)) } else { (false, None) };
+    filled(STEP, fill, stored, stands)
 }
 
 pub(super) async fn rewrite_head(
@@ -93,8 +97,27 @@ pub(super) async fn renew(store: &RedisStore, key: &str, token: Token, over: Ove
     Ok(reply::integer("renew", store.run("renew", &script).await?)? == 1)
 }
 
-pub(super) async fn release(store: &RedisStore, key: &str, token: Token, over: Over) -> Result<()> {
-    store.run("release", &release_script(key, token, over)).await.map(drop)
+pub(super) async fn release(
+    store: &RedisStore,
+    key: &str,
+    token: Token,
+    over: Over,
+    unstored: Option<Duration>,
+) -> Result<()> {
+    match store.run("release", &release_script(key, token, over, unstored)).await {
+        Err(error) if error.kind() == ErrorKind::Refused => remove(store, key, over).await,
+        done => done.map(drop),
+    }
+}
+
+/// Ends a lease where the script that compares is refused, as for a right that was lost: without a
+/// comparison. If it was somebody else's by now, that is an invalidation.
+pub(super) async fn remove(store: &RedisStore, key: &str, over: Over) -> Result<()> {
+    let key = match over {
+        Over::Nothing => key.to_owned(),
+        Over::Record(_) => lease_key(key),
+    };
+    reply::checked("release", store.link.command("release", &on(&key, "UNLINK")).await?).map(drop)
 }
 
 pub(super) async fn throttle(store: &RedisStore, key: &str, token: Token, throttle: Duration) -> Result<bool> {

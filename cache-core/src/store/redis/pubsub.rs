@@ -20,11 +20,12 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
-use super::connection::{Backoff, Link};
+use super::connection::Link;
 use super::faults;
 use crate::background::Background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Message;
+use crate::store::supervisor::Backoff;
 
 /// Messages a slow subscriber may lag behind before it misses some and is told so.
 const BUFFER: usize = 1024;
@@ -73,7 +74,7 @@ pub(super) async fn subscribe(
 ) -> Result<BoxStream<'static, Message>> {
     const STEP: &str = "subscribe";
     // Fails at once while the server is away, like every call.
-    drop(link.session(STEP)?);
+    drop(link.session(STEP).await?);
     let (membership, messages, mut subscription) = channels.join(name, STEP)?;
     if !channels.start(link, background) {
         return Err(faults::closed(STEP));
@@ -85,7 +86,7 @@ pub(super) async fn subscribe(
     match timeout(bound, settled).await.map(|state| state.map(|state| *state)) {
         Ok(Ok(Subscription::Refused)) => {
             return Err(Error::new(ErrorKind::Refused, STEP)
-                .detail("the user may not subscribe to this channel (NOPERM); see the server's ACL"));
+                .detail("the user may not subscribe to this channel (NOPERM); give it `+subscribe +unsubscribe` and `&channel` in the server's ACL"));
         }
         Ok(Ok(_confirmed)) => {}
         Ok(Err(_closed)) => return Err(faults::closed(STEP)),
@@ -244,8 +245,9 @@ async fn serve(channels: &Arc<Channels>, link: &Link, again: bool, backoff: &mut
         Ok(())
     };
     let bound = link.config.response_timeout;
-    let connect = timeout(link.config.connect_timeout, link.connect(on_push));
-    let mut connection = connect.await.map_err(|_elapsed| faults::timed_out("subscribe"))??;
+    let connect = timeout(link.config.connect_timeout, link.log_in(on_push));
+    let wire = connect.await.map_err(|_elapsed| faults::timed_out("subscribe"))??;
+    let mut connection = wire.client();
     let mut subscribed: HashSet<String> = HashSet::new();
     loop {
         let mut wanted = channels.names();
@@ -271,7 +273,7 @@ async fn serve(channels: &Arc<Channels>, link: &Link, again: bool, backoff: &mut
         subscribed = wanted;
         tokio::select! {
             () = channels.changed.notified() => {}
-            () = lost.notified() => return Err(faults::disconnected("subscribe")),
+            () = lost.notified() => return Err(link.disconnected("subscribe")),
             () = sleep(link.config.heartbeat) => {
                 ping(bound, &mut connection).await?;
                 backoff.reset();

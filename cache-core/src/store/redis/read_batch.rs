@@ -1,31 +1,49 @@
 //! Reads that would queue anyway go out together.
 //!
 //! ```text
-//! a read ── few are under way ──> GET, at once
-//!        └─ else ──> waits for the next MGET, which takes all that wait
+//! a read ── nothing is under way ──> GET, at once, by its caller
+//!        └─ else ──> waits for the next MGET: one is under way at a time, with as many keys as are
+//!                    expected to bring a MiB
 //! ```
 //!
-//! Invariant: a read is sent after it was asked for, so what the caller has set up before (a mark in L1) is in place when the server
-//! looks. No read waits for longer than one response timeout: what waits behind an MGET that is not answered fails with it.
+//! Invariant: a read is sent after it was asked for, so what the caller has set up before (a mark
+//! in L1) is in place when the server looks, and nobody gets what was read before a write that was
+//! answered before they asked. A read fails by its own trip, never by that of another: its time
+//! counts from when it is sent. What has waited for [`LONGEST`] response timeouts when its turn
+//! comes is not sent any more, and a trip takes no more than as many; so no read takes longer than
+//! twice that, and while the server stands still all fail as soon as the connection is given up.
+//! An MGET waits for another MGET only, which a task of the store drives: never for a GET, whose
+//! caller may have stopped to poll it.
+//!
+//! The task may end with its runtime (D9): it is made again elsewhere, and a read that it has left
+//! without an answer is sent by its caller.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use redis::Value;
+use tokio::sync::Notify;
 
-use super::connection::Link;
+mod waiting;
+
+use self::waiting::{Batch, Waiting};
+use super::connection::{Link, Session};
+use super::trips::Sizes;
+use super::wire::LONGEST;
 use super::{faults, on, reply};
-use crate::error::{Error, Result};
-use crate::store::Slot;
+use crate::clock::millis;
+use crate::error::Result;
+use crate::store::{Reading, Slot};
+use crate::sync::{Mutex, MutexGuard};
 
 const STEP: &str = "read";
-/// How many reads make a trip of their own at a time: with so few, waiting for others costs more than it saves.
-const ALONE: usize = 4;
-/// How many MGETs are under way at a time: one that the server works on, one that is on its way.
-const TOGETHER: usize = 2;
-/// How many keys one has at most. The server does nothing else while it answers.
+/// How many keys an MGET has at most. The server does nothing else while it answers.
 const MOST_KEYS: usize = 128;
 
 /// The slot, and whether its next change is told.
@@ -33,143 +51,325 @@ type Answer = Result<(Slot, bool)>;
 
 /// Where reads are asked for.
 pub(super) struct Reads {
-    alone: AtomicUsize,
-    queue: mpsc::UnboundedSender<Read>,
+    queue: Mutex<Queue>,
+    /// There is something to send, and no MGET is under way.
+    wake: Notify,
+    sizes: Arc<Sizes>,
 }
 
-/// A read that waits. Its caller waits too, so there are no more of them than callers.
-struct Read {
-    key: Box<str>,
-    track: bool,
-    answer: oneshot::Sender<Answer>,
+#[derive(Default)]
+struct Queue {
+    /// A GET is under way.
+    alone: bool,
+    /// An MGET is.
+    together: bool,
+    /// Nobody sends what would wait here.
+    closed: bool,
+    /// How often the task was made that sends it.
+    servers: u64,
+    /// What is not sent yet, the oldest first.
+    batches: VecDeque<Arc<Batch>>,
 }
 
-/// What [`serve`] takes from.
-pub(super) struct Queue(mpsc::UnboundedReceiver<Read>);
+/// A read as it was taken up.
+enum Taken<'a> {
+    Alone(Alone<'a>),
+    Waits(Waiting),
+}
 
-/// A place among those that go alone; given back when dropped.
-struct Place<'a>(&'a AtomicUsize);
+/// That a GET is under way, until this is dropped.
+struct Alone<'a>(&'a Reads);
 
-impl Drop for Place<'_> {
+impl Drop for Alone<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.queue().alone = false;
     }
 }
 
 impl Reads {
-    pub(super) fn new() -> (Self, Queue) {
-        let (queue, waiting) = mpsc::unbounded_channel();
-        (Self { alone: AtomicUsize::new(0), queue }, Queue(waiting))
+    pub(super) fn new(sizes: Arc<Sizes>) -> Self {
+        Self { queue: Mutex::default(), wake: Notify::new(), sizes }
     }
 
     /// Dropped while waiting, a read may still be sent; its answer goes to nobody.
-    pub(super) async fn read(&self, link: &Link, key: &str, track: bool) -> Answer {
-        if let Some(_place) = self.place() {
-            return alone(link, key, track).await;
-        }
-        // Without a connection it fails at once, and does not queue.
-        let _connected = link.session(STEP)?;
-        let (answer, answered) = oneshot::channel();
-        let asked = self.queue.send(Read { key: key.into(), track, answer });
-        match (asked, answered.await) {
-            (Ok(()), Ok(answer)) => answer,
-            _ => Err(faults::closed(STEP)),
+    pub(super) fn begin<'a>(&'a self, link: &'a Link, key: &'a str, track: bool) -> Reading<'a> {
+        let asked = Asked { reads: self, link, key, track, takeovers: link.takeovers() };
+        let Some(session) = link.usable() else { return Reading::Boxed(Box::pin(asked.again())) };
+        match self.take(link.coarse(), key, track) {
+            Ok(Taken::Waits(waiting)) => Reading::Waits(Queued { asked, state: State::Waits(waiting) }),
+            Ok(Taken::Alone(under_way)) => Reading::Boxed(Box::pin(async move {
+                match asked.alone(&session).await {
+                    Err(error) if link.may_try_again(&error, asked.takeovers, &mut 0) => {
+                        drop(under_way);
+                        asked.again().await
+                    }
+                    answer => answer,
+                }
+            })),
+            Err(_closed) => Reading::Boxed(Box::pin(asked.again())),
         }
     }
 
-    fn place(&self) -> Option<Place<'_>> {
-        let before = self.alone.fetch_add(1, Ordering::Relaxed);
-        let place = Place(&self.alone);
-        (before < ALONE).then_some(place)
+    fn take(&self, now: u64, key: &str, track: bool) -> Result<Taken<'_>> {
+        let mut queue = self.queue();
+        if queue.closed {
+            return Err(faults::closed(STEP));
+        }
+        if !queue.alone && !queue.together && queue.batches.is_empty() {
+            queue.alone = true;
+            return Ok(Taken::Alone(Alone(self)));
+        }
+        let joined = queue.batches.back().and_then(|last| last.join(now, key, track));
+        let waiting = joined.unwrap_or_else(|| {
+            // All who waited for it may have gone.
+            while queue.batches.back().is_some_and(|last| last.is_unwanted()) {
+                queue.batches.pop_back();
+            }
+            let (batch, waiting) = Batch::new(now, key, track);
+            queue.batches.push_back(batch);
+            waiting
+        });
+        if !queue.together {
+            self.wake.notify_one();
+        }
+        Ok(Taken::Waits(waiting))
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to be sent next; `None`: nobody waits. `longest`: how long one waits at most.
+    fn next_trip(&self, now: u64, longest: Duration) -> Option<Trip<'_>> {
+        let mut queue = self.queue();
+        while let Some(first) = queue.batches.front() {
+            let places = first.take(now, millis(longest), &self.sizes);
+            let batch = Arc::clone(first);
+            if batch.is_taken() {
+                queue.batches.pop_front();
+            }
+            if !places.is_empty() {
+                queue.together = true;
+                return Some(Trip { reads: self, batch, places });
+            }
+        }
+        None
     }
 }
 
-async fn alone(link: &Link, key: &str, track: bool) -> Answer {
-    let session = link.session(STEP)?;
-    if !track || !session.tracks() {
-        return Ok((reply::slot(STEP, link.command(STEP, &on(key, "GET")).await?, None)?, false));
+/// What was asked for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    reads: &'a Reads,
+    link: &'a Link,
+    key: &'a str,
+    track: bool,
+    /// How often the connection had been taken over then.
+    takeovers: u64,
+}
+
+impl Asked<'_> {
+    async fn alone(&self, session: &Session) -> Answer {
+        let (slot, tracked) = alone(self.link, session, self.key, self.track).await?;
+        self.reads.sizes.saw(self.key, bytes_of(&slot));
+        Ok((slot, tracked))
     }
-    let mut pipeline = redis::pipe();
+
+    /// Sent by its caller, on a connection that is taken over first if its runtime has ended.
+    async fn again(self) -> Answer {
+        let mut tries = 0_u32;
+        loop {
+            let before = self.link.takeovers();
+            let answer = match self.link.session(STEP).await {
+                Ok(session) => self.alone(&session).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Err(error) if self.link.may_try_again(&error, before, &mut tries) => {}
+                answer => return answer,
+            }
+        }
+    }
+}
+
+/// A read that waits for others to go with.
+pub(crate) struct Queued<'a> {
+    asked: Asked<'a>,
+    state: State<'a>,
+}
+
+enum State<'a> {
+    Waits(Waiting),
+    /// It was left without an answer.
+    Again(BoxFuture<'a, Answer>),
+}
+
+impl Future for Queued<'_> {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.state {
+                State::Waits(waiting) => match ready!(Pin::new(waiting).poll(context)) {
+                    Err(error) if this.asked.link.may_try_again(&error, this.asked.takeovers, &mut 0) => {
+                        this.state = State::Again(Box::pin(this.asked.again()));
+                    }
+                    answer => return Poll::Ready(answer),
+                },
+                State::Again(read) => return read.as_mut().poll(context),
+            }
+        }
+    }
+}
+
+/// Sends what waits, until the store is closed. Reads wait for it from this call on.
+pub(super) fn serve(link: Arc<Link>, reads: Arc<Reads>) -> impl Future<Output = ()> + Send + 'static {
+    let closing = Closing::new(reads);
+    async move { send_all(&link, &closing.reads).await }
+}
+
+async fn send_all(link: &Link, reads: &Reads) {
+    let mut closed = std::pin::pin!(link.until_closed());
+    let longest = link.config.response_timeout.saturating_mul(LONGEST);
+    loop {
+        tokio::select! {
+            biased;
+            () = reads.wake.notified() => {}
+            () = &mut closed => return,
+        }
+        while let Some(trip) = reads.next_trip(link.coarse(), longest) {
+            tokio::select! {
+                biased;
+                () = trip.run(link) => {}
+                () = &mut closed => return,
+            }
+        }
+    }
+}
+
+/// Whoever waits when the task ends, however it does, is told.
+struct Closing {
+    reads: Arc<Reads>,
+    server: u64,
+}
+
+impl Closing {
+    fn new(reads: Arc<Reads>) -> Self {
+        let mut queue = reads.queue();
+        queue.closed = false;
+        queue.servers = queue.servers.wrapping_add(1);
+        let server = queue.servers;
+        drop(queue);
+        // What came in the meantime.
+        reads.wake.notify_one();
+        Self { reads, server }
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let mut queue = self.reads.queue();
+        // The end of a runtime drops its tasks one by one: the next may be at work already.
+        if queue.servers != self.server {
+            return;
+        }
+        queue.closed = true;
+        let batches = std::mem::take(&mut queue.batches);
+        drop(queue);
+        batches.iter().for_each(|batch| batch.close());
+    }
+}
+
+/// Keys of a batch that are sent with one MGET.
+struct Trip<'a> {
+    reads: &'a Reads,
+    batch: Arc<Batch>,
+    /// Where they are in the batch.
+    places: Vec<usize>,
+}
+
+impl Trip<'_> {
+    async fn run(mut self, link: &Link) {
+        match self.fetch(link).await {
+            Ok(found) => self.batch.answer(self.places.drain(..).zip(found.into_iter().map(Ok)), &self.reads.sizes),
+            Err(error) => {
+                self.batch.answer(self.places.drain(..).map(|place| (place, Err(error.again()))), &self.reads.sizes);
+            }
+        }
+    }
+
+    async fn fetch(&mut self, link: &Link) -> Result<Vec<(Slot, bool)>> {
+        let session = link.usable().ok_or_else(|| link.disconnected(STEP))?;
+        // Untracked ones first: the server remembers all keys of a tracked command.
+        let plain = self.batch.sort(&mut self.places, session.tracks());
+        let tracked = self.places.len().saturating_sub(plain);
+        let mut pipeline = redis::Pipeline::with_capacity(3);
+        let (untracked, rest) = self.places.split_at_checked(plain).unwrap_or_default();
+        for (places, track) in [(untracked, false), (rest, true)].into_iter().filter(|(some, _)| !some.is_empty()) {
+            if track {
+                pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
+            }
+            pipeline.add_command(self.batch.mget(places));
+        }
+        let mut replies = link.pipeline_on(&session, STEP, &pipeline).await?;
+        let mut found = Vec::with_capacity(self.places.len());
+        if plain > 0 {
+            slots(&mut found, plain, replies.raw()?, false)?;
+        }
+        if tracked > 0 {
+            let is_tracked = replies.value().is_ok();
+            slots(&mut found, tracked, replies.raw()?, is_tracked)?;
+        }
+        Ok(found)
+    }
+}
+
+impl Drop for Trip<'_> {
+    fn drop(&mut self) {
+        // What is left has no answer: the task has ended.
+        if !self.places.is_empty() {
+            let closed = self.places.drain(..).map(|place| (place, Err(faults::closed(STEP))));
+            self.batch.answer(closed, &self.reads.sizes);
+        }
+        let mut queue = self.reads.queue();
+        queue.together = false;
+        // Of a task that is dropped late, when the next one is at work already.
+        if !queue.batches.is_empty() {
+            self.reads.wake.notify_one();
+        }
+    }
+}
+
+fn bytes_of(slot: &Slot) -> usize {
+    if let Slot::Bytes(bytes) = slot { bytes.len() } else { 0 }
+}
+
+async fn alone(link: &Link, session: &Session, key: &str, track: bool) -> Answer {
+    if !track || !session.tracks() {
+        return Ok((reply::slot(STEP, link.command_on(session, STEP, &on(key, "GET")).await?, None)?, false));
+    }
+    let mut pipeline = redis::Pipeline::with_capacity(2);
     pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
     pipeline.add_command(on(key, "GET"));
-    let mut replies = link.pipeline_on(&session, STEP, &pipeline).await?;
+    let mut replies = link.pipeline_on(session, STEP, &pipeline).await?;
     let tracked = replies.value().is_ok();
     Ok((reply::slot(STEP, replies.raw()?, None)?, tracked))
 }
 
-/// Sends what waits, until the store is closed.
-pub(super) async fn serve(link: Arc<Link>, Queue(mut queue): Queue) {
-    let mut trips = FuturesUnordered::new();
-    loop {
-        let mut waiting = Vec::new();
-        tokio::select! {
-            biased;
-            Some(answered) = trips.next() => {
-                if let Err(error) = answered {
-                    // They have waited as long as this one, or longer than it took to fail.
-                    while let Ok(read) = queue.try_recv() {
-                        read.answer(Err(Error::again(&error)));
-                    }
-                }
-            }
-            taken = queue.recv_many(&mut waiting, MOST_KEYS), if trips.len() < TOGETHER => {
-                if taken == 0 {
-                    return;
-                }
-                trips.push(together(&link, waiting));
-            }
-            () = link.until_closed() => return,
-        }
-    }
-}
-
-/// One trip for all of them.
-async fn together(link: &Link, mut reads: Vec<Read>) -> Result<()> {
-    reads.retain(|read| !read.answer.is_closed());
-    match fetch(link, &reads).await {
-        Ok((slots, tracked)) => {
-            for (read, slot) in reads.into_iter().zip(slots) {
-                let tracked = tracked && read.track;
-                read.answer(Ok((slot, tracked)));
-            }
-            Ok(())
-        }
-        Err(error) => {
-            for read in reads {
-                read.answer(Err(error.again()));
-            }
-            Err(error)
-        }
-    }
-}
-
-async fn fetch(link: &Link, reads: &[Read]) -> Result<(Vec<Slot>, bool)> {
-    if reads.is_empty() {
-        return Ok((Vec::new(), false));
-    }
-    let session = link.session(STEP)?;
-    let track = session.tracks() && reads.iter().any(|read| read.track);
-    let mut pipeline = redis::pipe();
-    if track {
-        pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
-    }
-    pipeline.cmd("MGET");
-    for read in reads {
-        pipeline.arg(&*read.key);
-    }
-    let mut replies = link.pipeline_on(&session, STEP, &pipeline).await?;
-    let tracked = track && replies.value().is_ok();
-    let found = reply::all_bytes(STEP, replies.raw()?)?;
-    if found.len() != reads.len() {
+/// A value of another type is nothing to MGET: taking the lease tells.
+fn slots(found: &mut Vec<(Slot, bool)>, count: usize, value: Value, tracked: bool) -> Result<()> {
+    let Value::Array(values) = reply::checked(STEP, value)? else { return Err(faults::unexpected(STEP)) };
+    if values.len() != count {
         return Err(faults::unexpected(STEP));
     }
-    // A value of another type is nothing to MGET: taking the lease tells.
-    Ok((found.into_iter().map(|bytes| Slot::of(bytes, None)).collect(), tracked))
+    for value in values {
+        let bytes: Option<Bytes> = reply::bytes(STEP, value)?;
+        found.push((Slot::of(bytes, None), tracked));
+    }
+    Ok(())
 }
 
-impl Read {
-    fn answer(self, answer: Answer) {
-        // An error says that its caller has gone.
-        let _gone = self.answer.send(answer);
-    }
-}
+#[cfg(test)]
+#[path = "read_batch/tests.rs"]
+mod tests;

@@ -17,15 +17,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, PushInfo, PushKind, RedisResult};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::config::Replicas;
-use super::connection::Link;
+use super::connection::{Identity, Link};
 use super::faults;
 use super::reply::{self, Replies};
+use super::wire::Wire;
 use crate::clock::millis;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -38,7 +38,8 @@ pub(super) struct Replicated {
 
 /// One connection.
 struct Writer {
-    connection: MultiplexedConnection,
+    wire: Wire,
+    identity: Option<Identity>,
     lost: Arc<AtomicBool>,
     /// Writes that were answered.
     tickets: AtomicU64,
@@ -65,7 +66,7 @@ impl Replicated {
     /// Cancelled while waiting, the writes have been executed or not, and the others that wait go on.
     pub(super) async fn run(&self, step: &'static str, pipeline: &Pipeline) -> Result<Replies> {
         let writer = self.writer(step).await?;
-        let mut connection = writer.connection.clone();
+        let mut connection = writer.wire.client();
         // A WAIT may stand before them.
         let bound = self.wanted.timeout.saturating_add(self.link.config.response_timeout);
         let sent = connection.send_packed_commands(pipeline, 0, pipeline.len());
@@ -86,7 +87,7 @@ impl Replicated {
             command.arg(self.wanted.count).arg(millis(self.wanted.timeout).max(1));
             // Before this one may stand a WAIT whose caller was dropped.
             let bound = self.wanted.timeout.saturating_mul(2).saturating_add(self.link.config.response_timeout);
-            let mut connection = writer.connection.clone();
+            let mut connection = writer.wire.client();
             let answer = writer.within(step, bound, connection.send_packed_command(&command)).await?;
             *round = Round { covered: covers, acknowledged: reply::count(step, answer)? };
         }
@@ -104,9 +105,9 @@ impl Replicated {
     /// The connection, made anew if there is none that works.
     async fn writer(&self, step: &'static str) -> Result<Arc<Writer>> {
         // Fails at once while the server is away, like every call.
-        drop(self.link.session(step)?);
+        drop(self.link.session(step).await?);
         let mut current = self.current.lock().await;
-        if let Some(writer) = current.as_ref().filter(|writer| !writer.lost.load(Ordering::Acquire)) {
+        if let Some(writer) = current.as_ref().filter(|writer| writer.is_usable()) {
             return Ok(Arc::clone(writer));
         }
         let lost = Arc::new(AtomicBool::new(false));
@@ -117,9 +118,19 @@ impl Replicated {
             }
             Ok(())
         };
-        let connect = timeout(self.link.config.connect_timeout, self.link.connect(on_push));
-        let connection = connect.await.map_err(|_elapsed| faults::timed_out(step))??;
-        let writer = Writer { connection, lost, tickets: AtomicU64::new(0), round: Mutex::default() };
+        let before = current.as_ref().and_then(|before| before.identity.clone());
+        let connect = async {
+            let wire = self.link.log_in(on_push).await?;
+            let mut connection = wire.client();
+            let identity = self.link.identify(&mut connection).await;
+            if let Some(before) = &before {
+                self.link.kill(&mut connection, before, identity.as_ref()).await;
+            }
+            Ok((wire, identity))
+        };
+        let connect = timeout(self.link.config.connect_timeout, connect);
+        let (wire, identity) = connect.await.map_err(|_elapsed| faults::timed_out(step))??;
+        let writer = Writer { wire, identity, lost, tickets: AtomicU64::new(0), round: Mutex::default() };
         Ok(Arc::clone(current.insert(Arc::new(writer))))
     }
 
@@ -133,6 +144,10 @@ impl Replicated {
 }
 
 impl Writer {
+    fn is_usable(&self) -> bool {
+        !self.lost.load(Ordering::Acquire) && !self.wire.is_abandoned()
+    }
+
     /// A connection that did not answer in time is not used again.
     async fn within<T>(
         &self,

@@ -149,16 +149,49 @@ pub(super) fn time(value: &Value) -> Option<Timestamp> {
     Some(Timestamp(seconds.saturating_mul(1000).saturating_add(micros / 1000)))
 }
 
+/// A field of the reply of `INFO`.
+fn info<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
+    long_text(value)?.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+}
+
+/// In the reply of `INFO stats`.
+pub(super) fn evicted_keys(value: &Value) -> Option<u64> {
+    info(value, "evicted_keys")?.trim_end().parse().ok()
+}
+
 /// Major and minor version in the reply of `INFO server`.
 pub(super) fn server_version(value: &Value) -> Option<(u32, u32)> {
-    let text = match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?,
-        Value::VerbatimString { text, .. } => text,
-        _ => return None,
-    };
-    let version = text.lines().find_map(|line| line.strip_prefix("redis_version:"))?;
+    let version = info(value, "redis_version")?;
     let mut numbers = version.trim_end().split('.').map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next()??))
+}
+
+/// Whether it is a node of a Cluster, by the reply of `INFO server`.
+pub(super) fn is_of_a_cluster(value: &Value) -> bool {
+    ["redis_mode", "server_mode"].into_iter().any(|field| info(value, field).map(str::trim_end) == Some("cluster"))
+}
+
+/// The server's run in the reply of `INFO server`: another one after each start.
+pub(super) fn server_run(value: &Value) -> Option<Box<str>> {
+    let run = long_text(value)?.lines().find_map(|line| line.strip_prefix("run_id:"))?;
+    Some(run.trim_end().into())
+}
+
+/// The connection's id and address in the reply of `CLIENT INFO`, as the server sees them.
+pub(super) fn client(value: &Value) -> Option<(u64, Box<str>)> {
+    let mut fields = long_text(value)?.split_ascii_whitespace();
+    let mut field = |name: &str| fields.find_map(|field| field.strip_prefix(name));
+    // In this order since Redis 2.8.
+    let (id, address) = (field("id=")?, field("addr=")?);
+    Some((id.parse().ok()?, address.into()))
+}
+
+fn long_text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::VerbatimString { text, .. } => Some(text),
+        _ => None,
+    }
 }
 
 fn text(value: Value) -> Option<String> {
@@ -182,6 +215,27 @@ mod tests {
         assert_eq!(told("redis_version:unstable"), None);
         assert_eq!(told(""), None);
         assert_eq!(server_version(&Value::Nil), None);
+    }
+
+    #[test]
+    fn a_connection_is_told_by_its_id_and_address() {
+        let told = |text: &str| client(&Value::BulkString(text.as_bytes().to_vec()));
+        assert_eq!(
+            told("id=7 addr=127.0.0.1:4000 laddr=127.0.0.1:6379 fd=8 name= db=0"),
+            Some((7, "127.0.0.1:4000".into()))
+        );
+        assert_eq!(told("id=x addr=a"), None);
+        assert_eq!(told("name=id=7"), None);
+        let run = |text: &str| server_run(&Value::BulkString(text.as_bytes().to_vec()));
+        assert_eq!(run("# Server\r\nrun_id:abc\r\ntcp_port:1\r\n"), Some("abc".into()));
+        assert_eq!(run("tcp_port:1"), None);
+    }
+
+    #[test]
+    fn evictions_are_read() {
+        let told = |text: &str| evicted_keys(&Value::BulkString(text.as_bytes().to_vec()));
+        assert_eq!(told("# Stats\r\nexpired_keys:3\r\nevicted_keys:17\r\nevicted_clients:0\r\n"), Some(17));
+        assert_eq!((told("evicted_keys:many"), told(""), evicted_keys(&Value::Nil)), (None, None, None));
     }
 
     #[test]

@@ -21,6 +21,11 @@ pub(super) fn or_ours(found: Slot) -> Acquired {
     if found == Slot::Absent { Acquired::Ours } else { Acquired::Found(found) }
 }
 
+/// Whether the lease that stands there is this one: it was taken before, and the answer was lost.
+pub(super) fn is_ours(found: &Value, token: Token) -> bool {
+    matches!(found, Value::BulkString(found) if *found == token.mark().as_bytes())
+}
+
 /// Takes the lease beside a record.
 pub(super) fn beside_script(key: &str, token: Token, lease: Duration, fill_id: u64) -> ScriptInvocation<'static> {
     let mut script = refresh(&scripts::ACQUIRE_REFRESH, key);
@@ -32,6 +37,13 @@ pub(super) fn beside_script(key: &str, token: Token, lease: Duration, fill_id: u
 pub(super) fn in_place_script(key: &str, token: Token, lease: Duration, fill_id: u64) -> ScriptInvocation<'static> {
     let mut script = scripts::ACQUIRE_IN_PLACE.key(key);
     script.arg(&fill_id.to_le_bytes()[..]).arg(token.mark()).arg(ms(lease));
+    script
+}
+
+/// Takes the lease instead of the mark of a run that stored nothing.
+pub(super) fn over_mark_script(key: &str, token: Token, lease: Duration, mark: Token) -> ScriptInvocation<'static> {
+    let mut script = scripts::ACQUIRE_OVER_MARK.key(key);
+    script.arg(mark.unstored()).arg(token.unawaited().mark()).arg(ms(lease));
     script
 }
 
@@ -63,16 +75,40 @@ pub(super) fn track_filled(pipeline: &mut Pipeline, key: &str) {
 }
 
 pub(super) fn renew_script(key: &str, token: Token, over: Over, lease: Duration) -> ScriptInvocation<'static> {
-    let (key, mark) = lease_of(key, token, over);
-    let mut script = scripts::RENEW.key(key);
-    script.arg(mark).arg(ms(lease));
-    script
+    match over {
+        Over::Nothing => {
+            let mut script = scripts::RENEW.key(key);
+            script.arg(token.mark()).arg(ms(lease));
+            script
+        }
+        Over::Record(id) => {
+            let mut script = refresh(&scripts::RENEW_REFRESH, key);
+            script.arg(token.hex()).arg(ms(lease)).arg(&id.to_le_bytes()[..]);
+            script
+        }
+    }
 }
 
-pub(super) fn release_script(key: &str, token: Token, over: Over) -> ScriptInvocation<'static> {
-    let (key, mark) = lease_of(key, token, over);
-    let mut script = scripts::RELEASE.key(key);
-    script.arg(mark);
+pub(super) fn release_script(
+    key: &str,
+    token: Token,
+    over: Over,
+    unstored: Option<Duration>,
+) -> ScriptInvocation<'static> {
+    let mut script = match over {
+        Over::Nothing => scripts::RELEASE.key(key),
+        Over::Record(_) => {
+            let mut script = scripts::RELEASE.key(lease_key(key));
+            script.key(key);
+            script
+        }
+    };
+    token.forms(over).iter().for_each(|form| {
+        script.arg(form);
+    });
+    if let Some(rest) = unstored {
+        script.arg(token.unstored()).arg(ms(rest));
+    }
     script
 }
 
@@ -82,15 +118,7 @@ pub(super) fn refresh(script: &'static Script, key: &str) -> ScriptInvocation<'s
     script
 }
 
-/// The key that holds the lease and what stands there.
-fn lease_of(key: &str, token: Token, over: Over) -> (String, String) {
-    match over {
-        Over::Nothing => (key.to_owned(), token.mark()),
-        Over::Record(_) => (lease_key(key), token.hex()),
-    }
-}
-
-/// The reply of [`scripts::ACQUIRE_REFRESH`] and [`scripts::ACQUIRE_IN_PLACE`].
+/// The reply of the scripts that take a lease.
 pub(super) fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
     let Value::Array(parts) = reply::checked(step, value)? else { return Err(faults::unexpected(step)) };
     let mut parts = parts.into_iter();
@@ -104,6 +132,10 @@ pub(super) fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
         }
         (Some(Value::Int(3)), _) => Ok(Acquired::Found(Slot::WrongType)),
         (Some(Value::Int(4)), Some(left)) => reply::time_left(step, left).map(Acquired::Throttled),
+        (Some(Value::Int(5)), _) => Ok(Acquired::Unawaited),
+        (Some(Value::Int(6)), Some(left)) => {
+            reply::time_left(step, left).map(|left| Acquired::Found(Slot::Unawaited(left)))
+        }
         _ => Err(faults::unexpected(step)),
     }
 }

@@ -1,115 +1,110 @@
-//! The life of a connection: set up, used, found dead, replaced.
+//! A node's link: the real supervisor over a simulated transport, and what must hold of it at any
+//! time.
 
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "a test's world: it may fail loudly")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use super::{BEAT_MS, Connection, MAX_STALENESS_MS, RESPONSE_TIMEOUT_MS, World};
+use futures::FutureExt as _;
+use tokio::sync::{Notify, oneshot};
+
+use super::{
+    BEAT_MS, CONNECT_TIMEOUT_MS, Connection, LINKS, MAX_STALENESS, MAX_STALENESS_MS, RESPONSE_TIMEOUT_MS, World,
+};
+use crate::clock::SleepWatch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::Operation;
+use crate::store::memory::MemoryStore;
+use crate::store::supervisor::{Effect, LOSS, Seen, Supervised, Transport};
+
+/// One connection, for as long as anybody holds it.
+pub(super) struct Session {
+    world: World,
+    pub(super) connection: usize,
+    lost: Notify,
+}
+
+/// What one node's supervisor works with.
+struct Link {
+    world: World,
+    node: usize,
+    sleep: SleepWatch,
+}
+
+impl Link {
+    fn new(world: &World, node: usize) -> Self {
+        let sleep = SleepWatch::new(&world.state().nodes[node].clock);
+        Self { world: world.clone(), node, sleep }
+    }
+}
 
 impl World {
-    /// As the supervisor does it: set up, tell of the gap, trust, publish.
-    pub(super) fn connect(&self, node: usize) {
-        let mut state = self.state();
-        let now = self.now();
-        if state.nodes[node].dead || state.nodes[node].current.is_some() {
-            return;
-        }
-        if now < state.nodes[node].unreachable_until {
-            drop(state);
-            return self.after(50, move |world| world.connect(node));
-        }
-        let connection = state.connections.len();
-        state.connections.push(Connection { node, last_in: now, last_out: now, ..Connection::default() });
-        drop(state);
-        let publish = move |world: &World| world.publish(node, connection, now);
-        self.send(connection, "set-up", Box::new(move |_, _| Box::new(publish)));
-        self.after(1000, move |world| {
-            if world.state().nodes[node].current != Some(connection) {
-                world.close(connection);
-                world.connect(node);
-            }
-        });
+    /// Supervises a node's connection until the node is killed.
+    pub(super) fn supervise(&self, node: usize) {
+        let link = Arc::new(Link::new(self, node));
+        #[expect(clippy::disallowed_methods, reason = "the simulated processes are tasks of this runtime")]
+        drop(tokio::spawn(async move { Supervised::new(link, MAX_STALENESS).run().await }));
     }
 
-    fn publish(&self, node: usize, connection: usize, alive_at: u64) {
-        let (pushes, trust) = {
-            let state = self.state();
-            if state.nodes[node].dead || state.nodes[node].current.is_some() {
-                return;
-            }
-            (Arc::clone(&state.nodes[node].pushes), Arc::clone(&state.nodes[node].trust))
-        };
-        self.note(|| format!("connection {connection}: used by node {node}"));
-        pushes.gap();
-        trust.extend(self.0.start_ms + alive_at + MAX_STALENESS_MS);
-        {
-            let mut state = self.state();
-            state.nodes[node].current = Some(connection);
-            state.nodes[node].epoch += 1;
-        }
-        self.after(BEAT_MS, move |world| world.beat(connection));
-    }
-
-    fn beat(&self, connection: usize) {
-        let frozen = self.frozen(&mut self.state(), connection);
-        if let Some(frozen) = frozen {
-            return self.after(frozen, move |world| world.beat(connection));
-        }
-        if self.check(connection) {
-            self.after(BEAT_MS, move |world| world.beat(connection));
-        }
-    }
-
-    /// Asks for a sign of life, and gives the connection up if none comes in time. `false`: it is given up already.
-    pub(super) fn check(&self, connection: usize) -> bool {
-        let (node, trust) = {
-            let state = self.state();
-            let node = state.connections[connection].node;
-            if state.nodes[node].current != Some(connection) {
-                return false;
-            }
-            (node, Arc::clone(&state.nodes[node].trust))
-        };
-        let (sent_at, answered) = (self.0.clock.coarse(), Arc::new(AtomicBool::new(false)));
-        let seen = Arc::clone(&answered);
-        let reply = move |world: &World| {
-            seen.store(true, Ordering::SeqCst);
-            if world.state().nodes[node].current == Some(connection) {
-                trust.extend(sent_at + MAX_STALENESS_MS);
-            }
-        };
-        self.send(connection, "heartbeat", Box::new(move |_, _| Box::new(reply)));
-        self.after(RESPONSE_TIMEOUT_MS, move |world| {
-            if !answered.load(Ordering::SeqCst) {
-                world.notice(connection);
-            }
-        });
-        true
-    }
-
-    /// The client learns that the connection is lost: it uses it no more, tells of the gap and connects again.
+    /// The client is told that the connection is lost.
     pub(super) fn notice(&self, connection: usize) {
         let frozen = self.frozen(&mut self.state(), connection);
         if let Some(frozen) = frozen {
             return self.after(frozen, move |world| world.notice(connection));
         }
-        let (node, pushes, trust) = {
-            let mut state = self.state();
-            let node = state.connections[connection].node;
-            if state.nodes[node].current != Some(connection) {
-                drop(state);
-                return self.close(connection);
-            }
-            state.nodes[node].current = None;
-            (node, Arc::clone(&state.nodes[node].pushes), Arc::clone(&state.nodes[node].trust))
+        let (session, pushes) = {
+            let state = self.state();
+            let node = &state.nodes[state.connections[connection].node];
+            let session = node.current.clone().filter(|session| session.connection == connection);
+            (session, Arc::clone(&node.pushes))
         };
-        self.note(|| format!("connection {connection}: given up"));
-        trust.revoke();
-        pushes.gap();
-        self.close(connection);
-        let backoff = self.draw(500);
-        self.after(backoff, move |world| world.connect(node));
+        match session {
+            Some(session) => {
+                pushes.gap();
+                session.lost.notify_one();
+            }
+            None => self.close(connection),
+        }
+    }
+
+    /// The server ends the connection that the node used last: what is still under way on it is never executed.
+    fn end_predecessor(&self, node: usize) {
+        let mut state = self.state();
+        if let Some(predecessor) = state.nodes[node].predecessor {
+            state.connections[predecessor].dead_out = true;
+        }
+    }
+
+    /// Does an operation on the connection that is up, or on the next one before it is used.
+    pub(super) fn later(&self, node: usize, operation: Operation) {
+        let (current, outstanding) = {
+            let state = self.state();
+            (state.connection_of(node), Arc::clone(&state.nodes[node].outstanding))
+        };
+        outstanding.add(operation);
+        if let Some(connection) = current {
+            let settle = move |world: &World, store: &MemoryStore| -> super::Event {
+                world.settle_on(connection, store);
+                Box::new(|_: &World| {})
+            };
+            self.send(connection, "what is outstanding", Box::new(settle));
+        }
+    }
+
+    /// Unless the node has given this connection up: what was sent on it says nothing of what was
+    /// added since, and nobody takes its answers.
+    fn settle_on(&self, connection: usize, store: &MemoryStore) {
+        let node = self.state().connections[connection].node;
+        if self.state().connection_of(node) == Some(connection) {
+            self.settle(node, store);
+        }
+    }
+
+    fn settle(&self, node: usize, store: &MemoryStore) {
+        let outstanding = Arc::clone(&self.state().nodes[node].outstanding);
+        // The embedded store has every answer at once.
+        drop(outstanding.settle(store).now_or_never());
     }
 
     /// What is under way to the client is lost; whoever waits for it learns so.
@@ -126,4 +121,224 @@ impl World {
         let mut state = self.state();
         (state.connections[connection].dead_in, state.connections[connection].dead_out) = (true, true);
     }
+
+    /// Waits for `work`, at most for so long. A stopped process sees the end of its time when it
+    /// runs again, and an answer that has come by then too.
+    pub(super) async fn bounded<T>(&self, node: usize, ms: u64, work: impl Future<Output = T>) -> Option<T> {
+        let end = async {
+            self.pause(ms).await;
+            self.until_it_runs(node).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = end => None,
+        }
+    }
+
+    /// Resolves when the process at this node runs.
+    async fn until_it_runs(&self, node: usize) {
+        loop {
+            let left = {
+                let mut state = self.state();
+                let left = state.nodes[node].frozen_until.checked_sub(self.now()).filter(|left| *left > 0);
+                let stream = LINKS | (node as u64) << 32;
+                left.map(|left| left + state.draw(stream, 50))
+            };
+            match left {
+                Some(left) => self.pause(left).await,
+                None => return,
+            }
+        }
+    }
+}
+
+impl Link {
+    /// A request that asks for the server's time, answered.
+    async fn round_trip(
+        &self,
+        connection: usize,
+        what: &'static str,
+        executed: impl FnOnce(&World, &MemoryStore) + Send + 'static,
+    ) -> Result<()> {
+        let (clock, offset) = {
+            let state = self.world.state();
+            let node = &state.nodes[self.node];
+            (node.clock.clone(), Arc::clone(&node.offset))
+        };
+        let before = clock.boot();
+        let (answer, answered) = oneshot::channel();
+        let request = move |world: &World, store: &MemoryStore| -> super::Event {
+            executed(world, store);
+            let time = world.0.clock.wall();
+            // An error says that nobody waits for it any more.
+            Box::new(move |_: &World| answer.send(time).unwrap_or_default())
+        };
+        self.world.send(connection, what, Box::new(request));
+        let time = answered.await.map_err(|_lost| unavailable(what))?;
+        offset.learn_between(time, before, clock.boot());
+        Ok(())
+    }
+
+    /// What must hold when an effect is carried out.
+    fn check(&self, effect: Effect, session: Option<&Arc<Session>>) {
+        let world = &self.world;
+        let state = world.state();
+        let node = &state.nodes[self.node];
+        let now = world.now();
+        let broken = match effect {
+            Effect::Trust(until) => {
+                let answered = session.and_then(|session| state.connections[session.connection].answered);
+                let end = answered.map_or(0, |sent_at| sent_at + MAX_STALENESS_MS);
+                (until > end).then(|| format!("trusts its link for {} ms too long", until - end))
+            }
+            Effect::Publish => (!node.knows_gap).then(|| "uses a link before its gap was told".to_owned()),
+            Effect::Gap => (node.current.is_none() && node.trust.holds(node.clock.coarse()))
+                .then(|| "trusts a link that it has lost".to_owned()),
+            Effect::Revoke | Effect::Unpublish => None,
+        };
+        let index = self.node;
+        drop(state);
+        if let Some(what) = broken {
+            world.fault(|| format!("node {index} {what}, at {now}"));
+        }
+    }
+}
+
+impl Transport for Link {
+    type Session = Session;
+
+    fn now(&self) -> u64 {
+        self.world.state().nodes[self.node].clock.coarse()
+    }
+
+    fn has_slept(&self) -> bool {
+        let clock = self.world.state().nodes[self.node].clock.clone();
+        self.sleep.has_slept(&clock)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.world.state().nodes[self.node].dead
+    }
+
+    async fn rest(&self, pause: Duration) {
+        self.world.0.clock.sleep(pause).await;
+        self.world.until_it_runs(self.node).await;
+    }
+
+    async fn in_time<S: Send>(&self, attempt: impl Future<Output = Result<S>> + Send) -> Result<S> {
+        let attempt = self.world.bounded(self.node, CONNECT_TIMEOUT_MS, attempt);
+        attempt.await.unwrap_or_else(|| Err(unavailable("connect")))
+    }
+
+    async fn connect(&self) -> Result<Session> {
+        let now = self.world.now();
+        let connection = {
+            let mut state = self.world.state();
+            let node = &mut state.nodes[self.node];
+            (node.knows_gap, node.attempts) = (false, node.attempts + 1);
+            let stream = LINKS | (self.node as u64) << 32 | node.attempts;
+            if now < state.nodes[self.node].unreachable_until {
+                return Err(unavailable("connect"));
+            }
+            state.connections.push(Connection {
+                node: self.node,
+                stream,
+                last_in: now,
+                last_out: now,
+                ..Connection::default()
+            });
+            state.connections.len() - 1
+        };
+        let session = Session { world: self.world.clone(), connection, lost: Notify::new() };
+        self.round_trip(connection, "login", |_, _| {}).await?;
+        Ok(session)
+    }
+
+    async fn set_up(&self, session: &mut Session) -> Result<bool> {
+        let node = self.node;
+        let set_up = move |world: &World, store: &MemoryStore| {
+            world.end_predecessor(node);
+            world.settle(node, store);
+        };
+        self.round_trip(session.connection, "set-up", set_up).await?;
+        Ok(true)
+    }
+
+    async fn watch(&self, session: &Arc<Session>) -> Seen {
+        let doubt = Arc::clone(&self.world.state().nodes[self.node].doubt);
+        let seen = tokio::select! {
+            biased;
+            () = session.lost.notified() => Seen::Lost(unavailable("connection")),
+            () = doubt.notified() => Seen::Due,
+            () = self.world.pause(BEAT_MS) => Seen::Due,
+        };
+        self.world.until_it_runs(self.node).await;
+        if self.is_closed() { Seen::Closed } else { seen }
+    }
+
+    async fn ask(&self, session: &Session) -> Result<()> {
+        // What was added after the set-up of the connection, and before calls used it.
+        let connection = session.connection;
+        let settle = move |world: &World, store: &MemoryStore| world.settle_on(connection, store);
+        let heartbeat = self.round_trip(connection, "heartbeat", settle);
+        let answered = self.world.bounded(self.node, RESPONSE_TIMEOUT_MS, heartbeat).await;
+        answered.unwrap_or_else(|| Err(unavailable("heartbeat")))
+    }
+
+    fn apply(&self, effect: Effect, session: Option<&Arc<Session>>) {
+        let (pushes, trust) = {
+            let mut state = self.world.state();
+            let node = &mut state.nodes[self.node];
+            node.knows_gap |= effect == Effect::Gap;
+            (Arc::clone(&node.pushes), Arc::clone(&node.trust))
+        };
+        self.check(effect, session);
+        match effect {
+            Effect::Gap => pushes.gap(),
+            Effect::Trust(until) => trust.extend(until),
+            Effect::Revoke => trust.revoke(),
+            Effect::Publish => {
+                let mut state = self.world.state();
+                let node = &mut state.nodes[self.node];
+                node.current = session.filter(|_| !node.dead).cloned();
+                node.predecessor = session.map(|session| session.connection);
+                node.epoch += 1;
+            }
+            Effect::Unpublish => {
+                let session = self.world.state().nodes[self.node].current.take();
+                // Whoever holds it last closes it: not under the lock.
+                drop(session);
+            }
+        }
+    }
+
+    fn failed(&self, error: &Error) {
+        self.world.note(|| format!("node {}: cannot connect ({:?})", self.node, error.kind()));
+    }
+
+    fn connected(&self) {
+        self.world.note(|| format!("node {}: uses a new connection", self.node));
+    }
+
+    fn lost(&self, _error: &Error) {
+        self.world.note(|| format!("node {}: gives its connection up", self.node));
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.world.close(self.connection);
+    }
+}
+
+/// What a killed process leaves: nobody of it reads any more.
+pub(super) fn end(world: &World, node: usize) {
+    let link = Link::new(world, node);
+    LOSS.into_iter().for_each(|effect| link.apply(effect, None));
+    world.state().nodes[node].doubt.notify_one();
+}
+
+fn unavailable(step: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, step)
 }

@@ -8,15 +8,17 @@ use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
 use futures::stream::BoxStream;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use super::{LATE_MS, RESPONSE_TIMEOUT_MS, World, request};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::cells::Limit;
 use crate::store::memory::MemoryStore;
+use crate::store::sweep::{Heads, Standing, SweepStore};
 use crate::store::{
-    Acquired, Entered, Entering, Expiry, Fenced, Filled, Kind, Listener, Loaded, Mark, Message, Over, Raised, Replaced,
-    SessionStore, Siblings, Slot, Store, Swapped, Token, Trust, Version, Versioned, Wake,
+    Acquired, CellStore, Claim, Entered, Entering, Expiry, Fill, Filled, Kind, Listener, Loaded, Mark, Message,
+    Operation, Over, PlainFill, PlainStore, Put, Raised, ReadMany, Replaced, Reply, Siblings, Slot, Store, Swapped,
+    Token, Trust, Version, Versioned, Wake, Want,
 };
 
 /// How long a waiter sleeps where too many wait already.
@@ -39,24 +41,44 @@ impl SimStore {
         step: &'static str,
         run: impl FnOnce(&World, &MemoryStore, usize) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let current = self.world.state().nodes[self.node].current;
-        let Some(connection) = current else { return Err(unavailable(step)) };
-        let (answer, answered) = oneshot::channel();
+        // Held until the answer has come: a connection that was given up still brings what it has.
+        let session = self.world.state().nodes[self.node].current.clone();
+        let Some(session) = session else { return Err(unavailable(step).unsent()) };
+        let (connection, (answer, answered)) = (session.connection, oneshot::channel());
         let run = move |world: &World, store: &MemoryStore| run(world, store, connection);
         self.world.send(connection, step, request(run, answer));
-        let answered = timeout(Duration::from_millis(RESPONSE_TIMEOUT_MS), answered).await;
+        let answered = self.world.bounded(self.node, RESPONSE_TIMEOUT_MS, answered).await;
         // The task is woken, and runs later: what follows the answer on the connection is handled before it.
-        if self.world.draw(4) == 0 {
-            self.world.pause(self.world.draw(LATE_MS)).await;
+        if self.world.draw_for(connection, 4) == 0 {
+            self.world.pause(self.world.draw_for(connection, LATE_MS)).await;
         }
         match answered {
-            Ok(Ok(result)) => result,
-            Ok(Err(_lost)) => Err(unavailable(step)),
-            Err(_elapsed) => {
-                self.world.check(connection);
+            Some(Ok(result)) => result,
+            Some(Err(_lost)) => Err(unavailable(step)),
+            None => {
+                self.world.state().nodes[self.node].doubt.notify_one();
                 Err(unavailable(step))
             }
         }
+    }
+
+    /// Now and then several versions take two trips, the second after the first was answered: they have an order, and no moment in common.
+    fn apart<'a>(&self, versions: &'a [Arc<str>]) -> (&'a [Arc<str>], &'a [Arc<str>]) {
+        let connection = self.world.state().connection_of(self.node);
+        let draw = |limit| connection.map_or(1, |connection| self.world.draw_for(connection, limit));
+        let all = versions.len() as u64;
+        let first = if all > 1 && draw(3) == 0 { 1 + draw(all - 1) } else { all };
+        versions.split_at(first as usize)
+    }
+
+    async fn read_some(&self, versions: &[Arc<str>], make: bool) -> Result<(Vec<Option<Version>>, bool)> {
+        let versions = versions.to_vec();
+        let run = move |world: &World, store: &MemoryStore, connection| {
+            let (found, _) = now(store.read_versions(&versions, make))?;
+            versions.iter().for_each(|version| world.track(version, connection));
+            Ok((found, true))
+        };
+        self.call("read of versions", run).await
     }
 
     /// A trip that does nothing but one operation of the embedded store.
@@ -85,14 +107,6 @@ fn refused<T: Send + 'static>() -> BoxFuture<'static, Result<T>> {
 }
 
 impl Store for SimStore {
-    fn now(&self) -> Timestamp {
-        self.world.0.clock.wall()
-    }
-
-    fn is_at_hand(&self) -> bool {
-        false
-    }
-
     fn read_now(&self, _key: &str) -> Option<Slot> {
         None
     }
@@ -128,18 +142,27 @@ impl Store for SimStore {
         versions: &'a [Arc<str>],
         make: bool,
     ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
-        let versions = versions.to_vec();
-        let run = move |world: &World, store: &MemoryStore, connection| {
-            let (found, _) = now(store.read_versions(&versions, make))?;
-            versions.iter().for_each(|version| world.track(version, connection));
+        async move {
+            let (first, rest) = self.apart(versions);
+            let (mut found, _) = self.read_some(first, make).await?;
+            if !rest.is_empty() {
+                found.extend(self.read_some(rest, make).await?.0);
+            }
             Ok((found, true))
-        };
-        self.call("read of versions", run).boxed()
+        }
+        .boxed()
     }
 
     fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
-        let versions = versions.to_vec();
-        self.pass("renewal of versions", move |store| now(store.renew_versions(&versions)))
+        async move {
+            let (first, rest) = self.apart(versions);
+            for versions in [first, rest].into_iter().filter(|versions| !versions.is_empty()) {
+                let versions = versions.to_vec();
+                self.pass("renewal of versions", move |store| now(store.renew_versions(&versions))).await?;
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn listen(&self, listener: Weak<dyn Listener>) {
@@ -186,23 +209,27 @@ impl Store for SimStore {
         self.pass("acquire in place", move |store| now(store.acquire_in_place(&key, token, lease, fill_id)))
     }
 
-    fn fill<'a>(
+    fn acquire_over_mark<'a>(
         &'a self,
         key: &'a str,
         token: Token,
-        over: Over,
-        record: Bytes,
-        expiry: Expiry,
-    ) -> BoxFuture<'a, Result<Filled>> {
+        lease: Duration,
+        mark: Token,
+    ) -> BoxFuture<'a, Result<Acquired>> {
         let key = key.to_owned();
+        self.pass("acquire over a mark", move |store| now(store.acquire_over_mark(&key, token, lease, mark)))
+    }
+
+    fn fill<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Filled>> {
+        let fill = fill.clone();
         let run = move |world: &World, store: &MemoryStore, connection| {
-            let filled = now(store.fill(&key, token, over, record, expiry))?;
+            let filled = now(store.fill(&fill))?;
             // Now and then the read that registers the key is refused, or finds that somebody else has written.
-            if filled == Filled::Tracked && world.draw(8) == 0 {
+            if filled == Filled::Tracked && (!fill.track || world.draw_for(connection, 8) == 0) {
                 return Ok(Filled::Stored);
             }
             if filled == Filled::Tracked {
-                world.track(&key, connection);
+                world.track(&fill.claim.key, connection);
             }
             Ok(filled)
         };
@@ -214,9 +241,15 @@ impl Store for SimStore {
         self.pass("renew", move |store| now(store.renew(&key, token, over, lease)))
     }
 
-    fn release<'a>(&'a self, key: &'a str, token: Token, over: Over) -> BoxFuture<'a, Result<()>> {
+    fn release<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        over: Over,
+        unstored: Option<Duration>,
+    ) -> BoxFuture<'a, Result<()>> {
         let key = key.to_owned();
-        self.pass("release", move |store| now(store.release(&key, token, over)))
+        self.pass("release", move |store| now(store.release(&key, token, over, unstored)))
     }
 
     fn rewrite_head<'a>(
@@ -266,9 +299,14 @@ impl Store for SimStore {
         })
     }
 
-    fn withdraw<'a>(&'a self, fence: Token, fenced: &'a [Fenced]) -> BoxFuture<'a, Result<()>> {
-        let fenced = fenced.to_vec();
-        self.pass("withdrawal", move |store| now(Store::withdraw(store, fence, &fenced)))
+    fn lift<'a>(&'a self, fence: Token, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
+        let (keys, builds) = (siblings.keys.to_vec(), siblings.builds.to_owned());
+        self.pass("lift", move |store| now(Store::lift(store, fence, Siblings { keys: &keys, builds: &builds })))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        let keys = keys.to_vec();
+        self.pass("withdrawal", move |store| now(Store::withdraw(store, fence, &keys)))
     }
 
     fn fence_versions<'a>(
@@ -277,16 +315,26 @@ impl Store for SimStore {
         limit: Expiry,
         kinds: &'a [Arc<str>],
         tags: &'a [Arc<str>],
-    ) -> BoxFuture<'a, Result<Vec<Option<Version>>>> {
+    ) -> BoxFuture<'a, Result<bool>> {
         let (kinds, tags) = (kinds.to_vec(), tags.to_vec());
         self.pass("fence of versions", move |store| now(Store::fence_versions(store, fence, limit, &kinds, &tags)))
+    }
+
+    fn lift_versions<'a>(
+        &'a self,
+        fence: Token,
+        versions: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>> {
+        let (versions, tags) = (versions.to_vec(), tags.to_vec());
+        self.pass("lift of versions", move |store| now(Store::lift_versions(store, fence, &versions, &tags)))
     }
 
     fn withdraw_versions<'a>(
         &'a self,
         fence: Token,
         kinds: &'a [Arc<str>],
-        tags: &'a [(Arc<str>, Version)],
+        tags: &'a [Arc<str>],
     ) -> BoxFuture<'a, Result<()>> {
         let (kinds, tags) = (kinds.to_vec(), tags.to_vec());
         self.pass("withdrawal of versions", move |store| now(Store::withdraw_versions(store, fence, &kinds, &tags)))
@@ -295,42 +343,77 @@ impl Store for SimStore {
     fn register_build<'a>(
         &'a self,
         builds: &'a str,
+        version: &'a str,
         fingerprint: &'a str,
         expiry: Expiry,
-    ) -> BoxFuture<'a, Result<()>> {
-        let (builds, fingerprint) = (builds.to_owned(), fingerprint.to_owned());
-        self.pass("register", move |store| now(store.register_build(&builds, &fingerprint, expiry)))
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        let (builds, version, fingerprint) = (builds.to_owned(), version.to_owned(), fingerprint.to_owned());
+        self.pass("register", move |store| now(store.register_build(&builds, &version, &fingerprint, expiry)))
     }
 
-    fn load<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<Option<Loaded>>> {
-        refused()
+    fn read_many<'a>(
+        &'a self,
+        keys: &'a [Arc<str>],
+        versions: &'a [Arc<str>],
+        track: bool,
+    ) -> BoxFuture<'a, Result<ReadMany>> {
+        let (keys, versions) = (keys.to_vec(), versions.to_vec());
+        let run = move |world: &World, store: &MemoryStore, connection| {
+            let (slots, found, _) = now(store.read_many(&keys, &versions, track))?;
+            let tracked = keys.iter().filter(|_| track).chain(&versions);
+            tracked.for_each(|key| world.track(key, connection));
+            Ok((slots, found, true))
+        };
+        self.call("read of many", run).boxed()
+    }
+
+    fn acquire_many<'a>(&'a self, wants: &'a [Want], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<Acquired>>>> {
+        let wants = wants.to_vec();
+        self.pass("acquire many", move |store| now(store.acquire_many(&wants, lease)))
+    }
+
+    fn fill_many<'a>(&'a self, fills: &'a [Fill]) -> BoxFuture<'a, Result<Vec<Result<Filled>>>> {
+        let fills = fills.to_vec();
+        let run = move |world: &World, store: &MemoryStore, connection| {
+            let filled = now(store.fill_many(&fills))?;
+            for (fill, filled) in fills.iter().zip(&filled) {
+                if matches!(filled, Ok(Filled::Tracked)) {
+                    world.track(&fill.claim.key, connection);
+                }
+            }
+            Ok(filled)
+        };
+        self.call("fill many", run).boxed()
+    }
+
+    fn renew_many<'a>(&'a self, claims: &'a [Claim], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<bool>>>> {
+        let claims = claims.to_vec();
+        let run = move |world: &World, store: &MemoryStore, connection| {
+            // Of several trips one may fail, and never two times in a row.
+            let failed = world.failed_renewal(connection, claims.len());
+            let stood: Vec<Claim> = claims
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| Some(*at) != failed)
+                .map(|(_, claim)| claim.clone())
+                .collect();
+            let mut renewed = now(store.renew_many(&stood, lease))?;
+            if let Some(failed) = failed {
+                renewed.insert(failed, Err(unavailable("renew many")));
+            }
+            Ok(renewed)
+        };
+        self.call("renew many", run).boxed()
+    }
+
+    fn release_many<'a>(&'a self, claims: &'a [Claim], unstored: Option<Duration>) -> BoxFuture<'a, Result<()>> {
+        let claims = claims.to_vec();
+        self.pass("release many", move |store| now(store.release_many(&claims, unstored)))
     }
 
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
         let key = key.to_owned();
         self.pass("put", move |store| now(store.put(&key, bytes, expiry)))
-    }
-
-    fn create<'a>(&'a self, _key: &'a str, _bytes: Bytes, _expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
-        refused()
-    }
-
-    fn swap<'a>(
-        &'a self,
-        _key: &'a str,
-        _old: Bytes,
-        _new: Bytes,
-        _expiry: Option<Expiry>,
-    ) -> BoxFuture<'a, Result<Swapped>> {
-        refused()
-    }
-
-    fn expire<'a>(&'a self, _key: &'a str, _expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
-        refused()
-    }
-
-    fn delete<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<bool>> {
-        refused()
     }
 
     fn hash_set<'a>(&'a self, _key: &'a str, _fields: Vec<(String, Bytes)>) -> BoxFuture<'a, Result<()>> {
@@ -361,6 +444,14 @@ impl Store for SimStore {
         refused()
     }
 
+    fn later(&self, operation: Operation) {
+        self.world.later(self.node, operation);
+    }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        future::ready(()).boxed()
+    }
+
     fn is_available(&self) -> bool {
         self.world.state().nodes[self.node].current.is_some()
     }
@@ -374,45 +465,166 @@ impl Store for SimStore {
     }
 }
 
-// The simulation has no sessions.
-impl SessionStore for SimStore {
-    fn load_marked<'a>(&'a self, _key: &'a str, _mark: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>> {
-        refused()
+impl CellStore for SimStore {
+    fn now(&self) -> Timestamp {
+        let state = self.world.state();
+        let node = &state.nodes[self.node];
+        node.offset.now(&node.clock)
     }
 
-    fn delete_marked<'a>(&'a self, _key: &'a str, _mark: Mark<'a>) -> BoxFuture<'a, Result<bool>> {
-        refused()
+    fn is_at_hand(&self) -> bool {
+        false
+    }
+
+    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Loaded>>> {
+        let key = key.to_owned();
+        self.pass("load", move |store| now(store.load(&key)))
+    }
+
+    fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
+        let key = key.to_owned();
+        self.pass("create", move |store| now(store.create(&key, bytes, expiry)))
+    }
+
+    fn swap<'a>(
+        &'a self,
+        key: &'a str,
+        old: Bytes,
+        new: Bytes,
+        expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Swapped>> {
+        let key = key.to_owned();
+        self.pass("swap", move |store| now(store.swap(&key, old, new, expiry)))
+    }
+
+    fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
+        let key = key.to_owned();
+        self.pass("expire", move |store| now(store.expire(&key, expiry)))
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool>> {
+        let key = key.to_owned();
+        self.pass("delete", move |store| now(store.delete(&key)))
+    }
+
+    fn load_marked<'a>(&'a self, key: &'a str, mark: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>> {
+        let (key, mark) = (key.to_owned(), mark.to_owned());
+        self.pass("load of a session", move |store| now(store.load_marked(&key, &mark)))
+    }
+
+    fn delete_marked<'a>(&'a self, key: &'a str, mark: Mark<'a>) -> BoxFuture<'a, Result<bool>> {
+        let (key, mark, lasts) = (key.to_owned(), mark.key.to_owned(), mark.lasts);
+        self.pass("end of a session", move |store| now(store.delete_marked(&key, Mark { key: &mark, lasts })))
     }
 
     fn replace<'a>(
         &'a self,
-        _old: &'a str,
-        _expected: Bytes,
-        _key: &'a str,
-        _bytes: Bytes,
-        _expiry: Option<Expiry>,
-        _mark: Option<Mark<'a>>,
+        old: &'a str,
+        expected: Bytes,
+        key: &'a str,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+        mark: Option<Mark<'a>>,
     ) -> BoxFuture<'a, Result<Replaced>> {
+        let (old, key, mark) = (old.to_owned(), key.to_owned(), mark.map(|mark| (mark.key.to_owned(), mark.lasts)));
+        self.pass("replacement of a session", move |store| {
+            let mark = mark.as_ref().map(|(key, lasts)| Mark { key, lasts: *lasts });
+            now(store.replace(&old, expected, &key, bytes, expiry, mark))
+        })
+    }
+
+    fn enter<'a>(&'a self, entering: Entering<'a>) -> BoxFuture<'a, Result<Entered>> {
+        let Entering { key, bytes, expiry, over, deletes, index, member, lasts, leaves, limit, mark } = entering;
+        let (key, bytes, index, member) = (key.to_owned(), bytes.clone(), index.to_owned(), member.to_owned());
+        let over = over.map(|(from, expected)| (from.to_owned(), expected.clone()));
+        let leaves = leaves.map(|(index, member)| (index.to_owned(), member.to_owned()));
+        let mark = mark.map(|mark| (mark.key.to_owned(), mark.lasts));
+        let limit = limit.map(|limit| (limit.prefix.to_owned(), limit.most, limit.then));
+        let deletes = deletes.to_vec();
+        self.pass("login", move |store| {
+            let entering = Entering {
+                key: &key,
+                bytes: &bytes,
+                expiry,
+                over: over.as_ref().map(|(from, expected)| (from.as_str(), expected)),
+                deletes: &deletes,
+                index: &index,
+                member: &member,
+                lasts,
+                leaves: leaves.as_ref().map(|(index, member)| (index.as_str(), member.as_str())),
+                limit: limit.as_ref().map(|(prefix, most, then)| Limit { prefix, most: *most, then: *then }),
+                mark: mark.as_ref().map(|(key, lasts)| Mark { key, lasts: *lasts }),
+            };
+            now(store.enter(entering))
+        })
+    }
+
+    fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
+        let key = key.to_owned();
+        self.pass("members", move |store| now(store.index_members(&key)))
+    }
+
+    fn index_put<'a>(&'a self, key: &'a str, member: &'a str, lasts: Expiry) -> BoxFuture<'a, Result<()>> {
+        let (key, member) = (key.to_owned(), member.to_owned());
+        self.pass("member", move |store| now(store.index_put(&key, &member, lasts)))
+    }
+
+    fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
+        let (key, members) = (key.to_owned(), members.to_vec());
+        self.pass("end of members", move |store| now(store.index_remove(&key, &members)))
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str, kind: Kind, from: u64) -> BoxFuture<'a, Result<(Vec<String>, u64)>> {
+        let prefix = prefix.to_owned();
+        self.pass("list", move |store| now(store.list(&prefix, kind, from)))
+    }
+}
+
+impl SweepStore for SimStore {
+    fn heads<'a>(&'a self, _prefix: &'a str, _from: u64) -> BoxFuture<'a, Result<(Heads, u64)>> {
         refused()
     }
 
-    fn enter<'a>(&'a self, _entering: Entering<'a>) -> BoxFuture<'a, Result<Entered>> {
+    fn standing<'a>(&'a self, _versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Standing>>> {
         refused()
     }
 
-    fn index_members<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
+    fn remove_heads<'a>(&'a self, _heads: &'a Heads) -> BoxFuture<'a, Result<u64>> {
+        refused()
+    }
+}
+
+// No node of the simulation shares values with other programs.
+impl PlainStore for SimStore {
+    fn time_left<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<Option<Option<Duration>>>> {
         refused()
     }
 
-    fn index_put<'a>(&'a self, _key: &'a str, _member: &'a str, _ends: Timestamp) -> BoxFuture<'a, Result<()>> {
+    fn put_plain<'a>(&'a self, _key: &'a str, _lease: &'a str, _: Bytes, _: Put) -> BoxFuture<'a, Result<bool>> {
         refused()
     }
 
-    fn index_remove<'a>(&'a self, _key: &'a str, _members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
+    fn remove_plain<'a>(&'a self, _key: &'a str, _lease: &'a str) -> BoxFuture<'a, Result<bool>> {
         refused()
     }
 
-    fn list<'a>(&'a self, _prefix: &'a str, _kind: Kind, _from: u64) -> BoxFuture<'a, Result<(Vec<String>, u64)>> {
+    fn increment<'a>(&'a self, _key: &'a str, _by: i64) -> BoxFuture<'a, Result<i64>> {
+        refused()
+    }
+
+    fn hash_increment<'a>(&'a self, _key: &'a str, _field: &'a str, _by: i64) -> BoxFuture<'a, Result<i64>> {
+        refused()
+    }
+
+    fn command(&self, _words: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Reply>> {
+        refused()
+    }
+
+    fn load_tracked<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>> {
+        refused()
+    }
+
+    fn fill_plain<'a>(&'a self, _fill: PlainFill<'a>) -> BoxFuture<'a, Result<bool>> {
         refused()
     }
 }

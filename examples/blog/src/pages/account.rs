@@ -14,6 +14,7 @@ use crate::form::{Button, DeviceForm, Form, LoginForm, Mistakes, Next, RegisterF
 use crate::problem::Problem;
 use crate::seed::DEMO;
 use crate::sessions::REMEMBERED;
+use crate::throttle::{self, Address};
 use crate::users;
 use crate::visit::{LoggedIn, Visit};
 
@@ -25,12 +26,19 @@ pub(super) async fn login_form(visit: Visit, next: Next) -> Result<Response, Pro
     login_page(&visit, StatusCode::OK, &form, &Mistakes::default()).await
 }
 
-pub(super) async fn login(visit: Visit, Form(form): Form<LoginForm>) -> Result<Response, Problem> {
+pub(super) async fn login(
+    State(app): State<App>,
+    visit: Visit,
+    address: Address,
+    Form(form): Form<LoginForm>,
+) -> Result<Response, Problem> {
+    throttle::count(app.cache(), &form.login, &address).await?;
     let Some(author) = users::check(&visit.db, &form.login, form.password.clone()).await? else {
         let mut mistakes = Mistakes::default();
         mistakes.add("password", "Login or password is wrong.");
         return login_page(&visit, StatusCode::UNPROCESSABLE_ENTITY, &form, &mistakes).await;
     };
+    throttle::forget(app.cache(), &form.login, &address).await;
     welcome(&visit, author, form.remember.is_some(), "Welcome back.", &form.next).await
 }
 

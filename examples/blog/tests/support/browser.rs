@@ -53,21 +53,37 @@ impl Browser {
         content_type: Option<&str>,
         body: &str,
     ) -> Page {
-        let mut stream = TcpStream::connect(self.0).unwrap();
-        let content_type = content_type.map(|value| format!("content-type: {value}\r\n")).unwrap_or_default();
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let length = body.len();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: blog\r\nconnection: close\r\n{headers}{content_type}content-length: {length}\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        // The server may answer and close before it has read a body that is too large.
-        let sent = stream.write_all(body.as_bytes());
-        let mut answer = Vec::new();
-        let read = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8(answer).unwrap();
-        let Some((head, body)) = answer.split_once("\r\n\r\n") else { panic!("no answer: {sent:?} {read:?}") };
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Page { status, headers: head.to_lowercase(), head: head.to_owned(), body: body.to_owned() }
+        exchange(TcpStream::connect(self.0).unwrap(), method, path, headers, content_type, body)
     }
+}
+
+/// One request on this connection, which ends with its answer.
+pub(crate) fn exchange(
+    mut stream: TcpStream,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    content_type: Option<&str>,
+    body: &str,
+) -> Page {
+    let content_type = content_type.map(|value| format!("content-type: {value}\r\n")).unwrap_or_default();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: blog\r\nconnection: close\r\n{headers}{content_type}content-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    // The server may answer and close before it has read a body that is too large.
+    let sent = stream.write_all(body.as_bytes());
+    page(stream).unwrap_or_else(|read| panic!("no answer: {sent:?} {read:?}"))
+}
+
+/// What comes until the connection ends. An error: that is no answer.
+pub(crate) fn page(mut stream: TcpStream) -> Result<Page, std::io::Result<usize>> {
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return Err(read) };
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Ok(Page { status, headers: head.to_lowercase(), head: head.to_owned(), body: body.to_owned() })
 }

@@ -1,23 +1,17 @@
 //! Three processes of the blog behind one Redis and one database.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use support::RedisServer;
 use tempfile::TempDir;
 
 use crate::browser::{Browser, Page};
+use crate::process::Process;
 use crate::reader::Reader;
-
-/// A process of the blog. Dropping it ends the process.
-struct Instance {
-    child: Child,
-    browser: Browser,
-}
 
 /// All of it, each test's own.
 pub(crate) struct Instances {
-    running: Vec<Instance>,
+    running: Vec<Process>,
     pub(crate) redis: RedisServer,
     folder: TempDir,
     /// The first author, with one session for all three.
@@ -31,7 +25,7 @@ impl Instances {
         let folder = tempfile::tempdir().unwrap();
         let database = database_url(&folder);
         let children: Vec<Child> = (0..3).map(|_| spawn(&database, &redis)).collect();
-        let running: Vec<Instance> = children.into_iter().map(Instance::new).collect();
+        let running: Vec<Process> = children.into_iter().map(Process::new).collect();
         let writer = Reader::logged_in(running[0].browser, "demo", "demo");
         Self { running, redis, folder, writer }
     }
@@ -45,7 +39,7 @@ impl Instances {
     pub(crate) fn restart(&mut self, which: usize) {
         let database = self.database_url();
         drop(self.running.remove(which));
-        self.running.insert(which, Instance::new(spawn(&database, &self.redis)));
+        self.running.insert(which, Process::new(spawn(&database, &self.redis)));
     }
 
     pub(crate) fn database_url(&self) -> String {
@@ -81,24 +75,6 @@ fn spawn(database: &str, redis: &RedisServer) -> Child {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
-}
-
-impl Instance {
-    fn new(mut child: Child) -> Self {
-        let output = child.stdout.take().unwrap();
-        let mut first = String::new();
-        BufReader::new(output).read_line(&mut first).unwrap();
-        let address = first.trim().strip_prefix("listening on http://").and_then(|rest| rest.strip_suffix('/'));
-        let Some(address) = address else { panic!("the blog does not start: {first:?}") };
-        Self { browser: Browser(address.parse().unwrap()), child }
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
 }
 
 fn database_url(folder: &TempDir) -> String {

@@ -14,7 +14,7 @@ pub(crate) fn serve<F: Future<Output = App>>(app: impl FnOnce() -> F + Send + 's
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let app = app().await;
             started.send(listener.local_addr().unwrap()).unwrap();
-            axum::serve(listener, app.router()).await.unwrap();
+            app.serve(listener, std::future::pending()).await.unwrap();
         });
     });
     address.recv().unwrap()

@@ -1,18 +1,77 @@
-//! What sessions need: writes of several keys at once, indexes whose members end by themselves, and lists of keys.
+//! What cells need: single keys, writes of several keys at once, indexes whose members end by
+//! themselves, and lists of keys.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use redis::Value;
 
 use super::{RedisStore, ms, on, reply, scripts};
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::store::sessions::OverLimit;
-use crate::store::{Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, SessionStore, Store as _};
+use crate::store::cells::OverLimit;
+use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Swapped};
 
 /// How many keys a step of a list looks at, about.
 const LISTED: u32 = 100;
 
-impl SessionStore for RedisStore {
+impl CellStore for RedisStore {
+    fn now(&self) -> Timestamp {
+        self.link.now()
+    }
+
+    fn is_at_hand(&self) -> bool {
+        false
+    }
+
+    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Loaded>>> {
+        const STEP: &str = "load";
+        Box::pin(self.steadily(move || async move {
+            let mut pipeline = redis::pipe();
+            pipeline.add_command(on(key, "GET")).add_command(on(key, "PTTL"));
+            let mut replies = self.link.pipeline(STEP, &pipeline).await?;
+            let Some(bytes) = reply::bytes(STEP, replies.raw()?)? else { return Ok(None) };
+            Ok(Some((bytes, reply::time_left(STEP, replies.raw()?)?)))
+        }))
+    }
+
+    fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move { self.set("create", key, &bytes, expiry, true).await })
+    }
+
+    fn swap<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Bytes,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Swapped>> {
+        Box::pin(async move {
+            let mut script = scripts::SWAP.key(key);
+            script.arg(expected.as_ref()).arg(bytes.as_ref());
+            script.arg(expiry.map_or_else(String::new, |expiry| ms(expiry).to_string()));
+            match reply::checked("swap", self.run("swap", &script).await?)? {
+                Value::Int(1) => Ok(Swapped::Done),
+                Value::Int(_) => Ok(Swapped::Gone),
+                found => Ok(reply::bytes("swap", found)?.map_or(Swapped::Gone, Swapped::Conflict)),
+            }
+        })
+    }
+
+    fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
+        const STEP: &str = "expire";
+        Box::pin(async move {
+            let reply = match expiry {
+                Some(expiry) => self.link.command(STEP, on(key, "PEXPIRE").arg(ms(expiry))).await?,
+                None => self.run(STEP, &scripts::PERSIST.key(key)).await?,
+            };
+            Ok(reply::integer(STEP, reply)? == 1)
+        })
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move { Ok(reply::count("delete", self.link.command("delete", &on(key, "UNLINK")).await?)? > 0) })
+    }
+
     fn load_marked<'a>(&'a self, key: &'a str, mark: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>> {
         const STEP: &str = "load";
         Box::pin(async move {
@@ -73,7 +132,7 @@ impl SessionStore for RedisStore {
             for key in entering.deletes {
                 script.key(key);
             }
-            script.arg(self.now().as_millis()).arg(entering.member).arg(entering.ends.as_millis());
+            script.arg(ms(entering.lasts)).arg(entering.member);
             script.arg(entering.bytes.as_ref()).arg(milliseconds(entering.expiry));
             script.arg(match over {
                 None => "create",
@@ -87,10 +146,10 @@ impl SessionStore for RedisStore {
             script.arg(if limit.is_some_and(|limit| limit.then == OverLimit::Refuse) { "refuse" } else { "" });
             script.arg(milliseconds(mark.map(|mark| mark.lasts)));
             Ok(match reply::checked(STEP, self.run(STEP, &script).await?)? {
-                redis::Value::Int(-1) => Entered::Gone,
-                redis::Value::Int(-2) => Entered::Taken,
-                redis::Value::Int(_) => Entered::Full,
-                redis::Value::BulkString(found) => Entered::Conflict(found.into()),
+                Value::Int(-1) => Entered::Gone,
+                Value::Int(-2) => Entered::Taken,
+                Value::Int(_) => Entered::Full,
+                Value::BulkString(found) => Entered::Conflict(found.into()),
                 ended => Entered::Done(reply::texts(STEP, ended)?),
             })
         })
@@ -99,17 +158,16 @@ impl SessionStore for RedisStore {
     fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>> {
         const STEP: &str = "index_members";
         Box::pin(async move {
-            let mut script = scripts::INDEX_MEMBERS.key(key);
-            script.arg(self.now().as_millis());
+            let script = scripts::INDEX_MEMBERS.key(key);
             reply::scored(STEP, self.run(STEP, &script).await?)
         })
     }
 
-    fn index_put<'a>(&'a self, key: &'a str, member: &'a str, ends: Timestamp) -> BoxFuture<'a, Result<()>> {
+    fn index_put<'a>(&'a self, key: &'a str, member: &'a str, lasts: Expiry) -> BoxFuture<'a, Result<()>> {
         const STEP: &str = "index_put";
         Box::pin(async move {
             let mut script = scripts::INDEX_PUT.key(key);
-            script.arg(self.now().as_millis()).arg(member).arg(ends.as_millis());
+            script.arg(ms(lasts)).arg(member);
             reply::integer(STEP, self.run(STEP, &script).await?).map(drop)
         })
     }
@@ -144,7 +202,7 @@ fn milliseconds(expiry: Option<Expiry>) -> String {
 }
 
 /// What begins with exactly this text.
-fn pattern(prefix: &str) -> String {
+pub(super) fn pattern(prefix: &str) -> String {
     let mut pattern = String::with_capacity(prefix.len().saturating_add(1));
     for letter in prefix.chars() {
         if matches!(letter, '*' | '?' | '[' | ']' | '^' | '\\') {

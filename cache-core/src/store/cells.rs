@@ -1,17 +1,20 @@
-//! What sessions need of a store beyond single keys: one key in the place of another, indexes whose members end by themselves, marks of what
-//! has ended, and a list of all keys.
+//! What cells need of a store: bytes that are read with the time they have left, made where nothing
+//! stands, swapped over exactly what was read, prolonged and removed; and, for what a session is
+//! beyond one key, one key in the place of another, indexes whose members end by themselves, marks
+//! of what has ended, and a list of all keys.
 //!
-//! Invariant: a session that a user is logged in with and its entry in that user's index are written in one step, so neither ever stands
-//! without the other, and a limit to the entries holds whatever happens at the same time.
+//! Invariant: what is written into a cell and its entry in an index are written in one step, so
+//! neither ever stands without the other, and a limit to the entries holds whatever happens at the
+//! same time.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::{Expiry, Loaded};
+use super::{Expiry, Loaded, Swapped};
 use crate::clock::Timestamp;
 use crate::error::Result;
 
-/// The answer to [`SessionStore::replace`].
+/// The answer to [`CellStore::replace`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replaced {
     /// The new key stands, the old one is gone.
@@ -43,7 +46,8 @@ pub(crate) struct Entering<'a> {
     pub deletes: &'a [String],
     pub index: &'a str,
     pub member: &'a str,
-    pub ends: Timestamp,
+    /// How long the entry stays, counted from the write by the store.
+    pub lasts: Expiry,
     /// A member that leaves an index, this one or another.
     pub leaves: Option<(&'a str, &'a str)>,
     pub limit: Option<Limit<'a>>,
@@ -68,7 +72,7 @@ pub(crate) enum OverLimit {
     EndFirst,
 }
 
-/// The answer to [`SessionStore::enter`].
+/// The answer to [`CellStore::enter`].
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Entered {
     /// Key and entry stand. These members were ended for it.
@@ -90,8 +94,41 @@ pub(crate) enum Kind {
     Index,
 }
 
-pub(crate) trait SessionStore {
-    /// As [`Store::load`](super::Store::load), and whether something stands under `mark`, in the same trip.
+pub(crate) trait CellStore: Send + Sync + 'static {
+    /// The server's time, as well as it is known here.
+    fn now(&self) -> Timestamp;
+
+    /// Whether it is in this process, and answers without waiting.
+    fn is_at_hand(&self) -> bool;
+
+    /// Whether [`list`](Self::list) can be asked.
+    fn lists(&self) -> bool {
+        true
+    }
+
+    /// The bytes and the time left (`None`: no expiry) of a key of objects or plain values. A wrong
+    /// type is [`ErrorKind::Refused`](crate::ErrorKind::Refused).
+    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Loaded>>>;
+
+    /// Writes only if nothing stands there.
+    fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>>;
+
+    /// Replaces exactly `expected`. `expiry` `None`: the time left stays as it is.
+    fn swap<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Bytes,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Swapped>>;
+
+    /// Sets the time left. `None`: removes the expiry. `false`: nothing stands there.
+    fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>>;
+
+    /// Deletes. `false`: nothing stood there.
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool>>;
+
+    /// As [`load`](Self::load), and whether something stands under `mark`, in the same trip.
     fn load_marked<'a>(&'a self, key: &'a str, mark: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>>;
 
     /// Leaves the mark and deletes the key, in this order and in one trip. `false`: nothing stood there.
@@ -114,8 +151,9 @@ pub(crate) trait SessionStore {
     /// The members of an index with when each ends, the first to end at the head. Those that have ended are removed.
     fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>>;
 
-    /// Puts a member into an index, which lives as long as its last member.
-    fn index_put<'a>(&'a self, key: &'a str, member: &'a str, ends: Timestamp) -> BoxFuture<'a, Result<()>>;
+    /// Puts a member into an index for so long, counted by the store. The index lives as long as
+    /// its last member.
+    fn index_put<'a>(&'a self, key: &'a str, member: &'a str, lasts: Expiry) -> BoxFuture<'a, Result<()>>;
 
     /// Removes members of an index; the number that stood there.
     fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>>;

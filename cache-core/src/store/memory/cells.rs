@@ -1,4 +1,4 @@
-//! What needs several keys at once, for sessions.
+//! What cells need: single keys, and several at once.
 
 use bytes::Bytes;
 use futures::future::{self, BoxFuture};
@@ -6,13 +6,14 @@ use futures::future::{self, BoxFuture};
 use super::{Access, MemoryStore, SHARDS, Value, index};
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::store::{Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, SessionStore, Store as _};
+use crate::sabotage::{self, Guard};
+use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Swapped};
 
 impl MemoryStore {
     /// Runs `step` on all shards. Always locked in the same order, so that two of them never wait for each other.
     fn with_all<T>(&self, step: impl FnOnce(&mut Shards<'_>) -> Result<T>) -> Result<T> {
         self.check_open()?;
-        let now = self.clock.wall();
+        let now = self.now();
         let access = |index| Access { store: self, shard: self.lock_shard(index), changed: Vec::new(), now };
         let mut shards = Shards(self, (0..SHARDS).map(access).collect());
         let result = step(&mut shards);
@@ -96,12 +97,65 @@ impl<'a> Shards<'a> {
         if let Some((index, member)) = entering.leaves {
             index::remove(self.of(index), index, &[member.to_owned()])?;
         }
-        index::put(self.of(entering.index), entering.index, entering.member, entering.ends)?;
+        if !sabotage::is(Guard::LoginIsEntered) {
+            index::put(self.of(entering.index), entering.index, entering.member, entering.lasts)?;
+        }
         Ok(Entered::Done(ended))
     }
 }
 
-impl SessionStore for MemoryStore {
+impl CellStore for MemoryStore {
+    fn now(&self) -> Timestamp {
+        self.time.now(&self.clock)
+    }
+
+    fn is_at_hand(&self) -> bool {
+        true
+    }
+
+    fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Loaded>>> {
+        self.ready(key, |access| {
+            let bytes = access.bytes(key)?;
+            Ok(bytes.map(|bytes| (bytes, access.left(key))))
+        })
+    }
+
+    fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| {
+            if access.get(key).is_some() {
+                return Ok(false);
+            }
+            access.put(key, Value::Bytes(bytes), expiry);
+            Ok(true)
+        })
+    }
+
+    fn swap<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Bytes,
+        bytes: Bytes,
+        expiry: Option<Expiry>,
+    ) -> BoxFuture<'a, Result<Swapped>> {
+        self.ready(key, |access| match access.bytes(key)? {
+            None => Ok(Swapped::Gone),
+            Some(found) if found != expected && !sabotage::is(Guard::SwapCompares) => Ok(Swapped::Conflict(found)),
+            Some(_) => {
+                let expiry = expiry.or_else(|| access.left(key));
+                access.put(key, Value::Bytes(bytes), expiry);
+                Ok(Swapped::Done)
+            }
+        })
+    }
+
+    fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| Ok(access.expire(key, expiry)))
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| Ok(access.remove(key)))
+    }
+
     fn load_marked<'a>(&'a self, key: &'a str, mark: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>> {
         Box::pin(async move {
             let loaded = self.load(key).await?;
@@ -147,8 +201,8 @@ impl SessionStore for MemoryStore {
         self.ready(key, |access| index::members(access, key))
     }
 
-    fn index_put<'a>(&'a self, key: &'a str, member: &'a str, ends: Timestamp) -> BoxFuture<'a, Result<()>> {
-        self.ready(key, |access| index::put(access, key, member, ends))
+    fn index_put<'a>(&'a self, key: &'a str, member: &'a str, lasts: Expiry) -> BoxFuture<'a, Result<()>> {
+        self.ready(key, |access| index::put(access, key, member, lasts))
     }
 
     fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
@@ -162,7 +216,7 @@ impl SessionStore for MemoryStore {
             let Some(shard) = self.shards.get(usize::try_from(from).unwrap_or(SHARDS)) else {
                 return Ok((Vec::new(), 0));
             };
-            let now = self.clock.wall();
+            let now = self.now();
             let shard = super::lock(shard);
             let of_kind = |value: &Value| match kind {
                 Kind::Bytes => matches!(value, Value::Bytes(_)),

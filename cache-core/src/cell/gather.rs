@@ -1,0 +1,137 @@
+//! Writes of one key by many callers of this process: what they do is gathered, and goes out in one
+//! swap.
+//!
+//! Invariant: at most one task works for a key, and takes what waits in the order in which it came.
+//! A caller that goes away takes nothing along: what it wanted is done or not, as with a write
+//! whose answer was lost. Nothing is kept of a key that nobody waits for.
+//!
+//! ```text
+//! caller 1 ── job ─┐                             ┌── its answer
+//! caller 2 ── job ─┼── all that wait ── swap ────┼── its answer
+//! caller 3 ── job ─┘                             └── its answer
+//!                     meanwhile others gather for the next one
+//! ```
+//!
+//! What a job is, and how some of them become one swap, is told by the module above: here is only who
+//! waits for what.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The jobs that wait, by key.
+pub(crate) struct Gathering<J>(Mutex<HashMap<Arc<str>, Vec<J>>>);
+
+/// The right, and the duty, to do what waits for a key.
+pub(crate) struct Turn<J> {
+    gathering: Arc<Gathering<J>>,
+    key: Arc<str>,
+    over: bool,
+}
+
+impl<J> Default for Gathering<J> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<J> Gathering<J> {
+    /// Adds a job. Some: nobody works for this key yet, so the caller has it done.
+    pub(crate) fn add(self: &Arc<Self>, key: &str, job: J) -> Option<Turn<J>> {
+        let mut waiting = self.waiting();
+        if let Some(jobs) = waiting.get_mut(key) {
+            jobs.push(job);
+            return None;
+        }
+        let key: Arc<str> = key.into();
+        waiting.insert(Arc::clone(&key), vec![job]);
+        Some(Turn { gathering: Arc::clone(self), key, over: false })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<J>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<J> Turn<J> {
+    /// All jobs that wait, the first to come at the head. `None`: there are none, and the turn is
+    /// over.
+    pub(crate) fn next(&mut self) -> Option<Vec<J>> {
+        if self.over {
+            return None;
+        }
+        let mut waiting = self.gathering.waiting();
+        match waiting.get_mut(&self.key) {
+            Some(jobs) if !jobs.is_empty() => Some(std::mem::take(jobs)),
+            _ => {
+                self.over = true;
+                waiting.remove(&self.key);
+                None
+            }
+        }
+    }
+}
+
+/// One that ends before its time takes the jobs that wait along: whoever waits for them sees that
+/// they are gone.
+impl<J> Drop for Turn<J> {
+    fn drop(&mut self) {
+        if !self.over {
+            let left = self.gathering.waiting().remove(&self.key);
+            // Outside of the lock: who waits may do anything.
+            drop(left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_that_come_meanwhile_are_gathered_for_the_next_round() {
+        let gathering = Arc::<Gathering<u32>>::default();
+        let mut turn = gathering.add("a", 1).unwrap();
+        assert!(gathering.add("a", 2).is_none());
+        let other = gathering.add("b", 9);
+        assert_eq!(turn.next(), Some(vec![1, 2]));
+        assert!(gathering.add("a", 3).is_none(), "somebody works for it");
+        assert_eq!((turn.next(), turn.next()), (Some(vec![3]), None));
+        // Its turn is over: the next one begins another, which the old one leaves alone.
+        let mut next = gathering.add("a", 4).unwrap();
+        drop(turn);
+        assert_eq!((next.next(), next.next()), (Some(vec![4]), None));
+        drop((next, other));
+        assert!(gathering.waiting().is_empty());
+    }
+
+    #[test]
+    fn a_turn_that_ends_early_takes_its_jobs_along() {
+        let gathering = Arc::<Gathering<Arc<()>>>::default();
+        let job = Arc::new(());
+        let turn = gathering.add("a", Arc::clone(&job));
+        assert!(gathering.add("a", Arc::clone(&job)).is_none());
+        drop(turn);
+        assert_eq!((Arc::strong_count(&job), gathering.waiting().len()), (1, 0));
+        assert!(gathering.add("a", job).is_some());
+    }
+
+    #[test]
+    fn jobs_of_many_threads_are_all_taken_once() {
+        let gathering = Arc::<Gathering<u32>>::default();
+        let taken = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (gathering, taken) = (&gathering, &taken);
+                scope.spawn(move || {
+                    for n in 0..5_000 {
+                        let Some(mut turn) = gathering.add(["a", "b"][n % 2], thread) else { continue };
+                        while let Some(jobs) = turn.next() {
+                            taken.lock().unwrap().extend(jobs);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!((taken.into_inner().unwrap().len(), gathering.waiting().len()), (20_000, 0));
+    }
+}

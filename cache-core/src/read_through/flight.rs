@@ -1,0 +1,217 @@
+//! Sharing one run among the callers of a key in this process.
+//!
+//! ```text
+//! join the flight of the key ─┬─ led by another ─> wait for its outcome
+//!                             └─ led here ───────> a task of its own: look, take the lease, run the function, fill
+//! ```
+//!
+//! Invariant: a run is a task, ends when nobody waits for it any more, and hands over one outcome, whatever panics in it.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::function::{Function, Lending, Lent, OwnedFunction, Returned};
+use super::{Plan, Read, lead};
+use crate::background::Background;
+use crate::cache::Inner;
+use crate::events::bump;
+use crate::options::FlightScope;
+use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic};
+
+/// How often a caller begins a run that ends without an outcome before it runs its function alone.
+const MAX_ABANDONED: u32 = 3;
+
+/// For a function that owns all it needs. Dropped, the run goes on for the others who wait for it.
+pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, read: Read, function: OwnedFunction) -> Landing {
+    let caller = Caller::here();
+    caller.assert_not_inside(&plan.key.value_key, &plan.key.name);
+    let (plan, mut read) = (Arc::new(plan), Some(read));
+    loop {
+        let (leader, flight) = match join(inner, &plan, &mut read, &caller) {
+            Joined::Lead(leader, flight) => (leader, flight),
+            Joined::Follow(flight) => match follow(inner, &plan, flight, &caller).await {
+                // It borrowed from a caller that is gone: a batch, or another function of the name.
+                Landing::Abandoned => {
+                    read = None;
+                    continue;
+                }
+                landing => return landing,
+            },
+        };
+        let read = read_of(inner, &plan, read.take());
+        if let Err(outside_of_a_runtime) = begin(inner, &plan, read, Function::Owned(function), leader) {
+            outside_of_a_runtime.await;
+        }
+        return flight.landed(&caller, &plan.key.name).await;
+    }
+}
+
+/// For a function that borrows from its caller. Dropped, one of the others who wait for the run leads their own.
+pub(crate) fn run_here<'a>(
+    inner: &Arc<Inner>,
+    plan: Arc<Plan>,
+    read: Option<Read>,
+    function: BoxFuture<'a, Returned>,
+) -> Stages<'a> {
+    let caller = Caller::here();
+    caller.assert_not_inside(&plan.key.value_key, &plan.key.name);
+    Stages::new(enter(Entering { inner: Arc::clone(inner), plan, caller, begun: 0 }, read, function))
+}
+
+/// A call whose function borrows, while it joins or leads a flight.
+struct Entering {
+    inner: Arc<Inner>,
+    plan: Arc<Plan>,
+    caller: Caller,
+    /// How many runs it has begun that ended without an outcome.
+    begun: u32,
+}
+
+fn enter<'a>(entering: Entering, read: Option<Read>, function: BoxFuture<'a, Returned>) -> BoxFuture<'a, Stage<'a>> {
+    async move {
+        let Entering { inner, plan, caller, begun } = &entering;
+        let mut read = read;
+        let (leader, flight) = loop {
+            match join(inner, plan, &mut read, caller) {
+                Joined::Lead(leader, flight) => break (leader, flight),
+                Joined::Follow(flight) => match follow(inner, plan, flight, caller).await {
+                    Landing::Abandoned => read = None,
+                    landing => return Stage::Done(landing),
+                },
+            }
+        };
+        if *begun >= MAX_ABANDONED {
+            let running = leader.running(&plan.key.name, &plan.key.value_key);
+            return Stage::Then(finish(Box::pin(running.run(function))));
+        }
+        let read = read_of(inner, plan, read);
+        // Outside of a runtime it is dropped, and the function is not used.
+        let begin = |function| drop(begin(inner, plan, read, function, leader));
+        let lending = Lending::new(function, flight, caller, &plan.key.name, begin);
+        Stage::Then(lend(lending, entering))
+    }
+    .boxed()
+}
+
+fn lend<'a>(lending: Lending<'a>, mut entering: Entering) -> BoxFuture<'a, Stage<'a>> {
+    entering.begun = entering.begun.saturating_add(1);
+    let next = |lent| match lent {
+        Lent::Landed(landing) => Stage::Done(landing),
+        Lent::LeftAlone(run) => Stage::Then(finish(run)),
+        Lent::Unused(function) => Stage::Then(enter(entering, None, function)),
+    };
+    lending.map(next).boxed()
+}
+
+/// What the function returns is this caller's, and nobody else's.
+fn finish<'a>(run: BoxFuture<'a, Result<Returned, Panic>>) -> BoxFuture<'a, Stage<'a>> {
+    run.map(|returned| Stage::Done(Function::returned(returned))).boxed()
+}
+
+/// A call in stages, one boxed future each. What an earlier one needed of the stack is free again while a later one is polled, so
+/// that functions which call each other find room for hundreds of levels.
+pub(crate) struct Stages<'a>(BoxFuture<'a, Stage<'a>>);
+
+/// How a stage ends.
+pub(crate) enum Stage<'a> {
+    /// With the outcome of the call.
+    Done(Landing),
+    /// Another one follows.
+    Then(BoxFuture<'a, Stage<'a>>),
+}
+
+impl<'a> Stages<'a> {
+    pub(crate) fn new(first: BoxFuture<'a, Stage<'a>>) -> Self {
+        Self(first)
+    }
+}
+
+impl<'a> From<Stages<'a>> for Stage<'a> {
+    fn from(stages: Stages<'a>) -> Self {
+        Self::Then(stages.0)
+    }
+}
+
+impl Future for Stages<'_> {
+    type Output = Landing;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Landing> {
+        loop {
+            match self.0.as_mut().poll(context) {
+                Poll::Ready(Stage::Done(landing)) => return Poll::Ready(landing),
+                Poll::Ready(Stage::Then(next)) => self.0 = next,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// Joins the flight of the key as far as its function shares runs.
+fn join(inner: &Inner, plan: &Plan, read: &mut Option<Read>, caller: &Caller) -> Joined {
+    if plan.rules.options.flight == FlightScope::None || plan.refresh {
+        let (leader, flight) = Leader::alone(caller);
+        return Joined::Lead(leader, flight);
+    }
+    let basis = &read.get_or_insert_with(|| Read::unread(inner, plan)).basis;
+    inner.flights.join(&plan.key.value_key, (plan.value.type_id)(), || basis.since(), caller)
+}
+
+fn read_of(inner: &Inner, plan: &Plan, read: Option<Read>) -> Read {
+    read.unwrap_or_else(|| Read::unread(inner, plan))
+}
+
+impl Read {
+    fn unread(inner: &Inner, plan: &Plan) -> Self {
+        Self { basis: plan.basis(inner), slot: None }
+    }
+}
+
+async fn follow(inner: &Inner, plan: &Plan, flight: Flight, caller: &Caller) -> Landing {
+    bump(&inner.events.count().joined);
+    plan.count(inner, |own| &own.joined);
+    flight.landed(caller, &plan.key.name).await
+}
+
+/// Begins the run of a flight.
+fn begin(
+    inner: &Arc<Inner>,
+    plan: &Arc<Plan>,
+    read: Read,
+    function: Function,
+    leader: Leader,
+) -> Result<(), BoxFuture<'static, ()>> {
+    let (inner, plan) = (Arc::clone(inner), Arc::clone(plan));
+    let background = Arc::clone(&inner.background);
+    drive(&background, leader, move |leader| async move { lead(&inner, &plan, read, function, &leader).await })
+}
+
+/// Spawns a run. It ends when nobody waits for it any more, and a panic in it is the outcome of its flight (S10).
+///
+/// # Errors
+/// The run itself, outside of a runtime.
+pub(crate) fn drive<F>(
+    background: &Background,
+    leader: Leader,
+    run: impl FnOnce(Arc<Leader>) -> F,
+) -> Result<(), BoxFuture<'static, ()>>
+where
+    F: Future<Output = Landing> + Send + 'static,
+{
+    let leader = Arc::new(leader);
+    let run = run(Arc::clone(&leader));
+    let task = async move {
+        let landing = tokio::select! {
+            biased;
+            landing = AssertUnwindSafe(run).catch_unwind() => landing,
+            () = leader.unwanted() => Ok(Landing::Abandoned),
+        };
+        leader.complete(landing.unwrap_or_else(|payload| Landing::Panicked(Panic::new(payload))));
+    };
+    background.run(task.boxed())
+}

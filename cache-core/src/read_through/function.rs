@@ -1,0 +1,162 @@
+//! The function of a run: owned by the run, or lent by the caller that made it.
+//!
+//! ```text
+//! Owned  ── the run polls it, in its own task
+//! Lent   ── the run asks its caller to run it, and is told what it returned:
+//!           run ── start ──> caller polls the function ── returned ──> run
+//! ```
+//!
+//! Invariant: the run itself is never polled by a caller. So leases are renewed and deadlines pass whether or not the caller is
+//! polled, and a function that borrows adds only its own frames to the stack of its caller.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures::channel::oneshot;
+use futures::future::BoxFuture;
+
+use crate::shape::Erased;
+use crate::single_flight::{Caller, Flight, Landing, Lender, Panic, Running, Waiting};
+
+/// What the function returned: its value or its error, types erased.
+pub(crate) type Returned = Result<Erased, Erased>;
+
+/// A function that owns all it needs.
+pub(crate) type OwnedFunction = BoxFuture<'static, Returned>;
+
+/// The function of a run.
+pub(crate) enum Function {
+    /// Runs in the run's own task.
+    Owned(OwnedFunction),
+    /// Runs in its caller.
+    Lent(Borrowed),
+}
+
+/// A function that the caller of a run keeps.
+pub(crate) struct Borrowed {
+    start: oneshot::Sender<Arc<Running>>,
+    returned: oneshot::Receiver<Result<Returned, Panic>>,
+}
+
+impl Function {
+    /// Runs the function.
+    pub(crate) async fn run(self, running: Arc<Running>) -> Landing {
+        let returned = match self {
+            Self::Owned(function) => running.run(function).await,
+            Self::Lent(Borrowed { start, returned }) => match start.send(running) {
+                Ok(()) => match returned.await {
+                    Ok(returned) => returned,
+                    Err(oneshot::Canceled) => return Landing::Abandoned,
+                },
+                Err(_running) => return Landing::Abandoned,
+            },
+        };
+        Self::returned(returned)
+    }
+
+    /// The outcome of what a function returned.
+    pub(crate) fn returned(returned: Result<Returned, Panic>) -> Landing {
+        match returned {
+            Ok(Ok(value)) => Landing::Value(value),
+            Ok(Err(error)) => Landing::Failed(error),
+            Err(panic) => Landing::Panicked(panic),
+        }
+    }
+}
+
+/// How a run with a lent function ended for its caller.
+pub(crate) enum Lent<'a> {
+    /// With this outcome.
+    Landed(Landing),
+    /// Without one, and without having called the function.
+    Unused(BoxFuture<'a, Returned>),
+    /// Without one, while the function was running.
+    LeftAlone(BoxFuture<'a, Result<Returned, Panic>>),
+}
+
+/// A caller that has begun a run, and runs the function for it when it asks for that.
+///
+/// By hand: it is polled between each function and those that the function calls, and takes little of their stack.
+///
+/// Dropped, the run notices when it needs the function, and ends.
+pub(crate) struct Lending<'a> {
+    lender: Arc<Lender>,
+    /// Made of the lender.
+    waker: Waker,
+    flight: Flight,
+    _waiting: Option<Waiting>,
+    function: Option<BoxFuture<'a, Returned>>,
+    started: Option<oneshot::Receiver<Arc<Running>>>,
+    run: Option<BoxFuture<'a, Result<Returned, Panic>>>,
+    returned: Option<oneshot::Sender<Result<Returned, Panic>>>,
+}
+
+impl<'a> Lending<'a> {
+    /// `begin` begins the run of this flight.
+    pub(crate) fn new(
+        function: BoxFuture<'a, Returned>,
+        flight: Flight,
+        caller: &Caller,
+        name: &str,
+        begin: impl FnOnce(Function),
+    ) -> Self {
+        let (start, started) = oneshot::channel();
+        let (returned, awaited) = oneshot::channel();
+        let waiting = flight.wait(caller, name);
+        let lender = Lender::new();
+        flight.lent_by(&lender);
+        begin(Function::Lent(Borrowed { start, returned: awaited }));
+        Self {
+            waker: Waker::from(Arc::clone(&lender)),
+            lender,
+            flight,
+            _waiting: waiting,
+            function: Some(function),
+            started: Some(started),
+            run: None,
+            returned: Some(returned),
+        }
+    }
+
+    fn landed(&mut self, landing: Landing) -> Lent<'a> {
+        match (landing, self.run.take(), self.function.take()) {
+            (Landing::Abandoned, Some(run), _) => Lent::LeftAlone(run),
+            (Landing::Abandoned, None, Some(function)) => Lent::Unused(function),
+            (landing, ..) => Lent::Landed(landing),
+        }
+    }
+}
+
+impl<'a> Future for Lending<'a> {
+    type Output = Lent<'a>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Lent<'a>> {
+        let this = &mut *self;
+        this.lender.note_poll(context);
+        let context = &mut Context::from_waker(&this.waker);
+        loop {
+            // First: a run that has ended needs no function any more.
+            if let Poll::Ready(landing) = this.flight.poll(context) {
+                return Poll::Ready(this.landed(landing));
+            }
+            if let Some(run) = &mut this.run {
+                let Poll::Ready(done) = run.as_mut().poll(context) else { return Poll::Pending };
+                this.run = None;
+                // An error says that the run has ended with its runtime; the value is there all the same.
+                if let Some(Err(done)) = this.returned.take().map(|returned| returned.send(done)) {
+                    return Poll::Ready(Lent::Landed(Function::returned(done)));
+                }
+            } else if let Some(started) = &mut this.started {
+                let Poll::Ready(running) = Pin::new(started).poll(context) else { return Poll::Pending };
+                this.started = None;
+                // An error says that the run does not need the function: its outcome is on the way.
+                let Some((running, function)) = running.ok().zip(this.function.take()) else { return Poll::Pending };
+                this.run = Some(Box::pin(running.run(function)));
+            } else {
+                return Poll::Pending;
+            }
+        }
+    }
+}

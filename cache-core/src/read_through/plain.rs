@@ -1,0 +1,388 @@
+//! Reading through a key that other programs share: JSON without a header, no versions, no
+//! namespace.
+//!
+//! ```text
+//! read the key ── a value ──> return it; this process keeps it until its end, or until the push of a change
+//!  └─ nothing ─> share the run of the key in this process:
+//!                 ├─ the lease, a key of its own beside it ──> read again ──> run ──> store over what the read found
+//!                 ├─ somebody else's lease ──> wait for its end, read again
+//!                 └─ a value of another shape, no store ──> run, store nothing
+//! ```
+//!
+//! Invariant: nothing but values ever stands under the key, and a fill replaces only what stood
+//! there when its run began. An invalidation of ours removes the lease with the value, so a run
+//! that it overtook stores nothing (R1, R2).
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::fill::lifetime_for;
+use super::flight::{Stage, Stages, run_here};
+use super::run::{compute, tell, unseen, within};
+use super::{Function, LONGEST_WAIT, Patience, Plan, Returned, begin_to_wait};
+use crate::cache::Inner;
+use crate::codec::{Codec as _, Json, plain};
+use crate::entry::EntryKey;
+use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
+use crate::events::{Event, bump, reason};
+use crate::function_stats::FunctionNumber;
+use crate::history::{Refusal, What};
+use crate::lease::{End, Lease, Obstacle};
+use crate::local::{Mark, ParsedKey, Service};
+use crate::options::{FlightScope, LocalTier};
+use crate::shape::{Erased, Rules, ValueType};
+use crate::single_flight::{Landing, Leader};
+use crate::store::{Over, Slot, plain_lease_key};
+use crate::versions::Dependencies;
+
+/// An absent value, where `negative_ttl` says to store it.
+const ABSENT: &[u8] = b"null";
+
+impl Plan {
+    /// Of a plain key. `value` is of the codec [`Json`].
+    pub(crate) fn plain(key: &str, name: &Arc<str>, value: ValueType, rules: Arc<Rules>, local: LocalTier) -> Self {
+        let of = |key: String| EntryKey { value_key: key.into(), name: Arc::clone(name), fingerprint: "".into() };
+        Self { plain: Some(of(plain_lease_key(key))), ..Self::new(of(key.to_owned()), value, rules, local) }
+    }
+}
+
+/// The value, if this process keeps it.
+pub(crate) fn in_local<T>(inner: &Inner, plan: &Plan, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
+    let local = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off)?;
+    let hit = local.get_plain(&ParsedKey::parse(&plan.key.value_key).as_ref(), take)?;
+    inner.functions.local_hit(FunctionNumber::by_hand(&plan.key.name));
+    Some(hit)
+}
+
+/// What is stored, else what the function returns.
+pub(crate) fn read_or_run<'a>(inner: &Arc<Inner>, plan: Plan, function: BoxFuture<'a, Returned>) -> Stages<'a> {
+    let inner = Arc::clone(inner);
+    let first = async move {
+        // A run under way is not waited for if there is a value: whoever wrote that, wrote it
+        // since.
+        match look(&inner, &plan).await {
+            Ok((Standing::Value(value), _)) => {
+                bump(&inner.events.count().hits);
+                plan.count(&inner, |own| &own.hits);
+                return Stage::Done(Landing::Value(value));
+            }
+            Ok(_) => {}
+            Err(error) => failed(&inner, &plan, &error),
+        }
+        run_here(&inner, Arc::new(plan), None, function).into()
+    };
+    Stages::new(first.boxed())
+}
+
+/// The stored value, for whoever wants no run. `None`: there is none of this type.
+pub(crate) async fn peek(inner: &Inner, plan: &Plan) -> Result<Option<Erased>> {
+    Ok(match look(inner, plan).await?.0 {
+        Standing::Value(value) => Some(value),
+        Standing::Nothing | Standing::Foreign => None,
+    })
+}
+
+/// The bytes of a value and how long to store them. `None`: the function's rules do not store it.
+pub(crate) fn storable(inner: &Inner, plan: &Plan, value: &Erased) -> Result<Option<(Bytes, Duration)>> {
+    let Some(lifetime) = lifetime_for(inner, plan, value) else { return Ok(None) };
+    Ok(Some((encode(inner, plan, value)?, lifetime.fresh)))
+}
+
+/// What one caller does for all.
+pub(super) async fn lead(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    lease_key: &EntryKey,
+    function: Function,
+    leader: &Leader,
+) -> Landing {
+    let filling = match find(inner, plan, lease_key).await {
+        Ok(Found::Value(value)) => {
+            bump(&inner.events.count().hits);
+            plan.count(inner, |own| &own.hits);
+            return Landing::Value(value);
+        }
+        Ok(Found::Lease(filling)) => Some(filling),
+        Ok(Found::Alone) => None,
+        Err(error) => {
+            failed(inner, plan, &error);
+            None
+        }
+    };
+    bump(&inner.events.count().misses);
+    plan.count(inner, |own| &own.misses);
+    run(inner, plan, filling, function, leader).await
+}
+
+/// What stands under the key, as this call sees it.
+enum Standing {
+    Nothing,
+    Value(Erased),
+    /// Something of another type, which is somebody else's and stays.
+    Foreign,
+}
+
+/// What a look found that this process does not keep.
+#[derive(Default)]
+struct Seen<'a> {
+    bytes: Option<Bytes>,
+    mark: Option<Mark<'a>>,
+}
+
+/// The right to store, and over what.
+struct Filling<'a> {
+    lease: Lease,
+    over: Option<Bytes>,
+    /// Tells of changes since, if they are told to this process.
+    mark: Option<Mark<'a>>,
+}
+
+enum Found<'a> {
+    Value(Erased),
+    Lease(Filling<'a>),
+    /// Compute for the caller alone.
+    Alone,
+}
+
+/// Reads the key, and keeps its value in this process. What is not kept comes with the bytes and
+/// the mark.
+async fn look<'a>(inner: &'a Inner, plan: &Plan) -> Result<(Standing, Option<Seen<'a>>)> {
+    let key = &plan.key.value_key;
+    let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off).map(|local| local.begin(key));
+    // A list or a hash of somebody else's is refused, and so a fault like any other.
+    let (found, tracked) = match &mark {
+        Some(_) => inner.store.load_tracked(key).await?,
+        None => (inner.store.load(key).await?, false),
+    };
+    let mark = mark.filter(|_| tracked);
+    let Some((bytes, left)) = found else {
+        plan.note(inner, What::Missed);
+        return Ok((Standing::Nothing, Some(Seen { bytes: None, mark })));
+    };
+    let Some(value) = decode(&plan.value, &bytes) else {
+        plan.note(inner, What::Undecodable);
+        let reason = "the plain key holds something else than a value of this type";
+        inner.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
+        return Ok((Standing::Foreign, Some(Seen { bytes: Some(bytes), mark })));
+    };
+    let fresh = left.unwrap_or(Duration::MAX);
+    plan.note(inner, What::Hit { fresh_for: fresh });
+    if plan.refresh {
+        return Ok((Standing::Value(value), Some(Seen { bytes: Some(bytes), mark })));
+    }
+    if let Some(mark) = mark {
+        let longest = plan.local.limit(Duration::MAX);
+        let service = Service { fresh, calm: fresh, stale: Duration::ZERO, longest, ahead_ms: 0.0, fill_id: 0 };
+        mark.keep(&value, (plan.value.weigh)(&value, bytes.len()), service, Dependencies::default());
+    }
+    Ok((Standing::Value(value), None))
+}
+
+/// Takes the lease, or waits for whoever has it. Each round either ends or waits for a change.
+async fn find<'a>(inner: &'a Arc<Inner>, plan: &Plan, lease_key: &EntryKey) -> Result<Found<'a>> {
+    let mut patience = Patience::new(inner, plan.terms(inner).deadline);
+    let mut has_waited = false;
+    while patience.look_again() {
+        let mut taken = Lease::acquire(inner, lease_key, Over::Nothing).await?;
+        // The run before stored nothing: those who waited for it run at once, and one of them may
+        // store (X7).
+        if let Err(Obstacle::Slot(Slot::Unstored(mark))) = taken {
+            taken = Lease::acquire_over_mark(inner, lease_key, mark).await?;
+        }
+        let left = match taken {
+            Ok(lease) => return under(inner, plan, lease).await,
+            Err(Obstacle::Slot(Slot::Leased(left))) => left,
+            // A refresh has to store, so it does wait.
+            Err(Obstacle::Slot(Slot::Unawaited(left))) if plan.refresh => left,
+            Err(Obstacle::Slot(Slot::Absent)) => continue,
+            // Nobody waits for those, and of what somebody else put there nothing is known.
+            Err(_) => return Ok(Found::Alone),
+        };
+        if plan.rules.options.flight != FlightScope::Cluster {
+            return Ok(Found::Alone);
+        }
+        if !std::mem::replace(&mut has_waited, true) {
+            begin_to_wait(inner, plan);
+        }
+        wait(inner, plan, lease_key, left).await?;
+        match look(inner, plan).await? {
+            (Standing::Value(value), _) if !plan.refresh => return Ok(Found::Value(value)),
+            (Standing::Foreign, _) => return Ok(Found::Alone),
+            _ => {}
+        }
+    }
+    Err(Error::new(ErrorKind::Limit, "read")
+        .detail("others held the key for longer than a run may take; the value is computed without storing it"))
+}
+
+/// With the lease: what was stored before it was taken, and else what the fill is to replace.
+async fn under<'a>(inner: &'a Inner, plan: &Plan, lease: Lease) -> Result<Found<'a>> {
+    let found = match look(inner, plan).await? {
+        (Standing::Value(value), None) => Found::Value(value),
+        (Standing::Foreign, _) if !plan.refresh => Found::Alone,
+        (_, rest) => {
+            let Seen { bytes: over, mark } = rest.unwrap_or_default();
+            return Ok(Found::Lease(Filling { lease, over, mark }));
+        }
+    };
+    if let Err(error) = lease.release(End::Free).await {
+        inner.store_failed(&error);
+    }
+    Ok(found)
+}
+
+/// Waits until the lease has ended, or must have.
+async fn wait(inner: &Inner, plan: &Plan, lease_key: &EntryKey, left: Option<Duration>) -> Result<()> {
+    let (slot, wake) = inner.store.read_and_watch(&lease_key.value_key).await?;
+    let left = match slot {
+        Slot::Leased(now) => now.or(left),
+        Slot::Unawaited(now) if plan.refresh => now.or(left),
+        _ => return Ok(()),
+    };
+    // A little over: the server ends a lease when it next looks at the key, not on the millisecond.
+    let limit = left.map_or(LONGEST_WAIT, |left| left.saturating_add(Duration::from_millis(5)).min(LONGEST_WAIT));
+    tokio::select! {
+        biased;
+        () = wake => {}
+        () = inner.clock.sleep(limit) => {}
+    }
+    Ok(())
+}
+
+/// Runs the function under the lease, if there is one, and stores what it returns; gives the lease
+/// back otherwise.
+async fn run(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    filling: Option<Filling<'_>>,
+    function: Function,
+    leader: &Leader,
+) -> Landing {
+    let deadline = plan.terms(inner).deadline;
+    let is_lent = matches!(function, Function::Lent(_));
+    let mut run = Box::pin(compute(inner, plan, function, leader));
+    leader.seen(inner.clock.boot());
+    let landing = {
+        let kept = async {
+            match &filling {
+                Some(filling) => filling.lease.keep(&tell(leader), run.as_mut()).await,
+                None => unseen(inner, || leader.detach(), run.as_mut()).await,
+            }
+        };
+        // Dropped here: the lease is given back, and a waiter takes over.
+        within(inner, deadline, kept).await
+    };
+    if let Some(Landing::Value(value)) = &landing {
+        if let Some(filling) = filling {
+            // A panic of a closure or a `Serialize` costs the fill, never the value (S10).
+            match AssertUnwindSafe(fill(inner, plan, filling, value)).catch_unwind().await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failed(inner, plan, &error),
+                Err(_payload) => {
+                    plan.note(inner, What::NotStored);
+                    inner.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
+                }
+            }
+        }
+        return Landing::Value(Arc::clone(value));
+    }
+    if landing.is_none() {
+        plan.note(inner, What::DeadlinePassed);
+        inner.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
+        bump(&inner.events.count().compute_errors);
+        plan.count(inner, |own| &own.compute_errors);
+    }
+    if let Some(filling) = filling {
+        // Its caller has gone before the function came to anything: one of those who wait takes the
+        // lease.
+        let end = if matches!(landing, Some(Landing::Abandoned)) { End::Free } else { End::Unstored };
+        if let Err(error) = filling.lease.release(end).await {
+            inner.store_failed(&error);
+        }
+    }
+    match (landing, plan.overdue) {
+        (Some(landing), _) => landing,
+        // As without a plain key: see `run_under`.
+        (None, Some(overdue)) => Landing::Failed(overdue(DeadlineExceeded::new(deadline.unwrap_or_default()))),
+        (None, None) if is_lent => Landing::Abandoned,
+        (None, None) => {
+            leader.detach();
+            run.await
+        }
+    }
+}
+
+/// Stores the value under the lease, or gives the lease back.
+async fn fill(inner: &Inner, plan: &Plan, filling: Filling<'_>, value: &Erased) -> Result<()> {
+    let Filling { lease, over, mark } = filling;
+    let (bytes, expiry) = match storable(inner, plan, value) {
+        Ok(Some(storable)) => storable,
+        Ok(None) => {
+            plan.note(inner, What::NotStored);
+            return lease.release(End::Unstored).await;
+        }
+        Err(error) => {
+            plan.note(inner, What::NotStored);
+            if error.kind() != ErrorKind::Limit {
+                let name = Arc::clone(&plan.key.name);
+                inner.events.emit(Event::EncodeFailed { name, reason: reason(&error) });
+            }
+            return lease.release(End::Unstored).await;
+        }
+    };
+    // What was set and removed again meanwhile is gone, but this process was told.
+    if mark.is_some_and(|mark| mark.has_changed()) {
+        plan.fill_refused(inner, Refusal::Outdated);
+        return lease.release(End::Free).await;
+    }
+    if !lease.fill_plain(&plan.key.value_key, over, bytes, expiry).await? {
+        plan.fill_refused(inner, Refusal::LeaseLost);
+        return Ok(());
+    }
+    // Before the push of it: what a refresh has replaced is not served here any more (T7).
+    if let Some(local) = &inner.local {
+        local.drop_key(&plan.key.value_key);
+    }
+    bump(&inner.events.count().fills);
+    plan.count(inner, |own| &own.fills);
+    plan.note(inner, What::Filled { fresh_for: expiry });
+    Ok(())
+}
+
+fn decode(value: &ValueType, bytes: &[u8]) -> Option<Erased> {
+    let of = |present: bool, json: &[u8]| (value.decode)(Json::ID, present, json).ok().flatten();
+    let absent = if bytes == ABSENT { of(false, &[]) } else { None };
+    absent.or_else(|| of(true, bytes)).or_else(|| of(true, &plain::quoted(bytes)?))
+}
+
+fn encode(inner: &Inner, plan: &Plan, value: &Erased) -> Result<Bytes> {
+    if !(plan.value.is_present)(value) {
+        return Ok(Bytes::from_static(ABSENT));
+    }
+    let mut json = Vec::new();
+    if (plan.value.encode)(value, &mut json, &mut |_| {})? != Json::ID {
+        let detail = "JSON cannot tell all values of this type apart, so it cannot be shared as a plain value";
+        return Err(Error::new(ErrorKind::Encode, "encode").detail(detail));
+    }
+    let bytes = plain::of_json(json);
+    let max = inner.limits.max_value_bytes;
+    if bytes.len() > max {
+        inner.events.emit(Event::TooLarge { name: Arc::clone(&plan.key.name), bytes: bytes.len() });
+        let detail = format!(
+            "the encoded value has {} bytes, the limit is {max}; see `CacheBuilder::max_value_bytes`",
+            bytes.len()
+        );
+        return Err(Error::new(ErrorKind::Limit, "encode").detail(detail));
+    }
+    Ok(bytes.into())
+}
+
+fn failed(inner: &Inner, plan: &Plan, error: &Error) {
+    plan.note(inner, What::StoreFailed(error.kind()));
+    inner.store_failed(error);
+}

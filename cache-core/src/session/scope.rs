@@ -1,0 +1,44 @@
+//! Whether a prefix is one application's alone.
+//!
+//! Keys of the form of Express are those of Express, which has no namespaces: only the prefix keeps
+//! applications apart there. So each leaves its namespace beside its prefix, for as long as a
+//! deployment takes, and whoever finds another one says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::commit::Sessions;
+use crate::error::Result;
+use crate::events::SessionEvent;
+
+/// How long a namespace stays beside a prefix after the last start of its application.
+const OWNED_FOR: Duration = Duration::from_secs(7 * 86400);
+
+impl Sessions {
+    /// Asks the store in the background; without a runtime, not at all.
+    pub(super) fn look_for_others(self: &Arc<Self>) {
+        if self.config.shares_with_express() {
+            let sessions = Arc::clone(self);
+            self.cache.0.background.work(async move {
+                if let Ok(false) = sessions.is_alone().await {
+                    sessions.emit(SessionEvent::SharedPrefix);
+                }
+            });
+        }
+    }
+
+    async fn is_alone(&self) -> Result<bool> {
+        let key = format!("sown:{}", self.config.prefix);
+        let (own, store) = (Bytes::copy_from_slice(self.config.namespace.as_bytes()), &self.cells);
+        if store.create(&key, own.clone(), Some(OWNED_FOR)).await? {
+            return Ok(true);
+        }
+        let Some((found, _)) = store.load(&key).await? else { return Ok(true) };
+        if found == own {
+            store.touch(&key, OWNED_FOR).await?;
+        }
+        Ok(found == own)
+    }
+}

@@ -1,0 +1,105 @@
+//! Whether the caller that runs a borrowed function is still polled.
+//!
+//! A caller may hold a call and await something else, as a stream does whose loop body waits, or a `select!` over `&mut future`.
+//! Its function makes no progress then. Where the other thing is a call of the same key, in the same task, both would wait until
+//! the deadline. So the follower looks: a lender of its own task that was woken, and was not polled while the follower was polled
+//! again and again, is held (S12).
+//!
+//! A follower of another task cannot tell: there a lender that was woken may be about to be polled.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, ThreadId};
+
+use crate::sync::{Mutex, MutexGuard};
+
+/// How many polls of a follower, without one of the lender that was woken, say that the lender is held. Each is a turn of the task,
+/// in which whatever is polled beside the follower has its own.
+const TURNS: u32 = 3;
+
+/// Where a future is polled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Task(tokio::task::Id),
+    /// Outside of any task: in `block_on`.
+    Thread(ThreadId),
+}
+
+impl Place {
+    fn here() -> Self {
+        tokio::task::try_id().map_or_else(|| Self::Thread(thread::current().id()), Self::Task)
+    }
+}
+
+/// The caller that runs a function for a run.
+pub(crate) struct Lender {
+    /// How often it was polled.
+    polls: AtomicU64,
+    /// Since it was last polled.
+    is_woken: AtomicBool,
+    polled: Mutex<Option<(Place, Waker)>>,
+}
+
+impl Lender {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { polls: AtomicU64::new(0), is_woken: AtomicBool::new(false), polled: Mutex::new(None) })
+    }
+
+    /// Notes that the lender is polled. Whatever it waits for has to wake it by the waker that is made of this.
+    pub(crate) fn note_poll(&self, context: &Context<'_>) {
+        self.is_woken.store(false, Ordering::Release);
+        self.polls.fetch_add(1, Ordering::AcqRel);
+        let place = Place::here();
+        let mut polled = self.polled();
+        let is_the_same = polled.as_ref().is_some_and(|(at, waker)| *at == place && waker.will_wake(context.waker()));
+        let replaced = if is_the_same { None } else { polled.replace((place, context.waker().clone())) };
+        drop(polled);
+        drop(replaced);
+    }
+
+    fn is_polled_here(&self) -> bool {
+        self.polled().as_ref().is_some_and(|(place, _)| *place == Place::here())
+    }
+
+    fn polled(&self) -> MutexGuard<'_, Option<(Place, Waker)>> {
+        self.polled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Lender {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Ordering::Release);
+        let waker = self.polled().as_ref().map(|(_, waker)| waker.clone());
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// What a follower has seen of its lender.
+#[derive(Default)]
+pub(crate) struct Watch {
+    polls: u64,
+    turns: u32,
+}
+
+impl Watch {
+    /// Whether the lender is held by the task that polls this follower. Asks to be polled again where it may be.
+    pub(crate) fn is_held(&mut self, lender: &Lender, context: &Context<'_>) -> bool {
+        if !lender.is_woken.load(Ordering::Acquire) || !lender.is_polled_here() {
+            self.turns = 0;
+            return false;
+        }
+        let polls = lender.polls.load(Ordering::Acquire);
+        self.turns = if self.polls == polls { self.turns.saturating_add(1) } else { 0 };
+        self.polls = polls;
+        if self.turns >= TURNS {
+            return true;
+        }
+        context.waker().wake_by_ref();
+        false
+    }
+}

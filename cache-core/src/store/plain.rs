@@ -1,0 +1,131 @@
+//! What values that other programs share need of a store, beside what objects need.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use super::{Expiry, Loaded, Token};
+use crate::error::Result;
+
+/// How [`PlainStore::put_plain`] writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Put {
+    /// `None`: without expiry.
+    pub(crate) expiry: Option<Expiry>,
+    /// Keeps the time that the present value has left.
+    pub(crate) keep_expiry: bool,
+    pub(crate) when: When,
+}
+
+/// On which condition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum When {
+    /// None.
+    #[default]
+    Always,
+    /// The key does not exist.
+    Absent,
+    /// The key exists.
+    Present,
+}
+
+/// What a command answered.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Reply {
+    Nil,
+    Integer(i64),
+    Double(f64),
+    Boolean(bool),
+    Bytes(Vec<u8>),
+    Array(Vec<Self>),
+    Map(Vec<(Self, Self)>),
+}
+
+/// What a run computed for a plain key, to be stored by [`PlainStore::fill_plain`].
+pub(crate) struct PlainFill<'a> {
+    pub(crate) key: &'a str,
+    /// The run's lease: see [`plain_lease_key`].
+    pub(crate) lease: &'a str,
+    pub(crate) token: Token,
+    /// What stood under the key when the run began; `None`: nothing.
+    pub(crate) over: Option<Bytes>,
+    pub(crate) bytes: Bytes,
+    pub(crate) expiry: Expiry,
+}
+
+/// The operations.
+pub(crate) trait PlainStore: Send + Sync + 'static {
+    /// The time left of a key of any type. `None`: there is no such key; `Some(None)`: it has no
+    /// expiry.
+    fn time_left<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Option<Duration>>>>;
+
+    /// Writes, and ends the lease of a run for this key. `false`: the condition was not met.
+    fn put_plain<'a>(&'a self, key: &'a str, lease: &'a str, bytes: Bytes, put: Put) -> BoxFuture<'a, Result<bool>>;
+
+    /// Removes a key of any type, and ends the lease of a run for it. `false`: there was none.
+    fn remove_plain<'a>(&'a self, key: &'a str, lease: &'a str) -> BoxFuture<'a, Result<bool>>;
+
+    /// Adds to a whole number; the sum. The time left stays as it is.
+    fn increment<'a>(&'a self, key: &'a str, by: i64) -> BoxFuture<'a, Result<i64>>;
+
+    /// The same for a field of a hash.
+    fn hash_increment<'a>(&'a self, key: &'a str, field: &'a str, by: i64) -> BoxFuture<'a, Result<i64>>;
+
+    /// Sends a command as it is.
+    fn command(&self, words: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Reply>>;
+
+    /// As [`load`](super::Store::load); `true`: the next change of the key is told to the
+    /// listeners.
+    fn load_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>>;
+
+    /// Stores if the lease is still this run's, and exactly what stood under the key when it began
+    /// still does. The lease is gone afterwards. `false`: nothing was stored.
+    fn fill_plain<'a>(&'a self, fill: PlainFill<'a>) -> BoxFuture<'a, Result<bool>>;
+}
+
+/// Where the lease of a run for a plain key stands: under a name of its own, so that no other
+/// program reads it, and in the slot of the key, whether that has a hash tag or not.
+pub(crate) fn plain_lease_key(key: &str) -> String {
+    match hash_tag(key) {
+        Some(tag) => format!("{{{tag}}}:l:{key}"),
+        None => super::lease_key(key),
+    }
+}
+
+/// What Redis Cluster takes the slot of a key from, if not from all of it.
+fn hash_tag(key: &str) -> Option<&str> {
+    let (_, rest) = key.split_once('{')?;
+    let (tag, _) = rest.split_once('}')?;
+    (!tag.is_empty()).then_some(tag)
+}
+
+/// The plain key that this is the lease of, where that has a hash tag.
+pub(crate) fn plain_key_of(lease: &str) -> Option<&str> {
+    let (_tag, key) = lease.strip_prefix('{')?.split_once("}:l:")?;
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    // K4
+    fn the_lease_of_a_plain_key_is_in_its_slot_and_under_another_name() {
+        for (key, lease) in [
+            ("user:7", "{user:7}:l"),
+            ("{shop}:user:7", "{shop}:l:{shop}:user:7"),
+            ("user:{7}", "{7}:l:user:{7}"),
+            ("user:{}7", "{user:{}7}:l"),
+        ] {
+            assert_eq!(plain_lease_key(key), lease);
+        }
+        assert_eq!(plain_key_of("{7}:l:user:{7}"), Some("user:{7}"));
+        assert_eq!(plain_key_of("{user:7}:l"), None);
+        for key in ["user:7", "{shop}:user:7", "user:{7}", "a{b}c{d}"] {
+            let slot_of = |key: &str| hash_tag(key).map_or_else(|| key.to_owned(), str::to_owned);
+            assert_eq!(slot_of(key), slot_of(&plain_lease_key(key)), "{key}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Which runtime carries the connection (D9).
+//!
+//! The tasks of a connection live on the runtime of who has made it. When that runtime ends, as
+//! that of a test does, they are dropped. Whoever calls next, on a runtime that lives, makes them
+//! again there and waits for the first attempt to connect; others who call meanwhile wait too.
+//!
+//! ```text
+//! Kept ──(its tasks are dropped)──> Ending ──> Ended ──(a call)──> Starting ──(the first attempt is over)──> Kept
+//! ```
+//!
+//! While it is `Ending`, its session is unpublished. A call that finds no session then knows that it
+//! has to wait for `Ended`.
+//!
+//! Invariant: a connection is taken over only after the supervisor of the last one was dropped, so
+//! that two never change what is published.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::connection::Link;
+use crate::background::Background;
+use crate::store::supervisor::{Supervised, Transport as _};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Kept,
+    Starting,
+    Ending,
+    Ended,
+}
+
+/// The state of one store's connection.
+#[derive(Debug)]
+pub(super) struct Carrier {
+    state: watch::Sender<State>,
+    takeovers: AtomicU64,
+}
+
+impl Default for Carrier {
+    fn default() -> Self {
+        Self { state: watch::Sender::new(State::Kept), takeovers: AtomicU64::new(0) }
+    }
+}
+
+impl Carrier {
+    /// How often the connection was taken over.
+    pub(super) fn takeovers(&self) -> u64 {
+        self.takeovers.load(Ordering::Acquire)
+    }
+
+    /// Whether the connection has no supervisor, or its first attempt to connect is under way.
+    pub(super) fn is_changing(&self) -> bool {
+        *self.state.borrow() != State::Kept
+    }
+
+    /// Whether the supervisor that asks was made by a take-over.
+    pub(super) fn is_starting(&self) -> bool {
+        *self.state.borrow() == State::Starting
+    }
+
+    /// The first attempt to connect is over.
+    pub(super) fn started(&self) {
+        self.state.send_replace(State::Kept);
+    }
+
+    /// Takes the connection over if its runtime has ended, and waits for the first attempt to connect;
+    /// at most for `limit`. `is_abandoned`: the runtime of the connection has ended, so its supervisor is
+    /// about to be dropped.
+    pub(super) async fn take_over(&self, background: &Background, is_abandoned: impl Fn() -> bool, limit: Duration) {
+        if *self.state.borrow() == State::Kept && !is_abandoned() {
+            return;
+        }
+        let taken = async {
+            let mut changes = self.state.subscribe();
+            loop {
+                let state = *changes.borrow_and_update();
+                match state {
+                    State::Kept if !is_abandoned() => return,
+                    State::Ended if self.begin() => {
+                        if !background.revive() {
+                            self.state.send_replace(State::Ended);
+                            return;
+                        }
+                        continue;
+                    }
+                    State::Kept | State::Starting | State::Ending | State::Ended => {}
+                }
+                // An error says that the sender is gone, which `self` holds: it cannot be.
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _elapsed = timeout(limit, taken).await;
+    }
+
+    /// Whether the caller is the one to do it.
+    fn begin(&self) -> bool {
+        let begun = self.state.send_if_modified(|state| {
+            let is_ended = *state == State::Ended;
+            if is_ended {
+                *state = State::Starting;
+            }
+            is_ended
+        });
+        if begun {
+            self.takeovers.fetch_add(1, Ordering::AcqRel);
+        }
+        begun
+    }
+}
+
+/// Dropped before the connection is.
+struct Ending(Arc<Link>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.carrier.state.send_replace(State::Ending);
+    }
+}
+
+/// Dropped after the connection, whose drop unpublishes its session.
+struct Ended(Arc<Link>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.carrier.state.send_replace(State::Ended);
+    }
+}
+
+/// The supervisor of a connection. Made before its task is: one that is dropped before it ran is
+/// over too. The fields are dropped in this order.
+pub(super) struct Kept {
+    #[expect(dead_code, reason = "only its drop counts")]
+    ending: Ending,
+    connection: Supervised<Link>,
+    ended: Ended,
+}
+
+impl Kept {
+    pub(super) fn new(connection: Supervised<Link>, link: Arc<Link>) -> Self {
+        Self { ending: Ending(Arc::clone(&link)), connection, ended: Ended(link) }
+    }
+}
+
+/// Keeps the connection up until the store is closed.
+pub(super) async fn supervise(mut kept: Kept) {
+    let link = Arc::clone(&kept.ended.0);
+    if link.carrier.is_starting() {
+        if let Err(error) = kept.connection.open().await {
+            link.failed(&error);
+        }
+        link.carrier.started();
+    }
+    kept.connection.run().await;
+}

@@ -1,0 +1,156 @@
+//! Finding records that an invalidation of a tag, a function or everything has ended: nobody reads
+//! them any more, and they stand until their ttl.
+//!
+//! Invariant: what is taken for dead stays dead. A record's head is read first and the versions
+//! after it: a version that differs then was renewed since, and no version ever comes back. A tag
+//! that is fenced tells nothing, since its fence may be withdrawn. What is removed is compared with
+//! the head that was read, so a record that was stored meanwhile stays.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::Version;
+use crate::envelope::Envelope;
+use crate::error::Result;
+use crate::key::versions::{function_key, namespace_key, origin, tag_key};
+
+/// Value keys with the first bytes of what stands there.
+pub(crate) type Heads = Vec<(String, Bytes)>;
+
+/// What stands under the key of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing: what was stored under it is a miss for good.
+    Nothing,
+    /// A fence, or the store cannot tell.
+    Unknown,
+    Version(Version),
+}
+
+/// A record, and where the versions stand that it was stored under.
+pub(crate) struct Suspect {
+    envelope: Envelope,
+    /// Of the namespace, the function, each tag: in this order.
+    pub(crate) versions: Vec<Arc<str>>,
+}
+
+pub(crate) trait SweepStore {
+    /// Some value keys that begin with `prefix`, with the heads of their records, and where to go
+    /// on; zero: begin, and over. What is no record is left out. A step looks at a bounded part of
+    /// the store.
+    fn heads<'a>(&'a self, prefix: &'a str, from: u64) -> BoxFuture<'a, Result<(Heads, u64)>>;
+
+    /// What stands under these keys of versions. Nobody is told of their changes for this.
+    fn standing<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Standing>>>;
+
+    /// Removes each of these whose record still begins with exactly these bytes; how many.
+    fn remove_heads<'a>(&'a self, heads: &'a Heads) -> BoxFuture<'a, Result<u64>>;
+}
+
+impl Standing {
+    pub(crate) fn of(bytes: Option<&[u8]>) -> Self {
+        bytes.map_or(Self::Nothing, |bytes| Version::of(bytes).map_or(Self::Unknown, Self::Version))
+    }
+}
+
+impl Suspect {
+    /// `None`: it is no record, or none that goes by versions.
+    pub(crate) fn of(value_key: &str, head: &[u8]) -> Option<Self> {
+        let (namespace, name) = origin(value_key)?;
+        let (envelope, _) = Envelope::peek(head)?;
+        envelope.versions?;
+        let mut versions: Vec<Arc<str>> = vec![namespace_key(namespace).into(), function_key(namespace, name).into()];
+        versions.extend(envelope.tags.iter().map(|tag| Arc::from(tag_key(namespace, &tag.name))));
+        Some(Self { envelope, versions })
+    }
+
+    /// Whether it can never be served again. `standing`: what stands under
+    /// [`versions`](Self::versions), read after its head was.
+    pub(crate) fn is_dead(&self, standing: &[Standing]) -> bool {
+        let [namespace, function, tags @ ..] = standing else { return false };
+        let is_ended = match (namespace, function) {
+            (Standing::Nothing, _) | (_, Standing::Nothing) => true,
+            (Standing::Version(namespace), Standing::Version(function)) => {
+                self.envelope.versions != Some(digest(*namespace, *function))
+            }
+            _ => false,
+        };
+        let ends = |(tag, standing): (&crate::envelope::TagVersion, &Standing)| match standing {
+            Standing::Nothing => true,
+            Standing::Unknown => false,
+            Standing::Version(version) => version.bits() != tag.version,
+        };
+        is_ended || self.envelope.tags.iter().zip(tags).any(ends)
+    }
+}
+
+/// Of the versions that every entry has.
+pub(crate) fn digest(namespace: Version, function: Version) -> u128 {
+    let mut bytes = [0; 32];
+    let both = [namespace, function].map(|version| version.bits().to_le_bytes());
+    bytes.iter_mut().zip(both.as_flattened()).for_each(|(to, from)| *to = *from);
+    xxh3_128(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::envelope::TagVersion;
+
+    #[test]
+    // R16, I5
+    fn only_what_can_never_be_served_again_is_dead() {
+        let [namespace, function, tag, other] = [1, 2, 3, 4].map(|_| Version::random());
+        let envelope = Envelope {
+            codec: 1,
+            present: true,
+            fill_id: 1,
+            created: Timestamp::from_millis(1),
+            fresh_for: Duration::from_secs(60),
+            stale_for: Duration::ZERO,
+            cost: Duration::ZERO,
+            versions: Some(digest(namespace, function)),
+            tags: vec![TagVersion { name: "author:7".into(), version: tag.bits() }],
+        };
+        let seal = |envelope: &Envelope, payload: usize| {
+            envelope
+                .seal("k", |out| {
+                    out.extend(std::iter::repeat_n(1, payload));
+                    Ok(1)
+                })
+                .unwrap()
+        };
+        let record = seal(&envelope, 10_000);
+        let (_, head) = Envelope::peek(&record).unwrap();
+        let suspect = Suspect::of("app:post:7@f1", &record[..head]).unwrap();
+        let keys: Vec<&str> = suspect.versions.iter().map(|key| &**key).collect();
+        assert_eq!(keys, ["app@version", "app:post@version", "app@tag:author:7"]);
+        let of = Standing::Version;
+        let is_dead = |standing: [Standing; 3]| suspect.is_dead(&standing);
+        assert!(!is_dead([of(namespace), of(function), of(tag)]));
+        assert!(!is_dead([of(namespace), of(function), Standing::Unknown]), "a fence may be withdrawn");
+        for ended in [
+            [of(other), of(function), of(tag)],
+            [of(namespace), of(other), of(tag)],
+            [of(namespace), of(function), of(other)],
+            [Standing::Nothing, of(function), of(tag)],
+            [of(namespace), Standing::Nothing, of(tag)],
+            [of(namespace), of(function), Standing::Nothing],
+        ] {
+            assert!(is_dead(ended), "{ended:?}");
+        }
+        // Too little of it, what goes by no versions, and what is no value key.
+        assert!(Suspect::of("app:post:7@f1", &record[..head - 1]).is_none());
+        assert!(Suspect::of("app:post:7@object", &seal(&Envelope { versions: None, ..envelope }, 1)).is_none());
+        let long = format!("app:{}~{}@f1", "n".repeat(400), "0".repeat(32));
+        for key in ["app@version", "app:post@builds", "{app:post:7@f1}:f", "app@tag:a:b@c", "x", &long] {
+            assert!(Suspect::of(key, &record).is_none(), "{key}");
+        }
+    }
+}

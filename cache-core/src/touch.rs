@@ -1,0 +1,172 @@
+//! What is hit in this process does not go cold in the store.
+//!
+//! ```text
+//! at rest     once a minute ──────────────────────> TOUCH what was hit since, 200 keys a command
+//! a change of something in use is told ─> is the store evicting? ─ yes ─> TOUCH at once, and each second until it stops
+//! ```
+//!
+//! A hit in L1 and a known version are asked for without the store. So a server that evicts by last
+//! or most frequent use takes the hottest keys for the coldest: the record of a value that is
+//! always hit, and above all the versions, whose loss makes everything under them a miss.
+//!
+//! Invariant: at most [`KEYS_AT_A_TIME`] keys a [`BREATH`], however many are hot.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::cache::Inner;
+use crate::clock::Clock;
+use crate::error::{ErrorKind, Result};
+
+/// How often, while the store evicts nothing.
+const AT_REST: Duration = Duration::from_secs(60);
+/// How often, while it does. Redis counts idle time in seconds.
+const EVICTING: Duration = Duration::from_secs(1);
+/// How long it is taken to evict after it was last seen to.
+const EVICTS_FOR: u32 = 60;
+/// How many keys are touched at once: about two milliseconds of the server's time.
+const KEYS_AT_A_TIME: usize = 2000;
+/// What lies between so many keys and the next.
+const BREATH: Duration = Duration::from_millis(250);
+
+/// Told of each change of something that is in use here.
+#[derive(Debug, Default)]
+pub(crate) struct Changes(Notify);
+
+impl Changes {
+    pub(crate) fn told(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// What is known of the store's evictions.
+#[derive(Default)]
+struct Evictions {
+    /// By the store's own count, when it was looked at last.
+    count: Option<u64>,
+    /// For how many more looks the store is taken to evict.
+    looks: u32,
+}
+
+impl Evictions {
+    fn are_seen(&self) -> bool {
+        self.looks > 0
+    }
+
+    /// `count`: the store's own, if it tells. `told`: something in use here has changed.
+    fn look(&mut self, count: Option<u64>, told: bool) {
+        let evicts = match (count, self.count) {
+            (Some(now), Some(before)) => now != before,
+            // None since the store was started: so what was told was somebody's write.
+            (Some(now), None) => now > 0,
+            // It may be anybody's write too: then the touches are in vain, and cost little.
+            (None, _) => told,
+        };
+        self.count = count;
+        self.looks = if evicts { EVICTS_FOR } else { self.looks.saturating_sub(1) };
+    }
+}
+
+/// Touches what is in use, for as long as the cache lives.
+pub(crate) async fn keep_warm(cache: Weak<Inner>, clock: Clock, changes: Arc<Changes>) {
+    let mut evictions = Evictions::default();
+    loop {
+        // Without holding the cache: its last user ends this.
+        let told = if evictions.are_seen() {
+            clock.sleep(EVICTING).await;
+            None
+        } else {
+            tokio::select! {
+                biased;
+                () = changes.0.notified() => Some(()),
+                () = clock.sleep(AT_REST) => None,
+            }
+        };
+        let Some(inner) = cache.upgrade() else { return };
+        if !inner.store.is_available() {
+            continue;
+        }
+        if told.is_some() || evictions.are_seen() {
+            // Whoever may not ask goes by what was told.
+            let count = inner.store.evictions().await.unwrap_or_default();
+            evictions.look(count, told.is_some());
+        }
+        let is_due = told.is_none() || evictions.are_seen();
+        if is_due && let Err(error) = touch(&inner, &clock).await {
+            inner.store_failed(&error);
+            // It would be refused again.
+            if matches!(error.kind(), ErrorKind::Refused | ErrorKind::Closed) {
+                return;
+            }
+        }
+        if !is_due {
+            drop(inner);
+            // Somebody's writes: they are not looked into more often than this.
+            clock.sleep(EVICTING).await;
+        }
+    }
+}
+
+async fn touch(inner: &Inner, clock: &Clock) -> Result<()> {
+    let hits = match &inner.local {
+        Some(local) => local.take_hits().await,
+        None => Vec::new(),
+    };
+    // The versions first: with one of them go all entries under it.
+    let used = inner.versions.take_used();
+    let mut versions: HashSet<Arc<str>> = used.into_iter().collect();
+    for dependency in hits.iter().flat_map(|(_, under)| under.iter()) {
+        if !versions.contains(dependency.key()) {
+            versions.insert(Arc::clone(dependency.key()));
+        }
+    }
+    let keys: Vec<Arc<str>> = versions.into_iter().chain(hits.into_iter().map(|(key, _)| key.into())).collect();
+    let mut parts = keys.chunks(KEYS_AT_A_TIME).peekable();
+    while let Some(part) = parts.next() {
+        inner.store.touch(part).await?;
+        if parts.peek().is_some() {
+            clock.sleep(BREATH).await;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    // T8
+    fn a_store_that_evicts_is_looked_at_for_a_minute_after_it_stops() {
+        let mut evictions = Evictions::default();
+        evictions.look(Some(0), true);
+        assert!(!evictions.are_seen(), "it has never evicted: that was somebody's write");
+        evictions.look(Some(3), false);
+        for _ in 0..EVICTS_FOR {
+            assert!(evictions.are_seen());
+            evictions.look(Some(3), false);
+        }
+        assert!(!evictions.are_seen());
+        evictions.look(Some(4), false);
+        assert!(evictions.are_seen());
+        // Counted from the start again after a restart.
+        evictions = Evictions { count: Some(4), looks: 0 };
+        evictions.look(Some(0), true);
+        assert!(evictions.are_seen());
+    }
+
+    #[test]
+    // T8
+    fn without_the_right_to_ask_what_was_told_counts() {
+        let mut evictions = Evictions::default();
+        evictions.look(None, true);
+        assert!(evictions.are_seen());
+        for _ in 0..EVICTS_FOR {
+            evictions.look(None, false);
+        }
+        assert!(!evictions.are_seen());
+    }
+}

@@ -1,0 +1,118 @@
+//! Whether a method stands in an `impl Trait for`, which admits no companions, and whether what looks
+//! like a free function stands in an `impl`.
+//!
+//! A macro on a method does not see the `impl` around it. So the file is asked, where the compiler
+//! tells which one it is: it is only there to tell one error instead of a dozen, and where it
+//! cannot be read, the compiler's own remain.
+
+use proc_macro2::Span;
+use syn::spanned::Spanned as _;
+use syn::{Attribute, Ident, ImplItem, Item, Visibility};
+
+use crate::errors::Errors;
+use crate::signature::Function;
+
+/// An error, if every cached method of this name in the file is one of a trait.
+pub(crate) fn refuse_trait_impl(function: &Function, errors: &mut Errors) {
+    let ident = &function.sig.ident;
+    // A trait's methods have the visibility of the trait.
+    if !matches!(function.vis, Visibility::Inherited) || function.sig.asyncness.is_none() {
+        return;
+    }
+    let Some(text) = text_of_file(ident.span()).filter(|text| text.contains(" for ")) else { return };
+    let Ok(file) = syn::parse_file(&text) else { return };
+    let places = Places::of(&file.items, ident);
+    if places.of_traits > 0 && places.others == 0 {
+        errors.at(ident, of_a_trait(ident));
+    }
+}
+
+/// An error, if every cached function of this name in the file is one of a type. Without a `self` it
+/// looks like any other function.
+pub(crate) fn refuse_associated_function(function: &Function, errors: &mut Errors) {
+    let ident = &function.sig.ident;
+    let first = match (&function.vis, &function.sig.asyncness) {
+        (Visibility::Inherited, Some(token)) => token.span,
+        (Visibility::Inherited, None) => function.sig.fn_token.span,
+        (vis, _) => vis.span(),
+    };
+    // What begins a line stands in no block.
+    if !proc_macro::is_available() || first.unwrap().column() == 1 {
+        return;
+    }
+    let Some(text) = text_of_file(ident.span()).filter(|text| text.contains("impl")) else { return };
+    let Ok(file) = syn::parse_file(&text) else { return };
+    match Places::of(&file.items, ident) {
+        Places { free: 0, of_traits: 0, others: 0 } => {}
+        Places { free: 0, of_traits: 0, .. } => errors.at(
+            ident,
+            format!("`{ident}` stands in an `impl` and takes no `self`, so nothing tells that it is one of a type; write `#[cached(method)]`"),
+        ),
+        Places { free: 0, others: 0, .. } => errors.at(ident, of_a_trait(ident)),
+        Places { .. } => {}
+    }
+}
+
+/// What works instead.
+pub(crate) fn of_a_trait(ident: &Ident) -> String {
+    format!(
+        "`{ident}` is a method of a trait, and an `impl Trait for` has no room for the companions of a cached function; cache a \
+         method of the type's own `impl`, `async fn cached_{ident}(..)`, or a free function, and call it here: \
+         `self.cached_{ident}(..).await` (an associated function without `self` there needs `#[cached(method)]`)"
+    )
+}
+
+fn text_of_file(span: Span) -> Option<String> {
+    if !proc_macro::is_available() {
+        return None;
+    }
+    std::fs::read_to_string(span.unwrap().local_file()?).ok()
+}
+
+/// Where cached functions of one name stand.
+struct Places {
+    of_traits: usize,
+    /// In other `impl` blocks.
+    others: usize,
+    free: usize,
+}
+
+fn is_cached(attrs: &[Attribute]) -> bool {
+    attrs.iter().any(|attr| attr.path().segments.last().is_some_and(|last| last.ident == "cached"))
+}
+
+impl Places {
+    fn of(items: &[Item], ident: &Ident) -> Self {
+        let mut places = Self { of_traits: 0, others: 0, free: 0 };
+        places.look(items, ident);
+        places
+    }
+
+    fn look(&mut self, items: &[Item], ident: &Ident) {
+        for item in items {
+            match item {
+                Item::Impl(block) => {
+                    let is_it = |item: &&ImplItem| matches!(item, ImplItem::Fn(method) if method.sig.ident == *ident && is_cached(&method.attrs));
+                    let found = block.items.iter().filter(is_it).count();
+                    let counted = if block.trait_.is_some() { &mut self.of_traits } else { &mut self.others };
+                    *counted = counted.saturating_add(found);
+                }
+                Item::Mod(module) => {
+                    if let Some((_, items)) = &module.content {
+                        self.look(items, ident);
+                    }
+                }
+                Item::Fn(function) => {
+                    let is_it = function.sig.ident == *ident && is_cached(&function.attrs);
+                    self.free = self.free.saturating_add(usize::from(is_it));
+                    let within = function.block.stmts.iter().filter_map(|statement| match statement {
+                        syn::Stmt::Item(item) => Some(item.clone()),
+                        _ => None,
+                    });
+                    self.look(&within.collect::<Vec<Item>>(), ident);
+                }
+                _ => {}
+            }
+        }
+    }
+}

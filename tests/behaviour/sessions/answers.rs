@@ -1,0 +1,113 @@
+//! What becomes of a session's errors: the status, and the sentence in the log.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use cache_core::Cache;
+use cache_core::session::{Session, SessionError, SessionErrorKind, TooMany};
+use http::Request;
+use tower::ServiceExt as _;
+
+use support::RedisServer;
+
+use super::client::{Browser, native};
+
+/// What is logged on this thread from INFO on, one line each.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl tracing::field::Visit for Log {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        let _never_fails = write!(self.0.lock().unwrap(), "{field}={value:?} ");
+    }
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut self.clone());
+        self.0.lock().unwrap().push('\n');
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+async fn count(session: Session) -> Result<String, SessionError> {
+    session.insert("word", "mellon").await?;
+    Ok(session.increment("word", 1).await?.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_in_the_place_of_one_that_was_not_saved_is_for_its_client_alone() {
+    // N1
+    let server = RedisServer::start();
+    let cache = Cache::connect(server.url()).await.unwrap();
+    let (layer, browser) = (native(&cache).build().unwrap(), Browser::default());
+    browser.set(&layer, "views", 1).await;
+    let page = browser.visit(&layer, move |session| async move {
+        session.increment("views", 1).await?;
+        server.kill();
+        Ok(200)
+    });
+    let page = page.await;
+    assert_eq!((page.status, page.headers.get("set-cookie")), (503, None), "nothing of the handler's is left");
+    let said = ["vary", "cache-control"].map(|name| page.headers.get(name).map(|value| value.to_str().unwrap()));
+    assert_eq!(said, [Some("Cookie"), Some("private")]);
+}
+
+// One thread: what is logged is caught there.
+#[tokio::test(flavor = "current_thread")]
+async fn an_error_that_becomes_an_answer_is_told_in_the_log() {
+    let log = Log::default();
+    let guard = tracing::subscriber::set_default(log.clone());
+    let ask = |app: Router| async move {
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        app.oneshot(request).await.unwrap().status().as_u16()
+    };
+    let app = || Router::new().route("/", get(count));
+    assert_eq!(ask(app()).await, 500);
+    let told = std::mem::take(&mut *log.0.lock().unwrap());
+    assert!(told.contains("came through no session layer") && told.contains("SessionLayer::builder"), "{told}");
+    let layer = native(&Cache::in_memory()).build().unwrap();
+    assert_eq!(ask(app().layer(layer)).await, 500);
+    let told = std::mem::take(&mut *log.0.lock().unwrap());
+    assert!(told.contains("`word`") && !told.contains("mellon"), "{told}");
+    drop(guard);
+}
+
+#[tokio::test]
+async fn a_login_over_the_limit_is_an_error_to_match_and_a_409() {
+    let layer = native(&Cache::in_memory()).max_sessions(1, TooMany::Refuse).build().unwrap();
+    let login = |session: Session| async move {
+        session.login("ada").await.inspect_err(|error| assert_eq!(error.kind(), SessionErrorKind::TooManySessions))?;
+        Ok(200)
+    };
+    assert_eq!(Browser::default().visit(&layer, login).await.status, 200);
+    assert_eq!(Browser::default().visit(&layer, login).await.status, 409);
+}
+
+#[tokio::test]
+async fn a_handler_may_do_without_a_session() {
+    async fn handler(session: Option<Session>) -> &'static str {
+        if session.is_some() { "with" } else { "without" }
+    }
+    let cache = Cache::in_memory();
+    let app = Router::new().route("/", get(handler));
+    let ask = |app: Router| async move {
+        let response = app.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+        axum::body::to_bytes(response.into_body(), 100).await.unwrap()
+    };
+    assert_eq!(ask(app.clone()).await, "without");
+    let with_sessions = app.layer(native(&cache).build().unwrap());
+    assert_eq!(ask(with_sessions).await, "with");
+}

@@ -1,0 +1,572 @@
+//! Sessions in a store of the user's own: what such a store promises, and what sessions promise on it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cache_core::Cache;
+use cache_core::clock::Clock;
+use cache_core::session::{Session, SessionErrorKind, SessionLayer, SessionStore, SessionSwap, StoredSession, TooMany};
+use cache_core::testing::check_session_store;
+use futures::future::join_all;
+use support::{Gate, soon};
+use tokio::task::yield_now;
+
+use super::client::{Browser, Page, express, moving, native};
+
+/// What a store does not keep to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Nothing,
+    TouchMakes,
+    BytesAreText,
+    KeysHaveNoCase,
+    CreateLooksFirst,
+    CreateOverwrites,
+    SwapComparesLengths,
+    SwapLooksFirst,
+    RemoveAlwaysSaysYes,
+    NothingEnds,
+    SwapTakesTheEnd,
+    SwapGivesNoTime,
+    TouchGivesNoTime,
+    LoadTellsNoTime,
+}
+
+#[derive(Clone)]
+enum Plan {
+    Work,
+    /// This step is not done, and says so.
+    FailBefore(u64),
+    /// This step is done, and says that it was not.
+    FailAfter(u64),
+    /// This step waits.
+    Hold(u64, Gate),
+}
+
+/// The store is away. Its text is not for logs.
+struct Away;
+
+impl fmt::Debug for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Away")
+    }
+}
+
+impl fmt::Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the store is away")
+    }
+}
+
+impl std::error::Error for Away {}
+
+type Entries = BTreeMap<String, (Vec<u8>, Option<u64>)>;
+
+/// In memory, with a clock and faults of its own.
+struct Map {
+    entries: Mutex<Entries>,
+    now: AtomicU64,
+    steps: AtomicU64,
+    plan: Mutex<Plan>,
+    broken: Broken,
+}
+
+impl Map {
+    fn new() -> Arc<Self> {
+        Arc::new(Self::broken(Broken::Nothing))
+    }
+
+    fn broken(broken: Broken) -> Self {
+        let plan = Mutex::new(Plan::Work);
+        Self { entries: Mutex::default(), now: AtomicU64::new(1), steps: AtomicU64::new(0), plan, broken }
+    }
+
+    /// Steps are counted from here.
+    fn begin(&self, plan: Plan) {
+        self.steps.store(0, Ordering::SeqCst);
+        *self.plan.lock().unwrap() = plan;
+    }
+
+    /// How many steps there were since then.
+    fn heal(&self) -> u64 {
+        *self.plan.lock().unwrap() = Plan::Work;
+        self.steps.load(Ordering::SeqCst)
+    }
+
+    fn let_pass(&self, time: Duration) {
+        self.now.fetch_add(millis(time), Ordering::SeqCst);
+    }
+
+    async fn step<T>(&self, step: impl FnOnce(&mut Entries, u64) -> T) -> Result<T, Away> {
+        let number = self.steps.fetch_add(1, Ordering::SeqCst);
+        let plan = self.plan.lock().unwrap().clone();
+        match &plan {
+            Plan::FailBefore(which) if *which == number => return Err(Away),
+            Plan::Hold(which, gate) if *which == number => gate.pass().await,
+            _ => {}
+        }
+        // Others come in between any two steps.
+        yield_now().await;
+        let now = self.now.load(Ordering::SeqCst);
+        let done = {
+            let mut entries = self.entries.lock().unwrap();
+            if self.broken != Broken::NothingEnds {
+                entries.retain(|_, (_, ends)| ends.is_none_or(|ends| now < ends));
+            }
+            step(&mut entries, now)
+        };
+        match plan {
+            Plan::FailAfter(which) if which == number => Err(Away),
+            _ => Ok(done),
+        }
+    }
+
+    fn key(&self, key: &str) -> String {
+        if self.broken == Broken::KeysHaveNoCase { key.to_lowercase() } else { key.to_owned() }
+    }
+
+    fn text(&self, bytes: &[u8]) -> Vec<u8> {
+        match self.broken {
+            Broken::BytesAreText => String::from_utf8_lossy(bytes).into_owned().into(),
+            _ => bytes.to_vec(),
+        }
+    }
+
+    /// The sessions that stand, as text: keys are neither those of indexes nor of tags.
+    fn sessions(&self) -> Vec<String> {
+        let now = self.now.load(Ordering::SeqCst);
+        let entries = self.entries.lock().unwrap();
+        let standing = entries.iter().filter(|(key, (bytes, ends))| {
+            (key.starts_with("cache:sess:") || key.starts_with("sess:"))
+                && bytes != b"null"
+                && ends.is_none_or(|ends| now < ends)
+        });
+        standing.map(|(_, (bytes, _))| String::from_utf8_lossy(bytes).into_owned()).collect()
+    }
+
+    /// How many of them somebody is logged in with.
+    fn logins(&self) -> usize {
+        self.sessions().iter().filter(|session| session.contains("\"u\":\"ada\"")).count()
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap()
+}
+
+impl SessionStore for Map {
+    type Error = Away;
+
+    async fn load(&self, key: &str) -> Result<Option<StoredSession>, Away> {
+        let key = self.key(key);
+        let tells = self.broken != Broken::LoadTellsNoTime;
+        self.step(|entries, now| {
+            let (bytes, ends) = entries.get(&key)?;
+            let ttl = ends.filter(|_| tells).map(|ends| Duration::from_millis(ends.saturating_sub(now)));
+            Some(StoredSession { bytes: bytes.clone(), ttl })
+        })
+        .await
+    }
+
+    async fn create(&self, key: &str, bytes: &[u8], ttl: Option<Duration>) -> Result<bool, Away> {
+        let (key, bytes) = (self.key(key), self.text(bytes));
+        if self.broken == Broken::CreateLooksFirst {
+            if self.step(|entries, _| entries.contains_key(&key)).await? {
+                return Ok(false);
+            }
+            yield_now().await;
+        }
+        let overwrites = matches!(self.broken, Broken::CreateLooksFirst | Broken::CreateOverwrites);
+        self.step(|entries, now| {
+            let free = !entries.contains_key(&key);
+            if free || overwrites {
+                entries.insert(key, (bytes, ttl.map(|ttl| now + millis(ttl))));
+            }
+            free || overwrites
+        })
+        .await
+    }
+
+    async fn swap(&self, key: &str, expected: &[u8], bytes: &[u8], ttl: Option<Duration>) -> Result<SessionSwap, Away> {
+        let (key, bytes) = (self.key(key), self.text(bytes));
+        if self.broken == Broken::SwapLooksFirst {
+            let found = self.step(|entries, _| entries.get(&key).map(|(found, _)| found.clone())).await?;
+            match found {
+                None => return Ok(SessionSwap::Gone),
+                Some(found) if found != expected => return Ok(SessionSwap::Conflict(found)),
+                Some(_) => yield_now().await,
+            }
+        }
+        let broken = self.broken;
+        self.step(|entries, now| match entries.get_mut(&key) {
+            None => SessionSwap::Gone,
+            Some((found, _)) if found.len() != expected.len() && broken == Broken::SwapComparesLengths => {
+                SessionSwap::Conflict(found.clone())
+            }
+            Some((found, _))
+                if found != expected && !matches!(broken, Broken::SwapComparesLengths | Broken::SwapLooksFirst) =>
+            {
+                SessionSwap::Conflict(found.clone())
+            }
+            Some((found, ends)) => {
+                *found = bytes;
+                match ttl {
+                    Some(ttl) if broken != Broken::SwapGivesNoTime => *ends = Some(now + millis(ttl)),
+                    None if broken == Broken::SwapTakesTheEnd => *ends = None,
+                    _ => {}
+                }
+                SessionSwap::Done
+            }
+        })
+        .await
+    }
+
+    async fn touch(&self, key: &str, ttl: Duration) -> Result<bool, Away> {
+        let (key, broken) = (self.key(key), self.broken);
+        self.step(|entries, now| match entries.get_mut(&key) {
+            Some((_, ends)) => {
+                if broken != Broken::TouchGivesNoTime {
+                    *ends = Some(now + millis(ttl));
+                }
+                true
+            }
+            None if broken == Broken::TouchMakes => {
+                entries.insert(key, (Vec::new(), Some(now + millis(ttl))));
+                true
+            }
+            None => false,
+        })
+        .await
+    }
+
+    async fn remove(&self, key: &str) -> Result<bool, Away> {
+        let (key, broken) = (self.key(key), self.broken);
+        self.step(|entries, _| entries.remove(&key).is_some() || broken == Broken::RemoveAlwaysSaysYes).await
+    }
+}
+
+async fn login(browser: &Browser, layer: &SessionLayer) -> Page {
+    browser.visit(layer, |session| async move { session.login("ada").await.map(|()| 200) }).await
+}
+
+fn on(store: &Arc<Map>) -> SessionLayer {
+    native(&Cache::in_memory()).store(Arc::clone(store)).build().unwrap()
+}
+
+// node-11
+#[tokio::test]
+async fn a_promise_that_a_store_breaks_is_named() {
+    let check = async |broken| {
+        let store = Map::broken(broken);
+        check_session_store(&store, async |time| store.let_pass(time)).await
+    };
+    assert_eq!(check(Broken::Nothing).await, Ok(()));
+    for (broken, promise) in [
+        (Broken::TouchMakes, "what is absent is not made by swap, touch or remove"),
+        (Broken::BytesAreText, "bytes come back as they were stored"),
+        (Broken::KeysHaveNoCase, "keys that differ in case, blanks or signs are different keys"),
+        (Broken::CreateLooksFirst, "a key is created once, by one of many"),
+        (Broken::CreateOverwrites, "a key is created once, by one of many"),
+        (Broken::SwapComparesLengths, "a swap is made over exactly these bytes, and else tells what stands"),
+        (Broken::SwapLooksFirst, "of many swaps over the same bytes one is done"),
+        (Broken::RemoveAlwaysSaysYes, "what is absent is not made by swap, touch or remove"),
+        (Broken::NothingEnds, "a key ends by itself when its time is over, and is absent from then on"),
+        (Broken::SwapTakesTheEnd, "a swap without a time leaves the end as it is"),
+        (Broken::SwapGivesNoTime, "a swap with a time gives that"),
+        (Broken::TouchGivesNoTime, "a touch gives so much time from now on"),
+        (Broken::LoadTellsNoTime, "a load tells how long a key has left"),
+    ] {
+        let found = check(broken).await.unwrap_err();
+        assert_eq!(found.promise(), promise, "{broken:?}: {found}");
+    }
+}
+
+#[tokio::test]
+async fn no_increment_is_lost_by_several_processes_on_a_store_of_ones_own() {
+    let store = Map::new();
+    let layers = [on(&store), on(&store), on(&store)];
+    let browser = Browser::default();
+    browser.set(&layers[0], "views", 0).await;
+    let requests = (0..60).map(|n| {
+        let (browser, layer) = (browser.copy(), layers[n % 3].clone());
+        tokio::spawn(async move {
+            browser.visit(&layer, |session| async move { session.increment("views", 1).await.map(|_| 200) }).await
+        })
+    });
+    for page in soon("all are answered", join_all(requests)).await {
+        assert_eq!(page.unwrap().status, 200);
+    }
+    assert_eq!(browser.get(&layers[1], "views").await, Some(60));
+}
+
+#[tokio::test]
+async fn what_has_ended_is_not_made_anew_on_a_store_of_ones_own() {
+    let (store, gate) = (Map::new(), Gate::shut());
+    let layer = on(&store);
+    let browser = Browser::default();
+    login(&browser, &layer).await;
+    let (slow, held, there) = (browser.copy(), gate.clone(), layer.clone());
+    let request = tokio::spawn(async move {
+        slow.visit(&there, |session| async move {
+            session.insert("late", &1).await?;
+            held.pass().await;
+            Ok(200)
+        })
+        .await
+    });
+    soon("it has read", gate.arrival()).await;
+    assert_eq!(layer.of_user("ada").end_all().await.unwrap(), 1);
+    gate.let_through(1);
+    let page = soon("its answer", request).await.unwrap();
+    assert_eq!((page.status, page.cookies.len()), (200, 0));
+    assert_eq!(store.sessions(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn another_id_leaves_none_under_the_old_one_on_a_store_of_ones_own() {
+    let store = Map::new();
+    for layer in [on(&store), express(&Cache::in_memory()).store(Arc::clone(&store)).build().unwrap()] {
+        let browser = Browser::default();
+        browser.set(&layer, "cart", 3).await;
+        let old = browser.copy();
+        let page = browser.visit(&layer, |session: Session| async move { session.cycle_id().await.map(|()| 200) });
+        assert_eq!(page.await.status, 200);
+        assert_eq!((browser.get(&layer, "cart").await, old.get(&layer, "cart").await), (Some(3), None));
+        assert_eq!(store.sessions().len(), 1);
+        let page = browser.visit(&layer, |session: Session| async move { session.logout().await.map(|()| 200) });
+        assert_eq!(page.await.status, 200);
+        assert_eq!(store.sessions().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_fails_at_any_step_leaves_no_session_outside_of_the_list() {
+    let plans: [fn(u64) -> Plan; 2] = [Plan::FailBefore, Plan::FailAfter];
+    for plan in plans {
+        let mut failures = 0;
+        for step in 0.. {
+            let store = Map::new();
+            let layer = on(&store);
+            let browser = Browser::default();
+            browser.set(&layer, "cart", 3).await;
+            // The key of tags is there.
+            layer.of_user("ada").list().await.unwrap();
+            store.begin(plan(step));
+            let page = login(&browser, &layer).await;
+            let steps = store.heal();
+            let failed = page.status != 200;
+            failures += u32::from(failed);
+            assert!(!failed || page.status == 503 && page.cookies.is_empty(), "step {step}: {page:?}");
+            let after = matches!(plan(step), Plan::FailAfter(_));
+            let what = format!("step {step} of {steps}, done before it fails: {after}");
+            assert!(store.sessions().len() <= 1, "{what}: under two ids");
+            assert_eq!(layer.of_user("ada").list().await.unwrap().len(), store.logins(), "{what}");
+            assert!(failed || store.logins() == 1, "{what}");
+            let standing = store.logins();
+            assert_eq!(layer.of_user("ada").end_all().await.unwrap(), standing, "{what}");
+            assert_eq!(store.logins(), 0, "{what}");
+            if step >= steps {
+                assert!(!failed, "{what}");
+                break;
+            }
+        }
+        assert!(failures >= 4, "{failures}");
+    }
+}
+
+#[tokio::test]
+async fn a_look_at_the_list_takes_no_login_away_that_is_on_its_way() {
+    for step in 0.. {
+        let (store, gate) = (Map::new(), Gate::shut());
+        let layer = on(&store);
+        let browser = Browser::default();
+        browser.set(&layer, "cart", 3).await;
+        layer.of_user("ada").list().await.unwrap();
+        store.begin(Plan::Hold(step, gate.clone()));
+        let (there, slow) = (layer.clone(), browser.copy());
+        let mut request = tokio::spawn(async move { login(&slow, &there).await.status });
+        let held = tokio::select! {
+            () = gate.arrival() => true,
+            status = &mut request => {
+                assert_eq!(status.unwrap(), 200);
+                false
+            }
+        };
+        if !held {
+            assert!(step >= 6, "{step} steps");
+            break;
+        }
+        layer.of_user("ada").list().await.unwrap();
+        gate.let_through(1);
+        assert_eq!(soon("the login", request).await.unwrap(), 200, "step {step}");
+        store.heal();
+        assert_eq!(layer.of_user("ada").list().await.unwrap().len(), 1, "step {step}");
+        assert_eq!(layer.of_user("ada").end_all().await.unwrap(), 1, "step {step}");
+        assert_eq!(store.sessions().len(), 0, "step {step}");
+    }
+}
+
+#[tokio::test]
+async fn of_many_logins_at_once_as_many_stay_as_may_on_a_store_of_ones_own() {
+    for then in [TooMany::Refuse, TooMany::EndOldest] {
+        let store = Map::new();
+        let layer = native(&Cache::in_memory()).store(Arc::clone(&store)).max_sessions(3, then).build().unwrap();
+        let logins = (0..12).map(|_| {
+            let layer = layer.clone();
+            tokio::spawn(async move { login(&Browser::default(), &layer).await.status })
+        });
+        let statuses = soon("all are answered", join_all(logins)).await;
+        let (done, refused): (Vec<u16>, Vec<u16>) =
+            statuses.into_iter().map(|status| status.unwrap()).partition(|status| *status == 200);
+        assert!(refused.iter().all(|status| *status == 409), "{refused:?}");
+        let right = if then == TooMany::Refuse { 3 } else { 12 };
+        assert_eq!((done.len(), store.logins()), (right, 3), "{then:?}");
+        assert_eq!(layer.of_user("ada").list().await.unwrap().len(), 3);
+        // Who has logged out makes room at once.
+        assert_eq!(layer.of_user("ada").end_all().await.unwrap(), 3);
+        assert_eq!(login(&Browser::default(), &layer).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn of_two_logins_one_stays_whatever_step_the_other_one_is_at() {
+    for (then, right) in [(TooMany::Refuse, [200, 409]), (TooMany::EndOldest, [200, 200])] {
+        for step in 0.. {
+            let (store, gate) = (Map::new(), Gate::shut());
+            let layer = native(&Cache::in_memory()).store(Arc::clone(&store)).max_sessions(1, then).build().unwrap();
+            layer.of_user("ada").list().await.unwrap();
+            store.begin(Plan::Hold(step, gate.clone()));
+            let there = layer.clone();
+            let mut request = tokio::spawn(async move { login(&Browser::default(), &there).await.status });
+            let held = tokio::select! {
+                () = gate.arrival() => true,
+                status = &mut request => {
+                    assert_eq!(status.unwrap(), 200);
+                    false
+                }
+            };
+            if !held {
+                assert!(step >= 6, "{step} steps");
+                break;
+            }
+            let second = login(&Browser::default(), &layer).await.status;
+            gate.let_through(1);
+            let mut statuses = [soon("the login", request).await.unwrap(), second];
+            statuses.sort_unstable();
+            assert_eq!(statuses, right, "{then:?}, step {step}");
+            assert_eq!(store.logins(), 1, "{then:?}, step {step}");
+            assert_eq!(layer.of_user("ada").list().await.unwrap().len(), 1, "{then:?}, step {step}");
+        }
+    }
+}
+
+// One thread: what can run has run when this task goes on.
+#[tokio::test(flavor = "current_thread")]
+async fn of_a_request_whose_change_cannot_be_made_nothing_goes_out_with_others() {
+    let (store, gate) = (Map::new(), Gate::shut());
+    let layer = on(&store);
+    let browser = Browser::default();
+    browser.set(&layer, "n", 1).await;
+    // Its swap waits; what the others have read is old then.
+    store.begin(Plan::Hold(1, gate.clone()));
+    let (first, there) = (browser.copy(), layer.clone());
+    let first = tokio::spawn(async move {
+        first.visit(&there, |session| async move { session.insert("n", &"text").await.map(|()| 200) }).await.status
+    });
+    soon("its swap", gate.arrival()).await;
+    let (half, there) = (browser.copy(), layer.clone());
+    let half = tokio::spawn(async move {
+        half.visit(&there, |session| async move {
+            session.insert("half", &1).await?;
+            session.increment("n", 1).await.map(|_| 200)
+        })
+        .await
+        .status
+    });
+    let (whole, there) = (browser.copy(), layer.clone());
+    let whole = tokio::spawn(async move {
+        whole.visit(&there, |session| async move { session.increment("views", 1).await.map(|_| 200) }).await.status
+    });
+    for _ in 0..1_000 {
+        yield_now().await;
+    }
+    gate.let_through(1);
+    let statuses = soon("all are answered", join_all([first, half, whole])).await;
+    let statuses: Vec<u16> = statuses.into_iter().map(Result::unwrap).collect();
+    // Two reads, and one swap for both that waited.
+    assert_eq!((statuses, store.heal()), (vec![200, 500, 200], 5));
+    assert_eq!((browser.get(&layer, "half").await, browser.get(&layer, "views").await), (None, Some(1)));
+}
+
+#[tokio::test]
+async fn sessions_of_express_move_on_a_store_of_ones_own() {
+    let store = Map::new();
+    let cache = Cache::builder().clock(Clock::manual()).in_memory();
+    let before = express(&cache).store(Arc::clone(&store)).build().unwrap();
+    let browser = Browser::default();
+    browser.set(&before, "cart", 3).await;
+    let after = moving(&cache).store(Arc::clone(&store)).build().unwrap();
+    assert_eq!(browser.get(&after, "cart").await, Some(3));
+    assert_eq!(browser.get(&after, "cart").await, Some(3));
+    let entries = store.entries.lock().unwrap();
+    let begin_with = |prefix: &str| entries.keys().filter(|key| key.starts_with(prefix)).count();
+    assert_eq!((begin_with("cache:sess:v1:"), begin_with("sess:")), (1, 0), "{:?}", entries.keys());
+}
+
+#[tokio::test]
+async fn what_a_peer_of_express_brings_back_is_ended_on_a_store_of_ones_own() {
+    let store = Map::new();
+    let layer = express(&Cache::in_memory()).store(Arc::clone(&store)).build().unwrap();
+    let browser = Browser::default();
+    browser.set(&layer, "cart", 3).await;
+    let key = format!("sess:{}", browser.id("connect.sid").unwrap());
+    let read_before = store.load(&key).await.unwrap().unwrap().bytes;
+    let copy = browser.copy();
+    browser.visit(&layer, |session| async move { session.destroy().await.map(|()| 200) }).await;
+    assert!(store.create(&key, &read_before, None).await.unwrap());
+    assert_eq!(copy.get(&layer, "cart").await, None);
+    assert_eq!(store.load(&key).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_goes_through_all_sessions_is_refused_on_a_store_of_ones_own() {
+    let store = Map::new();
+    let layer = on(&store);
+    login(&Browser::default(), &layer).await;
+    let all = layer.all();
+    let kinds = [
+        all.length().await.unwrap_err().kind(),
+        all.handles().await.unwrap_err().kind(),
+        all.list().await.unwrap_err().kind(),
+        all.clear().await.unwrap_err().kind(),
+    ];
+    assert_eq!(kinds, [SessionErrorKind::Unsupported; 4]);
+    assert_eq!(store.logins(), 1);
+}
+
+#[tokio::test]
+async fn a_store_of_ones_own_that_is_away_or_silent_costs_503_within_the_deadline() {
+    let (store, clock) = (Map::new(), Clock::manual());
+    let cache = Cache::builder().clock(clock.clone()).in_memory();
+    let deadline = Duration::from_secs(7);
+    let layer = native(&cache).store(Arc::clone(&store)).deadline(deadline).build().unwrap();
+    let browser = Browser::default();
+    browser.set(&layer, "a", 1).await;
+    store.begin(Plan::FailBefore(0));
+    let page = browser.set(&layer, "a", 2).await;
+    assert_eq!((page.status, page.cookies.len()), (503, 0));
+    let gate = Gate::shut();
+    store.begin(Plan::Hold(0, gate.clone()));
+    let (slow, there) = (browser.copy(), layer.clone());
+    let request = tokio::spawn(async move {
+        slow.visit(&there, |session| async move { session.insert("a", &3).await.map(|()| 200) }).await.status
+    });
+    soon("it waits", gate.arrival()).await;
+    clock.advance(deadline);
+    assert_eq!(soon("its answer", request).await.unwrap(), 503);
+    store.heal();
+    assert_eq!(browser.get(&layer, "a").await, Some(1));
+}

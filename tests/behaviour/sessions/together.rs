@@ -1,0 +1,262 @@
+//! Many requests of one session at once, of one process and of several.
+
+use std::time::Duration;
+
+use cache_core::Cache;
+use cache_core::events::{Event, SessionEvent};
+use cache_core::session::{Session, SessionError, SessionLayer};
+use futures::future::join_all;
+use support::{Gate, Proxy, RedisServer, on_both_stores, soon};
+use tokio::task::JoinHandle;
+
+use super::client::{Browser, Page, express, native};
+use super::clocks::{clock_at, now};
+
+const REQUESTS: usize = 64;
+/// Below every timeout of the store.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// How often one write loses here.
+const LOSSES: u64 = 500;
+
+/// A request that has read its session, and changes it when the gate lets it through.
+fn request<F, T>(browser: &Browser, layer: &SessionLayer, gate: &Gate, change: F) -> JoinHandle<Page>
+where
+    F: FnOnce(Session) -> T + Send + 'static,
+    T: Future<Output = Result<(), SessionError>> + Send + 'static,
+{
+    let (browser, layer, gate) = (browser.copy(), layer.clone(), gate.clone());
+    tokio::spawn(async move {
+        let page = browser.visit(&layer, move |session| async move {
+            session.get::<i64>("views").await?;
+            gate.pass().await;
+            change(session).await.map(|()| 200)
+        });
+        page.await
+    })
+}
+
+fn increments(browser: &Browser, layer: &SessionLayer, gate: &Gate) -> Vec<JoinHandle<Page>> {
+    let add = async |session: Session| session.increment("views", 1).await.map(drop);
+    (0..REQUESTS).map(|_| request(browser, layer, gate, move |session| Box::pin(add(session)))).collect()
+}
+
+async fn arrive(gate: &Gate, count: usize) {
+    for _ in 0..count {
+        soon("one has read", gate.arrival()).await;
+    }
+}
+
+/// On a runtime of one thread each task that can go on has had its turn after one of these; a few
+/// more, for what wakes others.
+async fn what_can_run_has_run() {
+    for _ in 0..16 * REQUESTS {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn scripts(server: &RedisServer) -> u64 {
+    server.commandstats().get("evalsha").copied().unwrap_or(0)
+}
+
+// One thread: what can run has run when this task goes on.
+#[tokio::test(flavor = "current_thread")]
+async fn all_that_wait_for_one_session_go_out_in_one_swap() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let cache = Cache::connect(&format!("{}?{}", proxy.url(), support::PATIENT)).await.unwrap();
+    for layer in [express(&cache).build().unwrap(), native(&cache).build().unwrap()] {
+        let (browser, gate) = (Browser::default(), Gate::shut());
+        browser.set(&layer, "views", 0).await;
+        let requests = increments(&browser, &layer, &gate);
+        arrive(&gate, REQUESTS).await;
+        let before = scripts(&server);
+        proxy.freeze();
+        gate.let_through(REQUESTS);
+        what_can_run_has_run().await;
+        proxy.heal();
+        for page in soon("all are answered", join_all(requests)).await {
+            assert_eq!(page.unwrap().status, 200);
+        }
+        // The first ones, and all that came while they were under way.
+        let sent = scripts(&server) - before;
+        assert!((1..=2).contains(&sent), "{sent} scripts");
+        assert_eq!(browser.get(&layer, "views").await, Some(64));
+    }
+}
+
+// One thread: what can run has run when this task goes on.
+#[tokio::test(flavor = "current_thread")]
+async fn a_server_that_takes_no_writes_holds_each_request_for_its_deadline_only() {
+    // N3
+    let server = RedisServer::start();
+    // Time passes by hand, and no timeout of the store ends a request before `soon` gives up.
+    let (clock, timeouts) = (clock_at(now()), "response_timeout=60s&max_staleness=120s");
+    let settings = Cache::builder().url(format!("{}?{timeouts}", server.url())).clock(clock.clone());
+    let cache = settings.connect().await.unwrap();
+    let layer = native(&cache).deadline(DEADLINE).build().unwrap();
+    let (browser, gate, mut events) = (Browser::default(), Gate::shut(), cache.subscribe());
+    browser.set(&layer, "views", 0).await;
+    let requests = increments(&browser, &layer, &gate);
+    arrive(&gate, REQUESTS).await;
+    let before = scripts(&server);
+    // As failovers do.
+    server.cli(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+    gate.let_through(REQUESTS);
+    what_can_run_has_run().await;
+    clock.advance(DEADLINE - Duration::from_millis(1));
+    what_can_run_has_run().await;
+    assert!(requests.iter().all(|request| !request.is_finished()), "not before it");
+    clock.advance(Duration::from_millis(1));
+    for page in soon("all are answered", join_all(requests)).await {
+        let page = page.unwrap();
+        assert_eq!((page.status, page.cookies.len()), (503, 0));
+    }
+    server.cli(&["CLIENT", "UNPAUSE"]);
+    // The first ones; once more if the server does not know the script yet. The others gathered
+    // meanwhile, and were not sent for nobody.
+    soon("a write is taken again", async { assert_eq!(browser.set(&layer, "other", 1).await.status, 200) }).await;
+    let sent = scripts(&server) - before - 1;
+    assert!((1..=2).contains(&sent), "{sent} scripts");
+    let reason = soon("it is told why", async {
+        loop {
+            if let Event::Session(SessionEvent::Failed { reason }) = events.recv().await.unwrap() {
+                return reason;
+            }
+        }
+    });
+    assert_eq!(reason.await, "the store of the sessions is unavailable");
+}
+
+on_both_stores! {
+    async fn a_change_that_cannot_be_made_keeps_no_other_from_theirs(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        let layer = native(&cache).build().unwrap();
+        let (browser, gate) = (Browser::default(), Gate::shut());
+        browser.set(&layer, "views", 1).await;
+        // Of another type by the time it is written; with a panic when it is made again; too large
+        // together with another.
+        let add = |session: Session| async move { session.increment("note", 1).await.map(drop) };
+        let panics = |session: Session| async move {
+            let mut runs = 0;
+            session.update("other", move |_: Option<i64>| {
+                runs += 1;
+                assert!(runs < 2, "made again");
+                Some(1)
+            })
+            .await
+        };
+        let late = [request(&browser, &layer, &gate, add), request(&browser, &layer, &gate, panics)];
+        arrive(&gate, 2).await;
+        let large = |name: &'static str| move |session: Session| async move { session.insert(name, &"x".repeat(40_000)).await };
+        let larger = [request(&browser, &layer, &gate, large("one")), request(&browser, &layer, &gate, large("two"))];
+        let counts = increments(&browser, &layer, &gate);
+        arrive(&gate, 2 + REQUESTS).await;
+        browser.visit(&layer, |session| async move { session.insert("note", "text").await.map(|()| 200) }).await;
+        gate.let_through(4 + REQUESTS);
+        let [wrong_type, panicked] = late;
+        assert_eq!(soon("one of another type", wrong_type).await.unwrap().status, 500);
+        assert!(soon("a panic", panicked).await.unwrap_err().is_panic());
+        let mut statuses = Vec::new();
+        for request in larger {
+            statuses.push(soon("a large one", request).await.unwrap().status);
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 500], "there is room for one of them");
+        for page in soon("all are answered", join_all(counts)).await {
+            assert_eq!(page.unwrap().status, 200);
+        }
+        assert_eq!((browser.get(&layer, "views").await, browser.get(&layer, "other").await), (Some(65), None));
+    }
+
+    async fn a_request_whose_client_goes_away_takes_no_other_along(nodes: &Nodes) {
+        let cache = nodes.node().await;
+        let layer = native(&cache).build().unwrap();
+        let (browser, gate) = (Browser::default(), Gate::shut());
+        browser.set(&layer, "views", 0).await;
+        let requests = increments(&browser, &layer, &gate);
+        arrive(&gate, REQUESTS).await;
+        gate.let_through(REQUESTS);
+        let mut answered = 0;
+        for (index, request) in requests.into_iter().enumerate() {
+            if index % 2 == 0 {
+                request.abort();
+            }
+            match soon("it ends", request).await {
+                Ok(page) => answered += i64::from(page.status == 200),
+                Err(error) => assert!(error.is_cancelled()),
+            }
+        }
+        let views = browser.get(&layer, "views").await.unwrap();
+        assert!((32..=64).contains(&answered) && (answered..=64).contains(&views), "{answered} of {views}");
+    }
+}
+
+// A thread that a closure holds up, and others for the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_write_that_others_have_beaten_again_and_again_gets_through_with_its_next_try() {
+    // N3
+    let server = RedisServer::start();
+    let [near, far] = [(); 2].map(|()| Cache::connect(server.patient_url()));
+    let (near, far) = (near.await.unwrap(), far.await.unwrap());
+    let patience = Duration::from_secs(600);
+    let layers = [&near, &far].map(|cache| native(cache).deadline(patience).build().unwrap());
+    let [by_near, by_far] = &layers;
+    let browser = Browser::default();
+    browser.set(by_near, "views", 0).await;
+    // The closure runs for the handler first, and again for each try.
+    let (tries, mut tried) = tokio::sync::mpsc::unbounded_channel();
+    let (go, goes) = std::sync::mpsc::channel();
+    let (own, layer) = (browser.copy(), by_far.clone());
+    let loser = tokio::spawn(async move {
+        let change = move |_: Option<u64>| {
+            tries.send(()).unwrap();
+            goes.recv_timeout(Duration::from_secs(60)).unwrap();
+            Some(7)
+        };
+        own.visit(&layer, |session| async move { session.update("far", change).await.map(|()| 200) }).await
+    });
+    let mut next = async |what: &str| soon(what, tried.recv()).await.unwrap();
+    next("the handler's own").await;
+    go.send(()).unwrap();
+    for _ in 0..LOSSES {
+        next("a try").await;
+        // Whole, between what it read and its swap.
+        let page = browser.visit(by_near, |session| async move { session.increment("views", 1).await.map(|_| 200) });
+        assert_eq!(page.await.status, 200);
+        go.send(()).unwrap();
+    }
+    assert!(!loser.is_finished());
+    next("the try that nobody disturbs").await;
+    go.send(()).unwrap();
+    assert_eq!(soon("it gets through", loser).await.unwrap().status, 200);
+    assert!(tried.recv().await.is_none(), "with no try more");
+    assert_eq!((far.stats().sessions.conflicts, near.stats().sessions.conflicts), (LOSSES, 0));
+    let views = browser.get(by_far, "views").await.unwrap();
+    assert_eq!((u64::try_from(views).unwrap(), browser.get(by_near, "far").await), (LOSSES, Some(7)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_write_one_session_all_get_their_turn() {
+    // N3
+    let server = RedisServer::start();
+    let mut processes = Vec::new();
+    for _ in 0..4 {
+        processes.push(native(&Cache::connect(&server.patient_url()).await.unwrap()).build().unwrap());
+    }
+    let browser = Browser::default();
+    browser.set(&processes[0], "views", 0).await;
+    let clients = (0..32).map(|client| {
+        let (browser, layer) = (browser.clone(), processes[client % 4].clone());
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                let page =
+                    browser.visit(&layer, |session| async move { session.increment("views", 1).await.map(|_| 200) });
+                assert_eq!(page.await.status, 200);
+            }
+        })
+    });
+    for client in join_all(clients.collect::<Vec<_>>()).await {
+        client.unwrap();
+    }
+    assert_eq!(browser.get(&processes[3], "views").await, Some(1600));
+}

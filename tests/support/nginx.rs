@@ -1,0 +1,95 @@
+//! nginx as a cache that many people share, in front of a server of this machine.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::server::free_port;
+
+/// A running nginx. Dropping it ends the process.
+#[derive(Debug)]
+pub struct Nginx {
+    _folder: TempDir,
+    port: u16,
+    child: Child,
+}
+
+impl Nginx {
+    /// Keeps every answer with status 200 for a minute that does not say otherwise, as
+    /// `proxy_cache_valid 200 1m` does. Its header `x-cache` says `HIT` or `MISS`.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn cache_in_front_of(upstream: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        // Between finding a free port and using it another process may take it: then once more.
+        for _ in 0..5 {
+            let port = free_port();
+            let path = |name: &str| folder.path().join(name).display().to_string();
+            fs::write(path("nginx.conf"), configuration(&path, port, upstream)).expect("a configuration");
+            let child = Command::new("nginx")
+                .args(["-p", &path(""), "-c", &path("nginx.conf"), "-e", &path("errors")])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn();
+            let mut child = child.unwrap_or_else(|error| panic!("nginx cannot be started ({error}): see tests/run"));
+            loop {
+                if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                    return Self { _folder: folder, port, child };
+                }
+                if child.try_wait().expect("a child of this process").is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let errors = fs::read_to_string(folder.path().join("errors")).unwrap_or_default();
+        panic!("nginx does not start: {errors}");
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // One process: nothing is left behind.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn configuration(path: &dyn Fn(&str) -> String, port: u16, upstream: u16) -> String {
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {};\n", path(name)))
+        .concat();
+    format!(
+        "daemon off; master_process off; pid {}; error_log {} warn;
+        events {{}}
+        http {{
+            access_log off; {temporary}
+            proxy_cache_path {} keys_zone=pages:1m;
+            server {{
+                listen 127.0.0.1:{port};
+                location / {{
+                    proxy_pass http://127.0.0.1:{upstream};
+                    proxy_cache pages;
+                    proxy_cache_valid 200 1m;
+                    add_header X-Cache $upstream_cache_status;
+                }}
+            }}
+        }}",
+        path("pid"),
+        path("errors"),
+        path("cache"),
+    )
+}

@@ -1,0 +1,19 @@
+use cache_core::{NotCacheable, cached};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize, NotCacheable)]
+struct Credentials {
+    password_hash: String,
+}
+
+#[cached]
+async fn bare(id: u64) -> Credentials {
+    Credentials { password_hash: id.to_string() }
+}
+
+#[cached]
+async fn in_a_list(id: u64) -> Result<Option<Vec<Credentials>>, String> {
+    Ok(Some(vec![Credentials { password_hash: id.to_string() }]))
+}
+
+fn main() {}

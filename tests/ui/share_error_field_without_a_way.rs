@@ -1,0 +1,14 @@
+use cache_core::ShareError;
+
+struct Foreign;
+
+#[derive(ShareError)]
+enum AppError {
+    NotFound,
+    Io(std::io::Error),
+    Foreign(Foreign),
+}
+
+fn main() {
+    let _ = (AppError::NotFound, AppError::Io(std::io::ErrorKind::NotFound.into()), AppError::Foreign(Foreign));
+}
