@@ -345,7 +345,7 @@ impl<'a> Batch<'a> {
     fn tell(&self, at: usize, told: Told) {
         match told {
             Told::Stood(when) => self.seen(at, when),
-            Told::Unseen => self.detach(at),
+            Told::Lost => self.detach(at),
         }
     }
 

@@ -4,7 +4,6 @@
 //! typed by hand) ends the lease, and a fill without its lease stores nothing (R1, R2, R10, R12).
 
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +29,6 @@ pub(crate) struct Lease {
     key: Arc<str>,
     token: Token,
     over: Over,
-    /// Started before it was asked for: from then on it is known to have been ours.
-    asked: Stopwatch,
     /// Whether it has still to be given back.
     held: bool,
 }
@@ -41,8 +38,8 @@ pub(crate) struct Lease {
 pub(crate) enum Told {
     /// It stood after this moment on the boot clock.
     Stood(u64),
-    /// It was lost, or not seen for the staleness bound: the run is not to be joined any more.
-    Unseen,
+    /// It is another's now: the run is not to be joined any more.
+    Lost,
 }
 
 /// What stands in the way of a lease.
@@ -116,7 +113,6 @@ impl Lease {
             key: Arc::clone(&key.value_key),
             token: if matches!(place, Place::OverMark(_)) { token.unawaited() } else { token },
             over: place.over(),
-            asked: inner.clock.start(),
             held: true,
         }
     }
@@ -173,43 +169,23 @@ impl Lease {
         let started = inner.clock.start();
         let renewal = async {
             let mut claims: Vec<Claim> = leases.iter().map(Self::claim).collect();
-            let (mut seen, mut is_joined) =
-                (leases.first().map_or_else(|| started.clone(), |first| first.asked.clone()), true);
             // Counted from the start, so that a slow renewal does not push the next one back.
             for renewals in 1_u32.. {
                 if claims.is_empty() {
                     break;
                 }
-                let (asked, asked_at, renewed) = {
-                    let mut renewed = pin!(async {
-                        started.reaches(pause.saturating_mul(renewals)).await;
-                        let (asked, asked_at) = (inner.clock.start(), inner.clock.boot());
-                        (asked, asked_at, inner.store.renew_many(&claims, limit).await)
-                    });
-                    tokio::select! {
-                        biased;
-                        renewed = &mut renewed => renewed,
-                        () = seen.reaches(inner.limits.max_staleness), if is_joined => {
-                            is_joined = sabotage::is(Guard::UnseenRunDetaches);
-                            if !is_joined {
-                                claims.iter().for_each(|claim| tell(&claim.key, Told::Unseen));
-                            }
-                            renewed.await
-                        }
-                    }
-                };
-                let renewed = match renewed {
+                started.reaches(pause.saturating_mul(renewals)).await;
+                let asked_at = inner.clock.boot();
+                let renewed = match inner.store.renew_many(&claims, limit).await {
                     Ok(renewed) => renewed,
                     Err(error) => {
                         inner.store_failed(&error);
                         continue;
                     }
                 };
-                let (before, mut told) = (claims.len(), 0_usize);
                 let mut answers = renewed.into_iter();
                 claims.retain(|claim| match answers.next() {
                     Some(Ok(true)) => {
-                        told = told.saturating_add(1);
                         tell(&claim.key, Told::Stood(asked_at));
                         bump(&inner.events.count().renewals);
                         inner.history.note(&claim.key, What::LeaseRenewed);
@@ -218,8 +194,7 @@ impl Lease {
                     // Lost: the fill will be refused and told then. Callers that come from now on start anew.
                     Some(Ok(false)) => {
                         inner.history.note(&claim.key, What::LeaseLost);
-                        tell(&claim.key, Told::Unseen);
-                        told = told.saturating_add(1);
+                        tell(&claim.key, Told::Lost);
                         false
                     }
                     Some(Err(error)) => {
@@ -228,9 +203,6 @@ impl Lease {
                     }
                     None => true,
                 });
-                if told == before {
-                    seen = asked;
-                }
             }
             std::future::pending::<T>().await
         };
@@ -394,7 +366,7 @@ impl Renewals {
                 // The fill will be refused and told then. Callers that come from now on start anew.
                 Ok(false) => {
                     inner.history.note(&claim.key, What::LeaseLost);
-                    tell(of, Told::Unseen);
+                    tell(of, Told::Lost);
                 }
                 Err(error) => inner.store_failed(&error),
             }

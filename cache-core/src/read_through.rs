@@ -31,7 +31,7 @@ pub(crate) use self::fill::{Sealed, Storable, lifetime_for, storable, try_seal};
 pub(crate) use self::flight::{Stage, Stages, drive, run_here, run_shared};
 pub(crate) use self::function::{Function, Lending, Lent, OwnedFunction, Returned};
 pub(crate) use self::patience::Patience;
-pub(crate) use self::run::{Fallback, give_up, leave_alone, refresh_behind, refresh_here, unseen, within};
+pub(crate) use self::run::{Fallback, give_up, leave_alone, refresh_behind, refresh_here, within};
 use self::run::{run_at_most, run_under};
 use crate::cache::Inner;
 use crate::clock::Stopwatch;

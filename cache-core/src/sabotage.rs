@@ -25,9 +25,8 @@ pub enum Guard {
     OwnWriteForgets,
     /// R10: each attempt has its own token.
     TokenOfAttempt,
-    /// A run is not joined whose lease has not been seen for the staleness bound, or that has none.
-    UnseenRunDetaches,
-    /// Whoever comes looks too: in a process that was stopped, nothing has detached it in time.
+    /// T7: a run is not joined if its function began, or its lease was last seen, longer ago than the
+    /// staleness bound.
     UnseenRunIsNotJoined,
     /// R4: what is stored names the versions from before its run, in the foreground.
     VersionsFromBeforeRun,

@@ -400,7 +400,7 @@ impl Flights {
             return None;
         }
         let run = attached.run.upgrade().filter(|run| !run.is_given_up())?;
-        // Nothing that detaches it in time runs in a process that is stopped.
+        // A look at the clock, no timer: none runs in a process that is stopped.
         let seen = run.seen.load(Ordering::Relaxed);
         let is_unseen = seen != NOT_BEGUN && self.clock.boot().saturating_sub(seen) > self.longest_unseen;
         if is_unseen && !sabotage::is(Guard::UnseenRunIsNotJoined) {

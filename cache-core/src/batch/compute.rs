@@ -15,7 +15,7 @@ use crate::events::{Event, StaleCause, bump};
 use crate::history::{Refusal, What};
 use crate::lease::{End, Lease, Renewals, Told};
 use crate::options::LocalTier;
-use crate::read_through::{Fallback, Storable, give_up, lifetime_for, storable, unseen, within};
+use crate::read_through::{Fallback, Storable, give_up, lifetime_for, storable, within};
 use crate::sabotage::{self, Guard};
 use crate::shape::Erased;
 use crate::single_flight::{Landing, Running};
@@ -36,7 +36,6 @@ impl Batch<'_> {
         }
         bump(&counters.computes);
         one.count(inner, |own| &own.computes);
-        let unleased: Vec<usize> = claims.iter().filter(|claim| claim.lease.is_none()).map(|claim| claim.at).collect();
         let (leased, leases): (Vec<usize>, Vec<Lease>) =
             claims.iter_mut().enumerate().filter_map(|(index, claim)| Some((index, claim.lease.take()?))).unzip();
         let (started, deadline) = (inner.clock.start(), one.terms(inner).deadline);
@@ -51,12 +50,7 @@ impl Batch<'_> {
                     self.tell(*at, told);
                 }
             };
-            let kept = Lease::keep_all(inner, &leases, &tell, async {
-                if unleased.is_empty() {
-                    return run.as_mut().await;
-                }
-                unseen(inner, || unleased.iter().for_each(|at| self.detach(*at)), run.as_mut()).await
-            });
+            let kept = Lease::keep_all(inner, &leases, &tell, run.as_mut());
             // Dropped here: the leases are given back, and those who wait take over.
             within(inner, deadline, kept).await
         };

@@ -383,7 +383,7 @@ impl<'a> Batch<'a> {
             let taken = looked.claims.iter().filter_map(|claim| Some((claim.at, claim.lease.as_ref()?)));
             let tell = |at, told| {
                 // Nothing is computed yet: that they stand says nothing of a value.
-                if told == Told::Unseen {
+                if told == Told::Lost {
                     self.detach(at);
                 }
             };

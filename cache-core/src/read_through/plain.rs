@@ -23,7 +23,7 @@ use futures::future::BoxFuture;
 
 use super::fill::lifetime_for;
 use super::flight::{Stage, Stages, run_here};
-use super::run::{compute, tell, unseen, within};
+use super::run::{compute, tell, within};
 use super::{Function, LONGEST_WAIT, Patience, Plan, Returned, begin_to_wait};
 use crate::cache::Inner;
 use crate::codec::{Codec as _, Json, plain};
@@ -271,7 +271,7 @@ async fn run(
         let kept = async {
             match &filling {
                 Some(filling) => filling.lease.keep(&tell(leader), run.as_mut()).await,
-                None => unseen(inner, || leader.detach(), run.as_mut()).await,
+                None => run.as_mut().await,
             }
         };
         // Dropped here: the lease is given back, and a waiter takes over.

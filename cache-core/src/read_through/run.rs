@@ -7,7 +7,6 @@
 //! | behind a served value | nobody | an event, throttle | an event, throttle |
 
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +48,7 @@ pub(crate) enum Fallback {
 pub(super) fn tell(leader: &Leader) -> impl Fn(&str, Told) + Sync {
     |_, told| match told {
         Told::Stood(at) => leader.seen(at),
-        Told::Unseen => leader.detach(),
+        Told::Lost => leader.detach(),
     }
 }
 
@@ -74,7 +73,7 @@ pub(super) async fn run_under(
         let kept = async {
             match &lease {
                 Some(lease) => lease.keep(&tell(leader), run.as_mut()).await,
-                None => unseen(inner, || leader.detach(), run.as_mut()).await,
+                None => run.as_mut().await,
             }
         };
         // Dropped here: the lease is given back, and a waiter takes over.
@@ -200,21 +199,6 @@ pub(super) async fn compute(inner: &Inner, plan: &Plan, function: Function, lead
         plan.note(inner, What::RunEnded { after });
     }
     landing
-}
-
-/// Drives a run that has no lease. Nothing tells when its value is invalidated elsewhere, so callers that come after the staleness
-/// bound start anew.
-pub(crate) async fn unseen<T>(inner: &Inner, detach: impl FnOnce(), run: impl Future<Output = T>) -> T {
-    let (started, mut run) = (inner.clock.start(), pin!(run));
-    tokio::select! {
-        biased;
-        done = &mut run => return done,
-        () = started.reaches(inner.limits.max_staleness) => {}
-    }
-    if !sabotage::is(Guard::UnseenRunDetaches) {
-        detach();
-    }
-    run.await
 }
 
 pub(crate) async fn within<T>(inner: &Inner, limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
