@@ -64,9 +64,9 @@ fn promises_of_what_is_built_are_tested() {
 }
 
 #[test]
-fn the_readme_names_only_options_that_the_macro_accepts() {
-    let readme = source::text("README.md").unwrap_or_default();
-    assert_none(&options::check(&readme, &source::below("cache-macros/src")));
+fn the_page_of_options_names_only_options_that_the_macro_accepts() {
+    let page = source::text(options::PAGE).unwrap_or_default();
+    assert_none(&options::check(&page, &source::below("cache-macros/src")));
 }
 
 #[test]

@@ -142,9 +142,11 @@ pub use plain::{
 pub use shape::{BatchContainer, CacheValue, NotCacheable, Partial, ShareError, SharedError, Weigh};
 pub use sweep::{SweepCursor, Swept};
 
-/// One page a feature: the problem, a picture, an example, the limits. Only in the documentation; the texts are in `cache-core/docs/`.
+#[doc = include_str!("../docs/README.md")]
 #[cfg(any(doc, doctest))]
 pub mod docs {
+    #[doc = include_str!("../docs/options.md")]
+    pub mod options {}
     #[doc = include_str!("../docs/keys.md")]
     pub mod keys {}
     #[doc = include_str!("../docs/single-flight.md")]
@@ -189,6 +191,13 @@ pub mod docs {
     pub mod production {}
     #[doc = include_str!("../docs/testing.md")]
     pub mod testing {}
+    #[doc = include_str!("../docs/blog.md")]
+    pub mod blog {}
+    #[doc = include_str!("../docs/comparison.md")]
+    pub mod comparison {}
+    #[cfg(feature = "axum")]
+    #[doc = include_str!("../docs/migration.md")]
+    pub mod migration {}
     #[doc = include_str!("../docs/promises.md")]
     pub mod promises {}
     #[doc = include_str!("../docs/architecture.md")]

@@ -300,25 +300,25 @@ const DIFFERENCES: &[Difference] = &[
         untouched: true,
     },
     Difference {
-        why: "an empty new session is not stored by `save` without its cookie: nobody could ever come back to it",
+        why: "an empty new session is not stored by `save` without its cookie: no request could ever find it",
         of: |row, app| is(row, Visitor::WithoutCookie, "saved") && !app.save_uninitialized,
         commands: "",
         untouched: true,
     },
     Difference {
-        why: "what never stood in Redis is not deleted from it",
+        why: "what was never stored in Redis is not deleted from it",
         of: |row, _| is(row, Visitor::WithoutCookie, "regenerated"),
         commands: "SET new",
         untouched: false,
     },
     Difference {
-        why: "what never stood in Redis is not deleted from it",
+        why: "what was never stored in Redis is not deleted from it",
         of: |row, _| is(row, Visitor::WithoutCookie, "destroyed"),
         commands: "",
         untouched: false,
     },
     Difference {
-        why: "the new session stands before the old one is deleted: a fault between the two logs nobody out",
+        why: "the new session is stored before the old one is deleted: a fault between the two logs no user out",
         of: |row, _| {
             row.steps == ["regenerate"] && row.visitor == Visitor::Known
                 || is(row, Visitor::Known, "regenerated and written")
@@ -327,13 +327,13 @@ const DIFFERENCES: &[Difference] = &[
         untouched: false,
     },
     Difference {
-        why: "the new session stands before the old one is deleted: a fault between the two logs nobody out",
+        why: "the new session is stored before the old one is deleted: a fault between the two logs no user out",
         of: |row, _| is(row, Visitor::Known, "regenerated and saved"),
         commands: "GET known; SET new; DEL known; SET new",
         untouched: false,
     },
     Difference {
-        why: "what was just saved for its whole time is not touched on top, unless the cookie is sent",
+        why: "what was just saved for its whole time is not touched again, unless the cookie is sent",
         of: |row, app| is(row, Visitor::Known, "written and saved") && !app.rolling && app.cookie.max_age.is_none(),
         commands: "GET known; SET known",
         untouched: false,
@@ -457,8 +457,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "a session that was just saved or touched is not touched again, unless the cookie is sent",
         "a_session_that_was_just_saved_is_not_touched_by_ours",
     ),
-    ("what is no session under the key counts as none and is left as it is", "foreign_values_are_taken_as_listed"),
-    ("what nobody has touched goes back byte for byte", "ours_gives_back_byte_for_byte_what_it_has_not_touched"),
+    (
+        "a value under the key that is not a session counts as none and stays as it is",
+        "foreign_values_are_taken_as_listed",
+    ),
+    ("values that were not changed go back byte for byte", "ours_gives_back_byte_for_byte_what_it_has_not_touched"),
     ("names that Express takes away are refused", "names_that_express_drops_are_refused_by_ours"),
     (
         "an id that is signed but longer than 256 bytes, or with white space in it, is none",
