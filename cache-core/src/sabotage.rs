@@ -73,6 +73,7 @@ pub enum Guard {
     /// A login is entered in its user's index in the step in which its session is stored.
     LoginIsEntered,
     /// Who ends all sessions of a user looks for new ones until there are none.
+    #[cfg(feature = "sessions")]
     EndingLooksAgain,
     /// C1: what is done leaves the list of what is outstanding.
     DoneIsTakenOff,

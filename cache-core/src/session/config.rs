@@ -25,7 +25,7 @@ pub enum SessionMode {
     Dual,
     /// With nobody: keys are hashes of ids, so that who reads Redis has no session, and begin with
     /// the cache's namespace; values carry a checksum; the cookie has the prefix `__Host-`, and no
-    /// other cookie counts. With [`take_over_until`](SessionBuilder::take_over_until) a session in
+    /// other cookie counts. With [`take_over_until`](super::SessionBuilder::take_over_until) a session in
     /// the form of Express is taken over at its next use.
     #[default]
     Native,
