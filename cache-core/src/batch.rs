@@ -30,15 +30,16 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 
 use self::look::{Bases, Unserved};
-use crate::cache::Inner;
+use crate::engine::Engine;
 use crate::events::{StaleCause, bump};
 use crate::history::What;
-use crate::lease::{Lease, Told, is_awaited_beside};
+use crate::lease::{Lease, Told};
 use crate::options::FlightScope;
 use crate::read_through::{Patience, Plan};
-use crate::shape::{BatchReturn, Erased, Form as _, Optional, Parts};
+use crate::shape::{BatchReturn, Form as _, Optional, Parts};
 use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic, Running};
 use crate::store::{Slot, has_fill_id};
+use crate::value::Erased;
 
 /// How many keys are read, leased or stored at a time. A larger batch takes several rounds, and its
 /// function is called once all the same. The store also cuts what it sends by bytes.
@@ -79,13 +80,13 @@ impl Calls {
 /// The landing of each plan, in their order. The plans are of one function, each of another key.
 ///
 /// Dropped, its leases are given back, and those who wait for its flights lead them.
-pub(crate) async fn run<'a>(inner: &Arc<Inner>, plans: &Arc<[Plan]>, function: &Function<'a>) -> Vec<Landing> {
+pub(crate) async fn run<'a>(engine: &Arc<Engine>, plans: &Arc<[Plan]>, function: &Function<'a>) -> Vec<Landing> {
     let caller = Caller::here();
     for plan in plans.iter() {
         caller.assert_not_inside(&plan.key.value_key, &plan.key.name);
     }
     let (probe, unserved) = {
-        let batch = Batch { inner, plans, calls: None, caller: &caller, ids: ids(plans) };
+        let batch = Batch { engine, plans, calls: None, caller: &caller, ids: ids(plans) };
         let unserved = batch.probe().await;
         (batch.landings(), unserved)
     };
@@ -93,7 +94,7 @@ pub(crate) async fn run<'a>(inner: &Arc<Inner>, plans: &Arc<[Plan]>, function: &
         return probe.into_iter().map(|landing| landing.unwrap_or(Landing::Abandoned)).collect();
     }
     let open = unserved.ids.clone();
-    let landed = run_unserved(inner, plans, unserved, &caller, function).await;
+    let landed = run_unserved(engine, plans, unserved, &caller, function).await;
     let landed = match landed {
         Some(Ok(landed)) => landed,
         Some(Err(panic)) => plans.iter().map(|_| Some(Landing::Panicked(panic.clone()))).collect(),
@@ -106,7 +107,7 @@ pub(crate) async fn run<'a>(inner: &Arc<Inner>, plans: &Arc<[Plan]>, function: &
 
 /// In a task of its own, which asks for calls of the function. `None`: it ended without an outcome.
 async fn run_unserved(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plans: &Arc<[Plan]>,
     unserved: Unserved,
     caller: &Caller,
@@ -114,12 +115,13 @@ async fn run_unserved(
 ) -> Option<Result<Vec<Option<Landing>>, Panic>> {
     let (calls, mut called) = mpsc::unbounded_channel();
     let (mut done, mut landed) = oneshot::channel();
-    let (background, inner) = (Arc::clone(&inner.background), Arc::clone(inner));
+    let (background, engine) = (Arc::clone(&engine.background), Arc::clone(engine));
     let (plans, caller) = (Arc::clone(plans), caller.clone());
     let task = async move {
         let run = async {
             let calls = Calls(calls);
-            let batch = Batch { inner: &inner, plans: &plans, calls: Some(&calls), caller: &caller, ids: ids(&plans) };
+            let batch =
+                Batch { engine: &engine, plans: &plans, calls: Some(&calls), caller: &caller, ids: ids(&plans) };
             batch.run(unserved).await;
             batch.landings()
         };
@@ -197,7 +199,7 @@ where
 }
 
 struct Batch<'a> {
-    inner: &'a Arc<Inner>,
+    engine: &'a Arc<Engine>,
     plans: &'a [Plan],
     /// `None`: it only reads.
     calls: Option<&'a Calls>,
@@ -312,12 +314,12 @@ impl<'a> Batch<'a> {
         }
         let since = || match unserved.and_then(|unserved| unserved.bases.of(unserved.position(at)?)) {
             Some(basis) => basis.since(),
-            None => plan.basis(self.inner).since(),
+            None => plan.basis(self.engine).since(),
         };
-        match self.inner.flights.join(&key.value_key, (value.type_id)(), since, self.caller) {
+        match self.engine.flights.join(&key.value_key, (value.type_id)(), since, self.caller) {
             Joined::Follow(flight) => {
-                bump(&self.inner.events.count().joined);
-                self.plan(at).count(self.inner, |own| &own.joined);
+                bump(&self.engine.events.count().joined);
+                self.plan(at).count(self.engine, |own| &own.joined);
                 Some(flight)
             }
             Joined::Lead(leader, _waits_here) => {
@@ -360,7 +362,7 @@ impl<'a> Batch<'a> {
     async fn lead(&self, own: Vec<usize>, unserved: Option<Unserved>) {
         let mut work: FuturesUnordered<BoxFuture<'_, Step>> = FuturesUnordered::new();
         let Some(first) = own.first() else { return };
-        let mut patience = Patience::new(self.inner, self.plan(*first).terms(self.inner).deadline);
+        let mut patience = Patience::new(self.engine, self.plan(*first).terms(self.engine).deadline);
         let (mut unserved, mut open) = (unserved, own);
         loop {
             if !open.is_empty() {
@@ -400,8 +402,8 @@ impl<'a> Batch<'a> {
         if let Some(patience) = patience.filter(|_| !is_unanswered)
             && let Err(error) = self.try_look(&ids, read, &mut looked, patience).await
         {
-            ids.iter().for_each(|at| self.plan(*at).note(self.inner, What::StoreFailed(error.kind())));
-            self.inner.store_failed(&error);
+            ids.iter().for_each(|at| self.plan(*at).note(self.engine, What::StoreFailed(error.kind())));
+            self.engine.store_failed(&error);
         }
         // Whatever the store could not tell of is computed for the callers alone.
         let Looked { claims, leased, .. } = &mut looked;
@@ -416,19 +418,19 @@ impl<'a> Batch<'a> {
     }
 
     fn serve_old(&self, at: usize, old: Erased, cause: StaleCause) {
-        self.plan(at).stale_served(self.inner, cause);
+        self.plan(at).stale_served(self.engine, cause);
         self.settle(at, Landing::Value(old));
     }
 
     /// Waits until the key changes or its lease must have ended.
     async fn wait(&self, Leased { at, left, beside }: Leased) -> Step {
         if !std::mem::replace(&mut self.id(at).waited, true) {
-            bump(&self.inner.events.count().waited);
-            self.plan(at).count(self.inner, |own| &own.waited);
-            self.plan(at).note(self.inner, What::Waited);
+            bump(&self.engine.events.count().waited);
+            self.plan(at).count(self.engine, |own| &own.waited);
+            self.plan(at).note(self.engine, What::Waited);
         }
         let key = &self.plan(at).key.value_key;
-        match self.inner.store.read_and_watch(key).await {
+        match self.engine.store.read_and_watch(key).await {
             Ok((slot, wake)) => {
                 let is_refresh = self.plan(at).refresh;
                 let left = match (&slot, beside) {
@@ -438,7 +440,7 @@ impl<'a> Batch<'a> {
                     // It may have been given back before the watching began. Where nobody can tell, reading does.
                     (Slot::Bytes(bytes), Some(fill_id))
                         if has_fill_id(bytes, fill_id)
-                            && is_awaited_beside(self.inner, key, is_refresh).await.unwrap_or(false) =>
+                            && self.engine.leases.is_awaited_beside(key, is_refresh).await.unwrap_or(false) =>
                     {
                         Some(left)
                     }
@@ -450,12 +452,12 @@ impl<'a> Batch<'a> {
                     tokio::select! {
                         biased;
                         () = wake => {}
-                        () = self.inner.clock.sleep(left.min(LONGEST_WAIT)) => {}
+                        () = self.engine.clock.sleep(left.min(LONGEST_WAIT)) => {}
                     }
                 }
             }
             // What reads next finds it too, and computes.
-            Err(error) => self.inner.store_failed(&error),
+            Err(error) => self.engine.store_failed(&error),
         }
         Step::Changed(at)
     }

@@ -10,23 +10,25 @@ use std::time::Duration;
 
 use crate::background::Background;
 use crate::builds::Builds;
-use crate::cache::{Cache, Defaults, Inner, Limits};
+use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::coherence::Coherence;
+use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, Events, Observer};
 use crate::function_stats::Functions;
-use crate::function_versions::FunctionVersions;
 use crate::history::History;
+use crate::lease::Leases;
 use crate::local::Local;
-use crate::meter::Meter;
+use crate::meter::{Meter, Tiers};
+use crate::options::{Defaults, Limits};
 use crate::refresh::Refreshes;
 use crate::single_flight::Flights;
 use crate::store::address::Parts;
 use crate::store::memory::MemoryStore;
 use crate::store::{Listener, Store};
-use crate::tag;
-use crate::touch::{self, Changes};
+use crate::tag::VersionReader;
+use crate::touch::{self, Changes, InUse};
 use crate::versions::Versions;
 
 /// The environment variable of [`Cache::from_env`].
@@ -476,19 +478,58 @@ impl CacheBuilder {
         store.listen(listener);
         let (clock, is_at_hand) = (self.clock.clone(), store.is_at_hand());
         let namespace: Box<str> = namespace.unwrap_or_else(|| "cache".to_owned()).into();
-        let inner = Arc::new(Inner {
+        let limits = Limits {
+            lease: self.lease,
+            max_value_bytes: self.max_value_bytes,
+            max_staleness,
+            refresh_throttle: self.refresh_throttle,
+        };
+        let parts = || (Arc::clone(&store), self.clock.clone(), Arc::clone(&history), events.clone());
+        let versions = {
+            let (store, clock, history, events) = parts();
+            VersionReader::new(store, &namespace, versions, clock, history, events)
+        };
+        let builds = {
+            let (store, clock, history, events) = parts();
+            Builds::new(store, &namespace, Arc::clone(&versions), clock, history, events)
+        };
+        let leases = {
+            let (store, clock, history, events) = parts();
+            Leases::new(store, clock, history, events, &limits)
+        };
+        let meter = {
+            let (store, clock, _, events) = parts();
+            Meter::new(
+                self.meter_share,
+                Arc::clone(&background),
+                Tiers { store, local: local.clone(), events, clock, max_staleness },
+            )
+        };
+        let in_use = Arc::new(InUse {
+            store: Arc::clone(&store),
+            local: local.clone(),
+            versions: Arc::clone(&versions.cells),
+            events: events.clone(),
+        });
+        // A store in this process sees each hit.
+        if !is_at_hand {
+            let weak = Arc::downgrade(&in_use);
+            let keep_warm = move || touch::keep_warm(Weak::clone(&weak), clock.clone(), Arc::clone(&changes));
+            let first = keep_warm();
+            let _needs_a_runtime = background.lasting(first, move || Box::pin(keep_warm()));
+        }
+        let engine = Engine {
             local,
             _coherence: coherence,
             store,
             address,
             events,
-            function_versions: FunctionVersions::new(&versions, &namespace),
             namespace,
             versions,
-            versions_due: tag::due_after(self.clock.coarse()).into(),
             clock: self.clock,
             flights,
-            builds: Builds::default(),
+            builds,
+            leases,
             defaults: Defaults {
                 ttl: self.ttl,
                 negative_ttl: self.negative_ttl,
@@ -496,26 +537,48 @@ impl CacheBuilder {
                 early: self.early,
                 deadline: self.deadline,
             },
-            limits: Limits {
-                lease: self.lease,
-                max_value_bytes: self.max_value_bytes,
-                max_staleness,
-                refresh_throttle: self.refresh_throttle,
-            },
+            limits,
             refreshes: Refreshes::new(self.refreshes_in_flight),
             history,
             functions: Functions::new(),
-            meter: Meter::new(self.meter_share),
+            meter,
             background,
-        });
-        // A store in this process sees each hit.
-        if !is_at_hand {
-            let weak = Arc::downgrade(&inner);
-            let keep_warm = move || touch::keep_warm(Weak::clone(&weak), clock.clone(), Arc::clone(&changes));
-            let first = keep_warm();
-            let _needs_a_runtime = inner.background.lasting(first, move || Box::pin(keep_warm()));
-        }
-        Ok(Cache(inner))
+            _in_use: in_use,
+        };
+        Ok(Cache(Arc::new(engine)))
+    }
+}
+
+impl Cache {
+    /// A cache on Redis: `redis://`, `rediss://` (feature `tls`), `redis+unix://`; or `memory://`. See [`CacheBuilder::url`] for what a URL can say.
+    ///
+    /// Starts even if Redis is down: functions run uncached until it is there. To be told instead, see
+    /// [`CacheBuilder::require_store`]. Takes at most the connect timeout, one second by default.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] for what can never work: a wrong URL, user, password or database, a missing right.
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
+        Self::builder().url(url.as_ref()).connect().await
+    }
+
+    /// A cache in this process's memory, bounded to 256 MiB.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::builder().in_memory()
+    }
+
+    /// By the environment variable `CACHE_URL`; without it, in memory.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn from_env() -> Result<Self> {
+        Self::builder().connect_from_env().await
+    }
+
+    /// A cache with settings.
+    #[must_use]
+    pub fn builder() -> CacheBuilder {
+        CacheBuilder::new()
     }
 }
 

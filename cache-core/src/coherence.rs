@@ -183,7 +183,7 @@ mod tests {
             calm: Duration::ZERO,
         };
         let local = coherence.local.as_ref().unwrap();
-        let bomb: crate::local::Erased = Arc::new(Bomb(Arc::clone(drops)));
+        let bomb: crate::value::Erased = Arc::new(Bomb(Arc::clone(drops)));
         assert!(local.begin(&key.into()).keep(&bomb, 8, service, Dependencies::default()));
     }
 

@@ -9,49 +9,22 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use crate::cache::{Cache, Inner};
+use crate::cache::Cache;
+use crate::engine::Engine;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::freshness::{Freshness, verdict};
 use crate::history::Refusal;
-use crate::key;
+use crate::key::EntryKey;
 use crate::options::LocalTier;
 use crate::read_through::{self, Plan, Sealed};
 use crate::sabotage::{self, Guard};
-use crate::shape::{Erased, Returns, ValueType};
+use crate::shape::{Returns, ValueType};
 use crate::store::Slot;
-use crate::tag::{Agreement, Basis};
+use crate::tag::Agreement;
+use crate::value::Erased;
 use crate::why::Why;
-
-/// An entry's key in all its forms.
-#[derive(Clone)]
-pub(crate) struct EntryKey {
-    /// `<namespace>:<name>:<arguments>@<fingerprint>`
-    pub(crate) value_key: Arc<str>,
-    pub(crate) name: Arc<str>,
-    pub(crate) fingerprint: Arc<str>,
-}
-
-impl EntryKey {
-    pub(crate) fn new(inner: &Inner, name: &Arc<str>, args: &str, fingerprint: &Arc<str>) -> Self {
-        let value_key = key::value_key(&inner.namespace, name, args, fingerprint);
-        Self { value_key, name: Arc::clone(name), fingerprint: Arc::clone(fingerprint) }
-    }
-
-    /// The key of the same entry in another build.
-    pub(crate) fn of_build(&self, fingerprint: &str) -> String {
-        let base = self.value_key.strip_suffix(&*self.fingerprint).unwrap_or(&self.value_key);
-        format!("{base}{fingerprint}")
-    }
-}
-
-// Arguments may be personal data: only the name shows.
-impl fmt::Debug for EntryKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:..@{}", self.name, self.fingerprint)
-    }
-}
 
 /// The entry of a cached function for certain arguments, from `f::entry(args)`.
 ///
@@ -160,7 +133,7 @@ impl<R: 'static> CachedEntry<R> {
     /// The same entry in another cache.
     pub fn on(self, cache: &Cache) -> Self {
         let Bare { plan, returns, args, .. } = self.0;
-        let key = EntryKey::new(&cache.0, &plan.key.name, &args, &plan.key.fingerprint);
+        let key = EntryKey::new(&cache.0.namespace, &plan.key.name, &args, &plan.key.fingerprint);
         let number = plan.number.clone();
         let plan = Plan { number, ..Plan::new(key, plan.value, Arc::clone(&plan.rules), plan.local) };
         let plan = Arc::new(plan);
@@ -175,8 +148,8 @@ impl<R: 'static> CachedEntry<R> {
     /// # Errors
     /// Faults of the store: then old values may go on being served, until their ttl.
     pub async fn invalidate(&self) -> Result<()> {
-        let (inner, key) = (&self.0.cache.0, &self.0.plan.key);
-        inner.detached(key, inner.builds.remove(inner, key)).await
+        let (engine, key) = (&self.0.cache.0, &self.0.plan.key);
+        engine.detached(key, engine.builds.remove(key)).await
     }
 
     /// The key as it stands in Redis.
@@ -203,8 +176,8 @@ impl<R: 'static> CachedEntry<R> {
     /// # Errors
     /// Faults of the store.
     pub async fn ttl(&self) -> Result<Option<Duration>> {
-        let inner = &self.0.cache.0;
-        Ok(self.0.record().await?.map(|(envelope, _)| inner.store.now().until(envelope.fresh_until())))
+        let engine = &self.0.cache.0;
+        Ok(self.0.record().await?.map(|(envelope, _)| engine.store.now().until(envelope.fresh_until())))
     }
 }
 
@@ -234,19 +207,25 @@ impl<R: Send + 'static> CachedEntry<R> {
 
 impl<R: 'static> Bare<R> {
     async fn record(&self) -> Result<Option<(Envelope, bytes::Bytes)>> {
-        let inner = &self.cache.0;
+        let engine = &self.cache.0;
         let key = &self.plan.key;
-        let mut basis = self.plan.basis(inner);
-        let (Slot::Bytes(bytes), _) = basis.read(inner, &key.value_key, false).await? else { return Ok(None) };
+        let mut basis = self.plan.basis(engine);
+        let (Slot::Bytes(bytes), _) = basis.read(&engine.versions, &key.value_key, false).await? else {
+            return Ok(None);
+        };
         match Envelope::open(&bytes, &key.value_key) {
-            Ok((envelope, _)) if !matches!(basis.agrees(inner, &envelope, false).await?, Agreement::Yes(_)) => Ok(None),
-            Ok((envelope, payload_at)) => match verdict(&envelope, inner.store.now()) {
+            Ok((envelope, _))
+                if !matches!(basis.agrees(&engine.versions, &envelope, false).await?, Agreement::Yes(_)) =>
+            {
+                Ok(None)
+            }
+            Ok((envelope, payload_at)) => match verdict(&envelope, engine.store.now()) {
                 Freshness::Fresh => Ok(Some((envelope, bytes.slice(payload_at..)))),
                 Freshness::Stale | Freshness::Expired => Ok(None),
             },
             Err(unreadable) => {
                 let reason = unreadable.reason();
-                inner.events.emit(Event::Undecodable { name: Arc::clone(&key.name), reason });
+                engine.events.emit(Event::Undecodable { name: Arc::clone(&key.name), reason });
                 Ok(None)
             }
         }
@@ -266,26 +245,26 @@ impl<R: 'static> Bare<R> {
     }
 
     async fn store(&self, returned: Result<Erased, Erased>) -> Result<()> {
-        let (inner, plan): (&Arc<Inner>, &Plan) = (&self.cache.0, &self.plan);
-        let storable = returned.ok().and_then(|value| Some((read_through::lifetime_for(inner, plan, &value)?, value)));
+        let (engine, plan): (&Arc<Engine>, &Plan) = (&self.cache.0, &self.plan);
+        let storable = returned.ok().and_then(|value| Some((read_through::lifetime_for(engine, plan, &value)?, value)));
         let Some((lifetime, value)) = storable else {
-            return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
+            return engine.detached(&plan.key, engine.builds.remove(&plan.key)).await;
         };
         // Read before the write: what is invalidated from now on takes this value with it.
-        let mut basis = plan.basis(inner);
-        inner.builds.introduce(inner, &plan.key, basis.read_unknown(inner)).await?;
-        Basis::register(inner, std::slice::from_mut(&mut basis), &plan.key).await?;
-        let Some(under) = basis.of_value(inner, &plan.key.name, &plan.rules, &value).await? else {
-            plan.fill_refused(inner, Refusal::Outdated);
-            return inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await;
+        let mut basis = plan.basis(engine);
+        engine.builds.introduce(&plan.key, basis.read_unknown(&engine.versions)).await?;
+        engine.builds.register_all(std::slice::from_mut(&mut basis), &plan.key).await?;
+        let Some(under) = basis.of_value(&engine.versions, &plan.key.name, &plan.rules, &value).await? else {
+            plan.fill_refused(engine, Refusal::Outdated);
+            return engine.detached(&plan.key, engine.builds.remove(&plan.key)).await;
         };
-        match read_through::try_seal(inner, plan, &value, under, lifetime, Duration::ZERO) {
+        match read_through::try_seal(engine, plan, &value, under, lifetime, Duration::ZERO) {
             Ok(Sealed { record, expiry, .. }) => {
-                inner.detached(&plan.key, inner.builds.write(inner, &plan.key, record, expiry)).await
+                engine.detached(&plan.key, engine.builds.write(&plan.key, record, expiry)).await
             }
             Err(error) => {
                 // What stands there is older than what the caller wanted there.
-                inner.detached(&plan.key, inner.builds.remove(inner, &plan.key)).await?;
+                engine.detached(&plan.key, engine.builds.remove(&plan.key)).await?;
                 Err(error)
             }
         }
@@ -323,13 +302,13 @@ impl<R: 'static> UnboundEntry<R> {
 
 /// Forgets what this process has of a key, when it is made and when it is dropped.
 pub(crate) struct Forget<'a> {
-    inner: &'a Inner,
+    engine: &'a Engine,
     key: &'a str,
 }
 
 impl<'a> Forget<'a> {
-    pub(crate) fn new(inner: &'a Inner, key: &'a str) -> Self {
-        let forget = Self { inner, key };
+    pub(crate) fn new(engine: &'a Engine, key: &'a str) -> Self {
+        let forget = Self { engine, key };
         forget.now();
         forget
     }
@@ -338,8 +317,8 @@ impl<'a> Forget<'a> {
         if sabotage::is(Guard::OwnWriteForgets) {
             return;
         }
-        self.inner.flights.detach(self.key);
-        if let Some(local) = &self.inner.local {
+        self.engine.flights.detach(self.key);
+        if let Some(local) = &self.engine.local {
             local.drop_key(self.key);
         }
     }
@@ -351,7 +330,7 @@ impl Drop for Forget<'_> {
     }
 }
 
-impl Inner {
+impl Engine {
     /// No caller that comes after this gets what this process has of a key.
     pub(crate) fn forget(&self, key: &EntryKey) {
         drop(Forget::new(self, &key.value_key));

@@ -20,11 +20,13 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
-use crate::cache::{Cache, Inner};
-use crate::entry::{CachedEntry, EntryKey};
+use crate::cache::Cache;
+use crate::engine::Engine;
+use crate::entry::CachedEntry;
 use crate::error::{ErrorKind, Result};
 use crate::events::Event;
 use crate::history::What;
+use crate::key::EntryKey;
 use crate::sabotage::{self, Guard};
 use crate::store::{Operation, Token};
 use crate::tag;
@@ -33,6 +35,25 @@ use crate::tag;
 const LIMIT: Duration = Duration::from_secs(30);
 /// How many entries are fenced at a time.
 const AT_A_TIME: usize = 64;
+
+impl Cache {
+    /// A write fence, for a transaction: raised before the write, lifted after the commit, so that no reader stores the row from before.
+    ///
+    /// ```
+    /// # use cache_core::{Cache, cached};
+    /// # #[cached] async fn user(id: u64) -> u64 { id }
+    /// # async fn write() -> Result<(), cache_core::Error> { Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let fence = Cache::global().fence().entry(&user::entry(7)).tag("users").raise().await?;
+    /// write().await?; // begin, update, commit
+    /// fence.lift().await?;
+    /// # Ok::<(), cache_core::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn fence(&self) -> FenceBuilder {
+        FenceBuilder::new(self.clone())
+    }
+}
 
 /// What a fence is to stand on, from [`Cache::fence`].
 #[must_use = "nothing is fenced before `raise`"]
@@ -108,7 +129,7 @@ impl FenceBuilder {
             && !error.may_have_happened()
         {
             // Nothing was sent, and the caller does not write: there is nothing to lift.
-            fence.inner = None;
+            fence.engine = None;
         }
         raised.map(|()| fence)
     }
@@ -118,7 +139,7 @@ impl FenceBuilder {
         let Self { cache, on, limit, .. } = self;
         // Made before the first request: dropped while that is under way, some of it may stand.
         let token = Token::random();
-        let mut fence = Fence { inner: Some(Arc::clone(&cache.0)), on: Arc::new(on), token, raised: None };
+        let mut fence = Fence { engine: Some(Arc::clone(&cache.0)), on: Arc::new(on), token, raised: None };
         let raised = raise(&cache.0, &fence.on, token, limit).await.map(|raised| fence.raised = Some(raised));
         (fence, raised)
     }
@@ -127,7 +148,7 @@ impl FenceBuilder {
 /// A fence that stands. Dropped, it is lifted as soon as the store can be reached, from any thread.
 #[must_use = "a fence that is dropped is lifted"]
 pub struct Fence {
-    inner: Option<Arc<Inner>>,
+    engine: Option<Arc<Engine>>,
     on: Arc<On>,
     token: Token,
     /// `None`: it may stand in part.
@@ -147,10 +168,10 @@ impl Fence {
     /// # Errors
     /// Faults of the store: then values are computed without being stored until the store can be reached again, or the fence's time ends.
     pub async fn lift(mut self) -> Result<()> {
-        let Some(inner) = self.inner.clone() else { return Ok(()) };
-        lift(&inner, &self.on, self.token).await?;
+        let Some(engine) = self.engine.clone() else { return Ok(()) };
+        lift(&engine, &self.on, self.token).await?;
         // Only now: a lift that is dropped half way is done again.
-        self.inner = None;
+        self.engine = None;
         Ok(())
     }
 
@@ -164,12 +185,12 @@ impl Fence {
     /// # Errors
     /// Faults of the store: then entries may be misses, or computed without being stored until the fence's time ends.
     pub async fn withdraw(mut self) -> Result<()> {
-        let Some(inner) = self.inner.clone() else { return Ok(()) };
+        let Some(engine) = self.engine.clone() else { return Ok(()) };
         match &self.raised {
-            Some(raised) => withdraw(&inner, &self.on, self.token, raised).await?,
-            None => lift(&inner, &self.on, self.token).await?,
+            Some(raised) => withdraw(&engine, &self.on, self.token, raised).await?,
+            None => lift(&engine, &self.on, self.token).await?,
         }
-        self.inner = None;
+        self.engine = None;
         Ok(())
     }
 }
@@ -177,25 +198,25 @@ impl Fence {
 impl Drop for Fence {
     fn drop(&mut self) {
         // After the shutdown its time ends by itself.
-        if let Some(inner) = self.inner.take() {
-            lift_later(&inner, &self.on, self.token);
+        if let Some(engine) = self.engine.take() {
+            lift_later(&engine, &self.on, self.token);
         }
     }
 }
 
-async fn raise(inner: &Inner, on: &On, token: Token, limit: Duration) -> Result<Raised> {
-    let entries = on.entries.iter().map(|key| inner.detached(key, inner.builds.raise(inner, key, token, limit)));
-    let keys = tag::keys_of_tags(&inner.namespace, &on.tags);
+async fn raise(engine: &Engine, on: &On, token: Token, limit: Duration) -> Result<Raised> {
+    let entries = on.entries.iter().map(|key| engine.detached(key, engine.builds.raise(key, token, limit)));
+    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
     // The kinds, too: a run that has not told its tags yet stores nothing.
     let (kinds, tags) = kinds_and_tags(&keys, on);
-    let tags = inner.forgetting(&keys, async {
+    let tags = engine.versions.forgetting(&keys, async {
         if sabotage::is(Guard::FenceRefusesFills) {
-            return inner.store.renew_versions(&keys).await;
+            return engine.store.renew_versions(&keys).await;
         }
-        if !tags.is_empty() && inner.store.fence_versions(token, limit, kinds, tags).await? {
-            inner.events.emit(Event::TooManyFences { name: None });
+        if !tags.is_empty() && engine.store.fence_versions(token, limit, kinds, tags).await? {
+            engine.events.emit(Event::TooManyFences { name: None });
         }
-        tags.iter().for_each(|tag| inner.history.note(tag, What::FenceRaised));
+        tags.iter().for_each(|tag| engine.history.note(tag, What::FenceRaised));
         Ok(())
     });
     let (entries, ()) = futures::future::try_join(few_at_a_time(entries), tags).await?;
@@ -203,9 +224,9 @@ async fn raise(inner: &Inner, on: &On, token: Token, limit: Duration) -> Result<
 }
 
 /// Also where the fence's time has ended, and something was stored since.
-async fn lift(inner: &Inner, on: &On, token: Token) -> Result<()> {
-    let entries = on.entries.iter().map(|key| inner.detached(key, inner.builds.lift(inner, key, token)));
-    let keys = tag::keys_of_tags(&inner.namespace, &on.tags);
+async fn lift(engine: &Engine, on: &On, token: Token) -> Result<()> {
+    let entries = on.entries.iter().map(|key| engine.detached(key, engine.builds.lift(key, token)));
+    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
     let (kinds, tags) = kinds_and_tags(&keys, on);
     // The kinds before the tags, as with every invalidation of tags.
     let renewed = if sabotage::is(Guard::LiftRenewsKinds) { &[] } else { kinds };
@@ -215,40 +236,41 @@ async fn lift(inner: &Inner, on: &On, token: Token) -> Result<()> {
         if all.is_empty() {
             return Ok(());
         }
-        let lifted = inner.forgetting(&all, async { inner.store.lift_versions(token, &versions, tags).await }).await;
-        inner.note_invalidated(&all, &lifted);
+        let lifted =
+            engine.versions.forgetting(&all, async { engine.store.lift_versions(token, &versions, tags).await }).await;
+        engine.versions.note_invalidated(&all, &lifted);
         lifted
     };
     futures::future::try_join(few_at_a_time(entries), tags).await.map(drop)
 }
 
 /// As [`lift`], as soon as the store can be reached.
-fn lift_later(inner: &Inner, on: &On, token: Token) {
+fn lift_later(engine: &Engine, on: &On, token: Token) {
     for key in &on.entries {
-        inner.forget(key);
-        inner.store.later(Operation::Remove(inner.builds.removal(inner, key, Some(token))));
+        engine.forget(key);
+        engine.store.later(Operation::Remove(engine.builds.removal(key, Some(token))));
     }
-    let keys = tag::keys_of_tags(&inner.namespace, &on.tags);
+    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
     let (kinds, tags) = kinds_and_tags(&keys, on);
     let versions: Vec<Arc<str>> = kinds.iter().chain(&on.functions).cloned().collect();
     let all: Vec<Arc<str>> = versions.iter().chain(tags).cloned().collect();
     if !all.is_empty() {
-        inner.forget_versions(&all);
-        inner.store.later(match tags {
+        engine.versions.forget(&all);
+        engine.store.later(match tags {
             [] => Operation::Renew(versions),
             tags => Operation::Lift(token, versions, tags.to_vec()),
         });
     }
 }
 
-async fn withdraw(inner: &Inner, on: &On, token: Token, Raised(fenced): &Raised) -> Result<()> {
+async fn withdraw(engine: &Engine, on: &On, token: Token, Raised(fenced): &Raised) -> Result<()> {
     let entries = on.entries.iter().zip(fenced);
-    let entries = entries.map(|(key, fenced)| inner.detached(key, inner.builds.withdraw(inner, key, token, fenced)));
-    let keys = tag::keys_of_tags(&inner.namespace, &on.tags);
+    let entries = entries.map(|(key, fenced)| engine.detached(key, engine.builds.withdraw(key, token, fenced)));
+    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
     // The kinds are new again: what was computed under the fence may have seen the write, and is not stored after it either.
     let (kinds, tags) = kinds_and_tags(&keys, on);
-    let tags = inner.forgetting(&keys, async {
-        if tags.is_empty() { Ok(()) } else { inner.store.withdraw_versions(token, kinds, tags).await }
+    let tags = engine.versions.forgetting(&keys, async {
+        if tags.is_empty() { Ok(()) } else { engine.store.withdraw_versions(token, kinds, tags).await }
     });
     futures::future::try_join(few_at_a_time(entries), tags).await.map(drop)
 }

@@ -11,7 +11,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::function_stats::{FunctionNumber, MOST};
-use crate::tag::{function_key, namespace_key};
+use crate::key::versions::{function_key, namespace_key};
 use crate::versions::{Cell, Versions};
 
 /// The cells of one cache.

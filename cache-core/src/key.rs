@@ -8,6 +8,7 @@
 //! told from the next, so distinct arguments give distinct keys. A key is at most [`MAX_KEY_LEN`] bytes: longer arguments
 //! end in `~` and a SHA-256 hash of the whole, cut to 128 bits.
 
+mod entry_key;
 mod tags;
 mod text;
 pub(crate) mod versions;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::entry_key::EntryKey;
 pub use self::tags::TagWriter;
 pub(crate) use self::tags::tag_name;
 pub(crate) use self::text::KeyText;

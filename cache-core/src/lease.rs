@@ -9,23 +9,35 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cache::Inner;
-use crate::clock::Stopwatch;
-use crate::entry::EntryKey;
+use crate::clock::{Clock, Stopwatch};
 use crate::error::{Error, Result};
-use crate::events::bump;
-use crate::history::What;
+use crate::events::{Events, bump};
+use crate::history::{History, What};
+use crate::key::EntryKey;
+use crate::options::Limits;
 use crate::sabotage::{self, Guard};
 use crate::store::{
-    Acquired, Claim, Fill, Filled, Operation, Over, Place, PlainFill, Slot, THROTTLE_MARK, Token, Want, lease_key,
+    Acquired, Claim, Fill, Filled, Operation, Over, Place, PlainFill, Slot, Store, THROTTLE_MARK, Token, Want,
+    lease_key,
 };
 
 /// How long the mark of a run that stored nothing stands: those who waited for it take over meanwhile (X7).
 const UNSTORED_FOR: Duration = Duration::from_secs(1);
 
+/// The leases of one cache.
+pub(crate) struct Leases {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    history: Arc<History>,
+    events: Events,
+    /// How long a lease lasts.
+    limit: Duration,
+    max_staleness: Duration,
+}
+
 /// A lease that was ours when it was taken. Dropped, it is given back as soon as the store can be reached.
 pub(crate) struct Lease {
-    inner: Arc<Inner>,
+    leases: Arc<Leases>,
     key: Arc<str>,
     token: Token,
     over: Over,
@@ -50,53 +62,64 @@ pub(crate) enum Obstacle {
     Throttle(Option<Duration>),
 }
 
-impl Lease {
+impl Leases {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        history: Arc<History>,
+        events: Events,
+        limits: &Limits,
+    ) -> Arc<Self> {
+        let (limit, max_staleness) = (limits.lease, limits.max_staleness);
+        Arc::new(Self { store, clock, history, events, limit, max_staleness })
+    }
+
     /// Takes it, or tells what stands in the way.
-    pub(crate) async fn acquire(inner: &Arc<Inner>, key: &EntryKey, over: Over) -> Result<Result<Self, Obstacle>> {
+    pub(crate) async fn acquire(self: &Arc<Self>, key: &EntryKey, over: Over) -> Result<Result<Lease, Obstacle>> {
         let place = match over {
             Over::Nothing => Place::Empty,
             Over::Record(fill_id) => Place::Beside(fill_id),
         };
-        let lease = Self::wanted(inner, key, place);
-        let acquired = inner.store.acquire(&lease.key, lease.token, inner.limits.lease, over).await;
+        let lease = self.wanted(key, place);
+        let acquired = self.store.acquire(&lease.key, lease.token, self.limit, over).await;
         lease.answered(acquired)
     }
 
     /// Takes it in the place of a record that an invalidation has ended.
     pub(crate) async fn acquire_in_place(
-        inner: &Arc<Inner>,
+        self: &Arc<Self>,
         key: &EntryKey,
         fill_id: u64,
-    ) -> Result<Result<Self, Obstacle>> {
-        let lease = Self::wanted(inner, key, Place::Instead(fill_id));
-        let acquired = inner.store.acquire_in_place(&lease.key, lease.token, inner.limits.lease, fill_id).await;
+    ) -> Result<Result<Lease, Obstacle>> {
+        let lease = self.wanted(key, Place::Instead(fill_id));
+        let acquired = self.store.acquire_in_place(&lease.key, lease.token, self.limit, fill_id).await;
         lease.answered(acquired)
     }
 
     /// Takes it in the place of the mark of a run that stored nothing. Others do not wait for it (X7).
     pub(crate) async fn acquire_over_mark(
-        inner: &Arc<Inner>,
+        self: &Arc<Self>,
         key: &EntryKey,
         mark: Token,
-    ) -> Result<Result<Self, Obstacle>> {
-        let lease = Self::wanted(inner, key, Place::OverMark(mark));
-        let acquired = inner.store.acquire_over_mark(&lease.key, lease.token, inner.limits.lease, mark).await;
+    ) -> Result<Result<Lease, Obstacle>> {
+        let lease = self.wanted(key, Place::OverMark(mark));
+        let acquired = self.store.acquire_over_mark(&lease.key, lease.token, self.limit, mark).await;
         lease.answered(acquired)
     }
 
     /// Takes one for each, or tells what stands in the way, in one trip.
     pub(crate) async fn acquire_many(
-        inner: &Arc<Inner>,
+        self: &Arc<Self>,
         wanted: &[(&EntryKey, Place)],
-    ) -> Result<Vec<Result<Result<Self, Obstacle>>>> {
-        let leases: Vec<Self> = wanted.iter().map(|(key, place)| Self::wanted(inner, key, *place)).collect();
-        let want = |(lease, (_, place)): (&Self, &(_, Place))| {
-            let Self { key, token, .. } = lease;
+    ) -> Result<Vec<Result<Result<Lease, Obstacle>>>> {
+        let leases: Vec<Lease> = wanted.iter().map(|(key, place)| self.wanted(key, *place)).collect();
+        let want = |(lease, (_, place)): (&Lease, &(_, Place))| {
+            let Lease { key, token, .. } = lease;
             Want { key: Arc::clone(key), token: *token, place: *place }
         };
         let wants: Vec<Want> = leases.iter().zip(wanted).map(want).collect();
         // Dropped here: all of them are given back.
-        match inner.store.acquire_many(&wants, inner.limits.lease).await {
+        match self.store.acquire_many(&wants, self.limit).await {
             Ok(answers) => Ok(leases.into_iter().zip(answers).map(|(lease, answer)| lease.answered(answer)).collect()),
             Err(error) => {
                 leases.into_iter().for_each(|lease| lease.unanswered(&error));
@@ -105,11 +128,11 @@ impl Lease {
         }
     }
 
-    fn wanted(inner: &Arc<Inner>, key: &EntryKey, place: Place) -> Self {
-        let token = token(inner);
+    fn wanted(self: &Arc<Self>, key: &EntryKey, place: Place) -> Lease {
+        let token = self.token();
         // Made before the request: dropped while that is under way, the lease may be ours all the same.
-        Self {
-            inner: Arc::clone(inner),
+        Lease {
+            leases: Arc::clone(self),
             key: Arc::clone(&key.value_key),
             token: if matches!(place, Place::OverMark(_)) { token.unawaited() } else { token },
             over: place.over(),
@@ -117,15 +140,122 @@ impl Lease {
         }
     }
 
+    /// As [`Lease::keep`], for the leases of one run: they are renewed together.
+    pub(crate) async fn keep_all<T>(
+        &self,
+        leases: &[Lease],
+        tell: &(dyn Fn(&str, Told) + Sync),
+        work: impl Future<Output = T>,
+    ) -> T {
+        let limit = self.limit;
+        let pause = limit.mul_f64(1.0 / 3.0).min(self.max_staleness.mul_f64(0.5));
+        let started = self.clock.start();
+        let renewal = async {
+            let mut claims: Vec<Claim> = leases.iter().map(Lease::claim).collect();
+            // Counted from the start, so that a slow renewal does not push the next one back.
+            for renewals in 1_u32.. {
+                if claims.is_empty() {
+                    break;
+                }
+                started.reaches(pause.saturating_mul(renewals)).await;
+                let asked_at = self.clock.boot();
+                let renewed = match self.store.renew_many(&claims, limit).await {
+                    Ok(renewed) => renewed,
+                    Err(error) => {
+                        self.store_failed(&error);
+                        continue;
+                    }
+                };
+                let mut answers = renewed.into_iter();
+                claims.retain(|claim| match answers.next() {
+                    Some(Ok(true)) => {
+                        tell(&claim.key, Told::Stood(asked_at));
+                        bump(&self.events.count().renewals);
+                        self.history.note(&claim.key, What::LeaseRenewed);
+                        true
+                    }
+                    // Lost: the fill will be refused and told then. Callers that come from now on start anew.
+                    Some(Ok(false)) => {
+                        self.history.note(&claim.key, What::LeaseLost);
+                        tell(&claim.key, Told::Lost);
+                        false
+                    }
+                    Some(Err(error)) => {
+                        self.store_failed(&error);
+                        !sabotage::is(Guard::FailedRenewalIsRepeated)
+                    }
+                    None => true,
+                });
+            }
+            std::future::pending::<T>().await
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            never = renewal => never,
+        }
+    }
+
+    /// Fills under each of these leases that is still ours, in one trip.
+    pub(crate) async fn fill_many(&self, fills: Vec<(Lease, Bytes, Duration, bool)>) -> Result<Vec<Result<Filled>>> {
+        let fill = |(lease, record, expiry, track): &(Lease, Bytes, Duration, bool)| Fill {
+            claim: lease.claim(),
+            record: record.clone(),
+            expiry: *expiry,
+            track: *track,
+        };
+        let filled = self.store.fill_many(&fills.iter().map(fill).collect::<Vec<_>>()).await?;
+        for ((lease, ..), _) in fills.into_iter().zip(&filled).filter(|(_, filled)| filled.is_ok()) {
+            lease.forget();
+        }
+        Ok(filled)
+    }
+
+    /// Gives them back in one trip.
+    pub(crate) async fn release_many(&self, leases: Vec<Lease>, end: End) -> Result<()> {
+        if leases.is_empty() {
+            return Ok(());
+        }
+        let claims: Vec<Claim> = leases.iter().map(Lease::claim).collect();
+        self.store.release_many(&claims, end.unstored()).await?;
+        leases.into_iter().for_each(Lease::forget);
+        Ok(())
+    }
+
+    /// Whether a lease beside the record of this key stands that this caller waits for. It is given back in its own key, and whoever waits
+    /// watches the record: so it is looked at once more after the watching began.
+    pub(crate) async fn is_awaited_beside(&self, key: &str, is_refresh: bool) -> Result<bool> {
+        Ok(match self.store.read(&lease_key(key)).await? {
+            Slot::Bytes(bytes) => bytes != THROTTLE_MARK.as_bytes(),
+            // A refresh has to store, so it does wait.
+            Slot::Unawaited(_) => is_refresh,
+            _ => false,
+        })
+    }
+
+    /// A new token. Without its guard it is the client's, as in libraries that leave it at that.
+    fn token(self: &Arc<Self>) -> Token {
+        if sabotage::is(Guard::TokenOfAttempt) {
+            return Token::from_bits(Arc::as_ptr(self).addr() as u128);
+        }
+        Token::random()
+    }
+
+    fn store_failed(&self, error: &Error) {
+        self.events.store_failed(error, self.store.is_available());
+    }
+}
+
+impl Lease {
     fn answered(mut self, acquired: Result<Acquired>) -> Result<Result<Self, Obstacle>> {
         match acquired {
             Ok(Acquired::Ours) => {
-                self.inner.history.note(&self.key, What::LeaseTaken);
+                self.leases.history.note(&self.key, What::LeaseTaken);
                 Ok(Ok(self))
             }
             Ok(Acquired::Unawaited) => {
                 self.token = self.token.unawaited();
-                self.inner.history.note(&self.key, What::LeaseTaken);
+                self.leases.history.note(&self.key, What::LeaseTaken);
                 Ok(Ok(self))
             }
             Ok(Acquired::Found(Slot::Leased(_))) if sabotage::is(Guard::LeaseIsExclusive) => Ok(Ok(self)),
@@ -154,63 +284,7 @@ impl Lease {
     /// elsewhere is not joined for longer than that. Where the store does not answer, the run goes
     /// on for those who wait for it. `tell` is called with a key and what was learned of its lease.
     pub(crate) async fn keep<T>(&self, tell: &(dyn Fn(&str, Told) + Sync), work: impl Future<Output = T>) -> T {
-        Self::keep_all(&self.inner, std::slice::from_ref(self), tell, work).await
-    }
-
-    /// The same for the leases of one run, renewed together.
-    pub(crate) async fn keep_all<T>(
-        inner: &Inner,
-        leases: &[Self],
-        tell: &(dyn Fn(&str, Told) + Sync),
-        work: impl Future<Output = T>,
-    ) -> T {
-        let limit = inner.limits.lease;
-        let pause = limit.mul_f64(1.0 / 3.0).min(inner.limits.max_staleness.mul_f64(0.5));
-        let started = inner.clock.start();
-        let renewal = async {
-            let mut claims: Vec<Claim> = leases.iter().map(Self::claim).collect();
-            // Counted from the start, so that a slow renewal does not push the next one back.
-            for renewals in 1_u32.. {
-                if claims.is_empty() {
-                    break;
-                }
-                started.reaches(pause.saturating_mul(renewals)).await;
-                let asked_at = inner.clock.boot();
-                let renewed = match inner.store.renew_many(&claims, limit).await {
-                    Ok(renewed) => renewed,
-                    Err(error) => {
-                        inner.store_failed(&error);
-                        continue;
-                    }
-                };
-                let mut answers = renewed.into_iter();
-                claims.retain(|claim| match answers.next() {
-                    Some(Ok(true)) => {
-                        tell(&claim.key, Told::Stood(asked_at));
-                        bump(&inner.events.count().renewals);
-                        inner.history.note(&claim.key, What::LeaseRenewed);
-                        true
-                    }
-                    // Lost: the fill will be refused and told then. Callers that come from now on start anew.
-                    Some(Ok(false)) => {
-                        inner.history.note(&claim.key, What::LeaseLost);
-                        tell(&claim.key, Told::Lost);
-                        false
-                    }
-                    Some(Err(error)) => {
-                        inner.store_failed(&error);
-                        !sabotage::is(Guard::FailedRenewalIsRepeated)
-                    }
-                    None => true,
-                });
-            }
-            std::future::pending::<T>().await
-        };
-        tokio::select! {
-            biased;
-            done = work => done,
-            never = renewal => never,
-        }
+        self.leases.keep_all(std::slice::from_ref(self), tell, work).await
     }
 
     fn claim(&self) -> Claim {
@@ -220,7 +294,7 @@ impl Lease {
     /// Stores the record if the lease is still ours. `track`: whoever asks keeps the value while no change of it is told.
     pub(crate) async fn fill(mut self, record: Bytes, expiry: Duration, track: bool) -> Result<Filled> {
         let fill = Fill { claim: self.claim(), record, expiry, track };
-        let filled = self.inner.store.fill(&fill).await?;
+        let filled = self.leases.store.fill(&fill).await?;
         self.held = false;
         Ok(filled)
     }
@@ -235,38 +309,9 @@ impl Lease {
     ) -> Result<bool> {
         let lease = Arc::clone(&self.key);
         let fill = PlainFill { key, lease: &lease, token: self.token, over, bytes, expiry };
-        let stored = self.inner.store.fill_plain(fill).await?;
+        let stored = self.leases.store.fill_plain(fill).await?;
         self.held = false;
         Ok(stored)
-    }
-
-    /// The same for each, in one trip.
-    pub(crate) async fn fill_many(
-        inner: &Inner,
-        fills: Vec<(Self, Bytes, Duration, bool)>,
-    ) -> Result<Vec<Result<Filled>>> {
-        let fill = |(lease, record, expiry, track): &(Self, Bytes, Duration, bool)| Fill {
-            claim: lease.claim(),
-            record: record.clone(),
-            expiry: *expiry,
-            track: *track,
-        };
-        let filled = inner.store.fill_many(&fills.iter().map(fill).collect::<Vec<_>>()).await?;
-        for ((lease, ..), _) in fills.into_iter().zip(&filled).filter(|(_, filled)| filled.is_ok()) {
-            lease.forget();
-        }
-        Ok(filled)
-    }
-
-    /// Gives them back in one trip.
-    pub(crate) async fn release_many(inner: &Inner, leases: Vec<Self>, end: End) -> Result<()> {
-        if leases.is_empty() {
-            return Ok(());
-        }
-        let claims: Vec<Claim> = leases.iter().map(Self::claim).collect();
-        inner.store.release_many(&claims, end.unstored()).await?;
-        leases.into_iter().for_each(Self::forget);
-        Ok(())
     }
 
     /// There is nothing to give back any more.
@@ -277,7 +322,7 @@ impl Lease {
     /// Rewrites the first bytes of the record that the lease is beside, if both still stand.
     pub(crate) async fn rewrite_head(mut self, head: Bytes, expiry: Duration) -> Result<bool> {
         let Over::Record(fill_id) = self.over else { return self.release(End::Free).await.map(|()| false) };
-        let rewritten = self.inner.store.rewrite_head(&self.key, self.token, fill_id, head, expiry).await?;
+        let rewritten = self.leases.store.rewrite_head(&self.key, self.token, fill_id, head, expiry).await?;
         self.held = false;
         Ok(rewritten)
     }
@@ -289,28 +334,17 @@ impl Lease {
 
     /// Gives it back after a failed refresh: no process tries again for that long. Whether it was still ours, and so the record still stood.
     pub(crate) async fn throttle(mut self, throttle: Duration) -> Result<bool> {
-        let stood = self.inner.store.throttle(&self.key, self.token, throttle).await?;
+        let stood = self.leases.store.throttle(&self.key, self.token, throttle).await?;
         self.held = false;
         Ok(stood)
     }
 
     /// Gives it back, so that the next caller need not wait for its end.
     pub(crate) async fn release(mut self, end: End) -> Result<()> {
-        self.inner.store.release(&self.key, self.token, self.over, end.unstored()).await?;
+        self.leases.store.release(&self.key, self.token, self.over, end.unstored()).await?;
         self.held = false;
         Ok(())
     }
-}
-
-/// Whether a lease beside the record of this key stands that this caller waits for. It is given back in its own key, and whoever waits
-/// watches the record: so it is looked at once more after the watching began.
-pub(crate) async fn is_awaited_beside(inner: &Inner, key: &str, is_refresh: bool) -> Result<bool> {
-    Ok(match inner.store.read(&lease_key(key)).await? {
-        Slot::Bytes(bytes) => bytes != THROTTLE_MARK.as_bytes(),
-        // A refresh has to store, so it does wait.
-        Slot::Unawaited(_) => is_refresh,
-        _ => false,
-    })
 }
 
 /// What a lease that is given back leaves for those who wait for it.
@@ -328,58 +362,50 @@ impl End {
     }
 }
 
-/// Keeps leases that are taken, or stored under, in many trips: outside of [`Lease::keep_all`], which is for the run between.
+/// Keeps leases that are taken, or stored under, in many trips: outside of [`Leases::keep_all`], which is for the run between.
 pub(crate) struct Renewals(Stopwatch);
 
 impl Renewals {
     /// For leases that are young.
-    pub(crate) fn start(inner: &Inner) -> Self {
-        Self(inner.clock.start())
+    pub(crate) fn start(of: &Leases) -> Self {
+        Self(of.clock.start())
     }
 
     /// Renews all of these, where a third of a lease's time has passed since it did so last. `tell`
     /// is called with what comes with a lease and what was learned of it.
     pub(crate) async fn renew_when_due<'a>(
         &mut self,
-        inner: &Inner,
+        of: &Leases,
         leases: impl Iterator<Item = (usize, &'a Lease)>,
         tell: impl Fn(usize, Told),
     ) {
-        let limit = inner.limits.lease;
+        let limit = of.limit;
         if self.0.elapsed() < limit.mul_f64(1.0 / 3.0) {
             return;
         }
-        let (of, claims): (Vec<usize>, Vec<Claim>) = leases.map(|(of, lease)| (of, lease.claim())).unzip();
-        let asked_at = inner.clock.boot();
-        self.0 = inner.clock.start();
-        let renewed = match inner.store.renew_many(&claims, limit).await {
+        let (with, claims): (Vec<usize>, Vec<Claim>) = leases.map(|(with, lease)| (with, lease.claim())).unzip();
+        let asked_at = of.clock.boot();
+        self.0 = of.clock.start();
+        let renewed = match of.store.renew_many(&claims, limit).await {
             Ok(renewed) => renewed,
-            Err(error) => return inner.store_failed(&error),
+            Err(error) => return of.store_failed(&error),
         };
-        for ((claim, of), renewed) in claims.iter().zip(of).zip(renewed) {
+        for ((claim, with), renewed) in claims.iter().zip(with).zip(renewed) {
             match renewed {
                 Ok(true) => {
-                    tell(of, Told::Stood(asked_at));
-                    bump(&inner.events.count().renewals);
-                    inner.history.note(&claim.key, What::LeaseRenewed);
+                    tell(with, Told::Stood(asked_at));
+                    bump(&of.events.count().renewals);
+                    of.history.note(&claim.key, What::LeaseRenewed);
                 }
                 // The fill will be refused and told then. Callers that come from now on start anew.
                 Ok(false) => {
-                    inner.history.note(&claim.key, What::LeaseLost);
-                    tell(of, Told::Lost);
+                    of.history.note(&claim.key, What::LeaseLost);
+                    tell(with, Told::Lost);
                 }
-                Err(error) => inner.store_failed(&error),
+                Err(error) => of.store_failed(&error),
             }
         }
     }
-}
-
-/// A new token. Without its guard it is the client's, as in libraries that leave it at that.
-fn token(inner: &Arc<Inner>) -> Token {
-    if sabotage::is(Guard::TokenOfAttempt) {
-        return Token::from_bits(Arc::as_ptr(inner).addr() as u128);
-    }
-    Token::random()
 }
 
 /// A caller that is dropped must not make the next one wait for the lease's end.
@@ -389,6 +415,6 @@ impl Drop for Lease {
             return;
         }
         // From anywhere, also outside a runtime. After the shutdown the lease runs out by itself.
-        self.inner.store.later(Operation::Release(self.claim(), self.inner.limits.lease));
+        self.leases.store.later(Operation::Release(self.claim(), self.leases.limit));
     }
 }

@@ -56,6 +56,7 @@ mod cell;
 pub mod clock;
 pub mod codec;
 mod coherence;
+mod engine;
 mod entry;
 mod envelope;
 mod error;
@@ -71,6 +72,7 @@ mod history;
 mod key;
 mod lease;
 mod local;
+mod lookup;
 mod meter;
 mod object;
 mod options;
@@ -95,6 +97,7 @@ mod tag;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod touch;
+mod value;
 mod versions;
 pub mod why;
 

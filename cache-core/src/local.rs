@@ -11,7 +11,6 @@
 //! Invariant: a value is kept only if nothing has changed its key since before the read that brought it was sent, and served
 //! only until a change is told of it or of a version it was stored under, its own time ends, or the store's [`Trust`] does. Never filled from an own write (T4, T5, R7, R9).
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -31,6 +30,7 @@ use crate::freshness::HIGHEST_DRAW;
 use crate::sabotage::{self, Guard};
 use crate::store::Trust;
 use crate::sync::{Mutex, MutexGuard, SHARDS};
+use crate::value::Erased;
 use crate::versions::Dependencies;
 
 // Said, since `tests/interleavings` finds this file from elsewhere.
@@ -57,9 +57,6 @@ const GIVEN_BACK_AT_ONCE: usize = 64;
 const BURIED_BY_A_FILL: usize = 2;
 /// Values that each fill drops.
 const DROPPED_BY_A_FILL: usize = 8;
-
-/// A value whose type the engine does not name.
-pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
 
 /// The table, with what keeps its entries in memory meanwhile.
 type Pinned<'a> = HashMapRef<'a, Kept, (), Hashed, LocalGuard<'a>>;

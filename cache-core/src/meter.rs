@@ -16,46 +16,70 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
-use crate::cache::Inner;
-use crate::entry::EntryKey;
+use crate::background::Background;
+use crate::clock::Clock;
 use crate::error::Result;
-use crate::events::{Event, bump};
-use crate::local::Inspected;
-use crate::store::Version;
+use crate::events::{Event, Events, bump};
+use crate::key::EntryKey;
+use crate::local::{Inspected, Local};
+use crate::store::{Store, Version};
 use crate::versions::{Dependencies, Dependency};
 
 /// Samples under way at the same time. A hit that comes while there are that many is not sampled.
 const MOST: usize = 64;
 
 /// The meter of one cache.
-#[derive(Debug)]
 pub(crate) struct Meter {
     share: f64,
     under_way: Arc<AtomicUsize>,
+    background: Arc<Background>,
+    tiers: Arc<Tiers>,
+}
+
+/// The two tiers that are compared.
+pub(crate) struct Tiers {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) local: Option<Arc<Local>>,
+    pub(crate) events: Events,
+    pub(crate) clock: Clock,
+    pub(crate) max_staleness: Duration,
 }
 
 /// The place of one sample among those under way.
 struct Place(Arc<AtomicUsize>);
 
 impl Meter {
-    /// `None`: no hit is sampled.
-    pub(crate) fn new(share: f64) -> Option<Self> {
-        (share > 0.0).then(|| Self { share, under_way: Arc::default() })
+    /// Samples this share of the hits. `None`: no hit is sampled.
+    pub(crate) fn new(share: f64, background: Arc<Background>, tiers: Tiers) -> Option<Self> {
+        (share > 0.0).then(|| Self { share, under_way: Arc::default(), background, tiers: Arc::new(tiers) })
     }
 
-    /// Samples this hit, if the meter is on and chance says so.
-    pub(crate) fn hit(inner: &Arc<Inner>, key: &EntryKey) {
-        Self::hit_of(inner, || key.clone());
-    }
-
-    /// The same where the key is not at hand.
-    pub(crate) fn hit_of(inner: &Arc<Inner>, key: impl FnOnce() -> EntryKey) {
-        if let Some(meter) = &inner.meter
-            && crate::random::fraction() < meter.share
-            && let Some(place) = meter.place()
+    /// Samples this hit if chance says so. The key is only made then.
+    pub(crate) fn hit(&self, key: impl FnOnce() -> EntryKey) {
+        if crate::random::fraction() < self.share
+            && let Some(place) = self.place()
         {
-            sample(inner, key(), place);
+            self.sample(key(), place);
         }
+    }
+
+    /// Compares what L1 serves under a key with the store, in the background.
+    fn sample(&self, key: EntryKey, place: Place) {
+        let tiers = Arc::clone(&self.tiers);
+        // Without a runtime, and after the shutdown, nothing is sampled.
+        let _spawned = self.background.service(async move {
+            let _place = place;
+            let EntryKey { value_key, name, .. } = key;
+            match tiers.compare(&value_key).await {
+                Ok(Some(Verdict::Current)) => bump(&tiers.events.count().meter_samples),
+                Ok(Some(Verdict::Stale(after))) => {
+                    bump(&tiers.events.count().meter_samples);
+                    tiers.events.emit(Event::StaleBeyondBound { name, after });
+                }
+                Ok(None) => {}
+                Err(error) => tiers.events.store_failed(&error, tiers.store.is_available()),
+            }
+        });
     }
 
     fn place(&self) -> Option<Place> {
@@ -71,25 +95,6 @@ impl Drop for Place {
     }
 }
 
-/// Compares what L1 serves under a key with the store, in the background.
-fn sample(inner: &Arc<Inner>, key: EntryKey, place: Place) {
-    let owned = Arc::clone(inner);
-    // Without a runtime, and after the shutdown, nothing is sampled.
-    let _spawned = inner.background.service(async move {
-        let _place = place;
-        let EntryKey { value_key, name, .. } = key;
-        match compare(&owned, &value_key).await {
-            Ok(Some(Verdict::Current)) => bump(&owned.events.count().meter_samples),
-            Ok(Some(Verdict::Stale(after))) => {
-                bump(&owned.events.count().meter_samples);
-                owned.events.emit(Event::StaleBeyondBound { name, after });
-            }
-            Ok(None) => {}
-            Err(error) => owned.store_failed(&error),
-        }
-    });
-}
-
 /// What a sample comes to.
 enum Verdict {
     Current,
@@ -97,28 +102,30 @@ enum Verdict {
     Stale(Duration),
 }
 
-/// `None`: L1 does not serve it any more, so there is nothing to compare.
-async fn compare(inner: &Arc<Inner>, key: &str) -> Result<Option<Verdict>> {
-    let Some(Inspected { fill_id, under, .. }) = served(inner, key) else { return Ok(None) };
-    let known: Option<Vec<Version>> = under.iter().map(Dependency::version).collect();
-    let Some(known) = known else { return Ok(None) };
-    if inner.store.holds(key, fill_id).await? && versions(inner, &under).await? == known {
-        return Ok(Some(Verdict::Current));
+impl Tiers {
+    /// `None`: L1 does not serve it any more, so there is nothing to compare.
+    async fn compare(&self, key: &str) -> Result<Option<Verdict>> {
+        let Some(Inspected { fill_id, under, .. }) = self.served(key) else { return Ok(None) };
+        let known: Option<Vec<Version>> = under.iter().map(Dependency::version).collect();
+        let Some(known) = known else { return Ok(None) };
+        if self.store.holds(key, fill_id).await? && self.versions(&under).await? == known {
+            return Ok(Some(Verdict::Current));
+        }
+        // Replaced before this, by however little.
+        let answered = self.clock.start();
+        answered.reaches(self.max_staleness).await;
+        let still = self.served(key).is_some_and(|now| now.fill_id == fill_id);
+        Ok(Some(if still { Verdict::Stale(answered.elapsed()) } else { Verdict::Current }))
     }
-    // Replaced before this, by however little.
-    let answered = inner.clock.start();
-    answered.reaches(inner.limits.max_staleness).await;
-    let still = served(inner, key).is_some_and(|now| now.fill_id == fill_id);
-    Ok(Some(if still { Verdict::Stale(answered.elapsed()) } else { Verdict::Current }))
-}
 
-/// What L1 would serve.
-fn served(inner: &Inner, key: &str) -> Option<Inspected> {
-    inner.local.as_ref()?.inspect(key).filter(Inspected::is_served)
-}
+    /// Returns what L1 would serve.
+    fn served(&self, key: &str) -> Option<Inspected> {
+        self.local.as_ref()?.inspect(key).filter(Inspected::is_served)
+    }
 
-/// Those that stand in the store.
-async fn versions(inner: &Inner, under: &Dependencies) -> Result<Vec<Version>> {
-    let found = try_join_all(under.iter().map(|on| inner.store.load(on.key()))).await?;
-    Ok(found.into_iter().flatten().filter_map(|(bytes, _)| Version::of(&bytes)).collect())
+    /// Returns the versions in the store.
+    async fn versions(&self, under: &Dependencies) -> Result<Vec<Version>> {
+        let found = try_join_all(under.iter().map(|on| self.store.load(on.key()))).await?;
+        Ok(found.into_iter().flatten().filter_map(|(bytes, _)| Version::of(&bytes)).collect())
+    }
 }

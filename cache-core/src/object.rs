@@ -53,6 +53,14 @@ pub trait CacheObject: CacheValue {
     fn id(&self) -> &Self::Id;
 }
 
+impl Cache {
+    /// The objects of one type, which live in this cache's store.
+    #[must_use]
+    pub fn objects<T: CacheObject>(&self) -> Objects<T> {
+        Objects::new(self.clone())
+    }
+}
+
 /// The objects of one type in one cache, from [`Cache::objects`].
 ///
 /// Every operation is one round trip, [`update`](Self::update) two where nobody interferes. Dropped or failed as
@@ -206,12 +214,12 @@ impl<T: CacheObject> Objects<T> {
     }
 
     fn seal(&self, key: &str, object: &T) -> Result<Bytes> {
-        let inner = &self.cache.0;
+        let engine = &self.cache.0;
         let envelope = Envelope {
             codec: T::Codec::ID,
             present: true,
             fill_id: crate::random::u64(),
-            created: inner.store.now(),
+            created: engine.store.now(),
             fresh_for: T::TTL,
             stale_for: Duration::ZERO,
             cost: Duration::ZERO,
@@ -219,7 +227,7 @@ impl<T: CacheObject> Objects<T> {
             tags: Vec::new(),
         };
         let record = envelope.seal(key, |out| T::Codec::encode(object, out).map(|()| T::Codec::ID))?;
-        let max = inner.limits.max_value_bytes;
+        let max = engine.limits.max_value_bytes;
         if record.len() > max {
             let detail = format!(
                 "the encoded object has {} bytes, the limit is {max}; see `CacheBuilder::max_value_bytes`",

@@ -245,3 +245,22 @@ impl EntryOptions {
         self
     }
 }
+
+/// What an entry gets where its function says nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Defaults {
+    pub(crate) ttl: Duration,
+    pub(crate) negative_ttl: Option<Duration>,
+    pub(crate) jitter: f64,
+    pub(crate) early: f64,
+    pub(crate) deadline: Option<Duration>,
+}
+
+/// The bounds of one cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    pub(crate) lease: Duration,
+    pub(crate) max_value_bytes: usize,
+    pub(crate) max_staleness: Duration,
+    pub(crate) refresh_throttle: Duration,
+}

@@ -32,8 +32,9 @@ use crate::entry::Forget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{EntryOptions, LocalTier};
 use crate::read_through::{self, Plan};
-use crate::shape::{CacheValue, Erased, Form as _, Plain, Rules, ValueType};
+use crate::shape::{CacheValue, Form as _, Plain, Rules, ValueType};
 use crate::store::{Message, Store, plain_lease_key};
+use crate::value::Erased;
 
 /// Values shared with other programs, from [`Cache::plain`]. Every operation is one round trip.
 ///
@@ -54,6 +55,14 @@ use crate::store::{Message, Store, plain_lease_key};
 #[derive(Clone, Debug)]
 pub struct PlainValues {
     cache: Cache,
+}
+
+impl Cache {
+    /// Values that programs in other languages read and write too.
+    #[must_use]
+    pub fn plain(&self) -> PlainValues {
+        PlainValues::new(self.clone())
+    }
 }
 
 impl PlainValues {
@@ -234,16 +243,16 @@ impl PlainValues {
         C: FnOnce() -> F,
         F: Future<Output = Result<T, E>> + Send,
     {
-        let inner = &self.cache.0;
+        let engine = &self.cache.0;
         let value = const { ValueType::of::<Plain<T>, E, Json>() };
         let name = Arc::from("plain");
         let rules = Arc::new(Rules::of(EntryOptions::new().ttl(ttl)));
         let plan = Plan::plain(key, &name, value, rules, LocalTier::Cache);
-        if let Some(value) = read_through::plain::in_local(inner, &plan, Plain::<T>::restore) {
+        if let Some(value) = read_through::plain::in_local(engine, &plan, Plain::<T>::restore) {
             return Ok(value);
         }
         let function = compute().map_ok(Plain::<T>::erase).map_err(|error| Arc::new(error) as Erased).boxed();
-        let call = read_through::plain::read_or_run(inner, plan, function);
+        let call = read_through::plain::read_or_run(engine, plan, function);
         landed::<Plain<T>, E>(call.await, &name)
     }
 

@@ -48,14 +48,15 @@ pub mod via {
     };
 }
 
-use crate::cache::{AtHand, Cache};
-use crate::entry::{CachedEntry, EntryKey, UnboundEntry};
+use crate::cache::Cache;
+use crate::entry::{CachedEntry, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
 use crate::function_stats::FunctionNumber;
+use crate::key::EntryKey;
 use crate::key::{self, KeyPart, KeyText, KeyWriter};
 use crate::local::{Hit, LocalKeyRef, Origin, ParsedKey};
-use crate::meter::Meter;
+use crate::lookup::AtHand;
 use crate::options::{EntryOptions, LocalTier};
 use crate::read_through::{self, Plan, Probed, Stages};
 use crate::shape::SharedRules;
@@ -189,7 +190,7 @@ impl<R: Send + 'static> Cached<R> {
             self.metered(cache, resolved, args);
             return Ok(value);
         }
-        let entry = EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint);
+        let entry = EntryKey::new(&cache.0.namespace, &resolved.name, args, &resolved.fingerprint);
         let options = resolved.options.get().map(|(options, owned)| (options, *owned));
         let (value_key, name, value) = (&entry.value_key, &entry.name, &self.returns.of.value);
         let found = match hit {
@@ -200,7 +201,7 @@ impl<R: Send + 'static> Cached<R> {
         };
         let due = match found {
             AtHand::Value(value) => {
-                Meter::hit(&cache.0, &entry);
+                cache.0.meter_hit(|| entry.clone());
                 return Ok(value);
             }
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
@@ -218,7 +219,7 @@ impl<R: Send + 'static> Cached<R> {
 
     /// A hit that the consistency meter may sample.
     fn metered(self, cache: &Cache, resolved: &Resolved, args: &str) {
-        Meter::hit_of(&cache.0, || EntryKey::new(&cache.0, &resolved.name, args, &resolved.fingerprint));
+        cache.0.meter_hit(|| EntryKey::new(&cache.0.namespace, &resolved.name, args, &resolved.fingerprint));
     }
 
     /// The entry of these arguments.
@@ -237,7 +238,7 @@ impl<R: Send + 'static> Cached<R> {
 
     fn entry_of(&self, cache: &Cache, rules: Arc<Rules>, args: Arc<str>) -> CachedEntry<R> {
         let resolved = self.resolve(cache);
-        let key = EntryKey::new(&cache.0, &resolved.name, &args, &resolved.fingerprint);
+        let key = EntryKey::new(&cache.0.namespace, &resolved.name, &args, &resolved.fingerprint);
         let plan =
             Plan { number: resolved.function.into(), ..Plan::new(key, self.returns.of.value, rules, self.local) };
         CachedEntry::new(cache.clone(), Arc::new(plan), self.returns, args)
@@ -249,7 +250,7 @@ impl<R: Send + 'static> Cached<R> {
     /// Faults of the store.
     pub async fn invalidate_all(&self, cache: &Cache) -> crate::Result<()> {
         let name = &self.resolve(cache).name;
-        cache.0.renew_versions(&[tag::function_key(&cache.0.namespace, name).into()]).await
+        cache.0.versions.renew(&[tag::function_key(&cache.0.namespace, name).into()]).await
     }
 
     /// The name and fingerprint of this instance; worked out at its first call.

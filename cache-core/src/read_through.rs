@@ -33,22 +33,23 @@ pub(crate) use self::function::{Function, Lending, Lent, OwnedFunction, Returned
 pub(crate) use self::patience::Patience;
 pub(crate) use self::run::{Fallback, give_up, leave_alone, refresh_behind, refresh_here, within};
 use self::run::{run_at_most, run_under};
-use crate::cache::Inner;
 use crate::clock::Stopwatch;
-use crate::entry::EntryKey;
+use crate::engine::Engine;
 use crate::envelope::{Envelope, Unreadable};
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
 use crate::events::{Event, StaleCause, Table, bump};
 use crate::function_stats::{FunctionCounters, FunctionNumber};
 use crate::history::{Refusal, Scope, What};
-use crate::lease::{Lease, Obstacle, is_awaited_beside};
+use crate::key::EntryKey;
+use crate::lease::{Lease, Obstacle};
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
 use crate::refresh::{Serving, Terms};
-use crate::shape::{Erased, Rules, ValueType};
+use crate::shape::{Returns, Rules, ValueType};
 use crate::single_flight::{Landing, Leader};
 use crate::store::{Over, Slot, THROTTLE_MARK, lease_key};
 use crate::tag::{Agreement, Basis};
+use crate::value::Erased;
 use crate::versions::Dependencies;
 
 /// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
@@ -91,12 +92,12 @@ impl Plan {
     }
 
     /// Adds one to a counter of the function.
-    pub(crate) fn count(&self, inner: &Inner, counter: impl FnOnce(&FunctionCounters) -> &AtomicU64) {
+    pub(crate) fn count(&self, engine: &Engine, counter: impl FnOnce(&FunctionCounters) -> &AtomicU64) {
         let number = self.number();
         if number.is_one_of_others() {
-            inner.events.table_full(Table::FunctionNames);
+            engine.events.table_full(Table::FunctionNames);
         }
-        if let Some(counters) = inner.functions.of(number) {
+        if let Some(counters) = engine.functions.of(number) {
             bump(counter(counters));
         }
     }
@@ -107,29 +108,29 @@ impl Plan {
     }
 
     /// What a value of it depends on; nothing is read yet.
-    pub(crate) fn basis(&self, inner: &Inner) -> Basis {
-        Basis::new(inner, &self.key.name, self.number(), &self.rules)
+    pub(crate) fn basis(&self, engine: &Engine) -> Basis {
+        Basis::new(&engine.versions, &self.key.name, self.number(), &self.rules)
     }
 
     /// Tells that a value was not stored.
-    pub(crate) fn fill_refused(&self, inner: &Inner, why: Refusal) {
-        self.note(inner, What::FillRefused(why));
-        self.count(inner, |own| &own.refused_fills);
-        inner.events.emit(Event::FillRefused { name: Arc::clone(&self.key.name) });
+    pub(crate) fn fill_refused(&self, engine: &Engine, why: Refusal) {
+        self.note(engine, What::FillRefused(why));
+        self.count(engine, |own| &own.refused_fills);
+        engine.events.emit(Event::FillRefused { name: Arc::clone(&self.key.name) });
     }
 
-    pub(crate) fn note(&self, inner: &Inner, what: What) {
-        inner.history.note(&self.key.value_key, what);
+    pub(crate) fn note(&self, engine: &Engine, what: What) {
+        engine.history.note(&self.key.value_key, what);
     }
 
-    pub(crate) fn stale_served(&self, inner: &Inner, cause: StaleCause) {
-        self.note(inner, What::StaleServed(cause));
-        self.count(inner, |own| &own.stale);
-        inner.events.emit(Event::StaleServed { name: Arc::clone(&self.key.name), cause });
+    pub(crate) fn stale_served(&self, engine: &Engine, cause: StaleCause) {
+        self.note(engine, What::StaleServed(cause));
+        self.count(engine, |own| &own.stale);
+        engine.events.emit(Event::StaleServed { name: Arc::clone(&self.key.name), cause });
     }
 
-    pub(crate) fn terms(&self, inner: &Inner) -> Terms {
-        Terms::new(inner, &self.rules.options, self.owned)
+    pub(crate) fn terms(&self, engine: &Engine) -> Terms {
+        Terms::new(&engine.defaults, &self.rules.options, self.owned)
     }
 }
 
@@ -154,19 +155,19 @@ pub(crate) struct Read {
 }
 
 /// Reads the store before any flight is entered: a fresh record needs none.
-pub(crate) async fn probe(inner: &Inner, plan: &Plan) -> Probed {
-    let mut basis = plan.basis(inner);
+pub(crate) async fn probe(engine: &Engine, plan: &Plan) -> Probed {
+    let mut basis = plan.basis(engine);
     // Whoever finds a run under way waits for it: what it will bring is not there yet.
-    let is_running = || inner.flights.find(&plan.key.value_key, (plan.value.type_id)()).is_some();
+    let is_running = || engine.flights.find(&plan.key.value_key, (plan.value.type_id)()).is_some();
     if plan.rules.options.flight != FlightScope::None && is_running() {
         return Probed::Miss(Read { basis, slot: None });
     }
-    match try_probe(inner, plan, &mut basis).await {
+    match try_probe(engine, plan, &mut basis).await {
         Ok(Ok(value)) => value,
         Ok(Err(slot)) => Probed::Miss(Read { basis, slot: Some(Ok(slot)) }),
         Err(error) => {
-            plan.note(inner, What::StoreFailed(error.kind()));
-            inner.store_failed(&error);
+            plan.note(engine, What::StoreFailed(error.kind()));
+            engine.store_failed(&error);
             Probed::Miss(Read { basis, slot: Some(Err(())) })
         }
     }
@@ -174,48 +175,48 @@ pub(crate) async fn probe(inner: &Inner, plan: &Plan) -> Probed {
 
 /// A call whose function borrows from its caller. `boxed` is called where the function may be needed.
 pub(crate) fn read_or_run_here<'a, F: Send + 'a>(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plan: Plan,
     function: F,
     boxed: impl FnOnce(F) -> BoxFuture<'a, Returned> + Send + 'a,
 ) -> Stages<'a> {
-    let inner = Arc::clone(inner);
+    let engine = Arc::clone(engine);
     let first = async move {
-        match probe(&inner, &plan).await {
+        match probe(&engine, &plan).await {
             Probed::Value(value) => Stage::Done(Landing::Value(value)),
             Probed::Due(value, fill_id) => {
-                let refresh = refresh_here(inner, Arc::new(plan), fill_id, boxed(function));
+                let refresh = refresh_here(engine, Arc::new(plan), fill_id, boxed(function));
                 Stage::Then(refresh.map(|refreshed| Stage::Done(refreshed.unwrap_or(Landing::Value(value)))).boxed())
             }
-            Probed::Miss(read) => run_here(&inner, Arc::new(plan), Some(read), boxed(function)).into(),
+            Probed::Miss(read) => run_here(&engine, Arc::new(plan), Some(read), boxed(function)).into(),
         }
     };
     Stages::new(first.boxed())
 }
 
-async fn try_probe(inner: &Inner, plan: &Plan, basis: &mut Basis) -> Result<std::result::Result<Probed, Slot>> {
-    let (slot, mark) = inner.builds.introduce(inner, &plan.key, read(inner, plan, basis)).await?;
+async fn try_probe(engine: &Engine, plan: &Plan, basis: &mut Basis) -> Result<std::result::Result<Probed, Slot>> {
+    let (slot, mark) = engine.builds.introduce(&plan.key, read(engine, plan, basis)).await?;
     let Slot::Bytes(bytes) = &slot else { return Ok(Err(slot)) };
     if !basis.is_complete() {
         return Ok(Err(slot));
     }
-    let Stored::Value(served) = decode(inner, plan, basis, bytes, mark.is_some()).await? else { return Ok(Err(slot)) };
-    plan.note(inner, What::Hit { fresh_for: served.serving.fresh() });
-    bump(&inner.events.count().hits);
-    plan.count(inner, |own| &own.hits);
-    Ok(Ok(match kept(inner, plan, served, mark) {
+    let Stored::Value(served) = decode(engine, plan, basis, bytes, mark.is_some()).await? else { return Ok(Err(slot)) };
+    plan.note(engine, What::Hit { fresh_for: served.serving.fresh() });
+    bump(&engine.events.count().hits);
+    plan.count(engine, |own| &own.hits);
+    Ok(Ok(match kept(engine, plan, served, mark) {
         Hit { value, due: Some(fill_id) } => Probed::Due(value, fill_id),
         Hit { value, due: None } => Probed::Value(value),
     }))
 }
 
 /// A value that was read, kept in L1 if it may be.
-fn kept(inner: &Inner, plan: &Plan, served: Served, mark: Option<Mark<'_>>) -> Hit {
+fn kept(engine: &Engine, plan: &Plan, served: Served, mark: Option<Mark<'_>>) -> Hit {
     let Served { value, fill_id, payload_bytes, serving, under } = served;
     if let Some((mark, under)) = mark.zip(under) {
         mark.keep(&value, (plan.value.weigh)(&value, payload_bytes), serving.service(plan.local), under);
     }
-    let is_resting = || inner.refreshes.is_resting(&plan.key.value_key, fill_id, inner.clock.coarse());
+    let is_resting = || engine.refreshes.is_resting(&plan.key.value_key, fill_id, engine.clock.coarse());
     Hit { value, due: (serving.is_due && !is_resting()).then_some(fill_id) }
 }
 
@@ -226,42 +227,42 @@ struct Hit {
 }
 
 /// Looks, and if there is nothing computes and stores: what one caller does for all.
-async fn lead(inner: &Arc<Inner>, plan: &Arc<Plan>, read: Read, function: Function, leader: &Arc<Leader>) -> Landing {
+async fn lead(engine: &Arc<Engine>, plan: &Arc<Plan>, read: Read, function: Function, leader: &Arc<Leader>) -> Landing {
     if let Some(lease_key) = &plan.plain {
-        return plain::lead(inner, plan, lease_key, function, leader).await;
+        return plain::lead(engine, plan, lease_key, function, leader).await;
     }
     let Read { mut basis, slot } = read;
-    let found = match look(inner, plan, &mut basis, slot).await {
+    let found = match look(engine, plan, &mut basis, slot).await {
         Found::Value(value) => {
-            bump(&inner.events.count().hits);
-            plan.count(inner, |own| &own.hits);
+            bump(&engine.events.count().hits);
+            plan.count(engine, |own| &own.hits);
             return Landing::Value(value);
         }
         Found::Due(value, fill_id) => {
-            bump(&inner.events.count().hits);
-            plan.count(inner, |own| &own.hits);
+            bump(&engine.events.count().hits);
+            plan.count(engine, |own| &own.hits);
             // One that borrows from its caller cannot run behind it: the next call refreshes.
             if let Function::Owned(function) = function {
-                refresh_behind(inner, plan, fill_id, function);
+                refresh_behind(engine, plan, fill_id, function);
             }
             return Landing::Value(value);
         }
         Found::Old(value, cause) => {
-            plan.stale_served(inner, cause);
+            plan.stale_served(engine, cause);
             return Landing::Value(value);
         }
         Found::Lease(lease, old) => (Some(lease), old.map_or(Fallback::None, Fallback::Old)),
         Found::Unleased(old, fill_id) => (None, Fallback::Unleased(old, fill_id)),
         Found::Nothing => (None, Fallback::None),
     };
-    bump(&inner.events.count().misses);
-    plan.count(inner, |own| &own.misses);
-    let waits_for_less = plan.terms(inner).soft_timeout.is_some();
+    bump(&engine.events.count().misses);
+    plan.count(engine, |own| &own.misses);
+    let waits_for_less = plan.terms(engine).soft_timeout.is_some();
     match (found, function) {
         ((Some(lease), Fallback::Old(old)), Function::Owned(function)) if waits_for_less => {
-            run_at_most(inner, plan, lease, basis, old, function, leader).await
+            run_at_most(engine, plan, lease, basis, old, function, leader).await
         }
-        ((lease, fallback), function) => run_under(inner, plan, lease, &basis, function, fallback, leader).await,
+        ((lease, fallback), function) => run_under(engine, plan, lease, &basis, function, fallback, leader).await,
     }
 }
 
@@ -283,7 +284,7 @@ enum Found {
 
 /// Reads until there is a value, the lease, or no hope of either. Each round either ends or waits for a change.
 async fn look(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plan: &Plan,
     basis: &mut Basis,
     slot: Option<std::result::Result<Slot, ()>>,
@@ -293,25 +294,25 @@ async fn look(
         Some(Err(())) => return Found::Nothing,
         None => None,
     };
-    match try_look(inner, plan, basis, slot).await {
+    match try_look(engine, plan, basis, slot).await {
         Ok(found) => found,
         Err(error) => {
-            plan.note(inner, What::StoreFailed(error.kind()));
-            inner.store_failed(&error);
+            plan.note(engine, What::StoreFailed(error.kind()));
+            engine.store_failed(&error);
             Found::Nothing
         }
     }
 }
 
-async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis, slot: Option<Slot>) -> Result<Found> {
+async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut Basis, slot: Option<Slot>) -> Result<Found> {
     let key = &*plan.key.value_key;
     let (mut slot, mut mark) = match slot {
         Some(slot) => (slot, None),
-        None => inner.builds.introduce(inner, &plan.key, read(inner, plan, basis)).await?,
+        None => engine.builds.introduce(&plan.key, read(engine, plan, basis)).await?,
     };
     // Since when, once it waits.
     let mut waited: Option<Stopwatch> = None;
-    let mut patience = Patience::new(inner, plan.terms(inner).deadline);
+    let mut patience = Patience::new(engine, plan.terms(engine).deadline);
     while patience.look_again() {
         if !basis.is_complete() {
             return Ok(Found::Nothing);
@@ -319,9 +320,9 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis, slot: Opti
         let read_marked = mark.take();
         slot = match slot {
             Slot::Absent => {
-                plan.note(inner, What::Missed);
-                Basis::register(inner, std::slice::from_mut(basis), &plan.key).await?;
-                match Lease::acquire(inner, &plan.key, Over::Nothing).await? {
+                plan.note(engine, What::Missed);
+                engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
+                match engine.leases.acquire(&plan.key, Over::Nothing).await? {
                     Ok(lease) => return Ok(Found::Lease(lease, None)),
                     Err(Obstacle::Slot(found)) => found,
                     // There is no record, so there is none to fall back on.
@@ -329,17 +330,17 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis, slot: Opti
                 }
             }
             Slot::Bytes(bytes) => {
-                match noted(inner, plan, decode(inner, plan, basis, &bytes, read_marked.is_some()).await?) {
+                match noted(engine, plan, decode(engine, plan, basis, &bytes, read_marked.is_some()).await?) {
                     Stored::Value(value) if !plan.refresh => {
-                        return Ok(match kept(inner, plan, value, read_marked) {
+                        return Ok(match kept(engine, plan, value, read_marked) {
                             Hit { value, due: Some(fill_id) } => Found::Due(value, fill_id),
                             Hit { value, due: None } => Found::Value(value),
                         });
                     }
                     Stored::Invalid(fill_id, _) => {
                         // It has no other use: so the lease stands where those who wait look.
-                        Basis::register(inner, std::slice::from_mut(basis), &plan.key).await?;
-                        match Lease::acquire_in_place(inner, &plan.key, fill_id).await? {
+                        engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
+                        match engine.leases.acquire_in_place(&plan.key, fill_id).await? {
                             Ok(lease) => return Ok(Found::Lease(lease, None)),
                             Err(Obstacle::Slot(found)) => found,
                             // It is not beside a record.
@@ -349,44 +350,44 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis, slot: Opti
                     // As with a fence in the record's place.
                     Stored::Fenced => return Ok(Found::Nothing),
                     stored @ (Stored::Value(_) | Stored::Old(_) | Stored::Newer(..)) => {
-                        match take_over(inner, plan, stored, waited.as_ref().map(Stopwatch::elapsed)).await? {
+                        match take_over(engine, plan, stored, waited.as_ref().map(Stopwatch::elapsed)).await? {
                             Next::End(found) => return Ok(found),
                             Next::Look(Some(found)) => found,
                             Next::Look(None) => Slot::Bytes(bytes),
                             // Somebody else refreshes it.
                             Next::Wait(left) => {
-                                waited.get_or_insert_with(|| begin_to_wait(inner, plan));
-                                (slot, mark) = wait(inner, plan, basis, left).await?;
+                                waited.get_or_insert_with(|| begin_to_wait(engine, plan));
+                                (slot, mark) = wait(engine, plan, basis, left).await?;
                                 continue;
                             }
                         }
                     }
                     Stored::Foreign(reason) => {
-                        inner.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
-                        inner.store.discard(key, &Slot::Bytes(bytes)).await?;
+                        engine.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
+                        engine.store.discard(key, &Slot::Bytes(bytes)).await?;
                         Slot::Absent
                     }
                 }
             }
             Slot::WrongType => {
-                plan.note(inner, What::Undecodable);
-                inner.events.emit(Event::Undecodable {
+                plan.note(engine, What::Undecodable);
+                engine.events.emit(Event::Undecodable {
                     name: Arc::clone(&plan.key.name),
                     reason: "the key holds a value of another type",
                 });
-                inner.store.discard(key, &Slot::WrongType).await?;
+                engine.store.discard(key, &Slot::WrongType).await?;
                 Slot::Absent
             }
             // What this caller computes is its own affair: it may be older than the write that the fence is for (R22).
             Slot::Fenced => {
-                plan.note(inner, What::Fenced);
+                plan.note(engine, What::Fenced);
                 return Ok(Found::Nothing);
             }
             // The run before stored nothing: those who waited for it run at once, and one of them may store (X7).
             Slot::Unstored(mark) => {
-                plan.note(inner, What::NotAwaited);
-                Basis::register(inner, std::slice::from_mut(basis), &plan.key).await?;
-                match Lease::acquire_over_mark(inner, &plan.key, mark).await? {
+                plan.note(engine, What::NotAwaited);
+                engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
+                match engine.leases.acquire_over_mark(&plan.key, mark).await? {
                     Ok(lease) => return Ok(Found::Lease(lease, None)),
                     Err(Obstacle::Slot(Slot::Unawaited(_) | Slot::Unstored(_)) | Obstacle::Throttle(_)) => {
                         return Ok(Found::Nothing);
@@ -396,15 +397,15 @@ async fn try_look(inner: &Arc<Inner>, plan: &Plan, basis: &mut Basis, slot: Opti
             }
             // A refresh has to store, so it does wait.
             Slot::Unawaited(_) if !plan.refresh => {
-                plan.note(inner, What::NotAwaited);
+                plan.note(engine, What::NotAwaited);
                 return Ok(Found::Nothing);
             }
             Slot::Leased(_) | Slot::Unawaited(_) if plan.rules.options.flight != FlightScope::Cluster => {
                 return Ok(Found::Nothing);
             }
             Slot::Leased(left) | Slot::Unawaited(left) => {
-                waited.get_or_insert_with(|| begin_to_wait(inner, plan));
-                (slot, mark) = wait(inner, plan, basis, left).await?;
+                waited.get_or_insert_with(|| begin_to_wait(engine, plan));
+                (slot, mark) = wait(engine, plan, basis, left).await?;
                 continue;
             }
         };
@@ -423,7 +424,7 @@ enum Next {
 
 /// Takes the lease beside a record. What may be fallen back on is, where the last refresh failed a moment ago, or another process
 /// takes longer than a caller is willing to wait: whatever else woke it, `waited` is how long it has.
-async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: Option<Duration>) -> Result<Next> {
+async fn take_over(engine: &Arc<Engine>, plan: &Plan, stored: Stored, waited: Option<Duration>) -> Result<Next> {
     let key = &plan.key.value_key;
     let (fill_id, old) = match stored {
         Stored::Old(old) => (old.fill_id, old.value.filter(|_| !plan.refresh)),
@@ -432,25 +433,25 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: Opti
         Stored::Invalid(..) | Stored::Fenced | Stored::Foreign(_) => return Ok(Next::Look(None)),
     };
     if let Some(old) = &old
-        && let Some(cause) = inner.refreshes.resting(key, fill_id, inner.clock.coarse())
+        && let Some(cause) = engine.refreshes.resting(key, fill_id, engine.clock.coarse())
     {
         return Ok(Next::End(Found::Old(Arc::clone(old), cause)));
     }
-    let soft_timeout = plan.terms(inner).soft_timeout;
-    Ok(match (Lease::acquire(inner, &plan.key, Over::Record(fill_id)).await?, old) {
+    let soft_timeout = plan.terms(engine).soft_timeout;
+    Ok(match (engine.leases.acquire(&plan.key, Over::Record(fill_id)).await?, old) {
         (Ok(lease), old) => Next::End(Found::Lease(lease, old)),
         (Err(Obstacle::Throttle(left)), Some(old)) => {
-            leave_alone(inner, plan, fill_id, left);
+            leave_alone(engine, plan, fill_id, left);
             Next::End(Found::Old(old, StaleCause::Throttled))
         }
         // Whoever has nothing to serve meanwhile, or was told to refresh, is not held up by another's failure.
         (Err(Obstacle::Throttle(_)), None) => {
-            inner.store.discard(&lease_key(key), &Slot::Bytes(THROTTLE_MARK.into())).await?;
+            engine.store.discard(&lease_key(key), &Slot::Bytes(THROTTLE_MARK.into())).await?;
             Next::Look(None)
         }
         // The run before stored nothing: this caller runs at once too (X7).
         (Err(Obstacle::Slot(Slot::Unawaited(_))), old) if !plan.refresh => {
-            plan.note(inner, What::NotAwaited);
+            plan.note(engine, What::NotAwaited);
             Next::End(old.map_or(Found::Nothing, |old| Found::Unleased(old, fill_id)))
         }
         (Err(Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left))), old) => match soft_timeout.zip(old) {
@@ -465,39 +466,39 @@ async fn take_over(inner: &Arc<Inner>, plan: &Plan, stored: Stored, waited: Opti
 }
 
 /// A read whose value may be kept in L1, if it comes with a mark.
-async fn read<'a>(inner: &'a Inner, plan: &Plan, basis: &mut Basis) -> Result<(Slot, Option<Mark<'a>>)> {
+async fn read<'a>(engine: &'a Engine, plan: &Plan, basis: &mut Basis) -> Result<(Slot, Option<Mark<'a>>)> {
     let key = &plan.key.value_key;
-    match &inner.local {
+    match &engine.local {
         Some(local) if plan.local != LocalTier::Off => {
             let mark = local.begin(key);
-            let (slot, tracked) = basis.read(inner, key, true).await?;
+            let (slot, tracked) = basis.read(&engine.versions, key, true).await?;
             Ok((slot, tracked.then_some(mark)))
         }
-        _ => Ok((basis.read(inner, key, false).await?.0, None)),
+        _ => Ok((basis.read(&engine.versions, key, false).await?.0, None)),
     }
 }
 
 /// Once for a call, however often it is woken.
-fn begin_to_wait(inner: &Inner, plan: &Plan) -> Stopwatch {
-    bump(&inner.events.count().waited);
-    plan.count(inner, |own| &own.waited);
-    plan.note(inner, What::Waited);
-    inner.clock.start()
+fn begin_to_wait(engine: &Engine, plan: &Plan) -> Stopwatch {
+    bump(&engine.events.count().waited);
+    plan.count(engine, |own| &own.waited);
+    plan.note(engine, What::Waited);
+    engine.clock.start()
 }
 
 /// Waits until the key changes or its lease must have ended, then reads it.
 async fn wait<'a>(
-    inner: &'a Arc<Inner>,
+    engine: &'a Arc<Engine>,
     plan: &Plan,
     basis: &mut Basis,
     left: Option<Duration>,
 ) -> Result<(Slot, Option<Mark<'a>>)> {
     let key = &*plan.key.value_key;
-    let (slot, wake) = inner.store.read_and_watch(key).await?;
+    let (slot, wake) = engine.store.read_and_watch(key).await?;
     match &slot {
         // The lease of a refresh stands in the second key: the record itself tells when it is replaced.
-        Slot::Bytes(bytes) if plan.refresh || is_to_be_replaced(&decode(inner, plan, basis, bytes, false).await?) => {
-            if !is_awaited_beside(inner, key, plan.refresh).await? {
+        Slot::Bytes(bytes) if plan.refresh || is_to_be_replaced(&decode(engine, plan, basis, bytes, false).await?) => {
+            if !engine.leases.is_awaited_beside(key, plan.refresh).await? {
                 return Ok((slot, None));
             }
         }
@@ -511,9 +512,9 @@ async fn wait<'a>(
     tokio::select! {
         biased;
         () = wake => {}
-        () = inner.clock.sleep(limit) => {}
+        () = engine.clock.sleep(limit) => {}
     }
-    read(inner, plan, basis).await
+    read(engine, plan, basis).await
 }
 
 /// Whether the lease of whoever computes the value stands beside it.
@@ -556,21 +557,21 @@ pub(crate) struct Old {
 
 /// Takes a trip only for a record with tags that nothing is known of. `keeps`: the value may be kept
 /// in L1.
-async fn decode(inner: &Inner, plan: &Plan, basis: &Basis, bytes: &Bytes, keeps: bool) -> Result<Stored> {
+async fn decode(engine: &Engine, plan: &Plan, basis: &Basis, bytes: &Bytes, keeps: bool) -> Result<Stored> {
     let (envelope, payload_at) = match Envelope::open(bytes, &plan.key.value_key) {
         Ok(opened) => opened,
         Err(Unreadable::Foreign(reason)) => return Ok(Stored::Foreign(reason)),
         Err(Unreadable::Newer(fill_id, reason)) => return Ok(Stored::Newer(fill_id, reason)),
     };
-    Ok(match basis.agrees(inner, &envelope, keeps).await? {
-        Agreement::Yes(under) => judge(inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
+    Ok(match basis.agrees(&engine.versions, &envelope, keeps).await? {
+        Agreement::Yes(under) => judge(engine, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
         Agreement::No => Stored::Invalid(envelope.fill_id, Some(basis.ended_by(&envelope))),
         Agreement::Fenced => Stored::Fenced,
     })
 }
 
 /// Puts what was read into the history of its key.
-pub(crate) fn noted(inner: &Inner, plan: &Plan, stored: Stored) -> Stored {
+pub(crate) fn noted(engine: &Engine, plan: &Plan, stored: Stored) -> Stored {
     let what = match &stored {
         Stored::Value(value) => What::Hit { fresh_for: value.serving.fresh() },
         Stored::Old(_) => What::Expired,
@@ -578,25 +579,25 @@ pub(crate) fn noted(inner: &Inner, plan: &Plan, stored: Stored) -> Stored {
         Stored::Invalid(_, None) => What::Missed,
         Stored::Fenced => What::Fenced,
         Stored::Newer(_, reason) => {
-            inner.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
+            engine.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
             What::Undecodable
         }
         Stored::Foreign(_) => What::Undecodable,
     };
-    plan.note(inner, what);
+    plan.note(engine, what);
     stored
 }
 
 /// A record whose versions stand.
 pub(crate) fn judge(
-    inner: &Inner,
+    engine: &Engine,
     plan: &Plan,
     envelope: &Envelope,
     payload: &[u8],
     under: Option<Dependencies>,
 ) -> Stored {
-    let (now, fill_id) = (inner.store.now(), envelope.fill_id);
-    let terms = plan.terms(inner);
+    let (now, fill_id) = (engine.store.now(), envelope.fill_id);
+    let terms = plan.terms(engine);
     let serving = Serving::of(envelope, &terms, now);
     if serving.is_none() && !terms.may_fall_back_on(envelope, now) {
         return Stored::Old(Old { fill_id, value: None });
@@ -609,5 +610,22 @@ pub(crate) fn judge(
         // A function that always returns one shares its name with one that need not: to this call it is a miss.
         (Ok(None), _) => Stored::Invalid(fill_id, None),
         (Err(_), _) => Stored::Foreign("the payload is not a value of this type"),
+    }
+}
+
+impl<R> Returns<R> {
+    /// What the caller gets of a run.
+    pub(crate) fn land(self, landing: Landing, name: &str) -> R {
+        let returned = match landing {
+            Landing::Value(value) => (self.of.ok)(&value),
+            Landing::Failed(error) => (self.of.err)(error),
+            Landing::Panicked(panic) => panic.resume(name),
+            Landing::Abandoned => None,
+        };
+        #[expect(
+            clippy::panic,
+            reason = "flights are told apart by value type, and abandoned ones are led anew; only a bug here leads to it"
+        )]
+        returned.unwrap_or_else(|| panic!("a run of `{name}` came to a value of another type"))
     }
 }

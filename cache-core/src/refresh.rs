@@ -13,13 +13,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::cache::Inner;
 use crate::clock::{Timestamp, millis};
 use crate::envelope::Envelope;
 use crate::events::StaleCause;
 use crate::freshness::{Freshness, ahead_ms, calm, refresh_ahead, verdict};
 use crate::local::Service;
-use crate::options::{Deadline, EntryOptions, LocalTier, RefreshBy};
+use crate::options::{Deadline, Defaults, EntryOptions, LocalTier, RefreshBy};
 
 /// How many keys may rest after a failure before the oldest are forgotten. What is forgotten asks the store again.
 const MOST_RESTING: usize = 4096;
@@ -41,18 +40,18 @@ pub(crate) struct Terms {
 
 impl Terms {
     /// `owned`: the function's future owns what it needs, so that it can run in the background.
-    pub(crate) fn new(inner: &Inner, options: &EntryOptions, owned: bool) -> Self {
+    pub(crate) fn new(defaults: &Defaults, options: &EntryOptions, owned: bool) -> Self {
         let revalidate = options.stale_while_revalidate.unwrap_or_default();
         let soft_timeout = options.soft_timeout.filter(|_| owned);
         let ahead = owned || options.refresh == RefreshBy::Caller;
-        let beta = options.early.unwrap_or(inner.defaults.early);
+        let beta = options.early.unwrap_or(defaults.early);
         Self {
             at_once: if soft_timeout.is_some() { Duration::ZERO } else { revalidate },
             window: revalidate.max(options.stale_if_error.unwrap_or_default()),
             soft_timeout,
             beta: if ahead && beta.is_finite() { beta.max(0.0) } else { 0.0 },
             deadline: match options.deadline {
-                Deadline::Cache => inner.defaults.deadline,
+                Deadline::Cache => defaults.deadline,
                 Deadline::After(after) => Some(after),
                 Deadline::Off => None,
             },

@@ -6,6 +6,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(not(feature = "testing"), allow(unreachable_pub, reason = "public for tests only"))]
+#[allow(dead_code, reason = "which of them are asked for depends on the features")]
 pub enum Guard {
     /// R1: an invalidation ends the lease of the run in flight, and its fill is refused.
     RemovalEndsLease,
@@ -73,7 +74,6 @@ pub enum Guard {
     /// A login is entered in its user's index in the step in which its session is stored.
     LoginIsEntered,
     /// Who ends all sessions of a user looks for new ones until there are none.
-    #[cfg(feature = "sessions")]
     EndingLooksAgain,
     /// C1: what is done leaves the list of what is outstanding.
     DoneIsTakenOff,

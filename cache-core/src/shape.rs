@@ -34,9 +34,8 @@ use self::payload::{PayloadProbe, Sight, Unseen};
 pub(crate) use self::rules::SharedRules;
 use self::rules::TypedRules;
 pub use self::rules::{Rules, Tags};
-pub(crate) use crate::local::Erased;
 use crate::options::EntryOptions;
-use crate::single_flight::Landing;
+use crate::value::Erased;
 
 /// A value that can be cached: `Clone + Serialize + DeserializeOwned + Send + Sync + 'static`.
 ///
@@ -493,21 +492,6 @@ impl<R> Returns<R> {
     pub fn overdue(mut self, overdue: Overdue) -> Self {
         self.overdue = overdue.0;
         self
-    }
-
-    /// What the caller gets of a run.
-    pub(crate) fn land(self, landing: Landing, name: &str) -> R {
-        let returned = match landing {
-            Landing::Value(value) => (self.of.ok)(&value),
-            Landing::Failed(error) => (self.of.err)(error),
-            Landing::Panicked(panic) => panic.resume(name),
-            Landing::Abandoned => None,
-        };
-        #[expect(
-            clippy::panic,
-            reason = "flights are told apart by value type, and abandoned ones are led anew; only a bug here leads to it"
-        )]
-        returned.unwrap_or_else(|| panic!("a run of `{name}` came to a value of another type"))
     }
 }
 

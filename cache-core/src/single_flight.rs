@@ -36,8 +36,8 @@ pub(crate) use self::lender::Lender;
 use self::lender::Watch;
 use crate::clock::{Clock, millis};
 use crate::sabotage::{self, Guard};
-use crate::shape::Erased;
 use crate::sync::{Mutex, MutexGuard, SHARDS};
+use crate::value::Erased;
 use crate::versions::Since;
 
 /// What a run comes to.

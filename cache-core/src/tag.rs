@@ -17,33 +17,30 @@
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cache::Inner;
-use crate::clock::millis;
-use crate::entry::EntryKey;
+use crate::clock::{Clock, millis};
 use crate::envelope::{Envelope, TagVersion};
-use crate::error::{Error, ErrorKind, Result};
-use crate::events::Event;
+use crate::error::{Error, Result};
+use crate::events::{Event, Events};
 use crate::function_stats::FunctionNumber;
-use crate::history::{By, Scope, What};
+use crate::function_versions::FunctionVersions;
+use crate::history::{By, History, Scope, What};
 use crate::key::tag_name;
 use crate::key::versions::kind_key;
 pub(crate) use crate::key::versions::{function_key, namespace_key, tag_key};
 use crate::sabotage::{self, Guard};
-use crate::shape::{Erased, Rules};
+use crate::shape::Rules;
 use crate::store::sweep::digest;
-use crate::store::{Slot, VERSION_RENEWED_BELOW, Version};
-use crate::versions::{self, Cell, Dependencies, Dependency, Pending, Since};
+use crate::store::{Slot, Store, VERSION_RENEWED_BELOW, Version};
+use crate::value::Erased;
+use crate::versions::{self, Cell, Dependencies, Dependency, Pending, Since, Versions};
 
 /// How many tags an entry can have: a page of elements with one each. Each is 16 bytes and its name in the record, and a load on every hit. A record holds 255.
 pub(crate) const MAX_TAGS: usize = 128;
 
-/// How often a function's version may change under a caller that is about to compute.
-const MAX_VERSIONS: usize = 100;
-
 /// When to look at versions again that are read now, in milliseconds of the coarse clock.
-pub(crate) fn due_after(now: u64) -> u64 {
+fn due_after(now: u64) -> u64 {
     now.saturating_add(millis(VERSION_RENEWED_BELOW) / 2)
 }
 
@@ -77,20 +74,20 @@ pub(crate) enum Agreement {
 
 impl Basis {
     /// Nothing is read yet.
-    pub(crate) fn new(inner: &Inner, name: &str, number: FunctionNumber, rules: &Rules) -> Self {
+    pub(crate) fn new(reader: &VersionReader, name: &str, number: FunctionNumber, rules: &Rules) -> Self {
         // One too many is enough to store nothing.
         let tags: Vec<_> = rules.options.tags.iter().take(MAX_TAGS.saturating_add(1)).cloned().collect();
-        let tag_keys = tags.iter().map(|tag| tag_key(&inner.namespace, tag));
-        let kind_keys = rules.kinds.iter().map(|kind| kind_key(&inner.namespace, kind));
-        let others = tag_keys.chain(kind_keys).map(|key| Seen::of(inner.versions.cell(&key))).collect();
-        Self { others, tags, ..Self::untagged(inner, name, number) }
+        let tag_keys = tags.iter().map(|tag| tag_key(&reader.namespace, tag));
+        let kind_keys = rules.kinds.iter().map(|kind| kind_key(&reader.namespace, kind));
+        let others = tag_keys.chain(kind_keys).map(|key| Seen::of(reader.cells.cell(&key))).collect();
+        Self { others, tags, ..Self::untagged(reader, name, number) }
     }
 
     /// The same of a function without tags.
-    pub(crate) fn untagged(inner: &Inner, name: &str, number: FunctionNumber) -> Self {
-        inner.look_at_versions_again_when_due();
-        let known = &inner.function_versions;
-        let function = known.function(&inner.versions, &inner.namespace, name, number);
+    pub(crate) fn untagged(reader: &VersionReader, name: &str, number: FunctionNumber) -> Self {
+        reader.look_again_when_due();
+        let known = &reader.of_functions;
+        let function = known.function(&reader.cells, &reader.namespace, name, number);
         let own = [Seen::of(Arc::clone(known.namespace())), Seen::of(function)];
         Self { own, others: Vec::new(), tags: Vec::new() }
     }
@@ -104,91 +101,71 @@ impl Basis {
     }
 
     /// Reads the value, and in the same trip what is not known of the versions.
-    pub(crate) async fn read(&mut self, inner: &Inner, key: &str, track: bool) -> Result<(Slot, bool)> {
+    pub(crate) async fn read(&mut self, reader: &VersionReader, key: &str, track: bool) -> Result<(Slot, bool)> {
         self.seen_mut().for_each(Seen::look);
         let unknown: Vec<Arc<str>> = self.unknown().map(|seen| Arc::clone(seen.cell.key())).collect();
         let (slot, tracked) = match (unknown.is_empty(), track) {
-            (true, track) => inner.store.begin_read(key, track).await?,
+            (true, track) => reader.store.begin_read(key, track).await?,
             (false, true) => {
-                let (slot, found, tracked) = inner.store.read_versioned(key, &unknown).await?;
+                let (slot, found, tracked) = reader.store.read_versioned(key, &unknown).await?;
                 self.take(found, tracked);
                 (slot, tracked)
             }
             // The versions are tracked, the value is not: nobody keeps it.
             (false, false) => {
-                let (slots, found, tracked) = inner.store.read_many(&[key.into()], &unknown, false).await?;
+                let (slots, found, tracked) = reader.store.read_many(&[key.into()], &unknown, false).await?;
                 self.take(found, tracked);
                 (slots.into_iter().next().unwrap_or(Slot::Absent), tracked)
             }
         };
-        self.look_again(inner).await?;
+        self.look_again(reader).await?;
         Ok((slot, tracked && track))
     }
 
     /// As [`read`](Self::read), for several values at once; `bases`: all that they go by.
     pub(crate) async fn read_many(
-        inner: &Inner,
+        reader: &VersionReader,
         bases: &mut [Self],
         keys: &[Arc<str>],
         track: bool,
     ) -> Result<(Vec<Slot>, bool)> {
         bases.iter_mut().flat_map(Self::seen_mut).for_each(Seen::look);
         let unknown = keys_of(bases.iter().flat_map(Self::unknown));
-        let (slots, found, tracked) = inner.store.read_many(keys, &unknown, track).await?;
+        let (slots, found, tracked) = reader.store.read_many(keys, &unknown, track).await?;
         let found: HashMap<Arc<str>, Option<Version>> = unknown.into_iter().zip(found).collect();
         for seen in bases.iter_mut().flat_map(Self::seen_mut).filter(|seen| seen.version.is_none()) {
             seen.set(found.get(seen.cell.key()).copied().flatten(), tracked);
         }
         for basis in bases {
-            basis.look_again(inner).await?;
+            basis.look_again(reader).await?;
         }
         Ok((slots, tracked && track))
     }
 
     /// What was known when a read was sent may have been told to have changed since.
-    async fn look_again(&mut self, inner: &Inner) -> Result<()> {
+    pub(crate) async fn look_again(&mut self, reader: &VersionReader) -> Result<()> {
         let mut lost = false;
         for seen in self.seen_mut().filter(|seen| seen.version.is_some() && seen.cell.has_changed(seen.at)) {
             seen.look();
             lost |= seen.version.is_none();
         }
         // Seldom: in memory of its own, a hit needs none of it.
-        if lost { Box::pin(self.read_unknown(inner)).await } else { Ok(()) }
+        if lost { Box::pin(self.read_unknown(reader)).await } else { Ok(()) }
     }
 
     /// Reads what is not known of the versions.
-    pub(crate) async fn read_unknown(&mut self, inner: &Inner) -> Result<()> {
+    pub(crate) async fn read_unknown(&mut self, reader: &VersionReader) -> Result<()> {
         self.seen_mut().filter(|seen| seen.version.is_none()).for_each(Seen::look);
         let unknown: Vec<Arc<str>> = self.unknown().map(|seen| Arc::clone(seen.cell.key())).collect();
         if !unknown.is_empty() {
-            let (found, tracked) = inner.store.read_versions(&unknown, true).await?;
+            let (found, tracked) = reader.store.read_versions(&unknown, true).await?;
             self.take(found, tracked);
         }
         Ok(())
     }
 
-    /// Makes sure that this build is registered under the function's version that all of these have: before what they are the basis of is
-    /// computed.
-    pub(crate) async fn register(inner: &Inner, bases: &mut [Self], key: &EntryKey) -> Result<()> {
-        for _ in 0..MAX_VERSIONS {
-            let Some(version) = bases.iter().find_map(Self::function) else { return Ok(()) };
-            let stands = inner.builds.register(inner, key, version).await?;
-            let differs = |basis: &Self| basis.function().is_some() && basis.function() != stands;
-            if !bases.iter().any(differs) {
-                return Ok(());
-            }
-            // It was renewed, perhaps by this very step: whether or not it was told yet.
-            inner.versions.changed(&function_key(&inner.namespace, &key.name));
-            for basis in bases.iter_mut() {
-                basis.look_again(inner).await?;
-            }
-        }
-        Err(Error::new(ErrorKind::Limit, "register")
-            .detail("the function's version changed too often; the value is computed without storing it"))
-    }
-
     /// The function's version.
-    fn function(&self) -> Option<Version> {
+    pub(crate) fn function(&self) -> Option<Version> {
         let [_, function] = &self.own;
         function.version
     }
@@ -224,15 +201,15 @@ impl Basis {
     }
 
     /// Whether all of them still stand; one more trip if that is not known. Where the store does not answer, nobody can tell, and they do.
-    pub(crate) async fn stands(&self, inner: &Inner) -> bool {
+    pub(crate) async fn stands(&self, reader: &VersionReader) -> bool {
         if self.has_changed() {
             return false;
         }
         let known = |seen: &Seen| Seen::known(Arc::clone(&seen.cell));
         let others = self.others.iter().map(known).collect();
         let mut now = Self { own: self.own.each_ref().map(known), others, tags: Vec::new() };
-        if let Err(error) = now.read_unknown(inner).await {
-            inner.store_failed(&error);
+        if let Err(error) = now.read_unknown(reader).await {
+            reader.store_failed(&error);
             return true;
         }
         now.seen().zip(self.seen()).all(|(now, then)| now.version.is_some() && now.version == then.version)
@@ -255,24 +232,27 @@ impl Basis {
 
     /// Whether a record was stored under the versions that stand. One more trip if it has tags that nothing is known of.
     /// `keeps`: what it holds may be kept in L1.
-    pub(crate) async fn agrees(&self, inner: &Inner, record: &Envelope, keeps: bool) -> Result<Agreement> {
-        let Some(by_value) = self.compare(inner, record) else { return Ok(Agreement::No) };
+    pub(crate) async fn agrees(&self, reader: &VersionReader, record: &Envelope, keeps: bool) -> Result<Agreement> {
+        let Some(by_value) = self.compare(reader, record) else { return Ok(Agreement::No) };
         if by_value.iter().all(|seen| seen.version.is_some()) {
             return Ok(self.conclude(record, &by_value, keeps));
         }
         let all = [(self, record, keeps)];
-        let all = Box::pin(Self::agree_all(inner, &all)).await?;
+        let all = Box::pin(Self::agree_all(reader, &all)).await?;
         Ok(all.into_iter().next().unwrap_or(Agreement::No))
     }
 
     /// The same for several records, each by its basis.
-    pub(crate) async fn agree_all(inner: &Inner, records: &[(&Self, &Envelope, bool)]) -> Result<Vec<Agreement>> {
+    pub(crate) async fn agree_all(
+        reader: &VersionReader,
+        records: &[(&Self, &Envelope, bool)],
+    ) -> Result<Vec<Agreement>> {
         let mut all: Vec<Option<Vec<Seen>>> =
-            records.iter().map(|(basis, record, _)| basis.compare(inner, record)).collect();
+            records.iter().map(|(basis, record, _)| basis.compare(reader, record)).collect();
         let unknown = keys_of(all.iter().flatten().flatten().filter(|seen| seen.version.is_none()));
         if !unknown.is_empty() {
             // One that is missing is made, so that it differs from the record's for good (R16). What is unknown then is fenced.
-            let (found, tracked) = inner.store.read_versions(&unknown, true).await?;
+            let (found, tracked) = reader.store.read_versions(&unknown, true).await?;
             let found: HashMap<Arc<str>, Option<Version>> = unknown.into_iter().zip(found).collect();
             for seen in all.iter_mut().flatten().flatten().filter(|seen| seen.version.is_none()) {
                 seen.set(found.get(seen.cell.key()).copied().flatten(), tracked);
@@ -285,17 +265,17 @@ impl Basis {
     }
 
     /// The same without a trip. `None`: only the store can tell.
-    pub(crate) fn agrees_now(&mut self, inner: &Inner, record: &Envelope, keeps: bool) -> Option<Agreement> {
+    pub(crate) fn agrees_now(&mut self, reader: &VersionReader, record: &Envelope, keeps: bool) -> Option<Agreement> {
         self.seen_mut().for_each(Seen::look);
         if !self.is_complete() {
             return None;
         }
-        let Some(by_value) = self.compare(inner, record) else { return Some(Agreement::No) };
+        let Some(by_value) = self.compare(reader, record) else { return Some(Agreement::No) };
         by_value.iter().all(|seen| seen.version.is_some()).then(|| self.conclude(record, &by_value, keeps))
     }
 
     /// The tags of the record that this basis does not have, in the record's order. `None`: it does not agree in what both have.
-    fn compare(&self, inner: &Inner, record: &Envelope) -> Option<Vec<Seen>> {
+    fn compare(&self, reader: &VersionReader, record: &Envelope) -> Option<Vec<Seen>> {
         let implicit = self.implicit()?;
         let mut own = self.tagged();
         // Also a record of a build that did not have the tag yet: no invalidation of the tag would reach it.
@@ -310,7 +290,7 @@ impl Basis {
         }
         Some(
             self.by_value(record)
-                .map(|tag| Seen::known(inner.versions.cell(&tag_key(&inner.namespace, &tag.name))))
+                .map(|tag| Seen::known(reader.cells.cell(&tag_key(&reader.namespace, &tag.name))))
                 .collect(),
         )
     }
@@ -344,7 +324,7 @@ impl Basis {
     /// One trip if the value has tags of its own.
     pub(crate) async fn of_value(
         &self,
-        inner: &Inner,
+        reader: &VersionReader,
         name: &Arc<str>,
         rules: &Rules,
         value: &Erased,
@@ -355,12 +335,12 @@ impl Basis {
         texts.retain(|text| !self.tags.contains(text));
         let count = texts.len().saturating_add(self.tags.len());
         if count > MAX_TAGS {
-            inner.events.emit(Event::TooManyTags { name: Arc::clone(name), tags: count });
+            reader.events.emit(Event::TooManyTags { name: Arc::clone(name), tags: count });
             return Ok(None);
         }
         let Some(implicit) = self.implicit().filter(|_| self.is_complete()) else { return Ok(None) };
         let mut by_value: Vec<Seen> =
-            texts.iter().map(|text| Seen::of(inner.versions.cell(&tag_key(&inner.namespace, text)))).collect();
+            texts.iter().map(|text| Seen::of(reader.cells.cell(&tag_key(&reader.namespace, text)))).collect();
         if !by_value.is_empty() {
             let tags = by_value.iter().map(|seen| seen.cell.key());
             let mut keys: Vec<Arc<str>> = tags.chain(self.kinds().map(|seen| seen.cell.key())).cloned().collect();
@@ -369,7 +349,7 @@ impl Basis {
             if !has_guard {
                 keys.reverse();
             }
-            let (mut found, tracked) = inner.store.read_versions(&keys, true).await?;
+            let (mut found, tracked) = reader.store.read_versions(&keys, true).await?;
             if !has_guard {
                 found.reverse();
             }
@@ -458,20 +438,50 @@ pub(crate) fn keys_of_tags(namespace: &str, tags: impl IntoIterator<Item = impl 
     kinds
 }
 
-impl Inner {
+/// Reads the versions of one cache, and renews them.
+pub(crate) struct VersionReader {
+    store: Arc<dyn Store>,
+    namespace: Box<str>,
+    /// What is known of them.
+    pub(crate) cells: Arc<Versions>,
+    of_functions: FunctionVersions,
+    /// When they are to be looked at again, on the coarse clock.
+    due: AtomicU64,
+    clock: Clock,
+    history: Arc<History>,
+    events: Events,
+}
+
+impl VersionReader {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        namespace: &str,
+        cells: Arc<Versions>,
+        clock: Clock,
+        history: Arc<History>,
+        events: Events,
+    ) -> Arc<Self> {
+        let (of_functions, due) = (FunctionVersions::new(&cells, namespace), due_after(clock.coarse()).into());
+        Arc::new(Self { store, namespace: namespace.into(), cells, of_functions, due, clock, history, events })
+    }
+
+    fn store_failed(&self, error: &Error) {
+        self.events.store_failed(error, self.store.is_available());
+    }
+
     /// What is known of versions is forgotten once a month, so that those in use are read, and with that renewed, long before they would run out.
-    fn look_at_versions_again_when_due(&self) {
-        let (now, due) = (self.clock.coarse(), self.versions_due.load(Ordering::Relaxed));
-        let is_due = now >= due
-            && self.versions_due.compare_exchange(due, due_after(now), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    fn look_again_when_due(&self) {
+        let (now, due) = (self.clock.coarse(), self.due.load(Ordering::Relaxed));
+        let is_due =
+            now >= due && self.due.compare_exchange(due, due_after(now), Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if is_due {
-            self.versions.clear();
+            self.cells.clear();
         }
     }
 
     /// Gives these keys new versions. No caller that begins after it gets what was there before: what this process knows is
     /// forgotten before the write is sent, and again after its answer.
-    pub(crate) async fn renew_versions(&self, keys: &[Arc<str>]) -> Result<()> {
+    pub(crate) async fn renew(&self, keys: &[Arc<str>]) -> Result<()> {
         let reversed: Vec<Arc<str>> = keys.iter().rev().cloned().collect();
         let in_order = if sabotage::is(Guard::KindsBeforeTags) { &reversed } else { keys };
         let renewed = self.forgetting(keys, async { self.store.renew_versions(in_order).await }).await;
@@ -489,7 +499,7 @@ impl Inner {
     }
 
     /// No caller that comes after this gets what this process knows of these versions.
-    pub(crate) fn forget_versions(&self, keys: &[Arc<str>]) {
+    pub(crate) fn forget(&self, keys: &[Arc<str>]) {
         drop(Forget::new(self, keys));
     }
 
@@ -503,13 +513,13 @@ impl Inner {
 
 /// Forgets what this process knows of versions, when it is made and when it is dropped.
 struct Forget<'a> {
-    inner: &'a Inner,
+    reader: &'a VersionReader,
     keys: &'a [Arc<str>],
 }
 
 impl<'a> Forget<'a> {
-    fn new(inner: &'a Inner, keys: &'a [Arc<str>]) -> Self {
-        let forget = Self { inner, keys };
+    fn new(reader: &'a VersionReader, keys: &'a [Arc<str>]) -> Self {
+        let forget = Self { reader, keys };
         forget.now();
         forget
     }
@@ -519,7 +529,7 @@ impl<'a> Forget<'a> {
             return;
         }
         for key in self.keys {
-            self.inner.versions.changed(key);
+            self.reader.cells.changed(key);
         }
     }
 }

@@ -17,9 +17,12 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::cache::Inner;
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
+use crate::events::Events;
+use crate::local::Local;
+use crate::store::Store;
+use crate::versions::Versions;
 
 /// How often, while the store evicts nothing.
 const AT_REST: Duration = Duration::from_secs(60);
@@ -70,8 +73,16 @@ impl Evictions {
     }
 }
 
-/// Touches what is in use, for as long as the cache lives.
-pub(crate) async fn keep_warm(cache: Weak<Inner>, clock: Clock, changes: Arc<Changes>) {
+/// What is in use in this process, and the store that it is touched in.
+pub(crate) struct InUse {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) local: Option<Arc<Local>>,
+    pub(crate) versions: Arc<Versions>,
+    pub(crate) events: Events,
+}
+
+/// Touches what is in use, for as long as the cache lives, which owns `in_use`.
+pub(crate) async fn keep_warm(in_use: Weak<InUse>, clock: Clock, changes: Arc<Changes>) {
     let mut evictions = Evictions::default();
     loop {
         // Without holding the cache: its last user ends this.
@@ -85,53 +96,55 @@ pub(crate) async fn keep_warm(cache: Weak<Inner>, clock: Clock, changes: Arc<Cha
                 () = clock.sleep(AT_REST) => None,
             }
         };
-        let Some(inner) = cache.upgrade() else { return };
-        if !inner.store.is_available() {
+        let Some(in_use) = in_use.upgrade() else { return };
+        if !in_use.store.is_available() {
             continue;
         }
         if told.is_some() || evictions.are_seen() {
             // Whoever may not ask goes by what was told.
-            let count = inner.store.evictions().await.unwrap_or_default();
+            let count = in_use.store.evictions().await.unwrap_or_default();
             evictions.look(count, told.is_some());
         }
         let is_due = told.is_none() || evictions.are_seen();
-        if is_due && let Err(error) = touch(&inner, &clock).await {
-            inner.store_failed(&error);
+        if is_due && let Err(error) = in_use.touch(&clock).await {
+            in_use.events.store_failed(&error, in_use.store.is_available());
             // It would be refused again.
             if matches!(error.kind(), ErrorKind::Refused | ErrorKind::Closed) {
                 return;
             }
         }
         if !is_due {
-            drop(inner);
+            drop(in_use);
             // Somebody's writes: they are not looked into more often than this.
             clock.sleep(EVICTING).await;
         }
     }
 }
 
-async fn touch(inner: &Inner, clock: &Clock) -> Result<()> {
-    let hits = match &inner.local {
-        Some(local) => local.take_hits().await,
-        None => Vec::new(),
-    };
-    // The versions first: with one of them go all entries under it.
-    let used = inner.versions.take_used();
-    let mut versions: HashSet<Arc<str>> = used.into_iter().collect();
-    for dependency in hits.iter().flat_map(|(_, under)| under.iter()) {
-        if !versions.contains(dependency.key()) {
-            versions.insert(Arc::clone(dependency.key()));
+impl InUse {
+    async fn touch(&self, clock: &Clock) -> Result<()> {
+        let hits = match &self.local {
+            Some(local) => local.take_hits().await,
+            None => Vec::new(),
+        };
+        // The versions first: with one of them go all entries under it.
+        let used = self.versions.take_used();
+        let mut versions: HashSet<Arc<str>> = used.into_iter().collect();
+        for dependency in hits.iter().flat_map(|(_, under)| under.iter()) {
+            if !versions.contains(dependency.key()) {
+                versions.insert(Arc::clone(dependency.key()));
+            }
         }
-    }
-    let keys: Vec<Arc<str>> = versions.into_iter().chain(hits.into_iter().map(|(key, _)| key.into())).collect();
-    let mut parts = keys.chunks(KEYS_AT_A_TIME).peekable();
-    while let Some(part) = parts.next() {
-        inner.store.touch(part).await?;
-        if parts.peek().is_some() {
-            clock.sleep(BREATH).await;
+        let keys: Vec<Arc<str>> = versions.into_iter().chain(hits.into_iter().map(|(key, _)| key.into())).collect();
+        let mut parts = keys.chunks(KEYS_AT_A_TIME).peekable();
+        while let Some(part) = parts.next() {
+            self.store.touch(part).await?;
+            if parts.peek().is_some() {
+                clock.sleep(BREATH).await;
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]

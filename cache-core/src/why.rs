@@ -5,11 +5,15 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::cache::Inner;
+use crate::cache::Cache;
 use crate::clock::wall_time;
+use crate::codec::DefaultCodec;
+use crate::engine::Engine;
 use crate::events::StaleCause;
 use crate::history::Noted;
 pub use crate::history::{By, Refusal, Scope, What};
+use crate::key::Key;
+use crate::shape::{CacheValue, Plain, ValueType};
 use crate::tag;
 use crate::versions::Dependency;
 
@@ -91,7 +95,20 @@ impl Kept {
     }
 }
 
-impl Inner {
+impl Cache {
+    /// Why the entry that [`get_or_compute`](Self::get_or_compute) keeps of values of type `T` under `key` is as it is: what this process keeps
+    /// of it, and what happened to it here. No round trip. See [`CachedEntry::why`](crate::CachedEntry::why).
+    ///
+    /// Of its tags only those of a value that is kept are known here.
+    #[must_use]
+    pub fn why<T: CacheValue>(&self, key: &Key) -> Why {
+        let key =
+            self.0.key_by_hand(key, const { ValueType::of::<Plain<T>, std::convert::Infallible, DefaultCodec>() });
+        self.0.why(&key.value_key, &key.name, &[], false)
+    }
+}
+
+impl Engine {
     /// What is known here of the entry with this key. `tags`: those it has whatever its value is; `is_off`: its function keeps nothing here.
     pub(crate) fn why(&self, key: &str, name: &str, tags: &[Box<str>], is_off: bool) -> Why {
         let found = self.local.as_ref().filter(|_| !is_off).map(|local| local.inspect(key));

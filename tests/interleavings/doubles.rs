@@ -78,10 +78,6 @@ pub(crate) mod store {
     pub(crate) struct Version(pub(crate) u64);
 }
 
-pub(crate) mod shape {
-    pub(crate) use crate::local::Erased;
-}
-
 pub(crate) mod random {
     pub(crate) fn fraction() -> f64 {
         0.5

@@ -27,7 +27,7 @@ pub use tiers::*;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 
-use doubles::{clock, freshness, key, random, shape, store, sync};
+use doubles::{clock, freshness, key, random, store, sync};
 
 #[path = "../../cache-core/src/key/text.rs"]
 mod key_text;
@@ -37,6 +37,8 @@ mod local;
 mod sabotage;
 #[path = "../../cache-core/src/single_flight.rs"]
 mod single_flight;
+#[path = "../../cache-core/src/value.rs"]
+mod value;
 #[path = "../../cache-core/src/versions.rs"]
 mod versions;
 

@@ -42,7 +42,7 @@ impl Node {
             ahead_ms: 0.0,
             fill_id: row as u64,
         };
-        let value: crate::local::Erased = Arc::new(row);
+        let value: crate::value::Erased = Arc::new(row);
         mark.keep(&value, 8, service, under);
     }
 

@@ -17,29 +17,29 @@ use crate::lease::{End, Lease, Renewals, Told};
 use crate::options::LocalTier;
 use crate::read_through::{Fallback, Storable, give_up, lifetime_for, storable, within};
 use crate::sabotage::{self, Guard};
-use crate::shape::Erased;
 use crate::single_flight::{Landing, Running};
 use crate::store::Filled;
 use crate::tag::Basis;
+use crate::value::Erased;
 
 impl Batch<'_> {
     /// Runs the function for these, stores what it returns, gives the other leases back, and lands them.
     pub(super) async fn compute(&self, mut claims: Vec<Claim>, bases: Bases) -> Step {
         claims.sort_unstable_by_key(|claim| claim.at);
-        let (inner, counters) = (self.inner, self.inner.events.count());
+        let (engine, counters) = (self.engine, self.engine.events.count());
         let ids: Vec<usize> = claims.iter().map(|claim| claim.at).collect();
         let Some(one) = ids.first().map(|at| self.plan(*at)) else { return Step::Landed };
         for plan in ids.iter().map(|at| self.plan(*at)) {
             bump(&counters.misses);
-            plan.count(inner, |own| &own.misses);
-            plan.note(inner, What::RunBegan);
+            plan.count(engine, |own| &own.misses);
+            plan.note(engine, What::RunBegan);
         }
         bump(&counters.computes);
-        one.count(inner, |own| &own.computes);
+        one.count(engine, |own| &own.computes);
         let (leased, leases): (Vec<usize>, Vec<Lease>) =
             claims.iter_mut().enumerate().filter_map(|(index, claim)| Some((index, claim.lease.take()?))).unzip();
-        let (started, deadline) = (inner.clock.start(), one.terms(inner).deadline);
-        let (mut run, began) = (Box::pin(self.call(&ids)), inner.clock.boot());
+        let (started, deadline) = (engine.clock.start(), one.terms(engine).deadline);
+        let (mut run, began) = (Box::pin(self.call(&ids)), engine.clock.boot());
         ids.iter().for_each(|at| self.seen(*at, began));
         let returned = {
             // Seldom asked for, and then mostly for all of them.
@@ -50,9 +50,9 @@ impl Batch<'_> {
                     self.tell(*at, told);
                 }
             };
-            let kept = Lease::keep_all(inner, &leases, &tell, run.as_mut());
+            let kept = engine.leases.keep_all(&leases, &tell, run.as_mut());
             // Dropped here: the leases are given back, and those who wait take over.
-            within(inner, deadline, kept).await
+            within(engine, deadline, kept).await
         };
         let cost = started.elapsed();
         for (index, lease) in leased.into_iter().zip(leases) {
@@ -71,18 +71,18 @@ impl Batch<'_> {
             let plan = self.plan(claim.at);
             match landing {
                 Landing::Value(value) => {
-                    plan.note(inner, What::RunEnded { after: cost });
+                    plan.note(engine, What::RunEnded { after: cost });
                     values.push((claim, value));
                 }
                 landing => {
-                    plan.note(inner, What::RunFailed { after: cost });
+                    plan.note(engine, What::RunFailed { after: cost });
                     failures.push((claim, landing));
                 }
             }
         }
         if !failures.is_empty() {
             bump(&counters.compute_errors);
-            one.count(inner, |own| &own.compute_errors);
+            one.count(engine, |own| &own.compute_errors);
         }
         tokio::join!(self.store(values, &bases, cost), self.fail(failures, &bases, StaleCause::Failed));
         Step::Landed
@@ -102,10 +102,10 @@ impl Batch<'_> {
 
     /// Stores the values, then lands them.
     async fn store(&self, mut values: Vec<(Claim, Erased)>, bases: &Bases, cost: Duration) {
-        let (mut unstored, mut free, mut renewals) = (Vec::new(), Vec::new(), Renewals::start(self.inner));
+        let (mut unstored, mut free, mut renewals) = (Vec::new(), Vec::new(), Renewals::start(&self.engine.leases));
         for from in (0..values.len()).step_by(MOST_AT_A_TIME) {
             let left = values.iter().skip(from).filter_map(|(claim, _)| Some((claim.at, claim.lease.as_ref()?)));
-            renewals.renew_when_due(self.inner, left, |at, told| self.tell(at, told)).await;
+            renewals.renew_when_due(&self.engine.leases, left, |at, told| self.tell(at, told)).await;
             let mut prepared = values.iter_mut().skip(from).take(MOST_AT_A_TIME).filter_map(|(claim, value)| {
                 let (lease, basis) = (claim.lease.take()?, bases.of(claim.position)?);
                 let (at, value) = (claim.at, Arc::clone(value));
@@ -127,8 +127,8 @@ impl Batch<'_> {
                         Ok(Err(End::Unstored)) => unstored.push(lease),
                         Ok(Err(End::Free)) => free.push(lease),
                         Err(error) => {
-                            self.plan(at).note(self.inner, What::StoreFailed(error.kind()));
-                            self.inner.store_failed(&error);
+                            self.plan(at).note(self.engine, What::StoreFailed(error.kind()));
+                            self.engine.store_failed(&error);
                             free.push(lease);
                         }
                     }
@@ -150,17 +150,17 @@ impl Batch<'_> {
     async fn prepare(&self, at: usize, value: &Erased, basis: &Basis, cost: Duration) -> Result<Result<Storable, End>> {
         let plan = self.plan(at);
         let prepare = async {
-            match lifetime_for(self.inner, plan, value) {
-                Some(lifetime) => storable(self.inner, plan, basis, value, lifetime, cost).await,
+            match lifetime_for(self.engine, plan, value) {
+                Some(lifetime) => storable(self.engine, plan, basis, value, lifetime, cost).await,
                 None => {
-                    plan.note(self.inner, What::NotStored);
+                    plan.note(self.engine, What::NotStored);
                     Ok(Err(End::Unstored))
                 }
             }
         };
         AssertUnwindSafe(prepare).catch_unwind().await.unwrap_or_else(|_payload| {
-            plan.note(self.inner, What::NotStored);
-            self.inner.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
+            plan.note(self.engine, What::NotStored);
+            self.engine.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
             Ok(Err(End::Unstored))
         })
     }
@@ -170,14 +170,14 @@ impl Batch<'_> {
         let (mut kept, mut records) = (Vec::new(), Vec::new());
         for (at, value, lease, Storable { record, expiry, fresh_for, kept_by }) in fills {
             let plan = self.plan(at);
-            let local = self.inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
+            let local = self.engine.local.as_ref().filter(|_| plan.local != LocalTier::Off);
             let mark = local.map(|local| local.begin(&plan.key.value_key));
             records.push((lease, record.clone(), expiry, mark.is_some()));
             kept.push((plan, value, mark.zip(kept_by), record.len(), fresh_for));
         }
-        let filled = Lease::fill_many(self.inner, records).await;
+        let filled = self.engine.leases.fill_many(records).await;
         if sabotage::is(Guard::BatchMarksBeforeFill)
-            && let Some(local) = &self.inner.local
+            && let Some(local) = &self.engine.local
         {
             for (plan, _, kept_by, ..) in &mut kept {
                 *kept_by = kept_by.take().map(|(_, kept_by)| (local.begin(&plan.key.value_key), kept_by));
@@ -186,14 +186,14 @@ impl Batch<'_> {
         let filled = match filled {
             Ok(filled) => filled,
             Err(error) => {
-                kept.iter().for_each(|(plan, ..)| plan.note(self.inner, What::StoreFailed(error.kind())));
-                return self.inner.store_failed(&error);
+                kept.iter().for_each(|(plan, ..)| plan.note(self.engine, What::StoreFailed(error.kind())));
+                return self.engine.store_failed(&error);
             }
         };
         for ((plan, value, kept_by, bytes, fresh_for), filled) in kept.into_iter().zip(filled) {
             match filled {
                 Ok(Filled::Refused) => {
-                    plan.fill_refused(self.inner, Refusal::LeaseLost);
+                    plan.fill_refused(self.engine, Refusal::LeaseLost);
                     continue;
                 }
                 Ok(Filled::Stored) => {}
@@ -203,14 +203,14 @@ impl Batch<'_> {
                     }
                 }
                 Err(error) => {
-                    plan.note(self.inner, What::StoreFailed(error.kind()));
-                    self.inner.store_failed(&error);
+                    plan.note(self.engine, What::StoreFailed(error.kind()));
+                    self.engine.store_failed(&error);
                     continue;
                 }
             }
-            bump(&self.inner.events.count().fills);
-            plan.count(self.inner, |own| &own.fills);
-            plan.note(self.inner, What::Filled { fresh_for });
+            bump(&self.engine.events.count().fills);
+            plan.count(self.engine, |own| &own.fills);
+            plan.note(self.engine, What::Filled { fresh_for });
         }
     }
 
@@ -226,9 +226,9 @@ impl Batch<'_> {
                         _ => Fallback::Old(Arc::clone(&value)),
                     };
                     // Not what an invalidation has ended meanwhile (R17).
-                    let stands = give_up(self.inner, self.plan(at), lease, &fallback, End::Unstored).await
+                    let stands = give_up(self.engine, self.plan(at), lease, &fallback, End::Unstored).await
                         && match bases.of(position) {
-                            Some(basis) => basis.stands(self.inner).await,
+                            Some(basis) => basis.stands(&self.engine.versions).await,
                             None => false,
                         };
                     match landing {
@@ -265,10 +265,10 @@ impl Batch<'_> {
     ) {
         let ids: Vec<usize> = claims.iter().map(|claim| claim.at).collect();
         let Some(plan) = ids.first().map(|at| self.plan(*at)) else { return };
-        self.inner.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
-        bump(&self.inner.events.count().compute_errors);
-        plan.count(self.inner, |own| &own.compute_errors);
-        ids.iter().for_each(|at| self.plan(*at).note(self.inner, What::DeadlinePassed));
+        self.engine.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
+        bump(&self.engine.events.count().compute_errors);
+        plan.count(self.engine, |own| &own.compute_errors);
+        ids.iter().for_each(|at| self.plan(*at).note(self.engine, What::DeadlinePassed));
         let landing = match plan.overdue {
             Some(overdue) => Landing::Failed(overdue(DeadlineExceeded::new(deadline))),
             None => Landing::Abandoned,
@@ -296,8 +296,8 @@ impl Batch<'_> {
         let mut leases = leases.into_iter().peekable();
         while leases.peek().is_some() {
             let chunk = leases.by_ref().take(MOST_AT_A_TIME).collect();
-            if let Err(error) = Lease::release_many(self.inner, chunk, end).await {
-                self.inner.store_failed(&error);
+            if let Err(error) = self.engine.leases.release_many(chunk, end).await {
+                self.engine.store_failed(&error);
             }
         }
     }

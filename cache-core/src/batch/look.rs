@@ -8,15 +8,15 @@ use crate::envelope::{Envelope, Unreadable};
 use crate::error::Result;
 use crate::events::{Event, StaleCause, bump};
 use crate::history::What;
-use crate::lease::{Lease, Obstacle, Renewals, Told};
+use crate::lease::{Obstacle, Renewals, Told};
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
 use crate::read_through::{Old, Patience, Plan, Served, Stored, judge, leave_alone, noted};
 use crate::sabotage::{self, Guard};
-use crate::shape::Erased;
 use crate::single_flight::Landing;
 use crate::store::{Place, Slot, THROTTLE_MARK, lease_key};
 use crate::tag::{Agreement, Basis};
+use crate::value::Erased;
 
 /// The versions that ids go by: one for all, or one each if their tags differ.
 pub(super) struct Bases(Vec<Basis>);
@@ -110,7 +110,7 @@ enum Verdict {
 impl<'a> Batch<'a> {
     pub(super) fn bases(&self, ids: &[usize]) -> Bases {
         let plans = || ids.iter().map(|at| self.plan(*at));
-        let basis = |plan: &Plan| plan.basis(self.inner);
+        let basis = |plan: &Plan| plan.basis(self.engine);
         let first = plans().next();
         match first.filter(|first| plans().all(|plan| Arc::ptr_eq(&plan.rules, &first.rules))) {
             Some(first) => Bases(vec![basis(first)]),
@@ -124,7 +124,7 @@ impl<'a> Batch<'a> {
         // Whoever finds a run under way waits for it: what it will bring is not there yet.
         let is_running = |at: &usize| {
             let Plan { key, value, .. } = self.plan(*at);
-            self.shares(*at) && self.inner.flights.find(&key.value_key, (value.type_id)()).is_some()
+            self.shares(*at) && self.engine.flights.find(&key.value_key, (value.type_id)()).is_some()
         };
         if all.iter().any(|at| self.plan(*at).refresh || is_running(at)) {
             return Unserved { bases: self.bases(&all), ids: all, slots: None };
@@ -133,8 +133,8 @@ impl<'a> Batch<'a> {
         let slots = match self.try_probe(&all, &mut bases).await {
             Ok(slots) => slots,
             Err(error) => {
-                all.iter().for_each(|at| self.plan(*at).note(self.inner, What::StoreFailed(error.kind())));
-                self.inner.store_failed(&error);
+                all.iter().for_each(|at| self.plan(*at).note(self.engine, What::StoreFailed(error.kind())));
+                self.engine.store_failed(&error);
                 let slots = Some(all.iter().map(|_| None).collect());
                 return Unserved { bases, ids: all, slots };
             }
@@ -154,7 +154,7 @@ impl<'a> Batch<'a> {
             let (envelope, _) = opened.as_ref()?.as_ref().ok()?;
             Some((bases.of(read.position)?, envelope, read.mark.is_some()))
         });
-        let mut agreements = Basis::agree_all(self.inner, &records.collect::<Vec<_>>()).await?.into_iter();
+        let mut agreements = Basis::agree_all(&self.engine.versions, &records.collect::<Vec<_>>()).await?.into_iter();
         let mut left = Vec::new();
         for (read, opened) in read.into_iter().zip(opened) {
             let agreement = if let Some(Ok(_)) = &opened { agreements.next() } else { None };
@@ -162,13 +162,13 @@ impl<'a> Batch<'a> {
             let stored = match (&read.slot, opened, agreement) {
                 (Slot::Bytes(bytes), Some(Ok((envelope, payload_at))), Some(Agreement::Yes(under))) if is_complete => {
                     let payload = bytes.get(payload_at..).unwrap_or_default();
-                    Some(judge(self.inner, self.plan(read.position), &envelope, payload, under))
+                    Some(judge(self.engine, self.plan(read.position), &envelope, payload, under))
                 }
                 _ => None,
             };
             match stored {
                 Some(Stored::Value(served)) => {
-                    self.plan(read.position).note(self.inner, What::Hit { fresh_for: served.serving.fresh() });
+                    self.plan(read.position).note(self.engine, What::Hit { fresh_for: served.serving.fresh() });
                     self.serve(read.position, served, read.mark);
                 }
                 _ => left.push((read.position, Some(read.slot))),
@@ -185,8 +185,8 @@ impl<'a> Batch<'a> {
             let weight = (plan.value.weigh)(&served.value, served.payload_bytes);
             mark.keep(&served.value, weight, served.serving.service(plan.local), under);
         }
-        bump(&self.inner.events.count().hits);
-        plan.count(self.inner, |own| &own.hits);
+        bump(&self.engine.events.count().hits);
+        plan.count(self.engine, |own| &own.hits);
         self.settle(at, Landing::Value(served.value));
     }
 
@@ -215,7 +215,7 @@ impl<'a> Batch<'a> {
     /// Reads; beside the first read of the function in this process, its build is registered.
     async fn introduce(&self, ids: &[usize], bases: &mut Bases) -> Result<Vec<Read<'a>>> {
         let Some(first) = ids.first() else { return Ok(Vec::new()) };
-        self.inner.builds.introduce(self.inner, &self.plan(*first).key, self.read(ids, bases)).await
+        self.engine.builds.introduce(&self.plan(*first).key, self.read(ids, bases)).await
     }
 
     async fn read(&self, ids: &[usize], bases: &mut Bases) -> Result<Vec<Read<'a>>> {
@@ -225,7 +225,7 @@ impl<'a> Batch<'a> {
             let keys: Vec<Arc<str>> = plans.iter().map(|plan| Arc::clone(&plan.key.value_key)).collect();
             // Before the read is sent.
             let mark = |plan: &&Plan| {
-                let local = self.inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
+                let local = self.engine.local.as_ref().filter(|_| plan.local != LocalTier::Off);
                 local.map(|local| local.begin(&plan.key.value_key))
             };
             let marks: Vec<Option<Mark<'a>>> = plans.iter().map(mark).collect();
@@ -233,14 +233,14 @@ impl<'a> Batch<'a> {
             let start = read.len();
             let positions = start..start.saturating_add(chunk.len());
             let (slots, tracked) =
-                match Basis::read_many(self.inner, bases.of_all(positions.clone()), &keys, track).await {
+                match Basis::read_many(&self.engine.versions, bases.of_all(positions.clone()), &keys, track).await {
                     Ok(found) => found,
                     Err(error) if read.is_empty() => return Err(error),
                     // What was read before is good. The others are computed for their callers alone.
                     Err(error) => {
                         let left = ids.iter().skip(start);
-                        left.for_each(|at| self.plan(*at).note(self.inner, What::StoreFailed(error.kind())));
-                        self.inner.store_failed(&error);
+                        left.for_each(|at| self.plan(*at).note(self.engine, What::StoreFailed(error.kind())));
+                        self.engine.store_failed(&error);
                         break;
                     }
                 };
@@ -261,7 +261,7 @@ impl<'a> Batch<'a> {
             let (envelope, _) = opened.as_ref()?.as_ref().ok()?;
             Some((bases.of(read.position)?, envelope, read.mark.is_some()))
         });
-        let mut agreements = Basis::agree_all(self.inner, &records.collect::<Vec<_>>()).await?.into_iter();
+        let mut agreements = Basis::agree_all(&self.engine.versions, &records.collect::<Vec<_>>()).await?.into_iter();
         let mut wanted = Vec::new();
         for (read, opened) in read.into_iter().zip(opened) {
             let Some(&at) = ids.get(read.position) else { continue };
@@ -278,8 +278,8 @@ impl<'a> Batch<'a> {
                 Verdict::Want(place, old) => wanted.push(Wanted { position, place, slot, old }),
                 Verdict::Foreign(reason) => {
                     let key = &self.plan(at).key;
-                    self.inner.events.emit(Event::Undecodable { name: Arc::clone(&key.name), reason });
-                    self.inner.store.discard(&key.value_key, &slot).await?;
+                    self.engine.events.emit(Event::Undecodable { name: Arc::clone(&key.name), reason });
+                    self.engine.store.discard(&key.value_key, &slot).await?;
                     wanted.push(Wanted { position, place: Place::Empty, slot: Slot::Absent, old: None });
                 }
             }
@@ -301,25 +301,25 @@ impl<'a> Batch<'a> {
         agreement: Option<Agreement>,
         basis: &Basis,
     ) -> Verdict {
-        let (inner, plan) = (self.inner, self.plan(at));
+        let (engine, plan) = (self.engine, self.plan(at));
         let Read { slot, mark, .. } = read;
         let bytes = match slot {
             Slot::Absent => {
-                plan.note(inner, What::Missed);
+                plan.note(engine, What::Missed);
                 return Verdict::Want(Place::Empty, None);
             }
             // What is computed here may be older than the write that the fence is for (R22).
             Slot::Fenced => {
-                plan.note(inner, What::Fenced);
+                plan.note(engine, What::Fenced);
                 return Verdict::Uncached;
             }
             // The run before stored nothing: those who waited for it run at once, and one of them may store (X7).
             Slot::Unstored(mark) => {
-                plan.note(inner, What::NotAwaited);
+                plan.note(engine, What::NotAwaited);
                 return Verdict::Want(Place::OverMark(mark), None);
             }
             Slot::Unawaited(_) if !plan.refresh => {
-                plan.note(inner, What::NotAwaited);
+                plan.note(engine, What::NotAwaited);
                 return Verdict::Uncached;
             }
             Slot::Leased(_) | Slot::Unawaited(_) if plan.rules.options.flight != FlightScope::Cluster => {
@@ -327,14 +327,14 @@ impl<'a> Batch<'a> {
             }
             Slot::Leased(left) | Slot::Unawaited(left) => return Verdict::Leased(left),
             Slot::WrongType => {
-                plan.note(inner, What::Undecodable);
+                plan.note(engine, What::Undecodable);
                 return Verdict::Foreign("the key holds a value of another type");
             }
             Slot::Bytes(bytes) => bytes,
         };
         let stored = match (opened, agreement) {
             (Some(Ok((envelope, payload_at))), Some(Agreement::Yes(under))) => {
-                judge(inner, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under)
+                judge(engine, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under)
             }
             (Some(Ok(_)), Some(Agreement::Fenced)) => Stored::Fenced,
             (Some(Ok((envelope, _))), _) => Stored::Invalid(envelope.fill_id, Some(basis.ended_by(&envelope))),
@@ -342,7 +342,7 @@ impl<'a> Batch<'a> {
             (Some(Err(Unreadable::Foreign(reason))), _) => Stored::Foreign(reason),
             (None, _) => return Verdict::Uncached,
         };
-        match noted(inner, plan, stored) {
+        match noted(engine, plan, stored) {
             Stored::Value(Served { fill_id, .. }) | Stored::Old(Old { fill_id, .. }) if plan.refresh => {
                 Verdict::Want(Place::Beside(fill_id), None)
             }
@@ -366,18 +366,18 @@ impl<'a> Batch<'a> {
     }
 
     fn resting(&self, plan: &Plan, fill_id: u64) -> Option<StaleCause> {
-        self.inner.refreshes.resting(&plan.key.value_key, fill_id, self.inner.clock.coarse())
+        self.engine.refreshes.resting(&plan.key.value_key, fill_id, self.engine.clock.coarse())
     }
 
     /// Takes the leases; what stands in their way is to be sorted again.
     async fn acquire(&self, ids: &[usize], wanted: Vec<Wanted>, looked: &mut Looked) -> Result<Vec<Read<'a>>> {
         let at_of = |wanted: &Wanted| ids.get(wanted.position).copied();
         if let Some(first) = wanted.first().and_then(at_of) {
-            Basis::register(self.inner, &mut looked.bases.0, &self.plan(first).key).await?;
+            self.engine.builds.register_all(&mut looked.bases.0, &self.plan(first).key).await?;
         }
         let mut again = Vec::new();
         let mut wanted = wanted.into_iter();
-        let mut renewals = Renewals::start(self.inner);
+        let mut renewals = Renewals::start(&self.engine.leases);
         loop {
             // The first of many would end before the last is taken.
             let taken = looked.claims.iter().filter_map(|claim| Some((claim.at, claim.lease.as_ref()?)));
@@ -387,21 +387,21 @@ impl<'a> Batch<'a> {
                     self.detach(at);
                 }
             };
-            renewals.renew_when_due(self.inner, taken, tell).await;
+            renewals.renew_when_due(&self.engine.leases, taken, tell).await;
             let chunk: Vec<(usize, Wanted)> =
                 wanted.by_ref().take(MOST_AT_A_TIME).filter_map(|wanted| Some((at_of(&wanted)?, wanted))).collect();
             if chunk.is_empty() {
                 return Ok(again);
             }
             let places: Vec<_> = chunk.iter().map(|(at, wanted)| (&self.plan(*at).key, wanted.place)).collect();
-            let answers = Lease::acquire_many(self.inner, &places).await?;
+            let answers = self.engine.leases.acquire_many(&places).await?;
             for ((at, Wanted { position, place, slot, old }), answer) in chunk.into_iter().zip(answers) {
                 let beside = if let Place::Beside(fill_id) = place { Some(fill_id) } else { None };
                 match answer {
                     Ok(Ok(lease)) => looked.claims.push(Claim { at, position, lease: Some(lease), old, beside }),
                     // Somebody else refreshes it.
                     Ok(Err(Obstacle::Slot(Slot::Unawaited(_)))) if beside.is_some() && !self.plan(at).refresh => {
-                        self.plan(at).note(self.inner, What::NotAwaited);
+                        self.plan(at).note(self.engine, What::NotAwaited);
                         looked.claims.push(Claim { at, position, lease: None, old, beside });
                     }
                     Ok(Err(Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)))) if beside.is_some() => {
@@ -414,19 +414,19 @@ impl<'a> Batch<'a> {
                     Ok(Err(Obstacle::Slot(slot))) => again.push(Read { position, slot, mark: None }),
                     Ok(Err(Obstacle::Throttle(left))) => match old {
                         Some(old) => {
-                            leave_alone(self.inner, self.plan(at), beside.unwrap_or_default(), left);
+                            leave_alone(self.engine, self.plan(at), beside.unwrap_or_default(), left);
                             self.serve_old(at, old, StaleCause::Throttled);
                         }
                         // Whoever has nothing to serve meanwhile is not held up by another's failure.
                         None => {
                             let throttle = Slot::Bytes(THROTTLE_MARK.into());
                             let key = lease_key(&self.plan(at).key.value_key);
-                            self.inner.store.discard(&key, &throttle).await?;
+                            self.engine.store.discard(&key, &throttle).await?;
                             again.push(Read { position, slot, mark: None });
                         }
                     },
                     Err(error) => {
-                        self.inner.store_failed(&error);
+                        self.engine.store_failed(&error);
                         looked.claims.push(Claim { at, position, lease: None, old: None, beside: None });
                     }
                 }

@@ -8,18 +8,20 @@ use std::sync::{Arc, PoisonError};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryFutureExt as _};
 
-use super::{AtHand, Cache, Inner};
+use super::Cache;
 use crate::batch::{self, Returned};
 use crate::codec::DefaultCodec;
-use crate::entry::EntryKey;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::fingerprint::fingerprint_text;
+use crate::key::EntryKey;
 use crate::key::Key;
-use crate::meter::Meter;
+use crate::lookup::AtHand;
 use crate::options::{EntryOptions, Revalidated};
 use crate::read_through::{self, OldValue, Plan};
-use crate::shape::{BatchContainer, CacheValue, Erased, Form, Optional, Plain, Rules, ValueType};
+use crate::shape::{BatchContainer, CacheValue, Form, Optional, Plain, Rules, ValueType};
 use crate::single_flight::Landing;
+use crate::value::Erased;
 
 impl Cache {
     /// The value stored under `key`; if there is none, what `compute` returns, stored for the next caller.
@@ -180,7 +182,7 @@ impl Cache {
             let at_hand =
                 self.0.at_hand(&key.value_key, &key.name, &value, Some((options, false)), options.local, take);
             let hit = if let AtHand::Value(hit) = at_hand {
-                Meter::hit(&self.0, &key);
+                self.0.meter_hit(|| key.clone());
                 hit
             } else {
                 missing.push(asked.len());
@@ -233,7 +235,7 @@ impl Cache {
         let asked = Some((options, false));
         let due = match self.0.at_hand(&key.value_key, &key.name, &value, asked, options.local, take) {
             AtHand::Value(value) => {
-                Meter::hit(&self.0, &key);
+                self.0.meter_hit(|| key.clone());
                 return Ok(value);
             }
             AtHand::Due(value, fill_id) => Some((value, fill_id)),
@@ -247,8 +249,8 @@ impl Cache {
             let boxed = |function: F| function.map_err(|error| Arc::new(error) as Erased).boxed();
             match due {
                 Some((value, fill_id)) => {
-                    let inner = Arc::clone(&self.0);
-                    let refreshed = read_through::refresh_here(inner, Arc::new(plan), fill_id, boxed(function)).await;
+                    let engine = Arc::clone(&self.0);
+                    let refreshed = read_through::refresh_here(engine, Arc::new(plan), fill_id, boxed(function)).await;
                     refreshed.unwrap_or_else(|| Landing::Value(V::erase(value)))
                 }
                 None => read_through::read_or_run_here(&self.0, plan, function, boxed).await,
@@ -302,10 +304,10 @@ fn mismatch(name: &str) -> ! {
     panic!("a run of `{name}` came to a value of another type")
 }
 
-impl Inner {
-    pub(super) fn key_by_hand(&self, key: &Key, value: ValueType) -> EntryKey {
+impl Engine {
+    pub(crate) fn key_by_hand(&self, key: &Key, value: ValueType) -> EntryKey {
         let fingerprint = fingerprint_text((value.fingerprint)(), 0, value.codec_id);
-        EntryKey::new(self, &key.name().into(), key.args(), &fingerprint.into())
+        EntryKey::new(&self.namespace, &key.name().into(), key.args(), &fingerprint.into())
     }
 }
 
@@ -329,8 +331,8 @@ mod tests {
         let plan = Arc::new(Plan::new(key, value, Arc::new(Rules::of(options)), LocalTier::Cache));
         // The record that this refresh was begun for had another fill id.
         let function = Box::pin(async { unreachable!("the store has a newer value") });
-        let inner = Arc::clone(&cache.0);
-        assert!(read_through::refresh_here(inner, plan, 7, function).await.is_none());
+        let engine = Arc::clone(&cache.0);
+        assert!(read_through::refresh_here(engine, plan, 7, function).await.is_none());
         assert_eq!((cache.stats().refreshes, cache.stats().computes), (1, 1));
     }
 
@@ -361,7 +363,7 @@ mod tests {
             read(7).await;
             let value = ValueType::of::<Plain<i32>, Infallible, DefaultCodec>();
             let entry = cache.0.key_by_hand(&key, value);
-            cache.0.builds.remove(&cache.0, &entry).await.unwrap();
+            cache.0.builds.remove(&entry).await.unwrap();
             assert_eq!(read(8).await, 8);
         }
     }

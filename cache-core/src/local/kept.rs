@@ -8,9 +8,10 @@ use papaya::Equivalent;
 
 use super::key::{LocalKey, LocalKeyRef, NumberKey};
 use super::queues::{MOST_USES, Place, Ticket};
-use super::{Erased, Hit, Now, let_go};
+use super::{Hit, Now, let_go};
 use crate::freshness::is_ahead;
 use crate::sabotage::{self, Guard};
+use crate::value::Erased;
 use crate::versions::Dependencies;
 
 /// Beside the number of uses: one came since [`Kept::take_hit`].

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use super::Erased;
+use crate::value::Erased;
 
 struct Values {
     /// A lock of the standard library: nothing else is done under it, so no order of steps depends

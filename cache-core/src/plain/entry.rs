@@ -104,16 +104,16 @@ impl<R: 'static> PlainEntry<R> {
     /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) for a value that cannot be stored: the key
     /// stays as it is.
     pub async fn set(&self, returned: R) -> Result<()> {
-        let inner = &self.cache.0;
+        let engine = &self.cache.0;
         let storable = match (self.returns.of.split)(returned) {
-            Ok(value) => read_through::plain::storable(inner, &self.plan, &value)?,
+            Ok(value) => read_through::plain::storable(engine, &self.plan, &value)?,
             Err(_error) => None,
         };
         let Some((bytes, expiry)) = storable else { return self.invalidate().await.map(drop) };
         let (key, put) = (self.key(), Put { expiry: Some(expiry), keep_expiry: false, when: When::Always });
-        let _before_and_after = Forget::new(inner, key);
-        inner.store.put_plain(key, &plain_lease_key(key), bytes, put).await?;
-        bump(&inner.events.count().fills);
+        let _before_and_after = Forget::new(engine, key);
+        engine.store.put_plain(key, &plain_lease_key(key), bytes, put).await?;
+        bump(&engine.events.count().fills);
         Ok(())
     }
 

@@ -10,15 +10,16 @@ use futures::future::BoxFuture;
 
 use super::{Cached, Resolved};
 use crate::batch::{self, Returned};
-use crate::cache::{AtHand, Cache};
-use crate::entry::EntryKey;
+use crate::cache::Cache;
+use crate::key::EntryKey;
 use crate::key::{self, KeyText, KeyWriter};
 use crate::local::{Hit, ParsedKey};
-use crate::meter::Meter;
+use crate::lookup::AtHand;
 use crate::options::LocalTier;
 use crate::read_through::Plan;
-use crate::shape::{BatchReturn, Erased, Parts, Returns, Rules};
+use crate::shape::{BatchReturn, Parts, Returns, Rules};
 use crate::single_flight::Landing;
+use crate::value::Erased;
 
 /// What the function of one id would return.
 type One<T, E> = Result<Option<T>, E>;
@@ -82,7 +83,10 @@ where
         for id in ids.iter().filter(|id| seen.insert(*id)) {
             let mut text = KeyText::new();
             args(id, &mut KeyWriter::new(&mut text));
-            missing.push((asked.len(), EntryKey::new(&cache.0, &resolved.name, text.as_str(), &resolved.fingerprint)));
+            missing.push((
+                asked.len(),
+                EntryKey::new(&cache.0.namespace, &resolved.name, text.as_str(), &resolved.fingerprint),
+            ));
             asked.push((id.clone(), None));
         }
         Box::new(self.batch_miss(cache, resolved, asked, missing, true))
@@ -106,13 +110,13 @@ where
     /// One that is past its time, or soon will be, is left to the pipeline: a batch refreshes nothing in the background.
     fn look_up_one(&self, cache: &Cache, resolved: &'static Resolved, args: &KeyText) -> Result<Option<T>, EntryKey> {
         let take = |returned: One<T, E>| returned.ok().flatten();
-        let key = || EntryKey::new(&cache.0, &resolved.name, args.as_str(), &resolved.fingerprint);
+        let key = || EntryKey::new(&cache.0.namespace, &resolved.name, args.as_str(), &resolved.fingerprint);
         if key::is_uncut(&cache.0.namespace, &resolved.name, args.len()) {
             let local = ParsedKey::new(resolved.origin, args);
             if let Some(Hit::Fresh(returned)) =
                 cache.0.in_local(&local.as_ref(), || resolved.function, self.returns.of.ok)
             {
-                Meter::hit_of(&cache.0, key);
+                cache.0.meter_hit(key);
                 return Ok(take(returned));
             }
         }
@@ -127,7 +131,7 @@ where
             self.returns.of.ok,
         ) {
             AtHand::Value(returned) => {
-                Meter::hit(&cache.0, &key);
+                cache.0.meter_hit(|| key.clone());
                 Ok(take(returned))
             }
             AtHand::Due(..) | AtHand::Nothing => Err(key),

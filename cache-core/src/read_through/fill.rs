@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::Plan;
 use super::old::OldRecord;
-use crate::cache::Inner;
 use crate::codec::Finding;
+use crate::engine::Engine;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Event, bump, reason};
@@ -19,14 +19,14 @@ use crate::lease::{End, Lease};
 use crate::options::LocalTier;
 use crate::refresh::{Serving, Terms};
 use crate::sabotage::{self, Guard};
-use crate::shape::Erased;
 use crate::store::{Filled, RECORD_EXPIRY_MAX};
 use crate::tag::{Basis, Under};
+use crate::value::Erased;
 use crate::versions::Dependencies;
 
 /// Stores the value under the lease, or gives the lease back.
 pub(super) async fn fill(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plan: &Plan,
     lease: Lease,
     basis: &Basis,
@@ -34,27 +34,27 @@ pub(super) async fn fill(
     cost: Duration,
     old: Option<OldRecord>,
 ) -> Result<()> {
-    let Some(lifetime) = lifetime_for(inner, plan, value) else {
-        plan.note(inner, What::NotStored);
+    let Some(lifetime) = lifetime_for(engine, plan, value) else {
+        plan.note(engine, What::NotStored);
         return lease.release(End::Unstored).await;
     };
     if let Some(old) = old
         && std::ptr::addr_eq(Arc::as_ptr(&old.value), Arc::as_ptr(value))
         && !basis.has_changed()
     {
-        return old.renew(inner, plan, lease, lifetime, cost).await;
+        return old.renew(engine, plan, lease, lifetime, cost).await;
     }
     let Storable { record, expiry, fresh_for, kept_by } =
-        match storable(inner, plan, basis, value, lifetime, cost).await? {
+        match storable(engine, plan, basis, value, lifetime, cost).await? {
             Ok(storable) => storable,
             Err(end) => return lease.release(end).await,
         };
-    let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off);
+    let mark = engine.local.as_ref().filter(|_| plan.local != LocalTier::Off);
     let mark = mark.map(|local| local.begin(&plan.key.value_key));
     let bytes = record.len();
     match lease.fill(record, expiry, mark.is_some()).await? {
         Filled::Refused => {
-            plan.fill_refused(inner, Refusal::LeaseLost);
+            plan.fill_refused(engine, Refusal::LeaseLost);
             return Ok(());
         }
         Filled::Stored => {}
@@ -64,9 +64,9 @@ pub(super) async fn fill(
             }
         }
     }
-    bump(&inner.events.count().fills);
-    plan.count(inner, |own| &own.fills);
-    plan.note(inner, What::Filled { fresh_for });
+    bump(&engine.events.count().fills);
+    plan.count(engine, |own| &own.fills);
+    plan.note(engine, What::Filled { fresh_for });
     Ok(())
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Storable {
 
 /// `Err`, with an event: the value is its callers' alone, and how its lease is to be given back. A trip if it has tags of its own.
 pub(crate) async fn storable(
-    inner: &Inner,
+    engine: &Engine,
     plan: &Plan,
     basis: &Basis,
     value: &Erased,
@@ -92,18 +92,18 @@ pub(crate) async fn storable(
     // Stored all the same, it would be a miss for everybody.
     let under = match basis.has_changed() {
         true => None,
-        false => basis.of_value(inner, &plan.key.name, &plan.rules, value).await?,
+        false => basis.of_value(&engine.versions, &plan.key.name, &plan.rules, value).await?,
     };
     let Some(mut under) = under else {
-        plan.fill_refused(inner, Refusal::Outdated);
+        plan.fill_refused(engine, Refusal::Outdated);
         // The next run is stored: it begins after the invalidation.
         return Ok(Err(End::Free));
     };
     let dependencies = under.dependencies.take();
     let fresh_for = lifetime.fresh;
-    let sealed = seal(inner, plan, value, under, lifetime, cost);
+    let sealed = seal(engine, plan, value, under, lifetime, cost);
     if sealed.is_none() {
-        plan.note(inner, What::NotStored);
+        plan.note(engine, What::NotStored);
     }
     let storable =
         |Sealed { record, expiry, serving }| Storable { record, expiry, fresh_for, kept_by: serving.zip(dependencies) };
@@ -125,7 +125,7 @@ impl Lifetime {
 }
 
 /// How long to store this value; `None`: not at all (V2, V3, V4, V5).
-pub(crate) fn lifetime_for(inner: &Inner, plan: &Plan, value: &Erased) -> Option<Lifetime> {
+pub(crate) fn lifetime_for(engine: &Engine, plan: &Plan, value: &Erased) -> Option<Lifetime> {
     let rules = &plan.rules;
     let (ttl, stale) = if (plan.value.is_present)(value) {
         let is_refused = rules.cache_if.as_ref().is_some_and(|cache_if| !cache_if(value));
@@ -133,12 +133,12 @@ pub(crate) fn lifetime_for(inner: &Inner, plan: &Plan, value: &Erased) -> Option
             return None;
         }
         let by_value = rules.ttl_of.as_ref().and_then(|ttl_of| ttl_of(value));
-        (by_value.or(rules.options.ttl).unwrap_or(inner.defaults.ttl), plan.terms(inner).window)
+        (by_value.or(rules.options.ttl).unwrap_or(engine.defaults.ttl), plan.terms(engine).window)
     } else {
-        (rules.options.negative_ttl.or(inner.defaults.negative_ttl)?, Duration::ZERO)
+        (rules.options.negative_ttl.or(engine.defaults.negative_ttl)?, Duration::ZERO)
     };
     // Downward only: a ttl is a promise of how old a value can be.
-    let jitter = rules.options.jitter.unwrap_or(inner.defaults.jitter).clamp(0.0, 1.0);
+    let jitter = rules.options.jitter.unwrap_or(engine.defaults.jitter).clamp(0.0, 1.0);
     let shorter = if jitter > 0.0 { ttl.mul_f64(jitter * crate::random::fraction()) } else { Duration::ZERO };
     // Redis counts whole milliseconds, and refuses zero.
     let least = Duration::from_millis(1);
@@ -148,20 +148,20 @@ pub(crate) fn lifetime_for(inner: &Inner, plan: &Plan, value: &Erased) -> Option
 
 /// The record of a value; `None`, with an event, if it cannot be stored.
 fn seal(
-    inner: &Inner,
+    engine: &Engine,
     plan: &Plan,
     value: &Erased,
     under: Under,
     lifetime: Lifetime,
     cost: Duration,
 ) -> Option<Sealed> {
-    match try_seal(inner, plan, value, under, lifetime, cost) {
+    match try_seal(engine, plan, value, under, lifetime, cost) {
         Ok(sealed) => Some(sealed),
         Err(error) => {
             // Too large is told with its size, where that is known.
             if error.kind() != ErrorKind::Limit {
                 let name = Arc::clone(&plan.key.name);
-                inner.events.emit(Event::EncodeFailed { name, reason: reason(&error) });
+                engine.events.emit(Event::EncodeFailed { name, reason: reason(&error) });
             }
             None
         }
@@ -177,7 +177,7 @@ pub(crate) struct Sealed {
 
 /// The record of a value.
 pub(crate) fn try_seal(
-    inner: &Inner,
+    engine: &Engine,
     plan: &Plan,
     value: &Erased,
     under: Under,
@@ -188,7 +188,7 @@ pub(crate) fn try_seal(
         codec: plan.value.codec_id,
         present: (plan.value.is_present)(value),
         fill_id: crate::random::u64(),
-        created: inner.store.now(),
+        created: engine.store.now(),
         fresh_for: lifetime.fresh,
         stale_for: lifetime.stale,
         cost,
@@ -197,22 +197,22 @@ pub(crate) fn try_seal(
     };
     let mut found = |finding| {
         let (type_name, codec) = ((plan.value.type_name)(), plan.value.codec_name);
-        inner.events.emit(match finding {
+        engine.events.emit(match finding {
             Finding::Replaced => Event::CodecReplaced { type_name, codec },
             Finding::Differs => Event::ReadBackDiffers { type_name },
         });
     };
     let record = envelope.seal(&plan.key.value_key, |out| (plan.value.encode)(value, out, &mut found))?;
-    let max = inner.limits.max_value_bytes;
+    let max = engine.limits.max_value_bytes;
     if record.len() > max {
-        inner.events.emit(Event::TooLarge { name: Arc::clone(&plan.key.name), bytes: record.len() });
+        engine.events.emit(Event::TooLarge { name: Arc::clone(&plan.key.name), bytes: record.len() });
         let detail = format!(
             "the encoded value has {} bytes, the limit is {max}; see `CacheBuilder::max_value_bytes`",
             record.len()
         );
         return Err(Error::new(ErrorKind::Limit, "encode").detail(detail));
     }
-    let terms = plan.terms(inner);
+    let terms = plan.terms(engine);
     Ok(Sealed {
         record: record.into(),
         expiry: lifetime.expiry(terms, cost),

@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use super::function::{Function, Lending, Lent, OwnedFunction, Returned};
 use super::{Plan, Read, lead};
 use crate::background::Background;
-use crate::cache::Inner;
+use crate::engine::Engine;
 use crate::events::bump;
 use crate::options::FlightScope;
 use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic};
@@ -28,14 +28,14 @@ use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic};
 const MAX_ABANDONED: u32 = 3;
 
 /// For a function that owns all it needs. Dropped, the run goes on for the others who wait for it.
-pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, read: Read, function: OwnedFunction) -> Landing {
+pub(crate) async fn run_shared(engine: &Arc<Engine>, plan: Plan, read: Read, function: OwnedFunction) -> Landing {
     let caller = Caller::here();
     caller.assert_not_inside(&plan.key.value_key, &plan.key.name);
     let (plan, mut read) = (Arc::new(plan), Some(read));
     loop {
-        let (leader, flight) = match join(inner, &plan, &mut read, &caller) {
+        let (leader, flight) = match join(engine, &plan, &mut read, &caller) {
             Joined::Lead(leader, flight) => (leader, flight),
-            Joined::Follow(flight) => match follow(inner, &plan, flight, &caller).await {
+            Joined::Follow(flight) => match follow(engine, &plan, flight, &caller).await {
                 // It borrowed from a caller that is gone: a batch, or another function of the name.
                 Landing::Abandoned => {
                     read = None;
@@ -44,8 +44,8 @@ pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, read: Read, funct
                 landing => return landing,
             },
         };
-        let read = read_of(inner, &plan, read.take());
-        if let Err(outside_of_a_runtime) = begin(inner, &plan, read, Function::Owned(function), leader) {
+        let read = read_of(engine, &plan, read.take());
+        if let Err(outside_of_a_runtime) = begin(engine, &plan, read, Function::Owned(function), leader) {
             outside_of_a_runtime.await;
         }
         return flight.landed(&caller, &plan.key.name).await;
@@ -54,19 +54,19 @@ pub(crate) async fn run_shared(inner: &Arc<Inner>, plan: Plan, read: Read, funct
 
 /// For a function that borrows from its caller. Dropped, one of the others who wait for the run leads their own.
 pub(crate) fn run_here<'a>(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plan: Arc<Plan>,
     read: Option<Read>,
     function: BoxFuture<'a, Returned>,
 ) -> Stages<'a> {
     let caller = Caller::here();
     caller.assert_not_inside(&plan.key.value_key, &plan.key.name);
-    Stages::new(enter(Entering { inner: Arc::clone(inner), plan, caller, begun: 0 }, read, function))
+    Stages::new(enter(Entering { engine: Arc::clone(engine), plan, caller, begun: 0 }, read, function))
 }
 
 /// A call whose function borrows, while it joins or leads a flight.
 struct Entering {
-    inner: Arc<Inner>,
+    engine: Arc<Engine>,
     plan: Arc<Plan>,
     caller: Caller,
     /// How many runs it has begun that ended without an outcome.
@@ -75,12 +75,12 @@ struct Entering {
 
 fn enter<'a>(entering: Entering, read: Option<Read>, function: BoxFuture<'a, Returned>) -> BoxFuture<'a, Stage<'a>> {
     async move {
-        let Entering { inner, plan, caller, begun } = &entering;
+        let Entering { engine, plan, caller, begun } = &entering;
         let mut read = read;
         let (leader, flight) = loop {
-            match join(inner, plan, &mut read, caller) {
+            match join(engine, plan, &mut read, caller) {
                 Joined::Lead(leader, flight) => break (leader, flight),
-                Joined::Follow(flight) => match follow(inner, plan, flight, caller).await {
+                Joined::Follow(flight) => match follow(engine, plan, flight, caller).await {
                     Landing::Abandoned => read = None,
                     landing => return Stage::Done(landing),
                 },
@@ -90,9 +90,9 @@ fn enter<'a>(entering: Entering, read: Option<Read>, function: BoxFuture<'a, Ret
             let running = leader.running(&plan.key.name, &plan.key.value_key);
             return Stage::Then(finish(Box::pin(running.run(function))));
         }
-        let read = read_of(inner, plan, read);
+        let read = read_of(engine, plan, read);
         // Outside of a runtime it is dropped, and the function is not used.
-        let begin = |function| drop(begin(inner, plan, read, function, leader));
+        let begin = |function| drop(begin(engine, plan, read, function, leader));
         let lending = Lending::new(function, flight, caller, &plan.key.name, begin);
         Stage::Then(lend(lending, entering))
     }
@@ -153,42 +153,42 @@ impl Future for Stages<'_> {
 }
 
 /// Joins the flight of the key as far as its function shares runs.
-fn join(inner: &Inner, plan: &Plan, read: &mut Option<Read>, caller: &Caller) -> Joined {
+fn join(engine: &Engine, plan: &Plan, read: &mut Option<Read>, caller: &Caller) -> Joined {
     if plan.rules.options.flight == FlightScope::None || plan.refresh {
         let (leader, flight) = Leader::alone(caller);
         return Joined::Lead(leader, flight);
     }
-    let basis = &read.get_or_insert_with(|| Read::unread(inner, plan)).basis;
-    inner.flights.join(&plan.key.value_key, (plan.value.type_id)(), || basis.since(), caller)
+    let basis = &read.get_or_insert_with(|| Read::unread(engine, plan)).basis;
+    engine.flights.join(&plan.key.value_key, (plan.value.type_id)(), || basis.since(), caller)
 }
 
-fn read_of(inner: &Inner, plan: &Plan, read: Option<Read>) -> Read {
-    read.unwrap_or_else(|| Read::unread(inner, plan))
+fn read_of(engine: &Engine, plan: &Plan, read: Option<Read>) -> Read {
+    read.unwrap_or_else(|| Read::unread(engine, plan))
 }
 
 impl Read {
-    fn unread(inner: &Inner, plan: &Plan) -> Self {
-        Self { basis: plan.basis(inner), slot: None }
+    fn unread(engine: &Engine, plan: &Plan) -> Self {
+        Self { basis: plan.basis(engine), slot: None }
     }
 }
 
-async fn follow(inner: &Inner, plan: &Plan, flight: Flight, caller: &Caller) -> Landing {
-    bump(&inner.events.count().joined);
-    plan.count(inner, |own| &own.joined);
+async fn follow(engine: &Engine, plan: &Plan, flight: Flight, caller: &Caller) -> Landing {
+    bump(&engine.events.count().joined);
+    plan.count(engine, |own| &own.joined);
     flight.landed(caller, &plan.key.name).await
 }
 
 /// Begins the run of a flight.
 fn begin(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plan: &Arc<Plan>,
     read: Read,
     function: Function,
     leader: Leader,
 ) -> Result<(), BoxFuture<'static, ()>> {
-    let (inner, plan) = (Arc::clone(inner), Arc::clone(plan));
-    let background = Arc::clone(&inner.background);
-    drive(&background, leader, move |leader| async move { lead(&inner, &plan, read, function, &leader).await })
+    let (engine, plan) = (Arc::clone(engine), Arc::clone(plan));
+    let background = Arc::clone(&engine.background);
+    drive(&background, leader, move |leader| async move { lead(&engine, &plan, read, function, &leader).await })
 }
 
 /// Spawns a run. It ends when nobody waits for it any more, and a panic in it is the outcome of its flight (S10).

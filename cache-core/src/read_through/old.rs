@@ -7,15 +7,15 @@ use bytes::Bytes;
 
 use super::Plan;
 use super::fill::Lifetime;
-use crate::cache::Inner;
+use crate::engine::Engine;
 use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::events::bump;
 use crate::history::{Refusal, What};
 use crate::lease::{End, Lease};
-use crate::shape::Erased;
 use crate::store::{Over, Slot};
 use crate::tag::{Agreement, Basis};
+use crate::value::Erased;
 
 /// The record that a refresh is to replace, and its value as the function was given it.
 pub(super) struct OldRecord {
@@ -27,14 +27,14 @@ pub(super) struct OldRecord {
 
 impl OldRecord {
     /// Gives the function what stands beside the lease, if it asks for that. One round trip more.
-    pub(super) async fn hand_over(inner: &Inner, plan: &Plan, lease: Option<&Lease>, basis: &Basis) -> Option<Self> {
+    pub(super) async fn hand_over(engine: &Engine, plan: &Plan, lease: Option<&Lease>, basis: &Basis) -> Option<Self> {
         let (asked, Over::Record(fill_id)) = (plan.old.as_ref()?, lease?.over()) else { return None };
         let key = &plan.key.value_key;
-        let bytes = match inner.store.read(key).await {
+        let bytes = match engine.store.read(key).await {
             Ok(Slot::Bytes(bytes)) => bytes,
             Ok(_) => return None,
             Err(error) => {
-                inner.store_failed(&error);
+                engine.store_failed(&error);
                 return None;
             }
         };
@@ -43,11 +43,11 @@ impl OldRecord {
             return None;
         }
         // Renewed, it keeps the versions it names: those of this run, or it would be a miss for everybody.
-        match basis.agrees(inner, &envelope, false).await {
+        match basis.agrees(&engine.versions, &envelope, false).await {
             Ok(Agreement::Yes(_)) => {}
             Ok(Agreement::No | Agreement::Fenced) => return None,
             Err(error) => {
-                inner.store_failed(&error);
+                engine.store_failed(&error);
                 return None;
             }
         }
@@ -60,27 +60,27 @@ impl OldRecord {
     /// The same value for another lifetime: only the header is sent. Guarded as a fill is.
     pub(super) async fn renew(
         mut self,
-        inner: &Inner,
+        engine: &Engine,
         plan: &Plan,
         lease: Lease,
         lifetime: Lifetime,
         cost: Duration,
     ) -> Result<()> {
         self.envelope.fill_id = crate::random::u64();
-        self.envelope.created = inner.store.now();
+        self.envelope.created = engine.store.now();
         self.envelope.fresh_for = lifetime.fresh;
         self.envelope.stale_for = lifetime.stale;
         self.envelope.cost = cost;
         let Some(head) = self.envelope.head(&plan.key.value_key, &self.bytes, self.payload_at) else {
             return lease.release(End::Free).await;
         };
-        let expiry = lifetime.expiry(plan.terms(inner), cost);
+        let expiry = lifetime.expiry(plan.terms(engine), cost);
         if lease.rewrite_head(head.into(), expiry).await? {
-            bump(&inner.events.count().renewed);
-            plan.count(inner, |own| &own.renewed);
-            plan.note(inner, What::Renewed { fresh_for: lifetime.fresh });
+            bump(&engine.events.count().renewed);
+            plan.count(engine, |own| &own.renewed);
+            plan.note(engine, What::Renewed { fresh_for: lifetime.fresh });
         } else {
-            plan.fill_refused(inner, Refusal::LeaseLost);
+            plan.fill_refused(engine, Refusal::LeaseLost);
         }
         Ok(())
     }

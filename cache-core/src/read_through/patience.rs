@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use crate::cache::Inner;
 use crate::clock::Stopwatch;
+use crate::engine::Engine;
 
 /// How often one call looks at most.
 const MOST_LOOKS: usize = 1000;
@@ -24,9 +24,9 @@ pub(crate) struct Patience {
 
 impl Patience {
     /// `deadline`: of a run of this function.
-    pub(crate) fn new(inner: &Inner, deadline: Option<Duration>) -> Self {
-        let longest = deadline.map(|deadline| deadline.saturating_add(inner.limits.lease));
-        Self { since: inner.clock.start(), longest, looks: 0 }
+    pub(crate) fn new(engine: &Engine, deadline: Option<Duration>) -> Self {
+        let longest = deadline.map(|deadline| deadline.saturating_add(engine.limits.lease));
+        Self { since: engine.clock.start(), longest, looks: 0 }
     }
 
     /// Counts one look more. `false`: it would be one too many, or too late.

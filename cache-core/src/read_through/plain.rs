@@ -25,19 +25,20 @@ use super::fill::lifetime_for;
 use super::flight::{Stage, Stages, run_here};
 use super::run::{compute, tell, within};
 use super::{Function, LONGEST_WAIT, Patience, Plan, Returned, begin_to_wait};
-use crate::cache::Inner;
 use crate::codec::{Codec as _, Json, plain};
-use crate::entry::EntryKey;
+use crate::engine::Engine;
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
 use crate::events::{Event, bump, reason};
 use crate::function_stats::FunctionNumber;
 use crate::history::{Refusal, What};
+use crate::key::EntryKey;
 use crate::lease::{End, Lease, Obstacle};
 use crate::local::{Mark, ParsedKey, Service};
 use crate::options::{FlightScope, LocalTier};
-use crate::shape::{Erased, Rules, ValueType};
+use crate::shape::{Rules, ValueType};
 use crate::single_flight::{Landing, Leader};
 use crate::store::{Over, Slot, plain_lease_key};
+use crate::value::Erased;
 use crate::versions::Dependencies;
 
 /// An absent value, where `negative_ttl` says to store it.
@@ -52,71 +53,71 @@ impl Plan {
 }
 
 /// The value, if this process keeps it.
-pub(crate) fn in_local<T>(inner: &Inner, plan: &Plan, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
-    let local = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off)?;
+pub(crate) fn in_local<T>(engine: &Engine, plan: &Plan, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
+    let local = engine.local.as_ref().filter(|_| plan.local != LocalTier::Off)?;
     let hit = local.get_plain(&ParsedKey::parse(&plan.key.value_key).as_ref(), take)?;
-    inner.functions.local_hit(FunctionNumber::by_hand(&plan.key.name));
+    engine.functions.local_hit(FunctionNumber::by_hand(&plan.key.name));
     Some(hit)
 }
 
 /// What is stored, else what the function returns.
-pub(crate) fn read_or_run<'a>(inner: &Arc<Inner>, plan: Plan, function: BoxFuture<'a, Returned>) -> Stages<'a> {
-    let inner = Arc::clone(inner);
+pub(crate) fn read_or_run<'a>(engine: &Arc<Engine>, plan: Plan, function: BoxFuture<'a, Returned>) -> Stages<'a> {
+    let engine = Arc::clone(engine);
     let first = async move {
         // A run under way is not waited for if there is a value: whoever wrote that, wrote it
         // since.
-        match look(&inner, &plan).await {
+        match look(&engine, &plan).await {
             Ok((Standing::Value(value), _)) => {
-                bump(&inner.events.count().hits);
-                plan.count(&inner, |own| &own.hits);
+                bump(&engine.events.count().hits);
+                plan.count(&engine, |own| &own.hits);
                 return Stage::Done(Landing::Value(value));
             }
             Ok(_) => {}
-            Err(error) => failed(&inner, &plan, &error),
+            Err(error) => failed(&engine, &plan, &error),
         }
-        run_here(&inner, Arc::new(plan), None, function).into()
+        run_here(&engine, Arc::new(plan), None, function).into()
     };
     Stages::new(first.boxed())
 }
 
 /// The stored value, for whoever wants no run. `None`: there is none of this type.
-pub(crate) async fn peek(inner: &Inner, plan: &Plan) -> Result<Option<Erased>> {
-    Ok(match look(inner, plan).await?.0 {
+pub(crate) async fn peek(engine: &Engine, plan: &Plan) -> Result<Option<Erased>> {
+    Ok(match look(engine, plan).await?.0 {
         Standing::Value(value) => Some(value),
         Standing::Nothing | Standing::Foreign => None,
     })
 }
 
 /// The bytes of a value and how long to store them. `None`: the function's rules do not store it.
-pub(crate) fn storable(inner: &Inner, plan: &Plan, value: &Erased) -> Result<Option<(Bytes, Duration)>> {
-    let Some(lifetime) = lifetime_for(inner, plan, value) else { return Ok(None) };
-    Ok(Some((encode(inner, plan, value)?, lifetime.fresh)))
+pub(crate) fn storable(engine: &Engine, plan: &Plan, value: &Erased) -> Result<Option<(Bytes, Duration)>> {
+    let Some(lifetime) = lifetime_for(engine, plan, value) else { return Ok(None) };
+    Ok(Some((encode(engine, plan, value)?, lifetime.fresh)))
 }
 
 /// What one caller does for all.
 pub(super) async fn lead(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plan: &Plan,
     lease_key: &EntryKey,
     function: Function,
     leader: &Leader,
 ) -> Landing {
-    let filling = match find(inner, plan, lease_key).await {
+    let filling = match find(engine, plan, lease_key).await {
         Ok(Found::Value(value)) => {
-            bump(&inner.events.count().hits);
-            plan.count(inner, |own| &own.hits);
+            bump(&engine.events.count().hits);
+            plan.count(engine, |own| &own.hits);
             return Landing::Value(value);
         }
         Ok(Found::Lease(filling)) => Some(filling),
         Ok(Found::Alone) => None,
         Err(error) => {
-            failed(inner, plan, &error);
+            failed(engine, plan, &error);
             None
         }
     };
-    bump(&inner.events.count().misses);
-    plan.count(inner, |own| &own.misses);
-    run(inner, plan, filling, function, leader).await
+    bump(&engine.events.count().misses);
+    plan.count(engine, |own| &own.misses);
+    run(engine, plan, filling, function, leader).await
 }
 
 /// What stands under the key, as this call sees it.
@@ -151,27 +152,27 @@ enum Found<'a> {
 
 /// Reads the key, and keeps its value in this process. What is not kept comes with the bytes and
 /// the mark.
-async fn look<'a>(inner: &'a Inner, plan: &Plan) -> Result<(Standing, Option<Seen<'a>>)> {
+async fn look<'a>(engine: &'a Engine, plan: &Plan) -> Result<(Standing, Option<Seen<'a>>)> {
     let key = &plan.key.value_key;
-    let mark = inner.local.as_ref().filter(|_| plan.local != LocalTier::Off).map(|local| local.begin(key));
+    let mark = engine.local.as_ref().filter(|_| plan.local != LocalTier::Off).map(|local| local.begin(key));
     // A list or a hash of somebody else's is refused, and so a fault like any other.
     let (found, tracked) = match &mark {
-        Some(_) => inner.store.load_tracked(key).await?,
-        None => (inner.store.load(key).await?, false),
+        Some(_) => engine.store.load_tracked(key).await?,
+        None => (engine.store.load(key).await?, false),
     };
     let mark = mark.filter(|_| tracked);
     let Some((bytes, left)) = found else {
-        plan.note(inner, What::Missed);
+        plan.note(engine, What::Missed);
         return Ok((Standing::Nothing, Some(Seen { bytes: None, mark })));
     };
     let Some(value) = decode(&plan.value, &bytes) else {
-        plan.note(inner, What::Undecodable);
+        plan.note(engine, What::Undecodable);
         let reason = "the plain key holds something else than a value of this type";
-        inner.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
+        engine.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
         return Ok((Standing::Foreign, Some(Seen { bytes: Some(bytes), mark })));
     };
     let fresh = left.unwrap_or(Duration::MAX);
-    plan.note(inner, What::Hit { fresh_for: fresh });
+    plan.note(engine, What::Hit { fresh_for: fresh });
     if plan.refresh {
         return Ok((Standing::Value(value), Some(Seen { bytes: Some(bytes), mark })));
     }
@@ -184,18 +185,18 @@ async fn look<'a>(inner: &'a Inner, plan: &Plan) -> Result<(Standing, Option<See
 }
 
 /// Takes the lease, or waits for whoever has it. Each round either ends or waits for a change.
-async fn find<'a>(inner: &'a Arc<Inner>, plan: &Plan, lease_key: &EntryKey) -> Result<Found<'a>> {
-    let mut patience = Patience::new(inner, plan.terms(inner).deadline);
+async fn find<'a>(engine: &'a Arc<Engine>, plan: &Plan, lease_key: &EntryKey) -> Result<Found<'a>> {
+    let mut patience = Patience::new(engine, plan.terms(engine).deadline);
     let mut has_waited = false;
     while patience.look_again() {
-        let mut taken = Lease::acquire(inner, lease_key, Over::Nothing).await?;
+        let mut taken = engine.leases.acquire(lease_key, Over::Nothing).await?;
         // The run before stored nothing: those who waited for it run at once, and one of them may
         // store (X7).
         if let Err(Obstacle::Slot(Slot::Unstored(mark))) = taken {
-            taken = Lease::acquire_over_mark(inner, lease_key, mark).await?;
+            taken = engine.leases.acquire_over_mark(lease_key, mark).await?;
         }
         let left = match taken {
-            Ok(lease) => return under(inner, plan, lease).await,
+            Ok(lease) => return under(engine, plan, lease).await,
             Err(Obstacle::Slot(Slot::Leased(left))) => left,
             // A refresh has to store, so it does wait.
             Err(Obstacle::Slot(Slot::Unawaited(left))) if plan.refresh => left,
@@ -207,10 +208,10 @@ async fn find<'a>(inner: &'a Arc<Inner>, plan: &Plan, lease_key: &EntryKey) -> R
             return Ok(Found::Alone);
         }
         if !std::mem::replace(&mut has_waited, true) {
-            begin_to_wait(inner, plan);
+            begin_to_wait(engine, plan);
         }
-        wait(inner, plan, lease_key, left).await?;
-        match look(inner, plan).await? {
+        wait(engine, plan, lease_key, left).await?;
+        match look(engine, plan).await? {
             (Standing::Value(value), _) if !plan.refresh => return Ok(Found::Value(value)),
             (Standing::Foreign, _) => return Ok(Found::Alone),
             _ => {}
@@ -221,8 +222,8 @@ async fn find<'a>(inner: &'a Arc<Inner>, plan: &Plan, lease_key: &EntryKey) -> R
 }
 
 /// With the lease: what was stored before it was taken, and else what the fill is to replace.
-async fn under<'a>(inner: &'a Inner, plan: &Plan, lease: Lease) -> Result<Found<'a>> {
-    let found = match look(inner, plan).await? {
+async fn under<'a>(engine: &'a Engine, plan: &Plan, lease: Lease) -> Result<Found<'a>> {
+    let found = match look(engine, plan).await? {
         (Standing::Value(value), None) => Found::Value(value),
         (Standing::Foreign, _) if !plan.refresh => Found::Alone,
         (_, rest) => {
@@ -231,14 +232,14 @@ async fn under<'a>(inner: &'a Inner, plan: &Plan, lease: Lease) -> Result<Found<
         }
     };
     if let Err(error) = lease.release(End::Free).await {
-        inner.store_failed(&error);
+        engine.store_failed(&error);
     }
     Ok(found)
 }
 
 /// Waits until the lease has ended, or must have.
-async fn wait(inner: &Inner, plan: &Plan, lease_key: &EntryKey, left: Option<Duration>) -> Result<()> {
-    let (slot, wake) = inner.store.read_and_watch(&lease_key.value_key).await?;
+async fn wait(engine: &Engine, plan: &Plan, lease_key: &EntryKey, left: Option<Duration>) -> Result<()> {
+    let (slot, wake) = engine.store.read_and_watch(&lease_key.value_key).await?;
     let left = match slot {
         Slot::Leased(now) => now.or(left),
         Slot::Unawaited(now) if plan.refresh => now.or(left),
@@ -249,7 +250,7 @@ async fn wait(inner: &Inner, plan: &Plan, lease_key: &EntryKey, left: Option<Dur
     tokio::select! {
         biased;
         () = wake => {}
-        () = inner.clock.sleep(limit) => {}
+        () = engine.clock.sleep(limit) => {}
     }
     Ok(())
 }
@@ -257,16 +258,16 @@ async fn wait(inner: &Inner, plan: &Plan, lease_key: &EntryKey, left: Option<Dur
 /// Runs the function under the lease, if there is one, and stores what it returns; gives the lease
 /// back otherwise.
 async fn run(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plan: &Plan,
     filling: Option<Filling<'_>>,
     function: Function,
     leader: &Leader,
 ) -> Landing {
-    let deadline = plan.terms(inner).deadline;
+    let deadline = plan.terms(engine).deadline;
     let is_lent = matches!(function, Function::Lent(_));
-    let mut run = Box::pin(compute(inner, plan, function, leader));
-    leader.seen(inner.clock.boot());
+    let mut run = Box::pin(compute(engine, plan, function, leader));
+    leader.seen(engine.clock.boot());
     let landing = {
         let kept = async {
             match &filling {
@@ -275,34 +276,34 @@ async fn run(
             }
         };
         // Dropped here: the lease is given back, and a waiter takes over.
-        within(inner, deadline, kept).await
+        within(engine, deadline, kept).await
     };
     if let Some(Landing::Value(value)) = &landing {
         if let Some(filling) = filling {
             // A panic of a closure or a `Serialize` costs the fill, never the value (S10).
-            match AssertUnwindSafe(fill(inner, plan, filling, value)).catch_unwind().await {
+            match AssertUnwindSafe(fill(engine, plan, filling, value)).catch_unwind().await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => failed(inner, plan, &error),
+                Ok(Err(error)) => failed(engine, plan, &error),
                 Err(_payload) => {
-                    plan.note(inner, What::NotStored);
-                    inner.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
+                    plan.note(engine, What::NotStored);
+                    engine.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
                 }
             }
         }
         return Landing::Value(Arc::clone(value));
     }
     if landing.is_none() {
-        plan.note(inner, What::DeadlinePassed);
-        inner.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
-        bump(&inner.events.count().compute_errors);
-        plan.count(inner, |own| &own.compute_errors);
+        plan.note(engine, What::DeadlinePassed);
+        engine.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
+        bump(&engine.events.count().compute_errors);
+        plan.count(engine, |own| &own.compute_errors);
     }
     if let Some(filling) = filling {
         // Its caller has gone before the function came to anything: one of those who wait takes the
         // lease.
         let end = if matches!(landing, Some(Landing::Abandoned)) { End::Free } else { End::Unstored };
         if let Err(error) = filling.lease.release(end).await {
-            inner.store_failed(&error);
+            engine.store_failed(&error);
         }
     }
     match (landing, plan.overdue) {
@@ -318,39 +319,39 @@ async fn run(
 }
 
 /// Stores the value under the lease, or gives the lease back.
-async fn fill(inner: &Inner, plan: &Plan, filling: Filling<'_>, value: &Erased) -> Result<()> {
+async fn fill(engine: &Engine, plan: &Plan, filling: Filling<'_>, value: &Erased) -> Result<()> {
     let Filling { lease, over, mark } = filling;
-    let (bytes, expiry) = match storable(inner, plan, value) {
+    let (bytes, expiry) = match storable(engine, plan, value) {
         Ok(Some(storable)) => storable,
         Ok(None) => {
-            plan.note(inner, What::NotStored);
+            plan.note(engine, What::NotStored);
             return lease.release(End::Unstored).await;
         }
         Err(error) => {
-            plan.note(inner, What::NotStored);
+            plan.note(engine, What::NotStored);
             if error.kind() != ErrorKind::Limit {
                 let name = Arc::clone(&plan.key.name);
-                inner.events.emit(Event::EncodeFailed { name, reason: reason(&error) });
+                engine.events.emit(Event::EncodeFailed { name, reason: reason(&error) });
             }
             return lease.release(End::Unstored).await;
         }
     };
     // What was set and removed again meanwhile is gone, but this process was told.
     if mark.is_some_and(|mark| mark.has_changed()) {
-        plan.fill_refused(inner, Refusal::Outdated);
+        plan.fill_refused(engine, Refusal::Outdated);
         return lease.release(End::Free).await;
     }
     if !lease.fill_plain(&plan.key.value_key, over, bytes, expiry).await? {
-        plan.fill_refused(inner, Refusal::LeaseLost);
+        plan.fill_refused(engine, Refusal::LeaseLost);
         return Ok(());
     }
     // Before the push of it: what a refresh has replaced is not served here any more (T7).
-    if let Some(local) = &inner.local {
+    if let Some(local) = &engine.local {
         local.drop_key(&plan.key.value_key);
     }
-    bump(&inner.events.count().fills);
-    plan.count(inner, |own| &own.fills);
-    plan.note(inner, What::Filled { fresh_for: expiry });
+    bump(&engine.events.count().fills);
+    plan.count(engine, |own| &own.fills);
+    plan.note(engine, What::Filled { fresh_for: expiry });
     Ok(())
 }
 
@@ -360,7 +361,7 @@ fn decode(value: &ValueType, bytes: &[u8]) -> Option<Erased> {
     absent.or_else(|| of(true, bytes)).or_else(|| of(true, &plain::quoted(bytes)?))
 }
 
-fn encode(inner: &Inner, plan: &Plan, value: &Erased) -> Result<Bytes> {
+fn encode(engine: &Engine, plan: &Plan, value: &Erased) -> Result<Bytes> {
     if !(plan.value.is_present)(value) {
         return Ok(Bytes::from_static(ABSENT));
     }
@@ -370,9 +371,9 @@ fn encode(inner: &Inner, plan: &Plan, value: &Erased) -> Result<Bytes> {
         return Err(Error::new(ErrorKind::Encode, "encode").detail(detail));
     }
     let bytes = plain::of_json(json);
-    let max = inner.limits.max_value_bytes;
+    let max = engine.limits.max_value_bytes;
     if bytes.len() > max {
-        inner.events.emit(Event::TooLarge { name: Arc::clone(&plan.key.name), bytes: bytes.len() });
+        engine.events.emit(Event::TooLarge { name: Arc::clone(&plan.key.name), bytes: bytes.len() });
         let detail = format!(
             "the encoded value has {} bytes, the limit is {max}; see `CacheBuilder::max_value_bytes`",
             bytes.len()
@@ -382,7 +383,7 @@ fn encode(inner: &Inner, plan: &Plan, value: &Erased) -> Result<Bytes> {
     Ok(bytes.into())
 }
 
-fn failed(inner: &Inner, plan: &Plan, error: &Error) {
-    plan.note(inner, What::StoreFailed(error.kind()));
-    inner.store_failed(error);
+fn failed(engine: &Engine, plan: &Plan, error: &Error) {
+    plan.note(engine, What::StoreFailed(error.kind()));
+    engine.store_failed(error);
 }

@@ -17,17 +17,17 @@ use futures::future::BoxFuture;
 use super::fill::fill;
 use super::old::OldRecord;
 use super::{Function, Lending, Lent, OwnedFunction, Plan, Returned, drive};
-use crate::cache::Inner;
+use crate::engine::Engine;
 use crate::error::DeadlineExceeded;
 use crate::events::{Event, StaleCause, Table, bump};
 use crate::history::What;
 use crate::lease::{End, Lease, Obstacle, Told};
 use crate::refresh::{Begun, Ticket};
 use crate::sabotage::{self, Guard};
-use crate::shape::Erased;
 use crate::single_flight::{Caller, Landing, Leader};
 use crate::store::{Over, Slot, has_fill_id};
 use crate::tag::Basis;
+use crate::value::Erased;
 
 /// How long a key is left alone whose refresh was skipped.
 const AFTER_SKIP: Duration = Duration::from_millis(100);
@@ -56,7 +56,7 @@ pub(super) fn tell(leader: &Leader) -> impl Fn(&str, Told) + Sync {
 ///
 /// `leader`: of those who wait for this run in this process.
 pub(super) async fn run_under(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plan: &Plan,
     lease: Option<Lease>,
     basis: &Basis,
@@ -64,11 +64,11 @@ pub(super) async fn run_under(
     fallback: Fallback,
     leader: &Leader,
 ) -> Landing {
-    let old = OldRecord::hand_over(inner, plan, lease.as_ref(), basis).await;
-    let (started, deadline) = (inner.clock.start(), plan.terms(inner).deadline);
+    let old = OldRecord::hand_over(engine, plan, lease.as_ref(), basis).await;
+    let (started, deadline) = (engine.clock.start(), plan.terms(engine).deadline);
     let is_lent = matches!(function, Function::Lent(_));
-    let mut run = Box::pin(compute(inner, plan, function, leader));
-    leader.seen(inner.clock.boot());
+    let mut run = Box::pin(compute(engine, plan, function, leader));
+    leader.seen(engine.clock.boot());
     let landing = {
         let kept = async {
             match &lease {
@@ -77,24 +77,24 @@ pub(super) async fn run_under(
             }
         };
         // Dropped here: the lease is given back, and a waiter takes over.
-        within(inner, deadline, kept).await
+        within(engine, deadline, kept).await
     };
     let cause = match &landing {
         Some(Landing::Value(value)) => {
-            let late = late_basis(inner, plan, &fallback).await;
+            let late = late_basis(engine, plan, &fallback).await;
             let basis = late.as_ref().unwrap_or(basis);
             if let Some(lease) = lease {
-                let fill = fill(inner, plan, lease, basis, value, started.elapsed(), old);
+                let fill = fill(engine, plan, lease, basis, value, started.elapsed(), old);
                 // A panic of a closure or a `Serialize` costs the fill, never the value (S10).
                 match AssertUnwindSafe(fill).catch_unwind().await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        plan.note(inner, What::StoreFailed(error.kind()));
-                        inner.store_failed(&error);
+                        plan.note(engine, What::StoreFailed(error.kind()));
+                        engine.store_failed(&error);
                     }
                     Err(_payload) => {
-                        plan.note(inner, What::NotStored);
-                        inner.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
+                        plan.note(engine, What::NotStored);
+                        engine.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
                     }
                 }
             }
@@ -102,27 +102,27 @@ pub(super) async fn run_under(
         }
         Some(_) => StaleCause::Failed,
         None => {
-            plan.note(inner, What::DeadlinePassed);
-            inner.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
-            bump(&inner.events.count().compute_errors);
-            plan.count(inner, |own| &own.compute_errors);
+            plan.note(engine, What::DeadlinePassed);
+            engine.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
+            bump(&engine.events.count().compute_errors);
+            plan.count(engine, |own| &own.compute_errors);
             StaleCause::DeadlinePassed
         }
     };
     // Its caller has gone before the function came to anything: one of those who wait takes the lease.
     let end = if matches!(landing, Some(Landing::Abandoned)) { End::Free } else { End::Unstored };
-    let stands = give_up(inner, plan, lease, &fallback, end).await;
+    let stands = give_up(engine, plan, lease, &fallback, end).await;
     // Also where an invalidation of everything has ended it, or one by tag: that leaves its key alone (R17).
     let may_be_served = matches!(fallback, Fallback::Old(_) | Fallback::Unleased(..));
-    let stands = stands && (!may_be_served || basis.stands(inner).await);
+    let stands = stands && (!may_be_served || basis.stands(&engine.versions).await);
     match (landing, fallback) {
         (Some(Landing::Failed(_)) | None, Fallback::Old(old) | Fallback::Unleased(old, _)) if stands => {
-            plan.stale_served(inner, cause);
+            plan.stale_served(engine, cause);
             Landing::Value(old)
         }
         (landing, Fallback::Served) => {
-            plan.note(inner, What::RefreshFailed);
-            inner.events.emit(Event::RefreshFailed { name: Arc::clone(&plan.key.name) });
+            plan.note(engine, What::RefreshFailed);
+            engine.events.emit(Event::RefreshFailed { name: Arc::clone(&plan.key.name) });
             landing.unwrap_or(Landing::Abandoned)
         }
         (Some(landing), _) => landing,
@@ -141,21 +141,21 @@ pub(super) async fn run_under(
 }
 
 /// What stands after the run, where a test has removed the guard that goes by what stood before it.
-async fn late_basis(inner: &Inner, plan: &Plan, fallback: &Fallback) -> Option<Basis> {
+async fn late_basis(engine: &Engine, plan: &Plan, fallback: &Fallback) -> Option<Basis> {
     let is_behind = matches!(fallback, Fallback::Served);
     let guard = if is_behind { Guard::VersionsFromBeforeRefresh } else { Guard::VersionsFromBeforeRun };
     if !sabotage::is(guard) {
         return None;
     }
-    let mut basis = plan.basis(inner);
-    basis.read_unknown(inner).await.ok()?;
+    let mut basis = plan.basis(engine);
+    basis.read_unknown(&engine.versions).await.ok()?;
     Some(basis)
 }
 
 /// Gives the lease back; where there is something to serve, for the throttle's time to nobody. Whether the record beside it still stood:
 /// else it was invalidated meanwhile, and is not to be served (R17).
 pub(crate) async fn give_up(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plan: &Plan,
     lease: Option<Lease>,
     fallback: &Fallback,
@@ -163,82 +163,82 @@ pub(crate) async fn give_up(
 ) -> bool {
     let Some(lease) = lease else {
         let Fallback::Unleased(_, fill_id) = fallback else { return false };
-        return inner.store.holds(&plan.key.value_key, *fill_id).await.unwrap_or_else(|error| {
-            inner.store_failed(&error);
+        return engine.store.holds(&plan.key.value_key, *fill_id).await.unwrap_or_else(|error| {
+            engine.store_failed(&error);
             true
         });
     };
-    let throttle = inner.limits.refresh_throttle;
+    let throttle = engine.limits.refresh_throttle;
     let done = match (fallback, lease.over()) {
         (Fallback::Old(_) | Fallback::Served, Over::Record(fill_id)) => {
-            leave_alone(inner, plan, fill_id, Some(throttle));
+            leave_alone(engine, plan, fill_id, Some(throttle));
             lease.throttle(throttle).await
         }
         _ => lease.release(end).await.map(|()| false),
     };
     done.unwrap_or_else(|error| {
-        inner.store_failed(&error);
+        engine.store_failed(&error);
         // Nobody can tell; an old value is what is left.
         true
     })
 }
 
 /// Runs the function for its callers.
-pub(super) async fn compute(inner: &Inner, plan: &Plan, function: Function, leader: &Leader) -> Landing {
-    bump(&inner.events.count().computes);
-    plan.count(inner, |own| &own.computes);
-    plan.note(inner, What::RunBegan);
-    let started = inner.clock.start();
+pub(super) async fn compute(engine: &Engine, plan: &Plan, function: Function, leader: &Leader) -> Landing {
+    bump(&engine.events.count().computes);
+    plan.count(engine, |own| &own.computes);
+    plan.note(engine, What::RunBegan);
+    let started = engine.clock.start();
     let landing = function.run(leader.running(&plan.key.name, &plan.key.value_key)).await;
     let after = started.elapsed();
     if matches!(landing, Landing::Failed(_) | Landing::Panicked(_)) {
-        bump(&inner.events.count().compute_errors);
-        plan.count(inner, |own| &own.compute_errors);
-        plan.note(inner, What::RunFailed { after });
+        bump(&engine.events.count().compute_errors);
+        plan.count(engine, |own| &own.compute_errors);
+        plan.note(engine, What::RunFailed { after });
     } else {
-        plan.note(inner, What::RunEnded { after });
+        plan.note(engine, What::RunEnded { after });
     }
     landing
 }
 
-pub(crate) async fn within<T>(inner: &Inner, limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn within<T>(engine: &Engine, limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
     let Some(limit) = limit else { return Some(work.await) };
     tokio::select! {
         biased;
         done = work => Some(done),
-        () = inner.clock.sleep(limit) => None,
+        () = engine.clock.sleep(limit) => None,
     }
 }
 
 /// No refresh of this record from this process for that long.
-pub(crate) fn leave_alone(inner: &Inner, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
-    let rest = rest.unwrap_or(inner.limits.refresh_throttle).min(inner.limits.refresh_throttle);
-    plan.note(inner, What::LeftAlone { rest });
-    rest_from_now(inner, plan, fill_id, rest);
+pub(crate) fn leave_alone(engine: &Engine, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
+    let rest = rest.unwrap_or(engine.limits.refresh_throttle).min(engine.limits.refresh_throttle);
+    plan.note(engine, What::LeftAlone { rest });
+    rest_from_now(engine, plan, fill_id, rest);
 }
 
-fn rest_from_now(inner: &Inner, plan: &Plan, fill_id: u64, rest: Duration) {
-    if inner.refreshes.rest(&plan.key.value_key, fill_id, inner.clock.coarse(), rest) {
-        inner.events.table_full(Table::Resting);
+fn rest_from_now(engine: &Engine, plan: &Plan, fill_id: u64, rest: Duration) {
+    if engine.refreshes.rest(&plan.key.value_key, fill_id, engine.clock.coarse(), rest) {
+        engine.events.table_full(Table::Resting);
     }
 }
 
 /// Takes a place among the refreshes of this process, if this key needs one and there is one.
-fn begin(inner: &Inner, plan: &Plan, fill_id: u64) -> Option<Ticket> {
-    match inner.refreshes.begin(&plan.key.value_key, fill_id, inner.clock.coarse()) {
+fn begin(engine: &Engine, plan: &Plan, fill_id: u64) -> Option<Ticket> {
+    match engine.refreshes.begin(&plan.key.value_key, fill_id, engine.clock.coarse()) {
         Begun::Ticket(ticket) => {
-            bump(&inner.events.count().refreshes);
-            plan.count(inner, |own| &own.refreshes);
-            plan.note(inner, What::RefreshBegan);
+            bump(&engine.events.count().refreshes);
+            plan.count(engine, |own| &own.refreshes);
+            plan.note(engine, What::RefreshBegan);
             Some(ticket)
         }
         Begun::Resting => None,
         Begun::Full => {
-            plan.note(inner, What::RefreshSkipped);
-            inner.events.emit(Event::RefreshSkipped { name: Arc::clone(&plan.key.name) });
+            plan.note(engine, What::RefreshSkipped);
+            engine.events.emit(Event::RefreshSkipped { name: Arc::clone(&plan.key.name) });
             // Else a key that is asked for often would tell it at each hit.
-            if plan.terms(inner).soft_timeout.is_none() {
-                rest_from_now(inner, plan, fill_id, AFTER_SKIP);
+            if plan.terms(engine).soft_timeout.is_none() {
+                rest_from_now(engine, plan, fill_id, AFTER_SKIP);
             }
             None
         }
@@ -246,11 +246,11 @@ fn begin(inner: &Inner, plan: &Plan, fill_id: u64) -> Option<Ticket> {
 }
 
 /// Computes the next value in the background: no caller waits for it, and no caller's end ends it (F1, F10).
-pub(crate) fn refresh_behind(inner: &Arc<Inner>, plan: &Arc<Plan>, fill_id: u64, function: OwnedFunction) {
-    let Some(ticket) = begin(inner, plan, fill_id) else { return };
-    let (owned, plan) = (Arc::clone(inner), Arc::clone(plan));
+pub(crate) fn refresh_behind(engine: &Arc<Engine>, plan: &Arc<Plan>, fill_id: u64, function: OwnedFunction) {
+    let Some(ticket) = begin(engine, plan, fill_id) else { return };
+    let (owned, plan) = (Arc::clone(engine), Arc::clone(plan));
     // After the shutdown nobody can, and nobody needs it.
-    let _spawned = inner.background.work(async move {
+    let _spawned = engine.background.work(async move {
         let (leader, _nobody_waits) = Leader::alone(&Caller::default());
         refresh(&owned, &plan, fill_id, Function::Owned(function), &leader, ticket).await;
     });
@@ -258,18 +258,18 @@ pub(crate) fn refresh_behind(inner: &Arc<Inner>, plan: &Arc<Plan>, fill_id: u64,
 
 /// Computes the next value in this caller; `None`: somebody else does, or it came to nothing, and the old one is to be returned.
 pub(crate) async fn refresh_here(
-    inner: Arc<Inner>,
+    engine: Arc<Engine>,
     plan: Arc<Plan>,
     fill_id: u64,
     function: BoxFuture<'_, Returned>,
 ) -> Option<Landing> {
-    let ticket = begin(&inner, &plan, fill_id)?;
+    let ticket = begin(&engine, &plan, fill_id)?;
     let caller = Caller::here();
     let (leader, flight) = Leader::alone(&caller);
-    let (name, background) = (Arc::clone(&plan.key.name), Arc::clone(&inner.background));
+    let (name, background) = (Arc::clone(&plan.key.name), Arc::clone(&engine.background));
     let begin = |function| {
         let run = |leader: Arc<Leader>| async move {
-            let refreshed = refresh(&inner, &plan, fill_id, function, &leader, ticket).await;
+            let refreshed = refresh(&engine, &plan, fill_id, function, &leader, ticket).await;
             refreshed.unwrap_or(Landing::Abandoned)
         };
         // Outside of a runtime it is dropped, and the old value stays.
@@ -284,7 +284,7 @@ pub(crate) async fn refresh_here(
 /// One refresh over all processes: the lease is to be had only while the record that is due still stands, so a newer one ends it here
 /// (F9). The ticket goes at the end.
 async fn refresh(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plan: &Plan,
     fill_id: u64,
     function: Function,
@@ -292,28 +292,28 @@ async fn refresh(
     _ticket: Ticket,
 ) -> Option<Landing> {
     // Before the run, as in the foreground (R4).
-    let mut basis = plan.basis(inner);
-    if let Err(error) = basis.read_unknown(inner).await {
-        inner.store_failed(&error);
+    let mut basis = plan.basis(engine);
+    if let Err(error) = basis.read_unknown(&engine.versions).await {
+        engine.store_failed(&error);
         return None;
     }
     // The record may be of the version before, and this build may not be registered under the one that stands (R25).
-    if let Err(error) = Basis::register(inner, std::slice::from_mut(&mut basis), &plan.key).await {
-        inner.store_failed(&error);
+    if let Err(error) = engine.builds.register_all(std::slice::from_mut(&mut basis), &plan.key).await {
+        engine.store_failed(&error);
         return None;
     }
     if !basis.is_complete() {
         return None;
     }
-    match Lease::acquire(inner, &plan.key, Over::Record(fill_id)).await {
-        Ok(Ok(lease)) => Some(run_under(inner, plan, Some(lease), &basis, function, Fallback::Served, leader).await),
+    match engine.leases.acquire(&plan.key, Over::Record(fill_id)).await {
+        Ok(Ok(lease)) => Some(run_under(engine, plan, Some(lease), &basis, function, Fallback::Served, leader).await),
         Ok(Err(Obstacle::Throttle(left) | Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)))) => {
-            leave_alone(inner, plan, fill_id, left);
+            leave_alone(engine, plan, fill_id, left);
             None
         }
         Ok(Err(Obstacle::Slot(_))) => None,
         Err(error) => {
-            inner.store_failed(&error);
+            engine.store_failed(&error);
             None
         }
     }
@@ -322,7 +322,7 @@ async fn refresh(
 /// Runs the function in the background and waits for it no longer than the soft timeout: then its callers get the old value, and
 /// the run goes on and is stored (F5).
 pub(super) async fn run_at_most(
-    inner: &Arc<Inner>,
+    engine: &Arc<Engine>,
     plan: &Arc<Plan>,
     lease: Lease,
     basis: Basis,
@@ -330,41 +330,41 @@ pub(super) async fn run_at_most(
     function: OwnedFunction,
     leader: &Arc<Leader>,
 ) -> Landing {
-    let soft_timeout = plan.terms(inner).soft_timeout;
+    let soft_timeout = plan.terms(engine).soft_timeout;
     let fill_id = match lease.over() {
         Over::Record(fill_id) => fill_id,
         Over::Nothing => 0,
     };
     let function = Function::Owned(function);
-    let Some(ticket) = begin(inner, plan, fill_id) else {
-        return run_under(inner, plan, Some(lease), &basis, function, Fallback::Old(old), leader).await;
+    let Some(ticket) = begin(engine, plan, fill_id) else {
+        return run_under(engine, plan, Some(lease), &basis, function, Fallback::Old(old), leader).await;
     };
     let (sender, mut landed) = oneshot::channel();
     let basis = Arc::new(basis);
     let (of_task, of_run, leader) = (Arc::clone(&basis), Arc::clone(plan), Arc::clone(leader));
-    let (owned, fallback) = (Arc::clone(inner), Fallback::Old(Arc::clone(&old)));
-    let _spawned = inner.background.work(async move {
+    let (owned, fallback) = (Arc::clone(engine), Fallback::Old(Arc::clone(&old)));
+    let _spawned = engine.background.work(async move {
         let landing = run_under(&owned, &of_run, Some(lease), &of_task, function, fallback, &leader).await;
         drop(ticket);
         // An error says that nobody waits any more.
         let _nobody = sender.send(landing);
     });
-    match within(inner, soft_timeout, &mut landed).await {
+    match within(engine, soft_timeout, &mut landed).await {
         Some(Ok(landing)) => landing,
         // Dropped without a word: the cache was shut down.
-        Some(Err(_)) => serve_old(inner, plan, old),
-        None => match inner.store.read(&plan.key.value_key).await {
+        Some(Err(_)) => serve_old(engine, plan, old),
+        None => match engine.store.read(&plan.key.value_key).await {
             // Invalidated meanwhile: there is no old value any more, and so no soft timeout (R17, F6).
             Ok(slot) if !matches!(&slot, Slot::Bytes(bytes) if has_fill_id(bytes, fill_id)) => {
                 landed.await.unwrap_or(Landing::Value(old))
             }
-            _ if !basis.stands(inner).await => landed.await.unwrap_or(Landing::Value(old)),
-            _ => serve_old(inner, plan, old),
+            _ if !basis.stands(&engine.versions).await => landed.await.unwrap_or(Landing::Value(old)),
+            _ => serve_old(engine, plan, old),
         },
     }
 }
 
-fn serve_old(inner: &Inner, plan: &Plan, old: Erased) -> Landing {
-    plan.stale_served(inner, StaleCause::SoftTimeout);
+fn serve_old(engine: &Engine, plan: &Plan, old: Erased) -> Landing {
+    plan.stale_served(engine, StaleCause::SoftTimeout);
     Landing::Value(old)
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::Typed;
 use crate::error::DeadlineExceeded;
-use crate::local::Erased;
+use crate::value::Erased;
 
 /// Makes the error that another caller gets when the run it waited for failed.
 ///

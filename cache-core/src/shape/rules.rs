@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::{Erased, Form};
+use super::Form;
 use crate::key::TagWriter;
 use crate::options::EntryOptions;
+use crate::value::Erased;
 
 /// A decision about a value.
 pub(crate) type ByValue<T> = Box<dyn Fn(&Erased) -> T + Send + Sync>;
