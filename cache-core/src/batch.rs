@@ -31,11 +31,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::look::{Bases, Unserved};
 use crate::engine::Engine;
-use crate::events::{StaleCause, bump};
+use crate::events::StaleCause;
 use crate::history::What;
 use crate::lease::{Lease, Told};
 use crate::options::FlightScope;
-use crate::read_through::{Patience, Plan};
+use crate::read_through::{Patience, Plan, Tally};
 use crate::shape::{BatchReturn, Form as _, Optional, Parts};
 use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic, Running};
 use crate::store::{Slot, has_fill_id};
@@ -318,8 +318,7 @@ impl<'a> Batch<'a> {
         };
         match self.engine.flights.join(&key.value_key, (value.type_id)(), since, self.caller) {
             Joined::Follow(flight) => {
-                bump(&self.engine.events.count().joined);
-                self.plan(at).count(self.engine, |own| &own.joined);
+                self.plan(at).count(self.engine, Tally::Joined);
                 Some(flight)
             }
             Joined::Lead(leader, _waits_here) => {
@@ -418,16 +417,14 @@ impl<'a> Batch<'a> {
     }
 
     fn serve_old(&self, at: usize, old: Erased, cause: StaleCause) {
-        self.plan(at).stale_served(self.engine, cause);
+        self.plan(at).observed(self.engine, What::StaleServed(cause));
         self.settle(at, Landing::Value(old));
     }
 
     /// Waits until the key changes or its lease must have ended.
     async fn wait(&self, Leased { at, left, beside }: Leased) -> Step {
         if !std::mem::replace(&mut self.id(at).waited, true) {
-            bump(&self.engine.events.count().waited);
-            self.plan(at).count(self.engine, |own| &own.waited);
-            self.plan(at).note(self.engine, What::Waited);
+            self.plan(at).observed(self.engine, What::Waited);
         }
         let key = &self.plan(at).key.value_key;
         match self.engine.store.read_and_watch(key).await {

@@ -15,7 +15,7 @@ use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::freshness::{Freshness, verdict};
-use crate::history::Refusal;
+use crate::history::{Refusal, What};
 use crate::key::EntryKey;
 use crate::options::LocalTier;
 use crate::read_through::{self, Plan, Sealed};
@@ -255,7 +255,7 @@ impl<R: 'static> Bare<R> {
         engine.builds.introduce(&plan.key, basis.read_unknown(&engine.versions)).await?;
         engine.builds.register_all(std::slice::from_mut(&mut basis), &plan.key).await?;
         let Some(under) = basis.of_value(&engine.versions, &plan.key.name, &plan.rules, &value).await? else {
-            plan.fill_refused(engine, Refusal::Outdated);
+            plan.observed(engine, What::FillRefused(Refusal::Outdated));
             return engine.detached(&plan.key, engine.builds.remove(&plan.key)).await;
         };
         match read_through::try_seal(engine, plan, &value, under, lifetime, Duration::ZERO) {

@@ -22,14 +22,16 @@ use futures::future::BoxFuture;
 mod fill;
 mod flight;
 mod function;
+mod lifetime;
 mod old;
 mod patience;
 pub(crate) mod plain;
 mod run;
 
-pub(crate) use self::fill::{Sealed, Storable, lifetime_for, storable, try_seal};
+pub(crate) use self::fill::{Sealed, Storable, storable, try_seal};
 pub(crate) use self::flight::{Stage, Stages, drive, run_here, run_shared};
 pub(crate) use self::function::{Function, Lending, Lent, OwnedFunction, Returned};
+pub(crate) use self::lifetime::lifetime_for;
 pub(crate) use self::patience::Patience;
 pub(crate) use self::run::{Fallback, give_up, leave_alone, refresh_behind, refresh_here, within};
 use self::run::{run_at_most, run_under};
@@ -37,9 +39,9 @@ use crate::clock::Stopwatch;
 use crate::engine::Engine;
 use crate::envelope::{Envelope, Unreadable};
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
-use crate::events::{Event, StaleCause, Table, bump};
+use crate::events::{Counters, Event, StaleCause, Table, bump};
 use crate::function_stats::{FunctionCounters, FunctionNumber};
-use crate::history::{Refusal, Scope, What};
+use crate::history::{Scope, What};
 use crate::key::EntryKey;
 use crate::lease::{Lease, Obstacle};
 use crate::local::Mark;
@@ -75,6 +77,56 @@ pub(crate) struct Plan {
     pub(crate) number: OnceLock<FunctionNumber>,
 }
 
+/// What is counted of a function, and of its cache.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Tally {
+    Hits,
+    Misses,
+    Computes,
+    ComputeErrors,
+    Fills,
+    Renewed,
+    RefusedFills,
+    Stale,
+    Refreshes,
+    Joined,
+    Waited,
+}
+
+impl Tally {
+    fn of_function(self, counters: &FunctionCounters) -> &AtomicU64 {
+        match self {
+            Self::Hits => &counters.hits,
+            Self::Misses => &counters.misses,
+            Self::Computes => &counters.computes,
+            Self::ComputeErrors => &counters.compute_errors,
+            Self::Fills => &counters.fills,
+            Self::Renewed => &counters.renewed,
+            Self::RefusedFills => &counters.refused_fills,
+            Self::Stale => &counters.stale,
+            Self::Refreshes => &counters.refreshes,
+            Self::Joined => &counters.joined,
+            Self::Waited => &counters.waited,
+        }
+    }
+
+    /// `None`: its event counts.
+    fn of_cache(self, counters: &Counters) -> Option<&AtomicU64> {
+        Some(match self {
+            Self::Hits => &counters.hits,
+            Self::Misses => &counters.misses,
+            Self::Computes => &counters.computes,
+            Self::ComputeErrors => &counters.compute_errors,
+            Self::Fills => &counters.fills,
+            Self::Renewed => &counters.renewed,
+            Self::RefusedFills | Self::Stale => return None,
+            Self::Refreshes => &counters.refreshes,
+            Self::Joined => &counters.joined,
+            Self::Waited => &counters.waited,
+        })
+    }
+}
+
 impl Plan {
     pub(crate) fn new(key: EntryKey, value: ValueType, rules: Arc<Rules>, local: LocalTier) -> Self {
         Self {
@@ -91,14 +143,54 @@ impl Plan {
         }
     }
 
-    /// Adds one to a counter of the function.
-    pub(crate) fn count(&self, engine: &Engine, counter: impl FnOnce(&FunctionCounters) -> &AtomicU64) {
+    /// Notes a step in the key's history, counts it for the function and its cache, and emits its event.
+    pub(crate) fn observed(&self, engine: &Engine, what: What) {
+        self.note(engine, what);
+        let tally = match what {
+            What::RunBegan => Tally::Computes,
+            What::RunFailed { .. } | What::DeadlinePassed => Tally::ComputeErrors,
+            What::Filled { .. } => Tally::Fills,
+            What::Renewed { .. } => Tally::Renewed,
+            What::FillRefused(_) => Tally::RefusedFills,
+            What::StaleServed(_) => Tally::Stale,
+            What::RefreshBegan => Tally::Refreshes,
+            What::Waited => Tally::Waited,
+            What::RefreshFailed | What::RefreshSkipped => return self.emit_event_of(engine, what),
+            _ => return,
+        };
+        self.count(engine, tally);
+        self.emit_event_of(engine, what);
+    }
+
+    /// Emits the event that goes with a step, if there is one.
+    fn emit_event_of(&self, engine: &Engine, what: What) {
+        let name = || Arc::clone(&self.key.name);
+        engine.events.emit(match what {
+            What::DeadlinePassed => Event::DeadlinePassed { name: name() },
+            What::FillRefused(_) => Event::FillRefused { name: name() },
+            What::StaleServed(cause) => Event::StaleServed { name: name(), cause },
+            What::RefreshFailed => Event::RefreshFailed { name: name() },
+            What::RefreshSkipped => Event::RefreshSkipped { name: name() },
+            _ => return,
+        });
+    }
+
+    /// Notes a step in the key's history only: of one id among those of a batch, which count once.
+    pub(crate) fn note(&self, engine: &Engine, what: What) {
+        engine.history.note(&self.key.value_key, what);
+    }
+
+    /// Counts for the function, and for its cache.
+    pub(crate) fn count(&self, engine: &Engine, tally: Tally) {
         let number = self.number();
         if number.is_one_of_others() {
             engine.events.table_full(Table::FunctionNames);
         }
+        if let Some(of_cache) = tally.of_cache(engine.events.count()) {
+            bump(of_cache);
+        }
         if let Some(counters) = engine.functions.of(number) {
-            bump(counter(counters));
+            bump(tally.of_function(counters));
         }
     }
 
@@ -110,23 +202,6 @@ impl Plan {
     /// What a value of it depends on; nothing is read yet.
     pub(crate) fn basis(&self, engine: &Engine) -> Basis {
         Basis::new(&engine.versions, &self.key.name, self.number(), &self.rules)
-    }
-
-    /// Tells that a value was not stored.
-    pub(crate) fn fill_refused(&self, engine: &Engine, why: Refusal) {
-        self.note(engine, What::FillRefused(why));
-        self.count(engine, |own| &own.refused_fills);
-        engine.events.emit(Event::FillRefused { name: Arc::clone(&self.key.name) });
-    }
-
-    pub(crate) fn note(&self, engine: &Engine, what: What) {
-        engine.history.note(&self.key.value_key, what);
-    }
-
-    pub(crate) fn stale_served(&self, engine: &Engine, cause: StaleCause) {
-        self.note(engine, What::StaleServed(cause));
-        self.count(engine, |own| &own.stale);
-        engine.events.emit(Event::StaleServed { name: Arc::clone(&self.key.name), cause });
     }
 
     pub(crate) fn terms(&self, engine: &Engine) -> Terms {
@@ -166,7 +241,7 @@ pub(crate) async fn probe(engine: &Engine, plan: &Plan) -> Probed {
         Ok(Ok(value)) => value,
         Ok(Err(slot)) => Probed::Miss(Read { basis, slot: Some(Ok(slot)) }),
         Err(error) => {
-            plan.note(engine, What::StoreFailed(error.kind()));
+            plan.observed(engine, What::StoreFailed(error.kind()));
             engine.store_failed(&error);
             Probed::Miss(Read { basis, slot: Some(Err(())) })
         }
@@ -201,9 +276,8 @@ async fn try_probe(engine: &Engine, plan: &Plan, basis: &mut Basis) -> Result<st
         return Ok(Err(slot));
     }
     let Stored::Value(served) = decode(engine, plan, basis, bytes, mark.is_some()).await? else { return Ok(Err(slot)) };
-    plan.note(engine, What::Hit { fresh_for: served.serving.fresh() });
-    bump(&engine.events.count().hits);
-    plan.count(engine, |own| &own.hits);
+    plan.observed(engine, What::Hit { fresh_for: served.serving.fresh() });
+    plan.count(engine, Tally::Hits);
     Ok(Ok(match kept(engine, plan, served, mark) {
         Hit { value, due: Some(fill_id) } => Probed::Due(value, fill_id),
         Hit { value, due: None } => Probed::Value(value),
@@ -234,13 +308,11 @@ async fn lead(engine: &Arc<Engine>, plan: &Arc<Plan>, read: Read, function: Func
     let Read { mut basis, slot } = read;
     let found = match look(engine, plan, &mut basis, slot).await {
         Found::Value(value) => {
-            bump(&engine.events.count().hits);
-            plan.count(engine, |own| &own.hits);
+            plan.count(engine, Tally::Hits);
             return Landing::Value(value);
         }
         Found::Due(value, fill_id) => {
-            bump(&engine.events.count().hits);
-            plan.count(engine, |own| &own.hits);
+            plan.count(engine, Tally::Hits);
             // One that borrows from its caller cannot run behind it: the next call refreshes.
             if let Function::Owned(function) = function {
                 refresh_behind(engine, plan, fill_id, function);
@@ -248,15 +320,14 @@ async fn lead(engine: &Arc<Engine>, plan: &Arc<Plan>, read: Read, function: Func
             return Landing::Value(value);
         }
         Found::Old(value, cause) => {
-            plan.stale_served(engine, cause);
+            plan.observed(engine, What::StaleServed(cause));
             return Landing::Value(value);
         }
         Found::Lease(lease, old) => (Some(lease), old.map_or(Fallback::None, Fallback::Old)),
         Found::Unleased(old, fill_id) => (None, Fallback::Unleased(old, fill_id)),
         Found::Nothing => (None, Fallback::None),
     };
-    bump(&engine.events.count().misses);
-    plan.count(engine, |own| &own.misses);
+    plan.count(engine, Tally::Misses);
     let waits_for_less = plan.terms(engine).soft_timeout.is_some();
     match (found, function) {
         ((Some(lease), Fallback::Old(old)), Function::Owned(function)) if waits_for_less => {
@@ -297,7 +368,7 @@ async fn look(
     match try_look(engine, plan, basis, slot).await {
         Ok(found) => found,
         Err(error) => {
-            plan.note(engine, What::StoreFailed(error.kind()));
+            plan.observed(engine, What::StoreFailed(error.kind()));
             engine.store_failed(&error);
             Found::Nothing
         }
@@ -320,7 +391,7 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut Basis, slot: Op
         let read_marked = mark.take();
         slot = match slot {
             Slot::Absent => {
-                plan.note(engine, What::Missed);
+                plan.observed(engine, What::Missed);
                 engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
                 match engine.leases.acquire(&plan.key, Over::Nothing).await? {
                     Ok(lease) => return Ok(Found::Lease(lease, None)),
@@ -370,7 +441,7 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut Basis, slot: Op
                 }
             }
             Slot::WrongType => {
-                plan.note(engine, What::Undecodable);
+                plan.observed(engine, What::Undecodable);
                 engine.events.emit(Event::Undecodable {
                     name: Arc::clone(&plan.key.name),
                     reason: "the key holds a value of another type",
@@ -380,12 +451,12 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut Basis, slot: Op
             }
             // What this caller computes is its own affair: it may be older than the write that the fence is for (R22).
             Slot::Fenced => {
-                plan.note(engine, What::Fenced);
+                plan.observed(engine, What::Fenced);
                 return Ok(Found::Nothing);
             }
             // The run before stored nothing: those who waited for it run at once, and one of them may store (X7).
             Slot::Unstored(mark) => {
-                plan.note(engine, What::NotAwaited);
+                plan.observed(engine, What::NotAwaited);
                 engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
                 match engine.leases.acquire_over_mark(&plan.key, mark).await? {
                     Ok(lease) => return Ok(Found::Lease(lease, None)),
@@ -397,7 +468,7 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut Basis, slot: Op
             }
             // A refresh has to store, so it does wait.
             Slot::Unawaited(_) if !plan.refresh => {
-                plan.note(engine, What::NotAwaited);
+                plan.observed(engine, What::NotAwaited);
                 return Ok(Found::Nothing);
             }
             Slot::Leased(_) | Slot::Unawaited(_) if plan.rules.options.flight != FlightScope::Cluster => {
@@ -451,7 +522,7 @@ async fn take_over(engine: &Arc<Engine>, plan: &Plan, stored: Stored, waited: Op
         }
         // The run before stored nothing: this caller runs at once too (X7).
         (Err(Obstacle::Slot(Slot::Unawaited(_))), old) if !plan.refresh => {
-            plan.note(engine, What::NotAwaited);
+            plan.observed(engine, What::NotAwaited);
             Next::End(old.map_or(Found::Nothing, |old| Found::Unleased(old, fill_id)))
         }
         (Err(Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left))), old) => match soft_timeout.zip(old) {
@@ -480,9 +551,7 @@ async fn read<'a>(engine: &'a Engine, plan: &Plan, basis: &mut Basis) -> Result<
 
 /// Once for a call, however often it is woken.
 fn begin_to_wait(engine: &Engine, plan: &Plan) -> Stopwatch {
-    bump(&engine.events.count().waited);
-    plan.count(engine, |own| &own.waited);
-    plan.note(engine, What::Waited);
+    plan.observed(engine, What::Waited);
     engine.clock.start()
 }
 
@@ -584,7 +653,7 @@ pub(crate) fn noted(engine: &Engine, plan: &Plan, stored: Stored) -> Stored {
         }
         Stored::Foreign(_) => What::Undecodable,
     };
-    plan.note(engine, what);
+    plan.observed(engine, what);
     stored
 }
 

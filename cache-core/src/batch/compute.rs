@@ -11,11 +11,11 @@ use futures::future::join_all;
 use super::look::Bases;
 use super::{Batch, Claim, MOST_AT_A_TIME, Run, Step, TRIPS_AT_A_TIME, landings};
 use crate::error::{DeadlineExceeded, Result};
-use crate::events::{Event, StaleCause, bump};
+use crate::events::{Event, StaleCause};
 use crate::history::{Refusal, What};
 use crate::lease::{End, Lease, Renewals, Told};
 use crate::options::LocalTier;
-use crate::read_through::{Fallback, Storable, give_up, lifetime_for, storable, within};
+use crate::read_through::{Fallback, Storable, Tally, give_up, lifetime_for, storable, within};
 use crate::sabotage::{self, Guard};
 use crate::single_flight::{Landing, Running};
 use crate::store::Filled;
@@ -26,16 +26,14 @@ impl Batch<'_> {
     /// Runs the function for these, stores what it returns, gives the other leases back, and lands them.
     pub(super) async fn compute(&self, mut claims: Vec<Claim>, bases: Bases) -> Step {
         claims.sort_unstable_by_key(|claim| claim.at);
-        let (engine, counters) = (self.engine, self.engine.events.count());
+        let engine = self.engine;
         let ids: Vec<usize> = claims.iter().map(|claim| claim.at).collect();
         let Some(one) = ids.first().map(|at| self.plan(*at)) else { return Step::Landed };
         for plan in ids.iter().map(|at| self.plan(*at)) {
-            bump(&counters.misses);
-            plan.count(engine, |own| &own.misses);
+            plan.count(engine, Tally::Misses);
             plan.note(engine, What::RunBegan);
         }
-        bump(&counters.computes);
-        one.count(engine, |own| &own.computes);
+        one.count(engine, Tally::Computes);
         let (leased, leases): (Vec<usize>, Vec<Lease>) =
             claims.iter_mut().enumerate().filter_map(|(index, claim)| Some((index, claim.lease.take()?))).unzip();
         let (started, deadline) = (engine.clock.start(), one.terms(engine).deadline);
@@ -81,8 +79,7 @@ impl Batch<'_> {
             }
         }
         if !failures.is_empty() {
-            bump(&counters.compute_errors);
-            one.count(engine, |own| &own.compute_errors);
+            one.count(engine, Tally::ComputeErrors);
         }
         tokio::join!(self.store(values, &bases, cost), self.fail(failures, &bases, StaleCause::Failed));
         Step::Landed
@@ -193,7 +190,7 @@ impl Batch<'_> {
         for ((plan, value, kept_by, bytes, fresh_for), filled) in kept.into_iter().zip(filled) {
             match filled {
                 Ok(Filled::Refused) => {
-                    plan.fill_refused(self.engine, Refusal::LeaseLost);
+                    plan.observed(self.engine, What::FillRefused(Refusal::LeaseLost));
                     continue;
                 }
                 Ok(Filled::Stored) => {}
@@ -208,9 +205,7 @@ impl Batch<'_> {
                     continue;
                 }
             }
-            bump(&self.engine.events.count().fills);
-            plan.count(self.engine, |own| &own.fills);
-            plan.note(self.engine, What::Filled { fresh_for });
+            plan.observed(self.engine, What::Filled { fresh_for });
         }
     }
 
@@ -266,8 +261,7 @@ impl Batch<'_> {
         let ids: Vec<usize> = claims.iter().map(|claim| claim.at).collect();
         let Some(plan) = ids.first().map(|at| self.plan(*at)) else { return };
         self.engine.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
-        bump(&self.engine.events.count().compute_errors);
-        plan.count(self.engine, |own| &own.compute_errors);
+        plan.count(self.engine, Tally::ComputeErrors);
         ids.iter().for_each(|at| self.plan(*at).note(self.engine, What::DeadlinePassed));
         let landing = match plan.overdue {
             Some(overdue) => Landing::Failed(overdue(DeadlineExceeded::new(deadline))),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::{Batch, Claim, Leased, Looked, MOST_AT_A_TIME};
 use crate::envelope::{Envelope, Unreadable};
 use crate::error::Result;
-use crate::events::{Event, StaleCause, bump};
+use crate::events::{Event, StaleCause};
 use crate::history::What;
 use crate::lease::{Obstacle, Renewals, Told};
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
-use crate::read_through::{Old, Patience, Plan, Served, Stored, judge, leave_alone, noted};
+use crate::read_through::{Old, Patience, Plan, Served, Stored, Tally, judge, leave_alone, noted};
 use crate::sabotage::{self, Guard};
 use crate::single_flight::Landing;
 use crate::store::{Place, Slot, THROTTLE_MARK, lease_key};
@@ -185,8 +185,7 @@ impl<'a> Batch<'a> {
             let weight = (plan.value.weigh)(&served.value, served.payload_bytes);
             mark.keep(&served.value, weight, served.serving.service(plan.local), under);
         }
-        bump(&self.engine.events.count().hits);
-        plan.count(self.engine, |own| &own.hits);
+        plan.count(self.engine, Tally::Hits);
         self.settle(at, Landing::Value(served.value));
     }
 

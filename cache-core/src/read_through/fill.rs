@@ -8,18 +8,18 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Plan;
+use super::lifetime::{Lifetime, lifetime_for};
 use super::old::OldRecord;
 use crate::codec::Finding;
 use crate::engine::Engine;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Event, bump, reason};
+use crate::events::{Event, reason};
 use crate::history::{Refusal, What};
 use crate::lease::{End, Lease};
 use crate::options::LocalTier;
-use crate::refresh::{Serving, Terms};
-use crate::sabotage::{self, Guard};
-use crate::store::{Filled, RECORD_EXPIRY_MAX};
+use crate::refresh::Serving;
+use crate::store::Filled;
 use crate::tag::{Basis, Under};
 use crate::value::Erased;
 use crate::versions::Dependencies;
@@ -35,7 +35,7 @@ pub(super) async fn fill(
     old: Option<OldRecord>,
 ) -> Result<()> {
     let Some(lifetime) = lifetime_for(engine, plan, value) else {
-        plan.note(engine, What::NotStored);
+        plan.observed(engine, What::NotStored);
         return lease.release(End::Unstored).await;
     };
     if let Some(old) = old
@@ -54,7 +54,7 @@ pub(super) async fn fill(
     let bytes = record.len();
     match lease.fill(record, expiry, mark.is_some()).await? {
         Filled::Refused => {
-            plan.fill_refused(engine, Refusal::LeaseLost);
+            plan.observed(engine, What::FillRefused(Refusal::LeaseLost));
             return Ok(());
         }
         Filled::Stored => {}
@@ -64,9 +64,7 @@ pub(super) async fn fill(
             }
         }
     }
-    bump(&engine.events.count().fills);
-    plan.count(engine, |own| &own.fills);
-    plan.note(engine, What::Filled { fresh_for });
+    plan.observed(engine, What::Filled { fresh_for });
     Ok(())
 }
 
@@ -95,7 +93,7 @@ pub(crate) async fn storable(
         false => basis.of_value(&engine.versions, &plan.key.name, &plan.rules, value).await?,
     };
     let Some(mut under) = under else {
-        plan.fill_refused(engine, Refusal::Outdated);
+        plan.observed(engine, What::FillRefused(Refusal::Outdated));
         // The next run is stored: it begins after the invalidation.
         return Ok(Err(End::Free));
     };
@@ -103,47 +101,11 @@ pub(crate) async fn storable(
     let fresh_for = lifetime.fresh;
     let sealed = seal(engine, plan, value, under, lifetime, cost);
     if sealed.is_none() {
-        plan.note(engine, What::NotStored);
+        plan.observed(engine, What::NotStored);
     }
     let storable =
         |Sealed { record, expiry, serving }| Storable { record, expiry, fresh_for, kept_by: serving.zip(dependencies) };
     Ok(sealed.map(storable).ok_or(End::Unstored))
-}
-
-/// How long a value is fresh, and how long it may be served after that.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Lifetime {
-    pub(super) fresh: Duration,
-    pub(super) stale: Duration,
-}
-
-impl Lifetime {
-    /// How long the record stands.
-    pub(super) fn expiry(self, terms: Terms, cost: Duration) -> Duration {
-        self.fresh.saturating_add(self.stale).saturating_add(terms.kept_beyond(cost)).min(RECORD_EXPIRY_MAX)
-    }
-}
-
-/// How long to store this value; `None`: not at all (V2, V3, V4, V5).
-pub(crate) fn lifetime_for(engine: &Engine, plan: &Plan, value: &Erased) -> Option<Lifetime> {
-    let rules = &plan.rules;
-    let (ttl, stale) = if (plan.value.is_present)(value) {
-        let is_refused = rules.cache_if.as_ref().is_some_and(|cache_if| !cache_if(value));
-        if is_refused && !sabotage::is(Guard::CacheIfIsAsked) {
-            return None;
-        }
-        let by_value = rules.ttl_of.as_ref().and_then(|ttl_of| ttl_of(value));
-        (by_value.or(rules.options.ttl).unwrap_or(engine.defaults.ttl), plan.terms(engine).window)
-    } else {
-        (rules.options.negative_ttl.or(engine.defaults.negative_ttl)?, Duration::ZERO)
-    };
-    // Downward only: a ttl is a promise of how old a value can be.
-    let jitter = rules.options.jitter.unwrap_or(engine.defaults.jitter).clamp(0.0, 1.0);
-    let shorter = if jitter > 0.0 { ttl.mul_f64(jitter * crate::random::fraction()) } else { Duration::ZERO };
-    // Redis counts whole milliseconds, and refuses zero.
-    let least = Duration::from_millis(1);
-    let fresh = ttl.saturating_sub(shorter).clamp(least, RECORD_EXPIRY_MAX);
-    (ttl >= least).then(|| Lifetime { fresh, stale: stale.min(RECORD_EXPIRY_MAX.saturating_sub(fresh)) })
 }
 
 /// The record of a value; `None`, with an event, if it cannot be stored.

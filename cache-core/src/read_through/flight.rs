@@ -16,11 +16,11 @@ use std::task::{Context, Poll};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use super::Tally;
 use super::function::{Function, Lending, Lent, OwnedFunction, Returned};
 use super::{Plan, Read, lead};
 use crate::background::Background;
 use crate::engine::Engine;
-use crate::events::bump;
 use crate::options::FlightScope;
 use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic};
 
@@ -173,8 +173,7 @@ impl Read {
 }
 
 async fn follow(engine: &Engine, plan: &Plan, flight: Flight, caller: &Caller) -> Landing {
-    bump(&engine.events.count().joined);
-    plan.count(engine, |own| &own.joined);
+    plan.count(engine, Tally::Joined);
     flight.landed(caller, &plan.key.name).await
 }
 

@@ -6,11 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Plan;
-use super::fill::Lifetime;
+use super::lifetime::Lifetime;
 use crate::engine::Engine;
 use crate::envelope::Envelope;
 use crate::error::Result;
-use crate::events::bump;
 use crate::history::{Refusal, What};
 use crate::lease::{End, Lease};
 use crate::store::{Over, Slot};
@@ -76,11 +75,9 @@ impl OldRecord {
         };
         let expiry = lifetime.expiry(plan.terms(engine), cost);
         if lease.rewrite_head(head.into(), expiry).await? {
-            bump(&engine.events.count().renewed);
-            plan.count(engine, |own| &own.renewed);
-            plan.note(engine, What::Renewed { fresh_for: lifetime.fresh });
+            plan.observed(engine, What::Renewed { fresh_for: lifetime.fresh });
         } else {
-            plan.fill_refused(engine, Refusal::LeaseLost);
+            plan.observed(engine, What::FillRefused(Refusal::LeaseLost));
         }
         Ok(())
     }

@@ -21,14 +21,15 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::fill::lifetime_for;
+use super::Tally;
 use super::flight::{Stage, Stages, run_here};
+use super::lifetime::lifetime_for;
 use super::run::{compute, tell, within};
 use super::{Function, LONGEST_WAIT, Patience, Plan, Returned, begin_to_wait};
 use crate::codec::{Codec as _, Json, plain};
 use crate::engine::Engine;
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
-use crate::events::{Event, bump, reason};
+use crate::events::{Event, reason};
 use crate::function_stats::FunctionNumber;
 use crate::history::{Refusal, What};
 use crate::key::EntryKey;
@@ -68,8 +69,7 @@ pub(crate) fn read_or_run<'a>(engine: &Arc<Engine>, plan: Plan, function: BoxFut
         // since.
         match look(&engine, &plan).await {
             Ok((Standing::Value(value), _)) => {
-                bump(&engine.events.count().hits);
-                plan.count(&engine, |own| &own.hits);
+                plan.count(&engine, Tally::Hits);
                 return Stage::Done(Landing::Value(value));
             }
             Ok(_) => {}
@@ -104,8 +104,7 @@ pub(super) async fn lead(
 ) -> Landing {
     let filling = match find(engine, plan, lease_key).await {
         Ok(Found::Value(value)) => {
-            bump(&engine.events.count().hits);
-            plan.count(engine, |own| &own.hits);
+            plan.count(engine, Tally::Hits);
             return Landing::Value(value);
         }
         Ok(Found::Lease(filling)) => Some(filling),
@@ -115,8 +114,7 @@ pub(super) async fn lead(
             None
         }
     };
-    bump(&engine.events.count().misses);
-    plan.count(engine, |own| &own.misses);
+    plan.count(engine, Tally::Misses);
     run(engine, plan, filling, function, leader).await
 }
 
@@ -162,17 +160,17 @@ async fn look<'a>(engine: &'a Engine, plan: &Plan) -> Result<(Standing, Option<S
     };
     let mark = mark.filter(|_| tracked);
     let Some((bytes, left)) = found else {
-        plan.note(engine, What::Missed);
+        plan.observed(engine, What::Missed);
         return Ok((Standing::Nothing, Some(Seen { bytes: None, mark })));
     };
     let Some(value) = decode(&plan.value, &bytes) else {
-        plan.note(engine, What::Undecodable);
+        plan.observed(engine, What::Undecodable);
         let reason = "the plain key holds something else than a value of this type";
         engine.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
         return Ok((Standing::Foreign, Some(Seen { bytes: Some(bytes), mark })));
     };
     let fresh = left.unwrap_or(Duration::MAX);
-    plan.note(engine, What::Hit { fresh_for: fresh });
+    plan.observed(engine, What::Hit { fresh_for: fresh });
     if plan.refresh {
         return Ok((Standing::Value(value), Some(Seen { bytes: Some(bytes), mark })));
     }
@@ -285,7 +283,7 @@ async fn run(
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => failed(engine, plan, &error),
                 Err(_payload) => {
-                    plan.note(engine, What::NotStored);
+                    plan.observed(engine, What::NotStored);
                     engine.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
                 }
             }
@@ -293,10 +291,7 @@ async fn run(
         return Landing::Value(Arc::clone(value));
     }
     if landing.is_none() {
-        plan.note(engine, What::DeadlinePassed);
-        engine.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
-        bump(&engine.events.count().compute_errors);
-        plan.count(engine, |own| &own.compute_errors);
+        plan.observed(engine, What::DeadlinePassed);
     }
     if let Some(filling) = filling {
         // Its caller has gone before the function came to anything: one of those who wait takes the
@@ -324,11 +319,11 @@ async fn fill(engine: &Engine, plan: &Plan, filling: Filling<'_>, value: &Erased
     let (bytes, expiry) = match storable(engine, plan, value) {
         Ok(Some(storable)) => storable,
         Ok(None) => {
-            plan.note(engine, What::NotStored);
+            plan.observed(engine, What::NotStored);
             return lease.release(End::Unstored).await;
         }
         Err(error) => {
-            plan.note(engine, What::NotStored);
+            plan.observed(engine, What::NotStored);
             if error.kind() != ErrorKind::Limit {
                 let name = Arc::clone(&plan.key.name);
                 engine.events.emit(Event::EncodeFailed { name, reason: reason(&error) });
@@ -338,20 +333,18 @@ async fn fill(engine: &Engine, plan: &Plan, filling: Filling<'_>, value: &Erased
     };
     // What was set and removed again meanwhile is gone, but this process was told.
     if mark.is_some_and(|mark| mark.has_changed()) {
-        plan.fill_refused(engine, Refusal::Outdated);
+        plan.observed(engine, What::FillRefused(Refusal::Outdated));
         return lease.release(End::Free).await;
     }
     if !lease.fill_plain(&plan.key.value_key, over, bytes, expiry).await? {
-        plan.fill_refused(engine, Refusal::LeaseLost);
+        plan.observed(engine, What::FillRefused(Refusal::LeaseLost));
         return Ok(());
     }
     // Before the push of it: what a refresh has replaced is not served here any more (T7).
     if let Some(local) = &engine.local {
         local.drop_key(&plan.key.value_key);
     }
-    bump(&engine.events.count().fills);
-    plan.count(engine, |own| &own.fills);
-    plan.note(engine, What::Filled { fresh_for: expiry });
+    plan.observed(engine, What::Filled { fresh_for: expiry });
     Ok(())
 }
 
@@ -384,6 +377,6 @@ fn encode(engine: &Engine, plan: &Plan, value: &Erased) -> Result<Bytes> {
 }
 
 fn failed(engine: &Engine, plan: &Plan, error: &Error) {
-    plan.note(engine, What::StoreFailed(error.kind()));
+    plan.observed(engine, What::StoreFailed(error.kind()));
     engine.store_failed(error);
 }

@@ -19,7 +19,7 @@ use super::old::OldRecord;
 use super::{Function, Lending, Lent, OwnedFunction, Plan, Returned, drive};
 use crate::engine::Engine;
 use crate::error::DeadlineExceeded;
-use crate::events::{Event, StaleCause, Table, bump};
+use crate::events::{Event, StaleCause, Table};
 use crate::history::What;
 use crate::lease::{End, Lease, Obstacle, Told};
 use crate::refresh::{Begun, Ticket};
@@ -89,11 +89,11 @@ pub(super) async fn run_under(
                 match AssertUnwindSafe(fill).catch_unwind().await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        plan.note(engine, What::StoreFailed(error.kind()));
+                        plan.observed(engine, What::StoreFailed(error.kind()));
                         engine.store_failed(&error);
                     }
                     Err(_payload) => {
-                        plan.note(engine, What::NotStored);
+                        plan.observed(engine, What::NotStored);
                         engine.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
                     }
                 }
@@ -102,10 +102,7 @@ pub(super) async fn run_under(
         }
         Some(_) => StaleCause::Failed,
         None => {
-            plan.note(engine, What::DeadlinePassed);
-            engine.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
-            bump(&engine.events.count().compute_errors);
-            plan.count(engine, |own| &own.compute_errors);
+            plan.observed(engine, What::DeadlinePassed);
             StaleCause::DeadlinePassed
         }
     };
@@ -117,12 +114,11 @@ pub(super) async fn run_under(
     let stands = stands && (!may_be_served || basis.stands(&engine.versions).await);
     match (landing, fallback) {
         (Some(Landing::Failed(_)) | None, Fallback::Old(old) | Fallback::Unleased(old, _)) if stands => {
-            plan.stale_served(engine, cause);
+            plan.observed(engine, What::StaleServed(cause));
             Landing::Value(old)
         }
         (landing, Fallback::Served) => {
-            plan.note(engine, What::RefreshFailed);
-            engine.events.emit(Event::RefreshFailed { name: Arc::clone(&plan.key.name) });
+            plan.observed(engine, What::RefreshFailed);
             landing.unwrap_or(Landing::Abandoned)
         }
         (Some(landing), _) => landing,
@@ -185,18 +181,14 @@ pub(crate) async fn give_up(
 
 /// Runs the function for its callers.
 pub(super) async fn compute(engine: &Engine, plan: &Plan, function: Function, leader: &Leader) -> Landing {
-    bump(&engine.events.count().computes);
-    plan.count(engine, |own| &own.computes);
-    plan.note(engine, What::RunBegan);
+    plan.observed(engine, What::RunBegan);
     let started = engine.clock.start();
     let landing = function.run(leader.running(&plan.key.name, &plan.key.value_key)).await;
     let after = started.elapsed();
     if matches!(landing, Landing::Failed(_) | Landing::Panicked(_)) {
-        bump(&engine.events.count().compute_errors);
-        plan.count(engine, |own| &own.compute_errors);
-        plan.note(engine, What::RunFailed { after });
+        plan.observed(engine, What::RunFailed { after });
     } else {
-        plan.note(engine, What::RunEnded { after });
+        plan.observed(engine, What::RunEnded { after });
     }
     landing
 }
@@ -213,7 +205,7 @@ pub(crate) async fn within<T>(engine: &Engine, limit: Option<Duration>, work: im
 /// No refresh of this record from this process for that long.
 pub(crate) fn leave_alone(engine: &Engine, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
     let rest = rest.unwrap_or(engine.limits.refresh_throttle).min(engine.limits.refresh_throttle);
-    plan.note(engine, What::LeftAlone { rest });
+    plan.observed(engine, What::LeftAlone { rest });
     rest_from_now(engine, plan, fill_id, rest);
 }
 
@@ -227,15 +219,12 @@ fn rest_from_now(engine: &Engine, plan: &Plan, fill_id: u64, rest: Duration) {
 fn begin(engine: &Engine, plan: &Plan, fill_id: u64) -> Option<Ticket> {
     match engine.refreshes.begin(&plan.key.value_key, fill_id, engine.clock.coarse()) {
         Begun::Ticket(ticket) => {
-            bump(&engine.events.count().refreshes);
-            plan.count(engine, |own| &own.refreshes);
-            plan.note(engine, What::RefreshBegan);
+            plan.observed(engine, What::RefreshBegan);
             Some(ticket)
         }
         Begun::Resting => None,
         Begun::Full => {
-            plan.note(engine, What::RefreshSkipped);
-            engine.events.emit(Event::RefreshSkipped { name: Arc::clone(&plan.key.name) });
+            plan.observed(engine, What::RefreshSkipped);
             // Else a key that is asked for often would tell it at each hit.
             if plan.terms(engine).soft_timeout.is_none() {
                 rest_from_now(engine, plan, fill_id, AFTER_SKIP);
@@ -365,6 +354,6 @@ pub(super) async fn run_at_most(
 }
 
 fn serve_old(engine: &Engine, plan: &Plan, old: Erased) -> Landing {
-    plan.stale_served(engine, StaleCause::SoftTimeout);
+    plan.observed(engine, What::StaleServed(StaleCause::SoftTimeout));
     Landing::Value(old)
 }
