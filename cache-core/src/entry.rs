@@ -10,6 +10,11 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use crate::cache::Cache;
+use crate::call::fill::Sealed;
+use crate::call::fill::try_seal;
+use crate::call::flight;
+use crate::call::lifetime::lifetime_for;
+use crate::call::plan::Plan;
 use crate::engine::Engine;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +23,6 @@ use crate::freshness::{Freshness, verdict};
 use crate::history::{Refusal, What};
 use crate::key::EntryKey;
 use crate::options::LocalTier;
-use crate::read_through::{self, Plan, Sealed};
 use crate::sabotage::{self, Guard};
 use crate::shape::{Returns, ValueType};
 use crate::store::Slot;
@@ -198,7 +202,7 @@ impl<R: Send + 'static> CachedEntry<R> {
                 number: plan.number.clone(),
                 ..Plan::new(key, plan.value, Arc::clone(&plan.rules), plan.local)
             });
-            let landing = read_through::run_here(&cache.0, Arc::clone(&plan), None, function).await;
+            let landing = flight::run_here(&cache.0, Arc::clone(&plan), None, function).await;
             returns.land(landing, &plan.key.name)
         }
         .boxed()
@@ -246,7 +250,7 @@ impl<R: 'static> Bare<R> {
 
     async fn store(&self, returned: Result<Erased, Erased>) -> Result<()> {
         let (engine, plan): (&Arc<Engine>, &Plan) = (&self.cache.0, &self.plan);
-        let storable = returned.ok().and_then(|value| Some((read_through::lifetime_for(engine, plan, &value)?, value)));
+        let storable = returned.ok().and_then(|value| Some((lifetime_for(engine, plan, &value)?, value)));
         let Some((lifetime, value)) = storable else {
             return engine.detached(&plan.key, engine.builds.remove(&plan.key)).await;
         };
@@ -258,7 +262,7 @@ impl<R: 'static> Bare<R> {
             plan.observed(engine, What::FillRefused(Refusal::Outdated));
             return engine.detached(&plan.key, engine.builds.remove(&plan.key)).await;
         };
-        match read_through::try_seal(engine, plan, &value, under, lifetime, Duration::ZERO) {
+        match try_seal(engine, plan, &value, under, lifetime, Duration::ZERO) {
             Ok(Sealed { record, expiry, .. }) => {
                 engine.detached(&plan.key, engine.builds.write(&plan.key, record, expiry)).await
             }

@@ -47,10 +47,10 @@
 #![cfg_attr(not(feature = "redis"), allow(dead_code, reason = "what only a store elsewhere needs"))]
 
 mod background;
-mod batch;
 mod builder;
 mod builds;
 mod cache;
+mod call;
 #[cfg(feature = "sessions")]
 mod cell;
 pub mod clock;
@@ -72,13 +72,11 @@ mod history;
 mod key;
 mod lease;
 mod local;
-mod lookup;
 mod meter;
 mod object;
 mod options;
 mod plain;
 mod random;
-mod read_through;
 mod recent;
 mod refresh;
 mod sabotage;

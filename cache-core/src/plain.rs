@@ -27,11 +27,12 @@ use self::options::checked;
 pub use self::options::{SetOptions, TimeToLive};
 use crate::cache::Cache;
 use crate::cache::by_hand::landed;
+use crate::call::plan::Plan;
+use crate::call::read_through::read_or_run_plain;
 use crate::codec::{Json, plain as form};
 use crate::entry::Forget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{EntryOptions, LocalTier};
-use crate::read_through::{self, Plan};
 use crate::shape::{CacheValue, Form as _, Plain, Rules, ValueType};
 use crate::store::{Message, Store, plain_lease_key};
 use crate::value::Erased;
@@ -248,11 +249,11 @@ impl PlainValues {
         let name = Arc::from("plain");
         let rules = Arc::new(Rules::of(EntryOptions::new().ttl(ttl)));
         let plan = Plan::plain(key, &name, value, rules, LocalTier::Cache);
-        if let Some(value) = read_through::plain::in_local(engine, &plan, Plain::<T>::restore) {
+        if let Some(value) = crate::call::plain::in_local(engine, &plan, Plain::<T>::restore) {
             return Ok(value);
         }
         let function = compute().map_ok(Plain::<T>::erase).map_err(|error| Arc::new(error) as Erased).boxed();
-        let call = read_through::plain::read_or_run(engine, plan, function);
+        let call = read_or_run_plain(engine, plan, function);
         landed::<Plain<T>, E>(call.await, &name)
     }
 

@@ -15,6 +15,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 pub use self::invalidates::{Argument, Begun, OfItsCache, Returned, Write, argument};
+use crate::call::flight::Stages;
+use crate::call::plan::Plan;
+use crate::call::read_through::Probed;
+use crate::call::{flight, read_through, refresh};
 pub use crate::codec::{Codec, DefaultCodec};
 pub use crate::key::{Displayed, TagWriter};
 #[cfg(feature = "sessions")]
@@ -49,6 +53,7 @@ pub mod via {
 }
 
 use crate::cache::Cache;
+use crate::call::lookup::AtHand;
 use crate::entry::{CachedEntry, UnboundEntry};
 use crate::events::Event;
 use crate::fingerprint::fingerprint_text;
@@ -56,9 +61,7 @@ use crate::function_stats::FunctionNumber;
 use crate::key::EntryKey;
 use crate::key::{self, KeyPart, KeyText, KeyWriter};
 use crate::local::{Hit, LocalKeyRef, Origin, ParsedKey};
-use crate::lookup::AtHand;
 use crate::options::{EntryOptions, LocalTier};
-use crate::read_through::{self, Plan, Probed, Stages};
 use crate::shape::SharedRules;
 use crate::single_flight::Landing;
 use crate::tag;
@@ -525,7 +528,7 @@ impl<R: Send + 'static> Miss<R> {
         let (cache, plan, due, returns) = self.plan(rules, true);
         if let Some((value, fill_id)) = due {
             let function = function.map(returns.of.split).boxed();
-            read_through::refresh_behind(&cache.0, &Arc::new(plan), fill_id, function);
+            refresh::refresh_behind(&cache.0, &Arc::new(plan), fill_id, function);
             return ready(value).boxed();
         }
         async move {
@@ -534,13 +537,13 @@ impl<R: Send + 'static> Miss<R> {
                 Probed::Value(value) => Landing::Value(value),
                 Probed::Due(value, fill_id) => {
                     let function = function.map(returns.of.split).boxed();
-                    read_through::refresh_behind(&cache.0, &Arc::new(plan), fill_id, function);
+                    refresh::refresh_behind(&cache.0, &Arc::new(plan), fill_id, function);
                     Landing::Value(value)
                 }
                 Probed::Miss(read) => {
                     let function = function.map(returns.of.split).boxed();
                     // In memory of its own: a hit needs none of it.
-                    read_through::run_shared(&cache.0, plan, read, function).boxed().await
+                    flight::run_shared(&cache.0, plan, read, function).boxed().await
                 }
             };
             returns.land(landing, &name)
@@ -565,7 +568,7 @@ impl<R: Send + 'static> Miss<R> {
                 Calling::Reads { stages, returns, name }
             }
             Some((value, fill_id)) => {
-                let refresh = read_through::refresh_here(cache.0, Arc::new(plan), fill_id, split(function));
+                let refresh = refresh::refresh_here(cache.0, Arc::new(plan), fill_id, split(function));
                 let landed =
                     move |refreshed: Option<Landing>| refreshed.map_or(value, |landing| returns.land(landing, &name));
                 Calling::Refreshes(refresh.map(landed).boxed())

@@ -31,7 +31,7 @@ const ROWS: &[&[&str]] = &[
     ],
     // The parts of one cache, and the path of a call through them.
     &["engine"],
-    &["lookup", "read_through", "batch"],
+    &["call"],
     // What users hold.
     &["cache", "builder", "entry", "fence", "object", "plain", "sweep", "why"],
     &["session", "dashboard", "private", "testing", "store_testing", "golden"],

@@ -9,16 +9,17 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryFutureExt as _};
 
 use super::Cache;
-use crate::batch::{self, Returned};
+use crate::call::batch::{self, Returned};
+use crate::call::lookup::AtHand;
+use crate::call::plan::{OldValue, Plan};
+use crate::call::{read_through, refresh};
 use crate::codec::DefaultCodec;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::fingerprint::fingerprint_text;
 use crate::key::EntryKey;
 use crate::key::Key;
-use crate::lookup::AtHand;
 use crate::options::{EntryOptions, Revalidated};
-use crate::read_through::{self, OldValue, Plan};
 use crate::shape::{BatchContainer, CacheValue, Form, Optional, Plain, Rules, ValueType};
 use crate::single_flight::Landing;
 use crate::value::Erased;
@@ -250,7 +251,7 @@ impl Cache {
             match due {
                 Some((value, fill_id)) => {
                     let engine = Arc::clone(&self.0);
-                    let refreshed = read_through::refresh_here(engine, Arc::new(plan), fill_id, boxed(function)).await;
+                    let refreshed = refresh::refresh_here(engine, Arc::new(plan), fill_id, boxed(function)).await;
                     refreshed.unwrap_or_else(|| Landing::Value(V::erase(value)))
                 }
                 None => read_through::read_or_run_here(&self.0, plan, function, boxed).await,
@@ -332,7 +333,7 @@ mod tests {
         // The record that this refresh was begun for had another fill id.
         let function = Box::pin(async { unreachable!("the store has a newer value") });
         let engine = Arc::clone(&cache.0);
-        assert!(read_through::refresh_here(engine, plan, 7, function).await.is_none());
+        assert!(refresh::refresh_here(engine, plan, 7, function).await.is_none());
         assert_eq!((cache.stats().refreshes, cache.stats().computes), (1, 1));
     }
 

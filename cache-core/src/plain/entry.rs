@@ -9,10 +9,11 @@ use futures::future::BoxFuture;
 
 use super::TimeToLive;
 use crate::cache::Cache;
+use crate::call::flight;
+use crate::call::plan::Plan;
 use crate::entry::Forget;
 use crate::error::Result;
 use crate::events::bump;
-use crate::read_through::{self, Plan};
 use crate::shape::Returns;
 use crate::store::{Put, When, plain_lease_key};
 
@@ -91,7 +92,7 @@ impl<R: 'static> PlainEntry<R> {
     /// # Errors
     /// Faults of the store.
     pub async fn get(&self) -> Result<Option<R>> {
-        let found = read_through::plain::peek(&self.cache.0, &self.plan).await?;
+        let found = crate::call::plain::peek(&self.cache.0, &self.plan).await?;
         Ok(found.as_ref().and_then(self.returns.of.ok))
     }
 
@@ -106,7 +107,7 @@ impl<R: 'static> PlainEntry<R> {
     pub async fn set(&self, returned: R) -> Result<()> {
         let engine = &self.cache.0;
         let storable = match (self.returns.of.split)(returned) {
-            Ok(value) => read_through::plain::storable(engine, &self.plan, &value)?,
+            Ok(value) => crate::call::plain::storable(engine, &self.plan, &value)?,
             Err(_error) => None,
         };
         let Some((bytes, expiry)) = storable else { return self.invalidate().await.map(drop) };
@@ -153,7 +154,7 @@ impl<R: Send + 'static> PlainEntry<R> {
             let Plan { key, value, rules, local, .. } = &*plan;
             let plan = Plan::plain(&key.value_key, &key.name, *value, Arc::clone(rules), *local);
             let plan = Arc::new(Plan { refresh: true, overdue: returns.overdue, ..plan });
-            let landing = read_through::run_here(&cache.0, Arc::clone(&plan), None, function).await;
+            let landing = flight::run_here(&cache.0, Arc::clone(&plan), None, function).await;
             returns.land(landing, &plan.key.name)
         }
         .boxed()

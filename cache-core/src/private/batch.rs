@@ -9,14 +9,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::{Cached, Resolved};
-use crate::batch::{self, Returned};
 use crate::cache::Cache;
+use crate::call::batch::{self, Returned};
+use crate::call::lookup::AtHand;
+use crate::call::plan::Plan;
 use crate::key::EntryKey;
 use crate::key::{self, KeyText, KeyWriter};
 use crate::local::{Hit, ParsedKey};
-use crate::lookup::AtHand;
 use crate::options::LocalTier;
-use crate::read_through::Plan;
 use crate::shape::{BatchReturn, Parts, Returns, Rules};
 use crate::single_flight::Landing;
 use crate::value::Erased;

@@ -9,11 +9,12 @@ use futures::future::BoxFuture;
 
 use super::{Cached, Resolved, written};
 use crate::cache::Cache;
+use crate::call::plan::Plan;
+use crate::call::read_through::read_or_run_plain;
 use crate::key::KeyWriter;
 use crate::local::ParsedKey;
 use crate::options::LocalTier;
 use crate::plain::{PlainEntry, UnboundPlainEntry};
-use crate::read_through::{self, Plan};
 use crate::shape::{Returns, Rules};
 
 /// A cached function with its types, whose entries are plain keys. A type of its own: there are no
@@ -101,7 +102,7 @@ impl<R: Send + 'static> PlainMiss<R> {
         let plan = Plan::plain(&key, &resolved.name, returns.of.value, Arc::new(rules), local);
         let plan = Plan { overdue: returns.overdue, ..plan };
         let name = Arc::clone(&plan.key.name);
-        let call = read_through::plain::read_or_run(&cache.0, plan, function.map(returns.of.split).boxed());
+        let call = read_or_run_plain(&cache.0, plan, function.map(returns.of.split).boxed());
         call.map(move |landing| returns.land(landing, &name)).boxed()
     }
 }

@@ -10,12 +10,15 @@ use futures::future::join_all;
 
 use super::look::Bases;
 use super::{Batch, Claim, MOST_AT_A_TIME, Run, Step, TRIPS_AT_A_TIME, landings};
+use crate::call::fill::{Storable, storable};
+use crate::call::lifetime::lifetime_for;
+use crate::call::plan::Tally;
+use crate::call::run::{Fallback, give_up, within};
 use crate::error::{DeadlineExceeded, Result};
 use crate::events::{Event, StaleCause};
 use crate::history::{Refusal, What};
 use crate::lease::{End, Lease, Renewals, Told};
 use crate::options::LocalTier;
-use crate::read_through::{Fallback, Storable, Tally, give_up, lifetime_for, storable, within};
 use crate::sabotage::{self, Guard};
 use crate::single_flight::{Landing, Running};
 use crate::store::Filled;

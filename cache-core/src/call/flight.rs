@@ -8,7 +8,6 @@
 //! Invariant: a run is a task, ends when nobody waits for it any more, and hands over one outcome, whatever panics in it.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,10 +15,10 @@ use std::task::{Context, Poll};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::Tally;
-use super::function::{Function, Lending, Lent, OwnedFunction, Returned};
-use super::{Plan, Read, lead};
-use crate::background::Background;
+use crate::call::body::{Function, Lending, Lent, OwnedFunction, Returned};
+use crate::call::lead::{Read, lead};
+use crate::call::plan::{Plan, Tally};
+use crate::call::task::drive;
 use crate::engine::Engine;
 use crate::options::FlightScope;
 use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic};
@@ -188,29 +187,4 @@ fn begin(
     let (engine, plan) = (Arc::clone(engine), Arc::clone(plan));
     let background = Arc::clone(&engine.background);
     drive(&background, leader, move |leader| async move { lead(&engine, &plan, read, function, &leader).await })
-}
-
-/// Spawns a run. It ends when nobody waits for it any more, and a panic in it is the outcome of its flight (S10).
-///
-/// # Errors
-/// The run itself, outside of a runtime.
-pub(crate) fn drive<F>(
-    background: &Background,
-    leader: Leader,
-    run: impl FnOnce(Arc<Leader>) -> F,
-) -> Result<(), BoxFuture<'static, ()>>
-where
-    F: Future<Output = Landing> + Send + 'static,
-{
-    let leader = Arc::new(leader);
-    let run = run(Arc::clone(&leader));
-    let task = async move {
-        let landing = tokio::select! {
-            biased;
-            landing = AssertUnwindSafe(run).catch_unwind() => landing,
-            () = leader.unwanted() => Ok(Landing::Abandoned),
-        };
-        leader.complete(landing.unwrap_or_else(|payload| Landing::Panicked(Panic::new(payload))));
-    };
-    background.run(task.boxed())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Plan;
+use crate::call::plan::Plan;
 use crate::engine::Engine;
 use crate::refresh::Terms;
 use crate::sabotage::{self, Guard};

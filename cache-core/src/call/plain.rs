@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
 
-use super::Tally;
-use super::flight::{Stage, Stages, run_here};
-use super::lifetime::lifetime_for;
-use super::run::{compute, tell, within};
-use super::{Function, LONGEST_WAIT, Patience, Plan, Returned, begin_to_wait};
+use crate::call::body::Function;
+use crate::call::lifetime::lifetime_for;
+use crate::call::look::{LONGEST_WAIT, begin_to_wait};
+use crate::call::patience::Patience;
+use crate::call::plan::{Plan, Tally};
+use crate::call::run::{compute, tell, within};
 use crate::codec::{Codec as _, Json, plain};
 use crate::engine::Engine;
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
@@ -51,33 +51,6 @@ impl Plan {
         let of = |key: String| EntryKey { value_key: key.into(), name: Arc::clone(name), fingerprint: "".into() };
         Self { plain: Some(of(plain_lease_key(key))), ..Self::new(of(key.to_owned()), value, rules, local) }
     }
-}
-
-/// The value, if this process keeps it.
-pub(crate) fn in_local<T>(engine: &Engine, plan: &Plan, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
-    let local = engine.local.as_ref().filter(|_| plan.local != LocalTier::Off)?;
-    let hit = local.get_plain(&ParsedKey::parse(&plan.key.value_key).as_ref(), take)?;
-    engine.functions.local_hit(FunctionNumber::by_hand(&plan.key.name));
-    Some(hit)
-}
-
-/// What is stored, else what the function returns.
-pub(crate) fn read_or_run<'a>(engine: &Arc<Engine>, plan: Plan, function: BoxFuture<'a, Returned>) -> Stages<'a> {
-    let engine = Arc::clone(engine);
-    let first = async move {
-        // A run under way is not waited for if there is a value: whoever wrote that, wrote it
-        // since.
-        match look(&engine, &plan).await {
-            Ok((Standing::Value(value), _)) => {
-                plan.count(&engine, Tally::Hits);
-                return Stage::Done(Landing::Value(value));
-            }
-            Ok(_) => {}
-            Err(error) => failed(&engine, &plan, &error),
-        }
-        run_here(&engine, Arc::new(plan), None, function).into()
-    };
-    Stages::new(first.boxed())
 }
 
 /// The stored value, for whoever wants no run. `None`: there is none of this type.
@@ -119,7 +92,7 @@ pub(super) async fn lead(
 }
 
 /// What stands under the key, as this call sees it.
-enum Standing {
+pub(super) enum Standing {
     Nothing,
     Value(Erased),
     /// Something of another type, which is somebody else's and stays.
@@ -128,7 +101,7 @@ enum Standing {
 
 /// What a look found that this process does not keep.
 #[derive(Default)]
-struct Seen<'a> {
+pub(super) struct Seen<'a> {
     bytes: Option<Bytes>,
     mark: Option<Mark<'a>>,
 }
@@ -150,7 +123,7 @@ enum Found<'a> {
 
 /// Reads the key, and keeps its value in this process. What is not kept comes with the bytes and
 /// the mark.
-async fn look<'a>(engine: &'a Engine, plan: &Plan) -> Result<(Standing, Option<Seen<'a>>)> {
+pub(super) async fn look<'a>(engine: &'a Engine, plan: &Plan) -> Result<(Standing, Option<Seen<'a>>)> {
     let key = &plan.key.value_key;
     let mark = engine.local.as_ref().filter(|_| plan.local != LocalTier::Off).map(|local| local.begin(key));
     // A list or a hash of somebody else's is refused, and so a fault like any other.
@@ -376,7 +349,15 @@ fn encode(engine: &Engine, plan: &Plan, value: &Erased) -> Result<Bytes> {
     Ok(bytes.into())
 }
 
-fn failed(engine: &Engine, plan: &Plan, error: &Error) {
+pub(super) fn failed(engine: &Engine, plan: &Plan, error: &Error) {
     plan.observed(engine, What::StoreFailed(error.kind()));
     engine.store_failed(error);
+}
+
+/// The value, if this process keeps it.
+pub(crate) fn in_local<T>(engine: &Engine, plan: &Plan, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
+    let local = engine.local.as_ref().filter(|_| plan.local != LocalTier::Off)?;
+    let hit = local.get_plain(&ParsedKey::parse(&plan.key.value_key).as_ref(), take)?;
+    engine.functions.local_hit(FunctionNumber::by_hand(&plan.key.name));
+    Some(hit)
 }

@@ -4,6 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Batch, Claim, Leased, Looked, MOST_AT_A_TIME};
+use crate::call::cooldown::leave_alone;
+use crate::call::patience::Patience;
+use crate::call::plan::{Plan, Tally};
+use crate::call::record::{Old, Served, Stored, judge, noted};
 use crate::envelope::{Envelope, Unreadable};
 use crate::error::Result;
 use crate::events::{Event, StaleCause};
@@ -11,7 +15,6 @@ use crate::history::What;
 use crate::lease::{Obstacle, Renewals, Told};
 use crate::local::Mark;
 use crate::options::{FlightScope, LocalTier};
-use crate::read_through::{Old, Patience, Plan, Served, Stored, Tally, judge, leave_alone, noted};
 use crate::sabotage::{self, Guard};
 use crate::single_flight::Landing;
 use crate::store::{Place, Slot, THROTTLE_MARK, lease_key};

@@ -1,4 +1,4 @@
-//! Partial-miss read-through of many ids: what [`read_through`](crate::read_through) does for one key, with one trip for all keys at each step.
+//! Partial-miss read-through of many ids: what [`read_through`](crate::call::read_through) does for one key, with one trip for all keys at each step.
 //!
 //! ```text
 //! read all ─┬─ fresh records ─> their values: no run, no flight
@@ -30,12 +30,13 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 
 use self::look::{Bases, Unserved};
+use crate::call::patience::Patience;
+use crate::call::plan::{Plan, Tally};
 use crate::engine::Engine;
 use crate::events::StaleCause;
 use crate::history::What;
 use crate::lease::{Lease, Told};
 use crate::options::FlightScope;
-use crate::read_through::{Patience, Plan, Tally};
 use crate::shape::{BatchReturn, Form as _, Optional, Parts};
 use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic, Running};
 use crate::store::{Slot, has_fill_id};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Plan;
-use super::lifetime::{Lifetime, lifetime_for};
-use super::old::OldRecord;
+use crate::call::lifetime::{Lifetime, lifetime_for};
+use crate::call::plan::Plan;
+use crate::call::revalidate::OldRecord;
 use crate::codec::Finding;
 use crate::engine::Engine;
 use crate::envelope::Envelope;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Plan;
-use super::lifetime::Lifetime;
+use crate::call::lifetime::Lifetime;
+use crate::call::plan::Plan;
 use crate::engine::Engine;
 use crate::envelope::Envelope;
 use crate::error::Result;

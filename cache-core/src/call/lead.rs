@@ -1,0 +1,65 @@
+//! What one caller does for all that ask for its key.
+
+use std::sync::Arc;
+
+use crate::call::body::Function;
+use crate::call::look::{Found, look};
+use crate::call::plain;
+use crate::call::plan::{Plan, Tally};
+use crate::call::refresh::{refresh_behind, run_at_most};
+use crate::call::run::{Fallback, run_under};
+use crate::engine::Engine;
+use crate::history::What;
+use crate::single_flight::{Landing, Leader};
+use crate::store::Slot;
+use crate::tag::Basis;
+
+/// What stood in the store when a call looked, and the versions that it goes by.
+pub(crate) struct Read {
+    pub(super) basis: Basis,
+    /// `None`: not read yet. An error: the store does not answer, which was told.
+    pub(super) slot: Option<Result<Slot, ()>>,
+}
+
+/// Looks, and if there is nothing computes and stores: what one caller does for all.
+pub(super) async fn lead(
+    engine: &Arc<Engine>,
+    plan: &Arc<Plan>,
+    read: Read,
+    function: Function,
+    leader: &Arc<Leader>,
+) -> Landing {
+    if let Some(lease_key) = &plan.plain {
+        return plain::lead(engine, plan, lease_key, function, leader).await;
+    }
+    let Read { mut basis, slot } = read;
+    let found = match look(engine, plan, &mut basis, slot).await {
+        Found::Value(value) => {
+            plan.count(engine, Tally::Hits);
+            return Landing::Value(value);
+        }
+        Found::Due(value, fill_id) => {
+            plan.count(engine, Tally::Hits);
+            // One that borrows from its caller cannot run behind it: the next call refreshes.
+            if let Function::Owned(function) = function {
+                refresh_behind(engine, plan, fill_id, function);
+            }
+            return Landing::Value(value);
+        }
+        Found::Old(value, cause) => {
+            plan.observed(engine, What::StaleServed(cause));
+            return Landing::Value(value);
+        }
+        Found::Lease(lease, old) => (Some(lease), old.map_or(Fallback::None, Fallback::Old)),
+        Found::Unleased(old, fill_id) => (None, Fallback::Unleased(old, fill_id)),
+        Found::Nothing => (None, Fallback::None),
+    };
+    plan.count(engine, Tally::Misses);
+    let waits_for_less = plan.terms(engine).soft_timeout.is_some();
+    match (found, function) {
+        ((Some(lease), Fallback::Old(old)), Function::Owned(function)) if waits_for_less => {
+            run_at_most(engine, plan, lease, basis, old, function, leader).await
+        }
+        ((lease, fallback), function) => run_under(engine, plan, lease, &basis, function, fallback, leader).await,
+    }
+}
