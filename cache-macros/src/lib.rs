@@ -87,8 +87,8 @@ use crate::signature::Function;
 /// - `tags("posts", "author:{author}", "group:{value.group}")`: names under which
 ///   `Cache::invalidate_tag` finds the entry, at most 16. Each is a template over arguments in the
 ///   key or over fields of the value. `"post:{value[].id}"` gives one tag for each element of a
-///   list in the value, at most 128 tags in all. Cost: the name and 16 bytes in the record for each
-///   tag, one atomic load on a hit, and one more round trip after a run for tags of the value.
+///   list in the value, at most 128 tags in all. Each tag costs its name and 16 bytes in the
+///   record, and one load on a hit. Tags of the value cost one more round trip after a run.
 ///   Default: none.
 ///
 /// Stale values and refreshes:

@@ -1,4 +1,5 @@
-//! What the tests share: a real `redis-server` of one's own, a network that can be broken, and waiting without sleeping.
+//! Helpers shared by the tests: a real `redis-server` for each test, a network that can be broken,
+//! and waiting without sleeping.
 
 #![allow(
     clippy::expect_used,
