@@ -33,7 +33,7 @@ struct NewCart {
     count: u32,
 }
 
-/// A cart that cannot be read by either build.
+/// A type that cannot read the record of either build.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CacheObject)]
 #[cache_object(name = "cart", ttl = "7d", id = id)]
 struct OtherCart {
