@@ -2,7 +2,7 @@
 //! cache.
 #![deny(
     clippy::shadow_reuse,
-    reason = "generated code moves arguments under their own names, which is nobody else's concern"
+    reason = "generated code moves arguments under their own names, and users must not see lints for it"
 )]
 
 mod arguments;

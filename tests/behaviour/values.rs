@@ -304,7 +304,7 @@ async fn fallibles(cache: &Cache, gate: &Gate, ids: &[u32]) -> Result<HashMap<u3
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-// V7, X1: an unknown layout stands for an unknown flag too. Both are distinguished from garbage
+// V7, X1: an unknown layout also represents an unknown flag. Both are distinguished from garbage
 async fn a_record_of_a_build_that_knows_more_stays_until_another_replaces_it() {
     let nodes = Nodes::redis();
     let Nodes::Redis(server) = &nodes else { unreachable!() };

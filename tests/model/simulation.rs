@@ -570,7 +570,7 @@ impl Running {
         // Before its link is up, a process runs alone.
         let began = run.world().now();
         let counts = began > ALL_CONNECTED_MS;
-        // The function that stores only some values, like `ALONE`, has a run of a row in each
+        // Rows of `ALONE`, and of `PICKY`, which stores only some values, have a run in each
         // process.
         let process = |row: usize| run.node.filter(|_| matches!(row / 2, ALONE | PICKY));
         let keys: Vec<_> = rows.iter().filter(|_| counts).map(|row| (build, *row, process(*row))).collect();

@@ -5,7 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "what tests stand on fails by panicking, with a text that says why"
+    reason = "test helpers fail by panicking, with a message that says why"
 )]
 
 mod express;
