@@ -46,7 +46,7 @@ async fn a_node_whose_wall_clock_is_set_between_two_heartbeats_dates_nothing_int
     dated(&set, 3, 1).await;
     let left = dated::entry(3).on(&right).ttl().await.unwrap().expect("it is stored, and fresh");
     assert!(left > TTL / 2, "{left:?}");
-    // The same holds for values that other nodes have stored in place of its own.
+    // A value stored by another node has not expired for it either.
     dated(&right, 4, 1).await;
     for wrong in [Clock::set_wall_forward, Clock::set_wall_back] {
         wrong(&clock, HOUR * 24 * 7);
