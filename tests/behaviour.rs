@@ -1,4 +1,4 @@
-//! What the library promises, by the ids of the list of behaviours.
+//! Tests of the library's promises, by their ids on the page `promises`.
 
 mod batch;
 mod batch_by_hand;

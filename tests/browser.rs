@@ -1,4 +1,5 @@
-//! The blog in a real browser: processes of the blog on a database and a Redis of their own, and Chromium.
+//! Tests of the blog in a real browser: blog processes with a database and a Redis of their own,
+//! and Chromium.
 
 mod accounts;
 mod blog;
@@ -13,9 +14,9 @@ use tab::Tab;
 
 const PASSWORD: &str = "correct horse";
 
-/// What most tests start with: a blog and somebody before it.
+/// The setup of most tests: a blog and a browser tab.
 struct Desk {
-    // In this order: the browser goes first.
+    // The field order is the drop order: the browser ends first.
     tab: Tab,
     chromium: Chromium,
     blogs: Blogs,
@@ -36,7 +37,7 @@ impl Desk {
         self.tab.goto(&self.blogs.at(path))
     }
 
-    /// Logs in as the first author, on the way that the pages show.
+    /// Logs in as the first author, through the pages.
     fn log_in(&self, tab: &Tab) {
         tab.goto(&self.blogs.at("/"));
         tab.link("Log in");
@@ -46,7 +47,7 @@ impl Desk {
         assert!(tab.shows("Welcome back."), "{}", tab.text());
     }
 
-    /// Publishes as who is logged in, and returns the post's path.
+    /// Publishes a post as the logged-in user. Returns the post's path.
     fn publish(&self, title: &str, body: &str) -> String {
         self.goto("/posts/new");
         self.tab.fill("Title", title);

@@ -1,4 +1,4 @@
-//! What happens when the network, the server or the configuration is broken.
+//! Tests with a broken network, server or configuration.
 
 mod cache_down;
 mod late_writes;

@@ -1,4 +1,5 @@
-//! Programs that are not Rust on the same Redis: Express with connect-redis, the store for Express, the `redis` client of Node.
+//! Tests with programs in other languages on the same Redis: Express with connect-redis, the store
+//! for Express, and the `redis` client of Node.
 
 mod browser;
 mod cookies;

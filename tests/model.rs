@@ -1,33 +1,44 @@
-//! A deterministic simulation of several processes on one store, and a checker of what they may read.
+//! A deterministic simulation of several processes on one store, and a checker of what they may
+//! read.
 //!
 //! ```text
 //! seed ──> operations, delays, losses, deaths ──> history of reads and invalidations ──> the rule
 //! ```
 //!
-//! Clients read one by one and in batches, ask whether values have changed, write, invalidate
-//! (entries, tags of an argument or of the value, functions, everything), stand behind fences, each
-//! of its own and several on a row at once, and withdraw them; count in an object and in a session;
-//! log in, change the ids of sessions and end them, one or all; and write one value from several
-//! nodes at once. Some values are not stored.
-//! Nodes of two builds run side by side; links break and stall; processes stop, sleep and die;
-//! clocks differ and step; the store starts anew, and evicts versions, entries and the fences in
-//! their place.
+//! Clients do the following:
 //!
-//! Rules ([`history::Rule`]): no read returns a value older than an invalidation that completed
-//! more than `max_staleness` before the read began, and none older than an invalidation that
-//! completed before the read began on the same node. What is written without a lock is the last
-//! acknowledged write or a later one. No acknowledged increment and no login is lost, no session
-//! that was ended lives on, and whoever is logged in is in the list of the user's sessions. A key
-//! has one run where nothing fails and nothing is written; who waited for a run that stored nothing
-//! runs at once, and what is not to be stored is not found. L1, waiters and what is outstanding are
-//! bounded. No call outlives its bound, all tasks end, and nothing is left of them. A link is
-//! trusted for `max_staleness` from the sending of its last answered request, and used only after
-//! its gap was told: it is the real supervisor that runs.
+//! - They read single values and batches, and ask whether values have changed.
+//! - They write and invalidate: entries, tags of an argument or of the value, functions,
+//!   everything.
+//! - They raise and withdraw fences. Several fences of different clients may be on one row.
+//! - They count in an object and in a session.
+//! - They log in, change the ids of sessions, and end one or all sessions.
+//! - They write one value from several nodes at once.
+//! - Some of the computed values are not stored.
 //!
-//! A failing seed is made short, and printed with the command that runs it again, with everything
-//! that happened: `CACHE_MODEL_SEED=123 CACHE_MODEL_ONLY=0.3,2.15 cargo test -p tests
-//! --all-features --test all model::replay -- --nocapture`. `CACHE_MODEL_ONLY` names the operations
-//! (`2.15`: the 15th of client 2; client 0 is what fails); without it all happen.
+//! Nodes of two builds run concurrently. Links break and stall. Processes stop, sleep and die.
+//! Clocks differ and step. The store restarts empty, and evicts versions and entries, with the
+//! fences stored in their place.
+//!
+//! Rules ([`history::Rule`]):
+//!
+//! - No read returns a value older than an invalidation that completed more than `max_staleness`
+//!   before the read began, and none older than an invalidation that completed on the same node
+//!   before the read began.
+//! - The value that is written without a lock is the last acknowledged write or a later one.
+//! - No acknowledged increment and no login is lost. No ended session lives on. A logged-in user is
+//!   in the list of the user's sessions.
+//! - A key has one run if nothing fails and nothing is written. A caller that waited for a run that
+//!   stored nothing runs immediately. A value that must not be stored is not found.
+//! - L1, waiters and outstanding operations are bounded. No call exceeds its time bound, all tasks
+//!   end, and no task is left over.
+//! - A link is trusted for `max_staleness` from the sending of its last answered request. It is
+//!   used only after its gap was reported. The simulation runs the real supervisor.
+//!
+//! A failing seed is shortened. The report has the command that runs it again and the full trace:
+//! `CACHE_MODEL_SEED=123 CACHE_MODEL_ONLY=0.3,2.15 cargo test -p tests --all-features --test all
+//! model::replay -- --nocapture`. `CACHE_MODEL_ONLY` names the operations (`2.15`: the 15th of
+//! client 2; client 0 is the failures). Without it, all operations happen.
 //! `CACHE_MODEL_SEEDS=10000` sets how many seeds are tried, `CACHE_MODEL_TWICE=300` how many are
 //! run twice and compared.
 
@@ -51,12 +62,12 @@ use history::Rule;
 use shrink::{fails, shrink};
 use simulation::{Op, Outcome, Setup, simulate};
 
-/// How many seeds a plain `cargo test` tries.
+/// The number of seeds in a plain `cargo test`.
 const SEEDS: u64 = 1000;
-/// How many `tests/run --long` tries.
+/// The number of seeds in `tests/run --long`.
 const SEEDS_OF_THE_LONG_FORM: u64 = 20_000;
 
-/// Whether a key has one run where nothing fails and nothing is written.
+/// Whether to check that a key has one run if nothing fails and nothing is written.
 const ONE_RUN_A_KEY: bool = true;
 /// Whether the store may lose a registry of builds (R25).
 const LOST_REGISTRIES: bool = true;
@@ -65,7 +76,7 @@ fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
 }
 
-/// The smallest of these seeds that breaks a rule, found on all processors.
+/// Returns the smallest of these seeds that breaks a rule. Uses all processors.
 fn first_violation(seeds: u64, setup: &Setup) -> Option<(Setup, Outcome)> {
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -112,7 +123,7 @@ fn replay() {
         only.map(|ops| ops.split(',').map(|op| op.parse::<Op>().unwrap_or_else(|what| panic!("{what}"))).collect());
     let outcome = simulate(&Setup { seed, only, trace: true, ..Setup::default() });
     let mut out = std::io::stdout().lock();
-    // Without a seed this only shows that a replay works.
+    // Without a seed, this only checks that a replay works.
     if std::env::var_os("CACHE_MODEL_SEED").is_some() {
         writeln!(out, "seed {seed}\n{}", outcome.trace.join("\n")).unwrap();
     }
@@ -126,7 +137,8 @@ fn a_failing_run_is_made_short() {
     let (setup, outcome) = first_violation(100, &broken).expect("L1 is deaf to pushes");
     let shrunk = shrink(&setup).expect("a seed decides everything");
     assert_eq!((outcome.violation.unwrap().rule, shrunk.violation.rule), (Rule::Staleness, Rule::Staleness));
-    // A read that keeps the value, an invalidation elsewhere, a read; and what makes them meet.
+    // The expected rest: a read that keeps the value, an invalidation on another node, a read, and
+    // what makes them meet.
     assert!(shrunk.ops.len() <= 40 && shrunk.ops.len() < outcome.ops.len() / 2, "{} operations", shrunk.ops.len());
     let again = simulate(&shrunk.setup);
     assert_eq!((again.violation.as_ref(), &again.ops), (Some(&shrunk.violation), &shrunk.ops), "{}", shrunk.command());

@@ -1,8 +1,8 @@
-//! A process that has seen many keys is as large as one that has seen a few: what lives is flat
-//! from the second cycle on.
+//! Checks that memory does not grow with the number of keys that a process has seen: live memory
+//! stays flat from the second cycle on.
 //!
-//! One test in a program of its own, since memory is measured for the whole process, as what is
-//! allocated and not freed. `CACHE_LONG=1`: 10^6 keys.
+//! This is one test in a program of its own, because live memory (allocated and not freed) is
+//! measured for the whole process. `CACHE_LONG=1` uses 10^6 keys.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +10,7 @@
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     clippy::print_stdout,
-    reason = "a test fails by panicking, and tells what it measured"
+    reason = "a test fails by panicking, and prints what it measured"
 )]
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use support::{RedisServer, eventually, long_form};
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// What each tier of a cache may take.
+/// The memory limit of each tier.
 const LIMIT: usize = 1 << 20;
 
 #[cached(ttl = 3600, skip(cache), cache = cache)]
@@ -33,20 +33,20 @@ async fn plain(cache: &Cache, id: u64) -> Arc<String> {
     Arc::new(format!("value {id} {}", "x".repeat(100)))
 }
 
-/// Each entry has a tag of its own, one that it shares with a few, and one that only its value
-/// tells.
+/// Each entry has a tag of its own, a tag shared with a few others, and a tag that depends on its
+/// value.
 #[cached(ttl = 3600, skip(cache), cache = cache, tags("one:{id}", "few:{few}", "of:{value.1}"))]
 async fn tagged(cache: &Cache, id: u64, few: u64) -> (u64, u64) {
     let _ = (cache, few);
     (id, id)
 }
 
-/// Distinct keys of a cycle, and how many cycles.
+/// Returns the number of distinct keys in a cycle, and the number of cycles.
 fn extent() -> (u64, u64) {
     if long_form("a soak of 1,000,000 keys in ten cycles") { (100_000, 10) } else { (4_000, 3) }
 }
 
-/// What lives, once everything that is under way has ended.
+/// Returns the live memory after all background work has ended.
 async fn settled() -> usize {
     let mut last = 0;
     eventually("nothing is freed any more", || {
@@ -61,7 +61,7 @@ async fn settled() -> usize {
 
 async fn cycle(cache: &Cache, keys: std::ops::Range<u64>, with_tags: bool) {
     let calls = futures::stream::iter(keys).map(|id| async move {
-        // Computed, then served.
+        // The first call computes, the second is a hit.
         for _ in 0..2 {
             if with_tags {
                 assert_eq!(tagged(cache, id, id / 10).await, (id, id));
@@ -100,7 +100,7 @@ async fn many_distinct_keys_in_cycles_leave_the_process_as_large_as_the_second_c
         let url = format!("{}?response_timeout=20s&max_staleness=60s", server.url());
         let cache = small(Cache::builder()).url(url).connect().await.unwrap();
         is_flat(&format!("Redis, {what}"), &cache, with_tags, extent).await;
-        // Nothing goes on behind the next measurement.
+        // No background work may continue into the next measurement.
         cache.shutdown().await;
         drop(cache);
         tokio::time::timeout(Duration::from_secs(20), settled()).await.unwrap();

@@ -1,6 +1,8 @@
-//! Rules of the sources that no compiler checks, each with a small bad input that it must find.
+//! Rules for the sources that no compiler checks. Each rule has a test with bad input that it must
+//! find.
 //!
-//! A rule is a function of a [`Source`] to [`Finding`]s; the first tests below run them over the workspace.
+//! A rule is a function from a [`Source`] to [`Finding`]s. The first tests below run them over the
+//! workspace.
 
 mod blog;
 mod layers;
@@ -14,11 +16,12 @@ use std::io::Write as _;
 
 use source::{Source, words};
 
-/// Lines of code (without blank lines and comments) a file should have, and may have.
+/// The lines of code (without blank lines and comments) a file should have at most, and the hard
+/// limit.
 const LONG: usize = 500;
 const TOO_LONG: usize = 600;
 
-/// Where a rule is broken, and how.
+/// The place and description of a broken rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Finding {
     path: String,
@@ -80,7 +83,7 @@ fn files_are_short() {
     for source in source::all() {
         let rows = source.rows_of_code();
         if rows > LONG && rows <= TOO_LONG {
-            // Not by `eprintln!`, which a passing test swallows.
+            // `eprintln!` would be captured in a passing test.
             let _written = writeln!(std::io::stderr(), "note: {}: {rows} rows of code; split it soon", source.path);
         }
     }
@@ -126,7 +129,7 @@ fn forbidden(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// The lines in which `rule` finds something.
+/// Returns the lines in which `rule` finds something.
 fn found(rule: fn(&Source) -> Vec<Finding>, path: &str, text: &str) -> Vec<usize> {
     rule(&Source::new(path, text)).iter().map(|finding| finding.line).collect()
 }

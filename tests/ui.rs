@@ -1,5 +1,5 @@
-//! What the macros say to mistakes: one file a mistake in `ui`, with the compiler's output beside it.
-//! `TRYBUILD=overwrite` accepts new output.
+//! The error messages of the macros: one file for each mistake in `ui`, with the expected compiler
+//! output next to it. `TRYBUILD=overwrite` accepts new output.
 
 #[test]
 fn mistakes_are_reported_where_they_are_with_the_fix() {

@@ -1,4 +1,4 @@
-//! The options of `#[cached(..)]`: tokens to values, each checked on its own.
+//! Parses the options of `#[cached(..)]`. Each option is checked on its own.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::duration;
 use crate::errors::{Errors, did_you_mean};
 use crate::template::{self, Piece};
 
-/// What `#[cached(..)]` says.
+/// The parsed options of `#[cached(..)]`.
 #[derive(Default)]
 pub(crate) struct Args {
     pub(crate) ttl: Option<Lifetime>,
@@ -41,15 +41,15 @@ pub(crate) struct Args {
     pub(crate) local: Option<Local>,
     pub(crate) crate_path: Option<Path>,
     pub(crate) companion: Option<Ident>,
-    /// An associated function without `self`, which looks like a free function.
+    /// `method`: marks an associated function without `self`, which looks like a free function.
     pub(crate) method: Option<Ident>,
-    /// A function of many ids: the option's name, and the parameter that holds the ids if it is named.
+    /// `batch`: the option's name, and the parameter that holds the ids if it is named.
     pub(crate) batch: Option<(Ident, Option<Ident>)>,
-    /// The names of the options as they were written.
+    /// The names of the given options, in the order of the source.
     pub(crate) written: Vec<Ident>,
 }
 
-/// How long a run may take.
+/// The longest time a run may take.
 pub(crate) enum Deadline {
     After(Lifetime),
     Off,
@@ -57,7 +57,7 @@ pub(crate) enum Deadline {
 
 /// A time to live.
 pub(crate) enum Lifetime {
-    /// Known now.
+    /// Known at expansion.
     Constant(Duration),
     /// An expression of type `Duration`.
     Expression(Expr),
@@ -65,27 +65,27 @@ pub(crate) enum Lifetime {
     OfValue(Expr),
 }
 
-/// What the tier in the process keeps.
+/// How long the local tier keeps a value.
 pub(crate) enum Local {
     Off,
     For(Lifetime),
 }
 
-/// A template of the key or of a tag, and the token it stands in.
+/// A template of a key or a tag, with its literal.
 pub(crate) struct Template {
     pub(crate) literal: LitStr,
     pub(crate) pieces: Vec<Piece>,
 }
 
-/// How values become bytes.
+/// The codec of the stored values.
 pub(crate) enum Codec {
-    /// One of the library's, by its type's name.
+    /// One of the library's codecs, by its type's name.
     BuiltIn(&'static str),
-    /// The user's.
+    /// The user's codec.
     Own(Box<syn::Type>),
 }
 
-/// How far callers share one run.
+/// The scope in which callers share one run.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Flight {
     #[default]
@@ -94,7 +94,7 @@ pub(crate) enum Flight {
     None,
 }
 
-/// Every option, and how it is written.
+/// All options, each with an example of its syntax.
 const OPTIONS: [(&str, &str); 25] = [
     ("ttl", "ttl = \"1d\""),
     ("name", "name = \"user\""),
@@ -123,7 +123,7 @@ const OPTIONS: [(&str, &str); 25] = [
     ("batch", "batch"),
 ];
 
-/// Words of other libraries for options of this one.
+/// Option names of other libraries, with the matching option of this one.
 const SYNONYMS: [(&str, &str); 20] = [
     ("time", "ttl"),
     ("expire", "ttl"),
@@ -151,7 +151,7 @@ const CODECS: [(&str, &str); 4] =
     [("bincode", "Bincode"), ("postcard", "Postcard"), ("msgpack", "MsgPack"), ("json", "Json")];
 
 impl Args {
-    /// Reads all options; what is wrong goes to `errors`, the rest is kept.
+    /// Parses all options. Errors go to `errors`; the valid options are kept.
     pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> Self {
         let mut args = Self::default();
         let mut seen: Vec<String> = Vec::new();
@@ -233,7 +233,7 @@ impl Args {
                 parenthesized!(list in input);
                 let span = list.span();
                 let Ok(tags) = Punctuated::<LitStr, Token![,]>::parse_terminated(&list) else {
-                    // What is left of it is no second mistake.
+                    // Consume the rest of the list, so that it causes no second error.
                     list.parse::<TokenStream>()?;
                     return Err(syn::Error::new(span, format!("write `{usage}`")));
                 };
@@ -335,7 +335,7 @@ fn unknown_option(name: &str) -> String {
     format!("unknown option `{name}`{hint}")
 }
 
-/// Moves to the next comma between options, or to the end.
+/// Skips to the next comma between options, or to the end.
 pub(crate) fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
     while !input.is_empty() && !input.peek(Token![,]) {
         let _skipped: TokenTree = input.parse()?;
@@ -343,7 +343,7 @@ pub(crate) fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
     Ok(())
 }
 
-/// The template in a literal, unless something is wrong with it.
+/// Parses the template in a literal. Returns `None` if it has errors.
 pub(crate) fn template(literal: LitStr, what: &str, errors: &mut Errors) -> Option<Template> {
     match template::parse(&literal.value(), what) {
         Ok(pieces) => Some(Template { literal, pieces }),
@@ -354,15 +354,15 @@ pub(crate) fn template(literal: LitStr, what: &str, errors: &mut Errors) -> Opti
     }
 }
 
-/// A literal of the right kind, or how the option is written.
+/// Parses a literal of the expected kind. The error shows how the option is written.
 pub(crate) fn literal<T: Parse>(usage: &str, input: ParseStream<'_>) -> syn::Result<T> {
     let at = input.span();
     input.parse().map_err(|_| syn::Error::new(at, format!("write `{usage}`")))
 }
 
-/// A ttl in one of its forms.
+/// Parses a ttl in any of its forms.
 pub(crate) fn lifetime(name: &str, value: Expr, errors: &mut Errors) -> Option<Lifetime> {
-    // What a `macro_rules!` passes on comes in an invisible group.
+    // Expressions passed on by a `macro_rules!` come in an invisible group.
     let value = match value {
         Expr::Group(group) => *group.expr,
         other => other,
@@ -406,7 +406,7 @@ pub(crate) fn lifetime(name: &str, value: Expr, errors: &mut Errors) -> Option<L
     Some(Lifetime::Constant(constant))
 }
 
-/// A name stands in the key as it is.
+/// Checks a name, which is written into the key unchanged.
 pub(crate) fn check_name(literal: &LitStr, errors: &mut Errors) {
     let name = literal.value();
     if name.is_empty() {
@@ -430,7 +430,7 @@ fn codec(input: ParseStream<'_>) -> syn::Result<Option<Codec>> {
     built_in_codec(&literal).map(|codec| Some(Codec::BuiltIn(codec)))
 }
 
-/// The type of a codec's word.
+/// Returns the type of a built-in codec.
 pub(crate) fn built_in_codec(literal: &LitStr) -> syn::Result<&'static str> {
     let word = literal.value();
     if let Some((_, codec)) = CODECS.iter().find(|(known, _)| *known == word) {
@@ -441,7 +441,7 @@ pub(crate) fn built_in_codec(literal: &LitStr) -> syn::Result<&'static str> {
     Err(syn::Error::new(literal.span(), message))
 }
 
-/// `false`, or how long.
+/// Parses `local`: `false`, or a duration.
 fn local(value: Expr, errors: &mut Errors) -> Option<Local> {
     match &value {
         Expr::Lit(lit) => match &lit.lit {
@@ -476,7 +476,7 @@ fn flight(input: ParseStream<'_>) -> syn::Result<Flight> {
     }
 }
 
-/// Whether what stale values are served by is in the background.
+/// Parses `refresh`. Returns whether the caller runs the refresh.
 fn refresh(input: ParseStream<'_>) -> syn::Result<bool> {
     let literal: LitStr = literal("refresh = \"caller\"", input)?;
     let word = literal.value();
@@ -501,7 +501,7 @@ fn is_bool(value: &Expr) -> Option<bool> {
     }
 }
 
-/// A duration that no value decides on.
+/// Parses a duration that cannot depend on the value.
 pub(crate) fn duration_only(name: &str, value: Expr, errors: &mut Errors) -> Option<Lifetime> {
     match lifetime(name, value, errors)? {
         Lifetime::OfValue(closure) => {
@@ -512,7 +512,7 @@ pub(crate) fn duration_only(name: &str, value: Expr, errors: &mut Errors) -> Opt
     }
 }
 
-/// A number within bounds, as a literal of `f64`; or an expression of that type.
+/// Parses a number within bounds, as a literal of `f64`, or an expression of that type.
 fn number(usage: &str, value: Expr, bounds: std::ops::RangeInclusive<f64>, errors: &mut Errors) -> Option<Expr> {
     let value = match value {
         Expr::Group(group) => *group.expr,
@@ -541,7 +541,7 @@ fn number(usage: &str, value: Expr, bounds: std::ops::RangeInclusive<f64>, error
 }
 
 impl Lifetime {
-    /// The expression of type `Duration`, if it needs no value.
+    /// Returns the expression of type `Duration`, unless it depends on the value.
     pub(crate) fn to_expression(&self, span: Span) -> Option<TokenStream> {
         match self {
             Self::Constant(duration) => Some(constant(*duration, span)),
@@ -551,7 +551,7 @@ impl Lifetime {
     }
 }
 
-/// A duration as an expression, in seconds where it has whole ones.
+/// Returns a duration as an expression, in whole seconds if possible.
 pub(crate) fn constant(duration: Duration, span: Span) -> TokenStream {
     let (function, number) = if duration.subsec_millis() == 0 {
         ("from_secs", duration.as_secs())

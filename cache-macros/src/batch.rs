@@ -1,4 +1,5 @@
-//! Batch functions: which parameter holds the ids, and what such a function cannot have.
+//! Batch functions: which parameter holds the ids, which options are refused, and the generated
+//! calls.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens as _, quote_spanned};
@@ -13,10 +14,10 @@ use crate::plan::{Batch, KeyStep, Tag};
 use crate::signature::{self, Param};
 use crate::validate::{no_such_parameter, placeholders};
 
-/// Options of what happens while an old value is served, which a batch never does.
+/// Options for serving stale values. A batch never does that.
 const ONE_KEY_ONLY: [&str; 4] = ["stale_while_revalidate", "refresh", "soft_timeout", "early"];
 
-/// The parameter of the ids.
+/// Finds the parameter of the ids.
 pub(crate) fn find(args: &Args, params: &[Param], errors: &mut Errors) -> Option<Batch> {
     let (token, named) = args.batch.as_ref()?;
     for option in args.written.iter().filter(|option| ONE_KEY_ONLY.iter().any(|one| option == one)) {
@@ -63,7 +64,7 @@ pub(crate) fn find(args: &Args, params: &[Param], errors: &mut Errors) -> Option
     found
 }
 
-/// Each id is an entry of its own.
+/// Checks that the key template names the ids, because each id is an entry of its own.
 pub(crate) fn check_key(args: &Args, batch: &Batch, errors: &mut Errors) {
     let Some(key) = &args.key else { return };
     let ident = &batch.ident;
@@ -77,7 +78,7 @@ pub(crate) fn check_key(args: &Args, batch: &Batch, errors: &mut Errors) {
     }
 }
 
-/// `&[T]` or `Vec<T>`, under a plain name.
+/// Returns the batch if the parameter is a `&[T]` or `Vec<T>` with a plain name.
 fn list(at: usize, param: &Param) -> Option<Batch> {
     if param.pattern.is_some() {
         return None;
@@ -99,7 +100,7 @@ fn list(at: usize, param: &Param) -> Option<Batch> {
 }
 
 impl Context<'_> {
-    /// The call of a batch: what looks for the ids, and what runs those that are missing.
+    /// Generates the batch call: looks up the ids and runs the function for the missing ones.
     pub(crate) fn batch_run(&self, batch: &Batch) -> TokenStream {
         let mixed = self.mixed;
         let asked = self.asked_of_batch(batch, "look_up_all");
@@ -112,14 +113,14 @@ impl Context<'_> {
         }
     }
 
-    /// The call that computes all ids anew.
+    /// Generates the call that recomputes all ids.
     pub(crate) fn batch_refresh(&self, batch: &Batch) -> TokenStream {
         let asked = self.asked_of_batch(batch, "refresh_all");
         let how = self.how_batch_runs(batch);
         quote_spanned!(self.mixed=> #asked.run(#how).await)
     }
 
-    /// Asks for the ids, by their keys.
+    /// Generates the look-up of the ids by their keys.
     fn asked_of_batch(&self, batch: &Batch, method: &str) -> TokenStream {
         let Batch { ident, element, .. } = batch;
         let (cached, key, krate) = (self.call_cached(), self.key_steps(), &self.plan.krate);
@@ -133,17 +134,19 @@ impl Context<'_> {
         }
     }
 
-    /// Whether all ids have the same rules, the rules of one, and the function.
+    /// Generates the arguments of the call: whether all ids have the same rules, the rules of one
+    /// id, and the function.
     fn how_batch_runs(&self, batch: &Batch) -> TokenStream {
         let Batch { ident, element, .. } = batch;
         let (rules, function) = (self.call_rules(), self.batch_function(batch));
         let alike = !self.tags_depend_on(ident);
-        // Unused, it would be told.
+        // A named but unused parameter would cause a warning.
         let of_rules = if alike { quote_spanned!(self.mixed=> _) } else { ident.to_token_stream() };
         quote_spanned!(self.mixed=> #alike, |#of_rules: &#element| #rules, #function)
     }
 
-    /// The closure that calls the body with some of the ids. It may be called again, so it has the other arguments to give away each time.
+    /// Generates the closure that calls the body with some of the ids. The closure may be called
+    /// several times, so it clones the other arguments for each call.
     fn batch_function(&self, batch: &Batch) -> TokenStream {
         let mixed = self.mixed;
         let (home, body) = self.body_path();
@@ -164,7 +167,7 @@ impl Context<'_> {
             (false, _) => param.ident.to_token_stream(),
         });
         let arguments = receiver.iter().map(|_| this.to_token_stream()).chain(params);
-        // A body that is not `Send` is reported where the function is named.
+        // Report a body that is not `Send` at the function's name.
         let at = mixed.located_at(self.function().sig.ident.span());
         let call =
             quote_spanned!(at=> ::std::boxed::Box::pin(async move { #home::#body #turbofish(#(#arguments),*).await }));
@@ -177,7 +180,7 @@ impl Context<'_> {
         }
     }
 
-    /// Whether ids differ in the tags that are known before the run.
+    /// Returns whether the tags known before the run differ between ids.
     fn tags_depend_on(&self, ident: &Ident) -> bool {
         let mentions =
             |step: &KeyStep| step.expression().is_some_and(|expression| signature::mentions(expression, [ident]));

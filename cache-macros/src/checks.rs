@@ -1,5 +1,5 @@
-//! What compiles and is a mistake all the same, as far as tokens tell: arguments that a key leaves
-//! out, handles of open transactions, values that no other thread may have.
+//! Detects mistakes that compile, as far as tokens can show: arguments missing from a key, handles
+//! of open transactions, and values that cannot be sent to another thread.
 
 use quote::ToTokens as _;
 use syn::spanned::Spanned as _;
@@ -11,8 +11,8 @@ use crate::errors::Errors;
 use crate::signature::{Function, Param};
 use crate::validate::placeholders;
 
-/// What the body sees is in the key, or is skipped by name. Of the ids of a batch,
-/// [`batch`](crate::batch) says it.
+/// Checks that every name the body sees is in the key or in `skip`. The ids of a batch are checked
+/// in [`batch`](crate::batch).
 pub(crate) fn left_out(key: &Template, params: &[Param], ids: Option<&Ident>, errors: &mut Errors) {
     let in_key = |name: &Ident| ids == Some(name) || placeholders(key).any(|place| place.mentions(name));
     let missing: Vec<&Ident> = params.iter().flat_map(|param| &param.kept).filter(|name| !in_key(name)).collect();
@@ -35,7 +35,7 @@ pub(crate) fn left_out(key: &Template, params: &[Param], ids: Option<&Ident>, er
     );
 }
 
-/// What is read in a transaction may never be committed.
+/// Refuses handles of open transactions: data read in a transaction may never be committed.
 pub(crate) fn transactions(args: &Args, function: &Function, params: &[Param], errors: &mut Errors) {
     if args.bypass.is_some() {
         return;
@@ -44,7 +44,7 @@ pub(crate) fn transactions(args: &Args, function: &Function, params: &[Param], e
     for param in params.iter().filter(|param| param.kept.len() < param.names.len()) {
         let mut handles = Handles(None);
         handles.visit_type(&param.ty);
-        // What bounds a type parameter is what the argument is.
+        // A type parameter counts as the traits that bound it.
         for of in generics.type_params() {
             let is_of = crate::generics::mentions(&param.ty.to_token_stream(), &of.clone().into());
             let clauses = generics.where_clause.iter().flat_map(|clause| &clause.predicates);
@@ -70,7 +70,7 @@ pub(crate) fn transactions(args: &Args, function: &Function, params: &[Param], e
     }
 }
 
-/// The first type or trait in a type whose name says that it may be within a transaction.
+/// The first type or trait whose name suggests an open transaction.
 struct Handles(Option<Ident>);
 
 impl<'ast> Visit<'ast> for Handles {
@@ -91,7 +91,7 @@ impl<'ast> Visit<'ast> for Handles {
     }
 }
 
-/// What several threads cannot have, told before the compiler tells it a dozen times.
+/// Reports values that cannot be shared between threads once, instead of a dozen compiler errors.
 pub(crate) fn returned(function: &Function, errors: &mut Errors) {
     let Some(returned) = function.returned() else { return };
     Local(errors).visit_type(returned);
@@ -122,7 +122,7 @@ impl<'ast> Visit<'ast> for Local<'_> {
     }
 }
 
-/// `dyn Error` without `Send + Sync`.
+/// Returns whether the type is `dyn Error` without `Send + Sync`.
 fn is_local_error(object: &TypeTraitObject) -> bool {
     let has = |name: &str| {
         object.bounds.iter().any(|bound| {

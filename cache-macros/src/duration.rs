@@ -1,11 +1,11 @@
-//! Durations as people write them: `"1d"`, `"1h30m"`, `"500ms"`.
+//! Parses durations in text: `"1d"`, `"1h30m"`, `"500ms"`.
 
 use std::time::Duration;
 
 const UNITS: [(&str, u64); 6] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
 
-/// The duration that `text` says, or what is wrong with it.
+/// Parses `text` as a duration. Returns a message if it is not one.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let usage = "write a number and a unit (ms, s, m, h, d, w), such as `\"90s\"` or `\"1h30m\"`";
     let mut millis: u64 = 0;
@@ -16,7 +16,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let (number, tail) = rest.split_at(digits);
-        // `10 minutes` is told what to write, not that it lacks a unit.
+        // For `10 minutes`, the message shows the right unit instead of reporting a missing one.
         let tail = tail.trim_start();
         let letters = tail.find(|c: char| !c.is_alphabetic()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
@@ -44,14 +44,14 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(millis))
 }
 
-/// The longest that anything is kept.
+/// The longest accepted duration.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
-/// What is wrong with a duration that is too long, or looks as if milliseconds were meant.
+/// Returns a message for a duration that is too long or looks like milliseconds.
 pub(crate) fn doubt(option: &str, duration: Duration, is_number: bool) -> Option<String> {
     let seconds = duration.as_secs();
-    // Five minutes of milliseconds are more than three days of seconds. Whole days are meant as
-    // such.
+    // Five minutes in milliseconds, read as seconds, are more than three days. Whole days are taken
+    // as intended.
     let looks_like_millis =
         is_number && seconds >= 300_000 && seconds.is_multiple_of(1_000) && !seconds.is_multiple_of(86_400);
     let too_long = duration > LONGEST;
@@ -79,7 +79,7 @@ pub(crate) fn doubt(option: &str, duration: Duration, is_number: bool) -> Option
     })
 }
 
-/// `1h30m`.
+/// Formats seconds as text, such as `1h30m`.
 fn written(mut seconds: u64) -> String {
     let mut text = String::new();
     for (unit, size) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {

@@ -1,9 +1,9 @@
-//! Whether a method stands in an `impl Trait for`, which admits no companions, and whether what looks
-//! like a free function stands in an `impl`.
+//! Detects a method inside an `impl Trait for`, which cannot hold companions, and an associated
+//! function that looks like a free function.
 //!
-//! A macro on a method does not see the `impl` around it. So the file is asked, where the compiler
-//! tells which one it is: it is only there to tell one error instead of a dozen, and where it
-//! cannot be read, the compiler's own remain.
+//! A macro on a method does not see the `impl` around it. So this module reads the source file, if
+//! the compiler says which one it is. Its only purpose is to report one error instead of a dozen:
+//! if the file cannot be read, the compiler's own errors remain.
 
 use proc_macro2::Span;
 use syn::spanned::Spanned as _;
@@ -12,7 +12,7 @@ use syn::{Attribute, Ident, ImplItem, Item, Visibility};
 use crate::errors::Errors;
 use crate::signature::Function;
 
-/// An error, if every cached method of this name in the file is one of a trait.
+/// Reports an error if every cached method of this name in the file belongs to a trait.
 pub(crate) fn refuse_trait_impl(function: &Function, errors: &mut Errors) {
     let ident = &function.sig.ident;
     // A trait's methods have the visibility of the trait.
@@ -27,8 +27,8 @@ pub(crate) fn refuse_trait_impl(function: &Function, errors: &mut Errors) {
     }
 }
 
-/// An error, if every cached function of this name in the file is one of a type. Without a `self` it
-/// looks like any other function.
+/// Reports an error if every cached function of this name in the file belongs to a type. Without a
+/// `self` it looks like a free function.
 pub(crate) fn refuse_associated_function(function: &Function, errors: &mut Errors) {
     let ident = &function.sig.ident;
     let first = match (&function.vis, &function.sig.asyncness) {
@@ -36,7 +36,7 @@ pub(crate) fn refuse_associated_function(function: &Function, errors: &mut Error
         (Visibility::Inherited, None) => function.sig.fn_token.span,
         (vis, _) => vis.span(),
     };
-    // What begins a line stands in no block.
+    // An item in the first column is not inside a block.
     if !proc_macro::is_available() || first.unwrap().column() == 1 {
         return;
     }
@@ -53,7 +53,7 @@ pub(crate) fn refuse_associated_function(function: &Function, errors: &mut Error
     }
 }
 
-/// What works instead.
+/// Returns the error text for a trait's method, with the alternatives.
 pub(crate) fn of_a_trait(ident: &Ident) -> String {
     format!(
         "`{ident}` is a method of a trait, and an `impl Trait for` has no room for the companions of a cached function; cache a \
@@ -69,7 +69,7 @@ fn text_of_file(span: Span) -> Option<String> {
     std::fs::read_to_string(span.unwrap().local_file()?).ok()
 }
 
-/// Where cached functions of one name stand.
+/// Counts the cached functions of one name, by where they are.
 struct Places {
     of_traits: usize,
     /// In other `impl` blocks.

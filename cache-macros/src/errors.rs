@@ -1,24 +1,24 @@
-//! Where all errors of one expansion come together, so that they are reported at once.
+//! Collects all errors of one expansion, so that they are reported together.
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
 
-/// Everything that is wrong so far, each at its token.
+/// All errors so far, each at its token.
 #[derive(Default)]
 pub(crate) struct Errors(Vec<syn::Error>);
 
 impl Errors {
-    /// An error at `tokens`.
+    /// Adds an error at `tokens`.
     pub(crate) fn at(&mut self, tokens: impl ToTokens, message: impl std::fmt::Display) {
         self.0.push(syn::Error::new_spanned(tokens, message));
     }
 
-    /// An error at `span`.
+    /// Adds an error at `span`.
     pub(crate) fn at_span(&mut self, span: Span, message: impl std::fmt::Display) {
         self.0.push(syn::Error::new(span, message));
     }
 
-    /// An error that the parser found.
+    /// Adds an error of the parser.
     pub(crate) fn push(&mut self, error: syn::Error) {
         self.0.push(error);
     }
@@ -27,13 +27,13 @@ impl Errors {
         self.0.is_empty()
     }
 
-    /// A `compile_error!` for each.
+    /// Returns a `compile_error!` for each error.
     pub(crate) fn into_tokens(self) -> TokenStream {
         self.0.iter().map(syn::Error::to_compile_error).collect()
     }
 }
 
-/// ``; did you mean `ttl`?``, if one of the known words is close enough to be meant.
+/// Returns ``; did you mean `ttl`?`` if one of the known words is close enough.
 pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let mut best: Option<(usize, &str)> = None;
     for candidate in known {
@@ -42,7 +42,7 @@ pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a s
             best = Some((distance, candidate));
         }
     }
-    // A third of the word may be wrong: more is another word.
+    // Accept edits of up to a third of the word. Beyond that it is a different word.
     match best {
         Some((distance, candidate)) if distance <= (word.len() / 3).max(1) && distance < candidate.len() => {
             format!("; did you mean `{candidate}`?")
@@ -51,7 +51,8 @@ pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a s
     }
 }
 
-/// The least number of letters to insert, delete, replace or swap with the next (optimal string alignment).
+/// Returns the edit distance: the least number of letters to insert, delete, replace or swap with
+/// the next one (optimal string alignment).
 fn edits(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut before: Vec<usize> = Vec::new();

@@ -1,7 +1,7 @@
-//! The plan as tokens: key, options, one call. Policy lives in the library.
+//! Turns the plan into tokens: key, options, one call. Policy lives in the library.
 //!
-//! Hygiene: variables of generated code are at `mixed_site`, where no name of the user's can be mistaken for them; all
-//! items are named by full paths.
+//! Hygiene: variables of generated code have `mixed_site` spans, so they cannot clash with names of
+//! the user. All items are named by full paths.
 
 mod companions;
 
@@ -15,7 +15,7 @@ use crate::generics::{self, Kept};
 use crate::plan::{Home, KeyStep, Plan, Run};
 use crate::signature::{self, Function};
 
-/// The function and its companions.
+/// Generates the function and its companions.
 pub(crate) fn expand(plan: &Plan, function: &Function) -> TokenStream {
     let context = Context::new(plan, function);
     let cached = context.cached_function();
@@ -23,20 +23,20 @@ pub(crate) fn expand(plan: &Plan, function: &Function) -> TokenStream {
     quote!(#cached #companions)
 }
 
-/// What all generated functions share.
+/// Data shared by all generated functions.
 pub(crate) struct Context<'a> {
     pub(crate) plan: &'a Plan,
     function: &'a Function,
-    /// Generated code's own names.
+    /// The span of names that belong to generated code.
     pub(crate) mixed: Span,
     names: Names,
-    /// The parameters of which each combination is a function of its own, with its own entries.
+    /// The generic parameters that distinguish instances. Each instance has its own entries.
     instance: Vec<&'a GenericParam>,
-    /// Their declaration, with what bounds them.
+    /// The declaration of these parameters, with their bounds.
     of_instance: Kept,
 }
 
-/// What the companions are called, and how they are reached.
+/// The names of the companions and the paths to them.
 struct Names {
     cached: Ident,
     rules: Ident,
@@ -46,7 +46,7 @@ struct Names {
     body: Ident,
     refresh: Ident,
     invalidate_all: Ident,
-    /// Where the companion type of a free function is defined.
+    /// The module that defines the companion type of a free function.
     module: Ident,
     /// `__companion_user::user` or `Self`.
     home: TokenStream,
@@ -55,8 +55,9 @@ struct Names {
 impl Names {
     fn new(plan: &Plan, ident: &Ident, mixed: Span) -> Self {
         let at = ident.span();
-        // The type is defined where no other item can have its name, and what is generated goes by
-        // it there: if the name is taken, that is one error, and not one for each use.
+        // The type is defined in a module where no other item can have its name, and generated code
+        // refers to it there. If the name is taken, this gives one error instead of one for each
+        // use.
         let module = match &plan.home {
             Home::Companion(companion) => format_ident!("__companion_{}", companion, span = mixed),
             Home::Impl => Ident::new("__companion", mixed),
@@ -103,7 +104,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The user's function, with its name, attributes and signature.
+    /// Generates the user's function, with its name, attributes and signature.
     fn cached_function(&self) -> TokenStream {
         let Self { plan, function, mixed, .. } = self;
         let attrs = function.attrs.iter().map(expectation_as_allowance);
@@ -115,7 +116,8 @@ impl<'a> Context<'a> {
             quote_spanned! {*mixed=>
                 let __bypass: bool = #expression;
                 if __bypass {
-                    // Boxed, or every call's future would have room for the body's.
+                    // Boxed, because otherwise every call's future would have room for the body's
+                    // future.
                     return ::std::boxed::Box::pin(#body).await;
                 }
             }
@@ -131,12 +133,12 @@ impl<'a> Context<'a> {
                 Run::Shared => "run_shared",
                 Run::Here => "run_here",
             },
-            // A body that is not `Send` is reported where the function is named.
+            // Report a body that is not `Send` at the function's name.
             mixed.located_at(function.sig.ident.span()),
         );
         let call = match &plan.batch {
             Some(batch) => {
-                // Its closures have the arguments by reference until the run has ended.
+                // The closures of the call hold references to the arguments until the run ends.
                 let run = self.batch_run(batch);
                 quote_spanned! {*mixed=>
                     let __cache: &#krate::Cache = #cache;
@@ -159,14 +161,15 @@ impl<'a> Context<'a> {
             #vis #default #signature {
                 #bypass
                 #call
-                // Nothing else is alive here: a call's future is small, whatever the body's is.
+                // Nothing else is alive at this await, so the call's future is small, however large
+                // the body's is.
                 __run.await
             }
         }
     }
 
-    /// Moves the arguments into the block: what is gone before the await needs no room in the call's future, and a hit does not wait for it to be
-    /// written there.
+    /// Moves the arguments into the block. What is dropped before the await needs no room in the
+    /// call's future, and a hit does not pay for writing it there.
     fn arguments_of_block(&self) -> Option<TokenStream> {
         let idents: Vec<_> = self.plan.params.iter().map(|param| &param.ident).collect();
         (!idents.is_empty()).then(|| {
@@ -177,7 +180,7 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// The user's signature under another name, with names in place of patterns.
+    /// Returns the user's signature under another name, with names in place of patterns.
     fn signature(&self, ident: &Ident, receiver: Option<&Receiver>) -> Signature {
         let mut signature = self.function.sig.clone();
         signature.ident = ident.clone();
@@ -185,19 +188,19 @@ impl<'a> Context<'a> {
         signature
     }
 
-    /// A call of the user's body, with all arguments.
+    /// Generates a call of the user's body with all arguments.
     fn call_body(&self) -> TokenStream {
         let Names { home, body, .. } = &self.names;
         let turbofish = generics::turbofish(&self.function.sig.generics);
         let receiver = self.function.receiver().map(|receiver| receiver.self_token.to_token_stream());
         let params = self.plan.params.iter().map(|param| param.ident.to_token_stream());
         let arguments = receiver.into_iter().chain(params);
-        // A body that is not `Send` is reported where the function is named.
+        // Report a body that is not `Send` at the function's name.
         let at = self.mixed.located_at(self.function.sig.ident.span());
         quote_spanned!(at=> #home::#body #turbofish(#(#arguments),*))
     }
 
-    /// Where the user's body is.
+    /// Returns the path of the user's body.
     pub(crate) fn body_path(&self) -> (&TokenStream, &Ident) {
         (&self.names.home, &self.names.body)
     }
@@ -206,7 +209,7 @@ impl<'a> Context<'a> {
         self.function
     }
 
-    /// What the function returns; of a batch, what a function of one id would.
+    /// Returns the function's return type; for a batch, the return type of a function of one id.
     fn one(&self) -> TokenStream {
         let Plan { krate, returned, batch, .. } = self.plan;
         match batch {
@@ -220,7 +223,7 @@ impl<'a> Context<'a> {
         quote_spanned!(self.mixed=> #path())
     }
 
-    /// The function that tells what is fixed about the cached one.
+    /// Returns the path of the function that describes the cached one.
     fn cached_path(&self) -> TokenStream {
         let Names { home, cached, .. } = &self.names;
         let turbofish = self.of_instance.turbofish();
@@ -234,7 +237,7 @@ impl<'a> Context<'a> {
         quote_spanned!(self.mixed=> #home::#rules #turbofish()#tags)
     }
 
-    /// The expression of the cache: the user's, or the installed one.
+    /// Returns the expression of the cache: the user's, or the installed one.
     fn cache(&self) -> TokenStream {
         let krate = &self.plan.krate;
         match &self.plan.cache {
@@ -243,10 +246,11 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// How the function looks for its value, and by what: a single argument as it is, or what writes the key's arguments.
+    /// Returns the look-up method and its key argument: a single argument unchanged, or the closure
+    /// that writes the key's arguments.
     fn look_up(&self) -> (Ident, TokenStream) {
         if let [KeyStep::Member(expression, span)] = &self.plan.key[..]
-            // A name that a pattern binds lives in the closure only.
+            // A name bound by a pattern exists in the closure only.
             && self.bindings(expression).is_empty()
         {
             let mixed = self.mixed.located_at(*span);
@@ -255,7 +259,7 @@ impl<'a> Context<'a> {
         (Ident::new(if self.plan.plain { "look_up_plain" } else { "look_up" }, self.mixed), self.key())
     }
 
-    /// The closure that writes the key's arguments.
+    /// Generates the closure that writes the key's arguments.
     fn key(&self) -> TokenStream {
         if self.plan.plain {
             return self.plain_key();
@@ -267,7 +271,7 @@ impl<'a> Context<'a> {
         quote_spanned!(self.mixed=> |__key| { #steps })
     }
 
-    /// What writes the key's arguments.
+    /// Generates the statements that write the key's arguments.
     pub(crate) fn key_steps(&self) -> TokenStream {
         let mixed = self.mixed;
         let krate = &self.plan.krate;
@@ -276,7 +280,8 @@ impl<'a> Context<'a> {
             KeyStep::Member(expression, span) => {
                 quote_spanned!(mixed.located_at(*span)=> __key.member(&#expression);)
             }
-            // As with type parameters, but this type has no name.
+            // The type's name is written too, as for type parameters. This type cannot be named
+            // otherwise.
             KeyStep::Unnamed(expression, span) => quote_spanned! {mixed.located_at(*span)=>
                 __key.member(::core::any::type_name_of_val(&#expression));
                 __key.member(&#expression);
@@ -292,13 +297,13 @@ impl<'a> Context<'a> {
         quote_spanned!(mixed=> #bindings #(#steps)*)
     }
 
-    /// A block in which the names that patterns bind are known, or the expression as it is if it needs none.
+    /// Wraps the expression in a block that binds the names of patterns, if it uses any.
     fn with_bindings(&self, expression: TokenStream) -> TokenStream {
         let bindings = self.bindings(&expression);
         if bindings.is_empty() { expression } else { quote_spanned!(self.mixed=> { #bindings #expression }) }
     }
 
-    /// `let (a, b) = &__arg0;` for each pattern of which `used` names something.
+    /// Generates `let (a, b) = &__arg0;` for each pattern of which `used` names a part.
     pub(crate) fn bindings(&self, used: &TokenStream) -> TokenStream {
         let patterns = self.plan.params.iter().filter_map(|param| {
             let pattern = param.pattern.as_ref().filter(|_| signature::mentions(used, &param.names))?;
@@ -311,19 +316,20 @@ impl<'a> Context<'a> {
         patterns.collect()
     }
 
-    /// The return type's place, for what fails there.
+    /// Returns the span of the return type, for errors about it.
     pub(crate) fn at_returned(&self) -> Span {
         self.mixed.located_at(self.plan.returned.span())
     }
 
-    /// The function's plain name.
+    /// Returns the function's name without `r#`.
     fn plain_name(&self) -> String {
         self.function.sig.ident.unraw().to_string()
     }
 }
 
-/// What the function returns can depend on every parameter that it has no argument of, and on the types of what is in
-/// the key: `7` may be written for a `PostId` and for a `UserId`. What is out of the key by `skip` is left out here too.
+/// Returns the generic parameters that distinguish the entries of a function. The result can depend
+/// on every parameter that occurs in no argument, and on the types in the key: `7` may be written
+/// for a `PostId` and for a `UserId`. Parameters that occur only in skipped arguments are left out.
 fn instance<'a>(plan: &Plan, function: &'a Function) -> Vec<&'a GenericParam> {
     let types = |param: &signature::Param| param.ty.to_token_stream();
     let arguments: TokenStream = plan.params.iter().map(types).collect();
@@ -336,12 +342,13 @@ fn instance<'a>(plan: &Plan, function: &'a Function) -> Vec<&'a GenericParam> {
 
 fn receiver_without_mut(receiver: Option<&Receiver>) -> Option<Receiver> {
     let mut receiver = receiver?.clone();
-    // `mut self` is the body's affair; in `&mut self` it never comes here.
+    // `mut self` matters to the body only. `&mut self` is refused earlier.
     receiver.mutability = None;
     Some(receiver)
 }
 
-/// The user's attribute for a generated function: what is expected of the body is only allowed there.
+/// Turns an `expect` of the user into an `allow` for generated functions, where the lint may not
+/// trigger.
 fn expectation_as_allowance(attr: &Attribute) -> Attribute {
     let mut attr = attr.clone();
     if attr.path().is_ident("expect")
@@ -352,7 +359,7 @@ fn expectation_as_allowance(attr: &Attribute) -> Attribute {
     attr
 }
 
-/// Whether an attribute belongs on everything that is generated from the function.
+/// Returns whether an attribute is copied to all generated items.
 fn goes_everywhere(attr: &Attribute) -> bool {
     ["cfg", "allow", "expect", "warn", "deny", "forbid"].iter().any(|name| attr.path().is_ident(name))
 }

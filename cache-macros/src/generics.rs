@@ -1,21 +1,22 @@
-//! The generic parameters that a companion needs: those its own signature mentions, and what their bounds mention.
+//! The generic parameters that a companion needs: those that its signature mentions, and those that
+//! their bounds mention.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::{GenericParam, Generics, Ident, WherePredicate};
 
-/// What is left of a function's generics for a part of its signature.
+/// The subset of a function's generics that a part of its signature needs.
 pub(crate) struct Kept {
     generics: Generics,
 }
 
-/// The generic parameters that `signature` needs.
+/// Returns the generic parameters that `signature` needs.
 pub(crate) fn keep(generics: &Generics, signature: &TokenStream) -> Kept {
     let all: Vec<String> = generics.params.iter().map(name).collect();
     let predicates = || generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let mut kept: Vec<String> = Vec::new();
     let mut mentioned = names_in(signature, &all);
-    // What bounds a kept parameter may mention others, so once more until nothing is new.
+    // The bounds of a kept parameter may mention others, so repeat until nothing is new.
     while mentioned.iter().any(|name| !kept.contains(name)) {
         kept.append(&mut mentioned);
         for param in generics.params.iter().filter(|param| kept.contains(&name(param))) {
@@ -36,7 +37,7 @@ pub(crate) fn keep(generics: &Generics, signature: &TokenStream) -> Kept {
     Kept { generics: remaining }
 }
 
-/// Whether a predicate says something of kept parameters, and of no other: `T: From<D>` is about `T`.
+/// Returns whether a predicate bounds kept parameters and no others: `T: From<D>` is about `T`.
 fn bounds_only(predicate: &WherePredicate, kept: &[String], all: &[String]) -> bool {
     let bounded = match predicate {
         WherePredicate::Type(predicate) => predicate.bounded_ty.to_token_stream(),
@@ -51,36 +52,36 @@ fn bounds_only(predicate: &WherePredicate, kept: &[String], all: &[String]) -> b
 }
 
 impl Kept {
-    /// `<T: Bound>`.
+    /// Returns `<T: Bound>`.
     pub(crate) fn declare(&self) -> TokenStream {
         let params = &self.generics.params;
         if params.is_empty() { TokenStream::new() } else { quote!(<#params>) }
     }
 
-    /// `where ..`.
+    /// Returns `where ..`.
     pub(crate) fn where_clause(&self) -> TokenStream {
         self.generics.where_clause.to_token_stream()
     }
 
-    /// `::<T>`; lifetimes are left to inference.
+    /// Returns `::<T>`. Lifetimes are inferred.
     pub(crate) fn turbofish(&self) -> TokenStream {
         turbofish(&self.generics)
     }
 }
 
-/// `::<T, N>` for all type and constant parameters.
+/// Returns `::<T, N>` with all type and constant parameters.
 pub(crate) fn turbofish(generics: &Generics) -> TokenStream {
     let values = generics.params.iter().filter(|param| !matches!(param, GenericParam::Lifetime(_)));
     let idents: Vec<&Ident> = values.map(ident).collect();
     if idents.is_empty() { TokenStream::new() } else { quote!(::<#(#idents),*>) }
 }
 
-/// Whether `tokens` mention a parameter.
+/// Returns whether `tokens` mention a parameter.
 pub(crate) fn mentions(tokens: &TokenStream, param: &GenericParam) -> bool {
     !names_in(tokens, &[name(param)]).is_empty()
 }
 
-/// The name of a parameter, a lifetime's without its quote.
+/// Returns the name of a parameter; for a lifetime, without its quote.
 pub(crate) fn ident(param: &GenericParam) -> &Ident {
     match param {
         GenericParam::Lifetime(param) => &param.lifetime.ident,
@@ -96,7 +97,7 @@ fn name(param: &GenericParam) -> String {
     }
 }
 
-/// The names among `all` that occur in `tokens`; a lifetime is a quote and an identifier.
+/// Returns the names among `all` that occur in `tokens`. A lifetime is a quote and an identifier.
 fn names_in(tokens: &TokenStream, all: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     let mut quote = false;

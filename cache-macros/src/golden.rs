@@ -1,4 +1,5 @@
-//! Expansions as people would read them: `golden/*.rs` against `golden/expanded/*.rs`. `UPDATE_GOLDEN=1` rewrites the latter.
+//! Compares expansions with golden files: `golden/*.rs` with `golden/expanded/*.rs`.
+//! `UPDATE_GOLDEN=1` rewrites the latter.
 
 use std::path::Path;
 
@@ -32,7 +33,7 @@ fn expansions_are_as_written_down() {
     assert!(changed.is_empty(), "these expansions changed; `UPDATE_GOLDEN=1` accepts them\n{}", changed.join("\n"));
 }
 
-/// The item with our macros expanded, also in an `impl` block.
+/// Expands our macros on an item, also inside an `impl` block.
 fn expand(mut item: Item) -> TokenStream {
     match &mut item {
         Item::Fn(function) => match take(&mut function.attrs) {
@@ -70,7 +71,7 @@ fn expand(mut item: Item) -> TokenStream {
 
 type Expand = fn(TokenStream, TokenStream) -> TokenStream;
 
-/// The first of our attributes, which is taken off, and its arguments.
+/// Removes the first of our attributes. Returns it with its arguments.
 fn take(attrs: &mut Vec<Attribute>) -> Option<(Expand, TokenStream)> {
     let ours: [(&str, Expand); 2] = [("cached", crate::expand_cached), ("invalidates", crate::invalidates::expand)];
     let of = |attr: &Attribute| ours.iter().find(|(name, _)| attr.path().is_ident(name)).map(|(_, expand)| *expand);

@@ -1,6 +1,8 @@
-//! `#[invalidates(..)]`: what a write names is fenced before its body, and ends after it.
+//! Implements `#[invalidates(..)]`: fences the named entries and tags before the body runs, and
+//! invalidates them after it.
 //!
-//! The body moves into an `async` block of the function itself: so it may stand in any `impl`, and its names and types stay as they are.
+//! The body moves into an `async` block within the function itself. So the function may be in any
+//! `impl`, and its names and types stay unchanged.
 
 mod args;
 
@@ -64,7 +66,7 @@ fn check(function: &Function, errors: &mut Errors) {
     }
 }
 
-/// A tag is known before the body runs.
+/// Checks a tag. It must be known before the body runs.
 fn check_tag(tag: &Template, params: &[Param], has_self: bool, errors: &mut Errors) {
     let span = tag.literal.span();
     for place in placeholders(tag) {
@@ -152,7 +154,8 @@ fn write(args: &Args, function: &Function, params: &[Param]) -> TokenStream {
     }
 }
 
-/// Says the block's type, as a function's signature would: so `?` knows what to make of an error, and what does not fit is told on its line.
+/// Annotates the block's type, as a function's signature would. `?` then knows the error type, and
+/// a type error is reported on its own line.
 fn return_edge(function: &Function) -> Option<TokenStream> {
     struct Unnamed(bool);
     impl<'ast> Visit<'ast> for Unnamed {

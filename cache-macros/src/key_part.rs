@@ -1,8 +1,9 @@
-//! `#[derive(KeyPart)]`.
+//! Implements `#[derive(KeyPart)]`.
 //!
-//! A struct is written as a group of its fields, `(7,de)`; a tuple struct of one field as that field, `7`; an enum as the
-//! variant's name and, unless it is a unit variant, its fields: `Guest`, `Member(7,de)`. So distinct values give distinct
-//! text, and neither new variants nor another order of variants changes what the others are written as.
+//! A struct is written as a group of its fields, `(7,de)`; a tuple struct of one field as that
+//! field, `7`; an enum as the variant's name and, unless it is a unit variant, its fields: `Guest`,
+//! `Member(7,de)`. So distinct values have distinct text, and adding or reordering variants does
+//! not change the text of the others.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -13,7 +14,7 @@ use syn::{Attribute, Data, DeriveInput, Field, Fields, GenericParam, Ident, Path
 use crate::errors::{Errors, did_you_mean};
 use crate::generics;
 
-/// The `impl`, or everything that is wrong.
+/// Generates the `impl`, or all errors.
 pub(crate) fn derive(item: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(item) {
         Ok(input) => input,
@@ -86,11 +87,11 @@ fn implementation(input: &DeriveInput, krate: &Path, written: &TokenStream, body
     }
 }
 
-/// The calls that write a struct's or a variant's fields.
+/// The calls that write the fields of a struct or a variant.
 struct Write {
     members: TokenStream,
     kept: usize,
-    /// The only field, by itself.
+    /// The only field, if there is exactly one.
     alone: Option<TokenStream>,
 }
 
@@ -116,12 +117,12 @@ impl Write {
     }
 }
 
-/// A pattern that binds the fields in the key, and the calls that write them.
+/// Returns a pattern that binds the fields in the key, and the calls that write them.
 fn fields(fields: &Fields, written: &mut TokenStream, errors: &mut Errors) -> (TokenStream, Write) {
     let mut write = Write { members: TokenStream::new(), kept: 0, alone: None };
     let mut patterns = Vec::new();
     for (position, field) in fields.iter().enumerate() {
-        // What is no key part is reported at the field.
+        // Report a field that is not a `KeyPart` at its type.
         let at = Span::mixed_site().located_at(field.ty.span());
         let binding = format_ident!("__field{position}", span = at);
         let name = &field.ident;
@@ -168,7 +169,7 @@ fn skipped(field: &Field, errors: &mut Errors) -> bool {
     skip
 }
 
-/// `#[key(crate = path)]` on the type.
+/// Reads `#[key(crate = path)]` on the type.
 fn krate(attrs: &[Attribute], errors: &mut Errors) -> Path {
     let mut krate: Path = syn::parse_quote!(::cache_core);
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("key")) {

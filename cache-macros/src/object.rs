@@ -1,4 +1,4 @@
-//! `#[derive(CacheObject)]`.
+//! Implements `#[derive(CacheObject)]`.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -19,7 +19,7 @@ const OPTIONS: [(&str, &str); 6] = [
     ("crate", "crate = my_crate::cache_core"),
 ];
 
-/// What `#[cache_object(..)]` says.
+/// The parsed options of `#[cache_object(..)]`.
 #[derive(Default)]
 struct Options {
     name: Option<LitStr>,
@@ -31,7 +31,7 @@ struct Options {
     seen: Vec<String>,
 }
 
-/// The `impl`, or everything that is wrong.
+/// Generates the `impl`, or all errors.
 pub(crate) fn derive(item: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(item) {
         Ok(input) => input,
@@ -159,7 +159,7 @@ impl Options {
         self.krate.clone().unwrap_or_else(|| syn::parse_quote!(::cache_core))
     }
 
-    /// The value of an unknown option.
+    /// Skips the value of an unknown option.
     fn pass_over(&self, meta: &ParseNestedMeta<'_>) -> syn::Result<()> {
         if let Ok(value) = meta.value() {
             let _value: Expr = value.parse()?;
@@ -170,7 +170,7 @@ impl Options {
     }
 }
 
-/// The field of the id.
+/// Finds the field of the id.
 fn find<'a>(id: &Member, fields: &'a Fields, errors: &mut Errors) -> Option<&'a Field> {
     let found = fields.members().zip(fields).find(|(member, _)| member == id);
     if found.is_none() {
@@ -204,7 +204,7 @@ fn implementation(
         Some(Codec::BuiltIn(name)) => built_in(name, &krate),
         None => built_in("MsgPack", &krate),
     };
-    // A type that is no value is reported where it is named.
+    // Report a type that cannot be stored at its name.
     quote_spanned! {Span::mixed_site().located_at(ident.span())=>
         #[automatically_derived]
         impl #krate::CacheObject for #ident {

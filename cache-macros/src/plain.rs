@@ -1,6 +1,7 @@
-//! `plain = "user:{id}"`: exactly this key, JSON without a header, shared with other programs.
+//! Implements `plain = "user:{id}"`: exactly this key, JSON without a header, shared with other
+//! programs.
 //!
-//! What a header would be needed for is refused, each option with what to do instead.
+//! Options that need a header are refused. Each error says what to do instead.
 
 use proc_macro2::TokenStream;
 use quote::quote_spanned;
@@ -10,7 +11,7 @@ use crate::errors::Errors;
 use crate::expand::Context;
 use crate::plan::KeyStep;
 
-/// Whether the function reads through a plain key. Its template is the key's from here on.
+/// Returns whether the function uses a plain key, and makes its template the key's template.
 pub(crate) fn take(args: &mut Args, errors: &mut Errors) -> bool {
     let Some(written) = args.written.iter().position(|option| option == "plain") else { return false };
     for (at, option) in args.written.iter().enumerate().filter(|(at, _)| *at != written) {
@@ -25,7 +26,7 @@ pub(crate) fn take(args: &mut Args, errors: &mut Errors) -> bool {
     true
 }
 
-/// Why an option cannot stand beside `plain`.
+/// Returns why an option cannot be combined with `plain`.
 fn refusal(option: &str) -> Option<String> {
     Some(match option {
         "key" => "`plain` is the whole key; remove `key`, or `plain` for an entry of this library's own".to_owned(),
@@ -50,8 +51,8 @@ fn refusal(option: &str) -> Option<String> {
 }
 
 impl Context<'_> {
-    /// The closure that writes a plain key. Of an only placeholder a text needs no escapes: nothing
-    /// could run into it.
+    /// Generates the closure that writes a plain key. Text in a template's only placeholder is not
+    /// escaped, because nothing else can be confused with it.
     pub(crate) fn plain_key(&self) -> TokenStream {
         let is_place = |step: &&KeyStep| matches!(step, KeyStep::Placeholder(..));
         let mut places = self.plan.key.iter().filter(is_place);

@@ -1,4 +1,4 @@
-//! What is generated, decided: nothing after this stage can fail.
+//! The decisions about the generated code. No stage after this one can fail.
 
 use proc_macro2::TokenStream;
 use syn::{Expr, Ident, Path, Type};
@@ -14,20 +14,20 @@ pub(crate) struct Plan {
     pub(crate) returned: Type,
     pub(crate) key: Vec<KeyStep>,
     pub(crate) tags: Vec<Tag>,
-    /// Which names the entry's key needs.
+    /// The parameters of the companion that makes entries.
     pub(crate) entry: Entry,
     pub(crate) run: Run,
-    /// For a function of many ids.
+    /// Set for a function of many ids.
     pub(crate) batch: Option<Batch>,
     pub(crate) function: FunctionOptions,
-    /// Whether the key is all there is of it: plain JSON that other programs share.
+    /// Whether the entry is plain JSON without a header, shared with other programs.
     pub(crate) plain: bool,
     pub(crate) codec: Option<Codec>,
     pub(crate) flight: Flight,
     pub(crate) local: Option<Local>,
     pub(crate) ttl: Option<Lifetime>,
     pub(crate) negative_ttl: Option<Lifetime>,
-    /// Where `negative_ttl` stands.
+    /// The span of `negative_ttl`.
     pub(crate) negative_ttl_at: Option<proc_macro2::Span>,
     pub(crate) freshness: Freshness,
     pub(crate) cache: Option<Expr>,
@@ -35,7 +35,7 @@ pub(crate) struct Plan {
     pub(crate) bypass: Option<Expr>,
 }
 
-/// When a value is computed anew, and what is served until then.
+/// When a value is recomputed, and what is served until then.
 pub(crate) struct Freshness {
     pub(crate) jitter: Option<Expr>,
     pub(crate) stale_while_revalidate: Option<Lifetime>,
@@ -46,15 +46,15 @@ pub(crate) struct Freshness {
     pub(crate) early: Option<Expr>,
 }
 
-/// Where the companions live.
+/// Where the companions are defined.
 pub(crate) enum Home {
-    /// A free function: in a type of this name.
+    /// For a free function: in a type of this name.
     Companion(Ident),
-    /// A method: beside it, with its name in front.
+    /// For a method: in the same `impl`, with the method's name as prefix.
     Impl,
 }
 
-/// What goes into the function's `static`.
+/// The options in the function's `static`.
 pub(crate) struct FunctionOptions {
     pub(crate) name: Option<String>,
     pub(crate) version: Option<u64>,
@@ -62,9 +62,9 @@ pub(crate) struct FunctionOptions {
 
 /// One step of writing a key's arguments.
 pub(crate) enum KeyStep {
-    /// An argument, or a name that a pattern binds.
+    /// An argument, or a name bound by a pattern.
     Member(TokenStream, proc_macro2::Span),
-    /// An argument of an `impl Trait` type: its type's name is part of the key too.
+    /// An argument of an `impl Trait` type. Its type's name is part of the key too.
     Unnamed(TokenStream, proc_macro2::Span),
     /// Literal text of a template.
     Literal(String),
@@ -75,7 +75,7 @@ pub(crate) enum KeyStep {
 }
 
 impl KeyStep {
-    /// What is written, where it is no literal.
+    /// Returns the expression that is written, unless it is a literal.
     pub(crate) fn expression(&self) -> Option<&TokenStream> {
         match self {
             Self::Member(expression, _)
@@ -91,16 +91,17 @@ impl KeyStep {
 pub(crate) enum Tag {
     /// Known before the run.
     Known(Vec<KeyStep>),
-    /// Known by the value.
+    /// Depends on the value.
     OfValue(OfValue),
 }
 
-/// A tag by the value, or one for each element of a list in it.
+/// A tag that depends on the value, or one tag for each element of a list in the value.
 pub(crate) struct OfValue {
     pub(crate) kind: String,
-    /// In which the value is called `value`, and an element of the list as [`tags`](crate::tags) says.
+    /// The value is called `value` here. The name of a list element is defined in
+    /// [`tags`](crate::tags).
     pub(crate) steps: Vec<KeyStep>,
-    /// The list.
+    /// The list, if the tag depends on its elements.
     pub(crate) list: Option<TokenStream>,
 }
 
@@ -108,9 +109,9 @@ pub(crate) struct OfValue {
 pub(crate) struct Entry {
     /// Whether it takes `&self`.
     pub(crate) takes_self: bool,
-    /// Which parameters it takes, by position in [`Plan::params`].
+    /// The parameters it takes, by position in [`Plan::params`].
     pub(crate) takes: Vec<usize>,
-    /// Whether it can say in which cache.
+    /// Whether it can determine the cache.
     pub(crate) bound: bool,
 }
 
@@ -121,14 +122,14 @@ pub(crate) struct Batch {
     pub(crate) ident: Ident,
     /// The type of one id.
     pub(crate) element: Type,
-    /// `Vec<Id>`, not `&[Id]`.
+    /// Whether it is a `Vec<Id>` rather than a `&[Id]`.
     pub(crate) owned: bool,
 }
 
 /// How a miss runs the function.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {
-    /// The future owns what it needs: callers share it.
+    /// The future owns its data, so callers share it.
     Shared,
     /// The future borrows from its caller.
     Here,

@@ -1,4 +1,4 @@
-//! `#[derive(SessionData)]`.
+//! Implements `#[derive(SessionData)]`.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, quote, quote_spanned};
@@ -7,7 +7,7 @@ use syn::{Data, DeriveInput, Field, Fields, LitStr, Path};
 
 use crate::errors::{Errors, did_you_mean};
 
-/// The `impl`, or everything that is wrong.
+/// Generates the `impl`, or all errors.
 pub(crate) fn derive(item: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(item) {
         Ok(input) => input,
@@ -62,7 +62,7 @@ fn krate(input: &DeriveInput, errors: &mut Errors) -> TokenStream {
     krate
 }
 
-/// The value's name: the field's, unless it says another.
+/// Returns the value's name: the field's name, unless an attribute sets another.
 fn name(field: &Field, errors: &mut Errors) -> Option<LitStr> {
     let ident = field.ident.as_ref()?;
     let mut name = LitStr::new(&ident.unraw().to_string(), ident.span());
@@ -115,7 +115,7 @@ fn implementation(input: &DeriveInput, krate: &TokenStream, names: &[(&Field, Li
     }
 }
 
-/// The same path, so that what the compiler says of it points to the field.
+/// Returns the path with another span, so that compiler errors point to the field.
 fn at(path: &TokenStream, span: Span) -> TokenStream {
     let respanned = path.clone().into_iter().map(|mut token| {
         token.set_span(span);

@@ -1,4 +1,4 @@
-//! `#[derive(ShareError)]`: each field is copied in the way that its type has.
+//! Implements `#[derive(ShareError)]`: each field is copied in the way that its type supports.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, format_ident, quote, quote_spanned};
@@ -8,7 +8,7 @@ use syn::{Attribute, Data, DeriveInput, Field, Fields, Path};
 
 use crate::errors::{Errors, did_you_mean};
 
-/// The `impl`, or everything that is wrong.
+/// Generates the `impl`, or all errors.
 pub(crate) fn derive(item: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(item) {
         Ok(input) => input,
@@ -66,7 +66,7 @@ pub(crate) fn derive(item: TokenStream) -> TokenStream {
     }
 }
 
-/// A struct or a variant, field by field.
+/// Generates the match arm of a struct or a variant, field by field.
 fn arm(path: &TokenStream, fields: &Fields, krate: &Path, errors: &mut Errors) -> TokenStream {
     let mixed = Span::mixed_site();
     let (mut bound, mut copies) = (Vec::new(), Vec::new());
@@ -76,7 +76,7 @@ fn arm(path: &TokenStream, fields: &Fields, krate: &Path, errors: &mut Errors) -
             None => syn::Index::from(position).to_token_stream(),
         };
         let binding = format_ident!("__field{position}", span = mixed);
-        // What cannot be copied is reported at the field.
+        // Report a field that cannot be copied at its type.
         let at = mixed.located_at(field.ty.span());
         let ty = &field.ty;
         let copy = match way(field, errors) {
@@ -102,11 +102,11 @@ fn arm(path: &TokenStream, fields: &Fields, krate: &Path, errors: &mut Errors) -
 
 /// How a field is copied.
 enum Way {
-    /// As its type says.
+    /// In the way that its type supports.
     Own,
     /// By `From<std::io::Error>`.
     Io,
-    /// By a function of the user's.
+    /// By a function of the user.
     With(Path),
 }
 
@@ -133,7 +133,7 @@ fn way(field: &Field, errors: &mut Errors) -> Way {
     way
 }
 
-/// `#[share(crate = path)]` on the type.
+/// Reads `#[share(crate = path)]` on the type.
 fn krate(attrs: &[Attribute], errors: &mut Errors) -> Path {
     let mut krate: Path = syn::parse_quote!(::cache_core);
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("share")) {

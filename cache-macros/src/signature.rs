@@ -1,4 +1,4 @@
-//! The function under `#[cached]`, taken apart. The body stays tokens: it is moved, never read.
+//! The function under `#[cached]`, split into its parts. The body is kept as unparsed tokens.
 
 use proc_macro2::{Spacing, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident};
@@ -11,16 +11,16 @@ use syn::{Attribute, FnArg, Ident, Pat, PatType, Receiver, ReturnType, Signature
 
 use crate::errors::Errors;
 
-/// A function as written, with the helper attributes taken off its parameters.
+/// The function as written, with the helper attributes removed from its parameters.
 pub(crate) struct Function {
     pub(crate) attrs: Vec<Attribute>,
     pub(crate) vis: Visibility,
     pub(crate) default: Option<Token![default]>,
     pub(crate) sig: Signature,
     pub(crate) body: TokenTree,
-    /// The parameters that `#[cached(skip)]` stands on, by position, and where.
+    /// The parameters with `#[cached(skip)]`, by position, with the attribute's span.
     pub(crate) skipped: Vec<(usize, Span)>,
-    /// What is wrong with helper attributes.
+    /// Errors in helper attributes.
     pub(crate) helper_errors: Vec<syn::Error>,
 }
 
@@ -48,7 +48,8 @@ impl ToTokens for Function {
 }
 
 impl Function {
-    /// Takes `#[cached(skip)]` off the parameters: no such attribute exists there for the compiler.
+    /// Removes `#[cached(skip)]` from the parameters, where the compiler does not know such an
+    /// attribute.
     fn take_helpers(&mut self) {
         for (position, input) in self.sig.inputs.iter_mut().enumerate() {
             let attrs = match input {
@@ -71,7 +72,7 @@ impl Function {
         }
     }
 
-    /// The return type's tokens, where there is one.
+    /// Returns the return type, if there is one.
     pub(crate) fn returned(&self) -> Option<&Type> {
         match &self.sig.output {
             ReturnType::Default => None,
@@ -90,22 +91,22 @@ impl Function {
 /// One parameter other than `self`.
 #[derive(Clone)]
 pub(crate) struct Param {
-    /// What generated functions call it.
+    /// Its name in generated functions.
     pub(crate) ident: Ident,
     pub(crate) ty: Type,
-    /// For a pattern: itself without `mut` and `ref`, so that it also matches a reference.
+    /// The pattern, if there is one, without `mut` and `ref`, so that it also matches a reference.
     pub(crate) pattern: Option<Pat>,
     /// The names that the body sees.
     pub(crate) names: Vec<Ident>,
-    /// Those of them that are not skipped.
+    /// The names that are not skipped.
     pub(crate) kept: Vec<Ident>,
     pub(crate) attrs: Vec<Attribute>,
-    /// Whether `#[cached(skip)]` stands on it.
+    /// Whether it has `#[cached(skip)]`.
     pub(crate) skipped: bool,
 }
 
 impl Param {
-    /// As a parameter of a generated function.
+    /// Returns the parameter of a generated function.
     pub(crate) fn declare(&self) -> PatType {
         PatType {
             attrs: self.attrs.clone(),
@@ -122,7 +123,7 @@ impl Param {
     }
 }
 
-/// The parameters in order, without `self`.
+/// Returns the parameters in order, without `self`.
 pub(crate) fn params(function: &Function, skip: &[Ident]) -> Vec<Param> {
     let typed = function.sig.inputs.iter().enumerate().filter_map(|(position, input)| match input {
         FnArg::Receiver(_) => None,
@@ -151,7 +152,7 @@ pub(crate) fn params(function: &Function, skip: &[Ident]) -> Vec<Param> {
         .collect()
 }
 
-/// Collects the names that a pattern binds and takes `mut` and `ref` off them.
+/// Collects the names that a pattern binds, and removes their `mut` and `ref`.
 #[derive(Default)]
 struct Bindings {
     names: Vec<Ident>,
@@ -169,7 +170,7 @@ impl VisitMut for Bindings {
     }
 }
 
-/// Gives a name to each `'_` within an `impl Trait` argument: an `async fn` may leave it out, other
+/// Names each `'_` within an `impl Trait` argument. An `async fn` may omit the name, other
 /// functions may not.
 pub(crate) fn name_hidden_lifetimes(signature: &mut Signature) {
     struct Naming {
@@ -189,7 +190,7 @@ pub(crate) fn name_hidden_lifetimes(signature: &mut Signature) {
                 self.names.push(lifetime.clone());
             }
         }
-        // There it stands for any.
+        // In function types, `'_` means any lifetime.
         fn visit_parenthesized_generic_arguments_mut(&mut self, _: &mut syn::ParenthesizedGenericArguments) {}
         fn visit_type_bare_fn_mut(&mut self, _: &mut syn::TypeBareFn) {}
     }
@@ -200,7 +201,7 @@ pub(crate) fn name_hidden_lifetimes(signature: &mut Signature) {
     }
 }
 
-/// The inputs of a generated function.
+/// Returns the inputs of a generated function.
 pub(crate) fn inputs<'a>(
     receiver: Option<&Receiver>,
     params: impl IntoIterator<Item = &'a Param>,
@@ -209,7 +210,7 @@ pub(crate) fn inputs<'a>(
     receiver.into_iter().chain(params.into_iter().map(|param| FnArg::Typed(param.declare()))).collect()
 }
 
-/// Whether a future that holds these parameters borrows nothing, as far as tokens can tell.
+/// Returns whether a future that holds these parameters borrows nothing, as far as tokens can show.
 pub(crate) fn owns_everything(function: &Function, params: &[Param]) -> bool {
     let generics = &function.sig.generics;
     if generics.lifetimes().next().is_some() {
@@ -241,7 +242,7 @@ pub(crate) fn owns_everything(function: &Function, params: &[Param]) -> bool {
     !borrows.0
 }
 
-/// Whether a type holds a reference, a lifetime or an `impl Trait`.
+/// Whether a type contains a reference, a lifetime or an `impl Trait`.
 pub(crate) struct Borrows(pub(crate) bool);
 
 impl<'ast> Visit<'ast> for Borrows {
@@ -260,7 +261,8 @@ impl<'ast> Visit<'ast> for Borrows {
     }
 }
 
-/// Whether `tokens` name one of `names`, other than as a field, a method or the start of a path.
+/// Returns whether `tokens` use one of `names` other than as a field, a method or the start of a
+/// path.
 pub(crate) fn mentions<'a>(tokens: &TokenStream, names: impl IntoIterator<Item = &'a Ident> + Clone) -> bool {
     let (mut after_dot, mut after_colon, mut in_path) = (false, false, false);
     let mut tokens = tokens.clone().into_iter().peekable();
@@ -281,29 +283,29 @@ pub(crate) fn mentions<'a>(tokens: &TokenStream, names: impl IntoIterator<Item =
         let is_colon = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == ':');
         in_path = is_colon && after_colon;
         after_colon = is_colon && matches!(&token, TokenTree::Punct(punct) if punct.spacing() == Spacing::Joint);
-        // `a..b` is a range: its second dot is no field access.
+        // `a..b` is a range: its second dot does not start a field access.
         after_dot = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '.' && !after_dot);
     }
     false
 }
 
-/// What to write instead of `#[cached]` and `#[invalidates]` on one function.
+/// The error for `#[cached]` and `#[invalidates]` on the same function.
 pub(crate) const BOTH: &str = "`#[cached]` and `#[invalidates]` on one function: a hit would not write; \
     put the write into a function of its own";
 
-/// The attribute of this name, whatever path it has.
+/// Returns the attribute of this name, under any path.
 pub(crate) fn attribute<'a>(function: &'a Function, name: &str) -> Option<&'a Attribute> {
     let is_called = |attr: &&Attribute| attr.path().segments.last().is_some_and(|segment| segment.ident == name);
     function.attrs.iter().find(is_called)
 }
 
-/// Says what of the signature cannot be cached.
+/// Reports the parts of the signature that cannot be cached.
 pub(crate) fn check(function: &Function, errors: &mut Errors) {
     let sig = &function.sig;
     if sig.asyncness.is_none() {
         if is_of_async_trait(sig) {
             errors.at(sig.fn_token, crate::enclosing::of_a_trait(&sig.ident));
-            // What `#[async_trait]` has made of the signature is nobody's mistake.
+            // The user did not write what `#[async_trait]` has made of the signature.
             return;
         }
         errors.at(sig.fn_token, "`#[cached]` needs an async function; write `async fn`");
@@ -332,7 +334,8 @@ pub(crate) fn check(function: &Function, errors: &mut Errors) {
     }
 }
 
-/// `#[async_trait]` stands on the `impl` and is there first.
+/// Returns whether `#[async_trait]` has rewritten the signature. It is on the `impl` and expands
+/// first.
 fn is_of_async_trait(sig: &Signature) -> bool {
     sig.generics.lifetimes().any(|lifetime| lifetime.lifetime.ident == "async_trait")
 }

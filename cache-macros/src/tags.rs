@@ -1,6 +1,7 @@
-//! The tags of an entry: what they may depend on, and what is generated for them.
+//! The tags of an entry: what they may depend on, and the code generated for them.
 //!
-//! An entry is made from the arguments in its key alone, and has its tags all the same. So a tag depends on those, or on the value.
+//! An entry is made from the arguments in its key alone, and still has its tags. So a tag depends
+//! on those arguments or on the value.
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
@@ -15,14 +16,15 @@ use crate::signature::Param;
 use crate::template::{Piece, Placeholder};
 use crate::validate::{bare, names_no_parameter, path, placeholders, refuse_lists, step};
 
-/// How many can be written. An entry may have more, by the elements of a list: `MAX_TAGS` in the library's `tag.rs`.
+/// The most tags that can be written. List elements may add more to an entry, up to `MAX_TAGS` in
+/// the library's `tag.rs`.
 const MAX_TEMPLATES: usize = 16;
-/// What a template calls the value.
+/// The name of the value in a template.
 const VALUE: &str = "value";
-/// What generated code calls an element of a list in the value.
+/// The name of a list element in generated code.
 const ELEMENT: &str = "__element";
 
-/// The tags, as far as they fit.
+/// Returns the valid tags.
 pub(crate) fn plan(args: &Args, params: &[Param], entry: &Entry, errors: &mut Errors) -> Vec<Tag> {
     if let Some(tag) = args.tags.get(MAX_TEMPLATES) {
         errors.at(&tag.literal, format!("a function has at most {MAX_TEMPLATES} tags; remove some"));
@@ -51,7 +53,7 @@ pub(crate) fn plan(args: &Args, params: &[Param], entry: &Entry, errors: &mut Er
     tags
 }
 
-/// What a tag depends on that is known before the run, the entry has too.
+/// Checks a tag that is known before the run: it may only use arguments that the entry has too.
 fn check_known(place: &Placeholder, tag: &Template, args: &Args, params: &[Param], entry: &Entry, errors: &mut Errors) {
     let (root, span) = (bare(&place.root), tag.literal.span());
     if place.is_of("self") {
@@ -84,7 +86,8 @@ fn check_known(place: &Placeholder, tag: &Template, args: &Args, params: &[Param
     }
 }
 
-/// What begins a tag that depends on the value is known before the run: its kind.
+/// Checks a tag that depends on the value. Returns its kind, the part before the value, which is
+/// known before the run.
 fn check_of_value(tag: &Template, of_value: usize, params: &[Param], errors: &mut Errors) -> String {
     let span = tag.literal.span();
     if params.iter().flat_map(|param| &param.names).any(|name| name == VALUE) {
@@ -106,7 +109,7 @@ fn check_of_value(tag: &Template, of_value: usize, params: &[Param], errors: &mu
     }
 }
 
-/// The list that the tag goes by, if it does.
+/// Returns the list whose elements the tag uses, if any.
 fn list<'a>(tag: &'a Template, errors: &mut Errors) -> Option<&'a [String]> {
     let mut lists = placeholders(tag).filter_map(|place| place.list.as_deref());
     let first = lists.next()?;
@@ -116,7 +119,7 @@ fn list<'a>(tag: &'a Template, errors: &mut Errors) -> Option<&'a [String]> {
     Some(first)
 }
 
-/// A name of generated code, at the template.
+/// Returns a name of generated code, with the template's span.
 fn named(name: &str, span: Span) -> Ident {
     Ident::new(name, Span::mixed_site().located_at(span))
 }
@@ -135,7 +138,7 @@ fn steps(tag: &Template, params: &[Param]) -> Vec<KeyStep> {
 }
 
 impl Context<'_> {
-    /// What adds the tags that are known before the run to a function's rules: `.tag(|tag| ..)` for each.
+    /// Generates `.tag(|tag| ..)` for each tag that is known before the run.
     pub(crate) fn known_tags(&self) -> TokenStream {
         let mixed = self.mixed;
         let tags = self.plan.tags.iter().filter_map(|tag| match tag {
@@ -150,7 +153,7 @@ impl Context<'_> {
         .collect()
     }
 
-    /// `.tags_of(kinds, |value, tags| ..)`, if there are tags that depend on the value.
+    /// Generates `.tags_of(kinds, |value, tags| ..)` if there are tags that depend on the value.
     pub(crate) fn tags_of_value(&self) -> Option<TokenStream> {
         let mixed = self.mixed;
         let (mut kinds, mut tags) = (Vec::new(), TokenStream::new());

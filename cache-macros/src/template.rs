@@ -1,8 +1,8 @@
-//! Templates of keys and of tags: `"user:{id}"`, `"page:{url.as_str()}"`.
+//! Templates of keys and tags: `"user:{id}"`, `"page:{url.as_str()}"`.
 //!
-//! Invariant of a parsed template: between two placeholders stands a character that no placeholder can render, so
-//! different arguments give different text. `KeyWriter::placeholder` is the other half of it: there, everything that
-//! [`SEPARATORS`] holds is escaped.
+//! Invariant of a parsed template: two placeholders are separated by a character that no
+//! placeholder can render, so different arguments give different text. `KeyWriter::placeholder`
+//! does the other half: it escapes all [`SEPARATORS`].
 
 use proc_macro2::TokenStream;
 use syn::ext::IdentExt as _;
@@ -11,13 +11,13 @@ use syn::{Expr, Ident};
 
 use crate::signature;
 
-/// What may stand between placeholders and never occurs in one.
+/// The characters that may separate placeholders. They never occur in a rendered placeholder.
 const SEPARATORS: &str = ":/=|+*&#$^;<>'\\`";
 
 /// One piece of a template.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
-    /// Text as it stands.
+    /// Literal text.
     Literal(String),
     /// An argument, or a field of one.
     Placeholder(Placeholder),
@@ -28,18 +28,18 @@ pub(crate) enum Piece {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Placeholder {
     pub(crate) root: String,
-    /// Of the root; where it goes by elements, of an element.
+    /// The fields of the root; of an element if there is a list.
     pub(crate) fields: Vec<String>,
     /// The fields that lead to the list.
     pub(crate) list: Option<Vec<String>>,
-    /// An expression in the place of root and fields.
+    /// An expression that replaces root and fields.
     pub(crate) computed: Option<String>,
     /// Whether it is written by `Display`: `{arg:display}`.
     pub(crate) display: bool,
 }
 
 impl Placeholder {
-    /// Whether it depends on what is called so.
+    /// Returns whether it uses this name.
     pub(crate) fn mentions(&self, name: &Ident) -> bool {
         match self.tokens() {
             Some(tokens) => signature::mentions(&tokens, [name]),
@@ -47,12 +47,12 @@ impl Placeholder {
         }
     }
 
-    /// The same, of `self` and `value`.
+    /// Returns whether it uses this name, for `self` and `value`.
     pub(crate) fn is_of(&self, name: &str) -> bool {
         self.mentions(&Ident::new(name, proc_macro2::Span::call_site()))
     }
 
-    /// What is computed.
+    /// Returns the tokens of the expression.
     pub(crate) fn tokens(&self) -> Option<TokenStream> {
         self.computed.as_ref()?.parse().ok()
     }
@@ -70,7 +70,7 @@ impl std::fmt::Display for Placeholder {
     }
 }
 
-/// The pieces of `text`, or all that is wrong with it.
+/// Parses `text` into pieces. Returns all errors if there are any.
 pub(crate) fn parse(text: &str, what: &str) -> Result<Vec<Piece>, Vec<String>> {
     let mut wrong = Vec::new();
     if text.is_empty() {
@@ -140,7 +140,7 @@ fn placeholder(inner: &str) -> Result<Placeholder, String> {
             return Err(format!("`{{{inner}}}` goes by two lists; write `{{{list}[]}}` with fields of its elements"));
         }
         Some((list, "")) => (list, Some("")),
-        // What follows the list without a field is none.
+        // Text after the list that is not a field is an error.
         Some((list, rest)) => (list, Some(rest.strip_prefix('.').filter(|rest| !rest.is_empty()).unwrap_or("?"))),
         None => (inner, None),
     };
@@ -164,7 +164,8 @@ fn placeholder(inner: &str) -> Result<Placeholder, String> {
     })
 }
 
-/// An expression that can stand in a template. Not a sum or the like, which many arguments share.
+/// Returns whether an expression may be used in a template. Sums and the like may not, because many
+/// arguments give the same result.
 fn is_computed(text: &str) -> bool {
     let Ok(expression) = syn::parse_str::<Expr>(text) else { return false };
     matches!(
@@ -183,7 +184,7 @@ fn is_ident(text: &str) -> bool {
     Ident::parse_any.parse_str(text).is_ok_and(|ident| ident != "_")
 }
 
-/// The characters that the library escapes in a key (`needs_escape` in its `key.rs`).
+/// Returns whether the library escapes the character in a key (`needs_escape` in its `key.rs`).
 fn needs_escape(c: char) -> bool {
     matches!(c, '%' | ',' | '(' | ')' | '[' | ']' | '{' | '}' | '"' | '~') || c.is_control() || c.is_whitespace()
 }

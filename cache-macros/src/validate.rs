@@ -1,4 +1,4 @@
-//! Options against signature: what fits becomes a [`Plan`], what does not an error.
+//! Checks the options against the signature and makes a [`Plan`], or reports errors.
 
 use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
@@ -17,7 +17,7 @@ use crate::signature::{self, Function, Param};
 use crate::tags;
 use crate::template::{Piece, Placeholder};
 
-/// The plan, if everything fits.
+/// Returns the plan if there are no errors.
 pub(crate) fn plan(mut args: Args, function: &Function, errors: &mut Errors) -> Option<Plan> {
     let plain = plain::take(&mut args, errors);
     signature::check(function, errors);
@@ -85,7 +85,7 @@ pub(crate) fn plan(mut args: Args, function: &Function, errors: &mut Errors) -> 
     })
 }
 
-/// What goes on without its caller borrows nothing from it.
+/// Refuses options that run in the background if the function borrows from its caller.
 fn check_background(args: &Args, owns_everything: bool, errors: &mut Errors) {
     let early_is_on = args.early.as_ref().is_some_and(|early| early.to_token_stream().to_string() != "0.0");
     let by_value = "take the arguments by value (an `Arc`, or a handle that is cheap to clone)";
@@ -124,7 +124,7 @@ fn check_background(args: &Args, owns_everything: bool, errors: &mut Errors) {
     }
 }
 
-/// Every name in `skip(..)` is a parameter, and each is said once.
+/// Checks that every name in `skip(..)` is a parameter and is given once.
 fn check_skip(args: &Args, function: &Function, params: &[Param], errors: &mut Errors) {
     let has_self = function.receiver().is_some();
     for (position, name) in args.skip.iter().enumerate() {
@@ -155,7 +155,7 @@ fn check_skip(args: &Args, function: &Function, params: &[Param], errors: &mut E
     }
 }
 
-/// A method says what `self` is to the key.
+/// Checks that a method says how `self` relates to the key.
 fn check_self(args: &Args, function: &Function, errors: &mut Errors) {
     let Some(receiver) = function.receiver() else { return };
     let in_template = args.key.as_ref().is_some_and(|key| placeholders(key).any(|place| place.is_of("self")));
@@ -173,7 +173,8 @@ fn check_self(args: &Args, function: &Function, errors: &mut Errors) {
     }
 }
 
-/// Durations know no arguments, and an expression of the arguments is no closure.
+/// Checks that durations do not depend on arguments, and that no expression of the arguments is a
+/// closure.
 fn check_expressions(args: &Args, function: &Function, params: &[Param], errors: &mut Errors) {
     let names: Vec<&Ident> = params.iter().flat_map(|param| &param.names).collect();
     let local = match &args.local {
@@ -237,7 +238,7 @@ fn home(args: &Args, function: &Function, errors: &mut Errors) -> Home {
     Home::Companion(args.companion.clone().unwrap_or_else(|| function.sig.ident.clone()))
 }
 
-/// All that the body can see, in order.
+/// Returns a key step for each name that the body can see, in order.
 fn from_params(params: &[Param]) -> Vec<KeyStep> {
     struct Unnamed(bool);
     impl<'ast> Visit<'ast> for Unnamed {
@@ -313,14 +314,15 @@ fn from_template(
         }
         steps.push(step(placeholder, params, span));
     }
-    // A placeholder of another name may be meant for what is left out.
+    // Only if all placeholders are known: an unknown one may be a misspelled argument, which would
+    // then be reported twice.
     if are_known {
         checks::left_out(key, params, ids, errors);
     }
     steps
 }
 
-/// A placeholder, as it is written.
+/// Returns the key step of a placeholder.
 pub(crate) fn step(placeholder: &Placeholder, params: &[Param], span: Span) -> KeyStep {
     let expression = expression(placeholder, params, span);
     if placeholder.display { KeyStep::Displayed(expression, span) } else { KeyStep::Placeholder(expression, span) }
@@ -338,7 +340,7 @@ pub(crate) fn names_no_parameter(placeholder: &Placeholder, params: &[Param], ha
     }
 }
 
-/// `arg.field.path`, at the template.
+/// Returns the expression of a placeholder, with the template's span.
 pub(crate) fn expression(placeholder: &Placeholder, params: &[Param], span: Span) -> TokenStream {
     if let Some(tokens) = placeholder.tokens() {
         return computed(tokens, params, span);
@@ -350,14 +352,14 @@ pub(crate) fn expression(placeholder: &Placeholder, params: &[Param], span: Span
             name.set_span(name.span().located_at(span));
             name
         }
-        // What a closure of generated code calls it.
+        // The closure in generated code uses this name.
         None if placeholder.root == "value" => Ident::new("value", Span::mixed_site().located_at(span)),
         None => Ident::new("self", span),
     };
     path(&root, &placeholder.fields, span)
 }
 
-/// An expression of a template, with each name as where it stands means it.
+/// Respans an expression of a template, so that each name resolves at its definition.
 fn computed(tokens: TokenStream, params: &[Param], span: Span) -> TokenStream {
     let mut after_dot = false;
     let respanned = tokens.into_iter().map(|token| {
@@ -368,7 +370,7 @@ fn computed(tokens: TokenStream, params: &[Param], span: Span) -> TokenStream {
                 let known = params.iter().flat_map(|param| &param.names).find(|name| **name == ident);
                 let at = match known {
                     Some(name) => name.span().located_at(span),
-                    // What a closure of generated code calls it.
+                    // The closure in generated code uses this name.
                     None if ident == "value" => Span::mixed_site().located_at(span),
                     None => span,
                 };
@@ -390,7 +392,7 @@ fn computed(tokens: TokenStream, params: &[Param], span: Span) -> TokenStream {
     respanned.collect()
 }
 
-/// `root.field.path`.
+/// Returns `root.field.path`.
 pub(crate) fn path(root: &Ident, fields: &[String], span: Span) -> TokenStream {
     let fields = fields.iter().map(|field| match field.parse::<u32>() {
         Ok(index) => Member::Unnamed(syn::Index { index, span }),
@@ -402,7 +404,7 @@ pub(crate) fn path(root: &Ident, fields: &[String], span: Span) -> TokenStream {
     quote_spanned!(span=> #root #(.#fields)*)
 }
 
-/// Elements of a list have a place only in the tags of a value.
+/// Refuses elements of a list. They are allowed only in tags of the value.
 pub(crate) fn refuse_lists(template: &Template, errors: &mut Errors) {
     for place in placeholders(template).filter(|place| place.list.is_some()) {
         errors.at(

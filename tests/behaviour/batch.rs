@@ -1,4 +1,4 @@
-//! Functions of many ids: partial-miss read-through.
+//! Batch functions: functions of many ids, of which only the missing ones are computed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
 
-/// What stands behind the cache: answers after the gate, and remembers what it was asked for.
+/// The data source behind the cache: answers once the gate is open, and records the requested ids.
 #[derive(Clone, Default)]
 struct Db {
     gate: Gate,
@@ -32,7 +32,7 @@ impl Db {
         Self { gate: Gate::open(), ..Self::default() }
     }
 
-    /// There is nobody above 1000, and 666 breaks the whole query.
+    /// There are no users above 1000, and 666 makes the whole query fail.
     async fn users(&self, ids: &[u32]) -> Users {
         self.asked.lock().unwrap().push(ids.to_vec());
         self.gate.pass().await;
@@ -54,21 +54,22 @@ async fn users(cache: &Cache, db: &Db, ids: &[u32]) -> Users {
     db.users(ids).await
 }
 
-/// The same entries, one at a time.
+/// The same entries, one id at a time.
 #[cached(name = "user", ttl = 60, negative_ttl = 20, skip(cache, db), cache = cache)]
 async fn user(cache: &Cache, db: &Db, id: u32) -> Result<Option<String>, Broken> {
     let _ = cache;
     Ok(db.users(&[id]).await?.remove(&id))
 }
 
-/// And where an absent user is an error. It owns its arguments, so its run is shared in another way.
+/// An absent user is an error here. The function owns its arguments, so its run is shared in
+/// another way.
 #[cached(name = "user", ttl = 60, skip(cache, db), cache = &cache)]
 async fn known_user(cache: Cache, db: Db, id: u32) -> Result<String, Broken> {
     let _ = &cache;
     db.users(&[id]).await?.remove(&id).ok_or(Broken(id))
 }
 
-/// One that owns its arguments, of the very form of the batch's values.
+/// Owns its arguments, and has the same form of value as the batch.
 #[cached(name = "user", ttl = 60, negative_ttl = 20, skip(cache, db), cache = &cache)]
 async fn owned_user(cache: Cache, db: Db, id: u32) -> Result<Option<String>, Broken> {
     let _ = &cache;
@@ -82,7 +83,7 @@ async fn present(cache: &Cache, db: &Db, ids: Vec<u32>) -> BTreeMap<u32, String>
     db.users(&ids).await.unwrap().into_iter().collect()
 }
 
-/// Without an error: its callers cannot be told of a deadline.
+/// Has no error type, so a deadline cannot be reported to its callers.
 #[cached(batch, name = "mute", ttl = 60, skip(cache, gate, answer), cache = cache)]
 async fn mute(cache: &Cache, gate: &Gate, answer: u32, ids: &[u32]) -> HashMap<u32, u32> {
     let _ = cache;
@@ -90,7 +91,7 @@ async fn mute(cache: &Cache, gate: &Gate, answer: u32, ids: &[u32]) -> HashMap<u
     ids.iter().map(|id| (*id, answer)).collect()
 }
 
-/// Odd ids fail, each by itself.
+/// Odd ids fail individually.
 #[cached(batch, name = "even", ttl = 60, negative_ttl = 20, skip(cache, db), cache = cache)]
 async fn even(cache: &Cache, db: &Db, ids: &[u32]) -> Result<Partial<Vec<(u32, String)>, Broken>, Broken> {
     let _ = cache;
@@ -103,7 +104,7 @@ fn found(ids: &[u32]) -> HashMap<u32, String> {
     ids.iter().map(|id| (*id, format!("user {id}"))).collect()
 }
 
-/// A batch in a task of its own.
+/// Starts a batch in a task of its own.
 fn spawn(cache: &Cache, db: &Db, ids: &[u32]) -> tokio::task::JoinHandle<Users> {
     let (cache, db, ids) = (cache.clone(), db.clone(), ids.to_vec());
     tokio::spawn(async move { users(&cache, &db, &ids).await })
@@ -129,7 +130,7 @@ on_both_stores! {
         assert_eq!(users(&other, &db, &[1, 2, 3, 4, 5, 6]).await, Ok(found(&[1, 2, 3, 4, 5, 6])));
         assert_eq!(db.asked(), [vec![6]]);
         assert_eq!(users(&other, &db, &[1, 2, 3, 4, 5, 6]).await, Ok(found(&[1, 2, 3, 4, 5, 6])));
-        // An own fill may be told as a change, and is read once more then.
+        // The push for an own fill may drop an entry, which is then read once more.
         assert!(other.stats().local_hits >= 5, "what was read is kept in the process");
     }
 
@@ -175,7 +176,7 @@ on_both_stores! {
         assert_eq!(db.asked(), [vec![1], vec![2]]);
     }
 
-    // B2: the form of the single function is another, so they meet at the lease.
+    // B2: the single function has another form, so the two share the lease only.
     async fn a_batch_and_a_call_of_another_form_compute_once(nodes: &Nodes) {
         let (cache, db) = (nodes.node().await, Db::shut());
         let batch = spawn(&cache, &db, &[1, 2]);
@@ -224,7 +225,7 @@ on_both_stores! {
         }
     }
 
-    // B2: each leads what the other follows.
+    // B2: each batch leads an id that the other follows.
     async fn batches_that_follow_each_other_land_their_own_ids_first(nodes: &Nodes) {
         let (cache, db) = (nodes.node().await, Db::shut());
         let calls = [spawn(&cache, &db, &[1]), spawn(&cache, &db, &[2])];
@@ -257,12 +258,12 @@ on_both_stores! {
         assert_eq!(even::entry(3).on(&cache).get().await.unwrap(), None);
         assert_eq!(even::entry(4).on(&cache).get().await.unwrap(), Some(Some("user 4".to_owned())));
         assert_eq!(even::entry(2000).on(&cache).get().await.unwrap(), Some(None));
-        // The leases are given back: nobody waits for their end.
+        // The leases are given back, so no caller waits for their expiry.
         assert_eq!(nodes.node().await.stats().waited, 0);
         let other = nodes.node().await;
         soon("the next process", even(&other, &db, &[3, 5])).await.unwrap();
         assert_eq!(other.stats().waited, 0);
-        // A failure of the whole call is one.
+        // A failure of the whole call is reported as such.
         assert_eq!(even(&cache, &db, &[2, 666]).await.map(drop), Err(Broken(666)));
     }
 
@@ -325,7 +326,7 @@ on_both_stores! {
         }
         assert_eq!(db.asked(), [[0_u32; 0]; 0]);
         assert_eq!(users::entry(7).key(), user::entry(7).key());
-        // Where there is always one, an absent one is a miss.
+        // For a function without `Option`, an absent id is a miss.
         assert_eq!(known_user(cache.clone(), db.clone(), 1002).await, Err(Broken(1002)));
         assert_eq!(db.asked(), [[1002]]);
     }
@@ -391,7 +392,7 @@ on_both_stores! {
         assert_eq!(cache.stats().waited, 0, "the leases were given back");
     }
 
-    // R23: where nobody can be told, the ids are free all the same.
+    // R23: the ids become free even if the deadline cannot be reported.
     async fn a_batch_whose_callers_cannot_be_told_goes_on_without_its_ids(nodes: &Nodes) {
         let settings = Cache::builder().jitter(0.0).deadline(Duration::from_millis(200));
         let (here, there) = (nodes.node_with(settings).await, nodes.node().await);
@@ -516,7 +517,7 @@ async fn an_old_value_is_served_if_the_batch_fails() {
     db.gate.arrival().await;
     clock.advance(Duration::from_secs(5));
     assert_eq!(soon("the old value", call).await.unwrap(), found(&[2]));
-    // What an invalidation has ended is not served.
+    // An invalidated value is not served.
     clock.advance(Duration::from_secs(30));
     stale::invalidate_all(&cache).await.unwrap();
     db.gate.let_through(1);

@@ -1,4 +1,4 @@
-//! Many ids with keys by hand.
+//! Batches without the attribute, with explicit keys.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -10,7 +10,7 @@ use cache_core::{Cache, EntryOptions, Key};
 use futures::FutureExt as _;
 use support::{Gate, eventually, on_both_stores, soon};
 
-/// What stands behind the cache: remembers what it was asked for.
+/// The data source behind the cache: records the requested ids.
 #[derive(Clone, Default)]
 struct Db {
     gate: Gate,
@@ -25,7 +25,7 @@ impl Db {
         Self { gate: Gate::open(), ..Self::default() }
     }
 
-    /// Nobody has an id above 1000, and 666 breaks the query.
+    /// There are no ids above 1000, and 666 makes the query fail.
     async fn names<C: FromIterator<(u32, String)>>(&self, ids: Vec<u32>) -> Result<C, Broken> {
         self.asked.lock().unwrap().push(ids.clone());
         self.gate.pass().await;
@@ -71,7 +71,7 @@ on_both_stores! {
         assert_eq!(names(&cache, &db, &[3, 2, 5000, 1]).await.unwrap(), found(&[1, 2, 3]));
         assert_eq!(names(&cache, &db, &[]).await.unwrap(), found(&[]));
         assert_eq!(db.asked(), [vec![1, 2, 5000], vec![3]]);
-        // Another process finds them in the store, the absent one too.
+        // Another process finds them in the store, including the absent one.
         let other = nodes.node().await;
         for _ in 0..3 {
             assert_eq!(names(&other, &db, &[5000, 1, 2, 3]).await.unwrap(), found(&[1, 2, 3]));
@@ -146,7 +146,7 @@ on_both_stores! {
     }
 }
 
-/// Calls on a clock that stands still.
+/// Returns an embedded cache with a manual clock.
 async fn embedded() -> (cache_core::clock::Clock, Cache) {
     let clock = cache_core::clock::Clock::manual();
     (clock.clone(), Cache::builder().clock(clock).jitter(0.0).in_memory())

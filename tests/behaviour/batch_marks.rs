@@ -1,8 +1,8 @@
-//! A change that is told while a batch is read or stored is not lost: what the batch brought is not
-//! kept.
+//! A change that is pushed while a batch is read or stored is not lost: the values of the batch are
+//! not kept in L1.
 //!
-//! On one thread, with all that the server sends held back until it has sent the change too: the
-//! answer and the push behind it arrive together.
+//! The tests run on one thread. All replies of the server are held back until it has also sent the
+//! change, so the reply and the push behind it arrive together.
 
 use std::collections::HashMap;
 
@@ -24,13 +24,13 @@ async fn one(cache: &Cache, id: u32) -> String {
 
 const PATIENT: &str = "?response_timeout=20s&connect_timeout=20s&max_staleness=60s";
 
-/// A server, a node that reaches it by the proxy, and one that changes things.
+/// Returns a server, a proxy, a cache connected through the proxy, and a cache that makes changes.
 async fn nodes() -> (RedisServer, Proxy, Cache, Cache) {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
     let here = Cache::connect(&format!("{}{PATIENT}", proxy.url())).await.unwrap();
     let there = Cache::connect(&server.url()).await.unwrap();
-    // The versions are known from now on: what follows is one trip each.
+    // The versions are known from now on, so each of the following operations is one round trip.
     assert_eq!(many(&here, &Gate::open(), &[100, 101]).await.len(), 2);
     (server, proxy, here, there)
 }
@@ -39,12 +39,12 @@ async fn set(there: &Cache, id: u32, text: &str) {
     soon("a write", one::entry(id).on(there).set(text.to_owned())).await.unwrap();
 }
 
-/// Both are read again and again; what is kept here would be served for ever.
+/// Reads until the value is this one. A stale value in L1 would be served forever.
 async fn becomes(here: &Cache, id: u32, text: &str) {
     eventually("the change is seen", || async { soon("a read", one(here, id)).await == text }).await;
 }
 
-/// How often the server has done this command.
+/// Returns how often the server has executed this command.
 fn calls(server: &RedisServer, command: &str) -> u64 {
     let stats = server.cli(&["INFO", "commandstats"]);
     let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));

@@ -1,4 +1,5 @@
-//! `f::refresh(&ids)` of a batch: computed anew whatever is stored, and stored by the rules of a fill.
+//! `f::refresh(&ids)` of a batch: recomputes the ids whatever is stored, and stores them as a fill
+//! would.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -45,7 +46,7 @@ async fn rows(cache: &Cache, db: &Db, ids: &[u32]) -> Rows {
     db.rows(ids).await
 }
 
-/// A method, with a list that it owns.
+/// A method that owns its list of ids.
 #[derive(Clone)]
 struct Repo(Cache, Db);
 
@@ -101,7 +102,7 @@ on_both_stores! {
         db.asked();
         db.becomes("v2");
         db.gate.let_through(10);
-        // A node of its own: what a push has to drop elsewhere may take a moment.
+        // A separate node, because a push may take a moment to drop entries on another node.
         let other = nodes.node().await;
         let all = rows(&other, &db, &[1, 2, 3, 4]).await;
         assert_eq!(all, of(&[(1, "v2"), (2, "set"), (3, "v2"), (4, "v1")]));
@@ -124,7 +125,7 @@ on_both_stores! {
         assert_eq!(rows::refresh(&other, &db, &[1]).await, of(&[(1, "v2")]), "and holds up no other");
     }
 
-    // It would get what was read before whatever it is called for.
+    // A joined run might have read its data before the refresh was requested.
     async fn a_refresh_joins_no_run_and_waits_for_that_of_another_process(nodes: &Nodes) {
         let (here, there) = (nodes.node().await, nodes.node().await);
         let (old, new) = (Db::new(Gate::shut(), "old"), Db::new(Gate::open(), "new"));

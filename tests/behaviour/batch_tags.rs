@@ -1,4 +1,4 @@
-//! Batches and tags: what an invalidation of a tag has ended is served to nobody, nor what is fenced.
+//! Batches and tags: a row is not served once its tag is invalidated or fenced.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use cache_core::{Cache, cached};
 use support::{Gate, Nodes, eventually, on_both_stores, soon};
 
-/// Rows that all have this number. 0: the query fails.
+/// Rows that all have this number. With 0, the query fails.
 #[derive(Clone, Default)]
 struct Db(Gate, Arc<AtomicU32>);
 
@@ -20,7 +20,7 @@ impl Db {
 
 type Rows = Result<HashMap<u32, (u32, u32)>, String>;
 
-/// The group of a row is the number divided by ten.
+/// The group of a row is its number divided by ten.
 #[cached(batch, name = "row", ttl = 2, skip(cache, db), cache = cache, stale_if_error = "1h", tags("rows", "group:{value.0}"))]
 async fn rows(cache: &Cache, db: &Db, ids: &[u32]) -> Rows {
     let _ = cache;
@@ -58,7 +58,7 @@ async fn old_rows_whose_tag_was_invalidated_meanwhile_are_not_fallen_back_on() {
         };
         let (found, ()) = tokio::join!(read(&here, &broken), run);
         assert_eq!(found, if tag.is_none() { Some(11) } else { None }, "{tag:?}");
-        // Nor by whoever comes after that.
+        // A later caller does not get it either.
         assert_eq!(read(&there, &Db::open(0)).await, if tag.is_none() { Some(11) } else { None }, "{tag:?}");
         there.invalidate_tag("rows").await.unwrap();
     }

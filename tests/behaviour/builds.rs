@@ -1,4 +1,4 @@
-//! Several builds of one program on one store: what one of them invalidates, none serves.
+//! Several builds of one program on one store: a value invalidated by one build is served by none.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -46,10 +46,10 @@ macro_rules! build {
 build!(old,);
 build!(new, b);
 
-/// Where the builds of `thing` are registered.
+/// The key of the registry of builds of `thing`.
 const REGISTRY: &str = "{cache:thing@version}:builds";
 
-// R21: each of them has to reach the build itself, and not only the first that learns of it
+// R21: each operation has to reach the build itself, not only the first one that learns of it
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operations_at_once_each_reach_a_build_that_they_learn_of() {
     let nodes = Nodes::redis();
@@ -58,7 +58,7 @@ async fn operations_at_once_each_reach_a_build_that_they_learn_of() {
         for id in 0..4 {
             old::read(&one, id, round).await;
         }
-        // A process that has not heard of the other build.
+        // A process that does not know of the other build yet.
         let two = nodes.node().await;
         let fence = two.fence().entry(&new::thing::entry(2).on(&two));
         let removed = new::thing::entry(0).on(&two);
@@ -111,7 +111,7 @@ on_both_stores! {
         }
     }
 
-    // R25: the registry is lost, and another build makes it anew
+    // R25: the registry is lost, and another build recreates it
     async fn a_build_that_a_new_registry_does_not_name_is_reached(nodes: &Nodes) {
         let (one, two) = (nodes.node().await, nodes.node().await);
         old::read(&one, 7, 1).await;
@@ -122,13 +122,14 @@ on_both_stores! {
         new::thing::entry(7).on(&three).invalidate().await.unwrap();
         assert_eq!(old::stored(&three, 7).await, None);
         eventually("it is told", || async { old::read(&one, 7, 3).await == 3 }).await;
-        // It was registered, and is again before it stores: also by a process that has known it to be.
+        // The build was registered, and registers again before it stores. A process that already
+        // knew of it does the same.
         let four = nodes.node().await;
         new::thing::entry(7).on(&four).invalidate().await.unwrap();
         assert_eq!(old::stored(&four, 7).await, None);
     }
 
-    // R25: a value that is being computed while the registry is lost and made anew
+    // R25: a value is being computed while the registry is lost and recreated
     async fn a_run_from_before_a_lost_registry_is_not_stored_beyond_its_reach(nodes: &Nodes) {
         let (one, two, gate) = (nodes.node().await, nodes.node().await, Gate::shut());
         let run = async { old::thing(&one, &gate, 7, 1).await.unwrap().a };
@@ -146,7 +147,7 @@ on_both_stores! {
     // R25, T7
     async fn what_is_stored_first_of_all_is_served(nodes: &Nodes) {
         let one = nodes.node().await;
-        // The first use of the function anywhere, and after the registry was lost.
+        // The first use of the function anywhere, and uses after the registry was lost.
         for round in 0..3 {
             if round == 0 {
                 assert_eq!(new::read(&one, 0, 0).await, 0);
@@ -162,7 +163,7 @@ on_both_stores! {
     }
 }
 
-// R21, R25: also where nobody tells of the loss
+// R21, R25: also without a notification of the loss
 #[tokio::test]
 async fn a_build_that_goes_on_storing_registers_again_after_ten_minutes() {
     let clock = Clock::manual();

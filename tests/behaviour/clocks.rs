@@ -1,4 +1,4 @@
-//! Clocks that are set, that run fast, and machines that sleep.
+//! Clocks that are set or run fast, and machines that sleep.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn a_node_whose_wall_clock_is_set_between_two_heartbeats_dates_nothing_int
     dated(&set, 3, 1).await;
     let left = dated::entry(3).on(&right).ttl().await.unwrap().expect("it is stored, and fresh");
     assert!(left > TTL / 2, "{left:?}");
-    // Nor is what the others have stored over for it.
+    // A value stored by another node has not expired for it either.
     dated(&right, 4, 1).await;
     for wrong in [Clock::set_wall_forward, Clock::set_wall_back] {
         wrong(&clock, HOUR * 24 * 7);
@@ -59,18 +59,18 @@ async fn a_node_whose_wall_clock_is_set_between_two_heartbeats_dates_nothing_int
 async fn the_embedded_store_keeps_its_times_while_the_wall_clock_is_set() {
     let clock = Clock::manual();
     let cache = Cache::builder().clock(clock.clone()).jitter(0.0).early(0.0).in_memory();
-    // Back: nothing lives for longer.
+    // Back: no value lives longer.
     dated(&cache, 1, 1).await;
     clock.set_wall_back(HOUR);
     clock.advance(TTL - Duration::from_millis(1));
     assert_eq!(dated(&cache, 1, 2).await, 1);
     clock.advance(Duration::from_millis(1));
     assert_eq!(dated(&cache, 1, 2).await, 2);
-    // Forward: nothing ends.
+    // Forward: no value expires.
     clock.set_wall_forward(HOUR * 2);
     assert_eq!(dated(&cache, 1, 3).await, 2);
     assert_eq!(dated::entry(1).on(&cache).ttl().await.unwrap(), Some(TTL));
-    // What a machine sleeps is time that passes.
+    // Time while the machine sleeps counts.
     clock.suspend(TTL);
     assert_eq!(dated(&cache, 1, 3).await, 3);
 }
@@ -100,7 +100,7 @@ async fn a_lease_in_the_embedded_store_ends_in_its_time_while_the_wall_clock_is_
 // R7
 async fn what_a_process_has_kept_is_dropped_at_the_first_heartbeat_after_its_machine_slept() {
     let nodes = Nodes::redis();
-    // Its clock stands still: by that one alone, the tier would be trusted for ever.
+    // The manual clock does not advance, so the clock alone would trust the tier forever.
     let clock = Clock::manual();
     let cache = nodes.node_with(Cache::builder().jitter(0.0).clock(clock.clone())).await;
     eventually("the tier in this process answers", || async {
@@ -165,7 +165,7 @@ async fn a_call_whose_key_others_hold_again_and_again_runs_after_the_time_of_a_r
     let clock = Clock::manual();
     let settings = || Cache::builder().jitter(0.0).clock(clock.clone()).deadline(Duration::from_secs(20));
     let cache = nodes.node_with(settings()).await;
-    // A lease of somebody who always has one: of each of two keys.
+    // A lease that is always held by another process, on each of two keys.
     let lease = format!("L{:032x}", 7);
     let keys = [1, 2].map(|id| dated::entry(id).on(&cache).key().to_owned());
     keys.iter().for_each(|key| drop(server.cli(&["SET", key, &lease])));

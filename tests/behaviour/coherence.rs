@@ -1,4 +1,4 @@
-//! The tier in this process never serves what another process has replaced.
+//! The local tier never serves a value that another process has replaced.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ async fn read(cache: &Cache, text: &str) -> Arc<str> {
     soon("a read", row(cache, &Gate::open(), 7, text)).await.unwrap()
 }
 
-/// Reads until the tier in this process answers.
+/// Reads until the local tier answers.
 async fn kept(cache: &Cache, text: &str) {
     eventually("the tier in this process has it", || async {
         let hits = cache.stats().local_hits;
@@ -53,7 +53,7 @@ async fn kept(cache: &Cache, text: &str) {
     .await;
 }
 
-/// Reads until the value is this one: a push takes a moment.
+/// Reads until the value is this one, because a push takes a moment.
 async fn becomes(cache: &Cache, text: &str) {
     eventually("the change arrives", || async { &*read(cache, text).await == text }).await;
 }
@@ -89,7 +89,7 @@ on_both_stores! {
             assert_eq!(many_uncached_here(&cache, &[1, 2]).await.len(), 2);
         }
         assert_eq!((cache.stats().local_hits, cache.stats().computes), (0, 3));
-        // Nor is anything kept for functions of the same entries whose tier is on.
+        // Functions that share these entries and have the tier on keep nothing either.
         assert_eq!((cached_here(&cache).await, one_cached_here(&cache, 2).await), (1, 2));
         assert_eq!((cache.stats().local_hits, cache.stats().computes), (0, 3));
         let off = nodes.node_with(Cache::builder().local_limit_bytes(0)).await;
@@ -207,7 +207,7 @@ on_both_stores! {
     }
 }
 
-/// One read, whichever tier answers.
+/// Reads once, from either tier.
 async fn kept_or_not(cache: &Cache) {
     read(cache, "computed").await;
 }
@@ -284,11 +284,12 @@ async fn eviction_drops_the_entry_here() {
     let large = "x".repeat(300_000);
     read(&here, &large).await;
     kept(&here, &large).await;
-    // What ends next goes first: the entry, which is all that has to go. Its versions stand.
+    // The entry that expires next is evicted first. This is the only one that has to go; its
+    // versions stay.
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl", "maxmemory-samples", "64"]);
     let entry = row::entry(7).on(&here);
-    // Less than the entry takes is to be given up. The buffers of clients count as well and come and go, so the limit
-    // follows what is used.
+    // The amount to free is less than the entry takes. Client buffers count too and vary, so the
+    // limit follows the used memory.
     eventually("it is evicted", || async {
         let memory = server.cli(&["INFO", "memory"]);
         let used: u64 = memory.split_once("used_memory:").unwrap().1.lines().next().unwrap().parse().unwrap();
@@ -322,7 +323,8 @@ async fn a_write_while_the_link_is_cut_is_seen_after_it_is_back() {
         assert_ne!(&*read(&here, "computed").await, old, "served from before the loss");
         proxy.heal();
         eventually("the link is back", || async { here.is_available() }).await;
-        // Another entry's read learns the versions again, by which entries of the tier go.
+        // Reading another entry loads the versions again, which the entries in the tier are checked
+        // against.
         soon("another row", row(&here, &Gate::open(), 1000 + round, "other")).await.unwrap();
         assert_eq!(&*read(&here, "computed").await, new);
     }
@@ -338,27 +340,28 @@ async fn a_silent_link_bounds_staleness() {
     row::entry(7).on(&there).set(Arc::from("old")).await.unwrap();
     becomes(&here, "old").await;
     kept(&here, "old").await;
-    // From here on nothing comes through, and nothing says so.
+    // From here on nothing gets through, and no error reports it.
     proxy.freeze();
     row::entry(7).on(&there).set(Arc::from("new")).await.unwrap();
     let written = std::time::Instant::now();
     let mut last_old = Duration::ZERO;
     while written.elapsed() < Duration::from_millis(1200) {
-        // Looked at before the read: however long that takes here, it began within the bound.
+        // Measured before the read: however long the read takes, it began within the bound.
         let asked = written.elapsed();
         if &*read(&here, "computed").await == "old" {
             last_old = asked;
         }
         tokio::task::yield_now().await;
     }
-    // The bound of the options, and what the coarse clock may be behind.
+    // The configured bound, and the resolution of the coarse clock.
     assert!(last_old < Duration::from_millis(400 + 20), "old value served {last_old:?} after it was replaced");
     proxy.heal();
     eventually("the link is back", || async { here.is_available() }).await;
     assert_eq!(&*read(&here, "computed").await, "new");
 }
 
-/// Nobody hears the pushes, nor that the link is silent: what is kept is trusted for as long as the bound says, by the clock alone.
+/// Neither the pushes nor the silence of the link are noticed. An entry is trusted up to the bound,
+/// by the clock alone.
 #[test]
 // R7
 fn what_nobody_can_be_told_of_is_served_no_longer_than_the_bound() {
@@ -374,7 +377,7 @@ fn what_nobody_can_be_told_of_is_served_no_longer_than_the_bound() {
         kept(&here, "old").await;
         here
     });
-    // From here on the runtime stands still, and with it the connection.
+    // From here on the runtime does not run, and neither does the connection.
     server.cli(&["SET", row::entry(7).on(&here).key(), "another program's"]);
     let at_hand = || row(&here, &Gate::open(), 7, "new").now_or_never().map(Result::unwrap);
     assert_eq!(at_hand().as_deref(), Some("old"));
@@ -384,7 +387,8 @@ fn what_nobody_can_be_told_of_is_served_no_longer_than_the_bound() {
     assert_eq!(at_hand(), None, "it has to ask");
 }
 
-/// As `local.md` says of loops that do nothing else: on one thread, a loop that never gives way would not hear of it before its end.
+/// Described in `local.md` for loops that do nothing else: on one thread, a loop that never yields
+/// would not receive the push before it ends.
 #[tokio::test]
 // T5
 async fn a_loop_of_hits_that_gives_way_hears_of_a_change() {

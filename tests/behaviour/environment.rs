@@ -1,4 +1,5 @@
-//! What a whole process sees. Each case runs in a process of its own: this binary, asked for one test and told its case.
+//! Process-wide settings. Each case runs in a process of its own: this test binary, started for one
+//! test, with the case in a variable.
 
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use support::RedisServer;
 
 const CASE: &str = "CACHE_CORE_TEST_CASE";
 
-/// Runs `case` in a process of its own; its standard error.
+/// Runs `case` in a process of its own. Returns its standard error.
 fn in_a_process(case: &str, url: Option<&str>) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "behaviour::environment::the_case_asked_for", "--nocapture", "--test-threads=1"]);
@@ -54,12 +55,12 @@ async fn the_case_asked_for() {
             assert_eq!((doubled(1).await, doubled(1).await), (2, 2));
             assert_eq!(cache.stats().computes, 1);
         }
-        // Asked for with all the others: the cases have tests of their own.
+        // Started as one of all tests. The cases have tests of their own.
         _ => {}
     }
 }
 
-/// Writes every event of the log to standard error.
+/// Writes every log event to standard error.
 struct Stderr;
 
 impl tracing::Subscriber for Stderr {

@@ -1,4 +1,4 @@
-//! Writes in a transaction: what a reader loads before the commit is never served after it.
+//! Writes in a transaction: a value that was loaded before the commit is never served after it.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -33,7 +33,7 @@ async fn read(cache: &Cache, table: &Table) -> u32 {
     soon("a read", row(cache, table, &Gate::open(), 7)).await.unwrap()
 }
 
-/// What a fence can stand on.
+/// What a fence is raised on.
 #[derive(Debug, Clone, Copy)]
 enum On {
     Entry,
@@ -69,7 +69,7 @@ on_both_stores! {
             let fence = raise(&here, on, before).await;
             for node in [&here, &there] {
                 eventually("a push may be under way", || async { stored(node).await.is_none() }).await;
-                // Everybody gets a value, and nothing is stored.
+                // Every caller gets a value, and nothing is stored.
                 for _ in 0..3 {
                     assert_eq!(read(node, &table).await, before, "{on:?}");
                 }
@@ -94,7 +94,8 @@ on_both_stores! {
                 let under = async {
                     first.arrival().await;
                     let fence = raise(&here, on, before).await;
-                    // A tag by the value is known after the run: such a caller waits for the first, as it would without a fence.
+                    // A tag of the value is known after the run only, so this caller waits for the
+                    // first run, as without a fence.
                     let waits = matches!(on, On::TagOfValue);
                     let under = async { if waits { before } else { row(&here, &table, &second, 7).await.unwrap() } };
                     let write = async {
@@ -119,7 +120,7 @@ on_both_stores! {
         }
     }
 
-    // R22: while another process computes for its callers, nobody waits for the end of the fence
+    // R22: while another process computes for its callers, no caller waits for the end of the fence
     async fn callers_under_a_fence_do_not_wait_for_it(nodes: &Nodes) {
         let (here, there, table, gate) = (nodes.node().await, nodes.node().await, Table::default(), Gate::shut());
         let waiting = async {
@@ -182,7 +183,7 @@ on_both_stores! {
                 eventually("a push may be under way", || async { stored(node).await.is_none() }).await;
                 assert_eq!(read(node, &table).await, before, "{on:?}");
             }
-            // Whoever runs the function from now on would get this.
+            // A run that starts from now on would return this.
             table.0.fetch_add(1, SeqCst);
             fence.withdraw().await.unwrap();
             assert_eq!(read(&here, &table).await, before, "{on:?}");
@@ -196,7 +197,7 @@ on_both_stores! {
         }
     }
 
-    // I3, R22: what is invalidated, set or deleted under a fence stays so
+    // I3, R22: an invalidation, set or deletion under a fence remains in effect
     async fn what_happens_under_a_fence_wins_over_its_withdrawal(nodes: &Nodes) {
         let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
         for on in ALL {
@@ -209,7 +210,7 @@ on_both_stores! {
                     ("invalidation", On::Entry) => entry.invalidate().await.unwrap(),
                     ("invalidation", On::Tag) => there.invalidate_tag("rows").await.unwrap(),
                     ("invalidation", On::TagOfValue) => there.invalidate_tag(format!("kind:{before}")).await.unwrap(),
-                    // Under a fence on a tag nothing can be stored that has it.
+                    // Under a fence on a tag, no entry with the tag can be stored.
                     ("set", On::Entry) => entry.set(9).await.unwrap(),
                     ("set", _) => continue,
                     ("deletion", _) => nodes.delete_by_hand(entry.key()).await,
@@ -222,11 +223,11 @@ on_both_stores! {
         }
     }
 
-    // R27: two writers of one row at once
+    // R27: two writers of one row at the same time
     async fn a_fence_stands_until_its_own_end_whatever_becomes_of_another(nodes: &Nodes) {
         let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
         for on in ALL {
-            // The end of the first and of the second, in both orders.
+            // The first and the second fence end in both orders.
             for first_ends_first in [true, false] {
                 for happened in [[true, true], [true, false], [false, true], [false, false]] {
                     row::entry(7).on(&here).invalidate().await.unwrap();
@@ -267,7 +268,7 @@ on_both_stores! {
             let before = read(&here, &table).await;
             let (dies, lives) = (raise(&here, on, before).await, raise(&there, on, before).await);
             lives.lift().await.unwrap();
-            // From before the commit of the one that dies.
+            // The value from before the commit of the writer that dies.
             assert_eq!(read(&there, &table).await, before, "{on:?}");
             table.0.fetch_add(1, SeqCst);
             std::mem::forget(dies);
@@ -306,7 +307,7 @@ on_both_stores! {
         }
     }
 
-    // I3, R22: the process was held up, and others have gone on
+    // I3, R22: the process was stopped, and others have continued
     async fn a_fence_whose_time_has_ended_brings_nothing_back(nodes: &Nodes) {
         let (cache, table) = (nodes.node().await, Table::default());
         for on in ALL {
@@ -326,11 +327,12 @@ on_both_stores! {
         }
     }
 
-    // I3, R22: a run that began before the fence, and one that began under it, end after it was withdrawn
+    // I3, R22: a run that began before the fence, and one that began under it, end after it was
+    // withdrawn
     async fn a_slow_reader_harms_nothing_where_a_fence_was_withdrawn(nodes: &Nodes) {
         let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
         for on in ALL {
-            // By the node that reads first: it need not be told.
+            // Invalidated by the node that reads first, so that it needs no push.
             row::entry(7).on(&there).invalidate().await.unwrap();
             let before = table.0.load(SeqCst);
             let (first, second) = (Gate::shut(), Gate::shut());
@@ -356,7 +358,8 @@ on_both_stores! {
                 futures::future::join(row(&there, &table, &first, 7), rest).await
             };
             let (of_first, of_second) = soon("all runs end", slow).await;
-            // A reader under the fence may have seen what was rolled back: its caller has it, and nobody else.
+            // A reader under the fence may have seen the row that was rolled back. Only its caller
+            // gets it.
             assert_eq!((of_first.unwrap(), of_second), (before, before + 1), "{on:?}");
             for node in [&here, &there] {
                 assert!([None, Some(before)].contains(&stored(node).await), "{on:?}");
@@ -365,7 +368,7 @@ on_both_stores! {
         }
     }
 
-    // I3: nor where the tag of what it read is known after the run only
+    // I3: also if a tag of the value is known after the run only
     async fn what_was_read_inside_a_transaction_is_not_stored_after_its_rollback(nodes: &Nodes) {
         let (here, there, table, gate) = (nodes.node().await, nodes.node().await, Table::default(), Gate::shut());
         let fence = here.fence().tag("group:1").raise().await.unwrap();

@@ -1,4 +1,4 @@
-//! How far callers of one key share a run: `flight`.
+//! The option `flight`: the scope in which callers of one key share a run.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use support::{Gate, RedisServer, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
 
-/// With each scope: one that owns its arguments, one that borrows them, and one of many ids.
+/// Functions for each scope: one that owns its arguments, one that borrows them, and a batch.
 macro_rules! functions {
     ($($scope:ident $flight:literal)*) => {$(
         mod $scope {
@@ -61,7 +61,7 @@ enum Kind {
     Batch,
 }
 
-/// Two callers in each of two nodes.
+/// Starts two callers in each of two nodes.
 fn started(
     call: fn(Kind, &Cache, &Gate) -> BoxFuture<'static, u32>,
     kind: Kind,
@@ -103,7 +103,7 @@ on_both_stores! {
             gate.let_through(4);
             assert_eq!(soon("all have it", calls.join_all()).await, [7; 4]);
 
-            // What the first to start has returned is stored, whatever the scope.
+            // The value of the first to start is stored, in every scope.
             let gate = Gate::open();
             let third = nodes.node().await;
             for call in [over_all::call, in_the_process::call, not_at_all::call] {
@@ -114,14 +114,14 @@ on_both_stores! {
     }
 }
 
-/// Longer than the pause of a waiter that polls, where the server cannot push.
+/// Longer than the interval of a waiter that polls if the server cannot push.
 const WHILE: Duration = Duration::from_millis(450);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // X2
 async fn who_waits_for_another_process_asks_nothing_until_it_is_told() {
     let server = RedisServer::start();
-    // So that no lease is renewed meanwhile, which is told like any change.
+    // No lease is renewed in this time. A renewal would be pushed like any change.
     let long = Duration::from_secs(300);
     let settings = || Cache::builder().url(server.url()).lease(long).max_staleness(long);
     let (here, there) = (settings().connect().await.unwrap(), settings().connect().await.unwrap());

@@ -1,4 +1,4 @@
-//! When values end, what is served after that, and who computes the next one.
+//! When values expire, what is served afterwards, and who computes the next value.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ mod refreshes;
 mod revalidation;
 mod time_limits;
 
-/// Values below this end at once, the others do not end in a test.
+/// Values below this expire immediately, the others never within a test.
 const LASTS: usize = 1000;
 const SHORT: Duration = Duration::from_millis(40);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -61,7 +61,8 @@ async fn exact(cache: &Cache, id: u32) -> u32 {
     id
 }
 
-/// Waits until a value is past its ttl. The clock of L1 is some milliseconds coarse: ten more looks leave it behind.
+/// Waits until a value is past its ttl. The clock of L1 has a resolution of some milliseconds, so
+/// ten more reads follow.
 async fn past_ttl<R: Send + 'static>(entry: impl Fn() -> CachedEntry<R>) {
     let looks = AtomicUsize::new(0);
     eventually("it is past its ttl", || async {
@@ -88,7 +89,7 @@ on_both_stores! {
         let all = Duration::from_secs(1000);
         let began = Instant::now();
         for id in 0..200 {
-            // Computed or set, it is the same.
+            // Computed and set values are treated the same.
             if id % 2 == 0 {
                 by_default(&cache, id).await;
                 half(&cache, id).await;
@@ -107,7 +108,7 @@ on_both_stores! {
             }
             let (shortest, longest) = (*lives.iter().min().unwrap(), *lives.iter().max().unwrap());
             let least = Duration::from_secs(least);
-            // On a clock that runs, some time has passed.
+            // On a running clock, some time has passed.
             let passed = began.elapsed() + Duration::from_secs(1);
             assert!(longest <= all && shortest + passed >= least, "{shortest:?} to {longest:?}");
             // 200 values leave no gap of a tenth at either end.
@@ -115,7 +116,7 @@ on_both_stores! {
         }
     }
 
-    // V4: without `jitter` what is written is what stands
+    // V4: without `jitter`, the ttl is used unchanged
     async fn a_ttl_stands_as_it_is_written(nodes: &Nodes) {
         let cache = nodes.node_with(Cache::builder()).await;
         let began = Instant::now();
@@ -128,7 +129,7 @@ on_both_stores! {
         }
         for id in 0..100 {
             let left = by_default::entry(id).on(&cache).ttl().await.unwrap().unwrap();
-            // On a clock that runs, some time has passed.
+            // On a running clock, some time has passed.
             let passed = if matches!(nodes, Nodes::Redis(_)) { began.elapsed() + Duration::from_secs(1) } else { Duration::ZERO };
             let all = Duration::from_secs(1000);
             assert!(left <= all && left + passed >= all, "{left:?} of {all:?}");
@@ -171,7 +172,7 @@ on_both_stores! {
         for cache in [&here, &there, &here, &there] {
             assert_eq!(soon("stale", behind(cache.clone(), gate.clone(), 7, Ok(2))).await, Ok(1));
         }
-        // The attempt of the other process has ended at the throttle.
+        // The attempt of the other process was stopped by the throttle.
         eventually("it has tried", || async { there.stats().refreshes == 1 }).await;
         assert_eq!(gate.runs(), 1);
     }
@@ -226,7 +227,7 @@ on_both_stores! {
         assert_eq!(soon("the first returns", first).await.unwrap(), Ok(LASTS));
         eventually("the other process has heard of it", || async { by_caller(&there, &gate, 7, Ok(2)).await == Ok(LASTS) }).await;
         assert_eq!(gate.runs(), 1);
-        // By hand it is the same.
+        // The same without the attribute.
         let options = EntryOptions::new().ttl(HOUR).stale_while_revalidate(HOUR).refresh(RefreshBy::Caller);
         let compute = || async { Ok::<_, Refused>(5_u32) };
         assert_eq!(*here.get_or_compute(Key::new("hand"), &options, compute).await.as_ref().unwrap(), 5);
@@ -243,7 +244,7 @@ on_both_stores! {
         let failed = |event: &Event| matches!(event, Event::StaleServed { name, cause: StaleCause::Failed } if &**name == "fallback");
         event(&mut events, "the error is told", failed).await;
         assert_eq!((gate.runs(), cache.stats().stale), (2, 1));
-        // Without a stale value, the error is the caller's.
+        // Without a stale value, the caller gets the error.
         assert_eq!(fallback(&cache, &gate, 8, Err(Refused)).await, Err(Refused));
     }
 
@@ -281,7 +282,7 @@ on_both_stores! {
         outlive(nodes, &[&cache], entry).await;
         entry(&other).invalidate().await.unwrap();
         assert_eq!(fallback(&cache, &Gate::open(), 7, Err(Refused)).await, Err(Refused));
-        // Nor if it was invalidated while the function ran.
+        // It is not served either if it was invalidated while the function ran.
         assert_eq!(fallback(&cache, &Gate::open(), 7, Ok(1)).await, Ok(1));
         outlive(nodes, &[&cache], entry).await;
         let gate = Gate::shut();
@@ -296,7 +297,7 @@ on_both_stores! {
     }
 }
 
-/// Serves for ten seconds, at once for five more, and on errors for twenty.
+/// Fresh for ten seconds, stale-while-revalidate for five more, stale-if-error for twenty.
 #[cached(
     name = "windows",
     ttl = "10s",
@@ -325,14 +326,14 @@ async fn no_value_is_served_beyond_its_ttl_and_the_larger_window() {
         clock.advance(Duration::from_millis(after_ms));
         assert_eq!(call(Err(Refused)).await, Ok(1));
         eventually("it has failed", || async { failures() == computes }).await;
-        // The attempt is told to the store a moment later.
+        // The lease is given back to the store a moment later.
         eventually("its lease is given back", || async { cache.stats().refreshes <= 2 }).await;
     }
     clock.advance(Duration::from_millis(2));
     assert_eq!(call(Err(Refused)).await, Err(Refused));
 }
 
-/// The value is dear: its run takes five seconds of the clock.
+/// An expensive value: its run takes five seconds of the clock.
 #[cached(name = "dear", ttl = 60, key = "{id}", skip(cache, clock, value), cache = &cache)]
 async fn dear(cache: Cache, clock: cache_core::clock::Clock, id: u32, value: u32) -> u32 {
     let _ = (&cache, id);
@@ -354,7 +355,8 @@ async fn a_dear_value_is_refreshed_in_the_background_before_it_ends() {
         let clock = cache_core::clock::Clock::manual();
         let cache = Cache::builder().jitter(0.0).local_limit_bytes(local).clock(clock.clone()).in_memory();
         assert_eq!(dear(cache.clone(), clock.clone(), 7, 1).await, 1);
-        // With a millisecond left, all reads but one of five thousand find it due: exp(-1 / 5,000).
+        // With one millisecond left, a read does not trigger a refresh once in five thousand:
+        // exp(-1 / 5,000).
         clock.advance(Duration::from_millis(59_999));
         for _ in 0..10 {
             assert!([1, 3].contains(&dear(cache.clone(), clock.clone(), 7, 3).await));
@@ -372,7 +374,7 @@ async fn a_dear_value_is_refreshed_in_the_background_before_it_ends() {
     }
 }
 
-/// By hand, with a tag.
+/// Without the attribute, with a tag.
 async fn tagged(cache: &Cache, gate: &Gate, answer: Answer, stale: EntryOptions) -> Result<usize, Arc<Refused>> {
     let options = stale.ttl(SHORT).jitter(0.0).tags(["numbers"]);
     let compute = || async {
@@ -389,7 +391,7 @@ async fn entry_of_tagged(cache: &Cache) -> usize {
     0
 }
 
-/// Until the ttl of [`tagged`] is over.
+/// Waits until the ttl of [`tagged`] is over.
 async fn outlive_tagged(nodes: &Nodes, cache: &Cache) {
     if let Nodes::Embedded(_, clock) = nodes {
         clock.advance(SHORT);
@@ -405,7 +407,7 @@ on_both_stores! {
         for tell in [true, false] {
             tagged(&here, &Gate::open(), Ok(1), stale()).await.unwrap();
             outlive_tagged(nodes, &here).await;
-            // It is there to fall back on, until it is invalidated: by everything, or by its tag.
+            // It is used as a fallback until it is invalidated: by everything, or by its tag.
             assert_eq!(tagged(&here, &Gate::open(), Err(Refused), stale()).await, Ok(1));
             if tell { there.invalidate_tag("numbers").await.unwrap() } else { there.clear().await.unwrap() }
             eventually("it is told", || async { tagged(&here, &Gate::open(), Err(Refused), stale()).await.is_err() }).await;

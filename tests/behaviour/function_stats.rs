@@ -1,4 +1,4 @@
-//! What a cache has done, for each of its functions.
+//! Statistics of a cache by function.
 
 use std::sync::Arc;
 
@@ -26,10 +26,10 @@ fn calls(stats: &FunctionStats) -> u64 {
     stats.local_hits + stats.hits + stats.misses + stats.joined
 }
 
-/// A counter of a function, and the cache's of that name.
+/// A counter of a function, and the cache's counter of the same name.
 type Pair = (fn(&FunctionStats) -> u64, fn(&Stats) -> u64);
 
-/// Each counter of the cache is the sum of the functions' counters of that name.
+/// Checks that each counter of the cache is the sum of the functions' counters of that name.
 fn adds_up(cache: &Cache) {
     let (all, stats) = (cache.function_stats(), cache.stats());
     let own: [Pair; 12] = [

@@ -1,4 +1,5 @@
-//! `#[invalidates(..)]`: what a write changes ends when it has happened, and only then.
+//! `#[invalidates(..)]`: the entries that a write changes are invalidated when it has happened, and
+//! only then.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -10,7 +11,7 @@ use cache_core::{Cache, CacheValue, KeyPart, cached, invalidates};
 use futures::FutureExt as _;
 use support::{Gate, Proxy, RedisServer, event, eventually, on_both_stores, soon};
 
-/// A table with one row, and how often it was read.
+/// A table with one row, and the number of its reads.
 #[derive(Default)]
 struct Table {
     row: AtomicU32,
@@ -24,7 +25,7 @@ impl Table {
     }
 }
 
-/// What a write came to that did not happen.
+/// The error of a write that did not happen.
 #[derive(Debug, PartialEq, Eq)]
 struct RolledBack;
 
@@ -36,7 +37,7 @@ async fn row(cache: &Cache, table: &Table, id: u32) -> u32 {
     table.read()
 }
 
-/// As far as a write gets.
+/// How far a write gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Commit,
@@ -78,7 +79,7 @@ async fn by_all(cache: &Cache, table: &Table, gate: &Gate, id: u32, outcome: Out
     change(table, gate, outcome).await
 }
 
-/// How a write says what it changes.
+/// How a write names what it changes.
 #[derive(Debug, Clone, Copy)]
 enum By {
     Entry,
@@ -133,7 +134,7 @@ on_both_stores! {
         }
     }
 
-    // I3: a panic, and a caller who goes away
+    // I3: a panic, and a caller that is dropped
     async fn a_write_of_unknown_outcome_ends_what_it_names_and_lifts_its_fence(nodes: &Nodes) {
         let (cache, table) = (nodes.node().await, Arc::new(Table::default()));
         for by in EVERY_WAY {
@@ -152,7 +153,7 @@ on_both_stores! {
                         () = arrived => {}
                     }
                 }
-                // It may have happened.
+                // The write may have happened.
                 table.row.fetch_add(1, SeqCst);
                 eventually("what stood before has ended, and values are stored again", || async {
                     row(&cache, &table, 7).await == before + 1 && stored(&cache).await == Some(before + 1)
@@ -199,7 +200,7 @@ on_both_stores! {
         assert_eq!(row(&cache, &table, 7).await, 1);
     }
 
-    // I3: what is no `Result` says nothing of a failure
+    // I3: a return type that is not a `Result` always means success
     async fn whatever_else_a_function_returns_is_success(nodes: &Nodes) {
         #[invalidates(row(id), cache = cache)]
         async fn nothing(cache: &Cache, table: &Table, id: u32) {
@@ -279,7 +280,7 @@ impl Posts {
     }
 }
 
-/// What stores can do.
+/// A trait with a method that writes.
 trait Editor {
     fn set(&self, post: PostId, text: u32) -> impl Future<Output = Written> + Send;
 }
@@ -374,9 +375,9 @@ on_both_stores! {
         assert_eq!(elsewhere::name(&cache, "ann", 2_u8).await, [1], "another instance of the function");
     }
 
-    // I3: what the body owns goes before the fence does
+    // I3: values owned by the body are dropped before the fence ends
     async fn a_transaction_is_rolled_back_before_its_fence_ends(nodes: &Nodes) {
-        /// Takes the row back when it is dropped.
+        /// Restores the row when it is dropped.
         struct Transaction<'a>(&'a Table);
         impl Drop for Transaction<'_> {
             fn drop(&mut self) {
@@ -386,7 +387,7 @@ on_both_stores! {
         #[invalidates(row(id), cache = cache)]
         async fn write(cache: &Cache, transaction: Transaction<'_>, id: u32) -> Written {
             transaction.0.row.store(1, SeqCst);
-            // A reader sees what is not committed.
+            // A reader sees the uncommitted row.
             assert_eq!(row(cache, transaction.0, id).await, 1);
             Err(RolledBack)
         }
@@ -419,7 +420,7 @@ async fn a_write_happens_also_where_nothing_can_be_invalidated() {
 }
 
 #[tokio::test]
-// I3: the store did not answer when the fence was to be raised, and does after the commit
+// I3: the store did not answer when the fence was raised, but answers after the commit
 async fn a_write_whose_fence_could_not_be_raised_invalidates_all_the_same() {
     let server = RedisServer::start();
     let network = Proxy::start(server.port()).await;

@@ -1,4 +1,5 @@
-//! All entries of a function, of a namespace: invalidated by one key, in every process, tier and build.
+//! All entries of a function or a namespace: invalidated by one key, in every process, tier and
+//! build.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -31,7 +32,7 @@ fn start(cache: &Cache, gate: &Gate, id: u32, text: &'static str) -> tokio::task
     tokio::spawn(async move { row(&cache, &gate, id, text).await.unwrap() })
 }
 
-/// Reads until the tier in this process answers.
+/// Reads until the local tier answers.
 async fn kept(cache: &Cache, id: u32, text: &str) {
     eventually("the tier in this process has it", || async {
         let hits = cache.stats().local_hits;
@@ -41,7 +42,7 @@ async fn kept(cache: &Cache, id: u32, text: &str) {
     .await;
 }
 
-/// The ways that end all entries of `row`.
+/// The ways to invalidate all entries of `row`.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Function,
@@ -96,7 +97,7 @@ on_both_stores! {
         assert_eq!(cache.plain().get::<u32>("plain").await.unwrap(), Some(1));
     }
 
-    // T7: a caller that comes after an invalidation on the same node never gets what was there before
+    // T7: a caller after an invalidation on the same node never gets the value from before
     async fn an_own_invalidation_is_seen_by_the_next_read(nodes: &Nodes) {
         let cache = nodes.node().await;
         for way in Way::ALL {
@@ -145,7 +146,7 @@ on_both_stores! {
                 gate.arrival().await;
                 read(&here, 99, "before").await;
                 way.go(by).await;
-                // Whoever comes before the push may still join.
+                // A caller before the push may still join.
                 eventually("the push arrives", || async { read(&here, 99, "after").await == "after" }).await;
                 row::entry(99).on(&here).invalidate().await.unwrap();
                 let waited = here.stats().waited;
@@ -166,7 +167,7 @@ on_both_stores! {
             read(&here, 7, "v1").await;
             kept(&there, 7, "v1").await;
             way.go(&here).await;
-            // Only local hits until the push: nothing else would tell that node.
+            // Only local hits until the push, so that nothing else can reach that node.
             eventually("the push arrives", || async { read(&there, 7, "v2").await == "v2" }).await;
             way.go(&here).await;
         }
@@ -185,7 +186,7 @@ on_both_stores! {
         }
     }
 
-    // R15: nothing orders two invalidations, and nothing has to
+    // R15: two concurrent invalidations have no order and need none
     async fn invalidations_by_many_nodes_at_once_leave_nothing_old(nodes: &Nodes) {
         let all = [nodes.node().await, nodes.node().await, nodes.node().await];
         for round in 0..30 {
@@ -198,7 +199,7 @@ on_both_stores! {
             for node in &all {
                 assert_eq!(row::entry(7).on(node).get().await.unwrap(), None, "round {round}");
             }
-            // A push may still be on its way to a tier.
+            // A push to a tier may still be in transit.
             let new = format!("v{}", round + 1);
             for node in &all {
                 eventually("old values are gone", || async { read(node, 7, &new).await == new }).await;
@@ -217,14 +218,14 @@ on_both_stores! {
             for node in [&here, &there] {
                 eventually("the tier is told", || async { read(node, 7, "v2").await == "v2" }).await;
             }
-            // The version that is made anew is another one.
+            // The recreated version is a different one.
             assert_eq!(row::entry(7).on(&here).get().await.unwrap().as_deref(), Some("v2"), "{key}");
             cache_is_usable(&here).await;
             row::entry(7).on(&here).invalidate().await.unwrap();
         }
     }
 
-    // R16: somebody else's bytes under a version key are another version, whatever they are
+    // R16: foreign bytes under a version key count as another version, whatever they are
     async fn a_version_overwritten_by_hand_is_an_invalidation(nodes: &Nodes) {
         let cache = nodes.node().await;
         read(&cache, 7, "v1").await;
@@ -233,7 +234,7 @@ on_both_stores! {
         cache_is_usable(&cache).await;
     }
 
-    // R3: what is stored by hand after the invalidation began stays; what was before goes
+    // R3: a value set after the invalidation began is kept, an earlier one is not
     async fn a_value_set_after_an_invalidation_stays(nodes: &Nodes) {
         let cache = nodes.node().await;
         for way in Way::ALL {
@@ -247,7 +248,7 @@ on_both_stores! {
     }
 }
 
-/// A value is stored and served.
+/// Checks that a value is stored and served.
 async fn cache_is_usable(cache: &Cache) {
     let text = read(cache, 99, "usable").await;
     kept(cache, 99, &text).await;
@@ -261,7 +262,7 @@ async fn a_node_whose_clock_is_off_invalidates_and_is_invalidated_like_any_other
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let quarter = Duration::from_secs(15 * 60);
     for off in [now - quarter, now + quarter] {
-        // It also stands still: nothing could be told by its order.
+        // The clock also does not advance, so its order cannot matter.
         let clock = cache_core::clock::Clock::manual();
         clock.advance(off - Duration::from_millis(1_767_225_600_000));
         let wrong = nodes.node_with(Cache::builder().clock(clock)).await;
@@ -302,7 +303,7 @@ async fn an_invalidation_of_all_is_one_command_however_many_entries_there_are() 
     }
 }
 
-// T1: with its versions known, a hit in the store is the GET it was without them
+// T1: once its versions are known, a hit in the store is a plain GET
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hit_asks_for_versions_only_while_they_are_not_known() {
     let nodes = Nodes::redis();
@@ -320,7 +321,8 @@ async fn a_hit_asks_for_versions_only_while_they_are_not_known() {
         let line = stats.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:calls=")));
         line.and_then(|line| line.split(['=', ',']).nth(1)).map_or(0, |calls| calls.parse::<u32>().unwrap())
     };
-    // One of the GETs is of the script that says, once in a process, that this build may store under the function's name.
+    // One of the GETs belongs to the script that registers, once in a process, that this build may
+    // store under the function's name.
     assert_eq!((calls("mget"), calls("get"), calls("set")), (1, 50, 2), "{stats}");
 }
 
@@ -369,7 +371,7 @@ mod builds {
             let (one, two, gate) = (nodes.node().await, nodes.node().await, Gate::open());
             old::thing(&one, &gate, 7).await.unwrap();
             new::thing(&two, &gate, 7).await.unwrap();
-            // It has never heard of the other build, and need not.
+            // It does not know of the other build and does not need to.
             new::thing::invalidate_all(&two).await.unwrap();
             assert_eq!(old::thing::entry(7).on(&one).get().await.unwrap(), None);
             old::thing(&one, &gate, 7).await.unwrap();

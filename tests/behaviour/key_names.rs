@@ -1,4 +1,4 @@
-//! Names of functions in keys: readable, distinct, the same on every build.
+//! Names of functions in keys: readable, distinct, and the same in every build.
 
 use cache_core::{Cache, cached};
 
@@ -55,7 +55,7 @@ fn nested() -> String {
     key(free::entry(7).key())
 }
 
-/// The key without the namespace of whichever cache is installed.
+/// Returns the key without the namespace of the installed cache.
 fn key(key: &str) -> String {
     key.split_once(':').unwrap().1.to_owned()
 }
@@ -63,7 +63,8 @@ fn key(key: &str) -> String {
 #[tokio::test]
 // K6, K2, K3
 async fn names_in_keys_are_readable_and_stable() {
-    // A changed line here makes every stored value a miss at the next deploy: say so in the changelog.
+    // A changed line here makes every stored value a miss at the next deploy. Mention it in the
+    // changelog.
     let number = "@d8d294ea747d2ce5";
     let golden = [
         (key(free::entry(7).key()), format!("all.behaviour.key_names.free:7{number}")),
@@ -84,7 +85,7 @@ async fn names_in_keys_are_readable_and_stable() {
     for (found, expected) in &golden {
         assert_eq!(found, expected);
     }
-    // The bodies are as good as their names.
+    // The bodies work under all these names.
     let sum = free(1).await + inner::free(1, "a").await + Shop.price(1).await + Store(1_u8).price(1).await;
     assert_eq!(sum + Borrowed("ab").price(1).await + with_a_name(None).await.len() as u64, 1 + 2 + 1 + 1 + 3 + 4);
 }

@@ -1,11 +1,11 @@
-//! What templates of keys and tags are made of.
+//! The parts of key and tag templates.
 
 use std::path::Path;
 use std::time::Duration;
 
 use cache_core::{Cache, KeyPart, KeyWriter, cached, invalidates};
 
-/// An argument of a type that is no part of keys.
+/// An argument whose type does not implement `KeyPart`.
 #[derive(Clone)]
 struct Url(String);
 
@@ -55,7 +55,7 @@ impl Shop {
     }
 }
 
-/// The arguments of a key, without its name and what identifies the type.
+/// Returns the arguments in a key, without the function's name and the type's fingerprint.
 fn arguments(key: &str) -> String {
     let (_, rest) = key.split_once(':').unwrap().1.split_once(':').unwrap();
     rest.rsplit_once('@').unwrap().0.to_owned()
@@ -103,7 +103,7 @@ async fn durations_are_parts_of_keys() {
     }
 }
 
-/// By hand: case tells nothing apart.
+/// An explicit implementation that ignores case.
 struct Address(String);
 
 impl KeyPart for Address {
@@ -125,7 +125,7 @@ async fn a_part_by_hand_says_what_is_the_same() {
     assert_eq!(letters(Address("a@b".to_owned())).await, 3);
 }
 
-/// A function of the name of a module.
+/// A function with the same name as a module.
 mod users {}
 
 #[cached(name = "users", ttl = 60, companion = UsersCache)]

@@ -1,4 +1,4 @@
-//! Entries that live for months: as long as what they are stored under is in use, and no longer than a year.
+//! Entries that live for months: as long as their versions are in use, and no longer than a year.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn yearly(cache: &Cache, id: u32) -> u32 {
     id
 }
 
-/// The clock that stands still, and the first node on its store.
+/// Returns an embedded store with its manual clock and a first node.
 async fn embedded() -> (Nodes, cache_core::clock::Clock, Cache) {
     let nodes = Nodes::embedded();
     let Nodes::Embedded(_, clock) = &nodes else { unreachable!("it is") };
@@ -30,7 +30,7 @@ async fn an_entry_that_is_used_outlives_the_versions_it_was_stored_under() {
         yearly(&here, 7).await;
     }
     assert_eq!(here.stats().computes, 1);
-    // A process that has just started knows the versions from the store alone.
+    // A process that has just started knows the versions from the store only.
     let there = nodes.node().await;
     yearly(&there, 7).await;
     assert_eq!((there.stats().computes, there.stats().hits), (0, 1));
@@ -75,7 +75,7 @@ on_both_stores! {
                 let keys = server.cli(&["KEYS", "app:k:*"]);
                 let left: u128 = server.cli(&["PTTL", keys.trim()]).trim().parse().unwrap();
                 assert!((DAY * 364).as_millis() < left && left <= (DAY * 365).as_millis(), "{left}");
-                // Builds say longer that they are there than any record stands (R21).
+                // The registration of a build lasts longer than any record (R21).
                 let registry: u128 = server.cli(&["PTTL", "{app:k@version}:builds"]).trim().parse().unwrap();
                 assert!(registry > (DAY * 366).as_millis(), "{registry}");
             }

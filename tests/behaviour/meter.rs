@@ -1,4 +1,4 @@
-//! The consistency meter finds staleness where there is some, and none where there is none.
+//! The consistency meter reports staleness if there is any, and nothing otherwise.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ async fn row(cache: &Cache, id: u32, text: &str) -> String {
     text.to_owned()
 }
 
-/// Reads until the tier in this process answers.
+/// Reads until the local tier answers.
 async fn is_kept(cache: &Cache) {
     eventually("it is kept", || async {
         let hits = cache.stats().local_hits;
@@ -27,7 +27,8 @@ async fn is_kept(cache: &Cache) {
 
 const BOUND: Duration = Duration::from_secs(2);
 
-/// Two nodes on one embedded store and a clock that stands still; `deaf`: pushes do not drop what is kept.
+/// Runs `work` with two nodes on one embedded store and a manual clock. `deaf`: pushes do not drop
+/// entries.
 fn with_two_nodes<F: Future<Output = ()>>(deaf: bool, work: impl FnOnce(Clock, Cache, Cache) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let clock = Clock::manual();
@@ -69,7 +70,7 @@ fn a_change_that_is_told_before_the_bound_is_not_reported() {
         let before = here.stats().meter_samples;
         assert_eq!(row(&here, 7, "computed").await, "computed");
         tokio::task::yield_now().await;
-        // What the push would have done, late.
+        // The late effect of the push.
         row::entry(7).on(&here).set("new".to_owned()).await.unwrap();
         clock.advance(BOUND);
         eventually("it is compared", || async { here.stats().meter_samples > before }).await;
@@ -105,7 +106,7 @@ on_both_stores! {
             });
         }
         soon("readers and writers", tasks.join_all()).await;
-        // Until what differed, because a push was under way, has been looked at again.
+        // Wait until the differences caused by pushes in transit have been checked again.
         let began = Instant::now();
         match nodes {
             Nodes::Embedded(_, clock) => clock.advance(bound),
@@ -137,8 +138,9 @@ on_both_stores! {
     }
 }
 
-/// Each write comes while a sample of what it replaces is on its way to Redis: the sample finds a difference, and the second look, after
-/// the bound, that the push has dropped the old value long since.
+/// Each write happens while a sample of the old value is on its way to Redis. The sample finds a
+/// difference. The second look, after the bound, finds that the push has already dropped the old
+/// value.
 #[tokio::test]
 // T5
 async fn writes_while_samples_are_under_way_are_not_reported() {
@@ -174,7 +176,7 @@ async fn writes_while_samples_are_under_way_are_not_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-// T5: a change that Redis tells nobody of
+// T5: a change that Redis does not push
 async fn a_swap_of_databases_is_found() {
     let server = RedisServer::start();
     let bound = Duration::from_millis(400);

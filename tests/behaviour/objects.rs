@@ -1,4 +1,4 @@
-//! Objects of the cache: nothing is lost, nothing comes back.
+//! Objects of the cache: no update is lost, and no removed object comes back.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ struct Visit {
     pages: u32,
 }
 
-/// The next build's cart.
+/// The cart of the next build.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CacheObject)]
 #[cache_object(name = "cart", ttl = "7d", id = id)]
 struct NewCart {
@@ -33,7 +33,7 @@ struct NewCart {
     count: u32,
 }
 
-/// One that can read neither.
+/// A type that cannot read the record of either build.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CacheObject)]
 #[cache_object(name = "cart", ttl = "7d", id = id)]
 struct OtherCart {
@@ -89,7 +89,7 @@ on_both_stores! {
         let updated = carts.update("a", |cart| {
             tries += 1;
             cart.count += 1;
-            // Between the read and the write, somebody else removes it.
+            // Another client removes it between the read and the write.
             let remove = plain.remove("cache:cart:a@object");
             tokio::task::block_in_place(|| runtime.block_on(remove)).unwrap();
         }).await.unwrap();
@@ -129,7 +129,7 @@ on_both_stores! {
                     clock.advance(Duration::from_secs(60));
                     assert!(visits.load(&1).await.unwrap().is_some());
                 }
-                // Early in its life a load leaves the expiry alone.
+                // Early in the object's life, a load does not change the expiry.
                 clock.advance(Duration::from_secs(10));
                 visits.load(&1).await.unwrap();
                 assert_eq!(visits.ttl(&1).await.unwrap(), Some(Duration::from_secs(90)));

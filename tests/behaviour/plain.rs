@@ -147,7 +147,7 @@ on_both_stores! {
         assert_eq!(hash.increment("views", 2).await.unwrap(), 4);
         assert_eq!(hash.get("views").await.unwrap(), Some(4));
         assert!(matches!(plain.ttl("h").await.unwrap(), TimeToLive::NoExpiry), "of any type");
-        // What Redis refuses.
+        // Values that Redis refuses.
         for value in ["x", "1.5", "", "+1", "01", " 1", "9223372036854775807"] {
             plain.text("k").set(value, None).await.unwrap();
             let error = plain.increment("k", 1).await.unwrap_err();
@@ -222,7 +222,7 @@ async fn any_command_is_sent_but_those_that_would_harm_the_shared_connection() {
     let Reply::Double(score) = send("ZADD z INCR 1.5 m").await.unwrap() else { panic!("a number") };
     assert!((score - 1.5).abs() < f64::EPSILON);
 
-    // The server's own refusal, by its code and without the arguments.
+    // The server's own error, with its code and without the arguments.
     let error = send("LPUSH h secret").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(!format!("{error:?}").contains("secret"), "{error:?}");

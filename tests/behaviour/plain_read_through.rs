@@ -1,4 +1,4 @@
-//! Reading through a key that other programs share: `plain().get_or_compute(..)` and
+//! Read-through on a key that other programs share: `plain().get_or_compute(..)` and
 //! `#[cached(plain = "..")]`.
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ async fn get(cache: &Cache, gate: &Gate, name: &str) -> Result<User, Arc<String>
     cache.plain().get_or_compute(KEY, DAY, || load(gate, name)).await
 }
 
-/// A call on a task of its own; its run waits at the gate.
+/// Starts a call on a task of its own. Its run waits at the gate.
 fn start(cache: &Cache, gate: &Gate, name: &'static str) -> JoinHandle<Result<User, Arc<String>>> {
     let (cache, gate) = (cache.clone(), gate.clone());
     tokio::spawn(async move { get(&cache, &gate, name).await })
@@ -83,7 +83,7 @@ on_both_stores! {
         assert_eq!(stored(&there).await.as_deref(), Some(ADA), "byte by byte what another program would write");
         let TimeToLive::Left(left) = here.plain().ttl(KEY).await.unwrap() else { panic!("it ends") };
         assert!(left <= DAY && left > DAY - Duration::from_secs(60), "{left:?}");
-        // The lease is gone with it.
+        // The lease is removed together with the fill.
         assert_eq!(here.plain().ttl("{user:7}:l").await.unwrap(), TimeToLive::NoKey);
     }
 
@@ -105,7 +105,7 @@ on_both_stores! {
         }
     }
 
-    // R1, T7: who comes after the removal starts anew, also where the old run goes on
+    // R1, T7: a caller after the removal starts a new run, even while the old run continues
     async fn a_call_after_a_removal_does_not_join_the_run_from_before_it(nodes: &Nodes) {
         let (here, gate) = (nodes.node().await, Gate::shut());
         let slow = start(&here, &gate, "Ada");
@@ -138,14 +138,14 @@ on_both_stores! {
         let slow = start(&here, &gate, "Ada");
         gate.arrival().await;
         nodes.write_by_hand(KEY, BOB).await;
-        // A caller that comes now finds the value, and waits for no run.
+        // A caller that comes now finds the value and waits for no run.
         assert_eq!(read(&here, "Eve").await, "Bob");
         gate.let_through(1);
         assert_eq!(soon("the old run ends", slow).await.unwrap().unwrap().name, "Ada");
         assert_eq!(stored(&here).await.as_deref(), Some(BOB));
     }
 
-    // R1: another program's SET and DEL during the run leave nothing behind but the push
+    // R1: another program's SET and DEL during the run leave no trace but the push
     async fn a_foreign_set_that_is_removed_again_during_the_run_is_seen_by_its_push(nodes: &Nodes) {
         let (here, gate) = (nodes.node().await, Gate::shut());
         nodes.write_by_hand("witness", "1").await;
@@ -157,7 +157,7 @@ on_both_stores! {
         gate.arrival().await;
         nodes.write_by_hand(KEY, BOB).await;
         nodes.delete_by_hand(KEY).await;
-        // Pushes come in order: once this one is here, those are.
+        // Pushes arrive in order, so after this one the others have arrived too.
         nodes.write_by_hand("witness", "2").await;
         eventually("the pushes have arrived", || async { witness(0).await == 2 }).await;
         gate.let_through(1);
@@ -181,7 +181,7 @@ on_both_stores! {
         assert_eq!(stored(&here).await.as_deref(), Some(r#"{"name":"Eve","age":36}"#));
     }
 
-    // T1: what another program stored for ten seconds is kept no longer
+    // T1: a value that another program stored for ten seconds is not kept longer
     async fn this_process_keeps_a_plain_value_no_longer_than_the_key_lives(nodes: &Nodes) {
         let here = nodes.node().await;
         here.plain().set(KEY, &user_named("Ada"), Duration::from_secs(10)).await.unwrap();
@@ -191,7 +191,7 @@ on_both_stores! {
         eventually("it has ended", || async { read(&here, "Eve").await == "Eve" }).await;
     }
 
-    // V7: what is of another shape is somebody else's
+    // V7: a value of another shape belongs to another program
     async fn a_value_of_another_shape_stays_and_the_caller_gets_its_own(nodes: &Nodes) {
         let here = nodes.node().await;
         nodes.write_by_hand(KEY, "[1,2]").await;
@@ -234,7 +234,7 @@ on_both_stores! {
         assert_eq!(read(&here, "Eve").await, "Bob");
     }
 
-    // K4: keys with a hash tag too
+    // K4: also keys with a hash tag
     async fn plain_keys_with_a_hash_tag_have_their_lease_beside_them(nodes: &Nodes) {
         let here = nodes.node().await;
         for key in ["{shop}:user:7", "user:{7}", "a b", "user:{}", "{a}:l:b"] {
@@ -260,7 +260,7 @@ on_both_stores! {
         assert_eq!(stored(&here).await.as_deref(), Some(ADA));
         assert_eq!(entry.get().await.unwrap(), Some(Ok(user_named("Ada"))));
         assert!(matches!(entry.ttl().await.unwrap(), TimeToLive::Left(left) if left <= DAY));
-        // The same key by hand.
+        // The same key without the attribute.
         assert_eq!(read(&here, "Eve").await, "Ada");
 
         nodes.write_by_hand(KEY, BOB).await;
@@ -279,7 +279,7 @@ on_both_stores! {
         assert_eq!(here.plain().ttl("user:8").await.unwrap(), TimeToLive::NoKey);
     }
 
-    // V2, V3, V5: an only placeholder is written as other programs write it
+    // V2, V3, V5: a template's only placeholder is written as other programs write it
     async fn rules_hold_for_plain_keys_and_texts_are_texts(nodes: &Nodes) {
         let here = nodes.node().await;
         let plain = here.plain();
@@ -296,7 +296,7 @@ on_both_stores! {
         assert_eq!(nick::entry("").on(&here).get().await.unwrap(), Some(None));
     }
 
-    // R2: a refresh replaces what it found, and nothing that was set since
+    // R2: a refresh replaces the value it found, and no value that was set since
     async fn a_refresh_of_a_plain_key_does_not_overwrite_a_set_during_its_run(nodes: &Nodes) {
         let (here, gate) = (nodes.node().await, Gate::shut());
         nodes.write_by_hand(KEY, BOB).await;

@@ -1,5 +1,5 @@
-//! The races between processes, with real ones over a real Redis. Each is this binary, asked for one test and told what to do
-//! line by line.
+//! The races between processes, with real processes on a real Redis. Each process is this binary,
+//! started for one test and given commands line by line.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -21,7 +21,7 @@ async fn row(cache: Cache, gate: Gate, text: String) -> Result<String, String> {
     if text == "error" { Err(text) } else { Ok(text) }
 }
 
-/// Past its ttl almost at once, and then refreshed in the background.
+/// Past its ttl almost immediately, and then refreshed in the background.
 #[cached(name = "due", ttl = "40ms", stale_while_revalidate = "1h", early = false, key = "7", skip(cache, gate, text), tags("rows"), cache = &cache)]
 async fn due(cache: Cache, gate: Gate, text: String) -> Result<String, String> {
     let _ = &cache;
@@ -29,14 +29,15 @@ async fn due(cache: Cache, gate: Gate, text: String) -> Result<String, String> {
     Ok(text)
 }
 
-/// Under the same versions as `row`'s namespace and tag: reading it learns them again after a lost link.
+/// Has the same namespace and tag versions as `row`. Reading it loads them again after a lost link.
 #[cached(name = "row", ttl = 60, key = "other", skip(cache, text), tags("rows"), cache = &cache)]
 async fn other_row(cache: Cache, text: String) -> Result<String, String> {
     let _ = &cache;
     Ok(text)
 }
 
-/// In the process that was started: does what its standard input says, tells on its standard output.
+/// Runs in the started process: executes the commands on standard input and reports on standard
+/// output.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node() {
     let Ok(url) = std::env::var(URL) else { return };
@@ -65,7 +66,7 @@ async fn node() {
             "pass" => gate.let_through(1),
             "read" => say(&format!("read {}", row(cache.clone(), Gate::open(), text).await.unwrap())),
             "other" => say(&format!("other {}", other_row(cache.clone(), text).await.unwrap())),
-            // Until the tier of this process answers.
+            // Waits until the local tier of this process answers.
             "keep" => {
                 support::eventually("it is kept", || async {
                     let hits = cache.stats().local_hits;
@@ -75,7 +76,7 @@ async fn node() {
                 .await;
                 say("kept");
             }
-            // Until it has connected that often.
+            // Waits until it has connected this many times.
             "connected" => {
                 let times: u64 = text.parse().unwrap();
                 support::eventually("the link is back", || async {
@@ -105,7 +106,7 @@ async fn node() {
                 say("done");
             }
             "due" => say(&format!("due {}", due(cache.clone(), Gate::open(), text).await.unwrap())),
-            // Until a refresh waits at the gate.
+            // Waits until a refresh is at the gate.
             "refresh" => {
                 let before = cache.stats().refreshes;
                 support::eventually("a refresh", || async {
@@ -116,7 +117,7 @@ async fn node() {
                 gate.arrival().await;
                 say("refreshes");
             }
-            // Until that refresh has stored its value, or was refused.
+            // Waits until that refresh has stored its value or was refused.
             "refreshed" => {
                 let ended = |stats: cache_core::events::Stats| stats.fills + stats.refused_fills;
                 let before = ended(cache.stats());
@@ -128,7 +129,7 @@ async fn node() {
                 due::entry().on(&cache).set(text).await.unwrap();
                 say("done");
             }
-            // Readers that never stop, beside whatever else happens.
+            // Starts readers that never stop, concurrent with everything else.
             "readers" => {
                 for _ in 0..4 {
                     let (cache, text) = (cache.clone(), text.clone());
@@ -141,7 +142,7 @@ async fn node() {
                 }
                 say("reading");
             }
-            // Many writes, one after the other.
+            // Writes many times in sequence.
             "writes" => {
                 for number in 0..100 {
                     entry.clone().set(format!("{text}{number}")).await.unwrap();
@@ -177,7 +178,7 @@ fn say(text: &str) {
     println!("> {text}");
 }
 
-/// A process of its own, on the server.
+/// A separate process on the server.
 struct Process {
     child: Child,
     input: ChildStdin,
@@ -227,7 +228,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Only this child, which ends by itself when its input ends.
+        // Kills this child only. It would also end by itself when its input ends.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -304,7 +305,8 @@ fn a_slow_holder_that_lives_keeps_its_lease() {
     other.send("start v2").send("waiting").tells("waits");
     one.send("key");
     let key = one.told().trim_start_matches("key ").to_owned();
-    // Three times the lease's length, by the server's own count of renewals: a third of a lease each.
+    // Three times the length of the lease, counted by the server's renewals, which happen every
+    // third of a lease.
     let renewals = || server.commandstats().get("pexpire").copied().unwrap_or(0);
     let (begin, mut checks) = (renewals(), 0);
     while renewals() < begin + 9 {
@@ -324,7 +326,7 @@ fn a_lost_lease_stores_nothing_and_releases_nothing() {
         one.send("key");
         let key = one.told().trim_start_matches("key ").to_owned();
         one.send(end).send("arrival").tells("arrived");
-        // As if it had been away for longer than its lease: the other takes over.
+        // As if the process had been stopped for longer than its lease: the other takes over.
         server.cli(&["DEL", &key]);
         other.send("start v2").send("arrival").tells("arrived");
         one.send("pass").told();
@@ -342,7 +344,7 @@ fn a_write_reaches_the_tier_of_the_other_process() {
         let text = format!("v{round}");
         one.send(&format!("set {text}")).tells("done");
         one.send("read computed").tells(&format!("read {text}"));
-        // A push takes a moment; then the tier of the other has the new value as well.
+        // A push takes a moment. Then the tier of the other process has the new value as well.
         let mut reads = 0;
         loop {
             other.send("read computed");
@@ -355,7 +357,7 @@ fn a_write_reaches_the_tier_of_the_other_process() {
     }
 }
 
-/// Reads until it gets this, and never that.
+/// Reads until it gets `wanted`, and fails if it gets `never`.
 fn comes_to(process: &mut Process, command: &str, wanted: &str, never: &str) {
     for _ in 0..10_000 {
         process.send(command);
@@ -381,7 +383,8 @@ fn an_invalidation_of_many_by_another_process_kills_the_fill_in_flight() {
         comes_to(&mut one, "read never", &new, &old);
         other.send("invalidate").tells("done");
         comes_to(&mut one, "read between", "between", &old);
-        // By itself: a push from the other might come after the next round has begun.
+        // Invalidated by itself: a push from the other process might come after the next round has
+        // begun.
         one.send("invalidate").tells("done");
     }
 }
@@ -435,11 +438,13 @@ fn what_is_deleted_while_the_link_of_a_process_is_lost_is_not_served_by_it() {
         let (old, new) = (format!("old{round}"), format!("new{round}"));
         one.send(&format!("set {old}")).tells("done");
         one.send("keep computed").tells("kept");
-        // Whatever follows is told to nobody: the old link is gone, and the new one has asked for nothing yet.
+        // The following change is pushed to no connection: the old link is gone, and the new one
+        // has not requested anything yet.
         server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
         server.cli(&["DEL", &key]);
         one.send(&format!("connected {}", round + 1)).tells("linked");
-        // Its versions stand, and are known again: the old value would be served by them.
+        // The versions still exist and are loaded again. By versions alone, the old value would be
+        // served.
         one.send("other computed").tells("other computed");
         one.send(&format!("read {new}")).tells(&format!("read {new}"));
     }

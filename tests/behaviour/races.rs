@@ -1,4 +1,5 @@
-//! Interleavings that other caches get wrong. Each run waits at a gate while the other side acts.
+//! Interleavings that other caches handle wrongly. Each run waits at a gate while the other side
+//! acts.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use cache_core::events::Event;
 use cache_core::{Cache, cached};
 use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
 
-/// The row: what the function would read from a database.
+/// A row as the function would read it from a database.
 #[cached(name = "row", ttl = 60, key = "{id}", skip(cache, gate, text), cache = cache)]
 async fn row(cache: &Cache, gate: &Gate, id: u32, text: &str) -> Result<String, String> {
     let _ = (cache, id);
@@ -18,7 +19,7 @@ async fn row(cache: &Cache, gate: &Gate, id: u32, text: &str) -> Result<String, 
     if text == "error" { Err(text) } else { Ok(text) }
 }
 
-/// A call on a task of its own; its run waits at the gate.
+/// Starts a call on a task of its own. Its run waits at the gate.
 fn start(cache: &Cache, gate: &Gate, text: &'static str) -> tokio::task::JoinHandle<Result<String, String>> {
     let (cache, gate) = (cache.clone(), gate.clone());
     tokio::spawn(async move { row(&cache, &gate, 7, text).await })
@@ -117,7 +118,8 @@ on_both_stores! {
         next_gate.arrival().await;
         gate.let_through(1);
         assert!(soon("the first fails", failing).await.unwrap().is_err());
-        // Were the lease released, a third would start; it waits instead, and gets what the second stores.
+        // If the lease were released, a third run would start. Instead, the third caller waits and
+        // gets the value that the second stores.
         let third_gate = Gate::open();
         let third = start(&here, &third_gate, "v3");
         eventually("the third waits", || async { here.stats().waited >= 1 }).await;
@@ -143,7 +145,7 @@ on_both_stores! {
 
     // R13, X4
     async fn a_lease_is_renewed_while_its_run_is_alive(nodes: &Nodes) {
-        // Short enough to be outlived, and long enough for a busy machine to renew.
+        // Short enough to be exceeded, and long enough for a busy machine to renew.
         let lease = Duration::from_secs(3);
         let here = nodes.node_with(Cache::builder().lease(lease)).await;
         let (there, gate, other) = (nodes.node().await, Gate::shut(), Gate::open());
@@ -167,7 +169,8 @@ on_both_stores! {
     // R11, X3
     async fn the_lease_of_a_dead_holder_is_taken_over(nodes: &Nodes) {
         let (there, gate) = (nodes.node().await, Gate::shut());
-        // A process of its own, as far as this one can have it: its runtime goes without a chance to clean up.
+        // The closest to a separate process within this one: its runtime ends without a chance to
+        // clean up.
         let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let connected = process.spawn(nodes.node_in_a_process());
         let here = soon("it connects", connected).await.unwrap();
@@ -206,7 +209,7 @@ async fn a_run_beyond_the_staleness_bound_is_joined_while_its_lease_is_seen() {
 }
 
 mod two_builds {
-    //! Two builds of one program, with one struct changed.
+    //! Several builds of one program, with one struct changed.
 
     use serde::{Deserialize, Serialize};
 
@@ -287,7 +290,7 @@ mod two_builds {
         Thing::New
     );
 
-    /// Each build stores and reads its own.
+    /// Checks that each build stores and reads its own values.
     macro_rules! check_builds {
         ($nodes:expr, $($module:ident),+) => {{
             let gate = Gate::open();
@@ -331,7 +334,8 @@ mod two_builds {
                 async move { original::thing(&old, &gate, 7).await }
             });
             gate.arrival().await;
-            // This process has never heard of the other build: it learns of it in the same trip.
+            // This process does not know of the other build. It learns of it in the same round
+            // trip.
             added::thing::entry(7).on(&new).invalidate().await.unwrap();
             gate.let_through(1);
             soon("the run ends", slow).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! A type whose values are not read back as they were is told, where its values can be compared.
+//! A type whose values do not survive a round trip is reported if its values can be compared.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use cache_core::events::Event;
 use cache_core::{Cache, EntryOptions, Key, cached};
 use serde::{Deserialize, Serialize};
 
-/// The types that were told.
+/// Returns the names of the reported types.
 async fn told(call: impl AsyncFn(&Cache, u64)) -> Vec<&'static str> {
     let cache = Cache::in_memory();
     let mut events = cache.subscribe();
@@ -83,7 +83,7 @@ async fn not_comparable(cache: &Cache, id: u64) -> NotComparable {
     NotComparable::new(id)
 }
 
-/// Equal to nothing, not even to itself.
+/// Not equal to anything, not even to itself.
 #[cached(ttl = 60, skip(cache), cache = cache)]
 async fn not_a_number(cache: &Cache, id: u64) -> (u64, f64) {
     (id, f64::NAN)

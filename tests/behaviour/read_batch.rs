@@ -1,4 +1,4 @@
-//! Reads that would queue anyway go out as one MGET.
+//! Reads that would queue anyway are sent as one MGET.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ async fn store(server: &RedisServer, options: &str) -> RawStore {
     store
 }
 
-/// `connect` tries its rights by reading.
+/// Resets the statistics: `connect` checks its permissions by reading.
 fn forget_the_set_up(server: &RedisServer) {
     server.cli(&["CONFIG", "RESETSTAT"]);
 }
@@ -47,7 +47,7 @@ async fn reads_that_queue_go_out_as_one_mget_and_each_gets_its_own_value() {
     let store = store(&server, "").await;
     fill(&store).await;
     let keys: Vec<_> = (0..READS).map(key).collect();
-    // One of another type is nothing to an MGET, and does not spoil it for the others.
+    // A key of another type is absent in an MGET and does not affect the others.
     server.cli(&["DEL", "key 50"]);
     server.cli(&["RPUSH", "key 50", "x"]);
     let found = join_all(keys.iter().map(|key| store.read(key))).await;
@@ -71,7 +71,8 @@ async fn callers_of_one_key_at_the_same_time_are_one_key_of_the_mget() {
     for read in all.iter_mut().flatten() {
         assert!(read.as_mut().now_or_never().is_none());
     }
-    // Who asked for it first goes: the others of its key get theirs.
+    // The caller that requested the key first is dropped. The other callers of the key still get
+    // their value.
     all[1] = None;
     for (key, read) in asked.iter().zip(all) {
         if let Some(read) = read {
@@ -111,7 +112,7 @@ async fn a_read_that_nobody_polls_holds_up_no_other() {
     let server = RedisServer::start();
     let store = store(&server, "").await;
     fill(&store).await;
-    // Begun, and then its task does something else.
+    // Polled once. Then its task does something else.
     let mut left = Box::pin(store.read("key 0"));
     assert!(left.as_mut().now_or_never().is_none());
     for number in 0..3 {
@@ -144,7 +145,7 @@ async fn callers_that_are_dropped_leave_the_others_their_own_values() {
         for read in asked.iter_mut().flatten() {
             assert!(read.as_mut().now_or_never().is_none());
         }
-        // Some before their batch is sent, some while it is under way.
+        // Some are dropped before their batch is sent, some while it is in transit.
         if round % 2 == 1 {
             tokio::task::yield_now().await;
         }
@@ -163,7 +164,8 @@ async fn each_read_that_queues_fails_in_time_when_the_server_stops_to_answer() {
     let store = store(&server, "?response_timeout=100ms&connect_timeout=200ms&heartbeat=50ms").await;
     fill(&store).await;
     server.pause();
-    // More than fit into the MGETs that are sent: those behind have nobody else who tells them.
+    // More keys than fit into the MGETs in flight. Nothing else reports the failure to those that
+    // queue.
     let keys: Vec<_> = (0..1000).map(key).collect();
     let all = join_all(keys.iter().map(|key| store.read(key)));
     let answers = timeout(Duration::from_secs(3), all).await.expect("they hang");

@@ -1,4 +1,5 @@
-//! What only a Redis store promises: other programs write as well, and it costs what it should.
+//! Promises of the Redis store only: other programs write to it too, and operations have their
+//! expected cost.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,7 +50,8 @@ async fn every_foreign_change_wakes_a_waiter() {
         server.cli(change);
         soon(&format!("{change:?} wakes"), wake).await;
     }
-    // Its time runs out by itself. A key that has ended before it is read is written again, for longer.
+    // The key expires by itself. If it has expired before it is read, it is written again with a
+    // longer ttl.
     let mut lasts = 30;
     loop {
         server.cli(&["SET", "k", "v", "PX", &lasts.to_string()]);
@@ -62,7 +64,7 @@ async fn every_foreign_change_wakes_a_waiter() {
     }
 }
 
-// X2: the tracking of a key is used up by one change, so each wait registers anew.
+// X2: the tracking of a key ends with one change, so each wait registers again.
 #[tokio::test]
 async fn waiters_are_woken_again_and_again() {
     let (server, store) = started().await;
@@ -76,7 +78,7 @@ async fn waiters_are_woken_again_and_again() {
     }
 }
 
-// X2: whatever the order of read and write, the last value is seen.
+// X2: the last value is seen, whatever the order of read and write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_change_after_the_read_is_missed() {
     let (server, store) = started().await;
@@ -126,7 +128,7 @@ async fn tracking_a_read_pushes_once_and_only_then() {
     assert!((&mut wake).now_or_never().is_none());
 }
 
-/// The round trips that the design promises, by the commands that the server counts.
+/// Checks the round trips that the design promises, by the commands that the server counts.
 #[tokio::test]
 async fn each_operation_costs_what_it_should() {
     let (server, store) = started().await;
@@ -145,7 +147,8 @@ async fn each_operation_costs_what_it_should() {
 
     let counted = server.commandstats();
     let of = |name: &str| counted.get(name).copied().unwrap_or(0);
-    // The fill compares with a GETRANGE and writes with a SET inside its script; another GETRANGE has the key tracked again.
+    // The fill's script compares with a GETRANGE and writes with a SET. Another GETRANGE makes the
+    // server track the key again.
     let expected =
         [("get", 10), ("set", 2), ("evalsha", 1), ("getrange", 2), ("unlink", 1), ("smembers", 1), ("eval", 0)];
     let expected: BTreeMap<_, _> = expected.into();
@@ -187,7 +190,7 @@ async fn subscribers_of_one_channel_share_one_subscription() {
         assert_eq!(message, Some(RawMessage::Payload(b"x".to_vec())));
     }
     drop(all);
-    // The connection for messages goes with the last subscriber.
+    // The connection for messages closes with the last subscriber.
     eventually("only the main connection is left", || async {
         server.cli(&["CLIENT", "LIST"]).lines().filter(|line| line.contains("lib-name=cache-core")).count() <= 1
             && server.cli(&["PUBSUB", "NUMSUB", "news"]) == "news\n0"
@@ -229,7 +232,7 @@ async fn tls_works_with_its_authority() {
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(b"v".to_vec()));
 }
 
-// D5: dropped at random moments, no reply goes to another caller.
+// D5: callers are dropped at random moments, and no reply goes to another caller.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_call_gives_its_reply_to_nobody() {
     let server = RedisServer::start();

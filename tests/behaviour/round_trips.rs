@@ -1,4 +1,5 @@
-//! What each operation costs: round trips as the network sees them, commands as the server counts them.
+//! The cost of each operation: round trips as seen by the network, commands as counted by the
+//! server.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,7 +22,7 @@ async fn posts(node: &Node, computed: &AtomicU64, ids: &[u32]) -> BTreeMap<u32, 
     ids.iter().map(|id| (*id, *id)).collect()
 }
 
-/// A server, and one more network in front of it for each cache.
+/// A server. Each cache has its own proxy in front of it.
 struct Counted(RedisServer);
 
 struct Node {
@@ -42,13 +43,13 @@ impl Counted {
 
     async fn node_with(&self, settings: CacheBuilder) -> Node {
         let network = Proxy::start(self.0.port()).await;
-        // No heartbeat comes in between.
+        // No heartbeat happens during the test.
         let settings = settings.max_staleness(Duration::from_secs(1200));
         let url = format!("{}?heartbeat=600s&response_timeout=60s&connect_timeout=60s", network.url());
         Node { cache: settings.url(&url).connect().await.unwrap(), network }
     }
 
-    /// Round trips and commands of this operation.
+    /// Returns the round trips and commands of an operation.
     async fn cost<T>(&self, node: &Node, operation: impl Future<Output = T>) -> (u64, String) {
         let (trips, before) = (node.network.sendings(), self.0.commandstats());
         operation.await;
@@ -56,7 +57,7 @@ impl Counted {
         (trips, spent(&before, &self.0.commandstats()))
     }
 
-    /// Round trips before the compute and after it.
+    /// Returns the round trips before and after the compute.
     async fn cost_of_miss(&self, node: &Node, id: u32) -> (u64, u64) {
         let (start, computed) = (node.network.sendings(), AtomicU64::new(0));
         let compute = || async {
@@ -69,7 +70,7 @@ impl Counted {
     }
 }
 
-/// Round trips of a batch before its function runs, and after it.
+/// Returns the round trips of a batch before and after its function runs.
 async fn cost_of_batch(node: &Node, ids: &[u32]) -> (u64, u64) {
     let (start, computed) = (node.network.sendings(), AtomicU64::new(0));
     assert_eq!(posts(node, &computed, ids).await.len(), ids.len());
@@ -77,11 +78,11 @@ async fn cost_of_batch(node: &Node, ids: &[u32]) -> (u64, u64) {
     (computed - start, node.network.sendings() - computed)
 }
 
-/// `get 1, set 2`
+/// Returns the commands in between, such as `get 1, set 2`.
 fn spent(before: &Commands, after: &Commands) -> String {
     let own = |(name, calls): (&String, &u64)| {
         let calls = calls - before.get(name).unwrap_or(&0);
-        // What asks for the counts is counted too.
+        // The command that reads the counts is counted too.
         (calls > 0 && name != "info").then(|| format!("{name} {calls}"))
     };
     after.iter().filter_map(own).collect::<Vec<_>>().join(", ")
@@ -107,7 +108,8 @@ async fn a_hit_in_redis_costs_one_round_trip() {
     let (writer, reader) = (server.node().await, server.node().await);
     post(&writer.cache, 1).await;
     post(&writer.cache, 2).await;
-    // The first of a function in a process brings its versions too, and says that this build may store under its name.
+    // The first call of a function in a process also loads its versions and registers that this
+    // build may store under its name.
     let introduced = "evalsha 1, exists 1, get 1, mget 1, pexpire 1";
     let with_versions = (1, format!("client|caching 1, {introduced}, pttl 2, sadd 1, set 2"));
     assert_eq!(server.cost(&reader, post(&reader.cache, 1)).await, with_versions);
@@ -138,12 +140,13 @@ async fn a_hit_in_redis_costs_one_round_trip() {
 async fn a_miss_costs_two_round_trips_before_the_compute_and_one_after() {
     let server = Counted::start();
     let node = server.node().await;
-    // The first of a function anywhere: this build is registered once more, under the version that was made meanwhile.
+    // The first call of a function anywhere: this build is registered once more, under the version
+    // that was created in between.
     assert_eq!(server.cost_of_miss(&node, 1).await, (3, 1));
     assert_eq!(server.cost_of_miss(&server.node().await, 11).await, (2, 1), "the first in another process");
     assert_eq!(server.cost_of_miss(&node, 2).await, (2, 1));
     let (_, commands) = server.cost(&node, server.cost_of_miss(&node, 3)).await;
-    // A script's commands count too: it compares the lease and stores the record.
+    // Commands within a script count too: it compares the lease and stores the record.
     assert_eq!(commands, "client|caching 2, evalsha 1, get 1, getrange 2, set 2");
 }
 
@@ -176,7 +179,7 @@ async fn an_invalidation_costs_one_round_trip_and_one_more_where_a_build_is_new_
 async fn a_batch_costs_the_round_trips_of_one_id() {
     let server = Counted::start();
     let (writer, reader) = (server.node().await, server.node().await);
-    // The first of a function anywhere.
+    // The first call of a function anywhere.
     assert_eq!(cost_of_batch(&writer, &[0]).await, (3, 1));
     let ids: Vec<u32> = (1..=100).collect();
     let commands = server.cost(&writer, async { assert_eq!(cost_of_batch(&writer, &ids).await, (2, 1)) }).await.1;
@@ -188,12 +191,12 @@ async fn a_batch_costs_the_round_trips_of_one_id() {
     let hit = server.cost(&reader, async { assert_eq!(posts(&reader, &unused, &ids).await.len(), 100) });
     let introduced = "client|caching 1, evalsha 1, exists 1, get 1, mget 1, pexpire 1, pttl 2, sadd 1, set 2";
     assert_eq!(hit.await, (1, introduced.to_owned()), "with the versions");
-    // A few more, and some that are kept in the process: those are not read.
+    // Some more ids, and some that are kept in the local tier and not read again.
     let more: Vec<u32> = (51..=150).collect();
     let (trips, commands) = server.cost(&reader, posts(&reader, &unused, &more)).await;
     assert_eq!(trips, 3);
     assert!(commands.starts_with("client|caching 51, evalsha 50, getrange 100, mget 1"), "{commands}");
-    // Beyond what goes into one trip.
+    // More than fit into one round trip.
     let many: Vec<u32> = (1000..3500).collect();
     let (_, commands) = server.cost(&writer, posts(&writer, &unused, &many)).await;
     assert_eq!(commands, "client|caching 2503, evalsha 2500, getrange 5000, mget 3, set 5000");
@@ -256,14 +259,16 @@ async fn a_fenced_write_costs_one_round_trip_before_it_and_one_after() {
             let before = before.load(Ordering::SeqCst) - start;
             costs.push(format!("{what}: {before} + {}: {commands}", trips - before));
         }
-        // A script's commands count too. Two versions of tags, and one of their kind.
+        // Commands within a script count too. There are two versions of tags, and one of their
+        // kind.
         let raised = "pexpire 1, pexpiretime 1, pttl 1, rename 1, set 1, smembers";
         let expected = if happens {
             let lifted = format!("entry: 1 + 1: evalsha 2, getrange 2, {raised} 2, time 2, unlink 3");
             [lifted, "tags: 1 + 1: evalsha 4, getrange 4, set 4, time 4, unlink 2".into(), "all: 0 + 1: set 1".into()]
         } else {
             let withdrawn = "evalsha 2, exists 1, getrange 2, pexpire 1, pexpireat 1, pexpiretime 1, pttl 1, rename 2, set 1, smembers 1, time 2, unlink 1";
-            // Nothing was stored under them since they were lifted: there is none to return to.
+            // Nothing was stored under them since they were lifted, so there is no version to
+            // return to.
             let tags = "tags: 1 + 1: evalsha 4, getrange 4, set 4, time 4, unlink 2";
             [format!("entry: 1 + 1: {withdrawn}"), tags.into(), "all: 0 + 0: ".into()]
         };

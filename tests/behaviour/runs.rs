@@ -45,7 +45,7 @@ async fn borrowed_second(cycle: &Cycle, id: u32) -> u32 {
     Box::pin(borrowed_first(cycle, id)).await
 }
 
-/// The result of `future` while time passes.
+/// Returns the result of `future` while time advances.
 async fn in_time<T>(nodes: &Nodes, what: &str, future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     soon(what, async {
@@ -61,20 +61,20 @@ async fn in_time<T>(nodes: &Nodes, what: &str, future: impl Future<Output = T>) 
     .await
 }
 
-/// The message of a panic that a call ended with.
+/// Returns the panic message of a call.
 async fn panic_of<T>(call: impl Future<Output = T>) -> Option<String> {
     let payload = AssertUnwindSafe(call).catch_unwind().await.err()?;
     let text = payload.downcast_ref::<String>().cloned();
     text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()))
 }
 
-/// A value whose own code can be made to panic.
+/// A value whose serialization can be made to panic.
 #[derive(Debug, Clone, PartialEq)]
 struct Fragile(u32);
 
-/// `Serialize` panics for this one.
+/// `Serialize` panics for this value.
 const NOT_WRITTEN: u32 = 13;
-/// `Deserialize` panics for these, once that is turned on: one for each store.
+/// `Deserialize` panics for these values once enabled: one for each store.
 const NOT_READ: [u32; 2] = [14, 15];
 static IS_NOT_READ: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
 
@@ -116,7 +116,7 @@ async fn with_cache_if(cache: &Cache, gate: &Gate, id: u32) -> u32 {
     id
 }
 
-/// What so many callers of a function get, all of whom wait for one run.
+/// Returns the results of this many callers, all of which wait for one run.
 async fn all_of<T, F>(cache: &Cache, gate: &Gate, callers: u64, call: impl Fn() -> F) -> Vec<T>
 where
     T: Send + 'static,
@@ -172,7 +172,7 @@ impl From<DeadlineExceeded> for Failed {
 async fn held(cache: &Cache, runs: &AtomicU32, id: u32) -> Result<u32, Failed> {
     let _ = cache;
     if runs.fetch_add(1, Ordering::SeqCst) == 0 {
-        // Only the first is held, by a caller that does not poll it.
+        // Only the first run is held, by a caller that does not poll it.
         std::future::pending::<()>().await;
     }
     Ok(id)
@@ -187,7 +187,7 @@ async fn held_without_error(cache: &Cache, runs: &AtomicU32, id: u32) -> u32 {
     id
 }
 
-/// The result of `call`, while whoever waits for the signal is woken again and again.
+/// Returns the result of `call`, while waiters on the signal are woken repeatedly.
 async fn while_let_through<T>(signal: &Notify, call: impl Future<Output = T>) -> T {
     let mut call = std::pin::pin!(call);
     loop {
@@ -238,10 +238,10 @@ async fn tagged(cache: Cache, gate: Gate, id: u32) -> u32 {
     id
 }
 
-/// What a worker thread of tokio has.
+/// The stack size of a tokio worker thread.
 const STACK: usize = 2 * 1024 * 1024;
 
-/// Runs this on a runtime whose threads have the stack of a worker.
+/// Runs `work` on a runtime whose threads have the stack of a worker.
 fn on_workers<F: Future<Output = ()> + Send + 'static>(work: impl FnOnce() -> F) {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).thread_stack_size(STACK).enable_all().build().unwrap();
@@ -283,7 +283,7 @@ on_both_stores! {
                 }
             };
             let calls = [true, false].map(|is_first| tokio::spawn(panic_of(call(is_first))));
-            // Both run before either calls the other.
+            // Both runs have started before either calls the other.
             cycle.first.arrival().await;
             cycle.second.arrival().await;
             cycle.first.let_through(10);
@@ -344,7 +344,7 @@ on_both_stores! {
     // S10, V7
     async fn a_stored_value_whose_deserialize_panics_is_a_miss(nodes: &Nodes) {
         let at = usize::from(matches!(nodes, Nodes::Redis(_)));
-        // What one process stored, the other cannot read.
+        // One process stores a value that the other cannot read.
         let (writer, reader, gate) = (nodes.node().await, nodes.node().await, Gate::open());
         assert_eq!(fragile(writer.clone(), gate.clone(), NOT_READ[at]).await, Fragile(NOT_READ[at]));
         IS_NOT_READ[at].store(true, Ordering::SeqCst);
@@ -381,7 +381,7 @@ on_both_stores! {
             async move { is_running }
         })
         .await;
-        // It shares the first one's deadline.
+        // It shares the deadline of the first caller.
         assert_eq!(in_time(nodes, "the follower returns", held(&cache, &runs, 7)).await, Err(Failed::Late));
         assert_eq!(soon("it is called again", held(&cache, &runs, 7)).await, Ok(7));
         drop(first);
@@ -400,10 +400,10 @@ on_both_stores! {
 
     // S12
     async fn who_joins_a_held_leader_of_its_own_task_leads_at_once(nodes: &Nodes) {
-        // No deadline would ever end it.
+        // No deadline would end the wait.
         let cache = nodes.node_with(Cache::builder().deadline(None)).await;
         let (signals, runs) = ([const { Notify::const_new() }; 8], AtomicU32::new(0));
-        // The body of a loop waits for what the stream around it holds.
+        // The loop body waits for a value whose future is held by the surrounding stream.
         let walk = async {
             let mut ids = stream::iter(0..7).map(|id| signalled(&cache, &signals, &runs, id)).buffered(2);
             for id in 0..7 {
@@ -414,7 +414,7 @@ on_both_stores! {
         };
         soon("the walk ends", walk).await;
 
-        // A future that a `select!` holds.
+        // A future held by a `select!`.
         let cache = nodes.node_with(Cache::builder().namespace("other").deadline(None)).await;
         let runs = AtomicU32::new(0);
         let mut first = Box::pin(signalled(&cache, &signals, &runs, 0));

@@ -1,4 +1,5 @@
-//! D9: a cache works from any living runtime, also after the one that made its connection has ended.
+//! D9: a cache works from any living runtime, also after the one that made its connection has
+//! ended.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -11,15 +12,15 @@ use tokio::sync::Notify;
 
 const RUN: &str = "CACHE_CORE_TEST_RUNTIMES";
 
-/// The tests of the page `testing`. They run in processes of their own, since each of those
-/// installs a cache.
+/// The tests of the page `testing`. They run in processes of their own, because each of these
+/// processes installs a cache.
 mod shop {
     use std::sync::Mutex;
 
     use cache_core::{Cache, cached};
     use tokio::sync::OnceCell;
 
-    /// For whom the function has run.
+    /// The ids for which the function has run.
     static RUNS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
     #[cached(ttl = 60, tags("prices", "price:{id}"))]
@@ -32,7 +33,7 @@ mod shop {
         RUNS.lock().unwrap().iter().filter(|run| **run == id).count()
     }
 
-    /// Installs the cache of the process, in whichever test comes first.
+    /// Installs the cache of the process, in whichever test runs first.
     async fn cache() -> &'static Cache {
         static INSTALLED: OnceCell<()> = OnceCell::const_new();
         let install = || async {
@@ -112,7 +113,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// As the harness does it: each test on a runtime of its own, which ends with it.
+/// Like the test harness: each test has a runtime of its own, which ends with the test.
 #[test]
 fn in_the_order_asked_for() {
     let Ok(order) = std::env::var(RUN) else { return };
@@ -121,7 +122,7 @@ fn in_the_order_asked_for() {
     }
 }
 
-/// Runs this binary, which has been told what to do.
+/// Runs this binary with a filter and the order in a variable.
 fn run(asked: &str, filter: &[&str]) {
     let server = RedisServer::start();
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -157,11 +158,12 @@ async fn gated(cache: &Cache, gate: Option<Arc<Notify>>, id: u64) -> u64 {
     id * 2
 }
 
-// D9, R11: the lease of a run whose runtime has ended is given back with the next call from another.
+// D9, R11: the lease of a run whose runtime has ended is given back with the next call from another
+// runtime.
 #[test]
 fn a_run_that_ends_with_its_runtime_keeps_nobody_waiting() {
     let server = RedisServer::start();
-    // A wait for a lease would be longer than the test's patience.
+    // A wait for a lease would exceed the test's timeout.
     let connect = || {
         Cache::builder()
             .url(format!("{}?{PATIENT}", server.url()))
@@ -190,7 +192,7 @@ fn a_run_that_ends_with_its_runtime_keeps_nobody_waiting() {
     });
 }
 
-// D9: also while Redis is away.
+// D9: also while Redis is down.
 #[test]
 fn a_cache_whose_runtime_has_ended_comes_back_with_its_server() {
     let server = RedisServer::start();

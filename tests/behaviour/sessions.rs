@@ -1,4 +1,4 @@
-//! Web sessions, in the form of Express and in our own.
+//! Web sessions, in the format of Express and in our own.
 
 mod all;
 mod answers;

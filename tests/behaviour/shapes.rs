@@ -1,7 +1,8 @@
-//! Every shape of argument, return type and function that `#[cached]` takes, on the cache in memory.
+//! Every shape of argument, return type and function that `#[cached]` accepts, with the in-memory
+//! cache.
 #![deny(
     clippy::shadow_reuse,
-    reason = "generated code moves arguments under their own names, which is nobody else's concern"
+    reason = "generated code moves arguments under their own names, and users must not see lints for it"
 )]
 
 mod arguments;
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 struct Runs(AtomicU32);
 
 impl Runs {
-    /// The number of this run, from 1.
+    /// Returns the number of this run, from 1.
     fn next(&self) -> u32 {
         self.0.fetch_add(1, Ordering::SeqCst) + 1
     }

@@ -1,4 +1,5 @@
-//! What callers that waited for a failing run can tell: as much as the one that ran it.
+//! Errors of a failing run: callers that waited for it get as much information as the one that ran
+//! it.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -8,7 +9,7 @@ use cache_core::{Cache, ShareError, SharedError, cached};
 use sqlx_core::error::{DatabaseError, ErrorKind};
 use support::{Gate, Nodes, eventually, on_both_stores, soon};
 
-/// What ten callers get who wait for one failing run.
+/// Returns the errors of ten callers that wait for one failing run.
 async fn failures<F, T, E>(nodes: &Nodes, function: impl Fn(Cache, Gate) -> F) -> Vec<E>
 where
     F: Future<Output = Result<T, E>> + Send + 'static,
@@ -31,7 +32,7 @@ where
     errors
 }
 
-/// An application's error, as it is mostly written: with ways from the errors of other crates.
+/// A typical application error, with conversions from the errors of other crates.
 #[derive(Debug, ShareError)]
 enum AppError {
     NotFound,
@@ -47,7 +48,7 @@ enum AppError {
 #[derive(Debug, Clone, PartialEq)]
 struct Nested(u8);
 
-/// Of a crate that gives away nothing but `From<io::Error>`.
+/// An error of a crate that offers only `From<io::Error>`.
 #[derive(Debug)]
 struct Old(String);
 
@@ -85,7 +86,8 @@ impl From<io::Error> for Old {
 #[derive(Debug, PartialEq)]
 struct Cause(u32);
 
-/// What a handler makes of an error: the first caller and those that waited must get the same.
+/// Returns the status that a handler derives from an error. It must be the same for the first
+/// caller and the waiters.
 fn status(error: &AppError) -> u16 {
     match error {
         AppError::NotFound | AppError::Database(sqlx_core::Error::RowNotFound) => 404,
@@ -118,7 +120,7 @@ async fn app(cache: Cache, gate: Gate, which: u32) -> Result<u32, AppError> {
     })
 }
 
-/// What a database says, as a driver tells it.
+/// A database error as a driver reports it.
 #[derive(Debug)]
 struct Broken(&'static str);
 
@@ -173,7 +175,7 @@ async fn any(cache: Cache, gate: Gate) -> anyhow::Result<u32> {
     Err(anyhow::Error::new(Cause(7)).context("no row").context("no user"))
 }
 
-/// An error that takes shared ones, without being asked for its variants.
+/// An error that can be made from a shared error, without a copy of its variants.
 #[derive(Debug)]
 enum Taking {
     Cause,

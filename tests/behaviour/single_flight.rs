@@ -13,7 +13,7 @@ fn key() -> Key {
     Key::new("flight").part(&7)
 }
 
-/// A call whose run waits at the gate.
+/// Returns a call whose run waits at the gate.
 fn call(cache: &Cache, gate: &Gate, key: Key) -> impl Future<Output = Text> + Send + 'static {
     let (cache, gate) = (cache.clone(), gate.clone());
     async move {
@@ -25,12 +25,12 @@ fn call(cache: &Cache, gate: &Gate, key: Key) -> impl Future<Output = Text> + Se
     }
 }
 
-/// Waits until so many calls of this cache have joined the run of another.
+/// Waits until this many calls of the cache have joined another call's run.
 async fn joined(cache: &Cache, calls: u64) {
     eventually("the callers have joined", || async { cache.stats().joined >= calls }).await;
 }
 
-/// A function that owns its arguments: its run belongs to all who wait for it.
+/// Owns its arguments, so its run is shared by all callers that wait for it.
 #[cached(name = "owned", ttl = 60, key = "{id}", skip(cache, gate), cache = &cache, flight = "cluster")]
 async fn owned(cache: Cache, gate: Gate, id: u32) -> Result<u32, String> {
     let _ = &cache;
@@ -48,7 +48,7 @@ async fn by_message(cache: Cache, gate: Gate) -> anyhow::Result<u32> {
     Err(anyhow::anyhow!("connection refused").context("no row"))
 }
 
-/// One that says itself what a copy keeps.
+/// An error that implements `ShareError` itself.
 enum AppError {
     NotFound,
 }
@@ -76,7 +76,7 @@ async fn by_own_copy(cache: Cache, gate: Gate) -> Result<u32, AppError> {
     Err(AppError::NotFound)
 }
 
-/// What ten callers get who wait for one failing run.
+/// Returns the errors of ten callers that wait for one failing run.
 async fn failures<F, E>(cache: &Cache, gate: &Gate, function: impl Fn(Cache, Gate) -> F) -> Vec<String>
 where
     F: Future<Output = Result<u32, E>> + Send + 'static,
@@ -289,7 +289,7 @@ on_both_stores! {
         let panic = soon("it returns", recursive).await.unwrap_err().into_panic();
         let text = panic.downcast_ref::<String>().unwrap();
         assert!(text.contains("`flight` calls itself"), "{text}");
-        // Another key from inside is no recursion.
+        // Another key from inside is not a recursion.
         let compute = || async { Ok::<_, Infallible>(*cache.get_or_compute(Key::new("other"), &EntryOptions::new(), || async { Ok::<_, Infallible>(2_u32) }).await.as_ref().unwrap()) };
         assert_eq!(soon("it returns", cache.get_or_compute(Key::new("outer"), &EntryOptions::new(), compute)).await.unwrap(), 2);
     }
@@ -306,7 +306,7 @@ on_both_stores! {
         assert!(!blocked.is_finished());
         shut.let_through(1);
         assert_eq!(soon("the first returns", blocked).await.unwrap().unwrap(), "value");
-        // The same for runs that are driven by those who wait.
+        // The same for runs that are driven by their waiters.
         let blocked = tokio::spawn(owned(cache.clone(), shut.clone(), 0));
         shut.arrival().await;
         for other in 1..200 {

@@ -1,4 +1,4 @@
-//! The `tracing` span of a caller goes along with the run that it began.
+//! A run carries the `tracing` span of the caller that started it.
 
 use cache_core::{Cache, cached};
 use support::soon;
@@ -9,7 +9,7 @@ fn collect_spans() -> DefaultGuard {
     tracing::subscriber::set_default(tracing_subscriber::registry())
 }
 
-/// The name of the span that is entered here.
+/// Returns the name of the span that is entered here.
 fn here() -> Option<String> {
     tracing::Span::current().metadata().map(|metadata| metadata.name().to_owned())
 }

@@ -1,4 +1,4 @@
-//! What every store promises of operations on several keys: the same as of as many operations on one.
+//! Promises of every store about operations on several keys: the same as of separate operations.
 
 use std::time::Duration;
 

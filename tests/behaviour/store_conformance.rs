@@ -1,6 +1,6 @@
-//! What every store promises: the same tests for the embedded store and for Redis.
+//! Promises of every store: the same tests for the embedded store and for Redis.
 //!
-//! Time passes through `let_pass` only, so that a store with a manual clock needs no waiting.
+//! Time passes through `let_pass` only, so a store with a manual clock needs no waiting.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use RawOver::{Nothing, Record};
 
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(60);
-/// A ttl or lease that a test lets run out.
+/// A ttl or lease that expires in a test.
 const SHORT: Duration = Duration::from_millis(40);
 const AFTER_SHORT: Duration = Duration::from_millis(60);
 
@@ -22,7 +22,7 @@ const AFTER_SHORT: Duration = Duration::from_millis(60);
 const A: u128 = 0xa;
 const B: u128 = 0xb;
 
-/// Makes each test a test of each store.
+/// Defines each test for each store.
 macro_rules! conformance {
     ($($name:ident)*) => {
         mod redis {
@@ -126,7 +126,7 @@ async fn a_removal_ends_every_lease_of_its_keys(store: &RawStore) {
     assert_eq!(store.acquire("a", 3, LEASE, Nothing).await.unwrap(), RawAcquired::Ours);
     assert_eq!(store.acquire("b", 4, LEASE, Nothing).await.unwrap(), RawAcquired::Ours);
     assert!(!store.fill("b", B, Nothing, &record(1, "v"), TTL).await.unwrap());
-    // The lease of the refresh is gone too: the next record can be refreshed at once.
+    // The lease of the refresh is gone too, so the next record can be refreshed immediately.
     assert!(store.fill("a", 3, Nothing, &record(5, "v"), TTL).await.unwrap());
     assert_eq!(store.acquire("a", 6, LEASE, Record(5)).await.unwrap(), RawAcquired::Ours);
     assert_eq!(store.remove(&[], "builds").await.unwrap(), Vec::<String>::new());
@@ -152,11 +152,11 @@ async fn a_registry_that_is_made_anew_gives_the_function_another_version(store: 
     let (builds, version) = ("{f@version}:builds", "f@version");
     let register = async |build: &str| store.register_build(builds, version, build, TTL).await.unwrap();
     let stands = async || store.versions(&[version], false).await.unwrap().0[0];
-    // What nothing was stored under is not made (I5).
+    // A version under which nothing was stored is not created (I5).
     assert_eq!((register("f1").await, stands().await), (None, None));
     let first = store.versions(&[version], true).await.unwrap().0[0];
     assert!(first.is_some());
-    // The registry is there: nothing changes.
+    // The registry exists, so nothing changes.
     for build in ["f1", "f2"] {
         assert_eq!((register(build).await, stands().await), (first, first), "{build}");
     }
@@ -226,7 +226,7 @@ async fn a_waiter_is_woken_by_the_end_of_the_lease(store: &RawStore) {
     loop {
         store.acquire("k", A, lasts, Nothing).await.unwrap();
         let (slot, wake) = store.read_and_watch("k").await.unwrap();
-        // A lease that has ended before it is read is taken again, for longer.
+        // A lease that has expired before it is read is taken again, with a longer duration.
         if slot != RawSlot::Absent {
             store.let_pass(lasts).await;
             soon("the end of the lease wakes the waiter", wake).await;
@@ -351,7 +351,7 @@ async fn another_type_is_refused_or_told(store: &RawStore) {
     for answer in refused {
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::Refused);
     }
-    // What is written unconditionally replaces any type.
+    // An unconditional write replaces a key of any type.
     store.write("h", &record(1, "v"), TTL, &[], "builds").await.unwrap();
     assert_eq!(store.read("h").await.unwrap(), RawSlot::Bytes(record(1, "v")));
 }

@@ -1,4 +1,4 @@
-//! What every store promises of fences that put aside what stood in their places.
+//! Promises of every store about fences that set the record in their place aside.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::store_conformance::conformance;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(60);
-/// A time that a test lets run out.
+/// A duration that expires in a test.
 const SHORT: Duration = Duration::from_millis(40);
 const AFTER_SHORT: Duration = Duration::from_millis(60);
 
@@ -62,7 +62,7 @@ async fn read(store: &RawStore, key: &str) -> RawSlot {
     store.read(key).await.unwrap()
 }
 
-/// How much time the key has left.
+/// Returns the remaining time to live of the key.
 async fn left(store: &RawStore, key: &str) -> Option<Duration> {
     store.load(key).await.unwrap().map(|(_, left)| left.unwrap())
 }
@@ -78,7 +78,7 @@ async fn a_withdrawn_fence_leaves_the_record_with_its_old_end(store: &RawStore) 
     let left_again = left(store, "k").await.unwrap();
     assert!(left_again <= TTL && left_again > TTL - Duration::from_secs(5), "{left_again:?}");
     assert_eq!(left(store, &aside("k")).await, None);
-    // Once more says nothing.
+    // A second withdrawal has no effect.
     store.withdraw(&["k"], A).await.unwrap();
     assert_eq!(read(store, "k").await, RawSlot::Bytes(record(1, "v")));
 }
@@ -138,7 +138,7 @@ async fn a_fence_that_was_cut_leaves_nothing_to_the_next(store: &RawStore) {
     store.delete("k").await.unwrap();
     raise(store, "k", B, LIMIT).await;
     assert_eq!(left(store, &aside("k")).await, None);
-    // The first has nothing to withdraw there any more.
+    // The first fence has nothing left to withdraw there.
     store.withdraw(&["k"], A).await.unwrap();
     assert_eq!(read(store, "k").await, RawSlot::Fenced);
     store.withdraw(&["k"], B).await.unwrap();
@@ -178,7 +178,7 @@ async fn a_lifted_fence_leaves_the_other_and_ends_what_stood_before_both(store: 
             assert_eq!(read(store, "k").await, RawSlot::Absent);
         }
     }
-    // Also where the record is put back by the one that was withdrawn first.
+    // Also if the fence that is withdrawn first restores the record.
     write(store, "k", TTL).await;
     raise(store, "k", A, LIMIT).await;
     raise(store, "k", B, LIMIT).await;
@@ -204,7 +204,7 @@ async fn a_lifted_fence_ends_what_was_stored_since_it_was_cut(store: &RawStore) 
     }
     assert!(!store.fill("record", B, Record(1), &record(2, "old"), TTL).await.unwrap());
     assert!(!store.fill("leased", B, Nothing, &record(2, "old"), TTL).await.unwrap());
-    // The other's fence stands, and what it found was from before this write.
+    // The other fence stays, and the record it found was from before this write.
     assert_eq!(read(store, "fenced").await, RawSlot::Fenced);
     store.withdraw(&["fenced"], B).await.unwrap();
     assert_eq!(read(store, "fenced").await, RawSlot::Absent);
@@ -247,7 +247,7 @@ async fn seventeen_fences_stand_until_the_last_of_them_would_end(store: &RawStor
         assert!(left > LIMIT && left <= LIMIT * 2, "{key}: {left:?}");
     }
     assert_eq!(store.versions(&["tag"], true).await.unwrap().0, [None]);
-    // There is room again.
+    // There is room for a fence again.
     raise(store, "k", A, LIMIT).await;
     lift(store, "k", A).await;
     assert!(version[0].is_some());
@@ -314,7 +314,7 @@ async fn a_withdrawn_fence_leaves_the_version_before_it(store: &RawStore) {
     assert_eq!(store.versions(&["c"], false).await.unwrap().0, [None], "nothing is left of it");
     store.withdraw_versions(&[], &["b"], B).await.unwrap();
     assert_eq!(versions(store, &["b"]).await, [before[2]]);
-    // One that was renewed meanwhile stays.
+    // A version that was renewed in between stays.
     store.fence_versions(&[], &["b"], A, LIMIT).await.unwrap();
     store.renew_versions(&["b"]).await.unwrap();
     let renewed = versions(store, &["b"]).await;
@@ -356,7 +356,8 @@ async fn a_version_under_a_fence_that_ran_out_does_not_come_back(store: &RawStor
     store.withdraw_versions(&[], &["tag"], B).await.unwrap();
     let after = versions(store, &["tag"]).await;
     assert!(after[0].is_some() && after != before);
-    // Nor is one put back that another program wrote: what it counts as is not known to the server.
+    // A version written by another program is not restored either: the server does not know its
+    // meaning.
     store.put("foreign", b"1", Some(TTL)).await.unwrap();
     store.fence_versions(&[], &["foreign"], A, LIMIT).await.unwrap();
     store.withdraw_versions(&[], &["foreign"], A).await.unwrap();

@@ -1,4 +1,4 @@
-//! What every store promises of leases and fills.
+//! Promises of every store about leases and fills.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
@@ -15,14 +15,14 @@ use super::store_conformance::conformance;
 
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(60);
-/// A ttl or lease that a test lets run out.
+/// A ttl or lease that expires in a test.
 const SHORT: Duration = Duration::from_millis(40);
 const AFTER_SHORT: Duration = Duration::from_millis(60);
 
-/// The length of a renewal: what is left then is more than the lease was ever given.
+/// The length of a renewal. The time left then exceeds the original length of the lease.
 const RENEWED: Duration = Duration::from_secs(100);
 
-/// Two attempts.
+/// Three attempts.
 const A: u128 = 0xa;
 const B: u128 = 0xb;
 const C: u128 = 0xc;
@@ -74,7 +74,7 @@ async fn a_lease_is_seen_by_readers(store: &RawStore) {
     assert!(left <= LEASE && left > LEASE / 2, "{left:?}");
 }
 
-/// How much longer a lease in the place of a record lasts.
+/// Returns how long a lease in the place of a record still lasts.
 async fn lease_left(store: &RawStore, key: &str) -> Duration {
     match store.read_and_watch(key).await.unwrap().0 {
         RawSlot::Leased(Some(left)) => left,
@@ -82,7 +82,8 @@ async fn lease_left(store: &RawStore, key: &str) -> Duration {
     }
 }
 
-/// How much longer the lease of a refresh lasts, as another attempt learns that wants it.
+/// Returns how long the lease of a refresh still lasts, as reported to another attempt that wants
+/// it.
 async fn refresh_lease_left(store: &RawStore, key: &str) -> Duration {
     match store.acquire(key, B, LEASE, Record(1)).await.unwrap() {
         RawAcquired::Found(RawSlot::Leased(Some(left))) => left,
@@ -93,7 +94,7 @@ async fn refresh_lease_left(store: &RawStore, key: &str) -> Duration {
 async fn a_lease_in_the_place_of_a_record_ends_it(store: &RawStore) {
     assert_eq!(store.acquire_in_place("k", A, LEASE, 1).await.unwrap(), RawAcquired::Found(RawSlot::Absent));
     store.put("k", &record(1, "old"), Some(TTL)).await.unwrap();
-    // A refresh that is under way belongs to the old record.
+    // A refresh in progress belongs to the old record.
     assert_eq!(store.acquire("k", B, LEASE, Record(1)).await.unwrap(), RawAcquired::Ours);
     assert_eq!(store.acquire_in_place("k", A, LEASE, 1).await.unwrap(), RawAcquired::Ours);
     assert!(matches!(store.read("k").await.unwrap(), RawSlot::Leased(_)));
@@ -191,7 +192,7 @@ async fn a_refresh_leaves_the_stale_record_readable(store: &RawStore) {
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "stale")));
     assert!(store.fill("k", A, Record(1), &record(2, "new"), TTL).await.unwrap());
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(2, "new")));
-    // The lease is gone with the fill: the next refresh can begin.
+    // The lease ends with the fill, so the next refresh can begin.
     assert_eq!(store.acquire("k", B, LEASE, Record(2)).await.unwrap(), RawAcquired::Ours);
 }
 
@@ -222,7 +223,7 @@ async fn a_refresh_is_refused_after_a_write(store: &RawStore) {
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(2, "set")));
 }
 
-// R5: the new record can be refreshed at once, by anybody.
+// R5: the new record can be refreshed immediately, by any attempt.
 async fn a_write_ends_the_lease_of_a_refresh(store: &RawStore) {
     store.write("k", &record(1, "stale"), TTL, &[], "builds").await.unwrap();
     store.acquire("k", A, LEASE, Record(1)).await.unwrap();
@@ -275,10 +276,10 @@ async fn a_failed_refresh_leaves_a_throttle_that_all_see(store: &RawStore) {
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "old")));
     let found = store.acquire("k", B, LEASE, Record(1)).await.unwrap();
     assert!(matches!(found, RawAcquired::Throttled(Some(left)) if left <= LEASE && left > LEASE / 2), "{found:?}");
-    // The attempt that failed is over: it can neither fill nor renew.
+    // The attempt that failed is over. It can neither fill nor renew.
     assert!(!store.fill("k", A, Record(1), &record(2, "late"), TTL).await.unwrap());
     assert!(!store.renew("k", A, Record(1), LEASE).await.unwrap());
-    // R17: a removal takes the throttle too.
+    // R17: a removal also removes the throttle.
     store.remove(&["k"], "b").await.unwrap();
     store.write("k", &record(3, "new"), TTL, &[], "b").await.unwrap();
     assert_eq!(store.acquire("k", B, LEASE, Record(3)).await.unwrap(), RawAcquired::Ours);
@@ -308,7 +309,7 @@ async fn a_head_is_rewritten_under_the_lease_and_over_the_same_record_only(store
     assert_eq!(bytes, new);
     assert!(left.is_some_and(|left| left > TTL && left <= TTL * 2), "it lives longer: {left:?}");
     assert!(!store.rewrite_head("k", A, 2, head, TTL).await.unwrap(), "the lease is gone");
-    // Another record has taken the place of the one that was read.
+    // Another record has replaced the one that was read.
     store.acquire("k", A, LEASE, Record(2)).await.unwrap();
     assert!(!store.rewrite_head("k", A, 1, head, TTL).await.unwrap());
     store.acquire("k", A, LEASE, Record(2)).await.unwrap();
@@ -326,14 +327,14 @@ async fn a_record_beside_a_lease_stands_at_least_as_long_as_it(store: &RawStore)
     assert!(store.renew("k", A, Record(1), 10 * TTL).await.unwrap());
     assert!(left("k").await > 9 * TTL, "as long as the renewed lease");
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "stale")));
-    // One that stands longer anyway keeps its end: a change of it would be told to every process.
+    // A record with a longer ttl keeps it. A change of the ttl would be pushed to every process.
     store.write("long", &record(1, "stale"), 2 * TTL, &[], "b").await.unwrap();
     let (_, wake) = store.read_and_watch("long").await.unwrap();
     store.acquire("long", A, LEASE, Record(1)).await.unwrap();
     store.renew("long", A, Record(1), LEASE).await.unwrap();
     assert!(left("long").await > TTL);
     assert!(wake.now_or_never().is_none());
-    // What has replaced the record is not the lease's.
+    // The record's replacement does not belong to the lease.
     store.write("k", &record(2, "set"), LEASE, &[], "b").await.unwrap();
     assert!(!store.renew("k", A, Record(1), TTL).await.unwrap());
     store.put("k", &record(3, "by hand"), Some(LEASE)).await.unwrap();
@@ -374,7 +375,7 @@ async fn a_run_that_stored_nothing_leaves_a_mark_that_one_attempt_takes_over(sto
     let other_mark = store.acquire_over_mark("k", B, LEASE, C).await.unwrap();
     assert_eq!(other_mark, RawAcquired::Found(RawSlot::Unstored));
     assert_eq!(store.acquire_over_mark("k", B, LEASE, A).await.unwrap(), RawAcquired::Ours);
-    // Whoever comes now need not wait.
+    // Later callers need not wait.
     assert!(matches!(store.read("k").await.unwrap(), RawSlot::Unawaited(_)));
     let late = store.acquire_over_mark("k", C, LEASE, A).await.unwrap();
     assert!(matches!(late, RawAcquired::Found(RawSlot::Unawaited(_))), "{late:?}");
@@ -409,7 +410,7 @@ async fn a_mark_of_a_run_that_stored_nothing_ends_as_a_lease_does(store: &RawSto
     store.write("k", &record(1, "set"), TTL, &[], "b").await.unwrap();
     assert!(!store.fill("k", B | UNAWAITED, Nothing, &record(2, "computed"), TTL).await.unwrap());
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "set")));
-    // A fence has nothing to put aside for it, and gives nothing back.
+    // A fence sets nothing aside for it and restores nothing.
     for is_taken in [false, true] {
         store.remove(&["k"], "b").await.unwrap();
         leave(LEASE).await;
@@ -434,7 +435,7 @@ async fn beside_a_record_a_run_that_stored_nothing_leaves_a_mark_too(store: &Raw
     assert!(store.renew("k", B | UNAWAITED, Record(1), LEASE).await.unwrap());
     assert!(!store.fill("k", C | UNAWAITED, Record(1), &record(2, "other"), TTL).await.unwrap());
     assert!(store.fill("k", B | UNAWAITED, Record(1), &record(3, "new"), TTL).await.unwrap());
-    // Whoever does not know which form it took gives it back all the same.
+    // A release works even if the attempt does not know which form the lease has.
     store.acquire("k", A, LEASE, Record(3)).await.unwrap();
     store.release_unstored("k", A, Record(3), LEASE).await.unwrap();
     store.acquire("k", B, LEASE, Record(3)).await.unwrap();
@@ -442,12 +443,13 @@ async fn beside_a_record_a_run_that_stored_nothing_leaves_a_mark_too(store: &Raw
     assert_eq!(store.acquire("k", C, LEASE, Record(3)).await.unwrap(), RawAcquired::Ours);
 }
 
-// R1, R2, R5, R10: a few computes race with writers that change the row and then invalidate; at rest no older row is stored.
-// Each round is one interleaving; the record of one round is the stale one of the next.
+// R1, R2, R5, R10: a few computes race with writers that change the row and then invalidate. At
+// rest, no older row is stored. Each round is one interleaving. The record of one round is the
+// stale one of the next.
 async fn no_fill_survives_an_invalidation(store: &RawStore) {
     let row = &AtomicU64::new(0);
     let ids = &AtomicU64::new(1);
-    // Something to wait for, as a compute and a transaction have.
+    // A pause, as in a compute or a transaction.
     let pause = |turns: u64| async move {
         for _ in 0..turns {
             store.read("elsewhere").await.unwrap();

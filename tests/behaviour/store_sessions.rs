@@ -1,5 +1,5 @@
-//! What every store promises to sessions: one key in the place of another, indexes whose members end by themselves, both in one step, and marks of
-//! what has ended.
+//! Promises of every store to sessions: replacing one key by another, indexes with expiring
+//! members, both in one step, and marks of ended sessions.
 
 use std::time::Duration;
 
@@ -41,14 +41,14 @@ async fn bytes(store: &RawStore, key: &str) -> Option<Vec<u8>> {
 async fn a_swap_that_meets_others_bytes_tells_them(store: &RawStore) {
     store.put("k", b"theirs \r\n\0", None).await.unwrap();
     assert_eq!(store.swap_conflict("k", b"mine", b"new").await.unwrap().unwrap(), b"theirs \r\n\0");
-    // Bytes that look like a reply of another sort.
+    // Bytes that look like a reply of another kind.
     store.put("k", b"1", None).await.unwrap();
     assert_eq!(store.swap_conflict("k", b"mine", b"new").await.unwrap().unwrap(), b"1");
     assert_eq!(bytes(store, "k").await.unwrap(), b"1");
 }
 
 async fn a_key_takes_the_place_of_another(store: &RawStore) {
-    // Many pairs: in one shard or slot, and in two.
+    // Many pairs: within one shard or slot, and across two.
     for pair in 0..100 {
         let (old, new) = (format!("old:{pair}"), format!("new:{pair}"));
         store.put(&old, b"before", Some(TTL)).await.unwrap();
@@ -64,7 +64,7 @@ async fn a_replacement_wants_exactly_what_was_read(store: &RawStore) {
     assert_eq!(store.replace("old", b"a", "new", b"b", None, None).await.unwrap(), RawReplaced::Conflict);
     store.put("new", b"taken", None).await.unwrap();
     assert_eq!(store.replace("old", b"other", "new", b"b", None, None).await.unwrap(), RawReplaced::Taken);
-    // Nothing was changed by any of them.
+    // None of them changed anything.
     assert_eq!(bytes(store, "old").await.unwrap(), b"other");
     assert_eq!(bytes(store, "new").await.unwrap(), b"taken");
 }
@@ -119,7 +119,7 @@ async fn members_of_an_index_end_by_themselves(store: &RawStore) {
     store.let_pass(AFTER_SHORT).await;
     let left = store.index_members("i").await.unwrap();
     assert!(matches!(&left[..], [(member, left)] if member == "late" && *left > TTL / 2), "{left:?}");
-    // Put again, it ends later.
+    // If it is put again, it expires later.
     store.index_put("i", "late", TTL * 3).await.unwrap();
     assert!(store.index_members("i").await.unwrap()[0].1 > TTL * 2);
 }
@@ -153,7 +153,7 @@ async fn an_index_of_another_type_is_left_alone(store: &RawStore) {
     assert_eq!(bytes(store, "i").await.unwrap(), b"text");
 }
 
-/// A new session `s:<member>` of the user whose index is `i`.
+/// Returns a new session `s:<member>` of the user with the index `i`.
 fn new(member: &str) -> (String, RawEntering<'_>) {
     let entering =
         RawEntering { bytes: b"new", expiry: Some(TTL), index: "i", member, left: TTL, ..RawEntering::default() };
@@ -171,7 +171,7 @@ fn done(ended: &[&str]) -> RawEntered {
 }
 
 async fn a_key_and_its_entry_are_written_in_one_step(store: &RawStore) {
-    // Many: in one shard, and in several.
+    // Many users: within one shard, and across several.
     for user in 0..50 {
         let (index, key, other) = (format!("i:{user}"), format!("s:{user}"), format!("o:{user}"));
         let (_, entering) = new("m");
@@ -181,7 +181,7 @@ async fn a_key_and_its_entry_are_written_in_one_step(store: &RawStore) {
             (bytes(store, &key).await.unwrap(), members(store, &index).await),
             (b"new".to_vec(), vec!["m".to_owned()])
         );
-        // Made from what stands there: of the same key, and of another one.
+        // Replaces existing bytes: of the same key, and of another one.
         let again = RawEntering { bytes: b"again", over: Some((&key, b"new")), left: TTL * 2, ..entering };
         assert_eq!(store.enter(again).await.unwrap(), done(&[]));
         assert!(store.index_members(&index).await.unwrap()[0].1 > TTL);
@@ -214,7 +214,7 @@ async fn what_cannot_be_written_changes_nothing(store: &RawStore) {
             RawEntering { deletes: &["s:taken"], leaves: Some(("j", "a")), mark: Some(("mark", TTL)), ..entering };
         assert_eq!(store.enter(all).await.unwrap(), expected, "{what}");
     }
-    // Nor where something is of another type.
+    // Nor if something is of another type.
     store.put("text", b"text", None).await.unwrap();
     let entering = RawEntering { key: "s:b", ..entering };
     assert!(store.enter(RawEntering { index: "text", ..entering }).await.is_err());
@@ -233,7 +233,7 @@ async fn an_entry_takes_the_place_of_another_with_its_key(store: &RawStore) {
     let cycled = RawEntering { key: "s:new", over: Some(("s:old", b"new")), leaves: Some(("i", "old")), ..entering };
     assert_eq!(store.enter(cycled).await.unwrap(), done(&[]));
     assert_eq!((members(store, "i").await, bytes(store, "s:old").await), (vec!["new".to_owned()], None));
-    // Of another user, and not made from it.
+    // Replaces sessions of another user without being made from them.
     store.put("s:old", b"x", None).await.unwrap();
     store.put("s:moved", b"x", None).await.unwrap();
     let (_, entering) = new("newer");
@@ -255,7 +255,7 @@ async fn one_too_many_is_refused(store: &RawStore) {
         assert_eq!(enter(store, member, TTL, Some((2, true))).await, expected, "{member}");
     }
     assert_eq!((members(store, "i").await.len(), bytes(store, "s:c").await), (2, None));
-    // Not one that is there already, nor one in the place of another.
+    // The limit does not apply to an existing session or to one that replaces another.
     let (_, entering) = new("a");
     let limit = Some(("s:", 2, true));
     let again = RawEntering { key: "s:a", over: Some(("s:a", b"new")), limit, ..entering };
@@ -263,7 +263,7 @@ async fn one_too_many_is_refused(store: &RawStore) {
     let (_, entering) = new("c");
     let cycled = RawEntering { key: "s:c", over: Some(("s:b", b"new")), leaves: Some(("i", "b")), limit, ..entering };
     assert_eq!(store.enter(cycled).await.unwrap(), done(&[]));
-    // One that leaves another index makes no room in this one.
+    // A session that leaves another index makes no room in this one.
     let elsewhere = RawEntering { key: "s:d", member: "d", leaves: Some(("j", "a")), limit, ..entering };
     assert_eq!(store.enter(elsewhere).await.unwrap(), RawEntered::Full);
 }
@@ -272,7 +272,7 @@ async fn of_one_too_many_the_first_to_end_goes(store: &RawStore) {
     for (member, left) in [("late", TTL * 3), ("soon", TTL), ("later", TTL * 4)] {
         enter(store, member, left, None).await;
     }
-    // It is itself the first to end, and stays.
+    // The new session would expire first, but it stays.
     assert_eq!(enter(store, "new", TTL / 2, Some((3, false))).await, done(&["soon"]));
     assert_eq!(members(store, "i").await, ["new", "late", "later"]);
     assert_eq!((bytes(store, "s:soon").await, bytes(store, "s:late").await.unwrap()), (None, b"new".to_vec()));
@@ -287,7 +287,7 @@ async fn what_does_not_stand_does_not_count(store: &RawStore) {
     assert_eq!(enter(store, "c", TTL, Some((2, false))).await, done(&[]), "nobody has to go for one that is not there");
     store.delete("s:b").await.unwrap();
     assert_eq!(enter(store, "d", TTL, Some((2, true))).await, done(&[]));
-    // An entry that has ended while its key stands.
+    // An entry that has expired while its key still exists.
     enter(store, "e", SHORT, None).await;
     store.let_pass(AFTER_SHORT).await;
     assert_eq!(enter(store, "f", TTL, Some((3, true))).await, done(&[]));
@@ -328,7 +328,7 @@ async fn what_ends_leaves_a_mark(store: &RawStore) {
     assert_eq!(store.load_marked("k", "m").await.unwrap(), (Some(b"back".to_vec()), false));
     let replaced = store.replace("k", b"back", "other", b"v", None, Some(("m", TTL))).await.unwrap();
     assert_eq!((replaced, store.load_marked("k", "m").await.unwrap()), (RawReplaced::Done, (None, true)));
-    // What was not replaced has not ended.
+    // A session that was not replaced has not ended.
     let replaced = store.replace("other", b"not this", "k", b"v", None, Some(("n", TTL))).await.unwrap();
     assert_eq!((replaced, store.load_marked("k", "n").await.unwrap()), (RawReplaced::Conflict, (None, false)));
 }

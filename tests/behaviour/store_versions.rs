@@ -1,4 +1,4 @@
-//! What every store promises of versions and fences.
+//! Promises of every store about versions and fences.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::store_conformance::conformance;
 
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(60);
-/// A fence that a test lets run out.
+/// A fence that expires in a test.
 const SHORT: Duration = Duration::from_millis(40);
 const AFTER_SHORT: Duration = Duration::from_millis(60);
 
@@ -68,7 +68,7 @@ async fn a_renewed_version_is_another_and_is_told(store: &RawStore) {
     assert!(!told.of("b@version"));
 }
 
-// I5: what was stored under a version that is lost is a miss anyway
+// I5: an entry stored under a lost version is a miss anyway
 async fn a_renewal_leaves_nothing_where_no_version_stands(store: &RawStore) {
     store.versions(&["a@version"], true).await.unwrap();
     store.renew_versions(&["new@version", "a@version", "other@version"]).await.unwrap();
@@ -83,7 +83,7 @@ async fn a_version_that_is_read_is_kept_from_running_out(store: &RawStore) {
     store.expire("old@version", Some(days(59))).await.unwrap();
     store.expire("young@version", Some(days(61))).await.unwrap();
     let left = |key: &'static str| async move { store.load(key).await.unwrap().unwrap().1.unwrap() };
-    // Looking renews nothing.
+    // Reading renews nothing.
     assert_eq!(store.versions(&["old@version"], false).await.unwrap().0, made[..1]);
     assert!(left("old@version").await < days(60));
     assert_eq!(store.versions(&["old@version", "young@version"], true).await.unwrap().0, made);

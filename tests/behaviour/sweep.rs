@@ -1,4 +1,4 @@
-//! Giving back the memory of what invalidations have ended.
+//! Frees the memory of invalidated entries.
 
 use cache_core::codec::Json;
 use cache_core::store_testing::RawStore;
@@ -47,14 +47,14 @@ on_both_stores! {
         cache.plain().set("cache:plain:1@x", &"text", None).await.unwrap();
         assert_eq!(sweep(&cache).await, (601, 0));
 
-        // A fence may be withdrawn, and then all of it is served again.
+        // A fence may be withdrawn. Then all its entries are served again.
         let fence = cache.fence().tag("ending").raise().await.unwrap();
         assert_eq!(sweep(&cache).await, (601, 0));
         fence.withdraw().await.unwrap();
         ends(&cache, 7).await;
         assert_eq!(cache.stats().computes, 601);
 
-        // The embedded store has begun by itself.
+        // The embedded store has already begun by itself.
         cache.invalidate_tag("ending").await.unwrap();
         let (looked_at, removed) = sweep(&cache).await;
         assert!(removed > 280 && looked_at == 300 + removed, "{removed} of {looked_at}");
@@ -66,7 +66,7 @@ on_both_stores! {
         assert_eq!(cache.plain().get::<String>("cache:plain:1@x").await.unwrap().as_deref(), Some("text"));
         assert_eq!(sweep(&other).await, (300, 0), "another namespace");
 
-        // What is stored anew lives, and a clear ends all of it.
+        // Newly stored entries live, and a clear ends all of them.
         for id in 0..300 {
             ends(&cache, id).await;
         }

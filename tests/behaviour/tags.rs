@@ -1,4 +1,4 @@
-//! Entries found again by their tags, of arguments and of the value.
+//! Entries invalidated by their tags, of arguments and of the value.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ struct Post {
     text: String,
 }
 
-/// One tag for all, one by an argument, two by the value.
+/// One tag for all, one of an argument, two of the value.
 #[cached(
     name = "post", ttl = 60, key = "{id}", skip(cache, gate, post), cache = cache,
     tags("posts", "post:{id}", "author:{value.author}", "group:{value.group}")
@@ -27,7 +27,7 @@ async fn post(cache: &Cache, gate: &Gate, id: u32, post: Post) -> Result<Option<
     Ok(Some(Arc::new(post)))
 }
 
-/// No value tells another of its tags.
+/// None of its tags depend on the value.
 #[cached(name = "row", ttl = 60, key = "{id}", skip(cache, gate, text), cache = cache, tags("rows", "row:{id}"))]
 async fn row(cache: &Cache, gate: &Gate, id: u32, text: &str) -> Result<String, Infallible> {
     let _ = (cache, id);
@@ -57,7 +57,7 @@ fn start(cache: &Cache, gate: &Gate, id: u32, of: Post) -> tokio::task::JoinHand
     tokio::spawn(async move { post(&cache, &gate, id, of).await.unwrap().unwrap().text.clone() })
 }
 
-/// Every tag of `by(7, "a b/c", ..)` under id 1.
+/// All tags of `by(7, "a b/c", ..)` under id 1.
 const TAGS: [&str; 4] = ["posts", "post:1", "author:7", "group:a b/c"];
 
 on_both_stores! {
@@ -122,7 +122,7 @@ on_both_stores! {
         }
     }
 
-    // R4: by the value, also the tag that it had before and the one it will have
+    // R4: tags of the value, including the tag before the change and the one after it
     async fn a_value_that_changes_its_tags_is_found_under_the_new_ones(nodes: &Nodes) {
         let cache = nodes.node().await;
         read_post(&cache, 1, by(7, "a", "v1")).await;
@@ -202,7 +202,7 @@ on_both_stores! {
         here.invalidate_tag("b:1").await.unwrap();
         assert_eq!(ask(&here, &["a", "b:1"], "v3").await, "v3");
         eventually("the push arrives", || async { ask(&there, &["a", "b:1"], "v4").await == "v3" }).await;
-        // No invalidation of the new tag would reach what was stored without it.
+        // No invalidation of the new tag would reach an entry that was stored without it.
         let cold = nodes.node().await;
         if matches!(nodes, Nodes::Redis(_)) {
             assert_eq!(ask(&cold, &["a", "b:1", "new"], "v5").await, "v5");
@@ -232,7 +232,7 @@ on_both_stores! {
     }
 }
 
-// R4: what the compute of another entry does to a tag of the same kind costs a fill, no more
+// R4: a change of another tag of the same kind during a run costs at most the fill
 #[tokio::test]
 async fn an_invalidation_of_the_same_kind_during_a_run_stores_nothing_wrong() {
     let nodes = Nodes::embedded();
@@ -288,7 +288,7 @@ async fn invalidations_of_tags_that_nobody_stored_under_leave_nothing_behind() {
         }))
         .await;
     }
-    // Nor functions and namespaces, entries, and fences that are over.
+    // The same holds for functions and namespaces, entries, and fences that have ended.
     cache.invalidate_tag("rows:of:nobody").await.unwrap();
     post::invalidate_all(&cache).await.unwrap();
     post::entry(1).on(&cache).invalidate().await.unwrap();
@@ -300,7 +300,7 @@ async fn invalidations_of_tags_that_nobody_stored_under_leave_nothing_behind() {
     assert_eq!(read(&cache, 1, "v2").await, "v1", "what is stored is untouched");
 }
 
-// T1: the tags of arguments are asked for with the value
+// T1: the versions of argument tags are requested together with the value
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hit_with_tags_is_one_trip_and_one_more_for_tags_by_the_value() {
     let nodes = Nodes::redis();
@@ -333,15 +333,16 @@ async fn a_hit_with_tags_is_one_trip_and_one_more_for_tags_by_the_value() {
                 as futures::future::BoxFuture<'static, String>
         }
     };
-    // The GET is of the script that says, once in a process, that this build may store under the function's name.
+    // The GET belongs to the script that registers, once in a process, that this build may store
+    // under the function's name.
     assert_eq!(reads(&of_row).await, (1, 1));
     assert_eq!(reads(&of_row).await, (0, 0), "kept in this process");
     assert_eq!(reads(&of_post(1)).await, (2, 1));
-    // All but the tag `post:2` is known by now.
+    // All versions but that of the tag `post:2` are known by now.
     assert_eq!(reads(&of_post(2)).await, (1, 0));
 }
 
-/// Its value is held as itself.
+/// A value that is held in an `Arc`.
 #[cached(name = "whole", ttl = 60, key = "{id}", skip(cache, post), cache = cache, tags("author:{value.author}"))]
 async fn whole(cache: &Cache, id: u32, post: Post) -> Arc<Post> {
     let _ = (cache, id);

@@ -34,7 +34,7 @@ async fn posts(cache: &Cache, gate: &Gate, of: &str, ids: &[u32]) -> Result<Opti
     Ok((!ids.is_empty()).then(|| Arc::new(posts)))
 }
 
-/// Lists within the value, beside other parts of it.
+/// Lists within the value, next to other fields.
 #[cached(
     name = "page", ttl = 60, key = "{id}", skip(cache, page), cache = cache,
     tags("post:{value.posts[].id}", "word:{value.words[].0}", "on:{value.name}/{value.posts[].id}")
@@ -152,7 +152,7 @@ on_both_stores! {
         event(&mut events, "it is told", |event| matches!(event, Event::TooManyTags { tags: 129, .. })).await;
         cache.invalidate_tag("n:127").await.unwrap();
         assert_eq!(ids::entry(128).on(&cache).get().await.unwrap(), None);
-        // The same tag of many elements is one.
+        // The same tag of many elements counts once.
         let same: Vec<u32> = (0..500).map(|n| n * 3 % 99).collect();
         assert_eq!(read(&cache, "same", &same).await.len(), 500);
         assert!(is_stored(&cache, "same").await);

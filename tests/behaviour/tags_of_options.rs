@@ -1,11 +1,11 @@
-//! What is read with an `Option` and written without one has the same tag.
+//! A tag of an `Option` equals the tag of its content.
 
 use std::convert::Infallible;
 
 use cache_core::{Cache, cached, invalidates};
 use support::on_both_stores;
 
-/// A page as somebody sees it, or as nobody does.
+/// A page as seen by a viewer, or by an anonymous one.
 #[cached(name = "seen", ttl = 60, key = "{viewer}:{page}", skip(cache), tags("viewer:{viewer}", "pages"), cache = cache)]
 async fn seen(cache: &Cache, viewer: Option<i64>, page: u32) -> u32 {
     let _ = (cache, viewer);
@@ -52,13 +52,13 @@ on_both_stores! {
         perhaps_follow(&cache, Some(8)).await.unwrap();
         assert_eq!(stand(&cache).await, [true, false, true]);
         read().await;
-        // Nobody follows: nothing ends.
+        // There is no follower, so nothing is invalidated.
         perhaps_follow(&cache, None).await.unwrap();
         cache.invalidate_tag("viewer:!").await.unwrap();
         assert_eq!(stand(&cache).await, [true; 3]);
         cache.invalidate_tag("pages").await.unwrap();
         assert_eq!(stand(&cache).await, [false; 3]);
-        // Keys tell `None` from every content all the same.
+        // Keys still distinguish `None` from every content.
         let keys = [Some(7), None].map(|viewer| seen::entry(viewer, 1).on(&cache).key().to_owned());
         assert!(keys[0].contains(":?7:1@") && keys[1].contains(":!:1@"), "{keys:?}");
     }

@@ -1,4 +1,4 @@
-//! What is hit in the process does not go cold in Redis.
+//! An entry with hits in the local tier does not become cold in Redis.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -18,7 +18,7 @@ async fn hot(cache: &Cache, id: u32) -> u32 {
     id
 }
 
-/// How often Redis has seen the key asked for, by its own count.
+/// Returns how often the key was accessed, as counted by Redis.
 fn seen(server: &RedisServer, key: &str) -> u32 {
     server.cli(&["OBJECT", "FREQ", key]).parse().unwrap()
 }
@@ -27,7 +27,8 @@ fn touches(server: &RedisServer) -> u64 {
     server.commandstats().get("touch").copied().unwrap_or(0)
 }
 
-/// Lets minutes pass until it holds. Those after the first one find nothing to touch.
+/// Advances the clock by minutes until the condition holds. The minutes after the first one find
+/// nothing to touch.
 async fn after_minutes(clock: &Clock, what: &str, holds: impl Fn() -> bool) {
     eventually(what, || async {
         clock.advance(MINUTE);
@@ -46,13 +47,13 @@ async fn what_is_hit_here_is_touched_once_a_minute_and_nothing_else() {
     let settings = Cache::builder().url(server.url()).clock(clock.clone()).max_staleness(10_000 * MINUTE);
     let cache = settings.connect().await.unwrap();
     let key = |id: u32| hot::entry(id).on(&cache).key().to_owned();
-    // A push that comes late may undo what a fill has kept: what is read after it stays.
+    // A late push may undo what a fill has kept. A value that is read afterwards stays.
     for _ in 0..3 {
         for id in 0..150 {
             hot(&cache, id).await;
         }
     }
-    // What stands from before is nobody's matter here.
+    // Earlier versions do not matter here.
     after_minutes(&clock, "the versions that were used are touched", || touches(&server) == 1).await;
     let versions = ["cache@version", "cache:hot@version", "cache@tag:page"];
     let before: HashMap<&str, u32> = versions.iter().map(|key| (*key, seen(&server, key))).collect();
@@ -70,7 +71,7 @@ async fn what_is_hit_here_is_touched_once_a_minute_and_nothing_else() {
         assert_eq!(seen(&server, version), before[version] + 1, "{version}");
     }
     assert_eq!(cache.stats().store_failures, 0);
-    // Nothing was told of it: everything is still there.
+    // No push has dropped anything, so everything is still kept.
     let hits = cache.stats().local_hits;
     hot(&cache, 7).await;
     hot(&cache, 100).await;
@@ -91,7 +92,7 @@ async fn when_the_store_evicts_what_is_hit_here_is_touched_at_once_and_each_seco
     }
     let writer = Cache::builder().url(server.url()).connect().await.unwrap().plain();
     let written = AtomicU32::new(0);
-    // No time passes here: it is the eviction of something in use that is told.
+    // No time passes here: the eviction of an entry in use is pushed.
     eventually("something in use is evicted", || async {
         for id in 0..100 {
             hot(&cache, id).await;
@@ -134,8 +135,8 @@ async fn a_user_who_may_not_touch_is_told_once_and_goes_without() {
     assert_eq!(hot(&cache, 7).await, 7);
 }
 
-/// A hundred hot keys beside ten megabytes a second of others', under a limit that those reach in
-/// six: how often the hottest was computed.
+/// Reads a hundred hot keys while other programs write ten megabytes a second, which reach the
+/// memory limit in six seconds. Returns how often the most frequently computed key was computed.
 async fn most_runs(policy: &str) -> u32 {
     const KEYS: usize = 100;
     static RUNS: [AtomicU32; KEYS] = [const { AtomicU32::new(0) }; KEYS];

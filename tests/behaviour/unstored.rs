@@ -1,4 +1,4 @@
-//! What a function returns that is not stored makes no process wait for another.
+//! A result that is not stored makes no process wait for another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use support::{Gate, Nodes, eventually, on_both_stores, soon};
 use tokio::task::JoinHandle;
 
-/// What a run comes to.
+/// The outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Outcome {
     Stored,
@@ -20,7 +20,7 @@ enum Outcome {
     Panic,
 }
 
-/// Each stores nothing.
+/// The outcomes that store nothing.
 const UNSTORED: [Outcome; 5] =
     [Outcome::Error, Outcome::Absent, Outcome::RefusedByCacheIf, Outcome::TooLarge, Outcome::Panic];
 
@@ -38,15 +38,15 @@ async fn row(cache: &Cache, gate: &Gate, id: u32, outcome: Outcome) -> Result<Op
     }
 }
 
-/// Its record stands for an hour after its ttl. The tier in the process counts by a clock of a few milliseconds a step, so it
-/// keeps none of it.
+/// Its record exists for an hour after its ttl. The local tier's clock has steps of a few
+/// milliseconds, so it keeps none of it.
 #[cached(name = "ended", ttl = "1ms", stale_if_error = "1h", local = false, key = "{id}", skip(cache), cache = cache)]
 async fn kept(cache: &Cache, id: u32) -> Result<u32, String> {
     let _ = cache;
     Ok(id)
 }
 
-/// To this one a record past its ttl is of no use but to be replaced.
+/// This function cannot serve a record past its ttl, only replace it.
 #[cached(name = "ended", ttl = "1ms", local = false, key = "{id}", skip(cache, gate, is_error), cache = cache)]
 async fn ended(cache: &Cache, gate: &Gate, id: u32, is_error: bool) -> Result<u32, String> {
     let _ = cache;
@@ -55,7 +55,7 @@ async fn ended(cache: &Cache, gate: &Gate, id: u32, is_error: bool) -> Result<u3
 }
 
 fn settings() -> CacheBuilder {
-    // Whoever waits for a lease's end would wait for longer than a test does.
+    // A caller that waited for the lease to expire would exceed the test's timeout.
     Cache::builder().jitter(0.0).max_value_bytes(1000).lease(Duration::from_secs(60)).deadline(None)
 }
 
@@ -87,7 +87,7 @@ on_both_stores! {
             let others: Vec<_> = others.into_iter().map(|cache| start(cache, &gate, outcome)).collect();
             all_wait(&caches[1..]).await;
             gate.let_through(1);
-            // None of them is let through: they run side by side, one in each process.
+            // None of them is let through: they run concurrently, one in each process.
             for _ in 1..caches.len() {
                 gate.arrival().await;
             }
@@ -121,7 +121,7 @@ on_both_stores! {
         failed.await.unwrap().unwrap_err();
         let second = start(&caches[1], &gate, Outcome::Stored);
         gate.arrival().await;
-        // The second is slow. Nobody waits for it.
+        // The second is slow. No caller waits for it.
         let at_once = row(&caches[2], &Gate::open(), 7, Outcome::Stored).now_or_never();
         let at_once = match at_once {
             Some(answer) => answer,
@@ -134,7 +134,7 @@ on_both_stores! {
         assert_eq!(caches[1].stats().fills, 1);
     }
 
-    // X7, R1: the run that may be stored after one that stored nothing is guarded as any other.
+    // X7, R1: the run that follows one that stored nothing is guarded like any other.
     async fn an_invalidation_ends_the_lease_that_was_taken_after_an_error(nodes: &Nodes) {
         let (caches, gate) = (several(nodes, 2).await, Gate::shut());
         let failed = start(&caches[0], &gate, Outcome::Error);
@@ -166,7 +166,7 @@ on_both_stores! {
         assert_eq!(gate.runs(), 2, "it came to nothing, so nothing said that it stores nothing");
     }
 
-    // X7: beside a record that is of no use any more.
+    // X7: with a record that can no longer be served.
     async fn who_waited_for_a_failed_run_beside_an_ended_record_runs_at_once(nodes: &Nodes) {
         let (caches, gate) = (several(nodes, 4).await, Gate::shut());
         let call = |cache: &Cache, gate: &Gate, is_error: bool| {
@@ -218,7 +218,7 @@ on_both_stores! {
         for _ in 1..caches.len() {
             gate.arrival().await;
         }
-        // An id may come free before the others: then its run is another one.
+        // An id may become free before the others. Then it has another run.
         gate.let_through(100);
         for call in std::iter::once(first).chain(others) {
             assert_eq!(soon("each has its answer", call).await.unwrap(), Err(Arc::new("error")));

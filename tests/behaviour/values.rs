@@ -1,4 +1,4 @@
-//! Which values are stored, and what stored bytes do to a caller.
+//! Which values are stored, and the effect of stored bytes on a caller.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -18,7 +18,7 @@ async fn fallible(cache: &Cache, gate: &Gate, id: u32, fails: bool) -> Result<St
     if fails { Err(format!("no {id}")) } else { Ok(format!("row {id}")) }
 }
 
-/// A value that says itself how long it lives, and whether it is stored at all.
+/// A value that determines its own ttl, and whether it is stored.
 #[cached(name = "by_value", ttl = |seconds| Duration::from_secs(*seconds), cache_if = |seconds| *seconds != 13, bypass = fresh, key = "{seconds}", skip(cache, gate, fresh), cache = cache)]
 async fn by_value(cache: &Cache, gate: &Gate, seconds: u64, fresh: bool) -> Result<u64, String> {
     let _ = cache;
@@ -87,7 +87,7 @@ on_both_stores! {
             assert_eq!(fallible::entry(7).on(&cache).get().await.unwrap(), None);
         }
         assert_eq!(gate.runs(), 3);
-        // The lease is given back at once: the next caller need not wait for its end.
+        // The lease is given back immediately, so the next caller need not wait for its expiry.
         assert_eq!(soon("the next run", fallible(&cache, &gate, 7, false)).await.unwrap(), "row 7");
         assert_eq!(cache.stats().waited, 0);
     }
@@ -197,7 +197,7 @@ on_both_stores! {
         let first = ask().await;
         assert_eq!(ask().await, first);
         assert_eq!(gate.runs(), 1);
-        // Told once in a process, whichever cache stores the type first.
+        // Reported once in a process, by the first cache that stores the type.
         while let Ok(event) = events.try_recv() {
             assert!(!matches!(event, Event::EncodeFailed { .. }), "{event:?}");
         }
@@ -284,7 +284,7 @@ async fn every_mutation_of_a_stored_record_is_a_miss_with_an_event() {
         match round % 4 {
             0 => bytes.truncate(below(bytes.len())),
             1 => bytes[below(record.len())] ^= 1 << below(8),
-            // A forged length: the first byte of the payload is that of the text.
+            // A forged length: the first byte of the payload is the length of the text.
             2 => bytes[42] = bytes[42].wrapping_add(1 + below(255) as u8),
             _ => bytes.extend((0..=below(40)).map(|_| below(256) as u8)),
         }
@@ -304,7 +304,7 @@ async fn fallibles(cache: &Cache, gate: &Gate, ids: &[u32]) -> Result<HashMap<u3
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-// V7, X1: another layout stands for a flag too: both are told from garbage
+// V7, X1: an unknown layout also represents an unknown flag. Both are distinguished from garbage
 async fn a_record_of_a_build_that_knows_more_stays_until_another_replaces_it() {
     let nodes = Nodes::redis();
     let Nodes::Redis(server) = &nodes else { unreachable!() };
@@ -322,7 +322,7 @@ async fn a_record_of_a_build_that_knows_more_stays_until_another_replaces_it() {
         fallible(&here, &Gate::open(), 7, true).await.unwrap_err();
         event(&mut events, "it is told", |event| matches!(event, Event::Undecodable { .. })).await;
         assert_eq!(store.read(entry.key()).await.unwrap(), RawSlot::Bytes(newer.clone()), "a run that failed");
-        // The mark of that run, over which nobody would wait (X7).
+        // The mark of that run, which makes others not wait (X7).
         store.delete(&format!("{{{}}}:l", entry.key())).await.unwrap();
         let (gate, waited) = (Gate::shut(), there.stats().waited);
         let run = async {
@@ -361,7 +361,7 @@ fn a_hit_in_the_embedded_store_is_one_poll_without_a_runtime() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(fallible(&cache, &gate, 7, false)).unwrap();
     runtime.shutdown_background();
-    // Nobody is left who could run a task or wake this one.
+    // No runtime is left that could run a task or wake this one.
     for _ in 0..3 {
         assert_eq!(fallible(&cache, &gate, 7, false).now_or_never(), Some(Ok("row 7".to_owned())));
     }

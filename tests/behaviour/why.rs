@@ -1,4 +1,5 @@
-//! A process tells what it knows of an entry: what is kept, and what happened to it here.
+//! A process reports what it knows of an entry: whether it is kept, and its history in this
+//! process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ fn why(cache: &Cache) -> Why {
     row::entry(7).on(cache).why()
 }
 
-/// The steps without their times and durations.
+/// Returns the steps without their times and durations.
 fn steps(why: &Why) -> Vec<String> {
     let name = |what: What| {
         let text = format!("{what:?}");
@@ -43,7 +44,7 @@ fn kept(why: &Why) -> Option<Kept> {
     }
 }
 
-/// Reads until the tier in this process answers.
+/// Reads until the local tier answers.
 async fn is_kept(cache: &Cache) {
     eventually("it is kept", || async {
         read(cache, "computed anew").await.expect("a value");
@@ -95,7 +96,7 @@ on_both_stores! {
         row::entry(7).on(&here).invalidate().await.unwrap();
         eventually("the push arrives", || async { why(&there).local() == Local::Absent }).await;
         assert_eq!(steps(&why(&there)), ["Hit", "Changed"]);
-        // What is an own write here is no push.
+        // An own write in this process is not a push.
         assert_eq!(steps(&why(&here)), [&FILLED[..], &["Removed"]].concat());
         assert_eq!(why(&here).local(), Local::Absent);
 
@@ -125,13 +126,14 @@ on_both_stores! {
             for (node, before, by) in [(&here, before.0, By::ThisProcess), (&there, before.1, By::Another)] {
                 let why = why(node);
                 let new = &why.steps()[before..];
-                // The embedded store may have given the record up by now, which is a change of its key.
+                // The embedded store may have evicted the record by now, which is a change of its
+                // key.
                 let new = new.iter().filter(|step| step.what != What::Changed);
                 let last: Vec<_> = new.map(|step| (step.what, step.tag.as_deref())).collect();
                 assert_eq!(last, [(What::Invalidated(scope, by), tag)]);
             }
             read(&here, "anew").await.unwrap();
-            // In Redis the record still stands, and tells what has ended it.
+            // In Redis the record still exists, and shows what has invalidated it.
             if let Nodes::Redis(_) = nodes {
                 let outdated = if tag.is_some() { Scope::Tag } else { Scope::FunctionOrNamespace };
                 assert_eq!(why(&here).steps()[before.0 + 1].what, What::Outdated(outdated));
@@ -154,7 +156,7 @@ on_both_stores! {
         gate.let_through(1);
         assert_eq!(&*soon("it is woken", waits).await.unwrap().unwrap(), "v1");
         soon("it ends", run).await.unwrap().unwrap();
-        // The store may tell of the fill after that.
+        // The push for the fill may arrive after that.
         assert_eq!(steps(&why(&there))[..2], ["Waited", "Hit"]);
     }
 
@@ -232,11 +234,11 @@ async fn a_refresh_that_fails_shows_with_its_throttle() {
     ask(Ok(1)).await;
     clock.advance(Duration::from_secs(11));
     assert_eq!(ask(Err("down".to_owned())).await, 1);
-    // The throttle wakes those who wait for the record, which is a change as far as anybody can tell.
+    // The throttle wakes waiters on the record, which is indistinguishable from a change.
     let refresh = ["RefreshBegan", "LeaseTaken", "RunBegan", "RunFailed", "LeftAlone", "Changed", "RefreshFailed"];
     let why = cache.why::<u32>(&key());
     assert_eq!(steps(&why)[..5], FILLED);
-    // Where the value was not kept here, it was read first.
+    // If the value was not kept here, it was read first.
     let rest: Vec<_> = steps(&why)[5..].iter().filter(|step| *step != "Hit").cloned().collect();
     assert_eq!(rest, refresh);
     assert!(why.to_string().contains("left alone for 5.0 s"), "{why}");

@@ -1,4 +1,4 @@
-//! Logging in and out, as the browser that keeps the cookie sees it.
+//! Login and logout, as seen by the browser that keeps the cookie.
 
 use super::{Desk, PASSWORD, Tab};
 
@@ -64,7 +64,7 @@ fn who_has_to_log_in_first_comes_to_the_page_that_was_asked_for() {
     tab.fill("Password", "demo");
     tab.button("Log in");
     assert!(tab.path() == "/posts/new" && tab.has("button", "Publish"), "{}", tab.text());
-    // By way of a new account, too.
+    // Also with a new account.
     let other = desk.chromium.profile();
     other.goto(&desk.blogs.at("/posts/1"));
     other.link("Log in to write a comment");

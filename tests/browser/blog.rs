@@ -1,4 +1,4 @@
-//! Processes of the blog, as `cargo` has built them.
+//! Processes of the blog, as built by `cargo`.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use support::{RedisServer, root};
 use tempfile::TempDir;
 
-/// A database and a Redis of one's own, and any number of blogs on them. Dropping it ends them all.
+/// A separate database and Redis, and any number of blogs on them. Dropping it ends them all.
 pub(super) struct Blogs {
     running: Vec<Blog>,
     pub(super) redis: RedisServer,
@@ -23,7 +23,7 @@ struct Blog {
 }
 
 impl Blogs {
-    /// So many instances.
+    /// Starts this many instances.
     pub(super) fn start(count: usize) -> Self {
         let redis = RedisServer::start();
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -32,17 +32,18 @@ impl Blogs {
         Self { running, redis, _folder: folder }
     }
 
-    /// The address of a page on the first, under the name by which browsers keep its cookie.
+    /// Returns the address of a page on the first instance, under the name for which browsers keep
+    /// its cookie.
     pub(super) fn at(&self, path: &str) -> String {
         self.on(0, path)
     }
 
-    /// The address of a page on one of them.
+    /// Returns the address of a page on an instance.
     pub(super) fn on(&self, instance: usize, path: &str) -> String {
         self.under("localhost", instance, path)
     }
 
-    /// The same under another name.
+    /// Returns the address of a page under another host name.
     pub(super) fn under(&self, host: &str, instance: usize, path: &str) -> String {
         format!("http://{host}:{}{path}", self.running[instance].port)
     }
@@ -75,12 +76,14 @@ impl Drop for Blog {
     }
 }
 
-/// The blog beside this test program: `cargo` tells no other package where it is.
+/// Returns the blog's binary next to this test program, because `cargo` gives its path to no other
+/// package.
 ///
 /// # Panics
 ///
-/// If it is missing, or older than its own sources: then another package alone was built. Those of the library are not looked at;
-/// some of them are for its tests, and would not make it anew.
+/// If it is missing or older than its own sources, which means that another package was built
+/// alone. The library's sources are not compared: some of them are for its tests, and changing them
+/// would not rebuild the binary.
 fn program() -> PathBuf {
     const FIX: &str = "cargo test --workspace --all-features --no-run builds it";
     let tests = std::env::current_exe().expect("this program has a path");

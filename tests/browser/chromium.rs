@@ -1,7 +1,8 @@
-//! A Chromium of one's own, without a window, spoken to in the DevTools protocol: JSON texts, each ended by a zero byte.
+//! A separate Chromium without a window, controlled by the DevTools protocol: JSON texts, each
+//! ended by a zero byte.
 //!
-//! Invariant: it ends with its test, whatever becomes of that. The protocol goes through a pipe, and Chromium exits when that is
-//! closed, so one that a killed test program leaves behind goes too.
+//! Invariant: it ends with its test, however the test ends. The protocol uses a pipe, and Chromium
+//! exits when the pipe is closed, so a killed test program leaves no Chromium behind.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,16 +18,18 @@ use tempfile::TempDir;
 
 use super::tab::Tab;
 
-/// Only a test that fails waits for this long.
+/// Only a failing test waits for this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// `$CHROMIUM`, else the first of these in `PATH`. `tests/run` has the same list.
+/// The programs to try if `$CHROMIUM` is not set: the first one in `PATH`. `tests/run` has the same
+/// list.
 const PROGRAMS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
 const FLAGS: [&str; 14] = [
     "--headless",
     "--remote-debugging-pipe",
-    // Its sandbox works for no root user and in few containers. It opens pages of this machine only.
+    // Its sandbox does not work for root and in most containers. Only pages of this machine are
+    // opened.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -36,14 +39,14 @@ const FLAGS: [&str; 14] = [
     "--disable-component-update",
     "--disable-sync",
     "--no-proxy-server",
-    // A tab behind another one goes on.
+    // A tab in the background keeps running.
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
-    // A name that is not `localhost`, for what browsers do there. No other one leads anywhere.
+    // A name other than `localhost`, to test how browsers treat it. No other name resolves.
     "--host-resolver-rules=MAP blog.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ];
 
-/// A running one. Dropping it ends the process.
+/// A running Chromium. Dropping it ends the process.
 pub(super) struct Chromium {
     pipe: Rc<Pipe>,
     child: Child,
@@ -51,7 +54,7 @@ pub(super) struct Chromium {
     _folder: TempDir,
 }
 
-/// Both directions of the protocol, and what has arrived without being asked for.
+/// Both directions of the protocol, and the messages received so far.
 pub(super) struct Pipe {
     to: RefCell<Option<ChildStdin>>,
     from: Receiver<Value>,
@@ -59,31 +62,31 @@ pub(super) struct Pipe {
     last_id: Cell<u64>,
 }
 
-/// Something happened in a tab.
+/// An event in a tab.
 #[derive(Debug)]
 pub(super) struct Event {
-    /// The tab's.
+    /// The tab's session.
     session: String,
     pub(super) method: String,
     pub(super) params: Value,
 }
 
 impl Chromium {
-    /// Starts it with a profile folder of its own.
+    /// Starts Chromium with a profile folder of its own.
     ///
     /// # Panics
     ///
-    /// If there is none: a test without its browser fails, it is not skipped.
+    /// If there is no Chromium: a test without its browser fails, it is not skipped.
     pub(super) fn start() -> Self {
         let program = program();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = folder.path().join("log");
         let mut child = Command::new("sh")
-            // The protocol's descriptors are 3 and 4; a process is given 0, 1 and 2.
+            // The protocol uses the descriptors 3 and 4. A child process is given 0, 1 and 2.
             .args(["-c", r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >&2"#, &program])
             .args(FLAGS)
             .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
-            // Or it leaves files in whose home it runs.
+            // Otherwise it leaves files in the user's home.
             .envs(["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "TMPDIR"].map(|name| (name, folder.path())))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -102,7 +105,8 @@ impl Chromium {
         chromium
     }
 
-    /// The only tab of a profile of its own: no cookie, no history and no cached page of any other.
+    /// Returns the only tab of a new profile, which shares no cookie, history or cached page with
+    /// others.
     pub(super) fn profile(&self) -> Tab {
         Tab::open(Rc::clone(&self.pipe))
     }
@@ -119,11 +123,11 @@ impl Drop for Chromium {
 }
 
 impl Pipe {
-    /// Asks, and returns the result.
+    /// Sends a request. Returns the result.
     ///
     /// # Panics
     ///
-    /// If there is none, or an error.
+    /// If there is no result, or an error.
     pub(super) fn call(&self, session: Option<&str>, method: &str, params: &Value) -> Value {
         match self.try_call(session, method, params) {
             Some(Ok(result)) => result,
@@ -132,7 +136,7 @@ impl Pipe {
         }
     }
 
-    /// `None`: it has ended.
+    /// Sends a request. Returns `None` if Chromium has ended.
     fn try_call(&self, session: Option<&str>, method: &str, params: &Value) -> Option<Result<Value, Value>> {
         let id = self.last_id.get() + 1;
         self.last_id.set(id);
@@ -152,7 +156,8 @@ impl Pipe {
         }
     }
 
-    /// The first event of a tab that fits, of those that are there or yet to come. It is taken out, and none before it.
+    /// Takes the first matching event of a tab, waiting for it if necessary. Earlier events are
+    /// kept.
     pub(super) fn event(&self, session: &str, what: &str, fits: impl Fn(&Event) -> bool) -> Event {
         let fits = |event: &Event| event.session == session && fits(event);
         if let Some(event) = self.taken(fits) {
@@ -167,7 +172,7 @@ impl Pipe {
         }
     }
 
-    /// All events of a tab that are there and fit, taken out.
+    /// Takes all matching events of a tab received so far.
     pub(super) fn events(&self, session: &str, fits: impl Fn(&Event) -> bool) -> Vec<Event> {
         let fits = |event: &Event| event.session == session && fits(event);
         std::iter::from_fn(|| self.taken(fits)).collect()
@@ -192,7 +197,7 @@ impl Pipe {
 }
 
 impl Event {
-    /// `None`: an answer that nobody waits for, or an event of the whole browser.
+    /// Returns `None` for a reply without a waiter, and for an event of the whole browser.
     fn new(mut message: Value) -> Option<Self> {
         let session = message["sessionId"].as_str()?.to_owned();
         let method = message["method"].as_str()?.to_owned();
@@ -200,7 +205,7 @@ impl Event {
     }
 }
 
-/// Runs until Chromium has ended.
+/// Reads messages until Chromium has ended.
 fn read(output: impl Read, to: &Sender<Value>) {
     for message in BufReader::new(output).split(0) {
         let Ok(Ok(message)) = message.map(|message| serde_json::from_slice(&message)) else { return };

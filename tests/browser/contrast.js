@@ -1,4 +1,4 @@
-// The texts of the page that stand out too little from what is behind them, by WCAG 2.2 (AA).
+// Returns the texts of the page with too little contrast to their background, by WCAG 2.2 (AA).
 (() => {
     const channels = (color) => color.match(/[\d.]+/g).map(Number);
     const luminance = (color) => {

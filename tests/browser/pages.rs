@@ -1,14 +1,15 @@
-//! Every page, as it looks and as it is used without a mouse.
+//! Every page: its appearance, and its use without a mouse.
 
 use serde_json::json;
 
 use super::{Desk, Tab};
 
-/// Pages for anybody.
+/// Pages that need no login.
 const PUBLIC: [&str; 9] =
     ["/", "/?page=2", "/posts/1", "/authors", "/authors/1", "/search?q=bread", "/cache", "/login", "/register"];
 
-/// Each page with a heading, for anybody and for the first author, whose own post is the last one.
+/// Returns each page with a heading, for visitors and for the first author, whose own post is the
+/// last one.
 fn every_page(desk: &Desk) -> Vec<String> {
     desk.log_in(&desk.tab);
     let own = desk.publish("A post of one's own", &everything_wide());
@@ -16,7 +17,7 @@ fn every_page(desk: &Desk) -> Vec<String> {
     PUBLIC.map(str::to_owned).into_iter().chain(private).chain([own]).collect()
 }
 
-/// What could push a page apart.
+/// Returns content that is too wide for a page.
 fn everything_wide() -> String {
     let word = "Donaudampfschifffahrtsgesellschaft".repeat(6);
     let row = "| a cell of a table ".repeat(8);
@@ -40,7 +41,7 @@ fn a_visitor_reads_posts_and_gets_no_cookie() {
     assert!(tab.path() == "/search" && tab.shows("posts with “bread”"), "{}", tab.text());
     desk.goto("/cache");
     assert_eq!(tab.cookies().len(), 0);
-    // Whoever could write has one.
+    // A visitor of the login form has a cookie.
     tab.link("Log in");
     assert_eq!(tab.cookies().len(), 1);
 }
@@ -65,7 +66,7 @@ fn no_page_makes_the_browser_complain() {
         assert_eq!(desk.goto(&path), 200, "{path}");
         assert_eq!(desk.tab.complaints(), [""; 0], "{path}");
     }
-    // That it would be heard.
+    // Checks that a complaint would be detected.
     desk.tab.evaluate("console.error('heard')");
     desk.tab.evaluate("document.head.appendChild(document.createElement('style'))");
     let complaints = desk.tab.complaints().join("\n");
@@ -101,13 +102,13 @@ fn text_stands_out_from_its_background_in_light_and_in_dark() {
             desk.goto(path);
             assert_eq!(faint(&desk.tab), json!([]), "{path}, {scheme}");
         }
-        // That it would be found.
+        // Checks that a faint text would be detected.
         desk.tab.evaluate("document.querySelector('h1').style.color = getComputedStyle(document.body).backgroundColor");
         assert_eq!(faint(&desk.tab).as_array().map(Vec::len), Some(1), "{scheme}");
     }
 }
 
-/// Texts with less contrast than WCAG 2.2 asks for (AA): 4.5, or 3 for what is large.
+/// Returns the texts with less contrast than WCAG 2.2 (AA) requires: 4.5, or 3 for large text.
 fn faint(tab: &Tab) -> serde_json::Value {
     tab.evaluate(include_str!("contrast.js"))
 }

@@ -1,6 +1,7 @@
-//! A tab, used as a person does: pages are opened, links and buttons found by their names and clicked, fields found by their labels.
+//! A tab, used as a person would: pages are opened, links and buttons are found by name and
+//! clicked, fields are found by label.
 //!
-//! Invariant: what leads to another page returns when that page is loaded.
+//! Invariant: an action that leads to another page returns when that page is loaded.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,11 +15,12 @@ pub(super) struct Tab {
     /// The profile.
     context: String,
     session: String,
-    /// What the server said to the page, if it was asked: a page may come from memory or from the browser's cache.
+    /// The server's status for the page, if it was requested: a page may come from memory or from
+    /// the browser's cache.
     status: Cell<Option<u64>>,
 }
 
-/// As the browser keeps it.
+/// A cookie as the browser keeps it.
 #[derive(Clone, Debug)]
 pub(super) struct Cookie(Value);
 
@@ -27,25 +29,26 @@ impl Cookie {
         self.0[property].as_str().unwrap_or_else(|| panic!("{property} of {}", self.0["name"]))
     }
 
-    /// `httpOnly`, `secure`; `session`: it goes when the browser is closed.
+    /// Returns a property: `httpOnly`, `secure`, or `session` if the cookie is removed when the
+    /// browser closes.
     pub(super) fn is(&self, property: &str) -> bool {
         self.0[property] == true
     }
 
-    /// Seconds since 1970.
+    /// Returns the expiry in seconds since 1970.
     pub(super) fn expires(&self) -> f64 {
         self.0["expires"].as_f64().expect("a time")
     }
 }
 
 impl Tab {
-    /// In a profile of its own.
+    /// Opens a tab in a new profile.
     pub(super) fn open(pipe: Rc<Pipe>) -> Self {
         let context = id(&pipe.call(None, "Target.createBrowserContext", &json!({})), "browserContextId");
         Self::open_in(pipe, context)
     }
 
-    /// One more in the same profile.
+    /// Opens another tab in the same profile.
     pub(super) fn another(&self) -> Self {
         Self::open_in(Rc::clone(&self.pipe), self.context.clone())
     }
@@ -60,12 +63,12 @@ impl Tab {
             tab.call(&format!("{domain}.enable"), &json!({}));
         }
         tab.call("Page.setLifecycleEventsEnabled", &json!({ "enabled": true }));
-        // Scrolling must not take its time.
+        // Scrolling must not be animated.
         tab.media("light");
         tab
     }
 
-    /// Light or dark.
+    /// Sets the color scheme, light or dark.
     pub(super) fn media(&self, scheme: &str) {
         let features = json!([
             { "name": "prefers-color-scheme", "value": scheme },
@@ -74,13 +77,13 @@ impl Tab {
         self.call("Emulation.setEmulatedMedia", &json!({ "features": features }));
     }
 
-    /// The size of a window, in pixels of CSS, of a phone or not.
+    /// Sets the size of the window in CSS pixels, of a phone or not.
     pub(super) fn resize(&self, width: u32, height: u32, is_phone: bool) {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone });
         self.call("Emulation.setDeviceMetricsOverride", &metrics);
     }
 
-    /// Opens an address, and returns the status.
+    /// Opens an address. Returns the status.
     pub(super) fn goto(&self, url: &str) -> u64 {
         self.loaded(|| {
             let navigated = self.call("Page.navigate", &json!({ "url": url }));
@@ -93,7 +96,7 @@ impl Tab {
         self.loaded(|| drop(self.call("Page.reload", &json!({}))));
     }
 
-    /// The browser's button.
+    /// Presses the browser's back button.
     pub(super) fn back(&self) {
         let history = self.call("Page.getNavigationHistory", &json!({}));
         let at = history["currentIndex"].as_u64().and_then(|at| usize::try_from(at).ok()).expect("an index");
@@ -115,7 +118,7 @@ impl Tab {
         self.press("button", name);
     }
 
-    /// Types into the field with this label, in place of what it has.
+    /// Types into the field with this label, replacing its content.
     pub(super) fn fill(&self, label: &str, text: &str) {
         let role = if self.has("searchbox", label) { "searchbox" } else { "textbox" };
         self.click(self.only(role, label));
@@ -128,12 +131,12 @@ impl Tab {
         self.click(self.only("checkbox", label));
     }
 
-    /// Of the page that is shown.
+    /// Returns the status of the current page.
     pub(super) fn status(&self) -> u64 {
         self.status.get().unwrap_or_else(|| panic!("{} did not come from the server", self.url()))
     }
 
-    /// Whether the page that is shown was made by the server just now.
+    /// Returns whether the current page was just requested from the server.
     pub(super) fn was_asked_for(&self) -> bool {
         self.status.get().is_some()
     }
@@ -142,12 +145,12 @@ impl Tab {
         self.string("location.href")
     }
 
-    /// The path of the address.
+    /// Returns the path of the address.
     pub(super) fn path(&self) -> String {
         self.string("location.pathname")
     }
 
-    /// What can be read on the page.
+    /// Returns the visible text of the page.
     pub(super) fn text(&self) -> String {
         self.string("document.body.innerText")
     }
@@ -156,12 +159,12 @@ impl Tab {
         self.text().contains(text)
     }
 
-    /// Whether there is a link or a button of that name.
+    /// Returns whether there is an element with this role and name.
     pub(super) fn has(&self, role: &str, name: &str) -> bool {
         !self.named(role, name).is_empty()
     }
 
-    /// The value of an expression.
+    /// Returns the value of an expression.
     pub(super) fn evaluate(&self, expression: &str) -> Value {
         let mut answer = self.call("Runtime.evaluate", &json!({ "expression": expression, "returnByValue": true }));
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
@@ -172,20 +175,21 @@ impl Tab {
         self.evaluate(expression).as_str().unwrap_or_else(|| panic!("{expression} is no text")).to_owned()
     }
 
-    /// The profile's, by name.
+    /// Returns the cookies of the profile.
     pub(super) fn cookies(&self) -> Vec<Cookie> {
         let cookies = self.pipe.call(None, "Storage.getCookies", &json!({ "browserContextId": self.context }));
         let cookies = cookies["cookies"].as_array().expect("a list");
         cookies.iter().cloned().map(Cookie).collect()
     }
 
-    /// What the console and the panel of issues have said since the last time, and boxes that scripts have opened.
+    /// Returns new messages of the console and the issues panel, and dialogs that scripts have
+    /// opened.
     pub(super) fn complaints(&self) -> Vec<String> {
         let complaints = self.pipe.events(&self.session, |event| is_complaint(&event.method));
         complaints.iter().map(|event| event.params.to_string()).collect()
     }
 
-    /// Every node of the page as a screen reader has it, by role and name.
+    /// Returns every node of the accessibility tree, by role and name.
     pub(super) fn accessible(&self) -> Vec<(String, String)> {
         let tree = self.call("Accessibility.getFullAXTree", &json!({}));
         let nodes = tree["nodes"].as_array().expect("a list").iter().filter(|node| node["ignored"] != true);
@@ -193,12 +197,12 @@ impl Tab {
         nodes.map(|node| (text(node, "role"), text(node, "name"))).collect()
     }
 
-    /// The key that leads to the next field, link or button.
+    /// Presses the key that moves to the next field, link or button.
     pub(super) fn tab_key(&self) {
         self.key("Tab", 9, "");
     }
 
-    /// The key that sends a form.
+    /// Presses the key that submits a form.
     pub(super) fn enter(&self) {
         self.loaded(|| self.key("Enter", 13, "\r"));
     }
@@ -216,7 +220,7 @@ impl Tab {
     }
 
     fn named(&self, role: &str, name: &str) -> Vec<Value> {
-        // Another tab of the profile may be before it, and what is not seen is not drawn.
+        // Another tab of the profile may cover it, and a hidden tab is not drawn.
         self.call("Page.bringToFront", &json!({}));
         let document = self.call("Runtime.evaluate", &json!({ "expression": "document" }));
         let query = json!({ "objectId": document["result"]["objectId"], "role": role, "accessibleName": name });
@@ -231,7 +235,7 @@ impl Tab {
         found.remove(0)
     }
 
-    /// In its middle.
+    /// Clicks the middle of a node.
     fn click(&self, node: Value) {
         let node = json!({ "backendNodeId": node });
         self.call("DOM.scrollIntoViewIfNeeded", &node);
@@ -244,7 +248,7 @@ impl Tab {
         }
     }
 
-    /// Does what leads to another page, and waits for that.
+    /// Performs an action that leads to another page, and waits until that page is loaded.
     fn loaded(&self, leave: impl FnOnce()) {
         self.pipe.events(&self.session, |event| !is_complaint(&event.method));
         leave();
@@ -253,7 +257,7 @@ impl Tab {
         let arrived = wait("another page", &|event| event.method == "Page.frameNavigated" && is_whole(event));
         let loader = arrived.params["frame"]["loaderId"].clone();
         let is_of = |event: &Event| event.params["loaderId"] == loader;
-        // One that was kept whole is there at once.
+        // A page from the back/forward cache is complete immediately.
         if arrived.params["type"] != "BackForwardCacheRestore" {
             let is_load = |event: &Event| event.method == "Page.lifecycleEvent" && event.params["name"] == "load";
             wait("the page is loaded", &|event| is_load(event) && is_of(event));

@@ -1,10 +1,10 @@
-//! What is written, as it is read.
+//! Content written in one page and read in another.
 
 use std::time::{Duration, Instant};
 
 use super::Desk;
 
-/// How long another process may serve what it has kept, at the very most: the cache's default.
+/// The longest time another process may serve a cached page: the cache's default.
 const MAX_STALENESS: Duration = Duration::from_secs(2);
 
 #[test]

@@ -1,4 +1,5 @@
-//! Redis fails, the function's callers do not notice: they get a computed value, in bounded time.
+//! Redis fails, and the callers of a function do not notice: they get a computed value, in bounded
+//! time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const OPTIONS: &str = "?response_timeout=100ms&connect_timeout=200ms&heartbeat=50ms";
-/// A call that meets a fault takes at most a response timeout for each of its steps; with room for a busy machine.
+/// A call during a fault takes at most a response timeout for each of its steps. The rest is room
+/// for a busy machine.
 const BOUND: Duration = Duration::from_secs(3);
 
 #[cached(name = "row", ttl = 60, key = "{id}", skip(cache, gate), cache = cache)]
@@ -27,7 +29,7 @@ async fn answers(cache: &Cache, gate: &Gate, id: u32) {
     assert_eq!(value, Ok(id));
 }
 
-/// From here on a value that was stored is found again, without any restart on our side.
+/// Waits until a stored value is found again, without a restart of the cache.
 async fn recovers(cache: &Cache) {
     eventually("the cache stores again", || async {
         let gate = Gate::open();
@@ -63,7 +65,7 @@ async fn redis_down_at_start_up_the_application_starts_and_recovers_by_itself() 
     shut.let_through(1);
     assert!(soon("they return", calls.join_all()).await.iter().all(|value| *value == Ok(1000)));
     assert_eq!(shut.runs(), 1);
-    // An explicit operation says so instead.
+    // An explicit operation returns an error instead.
     assert_eq!(row::entry(1).on(&cache).invalidate().await.unwrap_err().kind(), ErrorKind::Unavailable);
     server.restart();
     event(&mut events, "it connects", |event| matches!(event, Event::Connected)).await;
@@ -84,7 +86,8 @@ async fn redis_paused_under_load_every_call_ends_in_time_with_its_value() {
 
 async fn fault_under_load(fail: impl Fn(&RedisServer), mend: impl Fn(&RedisServer)) {
     let server = RedisServer::start();
-    // A lease whose answer was lost with the connection may stand all the same, and whoever comes next waits for its end.
+    // A lease whose reply was lost with the connection may still exist, and the next caller waits
+    // for its expiry.
     let settings = Cache::builder().url(format!("{}{OPTIONS}", server.url())).lease(Duration::from_secs(1));
     let cache = settings.connect().await.unwrap();
     let mut events = cache.subscribe();
@@ -105,7 +108,7 @@ async fn fault_under_load(fail: impl Fn(&RedisServer), mend: impl Fn(&RedisServe
         eventually("the load runs on Redis", || async { cache.is_available() && cache.stats().fills > 0 }).await;
         fail(&server);
         event(&mut events, "the fault is told", |event| matches!(event, Event::Disconnected { .. })).await;
-        // A while without it: calls go on.
+        // Calls continue without the store for a while.
         let computed = cache.stats().computes;
         eventually("calls compute", || async { cache.stats().computes > computed + 500 }).await;
         mend(&server);
@@ -164,7 +167,7 @@ async fn calls_dropped_at_any_await_leave_nobody_waiting() {
     let cache = Cache::connect(&server.patient_url()).await.unwrap();
     for round in 0..200_u64 {
         let gate = Gate::open();
-        // Dropped after a time that differs from round to round, so somewhere in its way.
+        // Dropped after a time that differs from round to round, so at different awaits.
         let _dropped_or_done = timeout(Duration::from_micros(round * 7), row(&cache, &gate, 7)).await;
         let value =
             timeout(BOUND, row(&cache, &gate, 7)).await.expect("the next caller does not wait for the lease's end");

@@ -1,4 +1,4 @@
-//! A write that its caller has given up is not executed after those of others.
+//! A write that its caller has given up is not executed after later writes of others.
 
 use cache_core::events::Event;
 use cache_core::{Cache, CacheObject, ErrorKind, Objects, cached};
@@ -24,7 +24,7 @@ async fn cache_at(url: &str) -> Cache {
     Cache::builder().url(format!("{url}{OPTIONS}")).connect().await.unwrap()
 }
 
-/// A cache behind a network that can be broken, and another one.
+/// Returns a cache behind a network that can be broken, and another cache.
 async fn two() -> (RedisServer, Proxy, Cache, Cache) {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
@@ -36,7 +36,7 @@ async fn has_a_new_connection(cache: &Cache) {
     eventually("it has a new connection", || async { cache.stats().connects == 2 && cache.is_available() }).await;
 }
 
-/// The connection that was held has ended, and what it had to deliver is delivered or never will be.
+/// Waits until the held connection has ended. Its requests are then executed, or never will be.
 async fn only_one_is_left(proxy: &Proxy) {
     eventually("the old connection has ended", || async { proxy.open() == 1 }).await;
 }
@@ -90,7 +90,8 @@ async fn a_value_that_was_set_later_stands_when_the_link_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-// R26: nothing gets through at all, so the failed write lands before the connection that would have ended its own.
+// R26: nothing gets through at all, so the failed write lands before the connection that would have
+// ended its own.
 async fn a_failed_set_is_followed_by_an_invalidation() {
     let (server, proxy, slow, other) = two().await;
     let (here, elsewhere) = (row::entry(7).on(&slow), row::entry(7).on(&other));
@@ -124,7 +125,7 @@ async fn a_server_that_allows_no_kill_is_told_of_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-// R26: a server that was started anew gives out the same ids again.
+// R26: a restarted server assigns the same connection ids again.
 async fn a_server_that_was_started_anew_loses_no_connection_of_another() {
     let server = RedisServer::start();
     let mut caches = Vec::new();

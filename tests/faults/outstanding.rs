@@ -1,4 +1,5 @@
-//! What could not be given back or lifted is, first thing when the store can be reached again.
+//! Leases that could not be given back and fences that could not be lifted are handled first when
+//! the store is available again.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use futures::future::join_all;
 use support::{Gate, Loss, Proxy, RedisServer, eventually, soon};
 
 const OPTIONS: &str = "?response_timeout=200ms&connect_timeout=500ms&heartbeat=50ms";
-/// Longer than a test waits for anything: a lease that nobody gives back makes it fail.
+/// Longer than a test waits for anything, so a lease that is not given back makes the test fail.
 const LEASE: Duration = Duration::from_secs(60);
 
 #[cached(name = "row", ttl = 60, key = "{id}", skip(cache, gate), tags("rows"), cache = cache)]
@@ -31,7 +32,7 @@ async fn is_up(cache: &Cache) {
     eventually("the connection is up", || async { cache.is_available() }).await;
 }
 
-/// Whether a lease stands under any key of the function.
+/// Returns the number of leases under the keys of the function.
 fn leases(server: &RedisServer) -> usize {
     let keys = server.cli(&["KEYS", "cache:row:*"]);
     let values = keys.lines().filter(|key| !key.is_empty() && !key.ends_with("@builds") && !key.ends_with("@version"));
@@ -49,7 +50,7 @@ async fn a_lease_whose_answer_was_lost_is_given_back_on_the_next_connection() {
         let server = RedisServer::start();
         let proxy = Proxy::start(server.port()).await;
         let (cache, other) = (cache_at(&proxy.url()).await, cache_at(&server.url()).await);
-        // So that what follows is one read and one lease.
+        // From here on, a call costs one read and one lease.
         row(&cache, &Gate::open(), 1).await.unwrap();
         let gate = Gate::shut();
         proxy.lose(1, loss);
@@ -57,7 +58,7 @@ async fn a_lease_whose_answer_was_lost_is_given_back_on_the_next_connection() {
         let met = async {
             gate.arrival().await;
             assert!(proxy.has_lost());
-            // The run goes on; its key is free for others.
+            // The run continues, and its key is free for others.
             assert_eq!(soon("another process does not wait", row(&other, &Gate::open(), 7)).await, Ok(7));
             gate.let_through(1);
         };
@@ -78,7 +79,7 @@ async fn killed_connections_leave_no_lease_behind() {
         let gate = Gate::open();
         let calls = join_all(ids.iter().map(|id| row(&cache, &gate, *id)));
         let kill = async {
-            // Somewhere among reads, leases and fills.
+            // At some point between reads, leases and fills.
             for _ in 0..round {
                 tokio::task::yield_now().await;
             }
@@ -187,7 +188,7 @@ async fn a_fence_whose_lift_failed_is_lifted_on_the_next_connection() {
         assert_eq!(open.runs(), 3, "the fence stands, so nothing is stored");
         proxy.heal();
         is_up(&cache).await;
-        // From here on a value is stored again, long before the fence's own end.
+        // From here on a value is stored again, long before the fence would end by itself.
         eventually("the row is stored", || async {
             row(&other, &open, 7).await.unwrap();
             runs.replace(open.runs()) == open.runs()
@@ -199,7 +200,7 @@ async fn a_fence_whose_lift_failed_is_lifted_on_the_next_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-// R22: dropped while the store is away, as by a program that ends its transaction with an error.
+// R22: dropped while the store is down, as by a program that ends its transaction with an error.
 async fn a_fence_that_is_dropped_while_the_store_is_away_is_lifted_when_it_is_back() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
@@ -216,7 +217,7 @@ async fn a_fence_that_is_dropped_while_the_store_is_away_is_lifted_when_it_is_ba
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-// R11: what never left the process is not to be given back.
+// R11: a request that never left the process needs no cleanup.
 async fn calls_without_a_connection_leave_nothing_to_give_back() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;

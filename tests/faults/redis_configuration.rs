@@ -1,5 +1,5 @@
-//! D1 and the mistakes of an operator: what can never work says what to change, at once and without the password;
-//! what may pass is waited for.
+//! D1 and the mistakes of an operator: a permanent error is returned immediately, says what to
+//! change, and does not show the password. After a temporary error the cache tries again.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::sync::broadcast::Receiver;
 const SECRET: &str = "correct-horse-battery";
 const WRONG: &str = "wrong-horse-battery";
 
-/// The error of a connect that must be refused, after checking that nothing about it shows a password.
+/// Returns the error of a connection that must be refused, and checks that it shows no password.
 async fn refused(url: &str) -> Error {
     let (store, mut events) = RawStore::redis_watched(url).await;
     let error = store.map(drop).unwrap_err();
@@ -158,7 +158,7 @@ async fn a_name_that_does_not_resolve_is_waited_for() {
     next(&mut events, "the attempt is told", |event| matches!(event, Event::ConnectFailed { .. })).await;
 }
 
-// D1, D2: it accepts, but never says a word.
+// D1, D2: it accepts connections, but never answers.
 #[tokio::test]
 async fn a_silent_server_does_not_hold_up_the_start() {
     let server = RedisServer::start();
@@ -171,7 +171,7 @@ async fn a_silent_server_does_not_hold_up_the_start() {
     eventually("it connects by itself", || async { store.is_available() }).await;
 }
 
-// At run time a refused login is an event, and it goes on being tried.
+// At run time a refused login is an event, and the cache tries again.
 #[tokio::test]
 async fn a_password_that_changes_under_way_is_retried() {
     let server = RedisServer::builder().password(SECRET).start();
@@ -180,7 +180,8 @@ async fn a_password_that_changes_under_way_is_retried() {
     let tell = |arguments: &[&str]| server.cli(arguments);
     tell(&["ACL", "SETUSER", "helper", "on", "nopass", "~*", "&*", "+@all"]);
     tell(&["CONFIG", "SET", "requirepass", WRONG]);
-    // This very connection of redis-cli was logged in before; the next ones are not, so the helper ends ours.
+    // This connection of redis-cli was logged in before. The next ones are not, so the helper ends
+    // ours.
     let helper = ["--user", "helper", "--pass", "any", "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
     tell(&helper);
     let failed = next(&mut events, "the login fails", |event| matches!(event, Event::ConnectFailed { .. })).await;
@@ -191,7 +192,7 @@ async fn a_password_that_changes_under_way_is_retried() {
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
 }
 
-// What the user may not do is refused, in words without the key.
+// An operation that the user may not do is refused, with a text that does not contain the key.
 #[tokio::test]
 async fn a_user_without_rights_is_refused_without_the_key_in_the_text() {
     let rule = format!("app on >{SECRET} ~allowed:* ~allowed@* ~{{allowed:* &* +@all");
@@ -210,7 +211,7 @@ async fn a_user_without_rights_is_refused_without_the_key_in_the_text() {
     assert!(store.is_available());
 }
 
-// A channel that the user may not see is refused; the others work, also after a reconnect.
+// A channel without permission is refused. The others work, also after a reconnect.
 #[tokio::test]
 async fn a_channel_without_rights_is_refused() {
     let rule = format!("app on >{SECRET} ~* &open:* +@all");
@@ -224,12 +225,12 @@ async fn a_channel_without_rights_is_refused() {
     assert_eq!(soon("the message arrives", open.next()).await, Some(RawMessage::Payload(b"x".to_vec())));
 }
 
-// What passes by itself is no mistake of the operator.
+// A temporary error is not a mistake of the operator.
 #[tokio::test]
 async fn a_server_without_a_free_place_is_waited_for() {
     let server = RedisServer::builder().option("maxclients", "1").start();
     let holder = RawStore::redis(&server.url()).await.unwrap();
-    // The one that started the server may not have hung up yet.
+    // The connection that started the server may still be open.
     eventually("the place is taken", || async { holder.is_available() }).await;
     let (store, mut events) = RawStore::redis_watched(&server.url()).await;
     let store = store.unwrap();
@@ -240,7 +241,7 @@ async fn a_server_without_a_free_place_is_waited_for() {
     eventually("there is a place", || async { store.is_available() }).await;
 }
 
-/// The text of the error of a builder that must be refused, which shows no password.
+/// Returns the error text of a builder that must be refused, and checks that it shows no password.
 async fn contradiction(builder: CacheBuilder) -> String {
     assert_no_secret(&format!("{builder:?}"));
     let error = builder.connect().await.map(drop).unwrap_err();
@@ -258,7 +259,7 @@ async fn an_address_in_parts_is_as_good_as_a_url() {
     assert_eq!(by_parts.address(), format!("redis://app:***@127.0.0.1:{}/3", server.port()));
     by_parts.plain().set("key", &1, None).await.unwrap();
     assert_eq!(server.cli(&["-n", "3", "GET", "key"]).trim(), "1");
-    // The password apart from the URL.
+    // The password is set separately from the URL.
     let url = format!("redis://127.0.0.1:{}/3", server.port());
     let apart = Cache::builder().url(url).password(SECRET).connect().await.unwrap();
     assert_eq!(apart.plain().get::<i64>("key").await.unwrap(), Some(1));

@@ -1,4 +1,5 @@
-//! D2 at the store: whatever the network or the server does, each call ends within its bound, and the store comes back by itself.
+//! D2 at the store: whatever the network or the server does, each call ends within its bound, and
+//! the store recovers by itself.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ async fn store_at(url: &str) -> RawStore {
     RawStore::redis(&format!("{url}{OPTIONS}")).await.unwrap()
 }
 
-/// Every operation once; each result without its value.
+/// Returns every operation once, with its value removed from the result.
 fn every_operation(store: &RawStore) -> Vec<(&'static str, BoxFuture<'_, cache_core::Result<()>>)> {
     let lease = Duration::from_secs(1);
     macro_rules! calls {
@@ -61,7 +62,7 @@ fn every_operation(store: &RawStore) -> Vec<(&'static str, BoxFuture<'_, cache_c
     }
 }
 
-/// All at once, because one that fails makes the store give the connection up.
+/// Runs them concurrently, because one that fails makes the store drop the connection.
 async fn assert_each_call_fails_in_time(store: &RawStore) {
     let calls = every_operation(store).into_iter().map(|(name, call)| async move {
         let Ok(answer) = timeout(BOUND, call).await else { panic!("{name} hangs") };
@@ -71,7 +72,7 @@ async fn assert_each_call_fails_in_time(store: &RawStore) {
     join_all(calls).await;
 }
 
-/// Without a connection no call waits for anything: it is over when it is first looked at.
+/// Without a connection no call waits for anything: it completes on its first poll.
 async fn assert_each_call_fails_at_once(store: &RawStore) {
     eventually("the store is known to be away", || async { !store.is_available() }).await;
     for (name, call) in every_operation(store) {
@@ -80,8 +81,8 @@ async fn assert_each_call_fails_at_once(store: &RawStore) {
     }
 }
 
-/// Reads, writes and pushes work again. Tried as a whole: a heartbeat that was sent before the fault ended may still find its
-/// deadline passed and cost the connection once more.
+/// Checks that reads, writes and pushes work again. The round is repeated as a whole: a heartbeat
+/// that was sent before the fault ended may miss its deadline and cost the connection once more.
 async fn assert_recovers(store: &RawStore) {
     let round = || async {
         store.put("again", b"v", None).await?;
@@ -132,12 +133,13 @@ async fn a_paused_server_holds_nobody_up() {
     assert_recovers(&store).await;
 }
 
-// D5: what was asked before the pause and given up is answered after it, to nobody.
+// D5: a call that was given up during the pause gets its reply afterwards, and the reply goes to no
+// other caller.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_pause_no_reply_goes_to_a_wrong_caller() {
     let server = RedisServer::start();
-    // A patient heartbeat: the connection with the unanswered commands stays in use. The timeout is long enough for a
-    // busy machine: each round waits for it once.
+    // A long heartbeat interval keeps the connection with the unanswered commands in use. The
+    // timeout is long enough for a busy machine; each round waits for it once.
     let options = "?response_timeout=500ms&heartbeat=60s&connect_timeout=10s";
     let store = RawStore::redis(&format!("{}{options}", server.url())).await.unwrap();
     let patient = RawStore::redis(&format!("{}?response_timeout=20s&connect_timeout=20s", server.url())).await.unwrap();
@@ -189,7 +191,7 @@ async fn a_cut_link_is_made_again() {
     }
 }
 
-// R7: a half-open link: nothing arrives, nothing is refused, no push says so.
+// R7: on a half-open link nothing arrives, nothing is refused, and no push reports it.
 #[tokio::test]
 async fn a_frozen_link_is_noticed_without_any_call() {
     let server = RedisServer::start();
@@ -197,7 +199,8 @@ async fn a_frozen_link_is_noticed_without_any_call() {
     let store = store_at(&proxy.url()).await;
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     proxy.freeze();
-    // The heartbeat finds it; the waiter could miss a change that happens meanwhile.
+    // The heartbeat detects it. The waiter is woken, because it could miss a change in the
+    // meantime.
     soon("who waits is woken", wake).await;
     assert_each_call_fails_at_once(&store).await;
     proxy.heal();
@@ -213,7 +216,7 @@ async fn a_slow_link_is_slow_and_nothing_more() {
     let mut events = store.events();
     proxy.delay(Duration::from_millis(20));
     for (name, call) in every_operation(&store) {
-        // A swap of a missing key, a load of a present one: all are answers.
+        // A swap of a missing key and a load of a present one are both valid replies.
         call.await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
     assert!(events.try_recv().is_err());
@@ -242,7 +245,7 @@ async fn a_subscription_is_taken_up_again_and_says_so() {
     let store = store_at(&server.url()).await;
     let mut messages = store.subscribe("news").await.unwrap();
     server.restart();
-    // Told twice: when it broke, and when it stands again.
+    // Reported twice: when it broke, and when it is back.
     for _ in 0..2 {
         assert_eq!(soon("it is told", messages.next()).await, Some(RawMessage::Interrupted));
     }
@@ -280,7 +283,7 @@ async fn a_full_server_refuses_and_stays_connected() {
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(error.to_string().contains("OOM"), "{error}");
     }
-    // What frees memory goes on working.
+    // Operations that free memory still work.
     store.release("leased", 1, RawOver::Nothing).await.unwrap();
     store.remove(&["leased"], "builds").await.unwrap();
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Absent);
@@ -297,7 +300,7 @@ async fn a_read_only_replica_refuses_writes() {
     assert!(error.to_string().contains("READONLY"), "{error}");
 }
 
-// D5: futures dropped while the server stands still leave no waiter and no lease beyond its time.
+// D5: futures dropped while the server is stopped leave no waiter and no lease beyond its time.
 #[tokio::test]
 async fn calls_dropped_at_a_standstill_leave_nothing_behind() {
     let server = RedisServer::start();
@@ -308,7 +311,7 @@ async fn calls_dropped_at_a_standstill_leave_nothing_behind() {
     }
     server.resume();
     assert_recovers(&store).await;
-    // The acquire may have been executed; its lease is one second long.
+    // The acquire may have been executed. Its lease is one second long.
     eventually("no lease stays", || async { !matches!(store.read("k").await, Ok(RawSlot::Leased(_))) }).await;
     eventually("no subscription stays", || async { server.cli(&["PUBSUB", "CHANNELS"]).is_empty() }).await;
 }
@@ -328,7 +331,7 @@ async fn closing_is_bounded_whatever_the_server_does() {
     assert!(timeout(BOUND, store.close()).await.unwrap());
 }
 
-// D9: as with a global cache in a program, or a test binary, that has several runtimes one after another.
+// D9: like a global cache in a program, or a test binary, with several successive runtimes.
 #[test]
 fn a_store_whose_runtime_ended_is_taken_over_by_the_next_call() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

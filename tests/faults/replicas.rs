@@ -12,11 +12,11 @@ async fn row(cache: &Cache, id: u32, text: &str) -> String {
     text.to_owned()
 }
 
-/// A primary and a replica that follows it.
+/// Returns a primary and a replica that follows it.
 async fn pair() -> (RedisServer, RedisServer) {
     let primary = RedisServer::builder().option("repl-diskless-sync-delay", "0").start();
     let replica = RedisServer::builder().replica_of(&primary).start();
-    // What the two say of each other is true before the first write goes through.
+    // Both sides know each other's state before the first write of the test.
     primary.cli(&["SET", "probe", "1"]);
     eventually("the replica follows", || async { replica.cli(&["EXISTS", "probe"]) == "1" }).await;
     primary.cli(&["SET", "probe", "2"]);
@@ -24,7 +24,7 @@ async fn pair() -> (RedisServer, RedisServer) {
     (primary, replica)
 }
 
-/// Without the tier in the process: what is asked here is what the store says.
+/// Returns a cache without a local tier, so that reads show the state of the store.
 async fn waiting(server: &RedisServer, timeout: Duration) -> Cache {
     let settings = Cache::builder().url(server.url()).local_limit_bytes(0).wait_for_replicas(1, timeout);
     settings.connect().await.expect("the server is up")
@@ -32,7 +32,7 @@ async fn waiting(server: &RedisServer, timeout: Duration) -> Cache {
 
 const LONG: Duration = Duration::from_secs(10);
 
-/// Everything that ends values, by name.
+/// Every operation that ends values, by name.
 const WAYS: [&str; 7] = ["entry", "set", "tag", "function", "everything", "fence raised", "fence lifted"];
 
 async fn end(cache: &Cache, how: &str) -> Result<(), Error> {
@@ -43,7 +43,7 @@ async fn end(cache: &Cache, how: &str) -> Result<(), Error> {
         "tag" => cache.invalidate_tag("rows").await,
         "function" => row::invalidate_all(cache).await,
         "everything" => cache.clear().await,
-        // Lifted in the background, whenever that ends.
+        // Lifted in the background, at an unspecified time.
         "fence raised" => cache.fence().entry(&entry).tag("rows").raise().await.map(drop),
         _ => {
             let without = cache.fence().entry(&entry).raise().await;
@@ -78,7 +78,7 @@ async fn too_few_replicas_are_an_error_that_counts_them_and_reads_wait_for_nothi
     let (primary, replica) = pair().await;
     let reader = Cache::builder().url(primary.url()).local_limit_bytes(0).connect().await.unwrap();
     row(&reader, 7, "old").await;
-    // Made before, so that what is measured below is the wait.
+    // Connected before, so that the time measured below is the wait.
     let cache = waiting(&primary, Duration::from_secs(3)).await;
     soon("all are there", end(&cache, "tag")).await.unwrap();
     replica.pause();
@@ -87,7 +87,7 @@ async fn too_few_replicas_are_an_error_that_counts_them_and_reads_wait_for_nothi
             let cache = cache.clone();
             async move { (Instant::now(), end(&cache, how).await, Instant::now()) }
         });
-        // Sent, and not answered: from here on the WAIT stands.
+        // Sent and not answered: the WAIT is blocked from here on.
         eventually("it is under way", || async { primary.cli(&["INFO", "clients"]).contains("blocked_clients:1") })
             .await;
         for _ in 0..20 {
@@ -116,7 +116,7 @@ async fn every_way_to_end_a_value_waits() {
     replica.pause();
     for how in WAYS {
         row(&plain, 7, "old").await;
-        // A script that is given anew is waited for as well.
+        // A script that has to be sent again is waited for as well.
         primary.cli(&["SCRIPT", "FLUSH"]);
         let error = soon(how, end(&cache, how)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotReplicated, "{how}: {error}");
@@ -130,7 +130,7 @@ async fn callers_at_the_same_time_share_the_wait() {
     let (primary, replica) = pair().await;
     let cache = waiting(&primary, Duration::from_secs(1)).await;
     soon("all are there", end(&cache, "tag")).await.unwrap();
-    // What is not stored needs no replica: only a removal that changes something is sent to one.
+    // Stored first, because a removal of an absent entry changes nothing and is not replicated.
     for id in 0..50 {
         row(&cache, id, "old").await;
     }
@@ -194,10 +194,10 @@ async fn what_was_read_while_a_write_waits_for_replicas_is_not_served_after_it()
     let proxy = Proxy::start(primary.port()).await;
     let settings = Cache::builder().url(proxy.url()).max_staleness(Duration::from_secs(60));
     let cache = settings.wait_for_replicas(1, LONG).connect().await.expect("the server is up");
-    // Without a value: what the function returns is not stored by those that read only.
+    // Stores the old value.
     assert_eq!(row(&cache, 7, "old").await, "old");
     let main = proxy.connections() - 1;
-    // The first write makes the connection that waits, and that takes as long as it does here.
+    // The first write opens the waiting connection, which takes as long as it is held here.
     proxy.hold(&[main + 1]);
     let write = tokio::spawn({
         let cache = cache.clone();
@@ -210,7 +210,7 @@ async fn what_was_read_while_a_write_waits_for_replicas_is_not_served_after_it()
         cache.stats().local_hits > hits
     })
     .await;
-    // Now the write gets through, and what the server tells of it does not.
+    // Now the write gets through, but its push does not.
     proxy.hold(&[main]);
     soon("the write", write).await.unwrap().unwrap();
     assert_eq!(soon("a read", row(&cache, 7, "computed")).await, "computed", "the store does not answer");

@@ -1,4 +1,4 @@
-//! D8: each right that the engine needs is tried before a connection is used.
+//! D8: each permission that the engine needs is checked before a connection is used.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ async fn doubled(cache: &Cache, id: u64) -> Option<u64> {
     (id > 0).then_some(id * 2)
 }
 
-/// Tripled, one by one and in batches.
+/// Triples ids, one by one and in batches.
 #[cached(name = "tripled", ttl = 60, skip(cache), cache = cache)]
 async fn tripled(cache: &Cache, id: u64) -> u64 {
     let _ = cache;
@@ -27,14 +27,14 @@ async fn all_tripled(cache: &Cache, ids: &[u64]) -> HashMap<u64, u64> {
     ids.iter().map(|id| (*id, id * 3)).collect()
 }
 
-/// Nothing of it is known before the right is lost.
+/// Not used before the permission is lost.
 #[cached(name = "late", ttl = 60, skip(cache, answer), cache = cache)]
 async fn late(cache: &Cache, id: u64, answer: u64) -> u64 {
     let _ = (cache, id);
     answer
 }
 
-/// The line of the page.
+/// Returns the line of the page `acl`.
 fn line() -> &'static str {
     let page = include_str!("../../cache-core/docs/acl.md");
     let line = page.lines().find_map(|line| line.strip_prefix("user shop on >password ")).unwrap();
@@ -56,7 +56,7 @@ fn set_user(server: &RedisServer, user: &str, rules: &str) {
 async fn the_line_of_the_page_is_enough() {
     let server = RedisServer::start();
     set_user(&server, "shop", line());
-    // Unknown before Redis 7.2, where nobody asks for it.
+    // Unknown before Redis 7.2, and not used there.
     server.cli(&["ACL", "SETUSER", "shop", "+client|setinfo"]);
     let connect = || builder(&server, "shop", "&namespace=shop&wait_for_replicas=0").require_store().connect();
     let (cache, other) = (connect().await.unwrap(), connect().await.unwrap());
@@ -116,7 +116,7 @@ async fn each_right_that_is_missing_is_named() {
     let error = builder(&server, "elsewhere", "&namespace=shop").connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("~shop:*") && error.to_string().contains("~shop@*"), "{error}");
-    // Keys that may be read only.
+    // Keys with read permission only.
     set_user(&server, "reader", "%R~* &* +@all");
     let text = builder(&server, "reader", "&namespace=shop").connect().await.unwrap_err().to_string();
     assert!(text.contains("~shop:*") && text.contains("~shop@*"), "{text}");
@@ -138,7 +138,7 @@ async fn a_server_that_holds_writes_back_is_connected_to() {
     assert_eq!(cache.stats().computes, 1);
 }
 
-// D8: what is not needed is told.
+// D8: an unneeded permission that is missing is an event.
 #[tokio::test]
 async fn rights_that_are_not_needed_are_events() {
     let server = RedisServer::start();
@@ -155,14 +155,14 @@ async fn rights_that_are_not_needed_are_events() {
     assert_eq!(*told.lock().unwrap(), (1, 1));
 }
 
-// D8, X4: a right that is taken away ends leases, and nobody waits for one.
+// D8, X4: a revoked permission ends leases, and no caller waits for one.
 #[tokio::test]
 async fn a_right_that_is_lost_costs_no_wait_and_comes_back() {
     let server = RedisServer::start();
     set_user(&server, "app", "~* &* +@all");
     let told = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&told);
-    // A wait for a lease would be longer than the test's patience.
+    // A wait for a lease would exceed the test's timeout.
     let builder = builder(&server, "app", "").lease(Duration::from_secs(600)).on_event(move |event| match event {
         Event::Disconnected { reason } => seen.lock().unwrap().push(format!("lost: {reason}")),
         Event::ConnectFailed { kind: ErrorKind::Configuration, reason } => {
@@ -173,7 +173,7 @@ async fn a_right_that_is_lost_costs_no_wait_and_comes_back() {
     let cache = builder.connect().await.unwrap();
     assert_eq!(doubled(&cache, 1).await, Some(2));
     server.cli(&["ACL", "SETUSER", "app", "-@scripting"]);
-    // The lease is taken, and neither the fill nor the script that gives it back is allowed.
+    // The lease is taken, but neither the fill nor the script that gives the lease back is allowed.
     assert_eq!(soon("it is computed", doubled(&cache, 2)).await, Some(4));
     eventually("the connection is given up", || async { !cache.is_available() }).await;
     for id in 2..6 {
@@ -192,11 +192,11 @@ async fn a_right_that_is_lost_costs_no_wait_and_comes_back() {
     let before = cache.stats().computes;
     assert_eq!((doubled(&cache, 2).await, doubled(&cache, 2).await), (Some(4), Some(4)));
     assert_eq!(cache.stats().computes, before + 1);
-    // Told once, however often it was tried.
+    // Reported once, however often it was tried.
     assert_eq!(told.lock().unwrap().len(), 2);
 }
 
-// T5, R6: nobody would tell of a change. Read and stored one by one and in batches, and versions.
+// T5, R6: no change would be pushed. Reads and writes, one by one and in batches, and versions.
 #[tokio::test]
 async fn what_the_server_refuses_to_track_is_not_kept() {
     let server = RedisServer::start();
@@ -221,7 +221,7 @@ async fn what_the_server_refuses_to_track_is_not_kept() {
                 "read in a batch" => assert_eq!(all_tripled(&cache, &[2, 3]).await, triple(&[2, 3])),
                 "stored" => assert_eq!(tripled(&cache, 50).await, 150),
                 "stored in a batch" => assert_eq!(all_tripled(&cache, &[51, 52]).await, triple(&[51, 52])),
-                // Computed where the connection was given up meanwhile.
+                // Computed if the connection was dropped in the meantime.
                 _ => assert!(matches!(late(&cache, 1, 2).await, 1 | 2)),
             }
         }
@@ -231,7 +231,7 @@ async fn what_the_server_refuses_to_track_is_not_kept() {
     }
 }
 
-// D1: also where the server may not be asked for its mode.
+// D1: also if the server may not be asked for its mode.
 #[tokio::test]
 async fn a_node_of_a_cluster_is_refused() {
     let server = RedisServer::builder().option("cluster-enabled", "yes").start();

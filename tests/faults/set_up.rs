@@ -1,4 +1,5 @@
-//! Set-ups as people have them: what works as with other clients, and what says which change it needs.
+//! Typical configurations: some work as with other clients, the others produce an error that names
+//! the necessary change.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,12 +14,12 @@ async fn doubled(cache: &Cache, id: u64) -> u64 {
     id * 2
 }
 
-// D1: an operation that finds no connection says where to, and why there is none.
+// D1: the error of an operation without a connection names the address and the cause.
 #[tokio::test]
 async fn an_operation_without_a_connection_names_the_address_and_the_cause() {
     let server = RedisServer::builder().password("hunter2").start();
     server.kill();
-    // A `String`, as it comes from the environment.
+    // A `String`, as from an environment variable.
     let cache = Cache::connect(server.url()).await.unwrap();
     let says = |error: &cache_core::Error| {
         let text = error.to_string();
@@ -47,7 +48,7 @@ async fn a_program_that_needs_its_store_is_told_at_the_start() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let text = error.to_string();
     assert!(text.contains(&format!("redis://127.0.0.1:{}/0", server.port())) && text.contains("refused"), "{text}");
-    // One in this process is always there.
+    // An embedded store is always available.
     assert!(Cache::builder().url("Memory://").require_store().connect().await.unwrap().is_available());
 }
 
@@ -77,7 +78,7 @@ async fn a_hint_names_the_methods_to_who_gave_parts_and_the_url_to_who_gave_one(
     }
 }
 
-// D1: an option of another client's URL does not keep a program from starting.
+// D1: an option of another client's URL does not prevent a start.
 #[tokio::test]
 async fn an_option_of_another_client_is_told_and_no_error() {
     let server = RedisServer::start();
@@ -118,7 +119,7 @@ async fn who_refuses_hello_is_told_what_must_answer_there() {
     }
 }
 
-// D9: what a cache needs of its runtime is said in a sentence.
+// D9: the requirements on the runtime are reported in a sentence.
 #[test]
 fn without_a_runtime_that_has_timers_and_io_connect_says_what_to_build() {
     let url = "redis://127.0.0.1:1/";
@@ -137,18 +138,18 @@ fn without_a_runtime_that_has_timers_and_io_connect_says_what_to_build() {
     }
 }
 
-/// What a panic of this says, if there is one.
+/// Returns the panic message of `run`, if it panics.
 fn panic_of(run: impl FnOnce()) -> Option<String> {
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).err()?;
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
 }
 
-// D9: a cached function works there, or says what it needs.
+// D9: a cached function works there, or reports what it needs.
 #[test]
 fn a_cached_function_works_outside_a_runtime_and_says_what_one_without_timers_lacks() {
     let cache = Cache::in_memory();
-    // Outside a runtime its caller drives the run, without a deadline.
+    // Outside a runtime, the caller drives the run, without a deadline.
     assert_eq!(futures::executor::block_on(doubled(&cache, 1)), 2);
     let runtime = Builder::new_current_thread().build().unwrap();
     let without_timers = panic_of(|| assert_eq!(runtime.block_on(doubled(&cache, 2)), 4));
@@ -156,7 +157,7 @@ fn a_cached_function_works_outside_a_runtime_and_says_what_one_without_timers_la
     assert!(text.contains("`.enable_all()`"), "{text}");
 }
 
-// S10, D2: an observer that panics when the connection is lost does not keep it from coming back.
+// S10, D2: an observer that panics when the connection is lost does not prevent a reconnect.
 #[tokio::test]
 async fn an_observer_that_panics_at_a_loss_ends_no_connection() {
     let server = RedisServer::start();

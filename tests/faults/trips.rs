@@ -1,4 +1,4 @@
-//! How much goes into one trip, and what waits behind it.
+//! How much is sent in one round trip, and what waits behind it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +14,11 @@ use futures::stream::FuturesUnordered;
 use support::{Proxy, RedisServer, eventually, soon};
 
 const MIB: usize = 1 << 20;
-/// No reply of more than this many bytes comes within it, through a proxy that is slow.
+/// Through a slow proxy, no reply larger than this many bytes arrives within the timeout.
 const SHORT: &str = "?response_timeout=1s&heartbeat=100ms&connect_timeout=5s&max_staleness=2s";
 
-/// What stands behind the cache: how often it was asked, and what happens when it is.
+/// The data source behind the cache: the number of requested ids, and the number of renewals at the
+/// time of the last request.
 #[derive(Clone, Default)]
 struct Db {
     asked: Arc<AtomicUsize>,
@@ -42,7 +43,7 @@ async fn many_values_of_a_mebibyte_are_stored_and_read_without_a_fault_and_the_c
     let proxy = Proxy::start(server.port()).await;
     let (here, there, db) = (cache(&proxy).await, cache(&proxy).await, Db::default());
     let connections = proxy.connections();
-    // All of them take two seconds and more, one of them a twentieth of that.
+    // All of them take two seconds or more, one of them a twentieth of that.
     proxy.delay(Duration::from_millis(5));
     for node in [&here, &there] {
         let values = soon("the batch", large(node, &db, &ids, MIB)).await;
@@ -77,7 +78,7 @@ async fn small_reads_behind_the_largest_value_wait_for_it_and_the_connection_sta
     store.put("large", &vec![7; 16 << 20], None).await.unwrap();
     store.put("small", b"small", None).await.unwrap();
     let connections = proxy.connections();
-    // 256 pieces: two seconds at least, twice the response timeout.
+    // 256 pieces: at least two seconds, twice the response timeout.
     proxy.delay(Duration::from_millis(8));
     let large = store.read("large");
     let small = async {
@@ -102,7 +103,7 @@ async fn reads_that_queue_are_sent_by_their_expected_bytes() {
         let found = join_all(keys.iter().map(|key| store.read(key))).await;
         assert!(found.iter().all(|slot| matches!(slot, Ok(RawSlot::Bytes(bytes)) if bytes.len() == 200_000)));
         let sent = server.commandstats()["mget"] - before.get("mget").copied().unwrap_or(0);
-        // Five of them are a MiB, which the first round has told.
+        // Five of them are a MiB, which is known from the first round.
         if round > 0 {
             assert!((19..=25).contains(&sent), "{sent}");
         }
@@ -122,7 +123,7 @@ async fn three_thousand_reads_over_a_slow_link_all_get_their_values() {
     assert_eq!(failed, 0);
 }
 
-/// Different keys: callers of one key at the same time share its read.
+/// Stores different keys, because concurrent callers of one key share its read.
 async fn put_many(store: &RawStore, many: usize) -> Vec<String> {
     let keys: Vec<String> = (0..many).map(|number| format!("app:f:{number}@v1")).collect();
     for key in &keys {
@@ -138,7 +139,7 @@ async fn reads_that_queue_behind_one_that_times_out_get_their_values() {
     let proxy = Proxy::start(server.port()).await;
     let store = RawStore::redis(&format!("{}?response_timeout=1s&heartbeat=5s", proxy.url())).await.unwrap();
     let keys = put_many(&store, 1000).await;
-    // What a trip may have is known.
+    // The limits of a round trip are known.
     join_all(keys.iter().map(|key| store.read(key))).await;
     proxy.freeze();
     let mut reads: FuturesUnordered<_> = keys.iter().map(|key| store.read(key)).collect();
@@ -150,7 +151,7 @@ async fn reads_that_queue_behind_one_that_times_out_get_their_values() {
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Unavailable);
                     failed += 1;
-                    // The first has had no answer in time: from now on there are answers.
+                    // The first read has timed out. From now on there are replies.
                     proxy.heal();
                 }
             }
@@ -180,7 +181,7 @@ async fn a_very_large_batch_is_complete_and_its_leases_are_renewed_while_others_
         ids.iter().map(|id| (*id, *id)).collect()
     }
 
-    // More than a third of a lease's time passes between any two trips.
+    // More than a third of a lease's time passes between any two round trips.
     let passes = async {
         let mut sent = proxy.sendings();
         loop {

@@ -1,16 +1,16 @@
-//! What the modules under test use of the rest of the engine, as small as they need it.
+//! Minimal replacements for the parts of the engine that the modules under test use.
 
 pub(crate) mod sync {
     pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock};
 
-    /// Few: each lock that is taken is a step.
+    /// Few shards, because each lock that is taken is a step.
     pub(crate) const SHARDS: usize = 2;
 }
 
 pub(crate) mod key {
     pub(crate) use crate::key_text::KeyText;
 
-    /// The one key of the models has no parts.
+    /// The single key of the models has no parts.
     pub(crate) enum Looks {
         Plain,
         Composed,
@@ -42,7 +42,7 @@ pub(crate) mod key {
 pub(crate) mod clock {
     use std::time::Duration;
 
-    /// It stands still.
+    /// It never advances.
     #[derive(Clone)]
     pub(crate) struct Clock;
 

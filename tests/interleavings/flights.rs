@@ -14,15 +14,15 @@ use crate::doubles::clock::Clock;
 use crate::single_flight::{Caller, Flight, Flights, Joined, Landing, Leader};
 use crate::versions::{Since, Versions};
 
-/// One key, and what its callers see.
+/// One key, and the shared state of its callers.
 #[derive(Clone)]
 struct Key {
     flights: Arc<Flights>,
     versions: Arc<Versions>,
     key: Arc<str>,
-    /// Runs under way that can be joined.
+    /// The number of current runs that can be joined.
     running: Arc<AtomicUsize>,
-    /// What a run reads.
+    /// The data that a run reads.
     row: Arc<AtomicUsize>,
 }
 
@@ -43,7 +43,7 @@ impl Key {
         self.flights.join(&self.key, TypeId::of::<usize>(), since, &Caller::default())
     }
 
-    /// A call as the engine makes it for a function that borrows: lead, or follow until something lands.
+    /// Calls as the engine does for a function that borrows: lead, or follow until a run lands.
     fn call(&self, dropped: bool) -> Option<usize> {
         loop {
             match self.join() {
@@ -58,7 +58,7 @@ impl Key {
                     leader.complete(Landing::Value(Arc::new(row)));
                     return Some(row);
                 }
-                // A lost wake-up is a deadlock, which the scheduler finds.
+                // A lost wake-up is a deadlock, which the scheduler detects.
                 Joined::Follow(flight) => match landed(flight) {
                     Landing::Abandoned => {}
                     landing => return Some(value(&landing)),
@@ -67,7 +67,8 @@ impl Key {
         }
     }
 
-    /// The same for a function that owns: its run is a task of its own, which ends when nobody waits for it.
+    /// Starts or joins a run of a function that owns its arguments: the run is a task of its own,
+    /// which ends when no caller waits for it.
     fn share(&self) -> Flight {
         match self.join() {
             Joined::Follow(flight) => flight,
@@ -92,7 +93,7 @@ impl Key {
         leader.complete(landing);
     }
 
-    /// Waits for a run, a new one as often as one ends before it is joined.
+    /// Waits for a run. Retries with a new one if a run ends before it is joined.
     fn shared(&self) -> usize {
         loop {
             match landed(self.share()) {
@@ -150,7 +151,7 @@ pub fn callers_share_one_task() {
     assert_eq!(key.flights.attached_keys(), 0);
 }
 
-/// Of three that wait for a task, one gives up at once.
+/// One of three callers that wait for a task gives up immediately.
 pub fn a_task_goes_on_where_one_that_waits_is_dropped() {
     let key = Key::new();
     let impatient = spawn(&key, |key| {
@@ -163,7 +164,7 @@ pub fn a_task_goes_on_where_one_that_waits_is_dropped() {
     impatient.join().unwrap();
 }
 
-/// A caller that comes after a write and its detachment does not get what was read before.
+/// A caller after a write and its detachment does not get a value that was read before.
 pub fn who_comes_after_a_detachment_joins_no_earlier_run() {
     let key = Key::new();
     let earlier = spawn(&key, read);
@@ -176,7 +177,7 @@ pub fn who_comes_after_a_detachment_joins_no_earlier_run() {
     assert_eq!(key.flights.attached_keys(), 0);
 }
 
-/// The same where what changes is a version that the value depends on.
+/// The same for a change of a version that the value depends on.
 pub fn who_comes_after_a_change_of_a_version_joins_no_earlier_run() {
     let key = Key::new();
     let earlier = spawn(&key, read);
@@ -186,7 +187,7 @@ pub fn who_comes_after_a_change_of_a_version_joins_no_earlier_run() {
     earlier.join().unwrap();
 }
 
-/// A run that was detached ends beside the one that took its place.
+/// A detached run ends while the run that replaced it continues.
 pub fn a_run_that_ends_detaches_no_other() {
     let key = Key::new();
     let Joined::Lead(first, _) = key.join() else { panic!("nobody else runs") };
@@ -201,7 +202,7 @@ pub fn a_run_that_ends_detaches_no_other() {
     assert_eq!(key.flights.attached_keys(), 0);
 }
 
-/// A call beside which another run of the key may go on that was detached.
+/// Calls while a detached run of the key may continue.
 fn read(key: &Key) -> usize {
     loop {
         match key.join() {

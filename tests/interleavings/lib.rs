@@ -1,18 +1,20 @@
-//! The engine's own source files, compiled with the scheduler's locks instead of the standard library's.
+//! The engine's own source files, compiled with the scheduler's locks instead of those of the
+//! standard library.
 //!
 //! ```text
 //! cache-core/src/{single_flight,local,versions}.rs ── crate::sync ──> in cache-core: std
-//!                                                               └───> here: shuttle, which chooses whose step is next
+//!                                                               └───> here: shuttle
 //! ```
 //!
-//! What is not interleaved: atomics, which all stand beside a lock here, and steps inside `papaya`'s table, which synchronizes by
-//! itself. Each call of them is one step here. None of them comes to a lock of ours, so what is left out are their own races, which
-//! their own tests are for.
+//! shuttle chooses whose step is next. Two things are not interleaved: atomics, which are all used
+//! next to a lock here, and the steps inside `papaya`'s table, which synchronizes by itself. Each
+//! call of the table is one step here. None of these calls reaches a lock of ours, so only the
+//! table's own races are left out, which have their own tests.
 
 // Their own unit tests run in cache-core, outside of any scheduler.
 #![cfg(not(test))]
-// What the modules do not need here: they are the engine's, whole.
-#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "most of the engine does not stand here")]
+// The modules belong to the engine as a whole, so some parts are unused here.
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "most of the engine is not built here")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 #![allow(clippy::large_enum_variant, reason = "the scheduler's locks are larger than those of the standard library")]
 
@@ -42,12 +44,13 @@ mod value;
 #[path = "../../cache-core/src/versions.rs"]
 mod versions;
 
-/// Runs `model` with its threads' steps in so many orders, drawn by a seed: as many with each number of preemptions at random places
-/// that races need (Burckhardt et al., "A randomized scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010), and as many
-/// at random throughout.
+/// Runs `model` with the steps of its threads in many orders, drawn by a seed: `orders` for each
+/// number of preemptions at random places that races need (Burckhardt et al., "A randomized
+/// scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010), and as many at random
+/// throughout.
 ///
 /// # Panics
-/// If one of them breaks the model, with the schedule that breaks it.
+/// If one of them breaks the model. The message has the schedule that breaks it.
 pub fn explore(orders: usize, model: impl Fn() + Send + Sync + 'static) {
     let model = std::sync::Arc::new(model);
     for depth in 1..=4 {

@@ -1,4 +1,5 @@
-//! Each model in thousands of interleavings, and each guard removed: then one is found that breaks it.
+//! Runs each model in thousands of interleavings. With a guard removed, one of them must break the
+//! model.
 //!
 //! `INTERLEAVINGS=100000` tries more of them.
 
@@ -8,7 +9,7 @@ use std::panic::catch_unwind;
 
 use interleavings::{Guard, explore, without};
 
-/// How many with each of the five ways to draw them.
+/// The number of orders for each of the five ways to draw them.
 const ORDERS: usize = 2000;
 
 fn orders() -> usize {
@@ -16,7 +17,7 @@ fn orders() -> usize {
 }
 
 fn breaks_without(guard: Guard, model: fn()) {
-    // A few more where chance did not find it at first.
+    // Try more orders if chance did not find it at first.
     let found = [1, 4].iter().any(|times| {
         without(Some(guard), || catch_unwind(|| explore(orders().saturating_mul(*times), model)).is_err())
     });

@@ -1,4 +1,4 @@
-//! Models of the tier in the process and of the versions it goes by.
+//! Models of the local tier and of the versions that its entries are checked against.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const KEY: &str = "k";
 struct Node {
     local: Arc<Local>,
     versions: Arc<Versions>,
-    /// What stands in the store.
+    /// The content of the store.
     row: Arc<AtomicUsize>,
     version: Arc<AtomicUsize>,
 }
@@ -30,7 +30,7 @@ impl Node {
         Self { local: Arc::new(local), versions: Arc::new(Versions::new(1 << 16)), row, version }
     }
 
-    /// A tracked read that fills the tier.
+    /// Fills the tier with a tracked read.
     fn read(&self, under: Dependencies) {
         let mark = self.local.begin(&KEY.into());
         let row = self.row.load(Ordering::SeqCst);
@@ -46,7 +46,7 @@ impl Node {
         mark.keep(&value, 8, service, under);
     }
 
-    /// The version that stands, and what L1 has to go by if it is known to.
+    /// Loads the stored version. Returns the dependencies for L1 if the version is known.
     fn learn(&self) -> Option<Dependencies> {
         let cell = self.versions.cell("v");
         let pending = cell.begin();
@@ -73,7 +73,7 @@ fn changes_beside_two_reads(change: fn(&Local)) {
         spawn(&node, |node| node.read(Dependencies::default())),
         spawn(&node, |node| {
             node.read(Dependencies::default());
-            // Whatever it is, it does not come from nowhere.
+            // Any value is allowed, but it must have been stored.
             node.served();
         }),
     ];
@@ -85,19 +85,19 @@ fn changes_beside_two_reads(change: fn(&Local)) {
     assert_eq!(node.local.marked_keys(), 0);
 }
 
-/// A change of the key is told beside two reads of it.
+/// A change of the key is pushed during two reads of it.
 pub fn no_fill_survives_a_change_of_its_key() {
     changes_beside_two_reads(|local| {
         local.drop_key(KEY);
     });
 }
 
-/// The link is lost beside two reads.
+/// The link is lost during two reads.
 pub fn no_fill_survives_a_gap() {
     changes_beside_two_reads(Local::clear);
 }
 
-/// A read that is given up leaves nothing behind, whatever goes on beside it.
+/// A read that is given up leaves nothing behind, whatever runs concurrently.
 pub fn marks_go_with_their_reads() {
     let node = Node::new();
     let given_up = spawn(&node, |node| drop(node.local.begin(&KEY.into())));
@@ -110,7 +110,7 @@ pub fn marks_go_with_their_reads() {
     assert_eq!(node.local.marked_keys(), 0);
 }
 
-/// A version changes beside two that learn it.
+/// A version changes while two threads learn it.
 pub fn no_dependency_holds_after_its_version_was_told_changed() {
     let node = Node::new();
     let before = node.learn().unwrap();
@@ -127,7 +127,7 @@ pub fn no_dependency_holds_after_its_version_was_told_changed() {
     assert!(!before.hold(), "for good");
 }
 
-/// A value is filled under a version that changes meanwhile.
+/// A value is filled under a version that changes in the meantime.
 pub fn no_value_is_served_under_a_version_that_was_told_changed() {
     let node = Node::new();
     let fill = |node: &Node| {
@@ -136,7 +136,7 @@ pub fn no_value_is_served_under_a_version_that_was_told_changed() {
         }
     };
     let others = [spawn(&node, fill), spawn(&node, fill)];
-    // An invalidation by tag, and the push that tells of it: the key itself does not change.
+    // An invalidation by tag, and its push. The key itself does not change.
     node.row.store(1, Ordering::SeqCst);
     node.version.store(1, Ordering::SeqCst);
     node.versions.changed("v");
@@ -146,8 +146,8 @@ pub fn no_value_is_served_under_a_version_that_was_told_changed() {
     assert_eq!(node.local.marked_keys(), 0);
 }
 
-/// Values are filled under a version beside the loss of the link, in which it changes without a
-/// word.
+/// Values are filled under a version during the loss of the link, in which the version changes
+/// without a push.
 pub fn no_value_is_kept_under_a_version_from_before_a_gap() {
     let node = Node::new();
     let fill = |node: &Node| {
@@ -158,7 +158,7 @@ pub fn no_value_is_kept_under_a_version_from_before_a_gap() {
     let others = [spawn(&node, fill), spawn(&node, fill)];
     node.row.store(1, Ordering::SeqCst);
     node.version.store(1, Ordering::SeqCst);
-    // As `Coherence` does it.
+    // In the same order as `Coherence`.
     node.versions.clear();
     thread::yield_now();
     node.local.clear();

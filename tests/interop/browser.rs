@@ -1,4 +1,4 @@
-//! Options that both peers understand, a visitor with a cookie, and what a visit leaves behind.
+//! Options that both peers understand, a visitor with a cookie, and the effects of a visit.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use support::http::{self, Response, percent_encoded};
 use support::{Monitor, RedisServer};
 
-/// An application's options, in the words of express-session. What is left out has the default of Express.
+/// An application's options, with the names of express-session. An omitted option has the default
+/// of Express.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct App {
@@ -21,7 +22,7 @@ pub(super) struct App {
     pub(super) unset: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<&'static str>,
-    /// A text, or a list of which the first signs.
+    /// A text, or a list of which the first one signs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) secret: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,10 +31,10 @@ pub(super) struct App {
     pub(super) trust_proxy: Option<Value>,
     pub(super) cookie: Cookie,
     pub(super) store_options: StoreOptions,
-    /// Which store: that of connect-redis, or `express-store`. Only Express has two.
+    /// The store: that of connect-redis, or `express-store`. Express only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) store: Option<&'static str>,
-    /// The id of a new session is what the header `x-genid` says. Only on Express.
+    /// The header `x-genid` sets the id of a new session. Express only.
     pub(super) genid_from_header: bool,
 }
 
@@ -79,13 +80,13 @@ impl App {
         self.store_options.prefix.unwrap_or("sess:")
     }
 
-    /// The seconds that a session lives.
+    /// Returns the lifetime of a session in seconds.
     pub(super) fn ttl(&self) -> u64 {
         self.cookie.max_age.map_or(86400, |milliseconds| milliseconds / 1000)
     }
 }
 
-/// The 16 combinations of resave, saveUninitialized, rolling and with or without maxAge.
+/// Returns the 16 combinations of resave, saveUninitialized, rolling, and with or without maxAge.
 pub(super) fn combinations() -> impl Iterator<Item = App> {
     (0..16).map(|bits| App {
         resave: bits & 1 != 0,
@@ -109,7 +110,7 @@ impl Browser {
         Self { port, cookie: None }
     }
 
-    /// The same visitor on another application.
+    /// Returns the same visitor on another application.
     pub(super) fn on(&self, port: u16) -> Self {
         Self { port, cookie: self.cookie.clone() }
     }
@@ -118,7 +119,7 @@ impl Browser {
         self.visit_at("/", steps, &[]).await
     }
 
-    /// A visit with these headers. The cookie of the answer is kept, as a browser would.
+    /// Visits with these headers. The cookie of the response is kept, as by a browser.
     pub(super) async fn visit_at(&mut self, path: &str, steps: &[&str], headers: &[(&str, &str)]) -> Visit {
         let visit = Visit(http::get(self.port, &url(path, steps), &self.headers(headers)).await);
         if let Some(cookie) = visit.0.header("set-cookie") {
@@ -132,7 +133,7 @@ impl Browser {
         headers.iter().copied().chain(cookie).collect()
     }
 
-    /// The id in the cookie.
+    /// Returns the id in the cookie.
     pub(super) fn sid(&self) -> String {
         sid_of(self.cookie.as_deref().expect("a visitor with a cookie"))
     }
@@ -142,7 +143,7 @@ pub(super) fn url(path: &str, steps: &[&str]) -> String {
     format!("{path}?steps={}", percent_encoded(&serde_json::to_string(steps).unwrap()))
 }
 
-/// Of a signed cookie with an id that needs no escapes: `connect.sid=s%3A<id>.<mac>`.
+/// Returns the id in a signed cookie, if it needs no escapes: `connect.sid=s%3A<id>.<mac>`.
 pub(super) fn sid_of(cookie: &str) -> String {
     let value = cookie.split_once('=').expect("a name and a value").1;
     let signed = value.strip_prefix("s%3A").unwrap_or_else(|| panic!("{value:?} is not signed"));
@@ -153,14 +154,15 @@ pub(super) fn sid_of(cookie: &str) -> String {
 pub(super) struct Visit(pub(super) Response);
 
 impl Visit {
-    /// What the last step gave.
+    /// Returns the result of the last step.
     pub(super) fn last(&self) -> Value {
         let mut results = self.0.json();
         let last = results.as_array_mut().and_then(Vec::pop);
         last.unwrap_or_else(|| panic!("no result in {:?}", self.0))
     }
 
-    /// The session's `Set-Cookie`, with its value as a name of `ids` and its time as seconds from the answer's.
+    /// Returns the session's `Set-Cookie`, with its value as a name of `ids` and its time as
+    /// seconds from the response's time.
     pub(super) fn set_cookie(&self, ids: &mut Ids) -> String {
         let all = self.0.all("set-cookie");
         let [cookie] = all[..] else {
@@ -183,12 +185,14 @@ fn seconds(http_date: &str) -> i64 {
     DateTime::parse_from_rfc2822(http_date).unwrap_or_else(|error| panic!("{error}: {http_date}")).timestamp()
 }
 
-/// To ten seconds: the answer's time and the cookie's are not read at the same moment.
+/// Rounds to ten seconds, because the response's time and the cookie's are not read at the same
+/// moment.
 fn rounded(seconds: i64) -> i64 {
     (seconds + 5).div_euclid(10) * 10
 }
 
-/// Short names for ids: `known` for the visitor's own, then `new`, `new2`, in the order in which they appear.
+/// Short names for ids: `known` for the visitor's own, then `new`, `new2`, in the order of
+/// appearance.
 pub(super) struct Ids(Vec<String>);
 
 impl Ids {
@@ -209,7 +213,7 @@ impl Ids {
     }
 }
 
-/// The Redis of both peers, seen from outside.
+/// The Redis of both peers, inspected from outside.
 pub(super) struct Redis {
     pub(super) server: RedisServer,
     pub(super) keys: MultiplexedConnection,
@@ -261,25 +265,26 @@ impl Redis {
         let () = redis::cmd("FLUSHALL").query_async(&mut self.keys).await.unwrap();
     }
 
-    /// Forgets the commands until now.
+    /// Discards the commands recorded so far.
     pub(super) async fn forget_commands(&mut self) {
         self.monitor.commands().await;
     }
 
-    /// The commands on keys with this prefix since the last call, with ids by name and without values:
-    /// `GET known; SET known EX 600`.
+    /// Returns the commands on keys with this prefix since the last call, with ids by name and
+    /// without values: `GET known; SET known EX 600`.
     pub(super) async fn commands(&mut self, prefix: &str, ids: &mut Ids) -> Vec<String> {
         let commands = self.monitor.commands().await;
         let of_sessions = commands.iter().filter(|words| words.iter().skip(1).any(|word| word.starts_with(prefix)));
         of_sessions.map(|words| shortened(words, prefix, ids)).collect()
     }
 
-    /// How many commands named a key with this prefix since the last call.
+    /// Returns how many commands named a key with this prefix since the last call.
     pub(super) async fn keys_of_commands(&mut self, prefix: &str) -> usize {
         self.commands(prefix, &mut Ids::new(None)).await.len()
     }
 
-    /// What stands under the prefix, by the name of the id: the JSON with its time as seconds from now, and the seconds it lives.
+    /// Returns the stored sessions under the prefix, by the name of the id: the JSON with its time
+    /// as seconds from now, and the seconds until it expires.
     pub(super) async fn stored(&mut self, prefix: &str, ids: &mut Ids) -> BTreeMap<String, String> {
         let keys: Vec<String> = self.keys.keys(format!("{prefix}*")).await.unwrap();
         let mut stored = BTreeMap::new();
@@ -305,7 +310,8 @@ fn shortened(words: &[String], prefix: &str, ids: &mut Ids) -> String {
     short.join(" ")
 }
 
-/// Times to ten seconds if they are longer than a hundred, in milliseconds from 100,000 on: the clocks of two processes differ a little.
+/// Rounds times longer than a hundred to ten seconds, and numbers from 100,000 on as milliseconds,
+/// because the clocks of two processes differ a little.
 fn rounded_time(word: &str) -> String {
     match word.parse() {
         Ok(milliseconds @ 100_001..) => (rounded(milliseconds / 1000) * 1000).to_string(),
@@ -314,8 +320,9 @@ fn rounded_time(word: &str) -> String {
     }
 }
 
-/// `"expires":"2026-11-20T09:21:22.716Z"` as `"expires":"+600"`. Express computes `originalMaxAge` anew at each save, from two
-/// readings of the clock, and so loses a few milliseconds on a busy machine: rounded to seconds.
+/// Replaces `"expires":"2026-11-20T09:21:22.716Z"` by `"expires":"+600"`. Express recomputes
+/// `originalMaxAge` at each save from two readings of the clock, and so loses a few milliseconds on
+/// a busy machine. It is rounded to seconds.
 pub(super) fn without_time(text: &str) -> String {
     let text = match text.split_once(r#""originalMaxAge":"#) {
         Some((before, rest)) => {
@@ -333,7 +340,8 @@ pub(super) fn without_time(text: &str) -> String {
     format!(r#"{before}"expires":"+{}"{after}"#, rounded(seconds))
 }
 
-/// The stored text of a session with these members besides `cookie`, as Express with `maxAge` 10 minutes writes it.
+/// Returns the stored text of a session with these members besides `cookie`, as Express with
+/// `maxAge` 10 minutes writes it.
 pub(super) fn session_text(members: &Value) -> String {
     let expires = DateTime::from_timestamp_millis(
         i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap()

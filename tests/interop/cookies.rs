@@ -1,4 +1,4 @@
-//! How ids are signed, and which `Cookie` headers are taken.
+//! How ids are signed, and which `Cookie` headers are accepted.
 
 use serde_json::{Value, json};
 use support::http::percent_encoded;
@@ -6,7 +6,7 @@ use support::http::percent_encoded;
 use super::browser::{App, Browser, Cookie, Ids, Redis, session_text};
 use super::peer::{Peer, on_both_peers};
 
-/// Ids with their secrets, and the signatures that Express made of them.
+/// Returns ids with their secrets, and the signatures that Express made of them.
 fn vectors() -> Vec<(&'static str, Value, &'static str)> {
     vec![
         ("TTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTT", json!("keyboard cat"), "kdRwdvo/GWzaF6ijPy0ySlfqZaYx0TbOkHVGVctbQck"),
@@ -22,7 +22,7 @@ fn vectors() -> Vec<(&'static str, Value, &'static str)> {
     ]
 }
 
-/// As `encodeURIComponent` does with a signature.
+/// Escapes a signature as `encodeURIComponent` does.
 fn escaped(mac: &str) -> String {
     mac.replace('+', "%2B").replace('/', "%2F")
 }
@@ -126,7 +126,7 @@ on_both_peers! {
     }
 }
 
-/// Express asks Redis for whatever is signed.
+/// Express requests any signed id from Redis.
 #[tokio::test]
 async fn ids_that_are_signed_but_unfit_are_no_session_to_ours() {
     let mut redis = Redis::start().await;
@@ -145,7 +145,8 @@ async fn ids_that_are_signed_but_unfit_are_no_session_to_ours() {
     }
 }
 
-/// What is sent, each as one or several `Cookie` headers, and whether it is the cookie of the session `P2`.
+/// Returns requests, each as one or several `Cookie` headers, and whether they carry the cookie of
+/// the session `P2`.
 fn cookie_headers() -> Vec<(&'static str, Vec<String>, bool)> {
     let mac = "6+21V6XsJ/KrtLDCK8GyEUiitjRvAFJGkQNgkv3gWH8";
     let good = format!("connect.sid=s%3AP2.{}", escaped(mac));

@@ -1,4 +1,4 @@
-//! `examples/express-store` has tests in its own language.
+//! Runs the tests of `examples/express-store`, which are written in its own language.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 async fn the_store_for_express_passes_its_tests() {
     let folder = root().join("examples/express-store/test");
     let mut command = node();
-    // Not as they would be told to a terminal: what a test that failed says must be in the output.
+    // Not in the format for terminals: the output must contain the message of a failed test.
     command
         .args(["--test", "--test-reporter=tap"])
         .args(["store.test.js", "races.test.js"].map(|file| folder.join(file)));

@@ -1,4 +1,4 @@
-//! How long sessions live in Redis, under which prefix, and by which expiry of their own.
+//! How long sessions live in Redis, under which prefix, and with which expiry of their own.
 
 use serde_json::json;
 
@@ -20,10 +20,11 @@ on_both_peers! {
             (Some(600_000), None, 600),
             (None, None, 86400),
             (None, Some(77), 77),
-            // The cookie wins.
+            // The cookie has precedence.
             (Some(600_000), Some(77), 600),
         ];
-        // Express reads the clock again to compute what is left: on a busy machine these come to a second less.
+        // Express reads the clock again to compute the rest, so on a busy machine these are a
+        // second less.
         if peer == Peer::Ours {
             cases.extend([(Some(1), None, 1), (Some(1001), None, 2)]);
         }
@@ -47,7 +48,7 @@ on_both_peers! {
         let mut ids = Ids::new(None);
         assert_eq!(visit.set_cookie(&mut ids), "connect.sid=new; Path=/; Expires=+0; HttpOnly");
         assert!(redis.stored("sess:", &mut ids).await.is_empty());
-        // The same of one that stands.
+        // The same for an existing session.
         let mut browser = Browser::new(site.port(1));
         browser.visit(&["set a 1"]).await;
         browser.visit(&["set a 2", "maxage 0"]).await;
@@ -83,7 +84,7 @@ on_both_peers! {
     }
 }
 
-/// Express forgets an age that was set and nothing else, at the next request; ours does not.
+/// Express forgets an age at the next request if nothing else was set. Ours does not.
 #[tokio::test]
 async fn an_age_that_changes_alone_stays_with_a_session_of_ours_only() {
     let mut redis = Redis::start().await;
@@ -103,7 +104,7 @@ async fn an_age_that_changes_alone_stays_with_a_session_of_ours_only() {
     }
 }
 
-/// Express sends an EXPIRE with every request; ours waits until a tenth of the time is over.
+/// Express sends an EXPIRE with every request. Ours waits until a tenth of the time is over.
 #[tokio::test]
 async fn a_session_that_was_just_saved_is_not_touched_by_ours() {
     let mut redis = Redis::start().await;

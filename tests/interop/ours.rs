@@ -31,7 +31,7 @@ pub(super) struct Ours {
 }
 
 impl Ours {
-    /// Each application has its own cache, as a process of its own would.
+    /// Starts the applications. Each has its own cache, as in a process of its own.
     pub(super) async fn start(server: &RedisServer, apps: &[App]) -> Self {
         let mut ours = Self { ports: Vec::new(), servers: Vec::new() };
         for app in apps {
@@ -56,11 +56,11 @@ impl Drop for Ours {
 }
 
 tokio::task_local! {
-    /// The id that a new session of this request gets.
+    /// The id for a new session of this request.
     static ID: String;
 }
 
-/// The options of Express, as ours are called.
+/// Translates the options of Express to ours.
 fn layer(cache: &Cache, app: &App) -> SessionLayer {
     let mut builder = SessionLayer::builder(cache)
         .mode(SessionMode::Express)
@@ -161,7 +161,7 @@ async fn with_id(request: Request, next: Next) -> Response {
     ID.scope(id, next.run(request)).await
 }
 
-/// Of `percent_encoded`.
+/// Decodes the output of `percent_encoded`.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -212,7 +212,7 @@ async fn run_steps(
             (_, None) => panic!("there is no session for {step}"),
         });
     }
-    // Asking for the id reads the session: not where nobody else does.
+    // Reading the id loads the session, so do it only in requests that use the session.
     if let Some(session) = session.filter(|_| !steps.is_empty()) {
         let id = session.id().await?;
         headers.insert("x-sid", support::http::percent_encoded(id.reveal()).parse().unwrap());

@@ -1,4 +1,4 @@
-//! The two peers, started the same way.
+//! The two peers, started in the same way.
 
 use serde_json::Value;
 use support::{Express, RedisServer};
@@ -39,7 +39,7 @@ impl Site {
     }
 }
 
-/// Each test once for Express, so that it is known to ask what Express does, and once for ours.
+/// Defines each test once for Express, to confirm the behavior of Express, and once for ours.
 macro_rules! on_both_peers {
     ($(async fn $name:ident($peer:ident: Peer) $body:block)*) => {$(
         mod $name {

@@ -1,4 +1,5 @@
-//! Values, hashes and messages that a Node program with the `redis` client and ours exchange, as `cache-core/docs/plain.md` says.
+//! Values, hashes and messages exchanged between a Node program with the `redis` client and ours,
+//! as described in `cache-core/docs/plain.md`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +23,7 @@ fn ada() -> User {
     User { name: "Ada \"é\" \u{2028}\n".to_owned(), age: 36, tags: vec![String::new(), "数".to_owned()] }
 }
 
-/// The Node program, and ours.
+/// Starts the Node program and ours.
 async fn programs() -> (RedisServer, Express, Node, Cache) {
     let server = RedisServer::start();
     let express = Express::start(&server, &[json!({ "sessions": false })]).await;
@@ -40,7 +41,8 @@ impl Node {
         visit.last()
     }
 
-    /// `client.hSet("key", {..})` is `call("hSet", json!(["key", {..}]))`.
+    /// Calls a method of the client: `client.hSet("key", {..})` is
+    /// `call("hSet", json!(["key", {..}]))`.
     async fn call(&mut self, method: &str, arguments: Value) -> Value {
         self.step(format!("redis {method} {arguments}")).await
     }
@@ -58,7 +60,7 @@ async fn values_written_by_either_program_are_read_by_the_other() {
     assert_eq!(text, json!(serde_json::to_string(&ada()).unwrap()), "byte by byte what JSON.stringify would write");
     assert_eq!(node.call("ttl", json!(["user:2"])).await, json!(60));
 
-    // What JSON.stringify makes of JavaScript's numbers.
+    // The output of JSON.stringify for JavaScript's numbers.
     node.call("set", json!(["large", "9007199254740991"])).await;
     assert_eq!(plain.get::<u64>("large").await.unwrap(), Some(9_007_199_254_740_991));
     node.call("set", json!(["whole", "1e+21"])).await;
@@ -74,7 +76,7 @@ async fn values_written_by_either_program_are_read_by_the_other() {
     assert!(plain.remove("user").await.unwrap());
     assert_eq!(node.call("exists", json!(["user"])).await, json!(0));
 
-    // An undefined value, as a forgotten JSON.stringify leaves it.
+    // An undefined value, as stored after a forgotten JSON.stringify.
     node.call("set", json!(["broken", "[object Object]"])).await;
     assert_eq!(plain.get::<User>("broken").await.unwrap_err().kind(), ErrorKind::Decode);
 }
@@ -132,7 +134,8 @@ async fn messages_published_by_either_program_reach_the_other() {
     assert_eq!(soon("the stream goes on", ours.next()).await.unwrap().unwrap(), ada());
 }
 
-/// node-1: a text is a text under a key, in a field and in a message, whoever wrote it, and with either client of Node.
+/// node-1: a text is a text under a key, in a field and in a message, whoever wrote it, and with
+/// either client of Node.
 #[tokio::test]
 async fn bare_texts_go_both_ways_as_keys_fields_and_messages() {
     let (_server, _express, mut node, cache) = programs().await;
@@ -159,7 +162,8 @@ async fn bare_texts_go_both_ways_as_keys_fields_and_messages() {
             assert_eq!(node.step(format!("{client} {get} {}", json!(["h", "ours"]))).await, json!(text));
         }
     }
-    // What JSON.stringify makes of a text is that text; exactly as it stands there for whoever asks for that.
+    // A text written by JSON.stringify is read as that text, or exactly as stored if the caller
+    // requests that.
     node.call("set", json!(["color", "\"red\""])).await;
     assert_eq!(plain.get::<String>("color").await.unwrap().as_deref(), Some("red"));
     assert_eq!(plain.text("color").get().await.unwrap().as_deref(), Some("\"red\""));
@@ -185,7 +189,8 @@ async fn bare_texts_go_both_ways_as_keys_fields_and_messages() {
     }
 }
 
-/// node-10: what the tutorials of both clients do with keys: expiry, counters, conditions, lists.
+/// node-10: the operations on keys in the tutorials of both clients: expiry, counters, conditions,
+/// lists.
 #[tokio::test]
 async fn expiry_counters_and_lists_go_both_ways() {
     let (_server, _express, mut node, cache) = programs().await;

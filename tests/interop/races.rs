@@ -1,4 +1,5 @@
-//! Two requests of one session that overlap: one stands in its handler, on one application, while the other comes and goes.
+//! Two overlapping requests of one session: one waits in its handler, on one application, while the
+//! other runs completely.
 
 use serde_json::{Value, json};
 use support::{Express, http};
@@ -6,12 +7,13 @@ use support::{Express, http};
 use super::browser::{App, Browser, Ids, Redis};
 use super::peer::Peer;
 
-/// Where a slow and a fast request of one session go.
+/// The applications for a slow and a fast request of one session.
 struct Overlap<'r> {
     redis: &'r mut Redis,
     slow: u16,
     fast: u16,
-    /// Where the visitor goes afterwards with the first cookie, before it is seen what is left.
+    /// The application that the visitor uses afterwards with the first cookie, before the result is
+    /// read.
     then: Option<u16>,
 }
 
@@ -21,17 +23,18 @@ impl<'r> Overlap<'r> {
     }
 }
 
-/// What is left after both.
+/// The result of both requests.
 #[derive(Debug, PartialEq)]
 struct Left {
     /// The session of the visitor's first cookie, without `cookie`.
     session: Option<Value>,
-    /// How many sessions there are.
+    /// The number of sessions.
     sessions: usize,
 }
 
 impl Overlap<'_> {
-    /// The slow request passes the gate, then takes its `steps`; before, the fast one takes those of `meanwhile`.
+    /// Runs both: the fast request does the steps of `meanwhile`, then the slow one passes the gate
+    /// and does its `steps`.
     async fn run(&mut self, steps: &[&str], meanwhile: &[&str]) -> Left {
         self.redis.flush().await;
         let mut fast = Browser::new(self.fast);
@@ -46,7 +49,8 @@ impl Overlap<'_> {
             http::get(self.slow, "/__open/slow", &[]).await;
         };
         let (visit, ()) = tokio::join!(slow.visit(&steps), between);
-        // Of ours, an explicit `save` of a session that has ended is an error, and here the handler's answer.
+        // In ours, an explicit `save` of an ended session is an error, which is the handler's
+        // response here.
         let may_fail = steps.contains(&"save");
         assert!(visit.0.status == 200 || may_fail && visit.0.body.contains("Gone"), "{visit:?}");
         if let Some(port) = self.then {
@@ -61,7 +65,7 @@ impl Overlap<'_> {
         Left { session, sessions: self.redis.stored("sess:", &mut ids).await.len() }
     }
 
-    /// What each overlap leaves that must not lose anything.
+    /// Runs the overlaps that must not lose anything. Returns those that do.
     async fn losses(&mut self) -> Vec<String> {
         let session = |session: Value| Left { session: Some(session), sessions: 1 };
         let none = || Left { session: None, sessions: 0 };
@@ -123,13 +127,13 @@ async fn connect_redis_loses_and_the_store_for_express_does_not() {
     for (&port, expected) in express.ports().iter().zip(expected) {
         assert_eq!(Overlap::new(&mut redis, port, port).losses().await, expected);
     }
-    // Side by side on the same sessions: what counts is who ends last.
+    // Mixed on the same sessions: the result depends on which request ends last.
     let [stock, _, store, _] = express.ports()[..] else { unreachable!("four applications") };
     assert_eq!(Overlap::new(&mut redis, store, stock).losses().await, [""; 0]);
 }
 
-/// Ours is safe with itself, with the store for Express, and where it ends last with any. Beside a stock connect-redis that ends last, what ours
-/// has ended stays ended to ours.
+/// Ours is safe with itself, with the store for Express, and with any peer if ours ends last. If a
+/// stock connect-redis ends last, a session that ours has ended stays ended for ours.
 #[tokio::test]
 async fn ours_loses_nothing_beside_itself_and_the_store_for_express() {
     let mut redis = Redis::start().await;
@@ -149,7 +153,8 @@ async fn ours_loses_nothing_beside_itself_and_the_store_for_express() {
     ] {
         assert_eq!(Overlap::new(&mut redis, slow, fast).losses().await, [""; 0], "{slow} overlaps {fast}");
     }
-    // What nobody but Express itself can heal: what it overwrites. What it brings back is ended again by the next look of ours at it.
+    // Only Express itself can avoid overwriting. A session that it restores is ended again when
+    // ours next reads it.
     let overwritten = ["writers of different keys", "a removal beside a write", "a write beside a removal"];
     let with_resave = [&overwritten[..], &["a reader overlaps a login"]].concat();
     for (slow, fast, at_once, then) in
@@ -183,7 +188,7 @@ async fn requests_without_a_cookie_get_sessions_of_their_own() {
     }
 }
 
-/// With both peers: the browser keeps the one whose answer comes last, and the others end with their time.
+/// With both peers, the browser keeps the session of the last response. The others expire.
 #[tokio::test]
 async fn of_requests_that_regenerate_at_once_each_has_a_session_of_its_own() {
     let mut redis = Redis::start().await;
@@ -211,7 +216,8 @@ async fn of_requests_that_regenerate_at_once_each_has_a_session_of_its_own() {
     }
 }
 
-/// How many of `requests` are counted that have all read the session before the first of them counts.
+/// Returns how many of `requests` are counted if all have read the session before the first of them
+/// counts.
 async fn counted(redis: &mut Redis, ports: &[u16], requests: usize) -> u64 {
     let mut browser = Browser::new(ports[0]);
     browser.visit(&["set n 0"]).await;
@@ -236,7 +242,8 @@ async fn counted(redis: &mut Redis, ports: &[u16], requests: usize) -> u64 {
 async fn express_does_not_count_requests_at_once() {
     let mut redis = Redis::start().await;
     let express = Express::start(&redis.server, &apps().map(|app| app.options())).await;
-    // `n++` writes what this request has read: the store for Express merges names, not numbers.
+    // `n++` writes a number based on the earlier read: the store for Express merges names, not
+    // numbers.
     for &port in express.ports() {
         assert_eq!(counted(&mut redis, &[port], 20).await, 1);
     }

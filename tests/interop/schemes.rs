@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::browser::{App, Browser, Cookie, Ids, Redis};
 use super::peer::{Peer, on_both_peers};
 
-/// Whether the cookie of a new session says `Secure`; `None`: there was no cookie.
+/// Returns whether the cookie of a new session is `Secure`; `None` if there was no cookie.
 async fn is_secure(port: u16, headers: &[(&str, &str)]) -> Option<bool> {
     let visit = Browser::new(port).visit_at("/", &["set a 1"], headers).await;
     visit.0.header("set-cookie").map(|cookie| cookie.contains("; Secure"))
@@ -68,7 +68,7 @@ on_both_peers! {
     }
 }
 
-/// Express stores a session that nobody can come back to; ours does not.
+/// Express stores a session that no client can return to. Ours does not.
 #[tokio::test]
 async fn a_session_whose_cookie_cannot_be_sent_is_not_stored_by_ours() {
     let mut redis = Redis::start().await;
@@ -82,7 +82,8 @@ async fn a_session_whose_cookie_cannot_be_sent_is_not_stored_by_ours() {
     }
 }
 
-/// To Express `/adminfoo` begins with `/admin`; a browser sends the cookie by segments, and so does ours.
+/// For Express, `/adminfoo` begins with `/admin`. A browser compares paths by segments, and so does
+/// ours.
 #[tokio::test]
 async fn a_path_is_compared_by_segments_by_ours() {
     let redis = Redis::start().await;

@@ -1,4 +1,4 @@
-//! Behind a cache that everybody shares, a real nginx: nobody gets what was made for somebody else.
+//! Behind a shared cache, a real nginx: no client gets a response that was made for another.
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ async fn who(session: Session) -> Result<String, SessionError> {
     Ok(session.user().await?.unwrap_or_else(|| "nobody".to_owned()))
 }
 
-/// Says how long it may be kept, and on what else it depends: a header whose name has `cookie` in
-/// it.
+/// Sets how long the response may be cached, and another header on which it depends, with `cookie`
+/// in its name.
 async fn kept_for_a_minute(session: Session) -> Result<impl IntoResponse, SessionError> {
     let headers = AppendHeaders([(header::CACHE_CONTROL, "max-age=60"), (header::VARY, "X-Cookie-Consent")]);
     Ok((headers, who(session).await?))
@@ -85,7 +85,7 @@ impl Site {
         http::get(self.nginx.port(), path, &headers).await
     }
 
-    /// With which header this client comes back.
+    /// Logs in. Returns the header that this client sends from then on.
     async fn log_in(&self, name: &str) -> (String, String) {
         let response = self.get(&format!("/login?name={name}"), None).await;
         assert_eq!(response.body, "in");
@@ -120,7 +120,7 @@ async fn a_shared_cache_gives_no_answer_of_a_session_to_somebody_else() {
     for mode in [SessionMode::Native, SessionMode::Express] {
         for transport in transports() {
             let site = Site::start(&Cache::in_memory(), mode, transport.clone()).await;
-            // It does keep what it may.
+            // It does cache a response that allows it.
             assert_eq!(site.get("/all", None).await.header("x-cache"), Some("MISS"));
             assert_eq!(site.get("/all", None).await.header("x-cache"), Some("HIT"));
             let (ada, bob) = (site.log_in("ada").await, site.log_in("bob").await);
@@ -131,7 +131,7 @@ async fn a_shared_cache_gives_no_answer_of_a_session_to_somebody_else() {
                     assert_eq!(response.body, name, "{mode:?}, {transport:?}, {path}: {response:?}");
                 }
             }
-            // A session that is begun is given to one visitor, though the handler says `public`.
+            // A new session is given to one visitor only, even though the handler sets `public`.
             let first = site.get("/count", None).await;
             let second = site.get("/count", None).await;
             assert_ne!(shown(&first, &transport), shown(&second, &transport), "{mode:?}, {transport:?}");

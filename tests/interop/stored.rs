@@ -1,20 +1,20 @@
-//! What stands under the key of a session, and what each peer makes of it.
+//! The stored text of a session, and how each peer treats it.
 
 use serde_json::{Value, json};
 
 use super::browser::{App, Browser, Cookie, Ids, Redis, session_text, without_time};
 use super::peer::{Peer, on_both_peers};
 
-/// What a visit with a good cookie comes to.
+/// The outcome of a visit with a valid cookie.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Outcome {
-    /// The session is there, and this is what the visitor sees of it.
+    /// The session is found, and the visitor sees its values.
     Session,
-    /// There is none: the visitor starts anew, and never under the id that the cookie has.
+    /// There is no session: the visitor gets a new one, never under the id in the cookie.
     Anew,
-    /// Status 500. The key is as it was.
+    /// Status 500. The key is unchanged.
     Error,
-    /// No answer at all.
+    /// No response at all.
     Hangs,
 }
 
@@ -25,11 +25,12 @@ struct Foreign {
 }
 
 impl Foreign {
-    /// Never an error, and never a request that hangs. What is no session to Express is none to ours either.
+    /// Returns the outcome for ours: never an error, and never a request that hangs. Text that is
+    /// not a session for Express is not one for ours either.
     fn ours(&self) -> Outcome {
         match self.express {
             Outcome::Error => Outcome::Anew,
-            // serde_json takes no such text as a name: it is left as it is.
+            // serde_json does not accept such a text as a name. It is left unchanged.
             _ if self.what == "half of a surrogate pair in a key" => Outcome::Anew,
             Outcome::Hangs => Outcome::Session,
             other => other,
@@ -37,7 +38,7 @@ impl Foreign {
     }
 }
 
-/// Each with a session cookie, `a` as `1` where it is a session, and whatever else makes it strange.
+/// Returns unusual texts. Each has a session cookie, and `a` as `1` if it is a session.
 fn foreign() -> Vec<Foreign> {
     use Outcome::{Anew, Error, Hangs, Session};
     let foreign = |what, text: &str, express| Foreign { what, text: text.as_bytes().to_vec(), express };
@@ -97,7 +98,7 @@ fn foreign() -> Vec<Foreign> {
     ]
 }
 
-/// A visitor with a session of this application, and its key.
+/// Returns a visitor with a session of this application, and the session's key.
 async fn visitor(port: u16) -> (Browser, String) {
     let mut browser = Browser::new(port);
     browser.visit(&["set a 1"]).await;
@@ -132,7 +133,7 @@ on_both_peers! {
             let (mut browser, key) = visitor(site.port(0)).await;
             redis.set_for(&key, each.text.as_slice(), 100).await;
             assert_eq!(outcome(&mut browser).await, expected, "{}", each.what);
-            // What is no session is nobody's to overwrite, even by a visitor who writes.
+            // A key that is not a session is never overwritten, even if the visitor writes.
             if expected != Outcome::Session {
                 let before = redis.bytes(&key).await;
                 browser.visit(&["set b 1"]).await;
@@ -147,7 +148,7 @@ on_both_peers! {
     }
 }
 
-/// What one peer writes, the other reads; what neither has touched goes back as it was.
+/// One peer reads the values that the other writes. Unchanged values are written back as they were.
 #[tokio::test]
 async fn values_go_from_one_peer_to_the_other_and_back() {
     let mut redis = Redis::start().await;
@@ -188,7 +189,7 @@ async fn values_go_from_one_peer_to_the_other_and_back() {
     }
 }
 
-/// Express would change these at its next save; ours does not.
+/// Express would change these at its next save. Ours does not.
 #[tokio::test]
 async fn ours_gives_back_byte_for_byte_what_it_has_not_touched() {
     let mut redis = Redis::start().await;
@@ -265,7 +266,7 @@ async fn sessions_outlive_a_restart_and_are_shared_by_all_instances() {
     assert_eq!(redis.stored("sess:", &mut ids).await.into_keys().collect::<Vec<_>>(), ["known"], "one session");
 }
 
-/// A user who logs in at one peer is logged in at the other, and a user who logs out at one is at the other.
+/// A login at one peer is a login at the other, and so is a logout.
 #[tokio::test]
 async fn login_and_logout_hold_for_both_peers() {
     let redis = Redis::start().await;
@@ -287,7 +288,7 @@ async fn login_and_logout_hold_for_both_peers() {
     }
 }
 
-/// `session_text` writes what Express would.
+/// `session_text` writes the same text as Express.
 #[tokio::test]
 async fn a_session_made_by_hand_is_one_to_both_peers() {
     let mut redis = Redis::start().await;
@@ -299,7 +300,7 @@ async fn a_session_made_by_hand_is_one_to_both_peers() {
     }
 }
 
-/// Express answers before it knows whether the session is stored; ours after that.
+/// Express answers before it knows whether the session is stored. Ours answers after that.
 #[tokio::test]
 async fn an_answer_whose_session_cannot_be_stored_is_an_error_of_ours() {
     let mut redis = Redis::start().await;
@@ -313,7 +314,7 @@ async fn an_answer_whose_session_cannot_be_stored_is_an_error_of_ours() {
     }
 }
 
-/// Express stores what a handler that failed has set; ours only if it is told to.
+/// Express stores the changes of a failed handler. Ours does so only with an option.
 #[tokio::test]
 async fn a_handler_that_fails_changes_nothing_of_ours() {
     let redis = Redis::start().await;

@@ -1,4 +1,5 @@
-//! What a visit does to Redis and to the browser, for every kind of visit and all combinations of options.
+//! The effect of a visit on Redis and on the browser, for every kind of visit and all combinations
+//! of options.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -8,20 +9,20 @@ use support::root;
 use super::browser::{App, Browser, Ids, Redis, combinations};
 use super::peer::Peer;
 
-/// Who visits.
+/// The kind of visitor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Visitor {
     WithoutCookie,
     /// With a session in which `first` is 1, halfway to its end.
     Known,
-    /// With a good signature, and no session.
+    /// With a valid signature, but no session.
     Unknown,
-    /// With the cookie of a session that was destroyed.
+    /// With the cookie of a destroyed session.
     AfterDestroy,
     BadSignature,
 }
 
-/// When the answer has a `Set-Cookie`.
+/// When the response has a `Set-Cookie`.
 #[derive(Debug, Clone, Copy)]
 enum When {
     Never,
@@ -36,7 +37,8 @@ struct Row {
     visitor: Visitor,
     steps: &'static [&'static str],
     unset: Option<&'static str>,
-    /// On Redis, with the visitor's session as `known`. By saveUninitialized and resave: neither, resave, saveUninitialized, both.
+    /// The commands on Redis, with the visitor's session as `known`. By saveUninitialized and
+    /// resave: neither, resave, saveUninitialized, both.
     commands: [&'static str; 4],
     cookie: When,
 }
@@ -69,7 +71,7 @@ impl Row {
     }
 }
 
-/// `GET known; SET known` as commands, with the seconds that sessions live.
+/// Splits `GET known; SET known` into commands, with the lifetime of sessions in seconds.
 fn with_ttl(commands: &str, app: &App) -> Vec<String> {
     let ttl = app.ttl();
     let with_ttl = |command: &str| match command.split(' ').next() {
@@ -90,7 +92,7 @@ const fn row(
     Row { name, visitor, steps, unset: None, commands, cookie }
 }
 
-/// As `row`, with the option `unset`.
+/// Like `row`, with the option `unset`.
 const fn with_unset(unset: &'static str, row: Row) -> Row {
     Row { unset: Some(unset), ..row }
 }
@@ -160,7 +162,7 @@ const TABLE: &[Row] = {
     ]
 };
 
-/// Brings the visitor into being. Nothing of it is left to be seen in the commands.
+/// Creates the visitor. The commands needed for that are discarded.
 async fn arrive(visitor: Visitor, app: &App, port: u16, redis: &mut Redis) -> Browser {
     let mut browser = Browser::new(port);
     if visitor == Visitor::WithoutCookie {
@@ -186,19 +188,20 @@ async fn arrive(visitor: Visitor, app: &App, port: u16, redis: &mut Redis) -> Br
     browser
 }
 
-/// What a visit leaves behind.
+/// The effect of a visit.
 #[derive(Debug, Clone, PartialEq)]
 struct Effect {
     status: u16,
     cookie: String,
-    /// By the name of the id: what is stored, and for how long.
+    /// By the name of the id: the stored text, and its lifetime.
     stored: BTreeMap<String, String>,
     commands: Vec<String>,
-    /// What is said to caches.
+    /// The headers for caches.
     caching: Vec<String>,
 }
 
-/// One visit at `port` by a visitor who has arrived at `before`; also what was stored before the visit.
+/// Runs one visit at `port` by a visitor created at `before`. Also returns what was stored before
+/// the visit.
 async fn effect(redis: &mut Redis, app: &App, row: &Row, before: u16, port: u16) -> (BTreeMap<String, String>, Effect) {
     redis.flush().await;
     let mut browser = arrive(row.visitor, app, before, redis).await.on(port);
@@ -206,7 +209,7 @@ async fn effect(redis: &mut Redis, app: &App, row: &Row, before: u16, port: u16)
     let stored_before = redis.stored(app.prefix(), &mut ids).await;
     redis.forget_commands().await;
     let visit = browser.visit(row.steps).await;
-    // First: the id in the cookie is `new`, whatever others the visit has come by.
+    // First, so that the id in the cookie is `new`, whatever other ids occurred in the visit.
     let cookie = visit.set_cookie(&mut ids);
     let commands = redis.commands(app.prefix(), &mut ids).await;
     let stored = redis.stored(app.prefix(), &mut ids).await;
@@ -214,7 +217,7 @@ async fn effect(redis: &mut Redis, app: &App, row: &Row, before: u16, port: u16)
     (stored_before, Effect { status: visit.0.status, cookie, stored, commands, caching })
 }
 
-/// The rows with the applications that they are asked of: `unset` is an option of the application.
+/// Returns the rows, each with its application, because `unset` is an option of the application.
 fn cases() -> (Vec<App>, Vec<(usize, &'static Row)>) {
     let mut apps = Vec::new();
     let mut cases = Vec::new();
@@ -228,7 +231,7 @@ fn cases() -> (Vec<App>, Vec<(usize, &'static Row)>) {
     (apps, cases)
 }
 
-/// The table is true of Express itself: only so it can tell what another must do.
+/// Express itself must behave as in the table, before the table can be required of another peer.
 #[tokio::test]
 async fn express_alone_does_what_the_table_says() {
     let mut redis = Redis::start().await;
@@ -252,7 +255,7 @@ async fn express_alone_does_what_the_table_says() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// With `express-store` in the place of the store of connect-redis, nobody sees a difference: only the commands that write are others.
+/// With `express-store` instead of the store of connect-redis, only the writing commands differ.
 #[tokio::test]
 async fn the_store_for_express_does_what_connect_redis_does() {
     let mut redis = Redis::start().await;
@@ -282,13 +285,13 @@ async fn the_store_for_express_does_what_connect_redis_does() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// What ours does otherwise on purpose. `cache-core/docs/sessions-express.md` has the same list.
+/// A deliberate difference of ours. `cache-core/docs/sessions-express.md` has the same list.
 struct Difference {
     why: &'static str,
     of: fn(&Row, &App) -> bool,
-    /// In the words of Express.
+    /// As commands of Express.
     commands: &'static str,
-    /// Redis is as it was before. Else it is as after Express.
+    /// Redis is as before the visit. Otherwise it is as after Express.
     untouched: bool,
 }
 
@@ -356,7 +359,7 @@ fn is(row: &Row, visitor: Visitor, name: &str) -> bool {
     row.visitor == visitor && row.name == name
 }
 
-/// Commands of Express as ours are called. Two words for one are sent together: one round trip.
+/// Translates commands of Express to ours. Two commands sent together are one round trip.
 fn in_our_words(commands: &[String]) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for command in commands {
@@ -367,7 +370,7 @@ fn in_our_words(commands: &[String]) -> Vec<String> {
             ["DEL", id] => vec![format!("UNLINK {id}")],
             ["SET", id, "EX", seconds] => {
                 let create = format!("SET {id} NX PX {seconds}000");
-                // A script compares what stands there; its hash is in the place of its name.
+                // A script compares the stored value. Its hash replaces its name.
                 vec![if id == "known" || words.contains(&create) {
                     format!("EVALSHA 1 {id} {seconds}000")
                 } else {
@@ -380,7 +383,7 @@ fn in_our_words(commands: &[String]) -> Vec<String> {
     words
 }
 
-/// `EVALSHA <hash> ..` without the hash.
+/// Returns `EVALSHA <hash> ..` without the hash.
 fn without_hash(command: &str) -> String {
     match command.split_once(' ') {
         Some(("EVALSHA", rest)) => format!("EVALSHA {}", rest.split_once(' ').map_or("", |(_, rest)| rest)),
@@ -388,7 +391,7 @@ fn without_hash(command: &str) -> String {
     }
 }
 
-/// What ours must do where Express does `express`.
+/// Returns the required effect of ours where the effect of Express is `express`.
 fn expected_of_ours(row: &Row, app: &App, before: BTreeMap<String, String>, express: &Effect) -> Effect {
     let difference = DIFFERENCES.iter().find(|difference| (difference.of)(row, app));
     let commands = difference.map_or_else(|| express.commands.clone(), |it| with_ttl(it.commands, app));
@@ -397,7 +400,7 @@ fn expected_of_ours(row: &Row, app: &App, before: BTreeMap<String, String>, expr
     Effect { commands: in_our_words(&commands), stored, caching, ..express.clone() }
 }
 
-/// N1: what ours says to caches, beside what Express says. Express says nothing.
+/// N1: returns the headers for caches that ours adds to those of Express. Express sends none.
 fn caching_of_ours(row: &Row, app: &App, express: &Effect) -> Vec<String> {
     assert!(express.caching.is_empty());
     let is_looked_at = !row.steps.is_empty() || app.resave || app.rolling || app.save_uninitialized;
@@ -409,14 +412,15 @@ fn caching_of_ours(row: &Row, app: &App, express: &Effect) -> Vec<String> {
     headers.iter().map(|header| (*header).to_owned()).collect()
 }
 
-/// Visits of ours, and visits of Express to what ours has written, in all combinations of options.
+/// Visits to ours, and visits to Express with sessions written by ours, in all combinations of
+/// options.
 #[tokio::test]
 async fn ours_does_what_express_does_but_for_the_listed_differences() {
     let mut redis = Redis::start().await;
     let (apps, cases) = cases();
     let express = Peer::Express.start(&redis.server, &apps).await;
     let ours = Peer::Ours.start(&redis.server, &apps).await;
-    // A script is sent as a text the first time.
+    // A script is sent as text the first time.
     for index in 0..apps.len() {
         let mut browser = Browser::new(ours.port(index));
         browser.visit(&["set a 1"]).await;

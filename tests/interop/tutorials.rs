@@ -1,5 +1,5 @@
-//! What the usual tutorials do with a session, with one visitor whose requests go to Express and to
-//! ours by turns.
+//! The session operations of common tutorials, with one visitor whose requests alternate between
+//! Express and ours.
 
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ impl Both {
     }
 }
 
-/// Both ways: the first peer begins, the second goes on.
+/// Both directions: the first peer begins, the second continues.
 const BOTH_WAYS: [(Peer, Peer); 2] = [(Peer::Express, Peer::Ours), (Peer::Ours, Peer::Express)];
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn a_login_by_one_peer_gives_an_id_that_the_other_ends_at_the_logout() {
         both.at(first, &mut visitor, &["regenerate", "set user \"ada\""]).await;
         assert_ne!(visitor.sid(), guest, "a login changes the id");
         assert_eq!(both.at(second, &mut visitor, &["read user"]).await, json!("ada"));
-        // The id from before the login is nobody's.
+        // The id from before the login has no session.
         assert_eq!(both.at(second, &mut before.clone(), &["read user"]).await, Value::Null);
 
         let logged_in = visitor.clone();

@@ -1,5 +1,5 @@
-//! The sessions of one user, in several browsers: what was logged out stays so, and whoever is
-//! logged in is in the user's list.
+//! The sessions of one user in several browsers. A logged-out session stays logged out, and a
+//! logged-in session is in the user's list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -16,33 +16,33 @@ use super::simulation::Run;
 const USER: &str = "ada";
 const BROWSERS: u64 = 2;
 
-/// What was acknowledged of the user's sessions.
+/// The acknowledged state of the user's sessions.
 #[derive(Default)]
 pub(super) struct Account {
-    /// The cookie that each browser got last.
+    /// The last cookie of each browser.
     browsers: BTreeMap<u64, String>,
-    /// Of which login each cookie is: its number.
+    /// The number of the login that each cookie belongs to.
     cookies: BTreeMap<String, usize>,
     logins: Vec<Login>,
-    /// Cookies of sessions that were logged out by themselves.
+    /// Cookies of sessions that were logged out individually.
     logged_out: BTreeSet<String>,
-    /// How often all sessions were to end, and how many of that are under way.
+    /// How often all sessions were ended, and how many of these calls are in progress.
     endings: u64,
     under_way: usize,
 }
 
-/// One login. Its session keeps what it is when it gets another id.
+/// One login. Its session keeps its state when its id changes.
 struct Login {
-    /// How often the store had started anew, and all sessions were to end, when it began.
+    /// The numbers of store restarts, and of calls that end all sessions, when the login began.
     restarts: u64,
     endings: u64,
     /// Something that ends it may have happened.
     may_end: bool,
-    /// All sessions were ended after it was acknowledged.
+    /// All sessions were ended after the login was acknowledged.
     ended: bool,
 }
 
-/// What a request does.
+/// The action of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Does {
     Login,
@@ -51,11 +51,11 @@ enum Does {
     Logout,
 }
 
-/// What came of a request.
+/// The outcome of a request.
 struct Page {
     user: Option<String>,
     handle: Option<String>,
-    /// The cookie that its browser has now.
+    /// The current cookie of the browser.
     cookie: Option<String>,
 }
 
@@ -96,7 +96,7 @@ impl Client {
         account.browsers.insert(browser, cookie);
     }
 
-    /// One request whose session is to be what it was.
+    /// Sends one request and checks that its session is unchanged.
     async fn look(&self, browser: u64) {
         let sent = self.cookie(browser);
         drop(self.request(sent, Does::Look).await);
@@ -105,7 +105,7 @@ impl Client {
     async fn change_id(&self, browser: u64) {
         let Some(sent) = self.cookie(browser) else { return };
         let before = self.run.state().account.cookies.get(&sent).copied();
-        // Unanswered, it may have happened, and nobody has the new one.
+        // If the request fails, the id may have changed, and no browser has the new cookie.
         self.may_end(Some(&sent));
         let Some(Page { cookie: Some(cookie), user: Some(_), .. }) =
             self.request(Some(sent.clone()), Does::ChangesId).await
@@ -136,7 +136,7 @@ impl Client {
         }
     }
 
-    /// "Log out everywhere".
+    /// Ends all sessions of the user ("log out everywhere").
     async fn end_all(&self) {
         let before = {
             let account = &mut self.run.state().account;
@@ -155,7 +155,7 @@ impl Client {
         }
     }
 
-    /// Whoever is logged in before and after a look into the list is in it.
+    /// Checks that a session that is logged in before and after the list is read is in the list.
     async fn look_into_the_list(&self, browser: u64) {
         let Some(sent) = self.cookie(browser) else { return };
         let logged_in = async || {
@@ -175,7 +175,7 @@ impl Client {
         }
     }
 
-    /// `None`: it failed.
+    /// Sends a request. Returns `None` if it failed.
     async fn request(&self, sent: Option<String>, does: Does) -> Option<Page> {
         let ended = sent.as_ref().is_some_and(|cookie| self.run.state().account.has_ended(cookie));
         let seen = Arc::new(Mutex::new((None, None)));
@@ -223,7 +223,7 @@ impl Account {
         self.logged_out.contains(cookie) || of_login.is_some_and(|login| login.ended)
     }
 
-    /// Whether nothing can have ended it.
+    /// Returns whether nothing can have ended the session.
     fn lives(&self, cookie: &str, restarts: u64) -> bool {
         let of_login = self.cookies.get(cookie).map(|login| &self.logins[*login]);
         of_login.is_some_and(|login| {
@@ -232,7 +232,7 @@ impl Account {
     }
 }
 
-/// All sessions are being ended, until this is dropped.
+/// Marks a call that ends all sessions as in progress, until dropped.
 struct UnderWay<'a>(&'a Run);
 
 impl Drop for UnderWay<'_> {
@@ -241,7 +241,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// After all has ended: who has logged in, and was not logged out, still is.
+/// At the end: checks that every session that was logged in and not logged out is still logged in.
 pub(super) async fn check(client: &Client) {
     for browser in 0..BROWSERS {
         let Some(cookie) = client.cookie(browser) else { continue };

@@ -1,4 +1,4 @@
-//! A value that several write at once, each by an explicit set, and nobody computes.
+//! A value that several clients write concurrently, by explicit sets only. It is never computed.
 
 use cache_core::testing::sim::Node;
 use cache_core::{Cache, cached};
@@ -33,7 +33,7 @@ impl Client {
         }
     }
 
-    /// R26: what was to follow a write that failed is done by now on some nodes.
+    /// R26: marks failed writes as settled on nodes whose follow-up work is done.
     fn settle_failed_writes(&self) {
         let (now, failed) = (self.run.world().now(), std::mem::take(&mut self.run.state().failed_writers));
         let (settled, others): (Vec<Node>, Vec<Node>) = failed.into_iter().partition(Node::is_settled);

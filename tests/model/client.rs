@@ -1,4 +1,4 @@
-//! Somebody who uses the cache of one node: reads, and writes of every kind.
+//! A client of the cache of one node: reads, and writes of every kind.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,24 +12,24 @@ use super::functions::{Build, Failed, LISTED, OF_AN_OWNER, PICKY, REGISTRIES, TA
 use super::history::{Invalidation, Read, Rule, is_unstored, owner_of};
 use super::simulation::{Op, Run, Subject, duration};
 
-/// No call takes longer than the longest run of the function and what may come before it.
+/// The longest call: the longest run of the function and what may precede it.
 const LONGEST_CALL: Duration = Duration::from_secs(60);
-/// How long a fence stands whose holder has died.
+/// How long a fence lasts if its holder has died.
 const FENCE_LIMIT: Duration = Duration::from_secs(4);
-/// What a dropped lock or fence does in the background is sent, and is under way no longer than this.
+/// The longest time for which a background request of a dropped lock or fence is in transit.
 const SENT_IN_BACKGROUND_MS: u64 = 1000;
-/// A process with so few clients has no more waiters than these, nor more operations outstanding.
+/// The most waiters and outstanding operations of a process with so few clients.
 const MOST_WAITERS: usize = 16;
 const MOST_OUTSTANDING: usize = 100;
 
-/// What an invalidation is of.
+/// The scope of an invalidation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     Entry,
     /// By the tag of one row, or of all rows of the function.
     RowTag,
     RowsTag,
-    /// By the tag of whoever has the row now.
+    /// By the tag of the row's current owner.
     Owner(u64),
     Function,
     Everything,
@@ -42,12 +42,12 @@ pub(super) struct Client {
     pub(super) node: Node,
     build: Build,
     who: usize,
-    /// What is drawn for the operation under way.
+    /// The random stream of the current operation.
     stream: AtomicU64,
     sessions: SessionLayer,
 }
 
-/// Names the functions of the client's build.
+/// Evaluates an expression with the functions of the client's build.
 macro_rules! in_its_build {
     ($client:ident, |$build:ident| $work:expr) => {
         match $client.build {
@@ -93,7 +93,7 @@ impl Client {
         }
     }
 
-    /// C1, C5: after any operation.
+    /// C1, C5: checked after every operation.
     fn check_bounds(&self) {
         let (weight, most) = local_weight(&self.cache);
         let (waiters, outstanding) = (self.node.waiters(), self.node.outstanding());
@@ -141,7 +141,7 @@ impl Client {
         Holder::Lives
     }
 
-    /// A number below `limit`, of the operation under way.
+    /// Returns a random number below `limit` from the stream of the current operation.
     pub(super) fn draw(&self, limit: u64) -> u64 {
         self.run.world().draw_from(self.stream.load(Ordering::Relaxed), limit)
     }
@@ -172,7 +172,7 @@ impl Client {
         }
     }
 
-    /// A caller that gives up.
+    /// Reads as a caller that gives up after a while.
     async fn read_for_a_while(&self, row: usize) {
         let patience = Duration::from_millis(self.draw(500));
         drop(tokio::time::timeout(patience, self.call(row)).await);
@@ -183,7 +183,7 @@ impl Client {
         let found = in_its_build!(self, |build| build::peek(&self.cache, row).await);
         if let Ok(Some(version)) = found {
             self.check(row, version, began, "peek");
-            // V5: the other row is also set, which stores what it is given.
+            // V5: the other row is also set explicitly, which stores any value.
             if row == 2 * PICKY && version.is_some_and(is_unstored) {
                 let what = format!("version {version:?} of row {row} is found, and was not to be stored");
                 self.run.violates(Rule::Unstored, what);
@@ -199,7 +199,7 @@ impl Client {
         }
     }
 
-    /// Mostly after a change of the row.
+    /// Invalidates, usually after a change of the row.
     async fn invalidate(&self, row: usize) {
         let (scope, changes) = (self.draw_scope(row), self.draw(4) > 0);
         let rows: Vec<usize> = self.run.rows().into_iter().filter(|other| self.is_of(scope, row, *other)).collect();
@@ -233,13 +233,13 @@ impl Client {
             (1, _) => Scope::Function,
             (2..=3, TAGGED) => Scope::RowsTag,
             (4..=5, TAGGED) => Scope::RowTag,
-            // Before the change: of whoever the row is taken from.
+            // The owner before the change, from whom the row is taken.
             (2..=5, OF_AN_OWNER) => Scope::Owner(owner_of(self.run.state().history.version(row))),
             _ => Scope::Entry,
         }
     }
 
-    /// Whether an invalidation for the sake of `row` is one of `other` too.
+    /// Returns whether an invalidation for `row` also covers `other`.
     fn is_of(&self, scope: Scope, row: usize, other: usize) -> bool {
         match scope {
             Scope::Entry | Scope::RowTag => other == row,
@@ -259,10 +259,10 @@ impl Client {
         let _number = self.completed(row, version, None, &done);
     }
 
-    /// A transaction: nothing from before its commit is stored while the fence stands, and nothing from before it is served once
-    /// the fence is lifted. Now and then its process dies between the two. Others may stand behind
-    /// fences of their own on the same
-    /// row: the end of one says nothing of another's (R27).
+    /// Writes in a transaction behind a fence. No value from before the commit is stored while the
+    /// fence is up, and none is served once it is lifted. Sometimes the process dies in between.
+    /// Others may have their own fences on the same row. The end of one fence does not affect the
+    /// others (R27).
     async fn write_behind_a_fence(&self, row: usize) -> Holder {
         let world = self.run.world();
         let Some(lock) = Lock::take(self, &[row], Beside::Fences) else { return Holder::Lives };
@@ -270,7 +270,7 @@ impl Client {
         let until = began + FENCE_LIMIT.as_millis() as u64;
         let tag = match row / 2 {
             TAGGED => Some(format!("row:{row}")),
-            // Of whoever the row is taken from.
+            // The owner from whom the row is taken.
             OF_AN_OWNER => Some(format!("owner:{}", owner_of(before))),
             _ => None,
         };
@@ -290,7 +290,7 @@ impl Client {
         }
         world.pause(duration(|limit| self.draw(limit)).min(1000)).await;
         if self.draw(5) == 0 {
-            // It was rolled back.
+            // The transaction was rolled back.
             self.run.state().history.withdrawn(number);
             let withdrawn = fence.withdraw().await;
             self.note(|| format!("withdraw the fence on row {row}: {}", withdrawn.is_ok()));
@@ -302,7 +302,7 @@ impl Client {
         }
         let version = self.run.state().history.commit(row);
         self.note(|| format!("commit row {row} at version {version} behind its fence"));
-        // A fence on an entry does not stand where a build stores for the first time.
+        // A fence on an entry does not cover a build that stores for the first time.
         let is_evicted = self.run.state().evicted_at[row].is_some_and(|at| at >= began);
         let reaches_all = by_tag || !self.run.has_two_builds();
         let stands = world.restarts() == restarts && world.now() < until && reaches_all && !is_evicted;
@@ -326,7 +326,7 @@ impl Client {
 
     fn delete_by_hand(&self, row: usize) {
         let world = self.run.world();
-        // Of every build, as `redis-cli` would by a pattern.
+        // Keys of every build, as `redis-cli` would delete them by a pattern.
         let keys = [old::key(&self.cache, row), new::key(&self.cache, row)];
         let version = self.run.state().history.commit(row);
         self.note(|| format!("DEL of row {row} at version {version}"));
@@ -335,8 +335,8 @@ impl Client {
         self.run.state().history.completed(done);
     }
 
-    /// The store gives something up to make room: a version, the registry of a function's builds,
-    /// or an entry with its fence.
+    /// Evicts something from the store: a version, the registry of a function's builds, or an entry
+    /// with its fence.
     fn evict(&self, row: usize) {
         let world = self.run.world();
         let now = world.now();
@@ -361,7 +361,7 @@ impl Client {
         let world = self.run.world();
         let key = VERSION_KEYS[self.draw(VERSION_KEYS.len() as u64) as usize];
         let now = world.now();
-        // A fence on a tag stands there, and is lost with it.
+        // A fence on a tag is stored in the tag's version and is lost with it.
         let is_on = |row: &usize| match row / 2 {
             OF_AN_OWNER => key.starts_with("cache@tag:owner:"),
             _ => key == format!("cache@tag:row:{row}"),
@@ -376,7 +376,7 @@ impl Client {
         (self.run.world().now(), self.run.state().history.known())
     }
 
-    /// Its number in the history, if it was done.
+    /// Records the invalidation if it succeeded. Returns its number in the history.
     fn completed<T>(&self, row: usize, version: u64, owner: Option<u64>, done: &Result<T>) -> Option<usize> {
         let at = self.run.world().now();
         self.note(|| format!("row {row} at version {version}: {}", if done.is_ok() { "done" } else { "failed" }));
@@ -403,8 +403,8 @@ impl Client {
         }
     }
 
-    /// How old a value may be that is read here from `began` on. After the machine has slept, its
-    /// next heartbeat tells.
+    /// Returns how old a value may be that is read here from `began` on. After the machine has
+    /// slept, only the next heartbeat detects it.
     pub(super) fn staleness(&self, began: u64) -> u64 {
         if self.node.may_not_know_that_it_slept(began) { u64::MAX / 2 } else { MAX_STALENESS.as_millis() as u64 }
     }
@@ -415,24 +415,24 @@ impl Client {
     }
 }
 
-/// What became of the process that held a fence.
+/// The fate of the process that held a fence.
 #[derive(Debug, PartialEq, Eq)]
 enum Holder {
     Lives,
     Died,
 }
 
-/// Beside whom a writer may write a row.
+/// The other writers that may write a row at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beside {
     Nobody,
-    /// Others who stand behind fences of their own.
+    /// Others that hold fences of their own.
     Fences,
 }
 
-/// Rows are locked while a value is set or a fence stands, as by a transaction: until that has returned, or, where it failed, until its
-/// node has settled it, or what a dead node sent can no longer arrive. Those who stand behind
-/// fences do not lock each other out.
+/// Locks rows while a value is set or a fence is up, as a transaction would. The lock ends when the
+/// call has returned. If the call failed, the lock ends when its node has settled it, or when no
+/// message of a dead node can arrive. Holders of fences do not lock each other out.
 struct Lock<'a> {
     client: &'a Client,
     rows: Vec<usize>,
@@ -440,12 +440,13 @@ struct Lock<'a> {
 }
 
 impl<'a> Lock<'a> {
-    /// `None`: somebody else writes one of them. Of rows that are never set, nothing is locked.
+    /// Returns `None` if another client writes one of the rows. Rows that are never set are not
+    /// locked.
     fn take(client: &'a Client, rows: &[usize], beside: Beside) -> Option<Self> {
         let now = client.run.world().now();
         let mut state = client.run.state();
         let rows: Vec<usize> = rows.iter().copied().filter(|row| row % 2 == 1).collect();
-        // What a write that failed was followed by is done: nothing of it arrives any more (R26).
+        // The follow-up of a failed write is done, so nothing of that write can arrive (R26).
         let is_settled = |row: &usize| {
             let unsettled = &state.unsettled[*row];
             !unsettled.is_empty() && unsettled.iter().all(Node::is_settled)

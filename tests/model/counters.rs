@@ -1,5 +1,5 @@
-//! An object and a session in which clients count: what was acknowledged is in what stands in the
-//! end.
+//! An object and a session in which clients count. Every acknowledged increment is in the final
+//! value.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -14,11 +14,11 @@ use tower::{Layer as _, ServiceExt as _};
 use super::client::Client;
 use super::history::Rule;
 
-/// What was counted, by which object or session it was counted in.
+/// The acknowledged increments, by the object or session they were counted in.
 #[derive(Default)]
 pub(super) struct Counters {
     objects: u64,
-    /// With how often the store had started anew.
+    /// Each with the number of store restarts at that time.
     counted: BTreeMap<u64, (u64, u64)>,
     browser: Option<String>,
     visits: BTreeMap<String, (u64, u64)>,
@@ -28,12 +28,12 @@ pub(super) struct Counters {
 #[cache_object(name = "counter", ttl = 3600, id = id)]
 struct Counter {
     id: u64,
-    /// Which one it is of those that stood under this id.
+    /// Distinguishes successive objects with the same id.
     made: u64,
     count: u64,
 }
 
-/// The layer of one process. All share a secret.
+/// Returns the session layer of one process. All processes share a secret.
 pub(super) fn sessions(cache: &Cache) -> SessionLayer {
     SessionLayer::builder(cache).secret("a secret of thirty-two bytes....").build().unwrap()
 }
@@ -80,7 +80,7 @@ impl Client {
         state.counters.visits.entry(cookie).or_insert((0, restarts)).0 += 1;
     }
 
-    /// One request; the session that it was of, and what is counted in it. `None`: it failed.
+    /// Sends one request. Returns its session and the count in it, or `None` if it failed.
     async fn visit_for(&self, counts: bool) -> Option<(String, Option<i64>)> {
         let count = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&count);
@@ -109,7 +109,7 @@ impl Client {
             self.note(|| format!("a request is answered with {status}"));
             return None;
         }
-        // Of two that came first one session stays.
+        // If two first requests run concurrently, only one of their sessions is kept.
         let cookie = set.map(str::to_owned).or(sent)?;
         let browser = &mut self.run.state().counters.browser;
         if set.is_some() && counts {
@@ -119,7 +119,7 @@ impl Client {
     }
 }
 
-/// After all has ended: nothing that was acknowledged is lost.
+/// At the end: checks that no acknowledged increment is lost.
 pub(super) async fn check(client: &Client) {
     let restarts = client.run.world().restarts();
     let (counted, browser) = {

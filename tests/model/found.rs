@@ -1,4 +1,4 @@
-//! What the simulation has found, step by step.
+//! Bugs that the simulation has found, reproduced step by step.
 
 use cache_core::events::Event;
 use cache_core::testing::sim::{Guard, World, without};
@@ -14,7 +14,7 @@ async fn row(cache: &Cache, gate: &Gate, id: u32, text: &str) -> Result<String, 
     Ok(text)
 }
 
-/// A call on a task of its own, whose run waits at the gate.
+/// Starts a call on a task of its own. Its run waits at the gate.
 async fn start(cache: &Cache, gate: &Gate, text: &'static str) -> tokio::task::JoinHandle<Result<String, String>> {
     let (cache, own) = (cache.clone(), gate.clone());
     let call = tokio::spawn(async move { row(&cache, &own, 7, text).await });
@@ -23,9 +23,10 @@ async fn start(cache: &Cache, gate: &Gate, text: &'static str) -> tokio::task::J
 }
 
 #[tokio::test(start_paused = true)]
-// T7: found by seed 53 of the first version, in which a run without a lease was joined for as long as it lasted.
+// T7: found by seed 53 of the first version, which joined a run without a lease for as long as it
+// lasted.
 async fn a_run_without_a_lease_is_not_joined_beyond_the_staleness_bound() {
-    // Nobody drives this world: nothing ever arrives.
+    // This world has no driver, so no message ever arrives.
     let (world, gate) = (World::new(0, false), Gate::shut());
     let cache = world.node().cache(Cache::builder());
     let old = start(&cache, &gate, "v1").await;
@@ -55,7 +56,8 @@ async fn a_run_whose_lease_cannot_be_renewed_is_not_joined_beyond_the_staleness_
 }
 
 #[tokio::test(start_paused = true)]
-// T7, I2: an invalidation of everything leaves the lease alone, and was told on a link that is gone.
+// T7, I2: an invalidation of everything does not touch the lease, and its push went to a link that
+// is gone.
 async fn a_run_that_may_have_been_invalidated_while_the_link_was_lost_is_not_joined() {
     for seed in 0..20 {
         let (world, gate) = (World::new(seed, false), Gate::shut());
@@ -79,8 +81,9 @@ async fn a_run_that_may_have_been_invalidated_while_the_link_was_lost_is_not_joi
     }
 }
 
-/// What a caller gets who comes when a stopped process runs again (SIGSTOP). Meanwhile the answer
-/// to its fill has come, and nobody has taken it; the value was invalidated elsewhere.
+/// Returns what a caller gets if it arrives when a stopped process continues (SIGSTOP). During the
+/// stop, the answer to its fill has arrived but was not processed, and the value was invalidated
+/// elsewhere.
 async fn after_a_stop(seed: u64) -> String {
     let (world, gate) = (World::new(seed, false), Gate::shut());
     let driver = tokio::spawn({
@@ -92,7 +95,7 @@ async fn after_a_stop(seed: u64) -> String {
     world.pause(1000).await;
     let old = start(&cache, &gate, "v1").await;
     gate.let_through(1);
-    // Its fill is sent.
+    // Lets the fill be sent.
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
@@ -119,9 +122,10 @@ fn a_run_that_was_last_seen_before_its_process_was_stopped_is_not_joined() {
     }
 }
 
-/// How long an answer to the meter is held up, and how long after the hit it reports.
+/// Returns how long an answer to the meter is delayed, and how long after the hit the meter
+/// reports.
 async fn reported_after(seed: u64) -> (u64, u64) {
-    // Of a world of the same seed: a stall of what comes in, for less than a call waits.
+    // From a world of the same seed: an inbound stall shorter than the timeout of a call.
     let probe = World::new(seed, false);
     let drawn = |stream: u64| (probe.draw_from(stream, 3000), probe.draw_from(stream, 3));
     let stalls = (0..).map(|stream| (stream, drawn(stream)));
@@ -155,7 +159,7 @@ async fn reported_after(seed: u64) -> (u64, u64) {
 }
 
 #[test]
-// T5: what was replaced while the answer was under way is not reported before its push may come.
+// T5: a value replaced while the answer was in transit is not reported before its push may arrive.
 fn the_meter_waits_for_the_bound_from_the_answer_of_its_read_on() {
     for seed in 0..10 {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();

@@ -1,4 +1,5 @@
-//! The cached functions of a run, in two builds of one program: the later one has a field more in its rows.
+//! The cached functions of a run, in two builds of one program. The later build has one more field
+//! in its rows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,24 +11,24 @@ use serde::{Deserialize, Serialize};
 use super::history::{is_absent, is_unstored, owner_of};
 use super::simulation::Run;
 
-/// How many functions there are; each has two rows.
+/// The number of functions. Each has two rows.
 pub(super) const FUNCTIONS: usize = 9;
 
 /// Does not wait for other processes.
 pub(super) const ALONE: usize = 3;
 /// Its entries have the tags `rows` and `row:<row>`.
 pub(super) const TAGGED: usize = 4;
-/// Its entries have the tag `owner:<owner>`, which only the value tells.
+/// Its entries have the tag `owner:<owner>`, which depends on the value.
 pub(super) const OF_AN_OWNER: usize = 5;
-/// Asked for one by one and in batches; some rows are absent at some versions.
+/// Read one by one and in batches. Some rows are absent at some versions.
 pub(super) const LISTED: usize = 6;
 
-/// Asked for by `ask`, which keeps an old value that is still current.
+/// Read by `ask`, which keeps an old value that is still current.
 const ASKED: usize = 7;
-/// Owns, and stores some of its values only.
+/// Owns its arguments, and stores only some of its values.
 pub(super) const PICKY: usize = 8;
 
-/// Where their versions stand, each of which the store may lose.
+/// The keys of the functions' versions, each of which the store may lose.
 pub(super) const VERSION_KEYS: [&str; 17] = [
     "cache@version",
     "cache:here@version",
@@ -48,7 +49,7 @@ pub(super) const VERSION_KEYS: [&str; 17] = [
     "cache@tags:owner",
 ];
 
-/// Where the builds of each function are registered.
+/// The keys of the build registries of the functions.
 pub(super) const REGISTRIES: [&str; FUNCTIONS] = [
     "{cache:here@version}:builds",
     "{cache:shared@version}:builds",
@@ -64,21 +65,21 @@ pub(super) const REGISTRIES: [&str; FUNCTIONS] = [
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Failed;
 
-/// Of no interest but for the room that it takes in L1.
+/// Fills L1. Its values are not checked.
 #[cached(name = "crowd", ttl = 60, skip(cache), cache = cache)]
 pub(super) async fn crowd(cache: &Cache, n: u64) -> u64 {
     let _ = cache;
     n
 }
 
-/// Which build of the program a process runs.
+/// The build of the program that a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Build {
     Old,
     New,
 }
 
-/// What a row's value is at a version, and back; `None`: absent.
+/// Converts between a row's value and its version; `None`: absent.
 pub(super) trait Versioned: Sized {
     fn at(version: u64) -> Self;
     fn version(&self) -> Option<u64>;
@@ -94,7 +95,7 @@ impl<T: Versioned> Versioned for Option<T> {
     }
 }
 
-/// Does something with the entry of a row, within a build.
+/// Evaluates an expression with the entry of a row, within a build.
 macro_rules! with_entry {
     ($cache:ident, $row:ident, |$entry:ident| $work:expr) => {
         match $row / 2 {
@@ -141,19 +142,20 @@ macro_rules! build {
                 run.compute(Build::$name, &[row]).await.map(|versions| Row::at(versions[0]))
             }
 
-            /// Borrows: run by its caller, for all.
+            /// Borrows its arguments: one caller runs it for all.
             #[cached(name = "here", ttl = 5, key = "{row}", skip(cache, run), cache = cache)]
             async fn here(cache: &Cache, run: &Run, row: usize) -> Result<Row, Failed> {
                 compute(run, row).await
             }
 
-            /// Owns: shared by all who wait. Old values are served while the next one is computed.
+            /// Owns its arguments: the run is shared by all waiting callers. Old values are served
+            /// while the next one is computed.
             #[cached(name = "shared", ttl = 2, key = "{row}", skip(cache, run), cache = &cache, stale_while_revalidate = 4)]
             async fn shared(cache: Cache, run: Run, row: usize) -> Result<Row, Failed> {
                 compute(&run, row).await
             }
 
-            /// Old values are served where the function fails or takes long.
+            /// Old values are served if the function fails or takes long.
             #[cached(name = "hurried", ttl = 2, key = "{row}", skip(cache, run), cache = &cache, stale_if_error = 6, soft_timeout = "100ms")]
             async fn hurried(cache: Cache, run: Run, row: usize) -> Result<Row, Failed> {
                 compute(&run, row).await
@@ -165,19 +167,20 @@ macro_rules! build {
                 compute(run, row).await
             }
 
-            /// Found again by the tags of its arguments, also while it is refreshed in the background.
+            /// Invalidated by the tags of its arguments, also while it is refreshed in the
+            /// background.
             #[cached(name = "tagged", ttl = 2, key = "{row}", skip(cache, run), cache = &cache, tags("rows", "row:{row}"), stale_while_revalidate = 4)]
             async fn tagged(cache: Cache, run: Run, row: usize) -> Result<Row, Failed> {
                 compute(&run, row).await
             }
 
-            /// Found again by a tag of its value.
+            /// Invalidated by a tag of its value.
             #[cached(name = "of_an_owner", ttl = 2, key = "{row}", skip(cache, run), cache = &cache, tags("owner:{value.owner}"), stale_while_revalidate = 2, stale_if_error = 5)]
             async fn of_an_owner(cache: Cache, run: Run, row: usize) -> Result<Row, Failed> {
                 compute(&run, row).await
             }
 
-            /// Of the same entries as `all_listed`. That a row is absent is stored too.
+            /// Has the same entries as `all_listed`. Absent rows are stored too.
             #[cached(name = "listed", ttl = 3, negative_ttl = 2, skip(cache, run), cache = cache, stale_if_error = 4)]
             async fn listed(cache: &Cache, run: &Run, row: usize) -> Result<Option<Row>, Failed> {
                 let versions = run.compute(Build::$name, &[row]).await?;
@@ -195,7 +198,7 @@ macro_rules! build {
                 Ok(rows.filter_map(|(row, version)| Some((*row, Option::<Row>::at(version)?))).collect())
             }
 
-            /// Of the entries of `ask`, which keeps an old value that is still current.
+            /// Has the entries of `ask`, which keeps an old value that is still current.
             #[allow(dead_code, reason = "its entry and its refresh are used")]
             #[cached(name = "asked", ttl = 2, skip(cache, run), cache = cache)]
             async fn asked(cache: &Cache, run: &Run, row: usize) -> Result<Row, Failed> {
@@ -218,13 +221,13 @@ macro_rules! build {
                 cache.get_or_revalidate(key, &options, revalidate).await.map_err(|failed: Arc<Failed>| (*failed).clone())
             }
 
-            /// What it returns is stored at some versions of the row and at others not.
+            /// Its value is stored at some versions of the row and not at others.
             #[cached(name = "picky", ttl = 2, key = "{row}", skip(cache, run), cache = &cache, cache_if = |row| !is_unstored(row.version))]
             async fn picky(cache: Cache, run: Run, row: usize) -> Result<Row, Failed> {
                 compute(&run, row).await
             }
 
-            /// The version of a row; `None`: it is absent.
+            /// Returns the version of a row; `None` if it is absent.
             pub(crate) async fn call(cache: &Cache, run: &Run, row: usize) -> Result<Option<u64>, Failed> {
                 match row / 2 {
                     0 => here(cache, run, row).await,
@@ -240,7 +243,7 @@ macro_rules! build {
                 .map(|row| row.version())
             }
 
-            /// The versions of some rows of [`LISTED`]. `by_hand`: without the attribute.
+            /// Returns the versions of some rows of [`LISTED`]. `by_hand`: without the attribute.
             pub(crate) async fn call_many(
                 cache: &Cache,
                 run: &Run,
@@ -277,7 +280,7 @@ macro_rules! build {
                 .map(|row| row.version())
             }
 
-            /// What stands in the cache: `None`: nothing.
+            /// Returns the cached value without computing; `None` if there is none.
             pub(crate) async fn peek(cache: &Cache, row: usize) -> cache_core::Result<Option<Option<u64>>> {
                 with_entry!(cache, row, |entry| entry.get().await.map(|found| found.map(|row| row.version())))
             }

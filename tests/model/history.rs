@@ -1,17 +1,17 @@
-//! What the rows are, what was invalidated when, and what a read must at least return.
+//! The state of the rows, the times of invalidations, and the oldest value that a read may return.
 //!
-//! Rows are locked by whoever writes them, as by a transaction; so their versions are in the order
-//! of their writes. The cell is written by several at once, without a lock: a read of it returns
-//! the last acknowledged write, or one that was not over when that one began.
+//! Writers lock rows, as transactions do, so the versions are in the order of the writes. The cell
+//! is written by several clients at once, without a lock. A read of the cell returns the last
+//! acknowledged write, or one that had not ended when that one began.
 
 use std::fmt;
 
-/// Row versions and invalidations of one run.
+/// The row versions and invalidations of one run.
 #[derive(Default)]
 pub(super) struct History {
     rows: Vec<u64>,
     done: Vec<Invalidation>,
-    /// Of the cell; write `n` wrote `n`.
+    /// The writes of the cell. Write `n` wrote the value `n`.
     writes: Vec<Write>,
 }
 
@@ -21,7 +21,7 @@ struct Write {
     /// When its call returned, and on which node.
     ended: Option<(u64, usize)>,
     acknowledged: bool,
-    /// It failed, and its node has not yet done what is to follow it: it may still arrive.
+    /// It failed, and its node has not yet done the follow-up, so it may still arrive.
     may_arrive: bool,
 }
 
@@ -32,58 +32,60 @@ pub(super) struct CellRead {
     pub(super) began: u64,
 }
 
-/// One that completed: no older version may be read any more, at once on its node, after a while elsewhere.
+/// A completed invalidation: no older version may be read, immediately on its node, after a while
+/// on others.
 pub(super) struct Invalidation {
     pub(super) row: usize,
     pub(super) version: u64,
-    /// `Some`: it was of this owner's rows, and says nothing of versions that were another's.
+    /// If set, it covered only rows of this owner, not versions of other owners.
     pub(super) owner: Option<u64>,
     pub(super) at: u64,
-    /// `None`: nobody's in particular.
+    /// `None`: not by any particular node.
     pub(super) node: Option<usize>,
 }
 
 /// A read that has returned a version.
 pub(super) struct Read {
     pub(super) row: usize,
-    /// `None`: that the row is absent.
+    /// `None`: the row was absent.
     pub(super) version: Option<u64>,
     pub(super) node: usize,
     pub(super) began: u64,
-    /// How many invalidations had completed when it began: also within one millisecond.
+    /// The number of invalidations completed when it began, which also orders events within one
+    /// millisecond.
     pub(super) known: usize,
 }
 
-/// What must hold.
+/// The rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     /// No read is older than the staleness bound allows.
     Staleness,
-    /// The last acknowledged write of the cell, or a later one, is read.
+    /// A read of the cell returns the last acknowledged write or a later one.
     LastWrite,
-    /// No call outlives its bound.
+    /// No call exceeds its time bound.
     Hangs,
-    /// What holds of a link at any time.
+    /// The invariants of a link.
     Link,
-    /// One run a key, where nothing failed and nothing was written.
+    /// A key has one run if nothing failed and nothing was written.
     OneRun,
-    /// Who waited for a run that stored nothing runs at once.
+    /// A caller that waited for a run that stored nothing runs immediately.
     Queues,
-    /// What is not to be stored is not found.
+    /// A value that must not be stored is not found.
     Unstored,
-    /// What was acknowledged is not lost.
+    /// No acknowledged change is lost.
     Lost,
-    /// A session that was ended does not live on.
+    /// An ended session does not live on.
     Ended,
-    /// Who is logged in is in the list of the user's sessions.
+    /// A logged-in session is in the list of the user's sessions.
     Listed,
-    /// What is kept and what waits is bounded.
+    /// Stored entries and waiters are bounded.
     Bounds,
-    /// All tasks end, and nobody is left waiting.
+    /// All tasks end, and no waiter is left.
     Ends,
 }
 
-/// A rule that was broken, and how.
+/// A broken rule, with details.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Violation {
     pub(super) rule: Rule,
@@ -96,18 +98,18 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Whether a row of the one function whose rows can be absent is, at a version.
+/// Returns whether a row is absent at a version, for the one function whose rows can be absent.
 pub(super) fn is_absent(version: u64) -> bool {
     version % 3 == 2
 }
 
-/// Whether what the one function that stores some of its values only returns at a version is not
-/// stored.
+/// Returns whether the value of a version is not stored, for the one function that stores only some
+/// of its values.
 pub(super) fn is_unstored(version: u64) -> bool {
     version % 3 == 1
 }
 
-/// Whose a row is at a version: it changes hands.
+/// Returns the owner of a row at a version. The owner changes with each version.
 pub(super) fn owner_of(version: u64) -> u64 {
     version % 2
 }
@@ -117,35 +119,35 @@ impl History {
         Self { rows: vec![1; rows], ..Self::default() }
     }
 
-    /// What the database says now.
+    /// Returns the current version in the database.
     pub(super) fn version(&self, row: usize) -> u64 {
         self.rows[row]
     }
 
-    /// A transaction commits a new version.
+    /// Commits a new version in a transaction.
     pub(super) fn commit(&mut self, row: usize) -> u64 {
         self.rows[row] += 1;
         self.rows[row]
     }
 
-    /// An invalidation or an explicit set, which began when the row had this version, has returned.
-    /// Its number.
+    /// Records that an invalidation or an explicit set, which began at this version of the row, has
+    /// returned. Returns its number.
     pub(super) fn completed(&mut self, done: Invalidation) -> usize {
         self.done.push(done);
         self.done.len() - 1
     }
 
-    /// The fence that was raised by this one is withdrawn: what stood before it may be served again,
-    /// as far as no other fence or invalidation says otherwise.
+    /// Records that the fence raised with this number is withdrawn: values from before it may be
+    /// served again, unless another fence or invalidation forbids it.
     pub(super) fn withdrawn(&mut self, raised: usize) {
         self.done[raised].version = 0;
     }
 
-    /// The rule.
+    /// Checks a read of a row.
     pub(super) fn check(&self, read: &Read, max_staleness: u64) -> Option<Violation> {
         match read.version {
             Some(version) => self.check_version(read, version, max_staleness),
-            // The latest version at which it was absent.
+            // The latest version at which the row was absent.
             None => match (1..=self.rows[read.row]).rev().find(|version| is_absent(*version)) {
                 Some(version) => self.check_version(read, version, max_staleness),
                 None => {
@@ -171,19 +173,20 @@ impl History {
         Some(Violation { rule: Rule::Staleness, what })
     }
 
-    /// A write of the cell begins; what it writes.
+    /// Begins a write of the cell. Returns the value to write.
     pub(super) fn begin_write(&mut self, now: u64) -> u64 {
         self.writes.push(Write { began: now, ended: None, acknowledged: false, may_arrive: false });
         self.writes.len() as u64 - 1
     }
 
-    /// The write of this value has returned.
+    /// Records that the write of this value has returned.
     pub(super) fn end_write(&mut self, value: u64, now: u64, node: usize, acknowledged: bool) {
         let write = &mut self.writes[value as usize];
         (write.ended, write.acknowledged, write.may_arrive) = (Some((now, node)), acknowledged, !acknowledged);
     }
 
-    /// This node has done all that is to follow what has failed: nothing of it arrives any more.
+    /// Records that this node has done the follow-up of its failed writes: nothing of them can
+    /// arrive.
     pub(super) fn settled(&mut self, node: usize, now: u64) {
         for write in self.writes.iter_mut().filter(|write| write.may_arrive) {
             if write.ended.is_some_and(|(_, by)| by == node) {
@@ -192,12 +195,12 @@ impl History {
         }
     }
 
-    /// The store has lost all that was written.
+    /// Records that the store has lost all writes.
     pub(super) fn forget_writes(&mut self) {
         self.writes.iter_mut().for_each(|write| write.acknowledged = false);
     }
 
-    /// The rule of the cell.
+    /// Checks a read of the cell.
     pub(super) fn check_cell(&self, read: &CellRead, max_staleness: u64) -> Option<Violation> {
         let CellRead { value, node, began } = *read;
         let written = &self.writes[value as usize];
@@ -214,7 +217,7 @@ impl History {
         Some(Violation { rule: Rule::LastWrite, what })
     }
 
-    /// How many invalidations have completed so far.
+    /// Returns the number of invalidations completed so far.
     pub(super) fn known(&self) -> usize {
         self.done.len()
     }
@@ -229,7 +232,7 @@ fn a_value_older_than_an_invalidation_elsewhere_is_found_after_a_while() {
         history.check(&Read { row: 0, version: Some(version), node, began, known: 1 }, 2000).is_some()
     };
     assert_eq!([check(1, 3000, 0), check(1, 3001, 0), check(2, 3001, 0)], [false, true, false]);
-    // On the same node at once.
+    // Immediately on the same node.
     assert_eq!([check(1, 1000, 1), check(2, 1000, 1)], [true, false]);
     let before = Read { row: 0, version: Some(1), node: 1, began: 1000, known: 0 };
     assert_eq!(history.check(&before, 2000), None, "it had not completed");

@@ -1,4 +1,4 @@
-//! Each guard removed in turn: the checker has to find what it guards against.
+//! Removes each guard in turn. The checker has to find a violation.
 
 use std::io::Write as _;
 
@@ -8,12 +8,14 @@ use super::first_violation;
 use super::functions::{LISTED, OF_AN_OWNER, PICKY, TAGGED};
 use super::simulation::{Aim, Setup, simulate};
 
-/// How many seeds a mutation may take to be found.
+/// The most seeds until a mutation must be found.
 const SEEDS: u64 = 4000;
 
-/// `aim`: where only one function is concerned, or a user's sessions, that alone, so that few seeds
-/// are enough. `recorded`: the seed that found it when the table below was written. It is tried
-/// first, since a search takes a minute where few seeds find it.
+/// Checks that a violation is found without `guard`.
+///
+/// `aim` restricts the run to one function or a user's sessions if the guard concerns nothing else,
+/// so that fewer seeds are needed. `recorded` is the seed that found the violation when the table
+/// below was written. It is tried first, because a search takes a minute if few seeds find it.
 #[track_caller]
 fn is_found_without(guard: Guard, recorded: u64, aim: Option<Aim>) {
     let setup = Setup { seed: recorded, without: Some(guard), aim, ..Setup::default() };
@@ -62,11 +64,11 @@ guards! {
     a_token_of_a_client_is_found: TokenOfAttempt at 59,
     // T7
     a_run_that_is_joined_though_nothing_tells_of_it_is_found: UnseenRunIsNotJoined at 321 of 1,
-    // R4: of a function, of everything too.
+    // R4: of a function, and of everything.
     a_fill_under_versions_from_after_its_run_is_found: VersionsFromBeforeRun at 5,
     // R4
     a_refresh_under_versions_from_after_its_run_is_found: VersionsFromBeforeRefresh at 112 of TAGGED,
-    // R4: a tag of the value.
+    // R4: of a tag of the value.
     a_tag_that_is_read_after_the_run_alone_is_found: KindsFromBeforeRun at 71 of OF_AN_OWNER,
     // R4
     a_kind_that_is_read_before_its_tag_is_found: TagsBeforeKinds at 188 of OF_AN_OWNER,
@@ -93,7 +95,7 @@ guards! {
     // R4, R22: of a tag of the value.
     a_lift_that_leaves_the_kinds_of_its_tags_is_found: LiftRenewsKinds at 85 of OF_AN_OWNER,
     an_update_of_an_object_that_overwrites_another_is_found: SwapCompares at 12,
-    // R13: of a batch whose leases are renewed in part.
+    // R13: of a batch with partly renewed leases.
     a_lease_that_is_given_up_after_a_renewal_that_failed_is_found: FailedRenewalIsRepeated at 1264 of LISTED,
     // X7
     a_run_that_others_queue_behind_though_it_stores_nothing_is_found: UnstoredLeavesMark at 0 of PICKY,
@@ -111,9 +113,9 @@ guards! {
     a_batch_that_marks_its_keys_after_its_read_is_found: BatchMarksBeforeRead at 27 of LISTED,
     // R6: of a batch.
     a_batch_that_marks_its_keys_after_its_fills_is_found: BatchMarksBeforeFill at 202 of LISTED,
-    // X1: that the rule of one run can be broken.
+    // X1: shows that the rule of one run can be broken.
     a_run_beside_anothers_lease_is_found: LeaseIsExclusive at 13,
-    // That the rule of what is left in the end can be broken.
+    // Shows that the rule of leftover tasks can be broken.
     a_waiter_that_stays_behind_is_found: WaiterLeaves at 96,
     // R7
     a_trust_that_counts_from_the_reply_is_found: TrustFromSending at 0,

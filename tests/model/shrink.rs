@@ -1,8 +1,7 @@
-//! Makes a failing run short: operations and failures are left out while it still breaks the same
-//! rule.
+//! Shortens a failing run: leaves out operations and failures as long as it breaks the same rule.
 //!
-//! What is drawn for each of them, for each connection and for each run of a function is a sequence
-//! of its own, so the delays of what stays remain as they were.
+//! Each operation, connection and run of a function has its own random sequence, so the delays of
+//! the remaining ones do not change.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -10,15 +9,15 @@ use std::fmt::Write as _;
 use super::history::{Rule, Violation};
 use super::simulation::{Op, Setup, simulate};
 
-/// A failing run of which nothing can be left out.
+/// A failing run from which nothing more can be left out.
 pub(super) struct Shrunk {
     pub(super) ops: Vec<Op>,
     pub(super) violation: Violation,
-    /// Without what is left out.
+    /// The setup without the operations left out.
     pub(super) setup: Setup,
 }
 
-/// `None`: this run breaks no rule.
+/// Shortens a failing run. Returns `None` if the run breaks no rule.
 pub(super) fn shrink(setup: &Setup) -> Option<Shrunk> {
     let first = simulate(setup);
     let rule = first.violation.as_ref()?.rule;
@@ -31,7 +30,7 @@ pub(super) fn shrink(setup: &Setup) -> Option<Shrunk> {
             let fewer: Vec<Op> = [&ops[..at], &ops[end..]].concat();
             match fails(setup, &fewer, rule) {
                 Some((happened, broken)) => {
-                    // What comes after the failure is left out with it.
+                    // Operations after the failure are left out too.
                     (ops, violation, is_shorter) = (happened, broken, true);
                 }
                 None => at = end,
@@ -45,7 +44,7 @@ pub(super) fn shrink(setup: &Setup) -> Option<Shrunk> {
     }
 }
 
-/// What happened when only these operations could, if that breaks the same rule.
+/// Runs with these operations only. Returns what happened if that breaks the same rule.
 pub(super) fn fails(setup: &Setup, ops: &[Op], rule: Rule) -> Option<(Vec<Op>, Violation)> {
     let only: BTreeSet<Op> = ops.iter().copied().collect();
     let outcome = simulate(&Setup { only: Some(only), trace: false, ..setup.clone() });
@@ -54,7 +53,7 @@ pub(super) fn fails(setup: &Setup, ops: &[Op], rule: Rule) -> Option<(Vec<Op>, V
 }
 
 impl Shrunk {
-    /// The command that runs it again.
+    /// Returns the command that runs it again.
     pub(super) fn command(&self) -> String {
         let mut command = format!("CACHE_MODEL_SEED={} CACHE_MODEL_ONLY=", self.setup.seed);
         for (n, op) in self.ops.iter().enumerate() {

@@ -18,48 +18,48 @@ use super::counters::{self, Counters};
 use super::functions::{ALONE, Build, FUNCTIONS, Failed, PICKY};
 use super::history::{History, Rule, Violation};
 
-/// Each function has a row that is only invalidated and one that is also set.
+/// Each function has one row that is only invalidated and one that is also set.
 const ROWS: usize = 2 * FUNCTIONS;
 const NODES: usize = 3;
 const CLIENTS: usize = 2;
-/// How long clients and failures go on, in milliseconds.
+/// How long clients and failures continue, in milliseconds.
 const RUN_MS: u64 = 15_000;
-/// What is left then ends within this: the longest run of a function, a lease, and what is under
-/// way.
+/// The most time for everything to end afterwards: the longest run of a function, a lease, and
+/// messages in transit.
 const REST_MS: u64 = 30_000;
 
-/// Where nothing fails, all links are up by then.
+/// If nothing fails, all links are up by this time.
 const ALL_CONNECTED_MS: u64 = 1000;
 
-/// What is drawn for a run, an operation or a failure has a sequence of its own: dropping one
-/// leaves the others as they are.
+/// Each run, operation and failure has its own random sequence, so leaving one out does not change
+/// the others.
 const PLAN: u64 = 1 << 60;
 const RUNS: u64 = 2 << 60;
 
-/// What a run is made from.
+/// The input of a run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Setup {
     pub(super) seed: u64,
     pub(super) without: Option<Guard>,
     pub(super) trace: bool,
-    /// Only these happen; `None`: all.
+    /// Only these operations happen; `None`: all.
     pub(super) only: Option<BTreeSet<Op>>,
-    /// What alone is read and written.
+    /// If set, only this is read and written.
     pub(super) aim: Option<Aim>,
 }
 
-/// What a run is made to be about.
+/// The part that a run concentrates on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aim {
     /// Rows of this function.
     Function(usize),
-    /// The value that several write at once.
+    /// The value that several clients write at once.
     Cell,
     /// The sessions of a user.
     Account,
 }
 
-/// An operation of a client, or a failure: the `n`-th of whoever it is.
+/// An operation of a client, or a failure: the `n`-th of `who`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Op {
     /// Zero: failures.
@@ -88,18 +88,18 @@ impl FromStr for Op {
     }
 }
 
-/// What a run came to.
+/// The outcome of a run.
 pub(super) struct Outcome {
     pub(super) violation: Option<Violation>,
     pub(super) trace: Vec<String>,
     pub(super) reached: Reached,
-    /// What happened, in its order.
+    /// The operations that happened, in order.
     pub(super) ops: Vec<Op>,
 }
 
 macro_rules! reached {
     ($($(#[$attribute:meta])* $name:ident,)*) => {
-        /// How often what the rules are about has happened.
+        /// How often the events that the rules cover have happened.
         #[derive(Debug, Default, Clone)]
         pub(super) struct Reached {
             $($(#[$attribute])* pub(super) $name: u64,)*
@@ -126,7 +126,7 @@ reached! {
     renewals,
     refreshes,
     store_failures,
-    /// Calls that take room in an L1 that has little.
+    /// Calls that take room in a small L1.
     crowded,
     renewed,
     invalidations,
@@ -134,7 +134,7 @@ reached! {
     /// By tag, of a function, of everything.
     wide_invalidations,
     fences,
-    /// Raised while another one stands on the row.
+    /// Raised while another fence is up on the row.
     overlapping_fences,
     withdrawn,
     /// Writers that died behind their fences, after the commit.
@@ -149,9 +149,9 @@ reached! {
     changes_of_id,
     /// All sessions of a user at once.
     endings,
-    /// Sessions that were looked for in the list of their user.
+    /// Sessions that were looked up in the list of their user.
     listings,
-    /// Runs of a function whose value is not stored, where nothing fails.
+    /// Runs of a function whose value is not stored, in runs without failures.
     unstored_runs,
     suspensions,
     clock_steps,
@@ -174,12 +174,12 @@ impl Reached {
     }
 }
 
-/// Runs a seed, on this thread.
+/// Runs a seed on this thread.
 pub(super) fn simulate(setup: &Setup) -> Outcome {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     without(setup.without, || {
         let outcome = runtime.block_on(run(setup));
-        // What is left over ends while the guard is still removed.
+        // Leftover tasks end while the guard is still removed.
         drop(runtime);
         outcome
     })
@@ -204,7 +204,7 @@ async fn run(setup: &Setup) -> Outcome {
     for process in &mut processes {
         process.clients.abort_all();
     }
-    // Whatever has happened: every node answers, and nothing that was acknowledged is lost.
+    // Whatever has happened, every node answers, and no acknowledged change is lost.
     if run.violation().is_none() {
         for process in &processes {
             for row in run.rows() {
@@ -226,7 +226,7 @@ async fn run(setup: &Setup) -> Outcome {
     Outcome { violation, trace: world.trace(), reached: state.reached.clone(), ops: state.ops.clone() }
 }
 
-/// Perhaps a failure, after a while.
+/// Causes a failure after a while, or none.
 async fn fail(run: &Run, processes: &mut [Process], op: Op) {
     let world = run.world();
     let draw = |limit| world.draw_from(op.stream(), limit);
@@ -274,10 +274,11 @@ async fn fail(run: &Run, processes: &mut [Process], op: Op) {
     }
 }
 
-/// A step of a wall clock, at most.
+/// The largest step of a wall clock.
 const STEP_MS: u64 = 900_000;
 
-/// All processes end: nothing of them is left, and nobody waits for what nobody tells any more.
+/// Ends all processes. Checks that no task is left and no waiter waits for a notification that will
+/// not come.
 async fn end(run: &Run, processes: Vec<Process>) {
     let world = run.world();
     world.pause(REST_MS).await;
@@ -303,20 +304,20 @@ async fn end(run: &Run, processes: Vec<Process>) {
         while process.clients.join_next().await.is_some() {}
     }
     world.pause(REST_MS).await;
-    // The driver of the world is one.
+    // The driver of the world is one task.
     let tasks = Handle::current().metrics().num_alive_tasks();
     if tasks > 1 {
         run.violates(Rule::Ends, format!("{} tasks are left of processes that have ended", tasks - 1));
     }
 }
 
-/// What a run is about, and what can happen in it.
+/// What a run concentrates on, and what can happen in it.
 struct Plan {
     subjects: Vec<Subject>,
     two_builds: bool,
     /// Nothing fails and nothing is written.
     calm: bool,
-    /// L1 has room for a few entries, and more are asked for.
+    /// L1 has room for a few entries, and more are requested.
     narrow: bool,
     faults: Faults,
 }
@@ -325,15 +326,15 @@ struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     Row(usize),
-    /// Written by several at once.
+    /// Written by several clients at once.
     Cell,
-    /// An object and a session, in which all count.
+    /// An object and a session in which all clients count.
     Counters,
     /// The sessions of a user.
     Account,
 }
 
-/// Which failures there are in a run.
+/// The kinds of failures in a run.
 struct Faults {
     cuts: bool,
     stalls: bool,
@@ -345,7 +346,7 @@ struct Faults {
 }
 
 impl Plan {
-    /// Two subjects: few, so that what happens meets.
+    /// Draws the plan of a run. It has two subjects only, so that operations meet.
     fn draw(world: &World, aim: Option<Aim>) -> Self {
         let draw = |limit| world.draw_from(PLAN, limit);
         let subject = || match aim {
@@ -377,11 +378,11 @@ impl Plan {
     }
 }
 
-/// What all clients of a run share.
+/// The state shared by all clients of a run.
 #[derive(Clone)]
 pub(super) struct Run {
     shared: Arc<Shared>,
-    /// In which process it is used; `None`: from outside.
+    /// The process in which it is used; `None`: outside of all processes.
     node: Option<usize>,
 }
 
@@ -396,20 +397,20 @@ pub(super) struct State {
     pub(super) history: History,
     /// Until when a row is locked by the writer that sets its value.
     pub(super) locked_until: Vec<u64>,
-    /// How many stand behind a fence on a row.
+    /// The number of fences on a row.
     pub(super) fenced: Vec<usize>,
-    /// Whose writes of the row failed.
+    /// The nodes whose writes of the row failed.
     pub(super) unsettled: Vec<Vec<Node>>,
-    /// When an entry was last evicted, and with it a fence that stood in its place.
+    /// When an entry was last evicted, with any fence stored in its place.
     pub(super) evicted_at: Vec<Option<u64>>,
-    /// Whose writes of the cell failed, and what follows them may be under way.
+    /// The nodes whose writes of the cell failed and whose follow-up may be in progress.
     pub(super) failed_writers: Vec<Node>,
     pub(super) counters: Counters,
     pub(super) account: Account,
-    /// When the runs of a row began that there are now, and how many there were.
+    /// The start times of a row's current runs, and the number of all its runs.
     running: BTreeMap<Key, Vec<u64>>,
     runs: Vec<u64>,
-    /// Where nothing fails, the runs of rows whose values are not stored.
+    /// Ended runs of rows whose values are not stored, if nothing fails.
     unstored: Vec<Ran>,
     violation: Option<Violation>,
     pub(super) reached: Reached,
@@ -437,8 +438,8 @@ impl State {
     }
 }
 
-/// What has one run at a time: of a row in a build, and where a process does not wait for another's
-/// run, in that process.
+/// A unit that has one run at a time: a row in a build. If a process does not wait for another's
+/// run, a row in a build and a process.
 type Key = (Build, usize, Option<usize>);
 
 /// A run that has ended.
@@ -449,7 +450,7 @@ struct Ran {
 }
 
 impl Run {
-    /// As it is used in this process.
+    /// Returns a handle for use in this process.
     pub(super) fn at(&self, node: usize) -> Self {
         Self { shared: Arc::clone(&self.shared), node: Some(node) }
     }
@@ -458,7 +459,7 @@ impl Run {
         self.shared.state.lock().unwrap()
     }
 
-    /// What was broken first: a rule of the clients, or what must hold of the links.
+    /// Returns the first broken rule: of the clients, or of the links.
     pub(super) fn violation(&self) -> Option<Violation> {
         let violation = self.state().violation.clone();
         violation.or_else(|| self.shared.world.first_fault().map(|what| Violation { rule: Rule::Link, what }))
@@ -476,28 +477,28 @@ impl Run {
         &self.shared.plan.subjects
     }
 
-    /// The rows that its clients read and write.
+    /// Returns the rows that its clients read and write.
     pub(super) fn rows(&self) -> Vec<usize> {
         let row = |subject: &Subject| if let Subject::Row(row) = subject { Some(*row) } else { None };
         self.subjects().iter().filter_map(row).collect()
     }
 
-    /// Whether nodes of the old and of the new build run side by side.
+    /// Returns whether nodes of the old and of the new build run concurrently.
     pub(super) fn has_two_builds(&self) -> bool {
         self.shared.plan.two_builds
     }
 
-    /// Whether L1 has room for a few entries only.
+    /// Returns whether L1 has room for a few entries only.
     pub(super) fn is_narrow(&self) -> bool {
         self.shared.plan.narrow
     }
 
-    /// Whether nothing fails and nothing is written.
+    /// Returns whether nothing fails and nothing is written.
     pub(super) fn is_calm(&self) -> bool {
         self.shared.plan.calm
     }
 
-    /// Whether this operation is one of the run; it is noted.
+    /// Returns whether this operation is part of the run, and records it.
     pub(super) fn performs(&self, op: Op) -> bool {
         let performs = self.shared.only.as_ref().is_none_or(|only| only.contains(&op));
         if performs {
@@ -506,9 +507,9 @@ impl Run {
         performs
     }
 
-    /// X7: a caller of a row whose value is not stored, since `began`, has waited for one other
-    /// process at most whose run began after that: for the one that took the lease in between. A
-    /// process that calls again while an answer is slow is one process all the same.
+    /// X7: since `began`, a caller of a row whose value is not stored has waited for at most one
+    /// other process whose run began after that: the one that took the lease in between. A process
+    /// that calls again while an answer is slow counts as one process.
     pub(super) fn check_did_not_queue(&self, build: Build, row: usize, began: u64) {
         if began < ALL_CONNECTED_MS {
             return;
@@ -548,7 +549,7 @@ impl Run {
     }
 }
 
-/// How long a run of a function or a transaction takes.
+/// Returns how long a run of a function or a transaction takes.
 pub(super) fn duration(draw: impl Fn(u64) -> u64) -> u64 {
     match draw(10) {
         0 => draw(8000),
@@ -557,7 +558,7 @@ pub(super) fn duration(draw: impl Fn(u64) -> u64) -> u64 {
     }
 }
 
-/// A run of the function for some rows, until it is dropped.
+/// A run of the function for some rows. It ends when dropped.
 struct Running {
     run: Run,
     keys: Vec<Key>,
@@ -569,14 +570,15 @@ impl Running {
         // Before its link is up, a process runs alone.
         let began = run.world().now();
         let counts = began > ALL_CONNECTED_MS;
-        // The row of which nothing is ever stored has its run in each process.
+        // Rows of `ALONE`, and of `PICKY`, which stores only some values, have a run in each
+        // process.
         let process = |row: usize| run.node.filter(|_| matches!(row / 2, ALONE | PICKY));
         let keys: Vec<_> = rows.iter().filter(|_| counts).map(|row| (build, *row, process(*row))).collect();
         let mut state = run.state();
         let mut twice = None;
         for key in &keys {
             let running = state.running.entry(*key).or_default();
-            // A run without a lease is not joined for longer than that.
+            // A run without a lease is joined for at most this long.
             let joinable = |other: &u64| key.2.is_none() || began - other < MAX_STALENESS.as_millis() as u64;
             twice = twice.or(running.iter().any(joinable).then_some(key.1));
             running.push(began);

@@ -1,1 +1,1 @@
-//! Only benches.
+//! This package contains benches only.

@@ -1,4 +1,4 @@
-//! Express applications of their own for a test: `tests/interop/express/app.js`.
+//! Starts Express applications for a test: `tests/interop/express/app.js`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -19,11 +19,12 @@ pub struct Express {
 }
 
 impl Express {
-    /// One application for each set of options; `app.js` tells what they are.
+    /// Starts one application for each set of options. `app.js` describes the options.
     ///
     /// # Panics
     ///
-    /// If Node or the packages are missing and cannot be installed: a test without its peer fails, it is not skipped.
+    /// If Node or the packages are missing and cannot be installed: a test without its peer fails,
+    /// it is not skipped.
     pub async fn start(server: &RedisServer, apps: &[Value]) -> Self {
         let options = json!({ "redis": server.url(), "apps": apps }).to_string();
         let mut process = node()
@@ -45,18 +46,18 @@ impl Express {
         Self { ports: ready.ports, _process: process }
     }
 
-    /// The port of each application.
+    /// Returns the port of each application.
     #[must_use]
     pub fn ports(&self) -> &[u16] {
         &self.ports
     }
 }
 
-/// `node`, which finds the packages of the Express peer.
+/// Returns a `node` command that finds the packages of the Express peer.
 ///
 /// # Panics
 ///
-/// If they cannot be installed.
+/// If the packages cannot be installed.
 #[must_use]
 pub fn node() -> Command {
     static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
@@ -72,7 +73,7 @@ pub fn node() -> Command {
     command
 }
 
-/// The folder of the workspace.
+/// Returns the folder of the workspace.
 #[must_use]
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")

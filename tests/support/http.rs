@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client for tests: one request, one connection, nothing hidden.
+//! An HTTP/1.1 client for tests. It uses one connection for each request.
 
 use std::net::Ipv4Addr;
 
@@ -8,35 +8,35 @@ use tokio::net::TcpStream;
 
 use crate::soon;
 
-/// What a server answered.
+/// A response of a server.
 #[derive(Debug, Clone)]
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// In the order of the answer, names in lower case.
+    /// The headers in the order of the response, names in lower case.
     pub headers: Vec<(String, String)>,
     /// The body as text.
     pub body: String,
 }
 
 impl Response {
-    /// The values of a header, by its name in lower case.
+    /// Returns the values of a header, by its name in lower case.
     #[must_use]
     pub fn all(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(header, _)| header == name).map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The only or first value of a header.
+    /// Returns the first value of a header.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.all(name).first().copied()
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     ///
     /// # Panics
     ///
-    /// If it is none.
+    /// If the body is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
@@ -57,11 +57,11 @@ impl Response {
     }
 }
 
-/// GET from this machine's `port`. Returns when the whole answer is there.
+/// Sends a GET request to `port` on this machine. Returns the complete response.
 ///
 /// # Panics
 ///
-/// If there is none within 20 s.
+/// If there is no response within 20 s.
 pub async fn get(port: u16, path: &str, headers: &[(&str, &str)]) -> Response {
     let exchange = async {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
@@ -79,7 +79,7 @@ pub async fn get(port: u16, path: &str, headers: &[(&str, &str)]) -> Response {
     Response::parse(&answer)
 }
 
-/// Text for a query: everything but letters and digits as `%XX`.
+/// Encodes text for a query: everything but letters and digits as `%XX`.
 #[must_use]
 pub fn percent_encoded(text: &str) -> String {
     let encode = |byte: u8| match byte {

@@ -1,4 +1,5 @@
-//! What this run of the tests leaves out. `tests/run` counts it: it names a file in `TESTS_TELL`, to which tests add lines.
+//! Reports what this run of the tests leaves out. `tests/run` counts it: it sets `TESTS_TELL` to a
+//! file, to which tests add lines.
 //!
 //! ```text
 //! short   <test> <what>    a long form that did not run
@@ -11,12 +12,12 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
-/// The file to which tests tell what they leave out.
+/// The variable with the path of the file.
 const TELL: &str = "TESTS_TELL";
-/// Set to anything but `0`: tests take their long form.
+/// If set to anything but `0`, tests run their long form.
 const LONG: &str = "CACHE_LONG";
 
-/// Returns whether the calling test takes its long form (`CACHE_LONG=1`, set by `tests/run --long`).
+/// Returns whether the calling test runs its long form (`CACHE_LONG=1`, set by `tests/run --long`).
 /// If not, `what` is counted as left out: "a soak of 1,000,000 keys".
 #[must_use]
 pub fn long_form(what: &str) -> bool {
@@ -30,21 +31,21 @@ pub fn left_out(what: &str) {
     tell("short", what);
 }
 
-/// Counts the calling test as skipped. The test has to return then.
+/// Counts the calling test as skipped. The test has to return afterwards.
 ///
 /// # Panics
 ///
-/// If nobody counts: without `tests/run` a test that cannot run fails.
+/// If `TESTS_TELL` is not set: without `tests/run`, a test that cannot run fails.
 pub fn skipped(why: &str) {
     assert!(tell("skipped", why), "this test cannot run here: {why}; tests/run counts it as skipped");
 }
 
-/// Returns `false` if nobody counts.
+/// Adds a line to the file. Returns `false` if `TESTS_TELL` is not set.
 fn tell(kind: &str, what: &str) -> bool {
     let Some(file) = std::env::var_os(TELL) else { return false };
     let thread = std::thread::current();
     let line = format!("{kind}\t{}\t{what}\n", thread.name().unwrap_or("a test"));
-    // One write to the end of the file: many tests do so at the same time.
+    // A single write to the end of the file, because many tests write at the same time.
     let written =
         OpenOptions::new().append(true).create(true).open(&file).and_then(|mut file| file.write_all(line.as_bytes()));
     written.unwrap_or_else(|error| panic!("{TELL}={}: {error}", file.display()));

@@ -1,10 +1,11 @@
-//! What the tests share: a real `redis-server` of one's own, a network that can be broken, and waiting without sleeping.
+//! Helpers shared by the tests: a real `redis-server` for each test, a network that can be broken,
+//! and waiting without sleeping.
 
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "what tests stand on fails by panicking, with a text that says why"
+    reason = "test helpers fail by panicking, with a message that says why"
 )]
 
 mod express;

@@ -1,4 +1,4 @@
-//! Which commands a Redis receives, by its own account.
+//! Records which commands a Redis receives, as reported by the server itself.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,8 @@ use tokio::net::TcpStream;
 
 use crate::{RedisServer, soon};
 
-/// A connection in the mode of `MONITOR`, and one that sends marks between what is to be told apart.
+/// A connection in `MONITOR` mode, and a connection that sends marks to separate groups of
+/// commands.
 pub struct Monitor {
     commands: BufReader<TcpStream>,
     marks: BufReader<TcpStream>,
@@ -15,11 +16,11 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Sees all commands from now on.
+    /// Starts to record all commands.
     ///
     /// # Panics
     ///
-    /// If the server is not there.
+    /// If the server is not running.
     pub async fn start(server: &RedisServer) -> Self {
         let connect = async || {
             let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).await;
@@ -30,7 +31,8 @@ impl Monitor {
         monitor
     }
 
-    /// The commands since the last call or the start, each as its words; those that scripts ran are left out.
+    /// Returns the commands since the last call or the start, each as its words. Commands run by
+    /// scripts are left out.
     ///
     /// # Panics
     ///
@@ -39,7 +41,7 @@ impl Monitor {
         self.marked = self.marked.saturating_add(1);
         let mark = vec!["ECHO".to_owned(), format!("mark {}", self.marked)];
         send(&mut self.marks, &format!("ECHO \"mark {}\"", self.marked)).await;
-        // The bulk string's second line, which MONITOR has not.
+        // The second line of the bulk string, which MONITOR does not print.
         read(&mut self.marks).await;
         let mut commands = Vec::new();
         loop {
@@ -70,7 +72,7 @@ async fn read(stream: &mut BufReader<TcpStream>) -> String {
     line.trim_end().to_owned()
 }
 
-/// `"a" "b\"c\x00"`: each word in quotes, with escapes.
+/// Parses `"a" "b\"c\x00"`: each word in quotes, with escapes.
 fn words_of(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = text.trim_start().bytes().peekable();

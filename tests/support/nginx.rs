@@ -1,4 +1,4 @@
-//! nginx as a cache that many people share, in front of a server of this machine.
+//! nginx as a shared cache in front of a server on this machine.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
@@ -18,8 +18,8 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Keeps every answer with status 200 for a minute that does not say otherwise, as
-    /// `proxy_cache_valid 200 1m` does. Its header `x-cache` says `HIT` or `MISS`.
+    /// Starts an nginx that caches every response with status 200 for a minute unless the response
+    /// says otherwise, as with `proxy_cache_valid 200 1m`. Its header `x-cache` is `HIT` or `MISS`.
     ///
     /// # Panics
     ///
@@ -27,7 +27,7 @@ impl Nginx {
     #[must_use]
     pub fn cache_in_front_of(upstream: u16) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // Between finding a free port and using it another process may take it: then once more.
+        // Another process may take the port between finding and using it. In that case, try again.
         for _ in 0..5 {
             let port = free_port();
             let path = |name: &str| folder.path().join(name).display().to_string();
@@ -53,7 +53,7 @@ impl Nginx {
         panic!("nginx does not start: {errors}");
     }
 
-    /// Where it listens.
+    /// Returns the port it listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -62,7 +62,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // One process: nothing is left behind.
+        // It is a single process, so nothing is left behind.
         drop(self.child.kill());
         drop(self.child.wait());
     }

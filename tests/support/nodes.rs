@@ -1,4 +1,5 @@
-//! A store of its own for a test, and any number of caches on it, each as a process of its own would have one.
+//! A separate store for each test, and any number of caches on it, as if each were in its own
+//! process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,38 +15,39 @@ use crate::RedisServer;
 
 /// The embedded store or a real Redis.
 pub enum Nodes {
-    /// Embedded, on a clock that stands still.
+    /// The embedded store, on a manual clock.
     Embedded(Cache, Clock),
-    /// A server of its own.
+    /// A separate Redis server.
     Redis(RedisServer),
 }
 
 impl Nodes {
-    /// A fresh embedded store.
+    /// Returns a fresh embedded store.
     #[must_use]
     pub fn embedded() -> Self {
         let clock = Clock::manual();
         Self::Embedded(Cache::builder().clock(clock.clone()).in_memory(), clock)
     }
 
-    /// A fresh Redis.
+    /// Returns a fresh Redis.
     #[must_use]
     pub fn redis() -> Self {
         Self::Redis(RedisServer::start())
     }
 
-    /// One more cache on the store.
+    /// Returns one more cache on the store.
     pub async fn node(&self) -> Cache {
         self.node_in_a_process().await
     }
 
-    /// The same, to be made on the runtime of another. Times are exact: without jitter.
+    /// Like [`node`](Self::node), to be created on the runtime of another process. Times are exact:
+    /// no jitter.
     pub fn node_in_a_process(&self) -> impl Future<Output = Cache> + Send + 'static {
         self.node_with(Cache::builder().jitter(0.0))
     }
 
-    /// One more cache on the store, with settings. On Redis it is patient: a staleness bound below 20 s needs a response timeout
-    /// of half of it.
+    /// Returns one more cache on the store, with settings. On Redis it has long timeouts: a
+    /// staleness bound below 20 s needs a response timeout of half of it.
     pub fn node_with(&self, settings: CacheBuilder) -> impl Future<Output = Cache> + Send + 'static {
         let settings = match self {
             Self::Embedded(cache, clock) => settings.clock(clock.clone()).share_store(cache),
@@ -54,7 +56,7 @@ impl Nodes {
         async move { settings.connect().await.expect("the store is up") }
     }
 
-    /// Removes a key as somebody at a prompt would.
+    /// Removes a key as a person at a `redis-cli` prompt would.
     pub async fn delete_by_hand(&self, key: &str) {
         match self {
             Self::Embedded(cache, _) => {
@@ -66,7 +68,7 @@ impl Nodes {
         }
     }
 
-    /// Puts bytes under a key as another program would.
+    /// Writes bytes to a key as another program would.
     pub async fn write_by_hand(&self, key: &str, text: &str) {
         match self {
             Self::Embedded(cache, _) => {
@@ -79,7 +81,8 @@ impl Nodes {
         }
     }
 
-    /// Lets a key run out of time, as if that much had passed. On Redis it goes within a few milliseconds.
+    /// Lets a key expire as if this much time had passed. On Redis it expires within a few
+    /// milliseconds.
     pub fn let_expire(&self, key: &str, after: Duration) {
         match self {
             Self::Embedded(_, clock) => clock.advance(after),
@@ -90,7 +93,7 @@ impl Nodes {
     }
 }
 
-/// Runs that wait to be let through, and are counted.
+/// Blocks runs until the test lets them through, and counts them.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<Inner>);
 
@@ -107,13 +110,13 @@ impl Default for Inner {
 }
 
 impl Gate {
-    /// Shut, with nobody there.
+    /// Returns a closed gate without arrivals.
     #[must_use]
     pub fn shut() -> Self {
         Self::default()
     }
 
-    /// Open for any number.
+    /// Returns a gate that is open for any number of runs.
     #[must_use]
     pub fn open() -> Self {
         let gate = Self::default();
@@ -121,31 +124,31 @@ impl Gate {
         gate
     }
 
-    /// For the run: says that it is there, and waits.
+    /// Called by the run: reports its arrival and waits.
     pub async fn pass(&self) {
         self.0.started.fetch_add(1, Ordering::SeqCst);
         self.0.arrivals.add_permits(1);
         self.0.passes.acquire().await.expect("never closed").forget();
     }
 
-    /// For the test: waits until one more run is there.
+    /// Called by the test: waits until one more run has arrived.
     pub async fn arrival(&self) {
         crate::soon("a run arrives at the gate", self.0.arrivals.acquire()).await.expect("never closed").forget();
     }
 
-    /// Lets that many runs through.
+    /// Lets this many runs through.
     pub fn let_through(&self, runs: usize) {
         self.0.passes.add_permits(runs);
     }
 
-    /// How many runs have come so far.
+    /// Returns how many runs have arrived so far.
     #[must_use]
     pub fn runs(&self) -> usize {
         self.0.started.load(Ordering::SeqCst)
     }
 }
 
-/// Waits until a subscriber sees an event that fits.
+/// Waits until a subscriber receives a matching event.
 pub async fn event(
     events: &mut tokio::sync::broadcast::Receiver<Event>,
     what: &str,
@@ -155,7 +158,8 @@ pub async fn event(
         loop {
             match events.recv().await {
                 Ok(event) if fits(&event) => return event,
-                // Under load a subscriber may miss some; what tests wait for is told again or comes last.
+                // Under load a subscriber may miss events. The events that tests wait for are
+                // repeated or come last.
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => panic!("the cache is gone"),
             }
@@ -164,7 +168,7 @@ pub async fn event(
     .await
 }
 
-/// Writes a test for the embedded store and one for Redis.
+/// Defines a test twice: for the embedded store and for Redis.
 #[macro_export]
 macro_rules! on_both_stores {
     ($($(#[$attribute:meta])* async fn $name:ident($nodes:ident: &Nodes) $body:block)*) => {$(

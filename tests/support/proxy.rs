@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a server: the network that a test can break.
+//! A TCP proxy in front of a server, which simulates a broken network.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Forwards to `127.0.0.1:port`. Dropping it cuts all connections.
+/// A proxy to `127.0.0.1:port`. Dropping it cuts all connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -27,27 +27,28 @@ struct State {
     to_client: AtomicU64,
     sendings: AtomicU64,
     accepted: AtomicU64,
-    /// How many sendings there are before the one that meets its fate; below zero: none does.
+    /// The number of sends before the one that is lost. Negative: none is lost.
     before_loss: AtomicI64,
-    /// Connections of which nothing gets through, by their numbers.
+    /// The numbers of the connections that are blocked.
     held: watch::Sender<Vec<u64>>,
     loses_answer: AtomicBool,
     is_silent: AtomicBool,
-    /// The number of the next connection, and how many there are now.
+    /// The number of the next connection, and the number of open ones.
     next: AtomicU64,
     open: AtomicU64,
-    /// Connections with a lower number are stuck.
+    /// Connections with a lower number are blocked.
     stuck_below: watch::Sender<u64>,
 }
 
-/// What of a round trip is lost, with the connection.
+/// The part of a round trip that is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// The server gets nothing.
+    /// The server receives nothing, and the connection ends.
     Request,
-    /// The server has done it, and the client does not learn of it.
+    /// The server executes the request, the reply is lost, and the connection ends.
     Answer,
-    /// The same, and the connection stays: nothing comes back on it any more.
+    /// The server executes the request, the reply is lost, and the connection stays open but
+    /// delivers nothing more.
     Silence,
 }
 
@@ -56,11 +57,11 @@ enum Mode {
     Forward {
         delay: Duration,
     },
-    /// Connections stay and are made, nothing gets through: a half-open link.
+    /// Connections stay open and new ones are accepted, but nothing gets through: a half-open link.
     Frozen,
-    /// What clients send gets through, what the server sends waits.
+    /// Requests get through, replies wait.
     Holding,
-    /// Connections end, new ones end at once.
+    /// All connections end. New ones end immediately.
     Cut,
 }
 
@@ -75,7 +76,7 @@ impl Mode {
 }
 
 impl Proxy {
-    /// Starts it.
+    /// Starts the proxy.
     ///
     /// # Panics
     ///
@@ -102,7 +103,7 @@ impl Proxy {
         Self { address, state, _tasks: tasks }
     }
 
-    /// `redis://` URL of the proxy.
+    /// Returns the `redis://` URL of the proxy.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://{}/", self.address)
@@ -118,71 +119,71 @@ impl Proxy {
         self.state.mode.send_replace(Mode::Frozen);
     }
 
-    /// Lets nothing through on the connections that there are, until [`let_go`](Self::let_go). New ones work.
+    /// Lets nothing through on the current connections, until [`let_go`](Self::let_go). New ones
+    /// work.
     pub fn hold_fast(&self) {
         self.state.stuck_below.send_replace(self.state.next.load(Ordering::SeqCst));
     }
 
-    /// Lets what was held through.
+    /// Delivers what [`hold_fast`](Self::hold_fast) held back.
     pub fn let_go(&self) {
         self.state.stuck_below.send_replace(0);
     }
 
-    /// How many connections there are at the moment.
+    /// Returns the number of open connections.
     #[must_use]
     pub fn open(&self) -> u64 {
         self.state.open.load(Ordering::SeqCst)
     }
 
-    /// Keeps what the server sends, until [`heal`](Self::heal): then all of it arrives at once, in
-    /// its order.
+    /// Holds back all replies until [`heal`](Self::heal), which delivers them at once, in order.
     pub fn hold_answers(&self) {
         self.state.mode.send_replace(Mode::Holding);
     }
 
-    /// Lets nothing of these connections through, and of the others all: counted from 0 in the order in which they were made. Also of those that are
-    /// still to be made.
+    /// Blocks exactly these connections, including future ones, and unblocks all others. They are
+    /// counted from 0 in the order in which they are made.
     pub fn hold(&self, connections: &[u64]) {
         self.state.held.send_replace(connections.to_vec());
     }
 
-    /// Holds each piece back for this long.
+    /// Delays each piece by this time.
     pub fn delay(&self, delay: Duration) {
         self.state.mode.send_replace(Mode::Forward { delay });
     }
 
-    /// Forwards again.
+    /// Forwards normally again.
     pub fn heal(&self) {
         self.delay(Duration::ZERO);
     }
 
-    /// Loses a round trip: the one after this many others from now on.
+    /// Loses one round trip: the one that follows this many others.
     pub fn lose(&self, after: u32, loss: Loss) {
         self.state.loses_answer.store(loss != Loss::Request, Ordering::SeqCst);
         self.state.is_silent.store(loss == Loss::Silence, Ordering::SeqCst);
         self.state.before_loss.store(i64::from(after), Ordering::SeqCst);
     }
 
-    /// Whether that round trip was lost. If not, none will be.
+    /// Returns whether that round trip was lost. If it was not, none will be.
     #[must_use]
     pub fn has_lost(&self) -> bool {
         self.state.before_loss.swap(-1, Ordering::SeqCst) < 0
     }
 
-    /// Bytes that went to the server and to the clients.
+    /// Returns the number of bytes to the server and to the clients.
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
         (self.state.to_server.load(Ordering::SeqCst), self.state.to_client.load(Ordering::SeqCst))
     }
 
-    /// How often a client has sent something: its round trips, if it waits for each answer before it sends again, and none is
-    /// longer than 64 KiB.
+    /// Returns how often a client has sent something. This is the number of its round trips if it
+    /// waits for each reply before it sends again and no request is longer than 64 KiB.
     #[must_use]
     pub fn sendings(&self) -> u64 {
         self.state.sendings.load(Ordering::SeqCst)
     }
 
-    /// Connections that were made.
+    /// Returns the number of connections made so far.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.state.accepted.load(Ordering::SeqCst)
@@ -201,7 +202,7 @@ async fn accept(listener: TcpListener, port: u16, state: Arc<State>) {
     }
 }
 
-/// One that is counted as long as it stands.
+/// Counts a connection as open until dropped.
 struct Open<'a>(&'a State);
 
 impl Drop for Open<'_> {
@@ -233,12 +234,12 @@ async fn link(client: TcpStream, port: u16, state: Arc<State>) {
             state.to_client.fetch_add(bytes, Ordering::SeqCst);
             !mute.load(Ordering::SeqCst)
         }) => {}
-        // Whatever the result: the link ends.
+        // The link ends, whatever the result.
         _cut = mode.wait_for(|mode| *mode == Mode::Cut) => {}
     }
 }
 
-/// Until `goes_on` says no to a piece.
+/// Forwards pieces until `goes_on` returns `false`.
 async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -251,7 +252,7 @@ async fn forward(
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let Ok(mode) = mode.wait_for(|mode| mode.lets_through(is_answer)).await.map(|mode| *mode) else { return };
-        // An error says that the proxy is gone.
+        // An error means that the proxy is gone.
         if stuck.wait_for(|below| number >= *below).await.is_err()
             || held.wait_for(|held| !held.contains(&number)).await.is_err()
         {
@@ -262,7 +263,7 @@ async fn forward(
         {
             sleep(delay).await;
         }
-        // Before it goes on, so that whoever has the answer sees it counted.
+        // Counted before it is forwarded, so the count includes every reply that a client has.
         if !goes_on(read as u64) {
             if state.is_silent.load(Ordering::SeqCst) {
                 continue;

@@ -1,6 +1,8 @@
-//! A `redis-server` process of one's own, on a free port, in a temporary folder, without a configuration file.
+//! A separate `redis-server` process on a free port, in a temporary folder, without a configuration
+//! file.
 //!
-//! `REDIS_SERVER` names another binary than `redis-server` in the `PATH`, also that of Valkey.
+//! `REDIS_SERVER` names a binary other than the `redis-server` in the `PATH`, such as that of
+//! Valkey.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,13 +18,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// Only a machine that is out of order takes longer.
+/// Only a broken machine takes longer.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
 
-/// Options of a URL with which a cache waits for a busy machine. The staleness bound has to be twice the timeout.
+/// URL options for a busy machine. The staleness bound has to be twice the timeout.
 pub const PATIENT: &str = "response_timeout=10s&connect_timeout=10s&max_staleness=20s";
 
-/// The binary of the server.
+/// Returns the binary of the server.
 pub(crate) fn binary() -> OsString {
     std::env::var_os("REDIS_SERVER").filter(|named| !named.is_empty()).unwrap_or_else(|| "redis-server".into())
 }
@@ -49,49 +51,50 @@ pub struct RedisServer {
 }
 
 impl RedisServerBuilder {
-    /// The password of the default user.
+    /// Sets the password of the default user.
     #[must_use]
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
         self
     }
 
-    /// A user in ACL syntax: `app on >secret ~* &* +@all`.
+    /// Adds a user in ACL syntax: `app on >secret ~* &* +@all`.
     #[must_use]
     pub fn user(mut self, rule: &str) -> Self {
         self.acl_users.push(rule.to_owned());
         self
     }
 
-    /// The `maxmemory` limit, such as `2mb`. Without eviction.
+    /// Sets the `maxmemory` limit, such as `2mb`. Nothing is evicted.
     #[must_use]
     pub fn maxmemory(mut self, limit: &str) -> Self {
         self.maxmemory = Some(limit.to_owned());
         self
     }
 
-    /// Any option of `redis-server`, without its dashes.
+    /// Sets any option of `redis-server`, without its dashes.
     #[must_use]
     pub fn option(mut self, name: &str, value: &str) -> Self {
         self.extra.extend([format!("--{name}"), value.to_owned()]);
         self
     }
 
-    /// A replica of this server. It takes a moment to follow.
+    /// Makes the server a replica of `primary`. Replication takes a moment to start.
     #[must_use]
     pub fn replica_of(mut self, primary: &RedisServer) -> Self {
         self.extra.extend(["--replicaof".into(), "127.0.0.1".into(), primary.port.to_string()]);
         self
     }
 
-    /// A TLS port as well, with a certificate for `localhost` by an authority made for this server.
+    /// Opens a TLS port as well, with a certificate for `localhost` by an authority made for this
+    /// server.
     #[must_use]
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts the server and waits until it answers.
     ///
     /// # Panics
     ///
@@ -129,7 +132,7 @@ impl RedisServerBuilder {
         });
         let mut server =
             RedisServer { folder, port: 0, tls_port, password: self.password, arguments, child: Mutex::default() };
-        // Between finding a free port and using it another process may take it: then once more.
+        // Another process may take the port between finding and using it. In that case, try again.
         for _ in 0..5 {
             server.port = free_port();
             if server.launch() {
@@ -141,7 +144,7 @@ impl RedisServerBuilder {
 }
 
 impl RedisServer {
-    /// A plain server.
+    /// Starts a server with default options.
     ///
     /// # Panics
     ///
@@ -151,13 +154,13 @@ impl RedisServer {
         Self::builder().start()
     }
 
-    /// A server with options.
+    /// Returns a builder for a server with options.
     #[must_use]
     pub fn builder() -> RedisServerBuilder {
         RedisServerBuilder::default()
     }
 
-    /// `redis://127.0.0.1:port/`, with the default user's password if there is one.
+    /// Returns `redis://127.0.0.1:port/`, with the default user's password if there is one.
     #[must_use]
     pub fn url(&self) -> String {
         match &self.password {
@@ -166,25 +169,25 @@ impl RedisServer {
         }
     }
 
-    /// The same with timeouts that no busy machine reaches, for tests that are about something else.
+    /// Returns the URL with timeouts that no busy machine reaches, for tests of other things.
     #[must_use]
     pub fn patient_url(&self) -> String {
         format!("{}?{PATIENT}", self.url())
     }
 
-    /// The URL with these credentials: `user:password`.
+    /// Returns the URL with these credentials: `user:password`.
     #[must_use]
     pub fn url_as(&self, credentials: &str) -> String {
         format!("redis://{credentials}@127.0.0.1:{}/", self.port)
     }
 
-    /// The URL of the Unix socket.
+    /// Returns the URL of the Unix socket.
     #[must_use]
     pub fn unix_url(&self) -> String {
         format!("redis+unix://{}", self.file("redis.sock").display())
     }
 
-    /// The URL of the TLS port with the authority to trust.
+    /// Returns the URL of the TLS port with the authority to trust.
     ///
     /// # Panics
     ///
@@ -194,7 +197,7 @@ impl RedisServer {
         format!("{}?tls_ca={}", self.untrusted_tls_url(), self.file("ca.crt").display())
     }
 
-    /// The URL of the TLS port without the authority.
+    /// Returns the URL of the TLS port without the authority.
     ///
     /// # Panics
     ///
@@ -204,20 +207,20 @@ impl RedisServer {
         format!("rediss://localhost:{}/", self.tls_port.expect("the server was started with a TLS port"))
     }
 
-    /// The TCP port.
+    /// Returns the TCP port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// SIGSTOP: connections stay, nothing answers from here on.
+    /// Sends SIGSTOP and waits for it: connections stay open, but the server no longer answers.
     ///
     /// # Panics
     ///
     /// If it cannot be stopped.
     pub fn pause(&self) {
         let pid = self.signal("-STOP");
-        // The signal is on its way: what the server is at may still be answered.
+        // The signal may arrive late, so the current request may still be answered.
         let state = || {
             let output = Command::new("ps").args(["-o", "state=", "-p", &pid]).output().expect("ps is installed");
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -227,12 +230,12 @@ impl RedisServer {
         }
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn resume(&self) {
         self.signal("-CONT");
     }
 
-    /// SIGKILL. The data are lost.
+    /// Sends SIGKILL. The data are lost.
     pub fn kill(&self) {
         let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut child) = child {
@@ -241,7 +244,7 @@ impl RedisServer {
         }
     }
 
-    /// Kills it if it runs and starts it on the same port, empty.
+    /// Kills the server if it runs, and starts an empty one on the same port.
     ///
     /// # Panics
     ///
@@ -256,7 +259,7 @@ impl RedisServer {
         panic!("{} does not start again on port {}", binary().display(), self.port);
     }
 
-    /// Runs `redis-cli` against it as the default user and returns what it prints.
+    /// Runs `redis-cli` as the default user and returns its output.
     ///
     /// # Panics
     ///
@@ -272,7 +275,7 @@ impl RedisServer {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
-    /// How often each command was called, by lower-case name: `get`, `client|tracking`.
+    /// Returns the number of calls of each command, by lower-case name: `get`, `client|tracking`.
     pub fn commandstats(&self) -> BTreeMap<String, u64> {
         let info = self.cli(&["INFO", "commandstats"]);
         let calls = |line: &str| -> Option<(String, u64)> {
@@ -286,9 +289,9 @@ impl RedisServer {
         self.folder.path().join(name)
     }
 
-    /// `false`: it ended at once, so the port was taken.
+    /// Returns `false` if the process ended immediately, because the port was taken.
     fn launch(&self) -> bool {
-        // A killed server leaves its socket.
+        // A killed server leaves its socket file.
         drop(fs::remove_file(self.file("redis.sock")));
         let child = Command::new(binary())
             .args(["--port", &self.port.to_string()])
@@ -316,7 +319,7 @@ impl RedisServer {
         }
     }
 
-    /// Returns the process's id.
+    /// Sends a signal. Returns the process id.
     fn signal(&self, signal: &str) -> String {
         let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         let pid = child.as_ref().expect("the server runs").id().to_string();
@@ -332,7 +335,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// What to do about a binary that cannot be started.
+/// Returns advice for a binary that cannot be started.
 pub(crate) fn not_there(error: &std::io::Error) -> String {
     let binary = binary();
     format!(
@@ -342,13 +345,15 @@ pub(crate) fn not_there(error: &std::io::Error) -> String {
     )
 }
 
-/// Tells when the server has said so in its log, or is dropped when that ends. The rest is read as well, so that the server can go on writing.
+/// Returns a channel that receives a message when the log reports readiness, and closes when the
+/// log ends. The log is read to its end, so that the server can continue to write.
 fn says_that_it_is_ready(log: ChildStdout) -> Receiver<()> {
     let (ready, says) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(log).lines().map_while(Result::ok) {
             if line.contains("Ready to accept connections") {
-                // A second line, of another kind of connection, is told to nobody.
+                // The line is printed once for each kind of connection. After the first, there may
+                // be no receiver.
                 let _told = ready.send(());
             }
         }
@@ -356,7 +361,8 @@ fn says_that_it_is_ready(log: ChildStdout) -> Receiver<()> {
     says
 }
 
-/// Below the range from which systems take the ports of outgoing connections: one of those could sit on it at a restart.
+/// Returns a free port below the range of ephemeral ports. An outgoing connection could occupy one
+/// of those when the server restarts.
 pub(crate) fn free_port() -> u16 {
     let mut seed = RandomState::new().build_hasher().finish();
     loop {
@@ -368,7 +374,7 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// An authority and a certificate for `localhost`, valid for a day.
+/// Makes an authority and a certificate for `localhost`, valid for a day.
 fn make_certificates(folder: &TempDir) {
     let openssl = |arguments: &[&str]| {
         let output =

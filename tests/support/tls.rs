@@ -1,4 +1,4 @@
-//! A server with TLS, which not every binary has.
+//! Starts a server with TLS, which not every binary supports.
 
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -7,15 +7,16 @@ use crate::server::{RedisServer, binary, free_port, not_there};
 use crate::skipped;
 
 impl RedisServer {
-    /// A server with a TLS port, or `None` if the binary was built without TLS. Then the calling test is counted as skipped.
+    /// Starts a server with a TLS port. Returns `None` and counts the calling test as skipped if
+    /// the binary was built without TLS.
     ///
     /// # Panics
     ///
-    /// If it cannot be started, or nobody counts what is skipped.
+    /// If it cannot be started, or `TESTS_TELL` is not set and the test would be skipped.
     #[must_use]
     pub fn with_tls() -> Option<Self> {
         static HAS_TLS: OnceLock<bool> = OnceLock::new();
-        // Without a certificate it ends at once in any case, and says why.
+        // Without a certificate it ends immediately in any case, and reports why.
         let misses_the_certificate = || {
             let port = free_port().to_string();
             let arguments = ["--port", "0", "--bind", "127.0.0.1", "--tls-port", &port];

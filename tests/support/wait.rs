@@ -1,14 +1,14 @@
-//! Waiting for something to become true, with a deadline that only a failing test reaches.
+//! Waits for a condition, with a deadline that only a failing test reaches.
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-/// Long enough for a busy machine; a passing test never waits for it.
+/// Long enough for a busy machine. A passing test never waits for it.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The result of `future`, which must come by itself.
+/// Returns the result of `future`, which must complete on its own.
 ///
 /// # Panics
 ///
@@ -20,7 +20,7 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Asks again and again until the answer is yes.
+/// Repeats a check until it returns `true`.
 ///
 /// # Panics
 ///

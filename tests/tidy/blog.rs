@@ -1,8 +1,9 @@
-//! What the example is built with: its tests are built with more features, so they cannot tell.
+//! Checks the features that the example is built with. Its tests are built with more features, so
+//! they cannot detect a missing one.
 
 use super::source;
 
-/// The line of a manifest that names a dependency.
+/// Returns the line of a manifest that names a dependency.
 fn dependency<'a>(manifest: &'a str, name: &str) -> Option<&'a str> {
     let start = format!("{name} = ");
     let section = manifest.split("\n[").find(|section| section.starts_with("dependencies]"))?;

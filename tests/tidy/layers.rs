@@ -1,19 +1,19 @@
-//! A module of `cache-core` uses modules of its own row and of the rows below, nothing higher.
+//! A module of `cache-core` may use modules of its own row and of lower rows only.
 
 use std::collections::BTreeMap;
 
 use super::Finding;
 use super::source::{Source, is_part_of_word};
 
-/// Every module, lowest row first. Those of the design that are not built yet have their place too.
+/// Every module, lowest row first. Planned modules have a row too.
 const ROWS: &[&[&str]] = &[
-    // Values without a state, and the two that touch the runtime: time, and the only spawn.
+    // Values without state, and the two modules that use the runtime: time, and the only spawn.
     &["clock", "error", "key", "options", "random", "recent", "background", "sabotage", "sync", "value"],
-    // Bytes and verdicts: pure.
+    // Pure functions of bytes, and decisions.
     &["codec", "envelope", "fingerprint", "freshness"],
-    // The two tiers, and what they tell.
+    // The two tiers, and their events.
     &["events", "function_stats", "history", "store", "versions", "local"],
-    // One compute a key; what an invalidation must reach.
+    // One compute for each key; everything that an invalidation must reach.
     &[
         "shape",
         "cell",
@@ -32,12 +32,12 @@ const ROWS: &[&[&str]] = &[
     // The parts of one cache, and the path of a call through them.
     &["engine"],
     &["call"],
-    // What users hold.
+    // The types that users hold.
     &["cache", "builder", "entry", "fence", "object", "plain", "sweep", "why"],
     &["session", "dashboard", "private", "testing", "store_testing", "golden"],
 ];
 
-/// Modules that must know nothing of the runtime.
+/// Modules that must not depend on the runtime.
 const PURE: &[&str] = &["key", "error", "options", "codec", "envelope", "fingerprint", "freshness"];
 
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
@@ -73,7 +73,8 @@ fn row(module: &str) -> Option<usize> {
     ROWS.iter().position(|row| row.contains(&module))
 }
 
-/// The module at the crate's root that a file belongs to, and how deep in it; not for the root and for tests.
+/// Returns the module at the crate's root that a file belongs to, and the file's depth in it.
+/// Returns `None` for the root and for tests.
 fn module(path: &str) -> Option<(&str, usize)> {
     let path = path.strip_prefix("cache-core/src/")?.strip_suffix(".rs")?;
     let parts: Vec<&str> = path.split('/').collect();
@@ -85,12 +86,12 @@ fn module(path: &str) -> Option<(&str, usize)> {
 
 struct Use {
     line: usize,
-    /// After `crate::`.
+    /// The path after `crate::`.
     path: Vec<String>,
 }
 
-/// What is named from the crate's root: `crate::..` anywhere, `super::..` at the beginning of a line's `use`, where
-/// it cannot stand in an inner module.
+/// Returns the paths from the crate's root: `crate::..` anywhere, and `super::..` in a `use` at the
+/// beginning of a line, where it cannot be in an inner module.
 fn uses(code: &str, depth: usize) -> Vec<Use> {
     let mut uses = Vec::new();
     let supers = format!("{}::", vec!["super"; depth].join("::"));
@@ -114,20 +115,20 @@ fn uses(code: &str, depth: usize) -> Vec<Use> {
     uses
 }
 
-/// The paths of a `use` tree, or the one path, that begins here.
+/// Returns the paths of the `use` tree, or the single path, that begins here.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let _rest = tree(code, &[], &mut paths);
     paths
 }
 
-/// Adds the paths of one tree; gives what follows it.
+/// Adds the paths of one tree. Returns the text after it.
 fn tree<'a>(code: &'a str, parent: &[String], paths: &mut Vec<Vec<String>>) -> &'a str {
     let code = code.trim_start();
     if let Some(mut rest) = code.strip_prefix('{') {
         loop {
             rest = tree(rest, parent, paths);
-            // Over `as name`.
+            // Skip `as name`.
             rest = rest.trim_start_matches(|c| !matches!(c, ',' | '}'));
             match rest.strip_prefix(',').map(str::trim_start) {
                 Some(next) if !next.starts_with('}') => rest = next,
@@ -151,7 +152,7 @@ fn tree<'a>(code: &'a str, parent: &[String], paths: &mut Vec<Vec<String>>) -> &
     }
 }
 
-/// The module of each name that the crate's root exports.
+/// Returns the module of each name that the crate's root exports.
 fn root_exports(sources: &[Source]) -> BTreeMap<String, String> {
     let mut exports = BTreeMap::new();
     let root = sources.iter().find(|source| source.path == "cache-core/src/lib.rs").map_or("", |root| &root.code);
@@ -165,7 +166,7 @@ fn root_exports(sources: &[Source]) -> BTreeMap<String, String> {
     exports
 }
 
-/// Returns what is found in one file.
+/// Returns the findings in one file.
 fn found(path: &str, text: &str) -> Vec<String> {
     let sources = [
         Source::new("cache-core/src/lib.rs", "pub use cache::Cache;\npub use error::{Error, ErrorKind};"),
@@ -182,7 +183,7 @@ fn a_use_of_a_higher_layer_is_found() {
     assert_eq!(found(path, "\nuse crate::{error::{self, Error}, clock::Clock as C, cache::{Cache}};"), higher);
     assert_eq!(found(path, "\nfn f() { crate::cache::f::<u8>() }"), higher);
     assert_eq!(found(path, "\nuse super::super::cache::Cache;"), higher);
-    // By the name at the crate's root.
+    // Through the name at the crate's root.
     assert_eq!(found(path, "\nfn f(cache: &crate::Cache) {}"), higher);
 }
 

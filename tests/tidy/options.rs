@@ -1,4 +1,4 @@
-//! The page `options` names only options that the macro accepts.
+//! Checks that the page `options` names only options that the macro accepts.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::source::{Source, is_part_of_word};
 
 pub(super) const PAGE: &str = "cache-core/docs/options.md";
 
-/// Options in the first column of tables headed `option`, which the macro does not know.
+/// Returns the options in the first column of tables headed `option` that the macro does not know.
 pub(super) fn check(page: &str, macros: &[Source]) -> Vec<Finding> {
     let accepted: BTreeSet<&str> = macros.iter().flat_map(accepted).collect();
     if accepted.is_empty() {
@@ -22,7 +22,7 @@ pub(super) fn check(page: &str, macros: &[Source]) -> Vec<Finding> {
             continue;
         };
         in_table |= cell.eq_ignore_ascii_case("option");
-        // Every other part stands between backticks.
+        // Every second part is between backticks.
         let spans = cell.split('`').skip(1).step_by(2).filter(|_| in_table);
         let names = spans.map(|span| span.split(|c| !is_part_of_word(c)).next().unwrap_or_default());
         for name in names.filter(|name| !name.is_empty() && !accepted.contains(name)) {
@@ -32,7 +32,7 @@ pub(super) fn check(page: &str, macros: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// The names in `const OPTIONS: .. = [("name", ..), ..];`.
+/// Returns the names in `const OPTIONS: .. = [("name", ..), ..];`.
 fn accepted(source: &Source) -> Vec<&str> {
     let Some((_, list)) = source.text.split_once("const OPTIONS") else { return Vec::new() };
     let list = list.split_once("];").map_or(list, |(list, _)| list);

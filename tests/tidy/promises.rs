@@ -1,4 +1,4 @@
-//! The page `promises` names every promise. The comment above or in a test says which ones it
+//! The page `promises` names every promise. The comment above or inside a test lists the ids it
 //! proves: `// S1, R18`, `// R1: a DEL typed by hand`.
 
 use std::collections::BTreeSet;
@@ -8,16 +8,16 @@ use super::source::Source;
 
 pub(super) const PAGE: &str = "cache-core/docs/promises.md";
 
-/// A promise, as the page names it.
+/// A promise on the page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Promise {
     id: String,
     line: usize,
-    /// Not built yet, so no test can prove it.
+    /// Planned only, so no test can prove it.
     is_planned: bool,
 }
 
-/// The promises of the page: `- **S1** text`, `- **D3** (planned) text`.
+/// Returns the promises of the page: `- **S1** text`, `- **D3** (planned) text`.
 pub(super) fn of_page(page: &str) -> Vec<Promise> {
     let promise = |(index, line): (usize, &str)| {
         let (id, text) = line.strip_prefix("- **")?.split_once("** ")?;
@@ -26,7 +26,7 @@ pub(super) fn of_page(page: &str) -> Vec<Promise> {
     page.lines().enumerate().filter_map(promise).collect()
 }
 
-/// Ids that are not what an id looks like, or that do not count up in their family.
+/// Finds malformed ids, and ids that do not count up within their family.
 pub(super) fn misnumbered(page: &str) -> Vec<Finding> {
     let mut last: Option<(char, u32)> = None;
     let mut families = BTreeSet::new();
@@ -50,7 +50,7 @@ pub(super) fn misnumbered(page: &str) -> Vec<Finding> {
     findings
 }
 
-/// Claims of promises that do not exist, or that are planned only.
+/// Finds claims of promises that do not exist or are only planned.
 pub(super) fn unknown(promises: &[Promise], sources: &[Source]) -> Vec<Finding> {
     let claims = sources.iter().flat_map(|source| claims(source).into_iter().map(move |claim| (source, claim)));
     let wrong = |(source, (line, id)): (&Source, (usize, String))| {
@@ -64,14 +64,15 @@ pub(super) fn unknown(promises: &[Promise], sources: &[Source]) -> Vec<Finding> 
     claims.filter_map(wrong).collect()
 }
 
-/// Promises that no test claims to prove.
+/// Finds promises that no test claims to prove.
 pub(super) fn untested(promises: &[Promise], sources: &[Source]) -> Vec<Finding> {
     let proven: BTreeSet<String> = sources.iter().flat_map(claims).map(|(_, id)| id).collect();
     let missing = promises.iter().filter(|promise| !promise.is_planned && !proven.contains(&promise.id));
     missing.map(|promise| Finding::new(PAGE, promise.line, format!("no test of promise `{}`", promise.id))).collect()
 }
 
-/// The ids in comments of test code, with their lines. Shipped code names races too, and proves none.
+/// Returns the ids in comments of test code, with their lines. Comments in shipped code may name
+/// ids too, but prove nothing.
 fn claims(source: &Source) -> Vec<(usize, String)> {
     let is_test_file = source.path.starts_with("tests/") || source.path.contains("/tests");
     if !is_test_file && !source.path.starts_with("cache-core/") {
@@ -83,7 +84,7 @@ fn claims(source: &Source) -> Vec<(usize, String)> {
     lines.flat_map(|(index, line)| claimed(line).into_iter().map(move |id| (index + 1, id))).collect()
 }
 
-/// The ids with which a comment line begins: to its end, or to a colon or full stop.
+/// Returns the ids at the start of a comment line, up to its end, a colon or a full stop.
 fn claimed(line: &str) -> Vec<String> {
     let Some(comment) = line.trim().strip_prefix("// ") else { return Vec::new() };
     let ids: Vec<&str> = comment.split([':', '.']).next().unwrap_or(comment).split(", ").collect();
@@ -130,7 +131,7 @@ fn a_claim_of_an_unknown_or_planned_promise_is_found() {
 fn a_promise_without_a_test_is_found() {
     let promises = of_page(SOME);
     let test = Source::new("tests/behaviour/races.rs", "// R1");
-    // A comment of shipped code proves nothing.
+    // A comment in shipped code proves nothing.
     let shipped = Source::new("cache-core/src/lease.rs", "// S1: the token is compared");
     let found = untested(&promises, &[test, shipped]);
     assert_eq!(found, [Finding::new(PAGE, 4, "no test of promise `S1`")]);

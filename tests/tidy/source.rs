@@ -1,13 +1,13 @@
-//! The workspace's Rust files, with comments and literals blanked.
+//! The Rust files of the workspace, with comments and literals blanked.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 pub(super) struct Source {
-    /// From the workspace's root, with `/`.
+    /// The path from the workspace's root, with `/`.
     pub(super) path: String,
     pub(super) text: String,
-    /// The text with comments as blanks and literals as `_`, in the same rows.
+    /// The text with comments as blanks and literals as `_`, in the same lines.
     pub(super) code: String,
 }
 
@@ -21,12 +21,12 @@ impl Source {
     }
 }
 
-/// Every file of the workspace.
+/// Returns every file of the workspace.
 pub(super) fn all() -> Vec<Source> {
     below("")
 }
 
-/// Every file in a folder, by path.
+/// Returns every file below a folder, sorted by path.
 pub(super) fn below(folder: &str) -> Vec<Source> {
     let mut paths = Vec::new();
     collect(&root().join(folder), &mut paths);
@@ -39,7 +39,7 @@ pub(super) fn below(folder: &str) -> Vec<Source> {
     paths.iter().map(source).collect()
 }
 
-/// Any file of the workspace.
+/// Returns the text of any file of the workspace.
 pub(super) fn text(path: &str) -> Option<String> {
     fs::read_to_string(root().join(path)).ok()
 }
@@ -62,7 +62,7 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
     }
 }
 
-/// The words of a line of code, each with what follows it.
+/// Returns the words of a line of code, each with the text after it.
 pub(super) fn words(line: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = line;
     std::iter::from_fn(move || {
@@ -98,7 +98,7 @@ fn code(text: &str) -> String {
     code
 }
 
-/// The length of the comment that begins here.
+/// Returns the length of the comment that begins here.
 fn comment(rest: &[char]) -> Option<usize> {
     match rest {
         ['/', '/', ..] => Some(rest.iter().position(|c| *c == '\n').unwrap_or(rest.len())),
@@ -120,12 +120,12 @@ fn comment(rest: &[char]) -> Option<usize> {
     }
 }
 
-/// The length of the text or character that begins here.
+/// Returns the length of the string or character literal that begins here.
 fn literal(rest: &[char], before: Option<char>) -> Option<usize> {
     match rest {
         ['"', ..] => Some(until_quote(rest, '"')),
         ['\'', '\\', ..] => Some(until_quote(rest, '\'')),
-        // Else a lifetime.
+        // Otherwise it is a lifetime.
         ['\'', _, '\'', ..] => Some(3),
         ['r', after @ ..] if before.is_none_or(|c| !is_part_of_word(c) || "bc".contains(c)) => {
             let hashes = after.iter().take_while(|c| **c == '#').count();

@@ -1,12 +1,12 @@
-//! What users have to know before production stands on a page that the README leads to.
+//! Checks that the topics a user needs before production are on a page that the README links to.
 
 use super::Finding;
 
-/// A heading, its page, and what the text below it has.
+/// A heading, its page, and the required content below it.
 struct Topic {
     page: &'static str,
     heading: &'static str,
-    /// An example or a table to go by, and the words that a reader searches for.
+    /// An example or a table, and the words that a reader searches for.
     has: &'static [&'static str],
 }
 
@@ -31,10 +31,10 @@ const TOPICS: &[Topic] = &[
     Topic { page: "production", heading: "## Limits of a server", has: &["header_read_timeout", "TimeoutLayer"] },
 ];
 
-/// The page that leads to all others.
+/// The page that links to all others.
 const OVERVIEW: &str = "production";
 
-/// Topics that are missing, or that nobody finds.
+/// Finds topics that are missing or that no link leads to.
 pub(super) fn check(page: impl Fn(&str) -> Option<String>, readme: &str) -> Vec<Finding> {
     let overview = page(OVERVIEW).unwrap_or_default();
     TOPICS.iter().filter_map(|topic| missing(topic, page(topic.page), readme, &overview)).collect()
@@ -50,7 +50,7 @@ fn missing(topic: &Topic, text: Option<String>, readme: &str, overview: &str) ->
     if let Some(word) = has.iter().find(|word| !section.contains(**word)) {
         return Some(Finding::new(&path, line, format!("nothing of `{word}` below `{heading}`")));
     }
-    // In the README's table at once, and in that of the overview by its name.
+    // Both the README's table and the overview must link to the page.
     if !readme.contains(&format!("({path})")) {
         return Some(Finding::new("README.md", 1, format!("no link to `{page}`")));
     }
@@ -60,7 +60,8 @@ fn missing(topic: &Topic, text: Option<String>, readme: &str, overview: &str) ->
     Some(Finding::new(&format!("cache-core/docs/{OVERVIEW}.md"), 1, format!("no link to `{page}`")))
 }
 
-/// What stands below a heading, to the next one of its level or above, and its line.
+/// Returns the text below a heading, up to the next heading of its level or above, and the
+/// heading's line.
 fn section<'a>(text: &'a str, heading: &str) -> Option<(usize, &'a str)> {
     let level = heading.bytes().take_while(|byte| *byte == b'#').count();
     let mut lines = Lines::of(text);
@@ -78,7 +79,7 @@ fn section<'a>(text: &'a str, heading: &str) -> Option<(usize, &'a str)> {
     Some((line, &text[start..end]))
 }
 
-/// The lines outside of code, with their numbers and where they begin.
+/// The lines outside of code blocks, with their numbers and offsets.
 struct Lines<'a> {
     text: &'a str,
     at: usize,

@@ -1,4 +1,5 @@
-//! What stands beside the function: `user::entry`, `user::uncached`, `user::refresh`, or `user_entry` and so on for a method.
+//! Generates the companions: `user::entry`, `user::uncached` and `user::refresh` of a free
+//! function, or `user_entry` and so on of a method.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -11,7 +12,7 @@ use crate::generics;
 use crate::plan::{Freshness, Home, Plan};
 use crate::signature::{self, Param};
 
-/// The companion type with its functions, or a method's companion functions.
+/// Generates the companion type with its functions, or a method's companion functions.
 pub(super) fn all(context: &Context<'_>) -> TokenStream {
     let Context { plan, function, mixed, .. } = context;
     let cfg: Vec<&Attribute> = function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).collect();
@@ -50,7 +51,7 @@ pub(super) fn all(context: &Context<'_>) -> TokenStream {
                 #[doc = #docs]
                 #[allow(non_camel_case_types, dead_code, unreachable_pub, reason = "generated")]
                 #vis type #companion = #home;
-                // Names the fix where `companion` is not the type above.
+                // The constant's name shows the fix if `companion` is not the type above.
                 #(#cfg)*
                 const _: () = #companion::#taken;
                 #(#cfg)*
@@ -68,7 +69,7 @@ pub(super) fn all(context: &Context<'_>) -> TokenStream {
 }
 
 impl Context<'_> {
-    /// The function with its types.
+    /// Generates the function that describes the cached function and its types.
     fn cached(&self) -> TokenStream {
         let Self { plan, mixed, names, of_instance, .. } = self;
         let krate = &plan.krate;
@@ -125,7 +126,7 @@ impl Context<'_> {
         } else {
             (quote_spanned!(*mixed=> #krate::__private::Cached), cached)
         };
-        // `#[invalidates(all(..))]` names it too.
+        // `#[invalidates(all(..))]` names this function too.
         quote_spanned! {*mixed=>
             #[doc(hidden)]
             #vis fn #ident #generics() -> #of<#returned> #where_clause {
@@ -139,7 +140,7 @@ impl Context<'_> {
         }
     }
 
-    /// The types of this instance of a generic function.
+    /// Generates the types of this instance of a generic function.
     fn instance(&self) -> Option<TokenStream> {
         let mixed = self.mixed;
         let types = self.instance.iter().map(|param| match param {
@@ -157,13 +158,13 @@ impl Context<'_> {
         let of = match types.as_slice() {
             [] => return None,
             [alone] => alone.clone(),
-            // A function's parameters may be unsized, a tuple's members not.
+            // A function's parameters may be unsized, the members of a tuple may not.
             several => quote_spanned!(mixed=> fn(#(#several),*)),
         };
         Some(quote_spanned!(mixed=> .instance(::core::any::type_name::<#of>())))
     }
 
-    /// Types that tell constants apart which are no lengths of arrays.
+    /// Declares types that distinguish constant parameters that cannot be array lengths.
     fn constant_types(&self) -> TokenStream {
         let types = self.instance.iter().filter_map(|param| match param {
             GenericParam::Const(param) if param.ty.to_token_stream().to_string() != "usize" => {
@@ -175,7 +176,7 @@ impl Context<'_> {
         types.collect()
     }
 
-    /// Asks for the form of the return type, at its place: there is told what it lacks to be a value.
+    /// Asks for the form of the return type at its span, so that errors about it appear there.
     fn form(&self) -> TokenStream {
         let Plan { krate, returned, batch, .. } = self.plan;
         if batch.is_some() {
@@ -185,7 +186,7 @@ impl Context<'_> {
         quote_spanned!(self.at_returned()=> (&&&#krate::__private::Probe::<#returned>::new()).returns())
     }
 
-    /// Its options.
+    /// Generates the function that returns the options.
     fn rules(&self) -> TokenStream {
         let Self { plan, mixed, names, of_instance, .. } = self;
         let krate = &plan.krate;
@@ -211,7 +212,7 @@ impl Context<'_> {
         let may_be_absent = plan.negative_ttl_at.map(|at| quote_spanned!(mixed.located_at(at)=> .may_be_absent()));
         quote_spanned! {*mixed=>
             #hidden
-            // A miss is made by it, and a hit is to be short.
+            // Called on a miss only. Kept out of line so that a hit stays short.
             #[cold]
             #[inline(never)]
             fn #ident #generics() -> #krate::__private::Rules #where_clause {
@@ -222,7 +223,7 @@ impl Context<'_> {
         }
     }
 
-    /// The options of when a value is computed anew.
+    /// Generates the options for expiry, refresh and stale values.
     fn freshness(&self) -> TokenStream {
         let mixed = self.mixed;
         let krate = &self.plan.krate;
@@ -251,7 +252,7 @@ impl Context<'_> {
         quote_spanned!(mixed=> #jitter #(#durations)* #refresh #deadline #early)
     }
 
-    /// The entry of the arguments in the key.
+    /// Generates `entry`, which returns the entry of the arguments in the key.
     fn entry(&self) -> TokenStream {
         let Self { plan, function, mixed, names, .. } = self;
         let krate = &plan.krate;
@@ -294,7 +295,8 @@ impl Context<'_> {
         }
     }
 
-    /// The user's body under the user's signature, so that what is wrong in it stays on its line.
+    /// Generates the user's body under the user's signature, so that errors in it stay on their
+    /// lines.
     fn uncached(&self) -> TokenStream {
         let Self { function, mixed, names, .. } = self;
         let vis = &function.vis;
@@ -310,8 +312,8 @@ impl Context<'_> {
         }
     }
 
-    /// The same, declared to be `Send`: a body that calls its function again would else be `Send` only if it is `Send`, which the
-    /// compiler refuses to find out.
+    /// Generates the same function, declared to be `Send`. Otherwise a body that calls its function
+    /// would be `Send` only if it is `Send`, a cycle that the compiler does not resolve.
     fn body(&self) -> TokenStream {
         let Self { plan, function, mixed, names, .. } = self;
         let (home, uncached, vis) = (&names.home, &names.uncached, &function.vis);
@@ -338,7 +340,8 @@ impl Context<'_> {
         }
     }
 
-    /// What only the options mention is used, though the body does not see it.
+    /// Allows parameters that only the options mention: they are used, but the body does not see
+    /// it.
     fn allow_unused_in_body(&self, signature: &mut Signature) {
         let options = [&self.plan.cache, &self.plan.bypass];
         let mentioned: TokenStream = options.into_iter().flatten().map(ToTokens::to_token_stream).collect();
@@ -353,7 +356,7 @@ impl Context<'_> {
         }
     }
 
-    /// Runs and stores.
+    /// Generates `refresh`, which runs the function and stores the result.
     fn refresh(&self) -> TokenStream {
         let Self { plan, function, mixed, names, .. } = self;
         let krate = &plan.krate;
@@ -378,11 +381,11 @@ impl Context<'_> {
         }
     }
 
-    /// All entries at once.
+    /// Generates `invalidate_all`.
     fn invalidate_all(&self) -> TokenStream {
         let Self { plan, function, mixed, names, of_instance, .. } = self;
         if plan.plain {
-            // There is no version that all of them go by.
+            // The entries of a plain key have no common version.
             return TokenStream::new();
         }
         let krate = &plan.krate;
@@ -391,7 +394,7 @@ impl Context<'_> {
         let (cached, attrs) = (self.call_cached(), self.companion_attrs());
         let expression = plan.cache.as_ref().map(ToTokens::to_token_stream).unwrap_or_default();
         let (input, cache) = if signature::mentions(&expression, plan.params.iter().flat_map(|param| &param.names)) {
-            // Which cache it is, only an argument says.
+            // The cache depends on an argument.
             (quote_spanned!(*mixed=> __cache: &#krate::Cache), quote_spanned!(*mixed=> __cache))
         } else if signature::mentions(&expression, [&Ident::new("self", *mixed)]) {
             (quote_spanned!(self.self_span()=> &self), self.cache())
@@ -408,7 +411,7 @@ impl Context<'_> {
         }
     }
 
-    /// The user's lint levels, for what is generated from the user's signature.
+    /// Returns the user's lint levels, for functions generated from the user's signature.
     fn companion_attrs(&self) -> Vec<Attribute> {
         let attrs = self.function.attrs.iter();
         attrs
@@ -417,7 +420,7 @@ impl Context<'_> {
             .collect()
     }
 
-    /// Methods' hidden companions stand among the user's own.
+    /// Hides the companions of a method, which are defined among the user's own methods.
     fn hidden(&self) -> Option<TokenStream> {
         matches!(self.plan.home, Home::Impl).then(|| quote_spanned!(self.mixed=> #[doc(hidden)]))
     }
@@ -427,8 +430,8 @@ impl Context<'_> {
     }
 }
 
-/// A constant of the companion. Another item of its name has none, and the compiler says that it is
-/// missing.
+/// Returns the name of a constant of the companion. Another item of the same name lacks the
+/// constant, so the compiler reports it as missing, and its name shows the fix.
 fn taken(companion: &Ident) -> Ident {
     let words = companion.unraw().to_string();
     let words = words.split('_').map(|word| {

@@ -1,4 +1,4 @@
-//! What `#[invalidates(..)]` names and says.
+//! Parses the arguments of `#[invalidates(..)]`: entries, tags and options.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, format_ident, quote};
@@ -12,12 +12,12 @@ use crate::args::{Lifetime, Template, duration_only, literal, skip_to_comma, tem
 use crate::errors::{Errors, did_you_mean};
 use crate::validate::refuse_lists;
 
-/// What `#[invalidates(..)]` says.
+/// The parsed arguments of `#[invalidates(..)]`.
 #[derive(Default)]
 pub(super) struct Args {
     pub(super) entries: Vec<Entry>,
     pub(super) tags: Vec<Template>,
-    /// The hidden companions that tell the function's name.
+    /// The hidden companions that describe the functions in `all(..)`.
     pub(super) all: Vec<TokenStream>,
     pub(super) cache: Option<Expr>,
     pub(super) always: bool,
@@ -25,7 +25,7 @@ pub(super) struct Args {
     pub(super) crate_path: Option<Path>,
 }
 
-/// An entry: the companion that makes it, and with what.
+/// An entry: the companion that makes it, and its arguments.
 pub(super) struct Entry {
     pub(super) function: TokenStream,
     pub(super) arguments: Vec<Expr>,
@@ -37,7 +37,7 @@ impl Entry {
     }
 }
 
-/// Every option, and how it is written.
+/// All options, each with an example of its syntax.
 const OPTIONS: [(&str, &str); 7] = [
     ("tag", "tag = \"author:{author}\""),
     ("tags", "tags(\"posts\", \"author:{author}\")"),
@@ -49,7 +49,7 @@ const OPTIONS: [(&str, &str); 7] = [
 ];
 
 impl Args {
-    /// Reads all of it; what is wrong goes to `errors`, the rest is kept.
+    /// Parses everything. Errors go to `errors`; the valid parts are kept.
     pub(super) fn parse(tokens: TokenStream, errors: &mut Errors) -> Self {
         let mut args = Self::default();
         let mut seen: Vec<String> = Vec::new();
@@ -100,7 +100,7 @@ impl Args {
             Some((name, usage))
                 if has_value || (has_list && matches!(*name, "tags" | "all")) || (is_alone && *name == "always") =>
             {
-                // Several tags and several functions are no contradiction.
+                // Several tags or functions do not contradict each other.
                 if seen.iter().any(|earlier| earlier == name) && !matches!(*name, "tag" | "tags" | "all") {
                     errors.at(&ident, format!("`{name}` is given twice; remove one of them"));
                 }
@@ -184,7 +184,7 @@ impl Args {
                 .map(|paths| self.all.extend(paths.iter().filter_map(|path| companion(path, Companion::Cached))))
         };
         if read.is_err() {
-            // What is left of it is no second mistake.
+            // Consume the rest of the list, so that it causes no second error.
             list.parse::<TokenStream>()?;
             let own = format!("a cached function that is called `{name}` is written `self::{name}(..)`");
             return Err(syn::Error::new(span, format!("write `{usage}`; {own}")));
@@ -204,7 +204,7 @@ impl Args {
         self.tags.extend(tag);
     }
 
-    /// `user(id)`, `Self::user(id)`, `self.user(id)`.
+    /// Parses `user(id)`, `Self::user(id)` or `self.user(id)`.
     fn entry(&mut self, expression: Expr) -> syn::Result<()> {
         let span = expression.span();
         let entry = match expression {
@@ -242,7 +242,8 @@ enum Companion {
     Cached,
 }
 
-/// The path of a companion function: `user::entry` of `user`, `Repo::user_entry` of `Repo::user`. Types begin with a capital letter.
+/// Returns the path of a companion function: `user::entry` for `user`, `Repo::user_entry` for
+/// `Repo::user`. Types are recognized by their capital letter.
 fn companion(path: &ExprPath, companion: Companion) -> Option<TokenStream> {
     let mut path = path.clone();
     let of_type = path.path.segments.iter().rev().nth(1).map(|segment| segment.ident.unraw().to_string());

@@ -1,11 +1,11 @@
-//! Refreshes that come to nothing, and those that meet another.
+//! Refreshes that fail or are skipped, and refreshes that meet another one.
 
 use super::*;
 use cache_core::clock::Clock;
 use support::{Proxy, RedisServer};
 
 on_both_stores! {
-    // F3: whoever asks for a new value is not held up by another's failure.
+    // F3: an explicit refresh is not delayed by another one's failure.
     async fn a_refresh_that_is_asked_for_is_stored_though_the_last_one_failed(nodes: &Nodes) {
         let cache = nodes.node().await;
         let (entry, open) = (|cache: &Cache| fallback::entry(7).on(cache), Gate::open());
@@ -83,7 +83,8 @@ async fn a_key_that_another_process_refreshes_is_tried_again_after_the_throttle(
     .await;
     nodes.delete_by_hand(&format!("{{{}}}:l", behind::entry(7).on(&here).key())).await;
     let Nodes::Embedded(_, clock) = &nodes else { panic!("it is the embedded store") };
-    // The rest begins a moment after it was found, so it is given a few throttles, and far less than the lease.
+    // The cooldown begins a moment after the lease was found. Allow a few throttle intervals, which
+    // are far less than the lease.
     let (looks, mut throttles) = (AtomicUsize::new(0), 0);
     let is_computed = || {
         if looks.fetch_add(1, Ordering::Relaxed) % 100 == 0 && throttles < 5 {
@@ -110,7 +111,7 @@ async fn long_window(cache: Cache, id: u32, value: u32) -> u32 {
 }
 
 #[tokio::test]
-// F4: as by a build before the window was made longer.
+// F4: the record could have been written by a build with a shorter window.
 async fn a_record_is_served_no_longer_than_its_own_window_by_either_tier() {
     let clock = Clock::manual();
     let cache = Cache::builder().jitter(0.0).clock(clock.clone()).in_memory();
@@ -123,7 +124,7 @@ async fn a_record_is_served_no_longer_than_its_own_window_by_either_tier() {
     assert_eq!(long_window(cache.clone(), 7, 3).await, 3);
 }
 
-/// It takes five seconds of the clock, and is kept in the process for as long.
+/// It takes five seconds of the clock to compute, and is kept in the local tier for as long.
 #[cached(name = "dear_and_brief_here", ttl = 600, local = "5s", key = "{id}", skip(cache, clock, value), cache = &cache)]
 async fn dear_and_brief_here(cache: Cache, clock: Clock, id: u32, value: u32) -> u32 {
     let _ = (&cache, id);
@@ -132,7 +133,8 @@ async fn dear_and_brief_here(cache: Cache, clock: Clock, id: u32, value: u32) ->
 }
 
 #[tokio::test]
-// F8: what ends in this process alone is read from the store again, which costs less than computing it.
+// F8: an entry that expires in the local tier only is read from the store again, which is cheaper
+// than computing it.
 async fn nothing_is_refreshed_ahead_of_the_end_of_the_tier_in_this_process() {
     let clock = Clock::manual();
     let cache = Cache::builder().jitter(0.0).clock(clock.clone()).in_memory();
@@ -184,7 +186,7 @@ async fn who_is_woken_for_nothing_waits_no_longer_than_its_soft_timeout() {
     let Nodes::Embedded(_, clock) = &nodes else { panic!("it is the embedded store") };
     eventually("it gives up waiting", || async {
         clock.advance(Duration::from_secs(1));
-        // Told like any change, and nothing has changed.
+        // Pushed like any change, but the value is the same.
         here.plain().expire(entry(&here).key(), HOUR).await.unwrap();
         waits.is_finished()
     })

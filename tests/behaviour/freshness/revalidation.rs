@@ -1,4 +1,4 @@
-//! Values that are asked whether they are still current, and stay.
+//! Values that are revalidated and kept.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
 
 use super::{HOUR, Refused, SHORT};
 
-/// A page that can be asked whether it has changed: what it was asked with is noted.
+/// A page that supports revalidation. The old values it is called with are recorded.
 async fn page(
     cache: &Cache,
     gate: &Gate,
@@ -53,7 +53,7 @@ on_both_stores! {
             assert_eq!(server.commandstats().get("setrange"), Some(&1));
             assert_eq!(server.commandstats().get("set").copied(), Some(5), "two leases, a value and two versions");
         }
-        // Everybody sees it for its new ttl.
+        // All nodes see it for its new ttl.
         if let Nodes::Embedded(_, clock) = nodes { clock.advance(HOUR / 2); }
         for cache in [&there, &here] {
             assert_eq!(page(cache, &gate, &asked, HOUR).await.as_ref(), Ok(&text));

@@ -10,7 +10,7 @@ use support::{Gate, Nodes, RedisServer, event, eventually, on_both_stores, soon}
 
 use super::{Answer, HOUR, LASTS, SHORT, behind, outlive, past_ttl};
 
-/// Functions that wait so long for a new value before they are given an old one.
+/// Functions that wait this long for a new value before they serve an old one.
 macro_rules! patient {
     ($($name:ident $soft_timeout:literal)*) => {$(
         #[cached(
@@ -56,7 +56,7 @@ on_both_stores! {
         assert_eq!(soon("it returns", waits).await.unwrap(), Ok(1));
         let told = |event: &Event| matches!(event, Event::StaleServed { cause: StaleCause::SoftTimeout, .. });
         event(&mut events, "it is told", told).await;
-        // While the run goes on, nobody starts another.
+        // While the run continues, no caller starts another.
         assert_eq!(soon("it returns", patient(here.clone(), gate.clone(), 7, Ok(3))).await, Ok(1));
         gate.let_through(1);
         eventually("it is stored", || async { entry(&there).get().await.unwrap() == Some(LASTS) }).await;
@@ -80,7 +80,7 @@ async fn who_is_woken_for_nothing_waits_on_and_is_counted_once() {
     eventually("it waits", || async { here.stats().waited == 1 }).await;
     let reads = || server.commandstats().get("get").copied().unwrap_or(0);
     let before = reads();
-    // Told like any change, and nothing has changed.
+    // Pushed like any change, but the value is the same.
     let is_woken = || async {
         server.cli(&["EXPIRE", entry(&here).key(), "1000"]);
         reads() >= before + 4
@@ -100,7 +100,7 @@ async fn without_an_old_value_the_soft_timeout_is_ignored() {
     let waits = tokio::spawn(patient(cache.clone(), gate.clone(), 7, Ok(LASTS)));
     gate.arrival().await;
     clock.advance(Duration::from_secs(5));
-    // Whatever wakes at that time has run before this one has.
+    // Everything that wakes at this time has run before this continues.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -122,7 +122,7 @@ impl From<DeadlineExceeded> for Slow {
     }
 }
 
-/// An error that can say so.
+/// An error type that can represent a deadline.
 #[cached(
     name = "limited",
     ttl = |value| if *value < LASTS { SHORT } else { HOUR },
@@ -139,7 +139,7 @@ async fn limited(cache: &Cache, gate: &Gate, id: u32, ended: &Arc<()>) -> Result
     if id == 0 { Err(Slow::Refused) } else { Ok(1) }
 }
 
-/// One that can by way of an I/O error.
+/// An I/O error represents the deadline.
 #[cached(name = "by_io", ttl = 60, deadline = "200ms", key = "{id}", skip(cache, gate), cache = cache)]
 async fn by_io(cache: &Cache, gate: &Gate, id: u32) -> Result<u32, io::Error> {
     let _ = cache;
@@ -147,7 +147,7 @@ async fn by_io(cache: &Cache, gate: &Gate, id: u32) -> Result<u32, io::Error> {
     Ok(id)
 }
 
-/// No error at all.
+/// No error type.
 #[cached(name = "mute", ttl = 60, key = "{id}", skip(cache, gate, answer), cache = cache)]
 async fn mute(cache: &Cache, gate: &Gate, id: u32, answer: u32) -> u32 {
     let _ = (cache, id);
@@ -182,7 +182,7 @@ on_both_stores! {
         event(&mut events, "it is told", |event| matches!(event, Event::DeadlinePassed { name } if &**name == "limited")).await;
         assert_eq!(soon("the key is free", limited(&there, &Gate::open(), 7, &ended)).await, Ok(1));
         assert_eq!(there.stats().waited, 0);
-        // Its own errors stay what they are, and an I/O error can tell too.
+        // The function's own errors are unchanged, and an I/O error can represent the deadline too.
         assert_eq!(limited(&here, &Gate::open(), 0, &ended).await, Err(Slow::Refused));
         let hangs = tokio::spawn({
             let (cache, gate) = (here.clone(), gate.clone());
@@ -214,7 +214,7 @@ on_both_stores! {
         event(&mut events, "it is told", told).await;
     }
 
-    // R23: where nobody can be told, the key is free all the same.
+    // R23: the key becomes free even if the deadline cannot be reported.
     async fn a_run_whose_callers_cannot_be_told_goes_on_without_its_key(nodes: &Nodes) {
         let (here, there) = (nodes.node_with(short_deadline()).await, nodes.node().await);
         let (mut events, gate) = (here.subscribe(), Gate::shut());
@@ -250,7 +250,7 @@ on_both_stores! {
     }
 }
 
-/// As [`patient`], with a tag.
+/// Like [`patient`], with a tag.
 #[cached(
     name = "tagged",
     ttl = |value| if *value < LASTS { SHORT } else { HOUR },
@@ -270,7 +270,7 @@ async fn tagged(cache: Cache, gate: Gate, id: u32, answer: Answer) -> Answer {
 }
 
 #[tokio::test]
-// R17, F6: there is no old value any more, so its callers wait for the new one
+// R17, F6: there is no old value left, so callers wait for the new one
 async fn after_an_invalidation_the_soft_timeout_serves_nothing_old() {
     let nodes = Nodes::embedded();
     let Nodes::Embedded(_, clock) = &nodes else { unreachable!() };
@@ -290,7 +290,7 @@ async fn after_an_invalidation_the_soft_timeout_serves_nothing_old() {
             _ => there.clear().await.unwrap(),
         }
         clock.advance(Duration::from_secs(1));
-        // On one thread: whoever can go on does.
+        // On one thread: every task that can continue does.
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! All sessions of a layer, as whoever looks after a system sees them.
+//! All sessions of a layer, as an administrator sees them.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +8,10 @@ use support::{Nodes, on_both_stores};
 
 use super::client::{Browser, express, moving, native};
 
-/// So many visitors, every third of them logged in.
+/// Makes this many visitors. Every third one is logged in.
 async fn visitors(layer: &SessionLayer, count: usize) -> Vec<Browser> {
     let browsers: Vec<Browser> = (0..count).map(|_| Browser::default()).collect();
-    // Some at a time: on a busy machine a thousand would wait longer than a session may.
+    // A few at a time: on a busy machine, a thousand at once would wait longer than a session may.
     let visits = stream::iter(browsers.iter().enumerate()).for_each_concurrent(16, async |(index, browser)| {
         let page = browser.visit(layer, move |session| async move {
             session.insert("views", &1).await?;
@@ -31,7 +31,7 @@ on_both_stores! {
         let cache = nodes.node().await;
         for build in [express, native] {
             let layer = build(&cache).build().unwrap();
-            // Of others: another prefix, and keys that are no sessions.
+            // Foreign data: sessions under another prefix, and keys that are not sessions.
             let other = build(&cache).prefix("other:").build().unwrap();
             let stranger = visitors(&other, 1).await.remove(0);
             nodes.write_by_hand("session", "1").await;
@@ -43,7 +43,7 @@ on_both_stores! {
             let list = all.list().await.unwrap();
             assert_eq!(list.iter().map(|info| info.handle.clone()).collect::<BTreeSet<_>>(), handles);
             assert_eq!((handles.len(), list.iter().filter(|info| info.user.as_deref() == Some("ada")).count()), (1000, 334));
-            // The handles are those of the lists of users, and no ids.
+            // The handles are the same as in the lists of users. They are not ids.
             let of_ada: BTreeSet<String> = layer.of_user("ada").list().await.unwrap().into_iter().map(|info| info.handle).collect();
             assert!(of_ada.len() == 334 && of_ada.is_subset(&handles));
             for name in ["connect.sid", "__Host-id"] {
@@ -54,7 +54,7 @@ on_both_stores! {
             assert_eq!(browsers[0].get(&layer, "views").await, None);
             assert_eq!(stranger.get(&other, "views").await, Some(1), "of another prefix");
             if let Nodes::Redis(server) = nodes {
-                // The lists of users have gone as well; that of the other prefix stays.
+                // The lists of users are gone too. The list of the other prefix stays.
                 assert_eq!(server.cli(&["KEYS", "cache:sidx:*"]).lines().count(), 1);
             }
             assert_eq!(other.all().clear().await.unwrap(), 1);
@@ -73,7 +73,8 @@ on_both_stores! {
         nodes.write_by_hand("sess:foreign", "7").await;
         let dual = express(&cache).mode(SessionMode::Dual).build().unwrap();
         for layer in [&new, &dual] {
-            // What is no session is counted, as its key shows nothing, and not listed.
+            // A key that holds no session is counted, because the key alone does not show it, but
+            // not listed.
             assert_eq!((layer.all().length().await.unwrap(), layer.all().list().await.unwrap().len()), (3, 2));
         }
         dual.all().clear().await.unwrap();

@@ -1,4 +1,4 @@
-//! What becomes of a session's errors: the status, and the sentence in the log.
+//! Session errors as responses: the status, and the log line.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use support::RedisServer;
 
 use super::client::{Browser, native};
 
-/// What is logged on this thread from INFO on, one line each.
+/// The log of this thread from INFO on, one line for each event.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<String>>);
 
@@ -65,7 +65,7 @@ async fn an_answer_in_the_place_of_one_that_was_not_saved_is_for_its_client_alon
     assert_eq!(said, [Some("Cookie"), Some("private")]);
 }
 
-// One thread: what is logged is caught there.
+// One thread, because the log is captured on the current thread.
 #[tokio::test(flavor = "current_thread")]
 async fn an_error_that_becomes_an_answer_is_told_in_the_log() {
     let log = Log::default();

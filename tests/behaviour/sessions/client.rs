@@ -1,4 +1,4 @@
-//! A browser in front of a session layer, without a network in between.
+//! A browser in front of a session layer, without a network.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -15,12 +15,12 @@ use tower::{Layer, ServiceExt as _};
 
 pub(super) const SECRET: &str = "a secret of thirty-two bytes....";
 
-/// A layer in the form of Express.
+/// Returns a builder for a layer in the format of Express.
 pub(super) fn express(cache: &Cache) -> SessionBuilder {
     SessionLayer::builder(cache).mode(SessionMode::Express).secret(SECRET)
 }
 
-/// A browser: keeps cookies and sends them.
+/// A browser that keeps and sends cookies.
 #[derive(Clone, Default)]
 pub(super) struct Browser {
     jar: Arc<Mutex<BTreeMap<String, String>>>,
@@ -28,7 +28,7 @@ pub(super) struct Browser {
     path: Option<String>,
 }
 
-/// What came back.
+/// The response to a request.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) status: u16,
@@ -51,13 +51,13 @@ impl Browser {
         self.jar.lock().unwrap().get(name).cloned()
     }
 
-    /// Another browser with the same cookies as this one has now.
+    /// Returns another browser with the current cookies of this one.
     pub(super) fn copy(&self) -> Self {
         let jar = self.jar.lock().unwrap().clone();
         Self { jar: Arc::new(Mutex::new(jar)), ..self.clone() }
     }
 
-    /// One request, answered by this handler.
+    /// Sends one request, which the handler answers.
     pub(super) async fn visit<F, T>(&self, layer: &SessionLayer, handler: F) -> Page
     where
         F: FnOnce(Session) -> T + Send + 'static,
@@ -101,12 +101,12 @@ impl Browser {
         Page { status: response.status().as_u16(), cookies, headers: response.headers().clone() }
     }
 
-    /// A request whose handler sets one value.
+    /// Sends a request whose handler sets one value.
     pub(super) async fn set(&self, layer: &SessionLayer, name: &'static str, value: i64) -> Page {
         self.visit(layer, move |session| async move { session.insert(name, &value).await.map(|()| 200) }).await
     }
 
-    /// A request whose handler reads one value.
+    /// Sends a request whose handler reads one value.
     pub(super) async fn get(&self, layer: &SessionLayer, name: &'static str) -> Option<i64> {
         let found = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&found);
@@ -120,14 +120,14 @@ impl Browser {
         *found.lock().unwrap()
     }
 
-    /// The id in the cookie.
+    /// Returns the id in the cookie.
     pub(super) fn id(&self, name: &str) -> Option<String> {
         let value = self.cookie(name)?;
         let rest = value.strip_prefix("s%3A").expect("signed");
         Some(rest.rsplit_once('.').expect("with a signature").0.to_owned())
     }
 
-    /// What stands in the store.
+    /// Returns the stored session.
     pub(super) async fn stored(&self, cache: &Cache) -> Option<String> {
         let key = format!("sess:{}", self.id("connect.sid")?);
         stored(cache, &key).await
@@ -139,25 +139,25 @@ pub(super) async fn stored(cache: &Cache, key: &str) -> Option<String> {
     raw.map(|raw| raw.get().to_owned())
 }
 
-/// The keys of all sessions, in both forms.
+/// Returns the keys of all sessions, in both formats.
 pub(super) fn session_keys(server: &RedisServer) -> Vec<String> {
     let keys = ["sess:*", "cache:sess:*"].map(|pattern| server.cli(&["KEYS", pattern]));
     keys.iter().flat_map(|keys| keys.lines()).filter(|key| !key.is_empty()).map(str::to_owned).collect()
 }
 
-/// A layer in our own form, during a move from Express.
+/// Returns a builder for a layer in our own format, during a migration from Express.
 pub(super) fn moving(cache: &Cache) -> SessionBuilder {
     let now = if cache.address().starts_with("redis") {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         u64::try_from(since.as_millis()).unwrap()
     } else {
-        // Where clocks of tests start.
+        // The start time of manual clocks.
         1_767_225_600_000
     };
     native(cache).take_over_until(Timestamp::from_millis(now + 86_400_000 * 30))
 }
 
-/// A layer in our own form.
+/// Returns a builder for a layer in our own format.
 pub(super) fn native(cache: &Cache) -> SessionBuilder {
     SessionLayer::builder(cache).secret(SECRET)
 }

@@ -1,4 +1,4 @@
-//! Clients without cookies, and a store that is away.
+//! Clients without cookies, and an unavailable store.
 
 use std::time::Duration;
 
@@ -21,10 +21,11 @@ on_both_stores! {
         let app = Browser::default().with("authorization", &format!("bearer {token}"));
         assert_eq!(app.get(&layer, "views").await, Some(1));
         assert!(!app.set(&layer, "views", 2).await.headers.contains_key("session-token"));
-        // One that was begun by a header is not taken from a cookie, which a browser sends of itself.
+        // A session that began with a header is not accepted from a cookie, which a browser sends
+        // on its own.
         let stolen = Browser::default().with("cookie", &format!("__Host-id=s%3A{token}"));
         assert_eq!(stolen.get(&layer, "views").await, None);
-        // Nor one of a cookie from a header.
+        // A session of a cookie is not accepted from a header either.
         let by_cookie = native(&cache).transports([Transport::Cookie, Transport::Bearer]).build().unwrap();
         let browser = Browser::default();
         browser.set(&by_cookie, "views", 5).await;
@@ -32,7 +33,7 @@ on_both_stores! {
         let as_bearer = Browser::default().with("authorization", &format!("Bearer {value}"));
         assert_eq!(as_bearer.get(&by_cookie, "views").await, None);
         assert_eq!((browser.get(&by_cookie, "views").await, app.get(&by_cookie, "views").await), (Some(5), Some(2)));
-        // A login gives another token.
+        // A login changes the token.
         let page = app.visit(&layer, |session| async move { session.login("ada").await.map(|()| 200) }).await;
         assert_ne!(page.headers["session-token"].to_str().unwrap(), token);
         assert_eq!(app.get(&layer, "views").await, None);
@@ -87,7 +88,8 @@ async fn with_the_store_away_nothing_is_promised_to_the_client() {
         }
     };
     assert_eq!(ask("/write", false).await, (200, true));
-    // Frozen, it does not answer: the bound is the cache's response timeout. Cut, it is known to be away.
+    // A frozen proxy does not answer, so the time limit is the cache's response timeout. A cut one
+    // is known to be unavailable.
     for broken in [Proxy::freeze, Proxy::cut] {
         broken(&proxy);
         for cookie in [true, false] {
@@ -99,7 +101,7 @@ async fn with_the_store_away_nothing_is_promised_to_the_client() {
         support::eventually("it is back", || async { ask("/write", true).await.0 == 200 }).await;
     }
     assert!(cache.stats().sessions.failed >= 2);
-    // A write that fails in the middle of a request tells its handler, and the client.
+    // A write that fails in the middle of a request is reported to its handler and to the client.
     let cut = proxy;
     let page = browser
         .visit(&layer, move |session| async move {
@@ -184,7 +186,7 @@ async fn a_session_costs_what_is_used_of_it() {
             assert_eq!(page.status, 200);
             proxy.sendings() - before
         };
-        // Scripts are learned by the server at their first use.
+        // The server learns scripts at their first use.
         trips(&browser, 2).await;
         trips(&browser, 2).await;
         let stranger = Browser::default();

@@ -17,14 +17,14 @@ pub(super) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
-/// A clock that shows this time, and stands still until it is moved.
+/// Returns a manual clock with this time.
 pub(super) fn clock_at(time: Duration) -> Clock {
     let clock = Clock::manual();
     clock.advance(time - Duration::from_millis(1_767_225_600_000));
     clock
 }
 
-/// A node five minutes late, one on time, one five minutes early.
+/// Returns three nodes: five minutes late, on time, five minutes early.
 async fn nodes_off(nodes: &Nodes) -> Vec<Cache> {
     let mut caches = Vec::new();
     for time in [now() - OFF, now(), now() + OFF] {
@@ -33,7 +33,7 @@ async fn nodes_off(nodes: &Nodes) -> Vec<Cache> {
     caches
 }
 
-/// Times may differ by what a test on a busy machine takes.
+/// Checks that times differ by no more than the duration of a test on a busy machine.
 #[track_caller]
 fn is_about(time: Duration, expected: Duration, what: &str) {
     let difference = time.abs_diff(expected);
@@ -54,7 +54,7 @@ async fn cookie_record_and_key_end_by_the_servers_clock_whatever_the_nodes_clock
             let layer = with_age(builder).build().unwrap();
             let browser = Browser::default();
             let page = browser.visit(&layer, |session| async move { session.login("ada").await.map(|()| 200) }).await;
-            // A browser's clock is right, more or less; what it is told must be right too.
+            // A browser's clock is roughly right, so the time in the cookie must be right too.
             let cookie = &page.cookies[0];
             let expires = cookie.split("; ").find_map(|part| part.strip_prefix("Expires=")).unwrap();
             let expires = DateTime::parse_from_rfc2822(expires).unwrap().timestamp_millis();
@@ -62,7 +62,8 @@ async fn cookie_record_and_key_end_by_the_servers_clock_whatever_the_nodes_clock
             let keys = session_keys(server).join("\n");
             let left: u64 = server.cli(&["PTTL", keys.trim()]).trim().parse().unwrap();
             is_about(Duration::from_millis(left), AGE, "the key");
-            // What an Express peer takes for the end of the session when it computes the ttl of its next save.
+            // An Express peer takes this for the end of the session when it computes the ttl of its
+            // next save.
             if let Some(text) = browser.stored(&cache).await.filter(|_| cookie.starts_with("connect.sid")) {
                 let (_, rest) = text.split_once("\"expires\":\"").unwrap();
                 let expires = DateTime::parse_from_rfc3339(rest.split_once('"').unwrap().0).unwrap().timestamp_millis();
@@ -83,7 +84,8 @@ async fn cookie_record_and_key_end_by_the_servers_clock_whatever_the_nodes_clock
 async fn a_session_that_one_node_wrote_is_alive_to_each_other() {
     let nodes = Nodes::redis();
     let caches = nodes_off(&nodes).await;
-    // Shorter than the clocks differ: to a node that went by its own one, these would be over or not yet begun.
+    // Shorter than the clock difference: by the node's own clock, these would have ended or not yet
+    // begun.
     let short = Duration::from_secs(120);
     for build in [express, native] {
         let layers: Vec<_> =
@@ -118,7 +120,7 @@ async fn the_absolute_timeout_counts_the_servers_time() {
             let [begins, reads] = [&right, &wrong].map(|cache| build(cache).absolute_timeout(OFF).build().unwrap());
             let browser = Browser::default();
             browser.set(&begins, "views", 1).await;
-            // Its clock runs on, and stands as wrong as before.
+            // The wrong clock advances and stays as wrong as before.
             clock.advance(OFF / 2);
             assert_eq!(browser.get(&reads, "views").await, Some(1));
             clock.advance(OFF / 2 + Duration::from_secs(1));
@@ -139,7 +141,7 @@ async fn what_an_express_peer_with_a_wrong_clock_has_written_is_taken_by_its_key
     let text = stored(&cache, &key).await.unwrap();
     let (before, rest) = text.split_once("\"expires\":\"").unwrap();
     let after = rest.split_once('"').unwrap().1;
-    // Twice as far away as the session is long: in the past, and in the future.
+    // The session's length twice over in the past and in the future.
     for time in [now() - AGE * 2, now() + AGE * 2] {
         let time = DateTime::from_timestamp_millis(time.as_millis().try_into().unwrap()).unwrap();
         let time = time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
@@ -165,7 +167,7 @@ async fn a_node_whose_clock_is_set_or_runs_fast_lists_and_ends_every_session_of_
             let (before, after) = (Browser::default(), Browser::default());
             let login = |session: Session| async move { session.login("ada").await.map(|()| 200) };
             before.visit(&layer, login).await;
-            // Between two heartbeats: nobody has asked the server since.
+            // Between two heartbeats: the server's time was not read since.
             wrong(&clock, day * 3);
             after.visit(&layer, login).await;
             let users = layer.of_user("ada");

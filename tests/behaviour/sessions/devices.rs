@@ -1,4 +1,4 @@
-//! On what somebody is logged in, and when they were last seen there.
+//! The devices of a user's sessions, and when each was last used.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ on_both_stores! {
             assert_eq!(devices(&silent, "ada").await, [None]);
             login(&browser, &telling, "ada").await;
             assert_eq!(devices(&telling, "ada").await, [Some(FIREFOX.to_owned())]);
-            // It stays with the session, and nobody else's is told.
+            // The device stays with the session and is not stored for other sessions.
             browser.visit(&telling, |session| async move { session.cycle_id().await.map(|()| 200) }).await;
             browser.set(&telling, "views", 1).await;
             assert_eq!(devices(&silent, "ada").await, [Some(FIREFOX.to_owned())]);
@@ -36,7 +36,7 @@ on_both_stores! {
             assert_eq!((devices(&telling, "ada").await, devices(&telling, "bob").await), (vec![], vec![Some(FIREFOX.to_owned())]));
             let shown = format!("{:?}", telling.of_user("bob").list().await.unwrap());
             assert!(!shown.contains("Firefox") && !shown.contains("bob"), "{shown}");
-            // What a client says is cut off, and breaks nothing.
+            // A client's text is truncated, and no text breaks the list.
             for (said, kept) in [("x".repeat(5000), Some("x".repeat(256))), ("\u{e9}\"}\\".to_owned(), Some("\u{e9}\"}\\".to_owned())), (" ".to_owned(), None)] {
                 login(&Browser::default().with("user-agent", &said), &telling, "eve").await;
                 assert_eq!(devices(&telling, "eve").await, [kept]);
@@ -80,14 +80,14 @@ on_both_stores! {
             assert_eq!(seen().await, since, "looking at the list is no use of the session");
             browser.get(&layer, "views").await;
             assert_eq!(seen().await, since.plus(minute * 20));
-            // Within a tenth of its time, reading writes nothing.
+            // Within a tenth of the session's time, reading writes nothing.
             clock.advance(minute * 5);
             browser.get(&layer, "views").await;
             assert_eq!(seen().await, since.plus(minute * 20));
             browser.set(&layer, "views", 1).await;
             assert_eq!(seen().await, since.plus(minute * 25));
             layer.of_user("ada").end_all().await.unwrap();
-            // Where the absolute timeout is its end, and where it has none, that cannot be told.
+            // If the absolute timeout ends the session, or nothing does, the last use is unknown.
             for builder in [build(&cache).ttl(hour).absolute_timeout(minute * 50), build(&cache).disable_ttl(true)] {
                 let layer = builder.build().unwrap();
                 login(&Browser::default(), &layer, "ada").await;

@@ -1,4 +1,4 @@
-//! What has ended stays so, however it moves or is replaced while it ends.
+//! An ended session stays ended, even if it is moved or replaced while it ends.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ on_both_stores! {
         let index = server.cli(&["KEYS", "cache:sidx:*"]).trim().to_owned();
         let id = browser.id("connect.sid").unwrap();
         browser.set(&after, "views", 1).await;
-        // The list as it is between the move and the entry under the new key.
+        // The list as it is between the move and the entry of the new key.
         let moved = server.cli(&["ZRANGE", &index, "0", "-1"]).trim().to_owned();
         let ends = server.cli(&["ZSCORE", &index, &moved]).trim().to_owned();
         server.cli(&["ZADD", &index, &ends, &format!("sess:{id}")]);
@@ -141,7 +141,7 @@ on_both_stores! {
 
     async fn what_a_login_that_was_taken_back_leaves_is_no_leave_to_begin_anew(nodes: &Nodes) {
         let cache = nodes.node().await;
-        // With `resave` there is a write at the end even if all was dropped.
+        // With `resave` there is a write at the end even if every operation was dropped.
         for builder in [express(&cache), native(&cache)] {
             let layer = builder.resave(true).build().unwrap();
             for status in [200, 500] {

@@ -1,4 +1,4 @@
-//! What a session layer does where sessions are shared with an Express application.
+//! A session layer that shares its sessions with an Express application.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ on_both_stores! {
         let id = browser.id("connect.sid").unwrap();
         assert_eq!(id.len(), 32);
         assert!(cookie.ends_with("; Path=/; HttpOnly"), "{cookie}");
-        // Others' cookies stay, and ours comes after them.
+        // The cookies of the application stay, and ours follows them.
         assert_eq!(page.headers.get_all("set-cookie").iter().next().unwrap(), "theme=dark; Path=/");
         // N1
         assert_eq!((&page.headers["vary"], &page.headers["cache-control"]), (&"Cookie".parse().unwrap(), &"no-store".parse().unwrap()));
@@ -76,7 +76,7 @@ on_both_stores! {
         let stored = browser.stored(&cache).await.unwrap();
         assert!(stored.starts_with(r#"{"cookie":{"originalMaxAge":600000,"expires":"20"#), "{stored}");
         assert!(stored.ends_with(r#"Z","httpOnly":true,"path":"/"},"views":2}"#), "{stored}");
-        // The same value again is no change.
+        // Setting the same value again is not a change.
         let page = browser.set(&layer, "views", 2).await;
         assert!(page.cookies.is_empty());
         if let Nodes::Embedded(_, clock) = nodes {
@@ -109,7 +109,7 @@ on_both_stores! {
         let text = stored(&cache, &key).await.unwrap();
         assert!(text.starts_with(r#"{"cookie":{"originalMaxAge":90000,"partitioned":true,"priority":"high","expires":""#), "{text}");
         assert!(text.contains(r#"Z","secure":true,"httpOnly":false,"domain":"example.com","path":"/","sameSite":"strict"},"#), "{text}");
-        // By plain HTTP its client would get no cookie, so nothing is stored for it.
+        // Over plain HTTP the client would get no cookie, so nothing is stored for it.
         let plain = Browser::default().with("x-forwarded-proto", "http, https");
         let page = plain.set(&layer, "views", 1).await;
         assert_eq!((page.status, page.cookies), (200, vec![]));
@@ -136,13 +136,13 @@ on_both_stores! {
         let browser = Browser::default();
         browser.set(&layer, "views", 1).await;
         let known = browser.id("connect.sid").unwrap();
-        // A signature by nobody: a new session.
+        // An invalid signature: a new session.
         let forged = Browser::default().with("cookie", &format!("connect.sid=s%3A{known}.AAAA"));
         assert_eq!(forged.get(&layer, "views").await, None);
         forged.set(&layer, "views", 7).await;
         assert_ne!(forged.id("connect.sid").unwrap(), known);
         assert_eq!(browser.get(&layer, "views").await, Some(1));
-        // A good signature of a session that has ended: another id.
+        // A valid signature of an ended session: another id.
         cache.plain().remove(&format!("sess:{known}")).await.unwrap();
         assert_eq!(browser.get(&other, "views").await, None);
         let page = browser.set(&other, "views", 3).await;
@@ -234,7 +234,8 @@ on_both_stores! {
         let page = browser.visit(&layer, |session| async move { session.destroy().await.map(|()| 500) }).await;
         assert_eq!(page.cookies, Vec::<String>::new(), "as Express");
         assert_eq!(browser.stored(&cache).await, None, "whatever the handler answers");
-        // Regenerated with nothing in it, it is stored all the same; destroyed and used again, it is a new one.
+        // A regenerated session is stored even if it is empty. A destroyed session that is used
+        // again is a new one.
         browser.visit(&layer, |session| async move { session.regenerate().await.map(|()| 200) }).await;
         let empty = browser.copy();
         assert!(empty.stored(&cache).await.is_some());
@@ -307,7 +308,7 @@ on_both_stores! {
         let page = browser.visit(&layer, |session| async move { session.set_max_age(None).await.map(|()| 200) }).await;
         assert!(page.cookies[0].ends_with("; Path=/; HttpOnly"), "{page:?}");
         assert!(browser.stored(&cache).await.unwrap().starts_with(r#"{"cookie":{"originalMaxAge":null,"expires":null,"#));
-        // None is left: over at once, and the browser is told.
+        // No time is left: the session ends immediately, and the browser gets an expired cookie.
         let page = browser.visit(&layer, |session| async move { session.set_max_age(Duration::ZERO).await.map(|()| 200) }).await;
         assert!(page.cookies[0].contains("; Expires="), "{page:?}");
         assert_eq!(browser.stored(&cache).await, None);
@@ -354,7 +355,7 @@ on_both_stores! {
         let page = first.set(&own, "views", 1).await;
         assert!(page.cookies[0].starts_with("connect.sid=s%3Aid%2Fof%3Fmine."), "{page:?}");
         assert_eq!(stored(&cache, "sess:id/of?mine").await.unwrap().matches("views").count(), 1);
-        // The id is somebody's: two must never share one.
+        // The id is in use. Two sessions must never share one.
         assert_eq!(second.set(&own, "views", 1).await.status, 500);
         let until = Timestamp::from_millis(4_000_000_000_000);
         let fixed = express(&cache).cookie(CookieOptions::new().expires(until)).build().unwrap();

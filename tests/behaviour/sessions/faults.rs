@@ -1,5 +1,5 @@
-//! Redis fails before or in the middle of a request that changes a session: the answer comes in bounded time, promises nothing that
-//! was not saved, and shows nothing of the session.
+//! Redis fails before or during a request that changes a session. The response comes in bounded
+//! time, confirms nothing that was not saved, and reveals nothing of the session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::client::{Browser, SECRET, native};
 
-/// A request takes a few response timeouts of 100 ms; with room for a busy machine.
+/// A request takes a few response timeouts of 100 ms. The rest is room for a busy machine.
 const BOUND: Duration = Duration::from_secs(5);
 
 type Fault = fn(&Broken);
@@ -40,18 +40,18 @@ const CHANGES: [(&str, Change); 6] = [
     }),
 ];
 
-/// What can be broken.
+/// The parts that can be broken.
 struct Broken {
     server: RedisServer,
     network: Proxy,
 }
 
-/// Whether what stood before still stands afterwards, if the answer was a failure.
+/// Whether the previous state is kept if the response was a failure.
 #[derive(Clone, Copy, PartialEq)]
 enum Afterwards {
     /// Refused: nothing has changed.
     AsBefore,
-    /// Nobody can tell.
+    /// Unknown.
     Unknown,
 }
 
@@ -82,7 +82,7 @@ async fn visits(fault: Fault, mend: Fault, afterwards: Afterwards) {
             });
             let page = timeout(BOUND, visit).await.unwrap_or_else(|_| panic!("{name} hangs"));
             assert_eq!((page.status, page.cookies.as_slice()), (503, [].as_slice()), "{name}, {in_the_middle}");
-            // Somebody without a session gets no cookie for one that is not there.
+            // A client without a session gets no cookie for a session that was not stored.
             let stranger = Browser::default();
             let page = timeout(BOUND, stranger.set(&layer, "views", 1)).await.expect("it hangs");
             assert_eq!((page.status, page.cookies.as_slice()), (503, [].as_slice()), "{name}, {in_the_middle}");

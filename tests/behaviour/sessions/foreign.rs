@@ -1,11 +1,11 @@
-//! What an Express peer has stored: taken as it is, and counted on as Express does.
+//! Data stored by an Express peer: read unchanged, and incremented as Express does.
 
 use cache_core::session::{SessionErrorKind, SessionMode};
 use support::{Nodes, on_both_stores};
 
 use super::client::{Browser, SECRET, express, moving};
 
-/// Somebody with a session in which this stands, as an Express peer has written it.
+/// Returns a browser with a session that an Express peer has written with these values.
 async fn with(nodes: &Nodes, values: &str) -> (cache_core::session::SessionLayer, Browser) {
     let cache = nodes.node().await;
     let layer = express(&cache).build().unwrap();
@@ -50,7 +50,7 @@ on_both_stores! {
     async fn a_session_that_is_too_large_already_may_be_used_but_not_grow(nodes: &Nodes) {
         let big = "x".repeat(80_000);
         let (layer, browser) = with(nodes, &format!(r#""big":"{big}","small":"abc","views":1"#)).await;
-        // What leaves it as large as it is, or makes it smaller.
+        // Changes that keep its size or make it smaller.
         browser.visit(&layer, |session| async move {
             session.increment("views", 1).await?;
             session.save().await?;
@@ -71,7 +71,7 @@ on_both_stores! {
                 let error = session.insert("more", grown).await.unwrap_err();
                 assert_eq!(error.kind(), SessionErrorKind::TooLarge);
             }
-            // The one that did not fit is not there, what fits is.
+            // The value that did not fit is not stored. Values that fit are.
             session.increment("views", 1).await?;
             Ok(200)
         });
@@ -88,7 +88,7 @@ on_both_stores! {
         let moved = browser.copy();
         let page = browser.visit(&layer, |session| async move {
             assert_eq!((session.user().await?, session.auth_age().await?), (None, None));
-            // It is data, and stays so.
+            // It is data and remains data.
             let value: serde_json::Value = session.get("_m").await?.unwrap();
             assert_eq!(value["u"], "admin");
             session.login("ada").await.map(|()| 200)
@@ -97,7 +97,7 @@ on_both_stores! {
         let text = browser.stored(&cache).await.unwrap();
         assert!(text.contains(r#""_m":{"u":"admin","a":1767225600000,"i":1798761600000},"views":1,"_m2":{"#), "{text}");
         assert_eq!(who(&browser, &layer).await.as_deref(), Some("ada"));
-        // On the way to our own form as well, and beside an own session.
+        // Also during a migration to our own format, and next to a session of our own.
         let own = Browser::default();
         own.visit(&layer, |session| async move { session.login("eve").await.map(|()| 200) }).await;
         let text = own.stored(&cache).await.unwrap();
@@ -126,7 +126,7 @@ on_both_stores! {
         browser.set(&layer, "views", 1).await;
         let key = format!("sess:{}", browser.id("connect.sid").unwrap());
         let text = browser.stored(&cache).await.unwrap();
-        // A year from now, by hand: it begins again at its next use, and not later.
+        // Set to a year from now: the session starts again at its next use, not later.
         let (before, _) = text.split_once(r#""_m":{"c":"#).unwrap();
         nodes.write_by_hand(&key, &format!(r#"{before}"_m":{{"c":1798761600000}}}}"#)).await;
         assert_eq!(browser.get(&layer, "views").await, Some(1));

@@ -1,5 +1,6 @@
-//! A round trip is lost in the middle of what changes a user's list: whatever has happened then, the client is promised nothing that is not
-//! so, and no session is out of its list, where `end_all` would miss it.
+//! A round trip is lost during a change of a user's list. Whatever the outcome, the client is not
+//! given a wrong confirmation, and no session is missing from its list, where `end_all` would not
+//! find it.
 
 use cache_core::Cache;
 use cache_core::session::{Session, SessionError, SessionLayer, TooMany};
@@ -27,7 +28,7 @@ const CHANGES: [(&str, Change); 7] = [
     ("a touch", |session| async move { session.touch().await }.boxed()),
 ];
 
-/// Redis with a network in between in which a round trip can be lost. Nothing but what a test asks for goes over it.
+/// Redis behind a proxy that can lose a round trip. Only the requests of the test use it.
 struct Broken {
     server: RedisServer,
     network: Proxy,
@@ -47,7 +48,8 @@ impl Broken {
         self.server.cli(command).lines().map(str::to_owned).filter(|line| !line.is_empty()).collect()
     }
 
-    /// Which sessions stand with somebody logged in, as members, with the milliseconds they have left.
+    /// Returns the stored sessions with a logged-in user, as members, with the milliseconds they
+    /// have left.
     fn logged_in(&self) -> Vec<(String, u64)> {
         let of_user = |key: &String| {
             let stored = self.server.cli(&["GET", key]);
@@ -61,7 +63,7 @@ impl Broken {
         .collect()
     }
 
-    /// Each of them is in a list, for as long as it lives.
+    /// Checks that each of them is in a list for as long as it lives.
     fn all_are_listed(&self) -> Result<(), String> {
         for (member, left) in self.logged_in() {
             let time = self.lines(&["TIME"]);
@@ -78,7 +80,7 @@ impl Broken {
     }
 }
 
-/// Runs the change over and over, each time with a later round trip lost, until none is.
+/// Repeats the change, each time with a later round trip lost, until none is lost.
 async fn lose_each(broken: &Broken, layer: &SessionLayer, name: &str, change: Change, loss: Loss, logged_in: bool) {
     for step in 0..20 {
         let browser = Browser::default();
@@ -87,7 +89,7 @@ async fn lose_each(broken: &Broken, layer: &SessionLayer, name: &str, change: Ch
             if logged_in { session.login("ada").await.map(|()| 200) } else { Ok(200) }
         });
         assert_eq!(begin.await.status, 200);
-        // What stands in our own form has a checksum, and cannot be changed by hand.
+        // A record in our own format has a checksum and cannot be edited.
         if name == "a touch" && browser.id("connect.sid").is_some() {
             soon_over(broken);
         }
@@ -111,7 +113,8 @@ async fn lose_each(broken: &Broken, layer: &SessionLayer, name: &str, change: Ch
     panic!("{name} takes more than 20 round trips");
 }
 
-/// As if most of the session's time was over: it and its entry end in a second, and it says so of its entry.
+/// Simulates that most of the session's time is over: the session and its entry end in a second,
+/// and the record has the same time for its entry.
 fn soon_over(broken: &Broken) {
     let [key] = &session_keys(&broken.server)[..] else { panic!("one session") };
     let stored = broken.server.cli(&["GET", key]);
@@ -122,7 +125,8 @@ fn soon_over(broken: &Broken) {
     broken.server.cli(&["ZADD", index, &soon, key]);
 }
 
-/// All changes whose name has this in it, each from a session that is logged in, and a login also from one that is not.
+/// Runs all changes whose name contains `part`, each from a logged-in session, and a login also
+/// from a session that is not logged in.
 async fn whichever_is_lost(build: fn(&Cache) -> SessionLayer, part: &str) {
     let broken = Broken::start().await;
     let layer = build(&broken.cache);

@@ -1,5 +1,5 @@
-//! What sessions leave behind: no key without an expiry, no entry of a list without its session, no id, secret or value in what is
-//! logged, told or shown.
+//! Leftovers of sessions: no key without an expiry, no list entry without its session, and no id,
+//! secret or value in logs, events, errors or `Debug` output.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use super::serial::Random;
 
 const USERS: [&str; 3] = ["ada", "bob", "eve"];
 
-/// One request: a few random steps, and at times an error as the answer.
+/// Handles one request: a few random steps, and sometimes an error as the response.
 async fn run(session: Session, plan: Vec<u64>) -> Result<u16, SessionError> {
     let mut status = 200;
     for step in plan {
@@ -56,7 +56,7 @@ fn layers(cache: &Cache) -> [SessionLayer; 6] {
     ]
 }
 
-/// Keys that would stay for ever.
+/// Returns the keys without an expiry.
 fn eternal(server: &RedisServer) -> Vec<String> {
     let keys = server.cli(&["KEYS", "*"]);
     keys.lines().filter(|key| server.cli(&["PTTL", key]).trim() == "-1").map(str::to_owned).collect()
@@ -89,7 +89,7 @@ async fn no_key_is_left_without_an_expiry_and_no_entry_without_its_session() {
             let steps = plan.clone();
             let page = browser.visit(layer, move |session| run(session, steps)).await;
             assert!(matches!(page.status, 200 | 409 | 500), "seed {seed}: {plan:?}: {page:?}");
-            // One after the other: each entry of a list has its session.
+            // Sequentially: each entry of a list has its session.
             for member in index_members(&server) {
                 let stands = server.cli(&["EXISTS", &member]);
                 assert_eq!(stands.trim(), "1", "seed {seed}: {plan:?} left an entry behind");
@@ -118,7 +118,7 @@ async fn no_key_is_left_without_an_expiry_by_requests_at_the_same_time() {
         }
         assert_eq!(eternal(&server), Vec::<String>::new(), "seed {seed}");
     }
-    // Whoever is still logged in is in a list, and so can be ended.
+    // Every session that is still logged in is in a list, and so can be ended.
     for layer in &layers {
         for user in USERS {
             layer.of_user(user).end_all().await.unwrap();
@@ -129,7 +129,7 @@ async fn no_key_is_left_without_an_expiry_by_requests_at_the_same_time() {
     }
 }
 
-/// Everything that is logged on this thread, of any level.
+/// The log of this thread, of all levels.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<String>>);
 
@@ -164,7 +164,7 @@ impl tracing::Subscriber for Log {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// An error with all its causes, both ways.
+/// Returns an error with all its causes, by `Display` and `Debug`.
 fn shown(error: &SessionError) -> String {
     let mut text = format!("{error} {error:?} ");
     let mut source = std::error::Error::source(error);
@@ -175,7 +175,7 @@ fn shown(error: &SessionError) -> String {
     text
 }
 
-/// A value that has no JSON form, and says so with itself.
+/// A value that has no JSON form, and whose error contains the value.
 struct Telling;
 
 impl serde::Serialize for Telling {
@@ -184,7 +184,7 @@ impl serde::Serialize for Telling {
     }
 }
 
-/// What a handler tries in vain.
+/// Tries operations that fail. Returns their errors.
 async fn mistakes(session: &Session) -> Vec<SessionError> {
     let mut errors = Vec::new();
     errors.extend(session.get::<i64>("word").await.err());
@@ -199,7 +199,7 @@ async fn mistakes(session: &Session) -> Vec<SessionError> {
     errors
 }
 
-// One thread: what is logged is caught there.
+// One thread, because the log is captured on the current thread.
 #[tokio::test(flavor = "current_thread")]
 async fn no_id_secret_or_value_is_in_what_is_logged_told_or_shown() {
     let log = Log::default();
@@ -245,7 +245,8 @@ async fn no_id_secret_or_value_is_in_what_is_logged_told_or_shown() {
         let list = layer.of_user("ada@example").list().await.unwrap();
         assert!(list.iter().any(|info| info.device.as_deref() == Some("mellon/1.0")), "told to who asks");
         log.add(&format!("{list:?} {:?} {:?}", layer.all(), layer.all().list().await.unwrap()));
-        // What stands is spoilt, refused, of another type; ended; signed by nobody.
+        // The stored data are corrupt, refused, or of another type; sessions have ended; signatures
+        // are invalid.
         let keys = session_keys(&server).join("\n");
         for key in keys.lines() {
             server.cli(&["SET", key, "mellon"]);
@@ -294,7 +295,7 @@ async fn no_id_secret_or_value_is_in_what_is_logged_told_or_shown() {
         assert!(log.contains(expected), "{expected} did not happen: {log}");
     }
     for text in hidden {
-        // Of an id in another form, too: its beginning alone would be enough to search for it.
+        // Also for an id in another form: its beginning alone would be enough to search for it.
         let text = text.get(..16).unwrap_or(&text);
         assert!(!log.contains(text), "`{text}` is shown: {log}");
     }

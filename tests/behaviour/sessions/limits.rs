@@ -1,4 +1,4 @@
-//! How many sessions a user may have, whatever happens at the same time.
+//! The limit on the sessions of a user, under concurrency.
 
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use super::client::{Browser, express, native};
 const LOGINS: usize = 8;
 const MOST: usize = 3;
 
-/// So many logins of one user at once, each on a device of its own, over two processes. None of them is answered before all have logged
-/// in. The devices, and whether each was let in.
+/// Logs in this many times at once as one user, each on a device of its own, over two processes.
+/// None gets its response before all have logged in. Returns the devices, and whether each was
+/// admitted.
 async fn logins(layers: &[SessionLayer; 2]) -> Vec<(Browser, bool)> {
     let gate = Gate::shut();
     let requests = (0..LOGINS).map(|index| {
@@ -41,7 +42,7 @@ async fn logins(layers: &[SessionLayer; 2]) -> Vec<(Browser, bool)> {
     soon("all are answered", join_all(requests)).await.into_iter().map(Result::unwrap).collect()
 }
 
-/// Which of the devices are logged in.
+/// Returns how many of the devices are logged in.
 async fn logged_in(layer: &SessionLayer, devices: &[(Browser, bool)]) -> usize {
     let mut count = 0;
     for (device, _) in devices {
@@ -65,7 +66,8 @@ on_both_stores! {
             assert_eq!(devices.iter().filter(|(_, let_in)| *let_in).count(), MOST);
             assert_eq!(logged_in(&layers[0], &devices).await, MOST);
             assert_eq!(layers[0].of_user("ada").list().await.unwrap().len(), MOST);
-            // What a device that was refused has put into its session is there, and nobody is logged in with it.
+            // The data that a refused device has put into its session are kept, but the session is
+            // not logged in.
             for (index, (device, let_in)) in devices.iter().enumerate() {
                 assert_eq!(device.get(&layers[0], "device").await, i64::try_from(index).ok(), "let in: {let_in}");
             }
@@ -106,7 +108,7 @@ on_both_stores! {
             let page = page.await;
             assert_eq!((page.status, page.cookies.len()), (200, 0), "the id is what it was");
             assert_eq!((before.get(&layer, "cart").await, before.get(&layer, "wish").await), (Some(1), Some(2)));
-            // Whose session it is may show again who they are, from another id on.
+            // The user of the session may log in again. The id changes.
             let page = second.visit(&layer, |session| async move { session.login("bob").await.map(|()| 200) });
             assert_eq!(page.await.cookies.len(), 1);
             assert_eq!((before.get(&layer, "cart").await, second.get(&layer, "cart").await), (None, Some(1)));
@@ -169,7 +171,7 @@ on_both_stores! {
                 let page = device.visit(&layer, |session| async move { session.login("ada").await.map(|()| 200) });
                 assert_eq!(page.await.status, 200, "{then:?}, {index}");
                 if index == 0 {
-                    // By hand, so that its entry stays.
+                    // Deleted in the store directly, so that its entry stays.
                     nodes.delete_by_hand(&format!("sess:{}", device.id("connect.sid").unwrap())).await;
                 }
             }

@@ -1,4 +1,4 @@
-//! Logging in and out, and the list of a user's sessions.
+//! Login and logout, and the list of a user's sessions.
 
 use std::time::Duration;
 
@@ -33,13 +33,13 @@ on_both_stores! {
         for layer in both(&cache) {
             let browser = Browser::default();
             browser.set(&layer, "cart", 3).await;
-            // What somebody else has planted is of no use after the login.
+            // A planted id is of no use after the login.
             let planted = browser.copy();
             assert_eq!(login(&browser, &layer, "ada").await.cookies.len(), 1);
             assert_eq!(user(&browser, &layer).await.as_deref(), Some("ada"));
             assert_eq!(browser.get(&layer, "cart").await, Some(3));
             assert_eq!(user(&planted, &layer).await, None);
-            // Another user keeps nothing of it.
+            // Another user gets none of its data.
             let before = browser.copy();
             login(&browser, &layer, "bob").await;
             assert_eq!((browser.get(&layer, "cart").await, user(&before, &layer).await), (None, None));
@@ -134,10 +134,10 @@ on_both_stores! {
             Ok(200)
         });
         assert_eq!(page.await.cookies.len(), 0);
-        // Who is in already may show again who they are.
+        // A logged-in user may log in again.
         assert_eq!(login(&devices[2], &refusing, "ada").await.status, 200);
         assert_eq!(refusing.of_user("ada").list().await.unwrap().len(), 2);
-        // One that somebody else has removed does not count.
+        // A session whose key was deleted directly does not count.
         if let Nodes::Redis(server) = nodes {
             for key in &session_keys(server) {
                 server.cli(&["DEL", key]);

@@ -1,5 +1,5 @@
-//! The way from Express to our own form: nobody is logged out by it, and nobody comes in by it
-//! afterwards.
+//! The migration from Express to our own format: it logs out no user, and afterwards admits no old
+//! cookie.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +16,12 @@ use super::client::{Browser, express, moving, native};
 const USERS: usize = 100;
 const REQUESTS: usize = 6;
 
-/// The same cookie, under the name that Express gives it.
+/// Returns a browser with the same cookie, under the name that Express uses.
 fn as_express_cookie(browser: &Browser) -> Browser {
     Browser::default().with("cookie", &format!("connect.sid={}", browser.cookie("__Host-id").unwrap()))
 }
 
-/// Some requests at once, each of which adds one. Counts those that see no session.
+/// Sends some requests at once, each of which adds one. Counts those that see no session.
 async fn requests(browser: &Browser, layers: [SessionLayer; 2], without: &Arc<AtomicUsize>) {
     let requests = (0..REQUESTS).map(|index| {
         let (browser, layer, without) = (browser.copy(), layers[index % 2].clone(), Arc::clone(without));
@@ -40,8 +40,8 @@ async fn requests(browser: &Browser, layers: [SessionLayer; 2], without: &Arc<At
     }
 }
 
-/// The first requests of users whose sessions an Express peer has made, all of a user's at once and
-/// over two processes.
+/// Sends the first requests of users whose sessions an Express peer has made, all of a user's at
+/// once and over two processes.
 async fn first_requests(nodes: &Nodes) {
     let (one, two) = (nodes.node().await, nodes.node().await);
     let before = express(&one).build().unwrap();
@@ -53,8 +53,8 @@ async fn first_requests(nodes: &Nodes) {
         async move {
             let browser = Browser::default();
             browser.set(&before, "views", 0).await;
-            // Servers are replaced one by one: a server of each step runs beside those of the one
-            // before.
+            // Servers are replaced one by one: a server of each step runs together with those of
+            // the previous step.
             let [dual_one, dual_two] = dual;
             let [after_one, after_two] = after.clone();
             for layers in [[before, dual_two], [dual_one, after_two.clone()], [after_one, after_two]] {
@@ -95,7 +95,7 @@ async fn a_session_that_moves_between_two_looks_is_found() {
     let late = browser.copy();
     let looks = || server.commandstats().get("get").copied().unwrap_or(0);
     let before_it = looks();
-    // It has looked for the one form, and not heard yet that there is none.
+    // The request has looked for one format, and the reply has not arrived yet.
     proxy.hold_answers();
     let request = tokio::spawn(async move {
         let page = late.visit(&late_layer, |session| async move {
@@ -120,7 +120,7 @@ on_both_stores! {
         let loaded = cache.stats().sessions.loaded;
         assert_eq!((old.get(&layer, "views").await, as_express_cookie(&own).get(&layer, "views").await), (None, None));
         assert_eq!(cache.stats().sessions.loaded, loaded, "nothing was looked for");
-        // Nor does an id of Express under the name with the prefix bring its session over.
+        // An id of Express under the prefixed name does not bring over its session either.
         let renamed = Browser::default().with("cookie", &format!("__Host-id={}", old.cookie("connect.sid").unwrap()));
         assert_eq!(renamed.get(&layer, "views").await, None);
         assert_eq!((old.get(&before, "views").await, own.get(&layer, "views").await), (Some(1), Some(1)));
@@ -141,8 +141,8 @@ on_both_stores! {
         let copy = early.copy();
         assert_eq!(early.get(&after, "views").await, Some(1));
         assert_eq!((early.cookie("connect.sid"), copy.get(&after, "views").await), (None, Some(1)));
-        // Whose answer with the new cookie got lost comes with the old one, and gets the new one
-        // again.
+        // If the response with the new cookie was lost, the client sends the old one and gets the
+        // new one again.
         assert_eq!((copy.cookie("connect.sid"), copy.cookie("__Host-id").is_some()), (None, true));
         clock.advance(Duration::from_millis(1));
         assert_eq!((late.get(&after, "views").await, as_express_cookie(&early).get(&after, "views").await), (None, None));
@@ -162,7 +162,7 @@ async fn a_move_that_never_ends_is_refused() {
     assert!(error.to_string().contains("400 days"), "{error}");
     let layer = native(&cache).take_over_until(days(400)).build();
     assert!(layer.is_ok());
-    // A setting that was forgotten keeps nothing from starting.
+    // An outdated setting does not prevent a start.
     clock.advance(Duration::from_secs(500 * 86_400));
     assert!(native(&cache).take_over_until(days(400)).build().is_ok());
 }

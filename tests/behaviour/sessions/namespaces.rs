@@ -1,4 +1,4 @@
-//! Two applications on one store: what a namespace isolates, it isolates for sessions too.
+//! Two applications on one store: a namespace isolates sessions like everything else.
 
 use std::time::Duration;
 
@@ -62,18 +62,18 @@ on_both_stores! {
         let build = |cache: &Cache, prefix: &str| express(cache).prefix(prefix).build().unwrap();
         let in_shop = build(&shop, "sess:");
         let ada = Browser::default();
-        // Also so that it has said whose the prefix is.
+        // This login also ensures that the owner of the prefix is recorded.
         log_in(&ada, &in_shop).await;
         let mut events = blog.subscribe();
         let in_blog = build(&blog, "sess:");
         told(&mut events, |event| *event == SessionEvent::SharedPrefix).await;
-        // What stands there is shared. Who is logged in is not, and neither are lists.
+        // The stored data are shared. The logged-in user is not, and neither are lists.
         assert_eq!((user(&ada, &in_shop).await.as_deref(), user(&ada, &in_blog).await), (Some("7"), None));
         assert_eq!(ada.get(&in_blog, "views").await, Some(1));
         assert_eq!((in_blog.of_user("7").list().await.unwrap().len(), in_blog.of_user("7").end_all().await.unwrap()), (0, 0));
         assert_eq!(in_shop.of_user("7").list().await.unwrap().len(), 1);
-        // Each with its own prefix, or both with one namespace: nothing to tell. A shutdown ends an embedded store
-        // for all of its nodes.
+        // With different prefixes, or with the same namespace, there is nothing to report. A
+        // shutdown ends an embedded store for all of its nodes.
         if matches!(nodes, Nodes::Embedded(..)) {
             return;
         }
@@ -85,7 +85,7 @@ on_both_stores! {
         for (cache, prefix, shared) in [(again, "sess:", false), (other, "blog:", false), (third, "sess:", true)] {
             let mut events = cache.subscribe();
             drop(build(&cache, prefix));
-            // It waits for the look, which is work in the background.
+            // It waits for the check, which runs in the background.
             cache.shutdown().await;
             let mut told = false;
             while let Ok(event) = events.try_recv() {

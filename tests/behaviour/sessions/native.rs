@@ -1,4 +1,4 @@
-//! Sessions in our own form, and the way there from the form of Express.
+//! Sessions in our own format, and the migration from the format of Express.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ on_both_stores! {
             let shape = (keys.trim().starts_with(&format!("cache:sess:v1:{{{tag}}}")), keys.trim().len());
             assert_eq!(shape, (true, 70), "{keys}");
             assert!(!keys.contains(&id) && !server.cli(&["GET", keys.trim()]).contains(&id));
-            // What stands there is no id.
+            // The hash in the stored key cannot be used as an id.
             let hash = keys.trim().strip_prefix("cache:sess:").unwrap().to_owned();
             let thief = Browser::default().with("cookie", &format!("__Host-id=s%3A{hash}"));
             assert_eq!(thief.get(&layer, "views").await, None);
@@ -61,12 +61,12 @@ on_both_stores! {
                 Ok(200)
             })
             .await;
-        // One cookie comes, the other goes.
+        // The new cookie is set, the old one is removed.
         assert_eq!(page.cookies.len(), 2, "{page:?}");
         assert_eq!(browser.cookie("connect.sid"), None);
         assert_eq!(browser.get(&after, "views").await, Some(1));
         assert_eq!(late.stored(&cache).await, None, "nothing is left in the old form");
-        // A request that was under way with the old cookie is not logged out.
+        // A request that was in transit with the old cookie is not logged out.
         assert_eq!(late.get(&after, "views").await, Some(1));
         late.set(&after, "views", 2).await;
         assert_eq!(browser.get(&after, "views").await, Some(2));
@@ -77,7 +77,7 @@ on_both_stores! {
         let (old, both, new) = (express(&cache).build().unwrap(), dual(&cache), moving(&cache).build().unwrap());
         let browser = Browser::default();
         let mut views = 0;
-        // Servers are replaced one by one: any two neighbours run at the same time.
+        // Servers are replaced one by one: any two neighbouring steps run at the same time.
         for layer in [&old, &both, &old, &both, &new, &both, &new, &both, &new, &new] {
             assert_eq!(browser.get(layer, "views").await, (views > 0).then_some(views));
             views += 1;
@@ -85,7 +85,7 @@ on_both_stores! {
         }
         assert_eq!(cache.stats().sessions.created, 1);
         assert_eq!(browser.cookie("connect.sid"), None);
-        // Back again as far as `dual`: what has moved stays where it is.
+        // Back to `dual`: a migrated session stays in the new format.
         assert_eq!(browser.get(&both, "views").await, Some(10));
     }
 
@@ -127,7 +127,7 @@ on_both_stores! {
         assert_eq!(page.cookies.len(), 1);
         let last = SessionLayer::builder(&cache).secret(newer).build().unwrap();
         assert_eq!(browser.get(&last, "views").await, Some(1));
-        // Express signs anew only where it sends a cookie anyway.
+        // Express signs with the new secret only if it sends a cookie anyway.
         let two = SessionLayer::builder(&cache).mode(SessionMode::Express).secret(newer).secret(SECRET);
         let (one, two) = (express(&cache).build().unwrap(), two.build().unwrap());
         express_browser.set(&one, "views", 1).await;
@@ -172,7 +172,8 @@ on_both_stores! {
             Ok(200)
         });
         assert!(page.await.cookies.iter().all(|cookie| cookie.contains("01 Jan 1970")));
-        // Begun again in the same request: the new cookie takes the old one's place, and one of another name goes.
+        // Started again in the same request: the new cookie replaces the old one, and a cookie of
+        // another name is removed.
         let browser = Browser::default();
         browser.set(&before, "views", 1).await;
         let page = browser.visit(&layer, |session| async move {
@@ -213,7 +214,7 @@ on_both_stores! {
         assert_eq!(browser.get(&layer, "views").await, Some(2));
         clock.advance(hour / 4);
         assert_eq!(browser.get(&layer, "views").await, None);
-        // And without any use, after the other one.
+        // Without any use, it ends after the other timeout.
         browser.set(&layer, "views", 3).await;
         clock.advance(hour);
         assert_eq!(browser.get(&layer, "views").await, None);

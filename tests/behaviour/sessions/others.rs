@@ -1,4 +1,4 @@
-//! What the tests of other session systems ask of theirs, by behaviour, where no test of ours asked it yet.
+//! Cases from the test suites of other session systems that no other test here covers.
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ on_both_stores! {
                         entered.pass().await;
                         let result = if save { session.save().await } else { session.reload().await };
                         assert_eq!(result.unwrap_err().kind(), SessionErrorKind::Gone);
-                        // Nor does it come back by what is set afterwards.
+                        // A later insert does not bring it back either.
                         session.insert("views", &3).await?;
                         assert_eq!(session.save().await.unwrap_err().kind(), SessionErrorKind::Gone);
                         Ok(200)
@@ -164,7 +164,7 @@ on_both_stores! {
     async fn an_id_changes_twice_on_a_new_session_and_with_values(nodes: &Nodes) {
         let cache = nodes.node().await;
         for layer in both(&cache) {
-            // Of a new one: nothing is stored for that alone.
+            // For a new session: nothing is stored for the change of its id alone.
             let browser = Browser::default();
             let page = browser.visit(&layer, |session| async move { session.cycle_id().await.map(|()| 200) });
             assert!(page.await.cookies.is_empty());
@@ -178,7 +178,7 @@ on_both_stores! {
             });
             assert_eq!(page.await.cookies.len(), 1);
             assert_eq!((browser.get(&layer, "a").await, browser.get(&layer, "b").await), (None, Some(2)));
-            // Of one that stands, written in between.
+            // For an existing session, with a write in between.
             let old = browser.copy();
             let page = browser.visit(&layer, |session| async move {
                 session.cycle_id().await?;
@@ -321,7 +321,7 @@ async fn requests_dropped_half_way_leave_each_session_whole_and_its_own() {
     let (one, two) = (Browser::default(), Browser::default());
     one.set(&layer, "views", 0).await;
     two.set(&layer, "views", 1_000_000).await;
-    // What goes to the server takes long enough to be dropped on the way there, or on the way back.
+    // Requests take long enough to be dropped on the way to the server or on the way back.
     proxy.delay(Duration::from_millis(3));
     let mut dropped = 0;
     for polls in 1..40_u64 {
@@ -333,7 +333,7 @@ async fn requests_dropped_half_way_leave_each_session_whole_and_its_own() {
         };
         let given_up = tokio::time::timeout(Duration::from_micros(polls * 400), count(one.clone())).await.is_err();
         dropped += u64::from(given_up);
-        // On the same connection: an answer that belongs to the dropped one would be somebody else's session.
+        // On the same connection: a reply to the dropped request would be another user's session.
         assert_eq!(count(two.clone()).await.status, 200);
         assert_eq!(two.get(&layer, "views").await, Some(1_000_000 + i64::try_from(polls).unwrap()));
     }

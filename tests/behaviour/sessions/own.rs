@@ -1,4 +1,5 @@
-//! Sessions in a store of the user's own: what such a store promises, and what sessions promise on it.
+//! Sessions in a store implemented by the user: the promises of such a store, and of the sessions
+//! on it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +17,7 @@ use tokio::task::yield_now;
 
 use super::client::{Browser, Page, express, moving, native};
 
-/// What a store does not keep to.
+/// The contract that a store breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Broken {
     Nothing,
@@ -38,15 +39,15 @@ enum Broken {
 #[derive(Clone)]
 enum Plan {
     Work,
-    /// This step is not done, and says so.
+    /// This step is not done, and reports a failure.
     FailBefore(u64),
-    /// This step is done, and says that it was not.
+    /// This step is done, but reports a failure.
     FailAfter(u64),
     /// This step waits.
     Hold(u64, Gate),
 }
 
-/// The store is away. Its text is not for logs.
+/// The store is unavailable. Its text must not be logged.
 struct Away;
 
 impl fmt::Debug for Away {
@@ -65,7 +66,7 @@ impl std::error::Error for Away {}
 
 type Entries = BTreeMap<String, (Vec<u8>, Option<u64>)>;
 
-/// In memory, with a clock and faults of its own.
+/// A store in memory, with its own clock and faults.
 struct Map {
     entries: Mutex<Entries>,
     now: AtomicU64,
@@ -84,13 +85,13 @@ impl Map {
         Self { entries: Mutex::default(), now: AtomicU64::new(1), steps: AtomicU64::new(0), plan, broken }
     }
 
-    /// Steps are counted from here.
+    /// Starts to count steps.
     fn begin(&self, plan: Plan) {
         self.steps.store(0, Ordering::SeqCst);
         *self.plan.lock().unwrap() = plan;
     }
 
-    /// How many steps there were since then.
+    /// Returns the number of steps since then.
     fn heal(&self) -> u64 {
         *self.plan.lock().unwrap() = Plan::Work;
         self.steps.load(Ordering::SeqCst)
@@ -108,7 +109,7 @@ impl Map {
             Plan::Hold(which, gate) if *which == number => gate.pass().await,
             _ => {}
         }
-        // Others come in between any two steps.
+        // Other tasks run between any two steps.
         yield_now().await;
         let now = self.now.load(Ordering::SeqCst);
         let done = {
@@ -135,7 +136,7 @@ impl Map {
         }
     }
 
-    /// The sessions that stand, as text: keys are neither those of indexes nor of tags.
+    /// Returns the stored sessions as text, without keys of indexes or tags.
     fn sessions(&self) -> Vec<String> {
         let now = self.now.load(Ordering::SeqCst);
         let entries = self.entries.lock().unwrap();
@@ -147,7 +148,7 @@ impl Map {
         standing.map(|(_, (bytes, _))| String::from_utf8_lossy(bytes).into_owned()).collect()
     }
 
-    /// How many of them somebody is logged in with.
+    /// Returns how many of them are logged in.
     fn logins(&self) -> usize {
         self.sessions().iter().filter(|session| session.contains("\"u\":\"ada\"")).count()
     }
@@ -352,7 +353,7 @@ async fn a_login_that_fails_at_any_step_leaves_no_session_outside_of_the_list() 
             let layer = on(&store);
             let browser = Browser::default();
             browser.set(&layer, "cart", 3).await;
-            // The key of tags is there.
+            // Creates the key of tags.
             layer.of_user("ada").list().await.unwrap();
             store.begin(plan(step));
             let page = login(&browser, &layer).await;
@@ -425,7 +426,7 @@ async fn of_many_logins_at_once_as_many_stay_as_may_on_a_store_of_ones_own() {
         let right = if then == TooMany::Refuse { 3 } else { 12 };
         assert_eq!((done.len(), store.logins()), (right, 3), "{then:?}");
         assert_eq!(layer.of_user("ada").list().await.unwrap().len(), 3);
-        // Who has logged out makes room at once.
+        // A logout makes room immediately.
         assert_eq!(layer.of_user("ada").end_all().await.unwrap(), 3);
         assert_eq!(login(&Browser::default(), &layer).await.status, 200);
     }
@@ -463,14 +464,14 @@ async fn of_two_logins_one_stays_whatever_step_the_other_one_is_at() {
     }
 }
 
-// One thread: what can run has run when this task goes on.
+// One thread: everything that can run has run when this task continues.
 #[tokio::test(flavor = "current_thread")]
 async fn of_a_request_whose_change_cannot_be_made_nothing_goes_out_with_others() {
     let (store, gate) = (Map::new(), Gate::shut());
     let layer = on(&store);
     let browser = Browser::default();
     browser.set(&layer, "n", 1).await;
-    // Its swap waits; what the others have read is old then.
+    // Its swap waits. By then, the data that the others have read are outdated.
     store.begin(Plan::Hold(1, gate.clone()));
     let (first, there) = (browser.copy(), layer.clone());
     let first = tokio::spawn(async move {
@@ -496,7 +497,7 @@ async fn of_a_request_whose_change_cannot_be_made_nothing_goes_out_with_others()
     gate.let_through(1);
     let statuses = soon("all are answered", join_all([first, half, whole])).await;
     let statuses: Vec<u16> = statuses.into_iter().map(Result::unwrap).collect();
-    // Two reads, and one swap for both that waited.
+    // Two reads, and one swap for both waiting requests.
     assert_eq!((statuses, store.heal()), (vec![200, 500, 200], 5));
     assert_eq!((browser.get(&layer, "half").await, browser.get(&layer, "views").await), (None, Some(1)));
 }

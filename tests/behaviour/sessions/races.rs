@@ -1,4 +1,5 @@
-//! Requests of one session at the same time: nothing is lost, nothing comes back, no id outlives its end.
+//! Concurrent requests of one session: no change is lost, no ended session comes back, and no id
+//! outlives its session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ async fn end(session: &Session, how: End) -> Result<(), SessionError> {
     }
 }
 
-/// What a request does that overlaps.
+/// The actions of an overlapping request.
 #[derive(Debug, Clone, Copy)]
 enum Overlap {
     Insert,
@@ -80,7 +81,7 @@ async fn overlap(session: &Session, what: Overlap) -> Result<(), SessionError> {
     }
 }
 
-/// A request that has read its session and is stopped in the middle, until the gate is opened.
+/// Starts a request that has read its session and waits in the middle until the gate is opened.
 fn stopped(
     browser: &Browser,
     layer: &SessionLayer,
@@ -134,7 +135,8 @@ on_both_stores! {
         let cache = nodes.node().await;
         let layer = native(&cache).build().unwrap();
         for what in OVERLAPS {
-            // The one that overlaps is written first, so that the login is made from what has changed since.
+            // The overlapping request is written first, so that the login is made from the changed
+            // session.
             let (browser, gate) = (Browser::default(), Gate::shut());
             browser.set(&layer, "views", 1).await;
             let (other, entered) = (browser.copy(), gate.clone());
@@ -239,13 +241,14 @@ on_both_stores! {
         });
         let carts = soon("all", join_all(logins)).await;
         assert_eq!(browser.get(&layer, "cart").await, None, "the old id is dead");
-        // Whose login met the session still standing has taken its cart along; none has been copied.
+        // The login that found the session still existing has taken its cart. The cart was not
+        // copied.
         assert_eq!(carts.iter().filter(|cart| **cart == Some(3)).count(), 1, "{carts:?}");
         assert_eq!(layer.of_user("ada").list().await.unwrap().len(), 5);
     }
 }
 
-/// As many requests as there are, each adding one, over two processes.
+/// Sends this many requests, each adding one, over two processes.
 async fn increments(nodes: &Nodes, parallel: usize, each: usize) {
     let mut layers = Vec::new();
     for _ in 0..2 {

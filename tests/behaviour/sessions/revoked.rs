@@ -1,4 +1,5 @@
-//! Beside Express peers that write back what they have read before it ended: what was ended here stays so.
+//! Express peers that write back data they read before the session ended: a session that was ended
+//! here stays ended.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const ENDS: [(&str, End); 6] = [
     ("a login of another user", |session| async move { session.login("bob").await }.boxed()),
 ];
 
-/// Somebody who is logged in, and what stands under their key.
+/// Returns a logged-in browser, the key of its session, and the stored text.
 async fn ada(nodes: &Nodes, layer: &SessionLayer) -> (Browser, String, String) {
     let browser = Browser::default();
     let page = browser.visit(layer, |session| async move {
@@ -43,7 +44,8 @@ on_both_stores! {
                 let old = browser.copy();
                 let page = browser.visit(&layers[0], move |session| async move { end(session).await.map(|()| 200) });
                 assert_eq!(page.await.status, 200);
-                // As the request of an Express peer does that has read it before, and another one that has read that.
+                // Like the request of an Express peer that has read it before, and another that has
+                // read that write.
                 for _ in 0..2 {
                     nodes.write_by_hand(&key, &text).await;
                     let before = other.stats().sessions;

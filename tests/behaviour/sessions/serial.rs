@@ -1,4 +1,5 @@
-//! Random requests of one session at the same time come to what some order of them, one after the other, comes to.
+//! Concurrent random requests of one session are serializable: the result is that of some
+//! sequential order.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ enum Step {
     Clear,
 }
 
-/// xorshift64*
+/// The generator xorshift64*.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -92,7 +93,7 @@ async fn round(layers: &[SessionLayer], seed: u64) {
             tokio::spawn(async move {
                 browser
                     .visit(&layer, move |session| async move {
-                        // All have read before any writes.
+                        // All have read before any of them writes.
                         session.get::<Value>("a").await?;
                         gate.pass().await;
                         for step in plan {

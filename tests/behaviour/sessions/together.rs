@@ -1,4 +1,4 @@
-//! Many requests of one session at once, of one process and of several.
+//! Many concurrent requests of one session, from one process and from several.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use super::client::{Browser, Page, express, native};
 use super::clocks::{clock_at, now};
 
 const REQUESTS: usize = 64;
-/// Below every timeout of the store.
+/// Shorter than every timeout of the store.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How often one write loses here.
+/// How often one write loses.
 const LOSSES: u64 = 500;
 
-/// A request that has read its session, and changes it when the gate lets it through.
+/// Starts a request that has read its session, and changes it when the gate lets it through.
 fn request<F, T>(browser: &Browser, layer: &SessionLayer, gate: &Gate, change: F) -> JoinHandle<Page>
 where
     F: FnOnce(Session) -> T + Send + 'static,
@@ -46,8 +46,8 @@ async fn arrive(gate: &Gate, count: usize) {
     }
 }
 
-/// On a runtime of one thread each task that can go on has had its turn after one of these; a few
-/// more, for what wakes others.
+/// Lets every task that can continue run. On a runtime of one thread, one yield is a turn for each
+/// of them. More yields cover tasks that wake others.
 async fn what_can_run_has_run() {
     for _ in 0..16 * REQUESTS {
         tokio::task::yield_now().await;
@@ -58,7 +58,7 @@ fn scripts(server: &RedisServer) -> u64 {
     server.commandstats().get("evalsha").copied().unwrap_or(0)
 }
 
-// One thread: what can run has run when this task goes on.
+// One thread: everything that can run has run when this task continues.
 #[tokio::test(flavor = "current_thread")]
 async fn all_that_wait_for_one_session_go_out_in_one_swap() {
     let server = RedisServer::start();
@@ -77,19 +77,20 @@ async fn all_that_wait_for_one_session_go_out_in_one_swap() {
         for page in soon("all are answered", join_all(requests)).await {
             assert_eq!(page.unwrap().status, 200);
         }
-        // The first ones, and all that came while they were under way.
+        // One script for the first requests, and one for all that came during its round trip.
         let sent = scripts(&server) - before;
         assert!((1..=2).contains(&sent), "{sent} scripts");
         assert_eq!(browser.get(&layer, "views").await, Some(64));
     }
 }
 
-// One thread: what can run has run when this task goes on.
+// One thread: everything that can run has run when this task continues.
 #[tokio::test(flavor = "current_thread")]
 async fn a_server_that_takes_no_writes_holds_each_request_for_its_deadline_only() {
     // N3
     let server = RedisServer::start();
-    // Time passes by hand, and no timeout of the store ends a request before `soon` gives up.
+    // The test advances the clock, and no timeout of the store ends a request before `soon` gives
+    // up.
     let (clock, timeouts) = (clock_at(now()), "response_timeout=60s&max_staleness=120s");
     let settings = Cache::builder().url(format!("{}?{timeouts}", server.url())).clock(clock.clone());
     let cache = settings.connect().await.unwrap();
@@ -99,7 +100,7 @@ async fn a_server_that_takes_no_writes_holds_each_request_for_its_deadline_only(
     let requests = increments(&browser, &layer, &gate);
     arrive(&gate, REQUESTS).await;
     let before = scripts(&server);
-    // As failovers do.
+    // Like a failover.
     server.cli(&["CLIENT", "PAUSE", "600000", "WRITE"]);
     gate.let_through(REQUESTS);
     what_can_run_has_run().await;
@@ -112,8 +113,8 @@ async fn a_server_that_takes_no_writes_holds_each_request_for_its_deadline_only(
         assert_eq!((page.status, page.cookies.len()), (503, 0));
     }
     server.cli(&["CLIENT", "UNPAUSE"]);
-    // The first ones; once more if the server does not know the script yet. The others gathered
-    // meanwhile, and were not sent for nobody.
+    // One script for the first requests, and another if the server does not know it yet. The others
+    // were collected in the meantime and not sent, because no request waited for them any more.
     soon("a write is taken again", async { assert_eq!(browser.set(&layer, "other", 1).await.status, 200) }).await;
     let sent = scripts(&server) - before - 1;
     assert!((1..=2).contains(&sent), "{sent} scripts");
@@ -133,8 +134,8 @@ on_both_stores! {
         let layer = native(&cache).build().unwrap();
         let (browser, gate) = (Browser::default(), Gate::shut());
         browser.set(&layer, "views", 1).await;
-        // Of another type by the time it is written; with a panic when it is made again; too large
-        // together with another.
+        // The value has another type by the time it is written; the closure panics when it is
+        // repeated; the session becomes too large together with another change.
         let add = |session: Session| async move { session.increment("note", 1).await.map(drop) };
         let panics = |session: Session| async move {
             let mut runs = 0;
@@ -191,7 +192,7 @@ on_both_stores! {
     }
 }
 
-// A thread that a closure holds up, and others for the rest.
+// One thread for the blocking closure, and others for everything else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_write_that_others_have_beaten_again_and_again_gets_through_with_its_next_try() {
     // N3
@@ -220,7 +221,7 @@ async fn a_write_that_others_have_beaten_again_and_again_gets_through_with_its_n
     go.send(()).unwrap();
     for _ in 0..LOSSES {
         next("a try").await;
-        // Whole, between what it read and its swap.
+        // A complete request between the read and the swap of the other.
         let page = browser.visit(by_near, |session| async move { session.increment("views", 1).await.map(|_| 200) });
         assert_eq!(page.await.status, 200);
         go.send(()).unwrap();

@@ -1,4 +1,4 @@
-//! What handlers do with a session's values.
+//! Operations of handlers on the values of a session.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ on_both_stores! {
         let layer = express(&cache).build().unwrap();
         let browser = Browser::default();
         assert_eq!(shop(&browser, &layer).await, Shop { cart: vec![], last_seen: None, visits: BTreeMap::new() });
-        // A field that is not touched is not stored, and one deep inside is noticed.
+        // An untouched field is not stored, and a change inside a field is detected.
         browser
             .visit(&layer, |session| async move {
                 session.modify(|shop: &mut Shop| shop.visits.entry("home".into()).and_modify(|n| *n += 1).or_insert(1).clone_from(&5)).await?;
@@ -42,7 +42,7 @@ on_both_stores! {
         assert!(browser.stored(&cache).await.unwrap().ends_with(r#","visits":{"home":5},"lastSeen":7}"#));
         browser.visit(&layer, |session| async move { session.modify(|shop: &mut Shop| shop.last_seen = None).await.map(|()| 200) }).await;
         assert!(browser.stored(&cache).await.unwrap().ends_with(r#","visits":{"home":5}}"#));
-        // One of another type is told with its name, and nothing is changed.
+        // A value of another type is reported with its name, and nothing is changed.
         browser.visit(&layer, |session| async move { session.insert("cart", "tea").await.map(|()| 200) }).await;
         let page = browser.visit(&layer, |session| async move {
             let error = session.data::<Shop>().await.unwrap_err();
@@ -93,7 +93,7 @@ on_both_stores! {
                 Ok(302)
             })
             .await;
-        // As connect-flash has them.
+        // In the format of connect-flash.
         assert!(browser.stored(&cache).await.unwrap().ends_with(r#""flash":{"error":["not sent"],"info":["saved","and kept"]}}"#));
         let show = |session: Session| async move {
             let shown = session.take_flashes().await?;
@@ -101,7 +101,7 @@ on_both_stores! {
         };
         assert_eq!(browser.visit(&layer, show).await.status, 203);
         assert_eq!(browser.visit(&layer, show).await.status, 200);
-        // Left and shown in one request.
+        // Added and shown in one request.
         let page = Browser::default();
         let page = page.visit(&layer, |session| async move {
             session.flash("info", "now").await?;
@@ -127,7 +127,7 @@ on_both_stores! {
             }
         };
         browser.set(&layer, "views", 1).await;
-        // Two tabs at the same time come to the same one.
+        // Two tabs at the same time get the same token.
         let (one, two) = futures::future::join(token(browser.clone()), token(browser.clone())).await;
         assert_eq!(one, two);
         let page = browser.visit(&layer, move |session| async move {
@@ -171,7 +171,7 @@ on_both_stores! {
         assert_eq!(page.await.status, 200);
         let page = browser.visit(&layer, |session| async move {
             assert_eq!(session.read(|values| values.names().count()).await?, 0);
-            // Native: names and numbers that only Express minds.
+            // Native format: names and numbers that only Express restricts.
             session.insert("id", &u64::MAX).await?;
             Ok(200)
         });

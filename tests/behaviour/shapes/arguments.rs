@@ -1,4 +1,4 @@
-//! Each kind of argument tells its values apart and finds them again.
+//! Each kind of argument gives different values different keys, and equal values the same key.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

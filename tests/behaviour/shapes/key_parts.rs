@@ -42,7 +42,8 @@ enum Choice<T, Skipped> {
     },
 }
 
-/// Shows the arguments of a key: an entry's key is `<namespace>:<name>:<arguments>@<fingerprint>`.
+/// Returns the arguments in a key. An entry's key is
+/// `<namespace>:<name>:<arguments>@<fingerprint>`.
 async fn shown<P: KeyPart + Send + Sync>(part: P) -> String {
     #[cache_core::cached(name = "parts")]
     async fn f<P: KeyPart + Send + Sync>(part: &P) -> u8 {

@@ -58,7 +58,7 @@ impl Repo {
     }
 }
 
-// What is stored has to be a value; `Repo` is none, but it is never there.
+// A stored type has to be a cacheable value. `Repo` is not one, but is never stored.
 impl Clone for Repo {
     fn clone(&self) -> Self {
         repo(self.tenant)

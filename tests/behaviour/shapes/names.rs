@@ -1,4 +1,4 @@
-//! Two functions never share a key unless told to.
+//! Two functions share a key only if they are given the same name.
 
 use cache_core::cached;
 

@@ -1,4 +1,4 @@
-//! What the options do to an entry.
+//! The effect of the options on an entry.
 
 use std::time::Duration;
 
@@ -145,7 +145,7 @@ async fn key_templates_keep_arguments_apart() {
     assert!(key.contains(":shapes.template:of/ab:7-8.9_0@"), "{key}");
 }
 
-/// A function whose template separates by each of these, and values that contain it.
+/// Functions whose templates use each separator, called with values that contain it.
 macro_rules! separators {
     ($($name:ident: $key:literal;)*) => {
         #[tokio::test]

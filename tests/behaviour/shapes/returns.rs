@@ -1,4 +1,4 @@
-//! Each kind of return type is stored as what it holds, whatever it is called.
+//! Each kind of return type is stored by its content, whatever alias it has.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::{AppError, Runs, User};
 type Res<T> = Result<T, AppError>;
 type Found<T> = Result<Option<T>, AppError>;
 
-/// Runs a function of this return type twice; `second` is what the second call has to be.
+/// Runs a function of this return type twice and compares the results.
 macro_rules! returns {
     ($($name:ident: $type:ty = $value:expr, runs $count:expr;)*) => {$(
         #[tokio::test]
@@ -23,7 +23,7 @@ macro_rules! returns {
             let runs = Runs::default();
             let first = format!("{:?}", shape(&runs).await);
             let second = format!("{:?}", shape(&runs).await);
-            // What follows the first line of an error is a backtrace.
+            // The lines after the first line of an error are a backtrace.
             assert_eq!(first.lines().next(), second.lines().next());
             assert_eq!(runs.count(), $count);
         }
@@ -55,7 +55,7 @@ returns! {
     ok_none: Found<User> = Ok(None), runs 2;
 }
 
-/// Not `Clone`, so it could reach no second waiter.
+/// Not `Clone`, so it could not reach a second waiter.
 #[derive(Debug, PartialEq, Eq)]
 struct Unshared;
 

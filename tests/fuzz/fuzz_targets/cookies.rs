@@ -1,6 +1,7 @@
-//! No `Cookie` header panics or shows an id that was not signed, and what was signed is found as it is.
+//! No `Cookie` header causes a panic or yields an id that was not signed. A signed id is found
+//! unchanged.
 //!
-//! The input is the headers, parted by newlines; the secret is known to nobody outside of this file.
+//! The input is the headers, separated by newlines. The secret exists in this file only.
 
 #![no_main]
 
@@ -10,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 const NAME: &str = "connect.sid";
 const SECRET: &[u8] = b"a secret of thirty-two bytes....";
 
-/// With every escape decoded that is one.
+/// Decodes every valid escape.
 fn decoded(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = text;
@@ -44,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let text = String::from_utf8_lossy(data);
     drop(raw::verified_token(&text, SECRET));
-    // Whatever else is sent before it, an id that was signed is found, unless another cookie has its name.
+    // A signed id is found whatever precedes it, unless another cookie has the same name.
     if let Some(value) = raw::cookie_value(&text, SECRET) {
         let header = format!("a=b; {NAME}={value}");
         assert_eq!(raw::verified_id(&[header.as_bytes()], NAME, &[SECRET]).as_deref(), Some(&*text));

@@ -1,7 +1,7 @@
-//! K1: distinct arguments give distinct keys. K4: no key has a brace in it.
+//! K1: distinct arguments give distinct keys. K4: no key contains a brace.
 //!
-//! The input is two values of one type, each byte below the last few a decision, so that small changes of the input are
-//! small changes of one value.
+//! The input is two values of one type. Each byte, except the last few, is one decision, so small
+//! changes of the input are small changes of one value.
 
 #![no_main]
 

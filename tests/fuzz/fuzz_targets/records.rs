@@ -1,6 +1,8 @@
-//! V7: no bytes make reading a record panic, overflow the stack or allocate without bound (`-malloc_limit_mb`).
+//! V7: no bytes make reading a record panic, overflow the stack or allocate without bound
+//! (`-malloc_limit_mb`).
 //!
-//! The first byte of the input chooses what the rest is: 0 a whole record, else a payload under a valid checksum.
+//! The first byte of the input selects the meaning of the rest: 0 is a whole record, anything else
+//! a payload under a valid checksum.
 
 #![no_main]
 
@@ -36,7 +38,8 @@ const KEY: &str = "app:f:7@0000000000000000";
 fn read<C: Codec, T: Serialize + DeserializeOwned + 'static>(whole: bool, bytes: &[u8]) {
     let forged = if whole { Some(bytes.to_vec()) } else { record::seal_payload(KEY, C::ID, bytes).ok() };
     if let Some(value) = forged.and_then(|forged| record::open::<C, T>(KEY, &forged).ok()) {
-        // What was read can be written and read again, unless the format changes it and says so.
+        // A value that was read can be written and read again, unless the format changes it and
+        // reports that.
         if let Ok(again) = record::seal::<C, T>(KEY, &value) {
             assert!(record::open::<C, T>(KEY, &again).is_ok());
         }

@@ -1,5 +1,5 @@
-//! No stored bytes make reading a session panic, overflow the stack or allocate without bound (`-malloc_limit_mb`); values that a
-//! request does not touch go back byte for byte.
+//! No stored bytes make reading a session panic, overflow the stack or allocate without bound
+//! (`-malloc_limit_mb`). Values that a request does not change are written back byte for byte.
 
 #![no_main]
 

@@ -1,9 +1,10 @@
-// Express applications for the interoperability tests, one for each set of options, all in one process.
+// Express applications for the interoperability tests, one for each set of options, in one process.
 //
 //   node app.js '{"redis": "redis://127.0.0.1:6379", "apps": [{"resave": false}, ..]}'
 //
-// prints {"ports": [..]} when it is ready, and ends when its standard input does. A request says what to do with the session:
-// `?steps=["set views 1","save"]`. The answer is a JSON array of what each step gave; the header `x-sid` tells the id.
+// It prints {"ports": [..]} when it is ready, and ends when its standard input does. A request
+// lists steps for the session: `?steps=["set views 1","save"]`. The response is a JSON array with
+// the result of each step. The header `x-sid` has the id.
 "use strict";
 
 const { once } = require("node:events");
@@ -20,7 +21,8 @@ const STORES = {
 const call = (object, method, ...args) =>
   new Promise((resolve, reject) => object[method](...args, (error, result) => (error ? reject(error) : resolve(result ?? null))));
 
-// Each `gate <name>` waits for one /__open/<name>; /__arrival/<name> answers when one more request stands there.
+// Each `gate <name>` waits for one /__open/<name>. /__arrival/<name> answers when one more request
+// has reached the gate.
 const gates = new Map();
 
 function gate(name) {
@@ -28,7 +30,7 @@ function gate(name) {
   return gates.get(name);
 }
 
-// A queue of values and a queue of those who wait for one.
+// A queue of values and a queue of waiters.
 function channel() {
   const [values, waiting] = [[], []];
   return {
@@ -39,7 +41,7 @@ function channel() {
 
 const messages = channel();
 
-// name: (req, res, rest of the step) => what it gives
+// name: (req, res, rest of the step) => result
 const STEPS = {
   has: (req) => req.session !== undefined && req.session !== null,
   read: (req, res, key) => req.session[key] ?? null,
@@ -66,7 +68,8 @@ const STEPS = {
     gate(name).arrivals.send();
     await gate(name).passes.next();
   },
-  // Without a session: what a program with the `redis` client does. `redis hSet ["user:7", {"name": "Ada"}]`
+  // Without a session, as in a program with the `redis` client.
+  // `redis hSet ["user:7", {"name": "Ada"}]`
   redis: async (req, res, rest) => {
     const [, method, args] = rest.match(/^(\S+) (.*)$/s);
     return (await req.app.locals.client[method](...JSON.parse(args))) ?? null;
@@ -108,15 +111,15 @@ async function start({ client, subscriber, ioredis }, { store, storeOptions, tru
     res.json(null);
   });
   if (sessions !== false) {
-    // `genid` of the test's choice, to see how an id is signed and escaped.
+    // The test chooses the `genid`, to see how an id is signed and escaped.
     if (options.genidFromHeader) options.genid = (req) => decodeURIComponent(req.get("x-genid"));
-    // Bytes as hexadecimal digits: a secret need not be text.
+    // Bytes as hexadecimal digits, because a secret need not be text.
     secret = secret?.hex ? Buffer.from(secret.hex, "hex") : (secret ?? "keyboard cat");
     const redisStore = new STORES[store ?? "connect-redis"]({ client, ...storeOptions });
     app.use(session({ store: redisStore, secret, resave: false, saveUninitialized: false, ...options }));
   }
   app.use(run);
-  // Four parameters make it a handler of errors.
+  // Four parameters make it an error handler.
   app.use((error, req, res, next) => (res.headersSent ? next(error) : res.status(500).json({ error: error.message })));
   const server = app.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -131,7 +134,7 @@ async function main() {
     each.on("error", () => {});
     await each.connect();
   }
-  // Connects when it is first used.
+  // Connects on first use.
   const ioredis = new IoRedis(redis, { lazyConnect: true });
   ioredis.on("error", () => {});
   process.stdin.resume().on("end", () => process.exit(0));

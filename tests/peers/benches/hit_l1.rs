@@ -1,4 +1,4 @@
-//! Is a hit in this process faster than that of `cached`?
+//! Compares a hit in the local tier with a hit of `cached`.
 
 #[path = "../../../cache-core/benches/harness.rs"]
 mod harness;

@@ -1,4 +1,5 @@
-//! Is a hit in Redis faster than that of `cached`? Starts a `redis-server` of its own on a free loopback port.
+//! Compares a hit in Redis with a hit of `cached`. Starts a separate `redis-server` on a free
+//! loopback port.
 
 #![allow(dead_code, reason = "shared with other benches")]
 
@@ -93,7 +94,7 @@ async fn raw(mut connection: MultiplexedConnection, id: u64) {
     black_box(Arc::new(decoded.expect("a post").0));
 }
 
-/// So many tasks, each with keys of its own, share the reads among them.
+/// Splits the reads among this many tasks, each with keys of its own.
 fn run<F>(
     runtime: &Arc<Runtime>,
     callers: usize,

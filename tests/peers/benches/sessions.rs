@@ -1,9 +1,13 @@
-//! A view counter in the session: ours beside Express with connect-redis, and beside tower-sessions with its Redis store.
+//! A view counter in the session: ours compared with Express with connect-redis, and with
+//! tower-sessions with its Redis store.
 //!
-//! Each application runs on one thread of its own, as Express does, against one `redis-server` that the bench starts on a free loopback port. The load
-//! is the same for all: 32 connections that stay open, each with one request under way, for `BENCH_SECONDS` (2) a round; in turns, `BENCH_ROUNDS` (5) rounds.
-//! Shown are requests a second, the ratio to Express, and how many of the acknowledged increments are not in the sessions afterwards.
-//! Needs Node and the packages of the Express peer, which `tests/interop/install` installs.
+//! Each application runs on one thread of its own, as Express does, against one `redis-server` that
+//! the bench starts on a free loopback port. The load is the same for all: 32 connections that stay
+//! open, each with one request in flight, for `BENCH_SECONDS` (2) a round. There are `BENCH_ROUNDS`
+//! (5) rounds, in which the applications take turns. The output is requests a second, the ratio to
+//! Express, and the number of acknowledged increments that are missing from the sessions
+//! afterwards. Needs Node and the packages of the Express peer, which `tests/interop/install`
+//! installs.
 
 #![allow(dead_code, reason = "shared with other benches")]
 
@@ -32,11 +36,11 @@ use tower_sessions_redis_store::RedisStore;
 use tower_sessions_redis_store::fred::prelude::{ClientLike as _, Config, Pool};
 
 const CONNECTIONS: usize = 32;
-/// No more requests than this in one round, whatever the time.
+/// The most requests in one round, whatever the time.
 const MOST_REQUESTS: usize = 1_000_000;
 const SESSIONS: [usize; 2] = [1, 2_000];
 
-/// An application that counts the views of each session, and answers with the count.
+/// An application that counts the views of each session and returns the count.
 struct Contender {
     name: &'static str,
     address: SocketAddr,
@@ -44,7 +48,7 @@ struct Contender {
     _server: Server,
 }
 
-/// What ends with the bench.
+/// The part that ends with the bench.
 enum Server {
     Thread(Runtime),
     Node(Child),
@@ -60,7 +64,7 @@ impl Drop for Server {
     }
 }
 
-/// What one round came to.
+/// The result of one round.
 struct Round {
     per_second: f64,
     acknowledged: u64,
@@ -86,7 +90,7 @@ fn main() {
             for turn in 0..contenders.len() {
                 let which = (round + turn) % contenders.len();
                 let result = load.block_on(run(&contenders[which], &cookies[which]));
-                // The first one warms.
+                // The first round is a warm-up.
                 if round > 0 {
                     results[which].push(result);
                 }
@@ -108,9 +112,9 @@ fn print(sessions: usize, contenders: &[Contender], results: &[Vec<Round>]) {
     }
 }
 
-// --- The applications ----------------------------------------------------------------------------------------------
+// --- The applications ----------------------------------------------------------------------------
 
-/// On a thread of its own, which makes the application too.
+/// Serves an application on a thread of its own, which also creates it.
 fn served(name: &'static str, app: impl Future<Output = Router> + Send + 'static) -> Contender {
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let threads = threads.expect("a runtime");
@@ -152,7 +156,7 @@ async fn tower(url: String) -> Router {
     Router::new().route("/", get(answer)).layer(layer)
 }
 
-/// The peer of `tests/interop`, with the step that counts.
+/// Starts the peer of `tests/interop`, with the step that counts.
 fn express(url: &str) -> Contender {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let installed = Command::new(root.join("tests/interop/install")).output().expect("it can be run");
@@ -178,9 +182,9 @@ fn express(url: &str) -> Contender {
     }
 }
 
-// --- The load ------------------------------------------------------------------------------------------------------
+// --- The load ------------------------------------------------------------------------------------
 
-/// One connection, with one request under way at a time.
+/// One connection, with one request in flight at a time.
 struct Client {
     stream: BufReader<TcpStream>,
     path: &'static str,
@@ -195,7 +199,7 @@ impl Client {
         Self { stream: BufReader::new(stream), path: contender.path, line: String::new(), body: Vec::new() }
     }
 
-    /// The count that came back, and the cookie if one came.
+    /// Sends a request. Returns the count in the response, and the cookie if there is one.
     async fn view(&mut self, cookie: Option<&str>) -> (u64, Option<String>) {
         let cookie = cookie.map(|cookie| format!("cookie: {cookie}\r\n")).unwrap_or_default();
         let request = format!("GET {} HTTP/1.1\r\nhost: bench\r\n{cookie}\r\n", self.path);
@@ -224,7 +228,7 @@ impl Client {
     }
 }
 
-/// So many sessions, each viewed once; their cookies.
+/// Creates this many sessions, each with one view. Returns their cookies.
 async fn begin(contender: &Contender, sessions: usize) -> Vec<String> {
     let mut client = Client::connect(contender).await;
     let mut cookies = Vec::new();
@@ -234,7 +238,7 @@ async fn begin(contender: &Contender, sessions: usize) -> Vec<String> {
     cookies
 }
 
-/// Each session's count, and one view more of each.
+/// Returns the sum of the counts of all sessions. Adds one view to each.
 async fn counts(contender: &Contender, cookies: &[String]) -> u64 {
     let mut client = Client::connect(contender).await;
     let mut sum = 0;
@@ -252,7 +256,7 @@ async fn run(contender: &Contender, cookies: &[String]) -> Round {
     let clients = (0..CONNECTIONS).map(async |index| {
         let mut client = Client::connect(contender).await;
         let mut views = 0;
-        // No two connections on one session, unless there is but one.
+        // No two connections use one session, unless there is only one.
         for cookie in cookies.iter().skip(index % cookies.len()).step_by(CONNECTIONS.min(cookies.len())).cycle() {
             if started.elapsed() >= time || views >= (MOST_REQUESTS / CONNECTIONS) as u64 {
                 break;
@@ -264,7 +268,7 @@ async fn run(contender: &Contender, cookies: &[String]) -> Round {
     });
     let acknowledged: u64 = futures::future::join_all(clients).await.into_iter().sum();
     let per_second = acknowledged as f64 / started.elapsed().as_secs_f64();
-    // Both looks count as well, the first of them before this round.
+    // Both readings count as views too. The first of them is before this round.
     let after = counts(contender, cookies).await;
     let counted = after - before - cookies.len() as u64;
     Round { per_second, acknowledged, lost: acknowledged.saturating_sub(counted) }
