@@ -3,8 +3,7 @@
 //! ```text
 //! raise ── the entries and tags are fenced: no fills, each caller computes its own value
 //!   write
-//!   ├─ committed ──> lift: removes the fence, what was stored before it, and what was computed
-//!   under it
+//!   ├─ committed ──> lift: removes the fence and all values from before it and under it
 //!   └─ rolled back ─> withdraw: removes the fence, and what was stored before it is served again
 //! ```
 //!
@@ -241,7 +240,6 @@ async fn lift(inner: &Inner, on: &On, token: Token) -> Result<()> {
     futures::future::try_join(few_at_a_time(entries), tags).await.map(drop)
 }
 
-/// # Errors
 /// Does what [`lift`] does, as soon as the store can be reached.
 fn lift_later(inner: &Inner, on: &On, token: Token) {
     for key in &on.entries {

@@ -248,7 +248,7 @@ impl Sessions {
         }
     }
 
-    /// Returns when the session was last used. Each write and each touch resets its time, so the
+    /// Returns when the session was last written or extended. Each of these resets its time, so the
     /// last one was that long before its end.
     fn seen(&self, record: &Record, ends: Timestamp) -> Option<Timestamp> {
         let ttl = self.idle_ttl(record)?;

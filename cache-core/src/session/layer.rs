@@ -92,7 +92,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // Keeps the service that was polled ready.
+        // Calls the instance that was polled ready, and keeps the clone.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let config = &self.sessions.config;

@@ -2,7 +2,7 @@
 //!
 //! | write | invalidates |
 //! |---|---|
-//! | [`create`] | `post(id)`, whose absence may be cached; the tags `posts` and `author:{author_id}` |
+//! | [`create`] | `post(id)`, whose absence may be cached; tags `posts` and `author:{author_id}` |
 //! | [`update`] | `post(id)`, the same tags |
 //! | [`delete`] | `post(id)`, the same tags, and the cached comments of the post |
 //!
