@@ -281,7 +281,7 @@ fn check_text(
     } else if count > *chars.end() {
         mistakes.add(field, format!("{what} has at most {} characters; this has {count}.", chars.end()));
     } else if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-        // Postgres does not store NUL, and nobody types the others.
+        // Postgres does not store NUL, and other control characters cannot be typed.
         mistakes.add(field, format!("{what} cannot contain control characters."));
     }
 }
