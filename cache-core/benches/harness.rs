@@ -1,8 +1,10 @@
-//! Measures contenders against each other: in turns, so that a noisy machine is unfair to all of them alike.
+//! Measures contenders against each other in turns, so that noise of the machine affects all of
+//! them alike.
 //!
-//! A round runs each contender once; a cell shows the median over the rounds, the ratio is the median of the rounds' ratios
-//! to the first contender. Each round runs at another depth of the stack: where that lies can cost one contender a third and spare the next
-//! (Mytkowicz et al., "Producing wrong data without doing anything obviously wrong!", 2009). Neither criterion nor divan does either.
+//! A round runs each contender once. A cell shows the median over the rounds; the ratio is the
+//! median of the rounds' ratios to the first contender. Each round runs at another stack depth,
+//! which can cost one contender a third and not the next (Mytkowicz et al., "Producing wrong data
+//! without doing anything obviously wrong!", 2009). Neither criterion nor divan does this.
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
@@ -12,19 +14,20 @@ use std::time::{Duration, Instant};
 /// Runs a contender that many times, on one thread.
 type Run = Arc<dyn Fn(usize) + Send + Sync>;
 
-/// Contenders for one question.
+/// The contenders for one question.
 pub struct Contest {
     title: String,
     contenders: Vec<(String, Run)>,
 }
 
 impl Contest {
-    /// Nobody yet. The first to enter is what the others are compared with.
+    /// Makes a contest without contenders. The others are compared with the first one entered.
     pub fn new(title: impl Into<String>) -> Self {
         Self { title: title.into(), contenders: Vec::new() }
     }
 
-    /// `run(times)` does it that many times. Only those whose names contain the program's argument, if there is one.
+    /// Adds a contender; `run(times)` runs it that many times. If the program has an argument, only
+    /// contenders whose names contain it are added.
     pub fn enter(mut self, name: &str, run: impl Fn(usize) + Send + Sync + 'static) -> Self {
         if wanted().is_none_or(|wanted| name.contains(&wanted)) {
             self.contenders.push((name.to_owned(), Arc::new(run)));
@@ -32,8 +35,8 @@ impl Contest {
         self
     }
 
-    /// Prints a row for each contender: time for one run, as one thread sees it while `threads` do
-    /// the same, and the processor's time that this process spent on it.
+    /// Prints a row for each contender: the time of one run, as one thread sees it while `threads`
+    /// threads do the same, and the CPU time that this process spent on it.
     pub fn hold(&self, threads: usize, times: usize) {
         if self.contenders.is_empty() {
             return;
@@ -42,7 +45,7 @@ impl Contest {
         let mut taken = vec![Vec::with_capacity(rounds); self.contenders.len()];
         let mut worked = taken.clone();
         for (_, run) in &self.contenders {
-            // Warm: memory is mapped, values are where they belong.
+            // Warm-up: maps the memory and fills the caches.
             on_threads(threads, times / 4 + 1, run, 0);
         }
         for round in 0..rounds {
@@ -67,7 +70,7 @@ impl Contest {
 }
 
 fn on_threads(threads: usize, times: usize, run: &Run, round: usize) -> Duration {
-    // Some two hundred bytes each; a prime, so that the rounds are spread over a page.
+    // About two hundred bytes each. A prime, so that the rounds are spread over a page.
     let depth = round * 7 % 19;
     if threads == 1 {
         return deeper(depth, &|| timed(times, run));
@@ -86,7 +89,7 @@ fn on_threads(threads: usize, times: usize, run: &Run, round: usize) -> Duration
     times.max().unwrap_or_default()
 }
 
-/// Time that the processor spent on this process so far.
+/// Returns the CPU time of this process so far.
 #[cfg(target_os = "linux")]
 fn cpu() -> Duration {
     let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -112,23 +115,23 @@ fn deeper(depth: usize, then: &dyn Fn() -> Duration) -> Duration {
     elapsed
 }
 
-/// What `cargo bench -- <part of a name>` asks for.
+/// Returns the filter given as `cargo bench -- <part of a name>`.
 fn wanted() -> Option<String> {
     std::env::args().skip(1).find(|argument| !argument.starts_with('-'))
 }
 
-/// `BENCH_ROUNDS`; 15 by default.
+/// Returns `BENCH_ROUNDS`; 15 by default.
 pub fn rounds() -> usize {
     std::env::var("BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(15).max(1)
 }
 
-/// The middle one.
+/// Returns the median.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A runtime of its own for the calling thread.
+/// Makes a runtime for the calling thread.
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }

@@ -1,6 +1,6 @@
-//! What does noting the history of keys cost, where a call goes beyond the tier in the process?
+//! How much does recording the history of keys cost for calls that go beyond the local tier?
 //!
-//! The embedded store, since nothing else there takes long.
+//! Uses the embedded store, where nothing else takes long.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -12,7 +12,7 @@
     dead_code,
     unreachable_pub,
     missing_docs,
-    reason = "a program that measures: it reads the clock, prints, and ends where something is wrong"
+    reason = "a benchmark: it reads the clock, prints, and panics on errors"
 )]
 
 mod harness;

@@ -1,4 +1,4 @@
-//! What does a hit in this process cost through `#[cached]`, beside a bare look-up in a map?
+//! How much does a local hit cost through `#[cached]`, compared to a bare lookup in a map?
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -10,7 +10,7 @@
     dead_code,
     unreachable_pub,
     missing_docs,
-    reason = "a program that measures: it reads the clock, prints, and ends where something is wrong"
+    reason = "a benchmark: it reads the clock, prints, and panics on errors"
 )]
 
 mod harness;
@@ -121,7 +121,7 @@ fn names() -> Contest {
         })
 }
 
-/// The table that the cache has, with its hasher.
+/// Makes the table that the cache uses, with its hasher.
 fn table<K: std::hash::Hash + Ord + Clone>(keys: &[K]) -> papaya::HashMap<K, Arc<Post>, foldhash::fast::RandomState> {
     let table = papaya::HashMap::builder().hasher(foldhash::fast::RandomState::default()).build();
     for (number, key) in (0..).zip(posts::as_they_came(keys)) {
@@ -130,7 +130,7 @@ fn table<K: std::hash::Hash + Ord + Clone>(keys: &[K]) -> papaya::HashMap<K, Arc
     table
 }
 
-/// A map that is bounded too, with 128 locks: what the cache had before, and what its goal is counted in.
+/// Makes a bounded map with 128 locks: what the cache used before, and the baseline of its goal.
 fn bare<K: std::hash::Hash + Ord + Clone>(keys: &[K]) -> Map<K, Arc<Post>> {
     let mut options = OptionsBuilder::new();
     options.shards(128).estimated_items_capacity(32_768).weight_capacity(1 << 20);

@@ -1,6 +1,7 @@
-//! What does a hit in Redis cost through `#[cached]`, beside a bare GET and decode on one multiplexed connection?
+//! How much does a hit in Redis cost through `#[cached]`, compared to a bare GET and decode on one
+//! multiplexed connection?
 //!
-//! Starts a `redis-server` of its own on a free loopback port.
+//! Starts its own `redis-server` on a free loopback port.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -12,7 +13,7 @@
     dead_code,
     unreachable_pub,
     missing_docs,
-    reason = "a program that measures: it reads the clock, prints, and ends where something is wrong"
+    reason = "a benchmark: it reads the clock, prints, and panics on errors"
 )]
 
 mod harness;
@@ -32,7 +33,8 @@ use redis::aio::MultiplexedConnection;
 use server::RedisServer;
 use tokio::runtime::Runtime;
 
-/// Few enough for the server's memory, many enough that callers at the same time ask for different ones.
+/// Few enough for the server's memory, and many enough that concurrent callers ask for different
+/// keys.
 const KEYS: u64 = 2_048;
 
 #[cached(ttl = "1h", skip(cache), cache = cache)]
@@ -52,7 +54,7 @@ fn main() {
     }
 }
 
-/// `BENCH_CALLERS`, one number; else a few.
+/// Returns `BENCH_CALLERS` as the only number, or a few default numbers.
 fn callers() -> Vec<usize> {
     let wanted = std::env::var("BENCH_CALLERS").ok().and_then(|callers| callers.parse().ok());
     wanted.map_or_else(|| vec![1, 32, 256], |callers| vec![callers])
@@ -61,7 +63,8 @@ fn callers() -> Vec<usize> {
 fn contest(runtime: &Arc<Runtime>, server: &RedisServer, bytes: usize, callers: usize) -> Contest {
     let url = server.url();
     let untracked = runtime.block_on(Cache::builder().url(&url).local_limit_bytes(0).connect()).expect("a cache");
-    // What is read is tracked and kept as ever, but its time in the process is over at once: each read is a first one.
+    // Values are tracked and stored as usual, but their local time ends at once, so each read is a
+    // first read.
     let tracked = runtime.block_on(Cache::builder().url(&url).local_ttl(Duration::ZERO).connect()).expect("a cache");
     let connection = runtime.block_on(async {
         let client = redis::Client::open(format!("{url}?protocol=resp3")).expect("a URL");
@@ -93,7 +96,7 @@ async fn ours(cache: Cache, id: u64, bytes: usize) {
     black_box(post(&cache, id, bytes).await);
 }
 
-/// So many tasks, each with keys of its own, share the reads among them.
+/// Shares the reads among this many tasks, each with its own keys.
 fn run<F>(
     runtime: &Arc<Runtime>,
     callers: usize,

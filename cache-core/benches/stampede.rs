@@ -1,6 +1,8 @@
-//! What do the callers of a cold key cost: how often does it run, and how long does the last one wait beyond the run itself?
+//! How much do concurrent callers of a cold key cost: how often does the function run, and how long
+//! does the last caller wait beyond the run itself?
 //!
-//! Once with 1,000 callers in one process, once with 1,000 in each of four. Starts a `redis-server` of its own.
+//! Measured with 1,000 callers in one process, and with 1,000 in each of four. Starts its own
+//! `redis-server`.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -12,7 +14,7 @@
     dead_code,
     unreachable_pub,
     missing_docs,
-    reason = "a program that measures: it reads the clock, prints, and ends where something is wrong"
+    reason = "a benchmark: it reads the clock, prints, and panics on errors"
 )]
 
 mod harness;
@@ -41,7 +43,7 @@ async fn report(round: u64) -> String {
 }
 
 fn main() {
-    // As one of several processes: the URL of the server they share.
+    // Set in child processes: the URL of the server they share.
     if let Ok(url) = std::env::var("BENCH_STAMPEDE") {
         return child(&url);
     }
@@ -65,7 +67,8 @@ fn main() {
     }
 }
 
-/// Reads rounds, answers `<computes> <milliseconds of the last caller beyond the compute>`.
+/// Reads round numbers, and answers each with
+/// `<computes> <milliseconds of the last caller beyond the compute>`.
 fn child(url: &str) {
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = threads.expect("a runtime");
@@ -132,7 +135,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Its input ends, and so does it.
+        // Closing its input makes it exit.
         drop(self.child.stdin.take());
         drop(self.child.wait());
     }

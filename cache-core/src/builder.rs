@@ -1,4 +1,4 @@
-//! Making a cache.
+//! Builds a [`Cache`] from its settings.
 
 mod address;
 #[cfg(feature = "redis")]
@@ -31,10 +31,10 @@ use crate::tag::VersionReader;
 use crate::touch::{self, Changes, InUse};
 use crate::versions::Versions;
 
-/// The environment variable of [`Cache::from_env`].
+/// The name of the environment variable that [`Cache::from_env`] reads.
 pub const CACHE_URL: &str = "CACHE_URL";
 
-/// Settings of a cache, from [`Cache::builder`].
+/// Settings of a cache, made with [`Cache::builder`].
 #[derive(Clone)]
 pub struct CacheBuilder {
     url: Option<String>,
@@ -97,38 +97,44 @@ impl CacheBuilder {
         }
     }
 
-    /// Where the store is:
+    /// Sets the URL of the store:
     ///
     /// | URL | store |
     /// |---|---|
-    /// | `redis://[user[:password]@]host[:port][/database]` | Redis by TCP |
-    /// | `rediss://..` | Redis by TLS (feature `tls`) |
-    /// | `redis+unix:///path?db=0` | Redis by Unix socket |
+    /// | `redis://[user[:password]@]host[:port][/database]` | Redis over TCP |
+    /// | `rediss://..` | Redis over TLS (feature `tls`) |
+    /// | `redis+unix:///path?db=0` | Redis over a Unix socket |
     /// | `memory://` | this process |
     ///
-    /// Options: `?namespace=shop&connect_timeout=1s&response_timeout=500ms&client_name=shop`, and more: see [`docs::url`](crate::docs::url). What is set by the builder's methods wins.
-    /// In parts instead: [`host`](Self::host) and what goes with it. Default: `memory://`.
+    /// The URL may carry options, for example
+    /// `?namespace=shop&connect_timeout=1s&response_timeout=500ms&client_name=shop`;
+    /// [`docs::url`](crate::docs::url) lists all of them. A setting made with a method of the
+    /// builder overrides the same option of the URL.
+    /// To give the address in parts instead, see [`host`](Self::host). Default: `memory://`.
     #[must_use]
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.url = Some(url.into());
         self
     }
 
-    /// The first part of every key, so that programs can share a Redis. No `:`, `@`, braces or white space. Default: `cache`.
+    /// Sets the first part of every key, so that several programs can share one Redis.
+    /// At most 64 bytes, without `:`, `@`, `{`, `}`, `%`, `~`, white space or control characters.
+    /// Default: `cache`.
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = Some(namespace.into());
         self
     }
 
-    /// The ttl of functions that name none. Default: one hour.
+    /// Default ttl for functions that do not set one. Default: one hour.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// How long functions that say nothing of it keep an absent value (`None`). Default: it is not stored.
+    /// Default `negative_ttl` for functions that do not set one: how long an absent value (`None`)
+    /// is cached. Default: `None` is not cached.
     #[must_use]
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = Some(ttl);
@@ -136,22 +142,23 @@ impl CacheBuilder {
     }
 
     /// Default jitter: the largest fraction by which a ttl is randomly shortened. See
-    /// [`EntryOptions::jitter`](crate::EntryOptions::jitter). Default: zero, every ttl stands as it is written.
+    /// [`EntryOptions::jitter`](crate::EntryOptions::jitter). Default: 0.0, no jitter.
     #[must_use]
     pub fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = fraction;
         self
     }
 
-    /// How early values are refreshed that are asked for, where their function says nothing of it; see
-    /// [`EntryOptions::early`](crate::EntryOptions::early). Zero turns it off. Default: 1.0.
+    /// Default early-refresh factor (XFetch beta) for functions that do not set one; see
+    /// [`EntryOptions::early`](crate::EntryOptions::early). Zero turns early refreshes off.
+    /// Default: 1.0.
     #[must_use]
     pub fn early(mut self, beta: f64) -> Self {
         self.early = beta;
         self
     }
 
-    /// How long a run may take, where its function says nothing of it; `None`: as long as it likes. See
+    /// Default deadline of a run for functions that do not set one; `None` means no limit. See
     /// [`DeadlineExceeded`](crate::DeadlineExceeded). Default: 30 s.
     #[must_use]
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
@@ -159,100 +166,113 @@ impl CacheBuilder {
         self
     }
 
-    /// How long after a failed refresh no process tries the next one for that key, while the old value is served. Default: 5 s.
+    /// Sets how long no process retries a failed refresh of the same key. The old value is served
+    /// in the meantime. Default: 5 s.
     #[must_use]
     pub fn refresh_throttle(mut self, throttle: Duration) -> Self {
         self.refresh_throttle = throttle;
         self
     }
 
-    /// How many refreshes may run in the background at the same time. One more is skipped, with
-    /// [`Event::RefreshSkipped`](crate::events::Event::RefreshSkipped); a caller tries again a tenth of a second later. Zero turns them off. Default: 64.
+    /// Sets how many refreshes may run in the background at the same time. A refresh beyond this
+    /// limit is skipped with [`Event::RefreshSkipped`](crate::events::Event::RefreshSkipped); a
+    /// caller may try again a tenth of a second later. Zero turns background refreshes off.
+    /// Default: 64.
     #[must_use]
     pub fn refreshes_in_flight(mut self, most: usize) -> Self {
         self.refreshes_in_flight = most;
         self
     }
 
-    /// How long a key is waited for when the process that computes it has died. While it lives, it renews its lease at a third of this
-    /// time. Default: 10 s.
+    /// Sets how long callers wait for a key after the process that computes it has died. A living
+    /// process renews its lease every third of this time. At least 30 ms. Default: 10 s.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// The largest value that is stored, encoded, in bytes. A larger one is returned, and not stored. Default: 16 MiB.
+    /// Sets the largest encoded value that is stored, in bytes. A larger value is returned to the
+    /// caller but not stored. Default: 16 MiB.
     #[must_use]
     pub fn max_value_bytes(mut self, bytes: usize) -> Self {
         self.max_value_bytes = bytes;
         self
     }
 
-    /// How much an embedded store may hold before it gives up what was used least recently, in bytes. Default: 256 MiB.
+    /// Sets how many bytes the embedded store may hold before it evicts the least recently used
+    /// values. Default: 256 MiB.
     #[must_use]
     pub fn memory_limit_bytes(mut self, bytes: usize) -> Self {
         self.memory_limit_bytes = bytes;
         self
     }
 
-    /// How much memory the tier in this process may take, in bytes: decoded values, their keys and
-    /// what they go by. What a value holds is estimated, or told by its [`Weigh`](crate::Weigh).
-    /// Zero turns it off. Default: 64 MiB.
+    /// Sets how many bytes the local tier may take: decoded values, their keys and their metadata.
+    /// The size of a value is estimated, or given by its [`Weigh`](crate::Weigh) implementation.
+    /// Zero turns the local tier off. Default: 64 MiB.
     #[must_use]
     pub fn local_limit_bytes(mut self, bytes: usize) -> Self {
         self.local_limit_bytes = bytes;
         self
     }
 
-    /// How long the tier in this process keeps a value at most. Default: as long as it is fresh.
+    /// Sets the longest time that the local tier keeps a value. Default: as long as the value is
+    /// fresh.
     #[must_use]
     pub fn local_ttl(mut self, ttl: Duration) -> Self {
         self.local_ttl = ttl;
         self
     }
 
-    /// How old a value of the tier in this process may be against Redis at most.
+    /// Sets how far a value of the local tier may lag behind Redis.
     ///
-    /// Changes are pushed within a round trip. This bounds the case in which nothing is pushed: a link that is half open, a process
-    /// that was stopped. The link is checked at least twice in this time, and what was read is not served longer without such a check.
-    /// It has to be longer than twice the response timeout. Default: 2 s.
+    /// Changes are normally pushed within one round trip. This bound covers the cases in which no
+    /// push arrives: a half-open connection, or a process that was suspended. The connection is
+    /// checked at least twice in this time, and without a successful check local values are not
+    /// served for longer than this.
+    ///
+    /// At least twice the response timeout. Default: 2 s.
     #[must_use]
     pub fn max_staleness(mut self, bound: Duration) -> Self {
         self.max_staleness = Some(bound);
         self
     }
 
-    /// For one attempt to connect. Default: 1 s.
+    /// Sets the timeout of one attempt to connect. Default: 1 s.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
     }
 
-    /// For one operation of the store; the longest that a stalled Redis delays a call, before it counts as disconnected. Default: 500 ms.
+    /// Sets the timeout of one store operation. This is the longest time that a stalled Redis
+    /// delays a call before the connection counts as lost. Default: 500 ms.
     #[must_use]
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = Some(timeout);
         self
     }
 
-    /// Invalidations return only once that many replicas have acknowledged them: of entries (`set` too), tags, functions and everything, and the raising
-    /// and lifting of fences. Without it a failover to a replica that lacks an invalidation brings the old value back.
+    /// Makes every invalidation wait until this many replicas have acknowledged it: entries (`set`
+    /// too), tags, functions, `clear`, and raising and lifting fences. Without it, a failover to a
+    /// replica that lacks an invalidation brings the old value back.
     ///
-    /// Where fewer have within `timeout`, the call returns an error of the kind [`ErrorKind::NotReplicated`] that says how many: it is done on the
-    /// primary all the same. Such writes have a connection of their own, since Redis holds up all that is sent behind a `WAIT`; callers at the
-    /// same time share one `WAIT`, so a call takes up to twice the timeout. Reads and runs of functions wait for nothing.
+    /// If fewer replicas acknowledge within `timeout`, the call returns an error of kind
+    /// [`ErrorKind::NotReplicated`] that says how many did; the invalidation is done on the primary
+    /// all the same. Such writes use a connection of their own, since Redis delays every command
+    /// behind a `WAIT`. Concurrent callers share one `WAIT`, so a call takes up to twice the
+    /// timeout. Reads and computations do not wait.
     ///
-    /// The embedded store has no replicas and no failover: there it changes nothing. Default: they do not wait. Costs a round trip, and what the
-    /// replicas take.
+    /// The embedded store has no replicas and no failover; there this setting has no effect.
+    /// Default: invalidations do not wait. Costs one round trip, and the time the replicas take.
     #[must_use]
     pub fn wait_for_replicas(mut self, replicas: u32, timeout: Duration) -> Self {
         self.wait_for_replicas = Some((replicas, timeout));
         self
     }
 
-    /// What `CLIENT LIST` shows. Default: `cache-core`.
+    /// Sets the name that `CLIENT LIST` shows. Default: `cache-core`.
     #[must_use]
     pub fn client_name(mut self, name: impl Into<String>) -> Self {
         self.client_name = Some(name.into());
@@ -271,35 +291,42 @@ impl CacheBuilder {
         self
     }
 
-    /// How many steps this process keeps of what happened to its entries, for [`CachedEntry::why`](crate::CachedEntry::why); 64 bytes each. The oldest
-    /// go; keys share the room by their hash, so one that is busy may push out the steps of others. Zero turns it off. Default: 4,096.
+    /// Sets how many steps of its entries' history this process keeps for
+    /// [`CachedEntry::why`](crate::CachedEntry::why), at 64 bytes each. The oldest steps are
+    /// overwritten. Keys share the space by their hash, so a busy key may displace the steps of
+    /// others. Zero turns the history off. Default: 4,096.
     #[must_use]
     pub fn history(mut self, steps: usize) -> Self {
         self.history = steps;
         self
     }
 
-    /// Which share of the hits in this process is compared with the store afterwards, from 0.0 to 1.0: a watch on coherence itself.
+    /// Sets the share of local hits, from 0.0 to 1.0, that is compared with the store afterwards.
+    /// This measures whether the local tier is coherent.
     ///
-    /// A value that is served longer than [`max_staleness`](Self::max_staleness) after it was replaced is
-    /// [`Event::StaleBeyondBound`](crate::events::Event::StaleBeyondBound), and counted in [`Stats::meter_stale`](crate::events::Stats::meter_stale). Callers
-    /// wait for none of it. At most 64 comparisons run at the same time; hits beyond that are not sampled.
+    /// A value that is served longer than [`max_staleness`](Self::max_staleness) after it was
+    /// replaced emits [`Event::StaleBeyondBound`](crate::events::Event::StaleBeyondBound) and is
+    /// counted in [`Stats::meter_stale`](crate::events::Stats::meter_stale). Callers do not wait
+    /// for the comparison. At most 64 comparisons run at the same time; hits beyond that are not
+    /// sampled.
     ///
-    /// Default: 0.0, off. Costs a random number for each hit, and for each that is sampled a task and one small read for the record and each of its versions.
+    /// Default: 0.0, off. Costs one random number per hit, and for each sampled hit one task and
+    /// one small read of the record and of each of its versions.
     #[must_use]
     pub fn consistency_meter(mut self, share: f64) -> Self {
         self.meter_share = share;
         self
     }
 
-    /// Calls `observer` at each event, on the task where it happens; it must not block. May be called several times.
+    /// Calls `observer` at each event, on the task where the event happens. The observer must not
+    /// block. Can be called several times to add observers.
     #[must_use]
     pub fn on_event(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observers.push(Arc::new(observer));
         self
     }
 
-    /// The clock, for tests of code that caches.
+    /// Sets the clock, for tests of code that caches.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -307,7 +334,8 @@ impl CacheBuilder {
         self
     }
 
-    /// The store of another cache, embedded or not: for a test, two caches on one store are two processes on one Redis.
+    /// Uses the store of another cache, embedded or not. In a test, two caches on one store behave
+    /// like two processes on one Redis.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn share_store(mut self, with: &Cache) -> Self {
@@ -315,19 +343,21 @@ impl CacheBuilder {
         self
     }
 
-    /// A store of a test's own.
+    /// Uses a store that a test supplies.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// Makes the cache; on Redis, tries to connect once and goes on trying in the background.
+    /// Makes the cache. On Redis, tries to connect once and keeps trying in the background.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for what can never work: a wrong URL, user, password, database, namespace, a
-    /// missing right, a URL and parts of an address, no tokio runtime with timers and I/O.
-    /// [`ErrorKind::Unavailable`] with [`require_store`](Self::require_store), if the store cannot be reached.
+    /// [`ErrorKind::Configuration`] for settings that can never work: a wrong URL, user, password,
+    /// database or namespace, a missing permission, a URL together with parts of an address, no
+    /// tokio runtime with timers and I/O.
+    /// [`ErrorKind::Unavailable`] with [`require_store`](Self::require_store) if the store cannot
+    /// be reached.
     pub async fn connect(self) -> Result<Cache> {
         self.check_parts()?;
         match self.url.clone() {
@@ -340,14 +370,15 @@ impl CacheBuilder {
         }
     }
 
-    /// As [`connect`](Self::connect), with the URL of the environment variable `CACHE_URL` if there is one.
+    /// Makes the cache with the URL from the environment variable `CACHE_URL`, if it is set and not
+    /// empty. Otherwise the same as [`connect`](Self::connect).
     ///
     /// # Errors
-    /// As [`connect`](Self::connect); the text names the variable.
+    /// The same as [`connect`](Self::connect); the error text names the variable.
     pub async fn connect_from_env(mut self) -> Result<Cache> {
         match std::env::var(CACHE_URL) {
             Ok(url) if !url.trim().is_empty() => self.url = Some(url),
-            // Empty is how a shell unsets it for one command.
+            // An empty value is how a shell unsets a variable for one command.
             Ok(_) | Err(std::env::VarError::NotPresent) => {}
             Err(std::env::VarError::NotUnicode(_)) => {
                 return Err(Error::new(ErrorKind::Configuration, "connect").detail("CACHE_URL is not UTF-8"));
@@ -359,11 +390,11 @@ impl CacheBuilder {
     /// Makes a cache in this process's memory.
     ///
     /// # Panics
-    /// Never for the default namespace; for a namespace that is not allowed, with what is wrong with it. [`connect`](Self::connect)
-    /// with the URL `memory://` returns an error instead.
+    /// If the namespace or another setting is invalid; never with the defaults. The message says
+    /// what is wrong. [`connect`](Self::connect) with the URL `memory://` returns an error instead.
     #[must_use]
     pub fn in_memory(self) -> Cache {
-        #[expect(clippy::panic, reason = "documented, and only a constant in the program's text leads to it")]
+        #[expect(clippy::panic, reason = "documented; only an invalid setting in the program causes it")]
         self.build_in_memory().unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -511,7 +542,7 @@ impl CacheBuilder {
             versions: Arc::clone(&versions.cells),
             events: events.clone(),
         });
-        // A store in this process sees each hit.
+        // The embedded store sees each hit itself.
         if !is_at_hand {
             let weak = Arc::downgrade(&in_use);
             let keep_warm = move || touch::keep_warm(Weak::clone(&weak), clock.clone(), Arc::clone(&changes));
@@ -582,7 +613,7 @@ impl Cache {
     }
 }
 
-/// What follows the scheme of a URL that asks for a store in this process.
+/// Returns what follows the scheme of a `memory:` URL, or `None` for another scheme.
 fn in_memory(url: &str) -> Option<&str> {
     let (scheme, rest) = url.trim().split_once(':')?;
     scheme.eq_ignore_ascii_case("memory").then_some(rest)
@@ -604,7 +635,7 @@ fn check_namespace(namespace: Option<&str>) -> Result<()> {
     Err(Error::new(ErrorKind::Configuration, "namespace").detail(detail))
 }
 
-// The URL and the parts may hold a password.
+// The URL and the parts may contain a password.
 impl fmt::Debug for CacheBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheBuilder").field("namespace", &self.namespace).finish_non_exhaustive()

@@ -1,23 +1,23 @@
-//! Stored bytes that cannot be computed again, such as sessions: how they are loaded, created,
-//! changed and removed.
+//! Cells: stored bytes that cannot be computed again, such as sessions. Loads, creates, changes and
+//! removes them.
 //!
 //! Invariant: a change replaces exactly the bytes that it was made from, or creates a key that does
-//! not exist. So no change is lost, and what has ended is not recreated. Each change whose caller is
-//! told that it succeeded is applied exactly once, in the order of the calls. A change that cannot
-//! be applied is left out, and does not stop the others.
+//! not exist. So no change is lost, and what has ended is not recreated. Each change that is
+//! reported as successful is applied exactly once, in the order of the calls. A change that cannot
+//! be applied is skipped and does not stop the others.
 //!
 //! ```text
 //! caller 1 ── change ─┐
-//! caller 2 ── change ─┼─ apply all to what I read ─ before ─ swap, with an entry ─ after ── answers
-//! caller 3 ── change ─┘             ▲                          │
-//!                                   └── the bytes that stand ──┘ somebody was faster: at once
+//! caller 2 ── change ─┼─ apply all to the current bytes ─ before ─ swap ─ after ── answers
+//! caller 3 ── change ─┘               ▲                            │
+//!                                     └─────── current bytes ──────┘ on a conflict: at once
 //! ```
 //!
-//! So one key takes as many changes in a round trip as there are callers in this process, and a
-//! caller waits for two trips at most: the one that is under way, and its own. There is no pause
-//! before the next attempt: a process that makes one would never get its turn.
+//! So one key takes as many changes per round trip as there are callers in this process, and a
+//! caller waits for at most two trips: the one in flight, and its own. There is no pause before a
+//! retry: backing off would starve this process under contention.
 //!
-//! What stands in a cell, in which form and for how long, is told by its [`CellKind`].
+//! The [`CellKind`] defines what a cell contains, in which form, and for how long.
 
 mod gather;
 
@@ -41,39 +41,40 @@ pub(crate) use crate::store::cells::OverLimit;
 pub(crate) use crate::store::{CellStore, Kind as Listed};
 use crate::store::{Entered, Entering, Loaded, Mark, Replaced, Swapped};
 
-/// How often a change is tried against conflicting ones.
+/// How many times a change is tried against conflicting ones.
 const ATTEMPTS: u32 = 1000;
 
-/// What stands in cells of one kind.
+/// The content and behaviour of one kind of cells.
 pub(crate) trait CellKind: Sized + Send + Sync + 'static {
-    /// What was found in a cell, with the bytes that a swap compares.
+    /// What was found in a cell, including the bytes that a swap compares.
     type Standing: Clone + Send + Sync;
-    /// What changes are made to.
+    /// The value that changes are applied to.
     type Value: Clone + Send + Sync;
-    /// What one caller wants. It may be applied several times.
+    /// The change that one caller wants. It may be applied several times.
     type Change: Send;
-    /// What a caller is told.
+    /// The result for a caller.
     type Done: Clone + Send;
-    /// A fault, for each caller.
+    /// An error. It is cloned for each caller of a shared swap.
     type Error: Clone + From<Error> + Send;
 
     fn cells(&self) -> &Cells<Self>;
 
-    /// Where it stands, and as which bytes.
+    /// Returns the key of the cell and its current bytes.
     fn place(&self, standing: &Self::Standing) -> (String, Bytes);
 
-    /// The value of these bytes, which stand in its place now; `None`: they are none.
+    /// Decodes bytes that now are in the same place, or returns `None` if they are invalid.
     fn read(&self, standing: &Self::Standing, bytes: Bytes) -> Option<Self::Standing>;
 
     fn value(&self, standing: &Self::Standing) -> Self::Value;
 
-    /// Whether it may go out together with others of this key: it stays where it is.
+    /// Returns whether this change may share a swap with others of its key: it does not move the
+    /// cell.
     fn is_plain(&self, standing: &Self::Standing, change: &Self::Change) -> bool;
 
     fn apply(&self, value: &mut Self::Value, change: &mut Self::Change) -> Result<(), Self::Error>;
 
-    /// Before each attempt: what is to be written for this value, and what with it in the same step.
-    /// `alone`: it was made of this one change.
+    /// Called before each attempt. Returns what to write for this value, and what to write with it
+    /// in the same step. `alone`: the value contains this change only.
     fn before(
         &self,
         standing: &Self::Standing,
@@ -82,15 +83,15 @@ pub(crate) trait CellKind: Sized + Send + Sync + 'static {
         alone: bool,
     ) -> impl Future<Output = Result<Next<Self::Value>, Self::Error>> + Send;
 
-    /// The value says that nothing is to stand any more.
+    /// Called when the value says that the cell is to be removed.
     fn over(
         &self,
         standing: &Self::Standing,
         change: &mut Self::Change,
     ) -> impl Future<Output = Result<Self::Done, Self::Error>> + Send;
 
-    /// Somebody was faster. What stands now, if it can be told by a look only. `taken`: something
-    /// stands where it was to be.
+    /// Called after a conflict if a look is needed to find out what is stored now. Returns it.
+    /// `taken`: another value is stored under the key that was to be written.
     fn look_again(
         &self,
         standing: &Self::Standing,
@@ -98,58 +99,58 @@ pub(crate) trait CellKind: Sized + Send + Sync + 'static {
         taken: bool,
     ) -> impl Future<Output = Result<Option<Self::Standing>, Self::Error>> + Send;
 
-    /// What it was to be made from has ended.
+    /// Called when the cell that the change was to be made from no longer exists.
     fn gone(&self, change: &mut Self::Change) -> impl Future<Output = Result<Self::Done, Self::Error>> + Send;
 
-    /// The index has no room for an entry. It is tried once more after this.
+    /// Makes room in a full index for one entry. The write is retried once after this.
     fn make_room(&self, value: &Self::Value) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// It has none after that either.
+    /// Returns the result if the index is still full after that.
     fn full(&self) -> Self::Done;
 
-    /// These keys were ended to make room for an entry.
+    /// Called with the keys that were ended to make room for an entry.
     fn ended(&self, keys: &[String]) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// After it was written.
+    /// Called after the write.
     fn after(&self, standing: &Self::Standing, change: &Self::Change, value: Self::Value, draft: Draft) -> Self::Done;
 
-    /// An attempt has met others' bytes.
+    /// Called for each attempt that met the bytes of another write.
     fn conflict(&self);
 
     fn too_many_conflicts(&self) -> Self::Error;
 
-    /// The runtime on which it was to be done has ended.
+    /// Returns the error for a change whose runtime has ended.
     fn lost(&self) -> Self::Error;
 }
 
-/// What becomes of a value.
+/// What to do with a value.
 pub(crate) enum Next<V> {
     Write(Box<Draft>, V),
-    /// Nothing is to stand any more.
+    /// Remove the cell.
     Over,
-    /// Not all of it can be written: each change is tried by itself.
+    /// The changes cannot be written together: each one is tried by itself.
     Apart,
 }
 
-/// What is to be written in one step.
+/// What to write in one step.
 #[derive(Default)]
 pub(crate) struct Draft {
     pub(crate) key: String,
     pub(crate) bytes: Bytes,
-    /// `None`: without an end, or with the end that it has.
+    /// `None`: without expiry, or keeping the current expiry.
     pub(crate) ttl: Option<Duration>,
-    /// The key and the bytes that it is made from; another key is deleted with that. `None`: from
-    /// nothing.
+    /// The key and the bytes that the change was made from. If this is another key, it is deleted
+    /// in the same step. `None`: the cell is new.
     pub(crate) over: Option<(String, Bytes)>,
-    /// An entry in an index, in the same slot.
+    /// An entry in an index in the same slot.
     pub(crate) with: Option<Entry>,
-    /// Deleted along with it, if it has an entry.
+    /// Keys deleted in the same step. Used only together with an entry.
     pub(crate) deletes: Vec<String>,
-    /// What a key leaves behind that ends with this.
+    /// A mark for a key that ends in this step.
     pub(crate) mark: Option<Marked>,
 }
 
-/// A key that stands for so long to say that another one has ended.
+/// A key that exists for this long to record that another key has ended.
 pub(crate) struct Marked {
     pub(crate) key: String,
     pub(crate) lasts: Duration,
@@ -160,34 +161,34 @@ pub(crate) struct Entry {
     pub(crate) index: String,
     pub(crate) member: String,
     pub(crate) lasts: Duration,
-    /// Index and member of an entry that goes.
+    /// Index and member of an entry that is removed in the same step.
     pub(crate) leaves: Option<(String, String)>,
-    /// How many members that stand there may be.
+    /// The largest number of members that may be in the index.
     pub(crate) limit: Option<(usize, OverLimit)>,
 }
 
-/// What one attempt came to.
+/// The result of one attempt.
 pub(crate) enum Put {
     Done,
-    /// This stands instead of what it was made from.
+    /// These bytes are stored instead of the expected ones.
     Conflict(Bytes),
-    /// Something else stands, or nothing.
+    /// Something else is stored, or nothing: a look is needed.
     Look,
-    /// Something stands where it was to be.
+    /// The key that was to be created exists.
     Taken,
-    /// It would be one too many.
+    /// The index is full.
     Full,
 }
 
 type Panicked = Box<dyn Any + Send>;
 type Outcome<K> = Result<Result<<K as CellKind>::Done, <K as CellKind>::Error>, Panicked>;
-/// What a caller gets back: its change, if there is still one, and what became of it.
+/// What a caller gets back: its change, unless it was lost, and the result.
 type Answer<K> = (Option<<K as CellKind>::Change>, Result<<K as CellKind>::Done, <K as CellKind>::Error>);
 
-/// What stands under which key, as far as the last change knows.
+/// The key and the bytes of the last write of this turn.
 type Last = Option<(String, Bytes)>;
 
-/// A change that waits.
+/// A change that waits to be applied.
 struct Job<K: CellKind> {
     standing: K::Standing,
     change: K::Change,
@@ -196,12 +197,12 @@ struct Job<K: CellKind> {
 
 impl<K: CellKind> Job<K> {
     fn answer(self, outcome: Outcome<K>) {
-        // Whoever asked may be gone.
+        // The caller may have gone away.
         drop(self.reply.send((self.change, outcome)));
     }
 }
 
-/// The cells of one kind in one store.
+/// All cells of one kind in one store.
 pub(crate) struct Cells<K: CellKind> {
     store: Arc<dyn CellStore>,
     clock: Clock,
@@ -214,32 +215,32 @@ impl<K: CellKind> Cells<K> {
         Self { store, clock, background, gathering: Arc::default() }
     }
 
-    /// The store's time.
+    /// Returns the store's time.
     pub(crate) fn now(&self) -> Timestamp {
         self.store.now()
     }
 
-    /// The bytes under a key, and how long they have left.
+    /// Loads the bytes under a key and their remaining time.
     pub(crate) async fn load(&self, key: &str) -> Result<Option<Loaded>> {
         self.store.load(key).await
     }
 
-    /// As [`load`](Self::load), and whether the mark stands, in one trip.
+    /// Like [`load`](Self::load), and also whether the mark exists, in one round trip.
     pub(crate) async fn load_marked(&self, key: &str, mark: &str) -> Result<(Option<Loaded>, bool)> {
         self.store.load_marked(key, mark).await
     }
 
-    /// Makes a key that is not there. `false`: it is.
+    /// Creates a key. Returns `false` if it exists.
     pub(crate) async fn create(&self, key: &str, bytes: Bytes, ttl: Option<Duration>) -> Result<bool> {
         self.store.create(key, bytes, ttl).await
     }
 
-    /// Gives it so much time from now on. `false`: nothing stands there.
+    /// Sets the remaining time of a key. Returns `false` if it does not exist.
     pub(crate) async fn touch(&self, key: &str, ttl: Duration) -> Result<bool> {
         self.store.expire(key, Some(ttl)).await
     }
 
-    /// Removes what stands there, and leaves the mark before that. `false`: nothing did.
+    /// Writes the mark and then removes the key. Returns `false` if the key did not exist.
     pub(crate) async fn remove(&self, key: &str, mark: Option<&Marked>) -> Result<bool> {
         match mark {
             Some(mark) => self.store.delete_marked(key, mark.lend()).await,
@@ -247,12 +248,12 @@ impl<K: CellKind> Cells<K> {
         }
     }
 
-    /// The members of an index with when each ends, the first to end at the head.
+    /// Returns the members of an index with the time when each ends, the earliest first.
     pub(crate) async fn members(&self, index: &str) -> Result<Vec<(String, Timestamp)>> {
         self.store.index_members(index).await
     }
 
-    /// Has a member stay for so long.
+    /// Adds a member, or extends its life, for this long.
     pub(crate) async fn enter(&self, index: &str, member: &str, lasts: Duration) -> Result<()> {
         self.store.index_put(index, member, lasts).await
     }
@@ -261,18 +262,19 @@ impl<K: CellKind> Cells<K> {
         self.store.index_remove(index, members).await.map(drop)
     }
 
-    /// Whether [`list`](Self::list) can be asked.
+    /// Returns whether [`list`](Self::list) is supported.
     pub(crate) fn lists(&self) -> bool {
         self.store.lists()
     }
 
-    /// Some keys that begin with `prefix`, and where to go on; zero: begin, and over.
+    /// Returns some keys that begin with `prefix`, and the cursor for the next call. Begin with
+    /// zero; a returned zero means the end.
     pub(crate) async fn list(&self, prefix: &str, what: Listed, from: u64) -> Result<(Vec<String>, u64)> {
         self.store.list(prefix, what, from).await
     }
 
-    /// Waits for a step, but for no longer than what is left; takes what it took from that. `None`:
-    /// nothing is left, and the step was dropped. Without effect for a store in this process.
+    /// Waits for a step for at most the time in `left`, and subtracts the time it took. Returns
+    /// `None` if the time ran out; the step is then dropped. A store in this process has no limit.
     pub(crate) async fn within<T>(&self, left: &mut Duration, step: impl Future<Output = T> + Send) -> Option<T> {
         if self.store.is_at_hand() {
             return Some(step.await);
@@ -287,15 +289,15 @@ impl<K: CellKind> Cells<K> {
         result
     }
 
-    /// Does this in a task of its own, which a caller that goes away does not take along; without a
-    /// runtime here and now.
+    /// Runs the work in its own task, so that it continues if the caller goes away. Without a
+    /// runtime it runs inline.
     async fn apart(&self, work: BoxFuture<'static, ()>) {
         if let Err(work) = self.background.run(work) {
             work.await;
         }
     }
 
-    /// One attempt.
+    /// Makes one attempt to write. Also returns the keys that were ended to make room.
     async fn attempt(&self, draft: &Draft) -> Result<(Put, Vec<String>)> {
         let Draft { key, bytes, ttl, over, with, deletes, mark } = draft;
         let store = &self.store;
@@ -331,7 +333,7 @@ impl<K: CellKind> Cells<K> {
             member: &entry.member,
             lasts: entry.lasts,
             leaves: entry.leaves.as_ref().map(|(index, member)| (index.as_str(), member.as_str())),
-            // Members are keys, so nothing stands before them.
+            // Members are keys, so there is no prefix.
             limit: entry.limit.map(|(most, then)| Limit { prefix: "", most, then }),
             mark,
         };
@@ -352,7 +354,7 @@ impl Marked {
     }
 }
 
-/// One attempt to write this, with room made for its entry where that is needed.
+/// Makes one attempt to write, and a second one after making room if the index was full.
 pub(crate) async fn put<K: CellKind>(kind: &K, draft: &Draft, value: &K::Value) -> Result<Put, K::Error> {
     let (mut put, mut ended) = kind.cells().attempt(draft).await?;
     if matches!(put, Put::Full) {
@@ -365,10 +367,10 @@ pub(crate) async fn put<K: CellKind>(kind: &K, draft: &Draft, value: &K::Value) 
     Ok(put)
 }
 
-/// Makes a change of what stands, together with those of all others here that wait for the same key;
-/// gives the change back.
+/// Applies a change to the cell, together with all changes of this process that wait for the same
+/// key. Gives the change back.
 ///
-/// Dropped half way, it may have been made or not, as with a fault of the store.
+/// If it is dropped half-way, the change may have been made or not, as with a store error.
 pub(crate) async fn change<K: CellKind>(kind: &Arc<K>, standing: K::Standing, change: K::Change) -> Answer<K> {
     let (key, _) = kind.place(&standing);
     let (reply, answer) = oneshot::channel();
@@ -400,9 +402,9 @@ async fn work<K: CellKind>(kind: Arc<K>, mut turn: Turn<Job<K>>) {
     }
 }
 
-/// Makes all of these changes, in one swap if that can be.
+/// Makes all of these changes, in one swap if possible.
 async fn together<K: CellKind>(kind: &K, mut group: Vec<Job<K>>, last: &mut Last) {
-    // Whoever does not wait any more has been told nothing.
+    // Callers that no longer wait have got no result: their changes are dropped.
     group.retain(|job| !job.reply.is_closed());
     if group.len() > 1 {
         match swap(kind, &mut group, last).await {
@@ -427,8 +429,8 @@ async fn together<K: CellKind>(kind: &K, mut group: Vec<Job<K>>, last: &mut Last
     }
 }
 
-/// One swap for all of them. Those that cannot be made are answered and leave. `None`: none is left,
-/// or there is no swap that fits all of them, and nothing was written.
+/// Makes one swap for all jobs. Jobs whose change fails get their result and leave. Returns `None`
+/// if no job is left, or if no single swap fits all of them; nothing was written then.
 async fn swap<K: CellKind>(kind: &K, jobs: &mut Vec<Job<K>>, last: &mut Last) -> Result<Option<K::Done>, K::Error> {
     let Some(mut standing) = jobs.last().map(|job| job.standing.clone()) else { return Ok(None) };
     let (at, bytes) = kind.place(&standing);
@@ -459,7 +461,7 @@ async fn swap<K: CellKind>(kind: &K, jobs: &mut Vec<Job<K>>, last: &mut Last) ->
         kind.conflict();
         standing = match found {
             None => return kind.gone(&mut job.change).await.map(Some),
-            // It has moved: each finds it there.
+            // The cell has moved. Each job follows it by itself.
             Some(found) if !alone && kind.place(&found).0 != at => return Ok(None),
             Some(found) => found,
         };
@@ -467,11 +469,11 @@ async fn swap<K: CellKind>(kind: &K, jobs: &mut Vec<Job<K>>, last: &mut Last) ->
     Err(kind.too_many_conflicts())
 }
 
-/// What all of them make of what stands.
+/// Applies the changes of all jobs to the value.
 fn apply<K: CellKind>(kind: &K, jobs: &mut Vec<Job<K>>, mut value: K::Value) -> K::Value {
     let several = jobs.len() > 1;
     for mut job in std::mem::take(jobs) {
-        // Of one that is alone nothing is left if it fails.
+        // A single job needs no copy: if it fails, the value is not used.
         let before = several.then(|| value.clone());
         match catch_unwind(AssertUnwindSafe(|| kind.apply(&mut value, &mut job.change))) {
             Ok(Ok(())) => jobs.push(job),

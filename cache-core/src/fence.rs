@@ -1,16 +1,17 @@
-//! Write fences: nothing is stored from before a write that is under way.
+//! Write fences: while a write is in progress, no value from before the write is stored.
 //!
 //! ```text
-//! raise ── the entries and tags hold a fence: nobody fills them, each caller computes for itself
+//! raise ── the entries and tags are fenced: no fills, each caller computes its own value
 //!   write
-//!   ├─ it happened (commit) ──> lift: the fence goes, and with it what stood before it and whatever came under it
-//!   └─ it did not (rollback) ─> withdraw: the fence goes, and what stood before it stands again
+//!   ├─ committed ──> lift: removes the fence and all values from before it and under it
+//!   └─ rolled back ─> withdraw: removes the fence, and what was stored before it is served again
 //! ```
 //!
-//! Invariant: between the return of `raise` and an end, or the time limit, no reader stores a fenced entry; and what a
-//! reader loaded before the commit is not served after `lift` has returned (R22). Fences of several writers stand side by side, each with
-//! its token: none ends another (R27). What the last `withdraw` brings back, nothing has replaced meanwhile: one of them stood in its
-//! place at any time, and each was withdrawn.
+//! Invariant: between the return of `raise` and the end of the fence (or its time limit), no reader
+//! stores a fenced entry. What a reader loaded before the commit is not served after `lift` has
+//! returned (R22). Fences of several writers coexist, each with its own token; none ends another
+//! (R27). The value that the last `withdraw` brings back was not replaced in the meantime: at every
+//! moment at least one fence covered it, and each of those fences was withdrawn.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -31,9 +32,9 @@ use crate::sabotage::{self, Guard};
 use crate::store::{Operation, Token};
 use crate::tag;
 
-/// How long a fence stands whose holder has died.
+/// How long a fence stays raised after its holder has died.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How many entries are fenced at a time.
+/// How many entries are fenced concurrently.
 const AT_A_TIME: usize = 64;
 
 impl Cache {
@@ -55,12 +56,12 @@ impl Cache {
     }
 }
 
-/// What a fence is to stand on, from [`Cache::fence`].
+/// The entries and tags to fence, from [`Cache::fence`].
 #[must_use = "nothing is fenced before `raise`"]
 pub struct FenceBuilder {
     cache: Cache,
     on: On,
-    /// What it stands on already.
+    /// The keys and tags already added, to skip duplicates.
     entries: HashSet<Arc<str>>,
     tags: HashSet<String>,
     limit: Duration,
@@ -70,7 +71,7 @@ pub struct FenceBuilder {
 struct On {
     entries: Vec<EntryKey>,
     tags: Vec<String>,
-    /// The versions of whole functions: not fenced, and renewed when it is lifted.
+    /// The versions of whole functions. They are not fenced, but renewed when the fence is lifted.
     functions: Vec<Arc<str>>,
 }
 
@@ -79,7 +80,7 @@ impl FenceBuilder {
         Self { cache, on: On::default(), entries: HashSet::new(), tags: HashSet::new(), limit: LIMIT }
     }
 
-    /// An entry that the write changes. It has to be an entry of this cache.
+    /// Adds an entry that the write changes. It must be an entry of this cache.
     pub fn entry<R>(mut self, entry: &CachedEntry<R>) -> Self {
         let key = entry.plan_key();
         if self.entries.insert(Arc::clone(&key.value_key)) {
@@ -88,7 +89,7 @@ impl FenceBuilder {
         self
     }
 
-    /// A tag whose entries the write changes.
+    /// Adds a tag whose entries the write changes.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         let tag = tag.into();
         if self.tags.insert(tag.clone()) {
@@ -97,13 +98,14 @@ impl FenceBuilder {
         self
     }
 
-    /// A function all of whose entries end when the fence is lifted.
+    /// Adds a function whose entries are all invalidated when the fence is lifted.
     pub(crate) fn function(mut self, name: &str) -> Self {
         self.on.functions.push(tag::function_key(&self.cache.0.namespace, name).into());
         self
     }
 
-    /// How long the fence stands if nobody lifts it, because its holder has died: longer than the write takes. Default: 30 s.
+    /// Sets when the fence ends by itself if its holder dies before lifting it. Must be longer than
+    /// the write takes. Default: 30 s.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
@@ -113,13 +115,17 @@ impl FenceBuilder {
         &self.cache
     }
 
-    /// Raises it: what is stored is out of sight, what is being computed is not stored, and nothing can be until it is lifted. To be called
-    /// before the write. Callers go on getting values: each computes its own.
+    /// Raises the fence. Call it before the write.
     ///
-    /// One round trip, for entries and for tags at the same time. If the call is dropped or fails, the fence is lifted as soon as the store can be reached.
+    /// What is stored under the entries and tags is no longer served, and what is being computed is
+    /// not stored. Nothing can be stored until the fence is lifted. Callers still get values: each
+    /// computes its own.
+    ///
+    /// One round trip; entries and tags are sent at the same time. If the call is dropped or fails,
+    /// the fence is lifted as soon as the store can be reached.
     ///
     /// # Errors
-    /// Faults of the store: then nothing may be fenced.
+    /// Store errors: the fence may then be missing or incomplete, so do not write.
     pub async fn raise(self) -> Result<Fence> {
         let was_available = self.cache.0.store.is_available();
         let (mut fence, raised) = self.try_raise().await;
@@ -134,10 +140,12 @@ impl FenceBuilder {
         raised.map(|()| fence)
     }
 
-    /// As [`raise`](Self::raise), and if that fails, the fence that may stand in part. It can only be lifted.
+    /// Like [`raise`](Self::raise), but also returns the fence on failure, since it may be raised
+    /// in part. Such a fence can only be lifted.
     pub(crate) async fn try_raise(self) -> (Fence, Result<()>) {
         let Self { cache, on, limit, .. } = self;
-        // Made before the first request: dropped while that is under way, some of it may stand.
+        // Made before the first request: if the call is dropped during the request, the fence may
+        // be raised in part.
         let token = Token::random();
         let mut fence = Fence { engine: Some(Arc::clone(&cache.0)), on: Arc::new(on), token, raised: None };
         let raised = raise(&cache.0, &fence.on, token, limit).await.map(|raised| fence.raised = Some(raised));
@@ -145,45 +153,54 @@ impl FenceBuilder {
     }
 }
 
-/// A fence that stands. Dropped, it is lifted as soon as the store can be reached, from any thread.
+/// A raised fence. If it is dropped, it is lifted as soon as the store can be reached, from any
+/// thread.
 #[must_use = "a fence that is dropped is lifted"]
 pub struct Fence {
     engine: Option<Arc<Engine>>,
     on: Arc<On>,
     token: Token,
-    /// `None`: it may stand in part.
+    /// `None` if it may be raised only in part.
     raised: Option<Raised>,
 }
 
-/// A fence as it was raised: the keys of each entry, in every build.
+/// The fenced keys of each entry, one per build.
 struct Raised(Vec<Vec<String>>);
 
 impl Fence {
-    /// Lifts it, after the commit. What was stored before or begun under it ends: once this has returned, no value from before the
-    /// commit is served by this process, and by others as soon as they are told.
+    /// Lifts the fence. Call it after the commit.
     ///
-    /// One round trip. If the call is dropped or fails, what the fence covered is invalidated first thing when the store can be reached
-    /// again, as long as this process lives.
+    /// What was stored before the fence, or begun under it, is invalidated. Once this has returned,
+    /// this process serves no value from before the commit; other processes follow as soon as they
+    /// are notified.
+    ///
+    /// One round trip. If the call is dropped or fails, everything the fence covered is invalidated
+    /// as soon as the store can be reached again, as long as this process lives.
     ///
     /// # Errors
-    /// Faults of the store: then values are computed without being stored until the store can be reached again, or the fence's time ends.
+    /// Store errors: values are then computed without being stored until the store can be reached
+    /// again, or the fence's time limit ends.
     pub async fn lift(mut self) -> Result<()> {
         let Some(engine) = self.engine.clone() else { return Ok(()) };
         lift(&engine, &self.on, self.token).await?;
-        // Only now: a lift that is dropped half way is done again.
+        // Cleared only now: a lift that is dropped half-way is repeated.
         self.engine = None;
         Ok(())
     }
 
-    /// Takes it away after a write that did not happen: entries and tags are served again as they stood before it, with the ttl they have
-    /// left. What was invalidated, set or fenced by others since then, and what the fence's time has ended, stays as it is.
+    /// Removes the fence after a write that did not happen. Entries and tags are served again as
+    /// before the fence, with the ttl they have left. What others have invalidated, set or fenced
+    /// in the meantime stays as it is, and so does what the fence's time limit has ended.
     ///
-    /// Not to be called if the write may have happened, as after an error while it was committed: then [`lift`](Self::lift) is right.
+    /// Do not call this if the write may have happened, for example after an error during the
+    /// commit; call [`lift`](Self::lift) instead.
     ///
-    /// One round trip. If the call is dropped or fails, the fence is lifted as soon as the store can be reached.
+    /// One round trip. If the call is dropped or fails, the fence is lifted as soon as the store
+    /// can be reached.
     ///
     /// # Errors
-    /// Faults of the store: then entries may be misses, or computed without being stored until the fence's time ends.
+    /// Store errors: entries may then be misses, or be computed without being stored until the
+    /// fence's time limit ends.
     pub async fn withdraw(mut self) -> Result<()> {
         let Some(engine) = self.engine.clone() else { return Ok(()) };
         match &self.raised {
@@ -197,7 +214,7 @@ impl Fence {
 
 impl Drop for Fence {
     fn drop(&mut self) {
-        // After the shutdown its time ends by itself.
+        // After the shutdown, the fence ends by its time limit.
         if let Some(engine) = self.engine.take() {
             lift_later(&engine, &self.on, self.token);
         }
@@ -207,7 +224,7 @@ impl Drop for Fence {
 async fn raise(engine: &Engine, on: &On, token: Token, limit: Duration) -> Result<Raised> {
     let entries = on.entries.iter().map(|key| engine.detached(key, engine.builds.raise(key, token, limit)));
     let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
-    // The kinds, too: a run that has not told its tags yet stores nothing.
+    // The kinds too: a run whose tags are not known yet must not store anything.
     let (kinds, tags) = kinds_and_tags(&keys, on);
     let tags = engine.versions.forgetting(&keys, async {
         if sabotage::is(Guard::FenceRefusesFills) {
@@ -223,12 +240,13 @@ async fn raise(engine: &Engine, on: &On, token: Token, limit: Duration) -> Resul
     Ok(Raised(entries))
 }
 
-/// Also where the fence's time has ended, and something was stored since.
+/// Lifts the fence. Also correct if the fence's time limit has ended and something was stored
+/// since.
 async fn lift(engine: &Engine, on: &On, token: Token) -> Result<()> {
     let entries = on.entries.iter().map(|key| engine.detached(key, engine.builds.lift(key, token)));
     let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
     let (kinds, tags) = kinds_and_tags(&keys, on);
-    // The kinds before the tags, as with every invalidation of tags.
+    // The kinds before the tags, as in every invalidation of tags.
     let renewed = if sabotage::is(Guard::LiftRenewsKinds) { &[] } else { kinds };
     let versions: Vec<Arc<str>> = renewed.iter().chain(&on.functions).cloned().collect();
     let all: Vec<Arc<str>> = versions.iter().chain(tags).cloned().collect();
@@ -244,7 +262,7 @@ async fn lift(engine: &Engine, on: &On, token: Token) -> Result<()> {
     futures::future::try_join(few_at_a_time(entries), tags).await.map(drop)
 }
 
-/// As [`lift`], as soon as the store can be reached.
+/// Does what [`lift`] does, as soon as the store can be reached.
 fn lift_later(engine: &Engine, on: &On, token: Token) {
     for key in &on.entries {
         engine.forget(key);
@@ -267,7 +285,8 @@ async fn withdraw(engine: &Engine, on: &On, token: Token, Raised(fenced): &Raise
     let entries = on.entries.iter().zip(fenced);
     let entries = entries.map(|(key, fenced)| engine.detached(key, engine.builds.withdraw(key, token, fenced)));
     let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
-    // The kinds are new again: what was computed under the fence may have seen the write, and is not stored after it either.
+    // The kinds are renewed here as well: what was computed under the fence may have seen the
+    // write, so it must not be stored after the fence either.
     let (kinds, tags) = kinds_and_tags(&keys, on);
     let tags = engine.versions.forgetting(&keys, async {
         if tags.is_empty() { Ok(()) } else { engine.store.withdraw_versions(token, kinds, tags).await }
@@ -275,7 +294,8 @@ async fn withdraw(engine: &Engine, on: &On, token: Token, Raised(fenced): &Raise
     futures::future::try_join(few_at_a_time(entries), tags).await.map(drop)
 }
 
-/// As `try_join_all`, for any number: all at once they would fill the connection's queue.
+/// Awaits all futures like `try_join_all`, in chunks: all at once would fill the connection's
+/// queue.
 async fn few_at_a_time<T>(mut all: impl Iterator<Item = impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
     let mut done = Vec::new();
     loop {

@@ -1,12 +1,13 @@
-//! The version cells of functions, where a call finds them without writing their keys.
+//! The version cells of functions, indexed by function number, so that a call finds them without
+//! building the version's key.
 //!
 //! ```text
-//! number of a function ─> its cell      the namespace's cell stands beside the table: there is one
+//! number of a function ─> its cell      the namespace has one cell, kept next to the table
 //! ```
 //!
-//! Invariant: a cell that stands here is the one of its key in [`Versions`]: what is held is not
-//! given up there, and what stands here is held until the cache goes. There are as many as
-//! functions have numbers; a name without one is looked for by its key.
+//! Invariant: a cell in this table is the cell of its key in [`Versions`]. [`Versions`] does not
+//! drop a cell that is in use, and this table keeps its cells until the cache is dropped. There are
+//! as many cells as function numbers; a function without a number is looked up by its key.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,10 +15,10 @@ use crate::function_stats::{FunctionNumber, MOST};
 use crate::key::versions::{function_key, namespace_key};
 use crate::versions::{Cell, Versions};
 
-/// The cells of one cache.
+/// The version cells of one cache.
 pub(crate) struct FunctionVersions {
     namespace: Arc<Cell>,
-    /// By the functions' numbers.
+    /// Indexed by function number.
     functions: Box<[OnceLock<Arc<Cell>>]>,
 }
 
@@ -27,12 +28,12 @@ impl FunctionVersions {
         Self { namespace: versions.cell(&namespace_key(namespace)), functions }
     }
 
-    /// The namespace's.
+    /// Returns the cell of the namespace.
     pub(crate) fn namespace(&self) -> &Arc<Cell> {
         &self.namespace
     }
 
-    /// Of a function with this name and number.
+    /// Returns the cell of the function with this name and number.
     pub(crate) fn function(
         &self,
         versions: &Versions,
@@ -74,7 +75,7 @@ mod tests {
         assert!(cell(number).known().is_none());
         functions.namespace().learn(functions.namespace().begin(), version);
         assert_eq!(versions.changed(&namespace_key("app")), Told::Known);
-        // A gap ends what all of them know.
+        // A gap clears all of them.
         known.learn(known.begin(), version);
         versions.clear();
         assert!(cell(number).known().is_none());

@@ -1,12 +1,14 @@
-//! Compares what the code makes with the files in `tests/golden`, which freeze stored bytes, keys and fingerprints.
+//! Compares the output of the code with the files in `tests/golden`, which freeze stored bytes,
+//! keys and fingerprints.
 //!
-//! A difference is a new version of the format with a reader for the old one, not a new file. Only where nothing was released yet:
+//! If the output differs, add a new version of the format with a reader for the old one; do not
+//! replace the file. Only formats that were never released may be replaced:
 //! `BLESS=1 cargo test -p cache-core golden`.
 
 use std::fs;
 use std::path::Path;
 
-/// One `name = value` a line.
+/// Compares a golden file with these lines, one `name = value` per line.
 pub(crate) fn compare(file: &str, lines: &[(&str, String)]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     let now: String = lines.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();

@@ -1,8 +1,9 @@
 //! Read-through caching for async Rust services.
 //!
-//! [`#[cached]`](macro@cached) on an async function stores what it returns under a key made of its arguments: in Redis, or
-//! in the process where there is none. Callers of one key share one run, over all processes. An invalidation also
-//! ends the run that is under way. A fault of the cache never becomes the caller's error.
+//! [`#[cached]`](macro@cached) on an async function stores its return value under a key made from
+//! its arguments: in Redis, or in the process if there is no Redis. Concurrent callers of one key
+//! share one run, across all processes. An invalidation also ends the run in progress. An error of
+//! the cache never becomes the caller's error.
 //!
 //! ```
 //! use cache_core::cached;
@@ -22,29 +23,31 @@
 //!
 //! | for | see |
 //! |---|---|
-//! | making a cache | [`Cache::connect`], [`Cache::from_env`], [`Cache::in_memory`], [`CacheBuilder`] |
-//! | what a function's entries can do | [`CachedEntry`] |
-//! | caching without the attribute | [`Cache::get_or_compute`], [`Cache::get_or_compute_many`], [`Key`], [`EntryOptions`] |
+//! | making a cache | [`Cache::connect`], [`Cache::from_env`], [`Cache::in_memory`] |
+//! | its settings | [`CacheBuilder`] |
+//! | the entries of a function | [`CachedEntry`] |
+//! | caching without the attribute | [`Cache::get_or_compute`], [`Cache::get_or_compute_many`] |
+//! | its keys and options | [`Key`], [`EntryOptions`] |
 //! | arguments and values | [`KeyPart`], [`CacheValue`], [`ShareError`], [`codec`] |
 //! | objects that cannot be computed again | [`CacheObject`], [`Objects`] |
-//! | what programs in other languages share | [`PlainValues`], [`PlainHash`] |
-//! | what happened | [`events`], [`Cache::stats`], [`Cache::function_stats`], [`why`] |
-//! | one page a feature, with its limits | [`docs`] |
+//! | values shared with programs in other languages | [`PlainValues`], [`PlainHash`] |
+//! | observability | [`events`], [`Cache::stats`], [`Cache::function_stats`], [`why`] |
+//! | a page for each feature, with its limits | [`docs`] |
 //!
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `macros` | yes | the attribute and the derives |
 //! | `redis` | yes | `redis://` and `redis+unix://` |
 //! | `bincode` | yes | the default codec; without it the default is postcard |
-//! | `tracing` | yes | events in the log |
+//! | `tracing` | yes | logs events |
 //! | `tls` | no | `rediss://` |
 //! | `uuid`, `chrono`, `time`, `jiff` | no | [`KeyPart`] for the types of these crates |
 //! | `sqlx` | no | [`ShareError`] for `sqlx::Error`: waiters get the same variant |
 //! | `sessions` | no | [`session`]: web sessions as a tower layer |
-//! | `axum` | no | their extractors |
+//! | `axum` | no | extractors for sessions |
 //! | `testing` | no | a manual clock, and caches that share a store, for tests |
 
-#![cfg_attr(not(feature = "redis"), allow(dead_code, reason = "what only a store elsewhere needs"))]
+#![cfg_attr(not(feature = "redis"), allow(dead_code, reason = "needed only by a store outside this process"))]
 
 mod background;
 mod builder;
@@ -84,7 +87,7 @@ mod sabotage;
 pub mod session;
 mod shape;
 mod single_flight;
-#[cfg_attr(not(any(feature = "sessions", feature = "testing")), allow(dead_code, reason = "what only sessions need"))]
+#[cfg_attr(not(any(feature = "sessions", feature = "testing")), allow(dead_code, reason = "needed only by sessions"))]
 mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -119,7 +122,7 @@ pub use cache::Cache;
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// # let db = Db;
 /// posts_by(&db, 7).await?;                       // runs
-/// posts_by(&db, 7).await?;                       // is served
+/// posts_by(&db, 7).await?;                       // cached
 /// posts_by::entry(7).invalidate().await?;        // typed by the arguments in the key
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();

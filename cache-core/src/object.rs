@@ -1,8 +1,10 @@
-//! Objects that live in the cache's store: a cart, a draft, a session. `#[derive(CacheObject)]` declares one.
+//! Objects that live in the cache's store: a cart, a draft, a session. `#[derive(CacheObject)]`
+//! declares one.
 //!
-//! Unlike a cached value an object cannot be computed again. So its key holds no fingerprint and its codec reads by field
-//! name: a build with another struct reads what it can (`#[serde(default)]` fills in), and what it cannot read is an error,
-//! never a miss. Faults of the store are errors too.
+//! Unlike a cached value, an object cannot be computed again. So its key contains no fingerprint,
+//! and its codec reads by field name: a build with another struct reads what it can
+//! (`#[serde(default)]` fills in missing fields). What it cannot read is an error, never a miss.
+//! Store errors are returned too.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -19,10 +21,10 @@ use crate::key::{self, KeyPart, KeyText, KeyWriter};
 use crate::shape::CacheValue;
 use crate::store::Swapped;
 
-/// How often [`Objects::update`] tries against conflicting updates.
+/// How many times [`Objects::update`] tries against conflicting updates.
 const UPDATE_ATTEMPTS: u32 = 100;
 
-/// A type whose values are objects of the cache. By `#[derive(CacheObject)]`:
+/// A type whose values are stored as objects. Implement it with `#[derive(CacheObject)]`:
 ///
 /// ```
 /// # use cache_core::CacheObject;
@@ -38,18 +40,19 @@ const UPDATE_ATTEMPTS: u32 = 100;
     note = "add `#[derive(CacheObject)] #[cache_object(name = \"..\", ttl = \"..\", id = field)]` to `{Self}`"
 )]
 pub trait CacheObject: CacheValue {
-    /// The key's name; as [`Key::name`](crate::Key::name).
+    /// The name in the object's key, like [`Key::name`](crate::Key::name).
     const NAME: &'static str;
-    /// How long an object lives without a write; sliding ones, without a use.
+    /// How long an object lives without a write. A sliding object: without a use.
     const TTL: Duration;
-    /// Whether a load prolongs the object's life.
+    /// Whether a load extends the object's life.
     const SLIDING: bool;
-    /// What tells one from another.
+    /// The type of the id that tells objects of this type apart.
     type Id: KeyPart;
-    /// Reads by field name, as MessagePack and JSON do: stored objects outlive the build that wrote them.
+    /// The codec. It has to read by field name, as MessagePack and JSON do: stored objects outlive
+    /// the build that wrote them.
     type Codec: Codec;
 
-    /// This object's id.
+    /// Returns this object's id.
     fn id(&self) -> &Self::Id;
 }
 
@@ -63,8 +66,9 @@ impl Cache {
 
 /// The objects of one type in one cache, from [`Cache::objects`].
 ///
-/// Every operation is one round trip, [`update`](Self::update) two where nobody interferes. Dropped or failed as
-/// [unavailable](ErrorKind::Unavailable), a write may have happened or not.
+/// Every operation is one round trip; [`update`](Self::update) is two if there is no conflict. If a
+/// write is dropped, or fails as [unavailable](ErrorKind::Unavailable), it may have happened or
+/// not.
 pub struct Objects<T> {
     cache: Cache,
     object: PhantomData<fn() -> T>,
@@ -87,10 +91,12 @@ impl<T: CacheObject> Objects<T> {
         Self { cache, object: PhantomData }
     }
 
-    /// The object, if there is one. A sliding one whose time is half over gets all of it again, which is one more trip.
+    /// Returns the object, or `None` if there is none. If at most half of a sliding object's time
+    /// is left, the load resets it to the full ttl, which takes one more round trip.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Decode`] if what is stored is no object of this type: it is left as it is.
+    /// Store errors; [`ErrorKind::Decode`] if the stored bytes are not an object of this type. They
+    /// are left as they are.
     pub async fn load<Q>(&self, id: &Q) -> Result<Option<T>>
     where
         T::Id: Borrow<Q>,
@@ -100,41 +106,47 @@ impl<T: CacheObject> Objects<T> {
         let store = &self.cache.0.store;
         let Some((bytes, left)) = store.load(&key).await? else { return Ok(None) };
         let object = Self::open(&key, &bytes)?;
-        // Rarely, since each prolongation is a write that other processes are told of.
+        // Only in the second half, since each extension is a write of which other processes are
+        // notified.
         if T::SLIDING && left.is_some_and(|left| left <= T::TTL.mul_f64(0.5)) {
             store.expire(&key, Some(T::TTL)).await?;
         }
         Ok(Some(object))
     }
 
-    /// Stores a new object. `false`: there is one with this id, which stays as it is.
+    /// Stores a new object. Returns `false` if an object with this id exists; that object is not
+    /// changed.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for an object that cannot be stored.
+    /// Store errors; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for an object that cannot be
+    /// stored.
     pub async fn create(&self, object: &T) -> Result<bool> {
         let key = self.key(object.id());
         let bytes = self.seal(&key, object)?;
         self.cache.0.store.create(&key, bytes, Some(T::TTL)).await
     }
 
-    /// Stores an object whatever stands there, with its full time to live. For changes see [`update`](Self::update), which loses none.
+    /// Stores an object with its full ttl, and overwrites any object with this id. To change an
+    /// object without losing concurrent changes, use [`update`](Self::update).
     ///
     /// # Errors
-    /// As [`create`](Self::create).
+    /// The same as [`create`](Self::create).
     pub async fn save(&self, object: &T) -> Result<()> {
         let key = self.key(object.id());
         let bytes = self.seal(&key, object)?;
         self.cache.0.store.put(&key, bytes, Some(T::TTL)).await
     }
 
-    /// Changes an object by compare-and-swap: `change` is applied to what stands there, again if somebody else was
-    /// faster, so that no update is lost. It may run several times. `None`: there is no such object; none is made.
+    /// Changes an object by compare-and-swap. `change` is applied to the current object, and again
+    /// after each conflict with another update, so that no update is lost; it may run several
+    /// times. Returns the changed object, or `None` if there is no object with this id; none is
+    /// created.
     ///
-    /// A sliding object gets its full time to live, another keeps the time it has left.
+    /// A sliding object gets its full ttl; any other object keeps the time it has left.
     ///
     /// # Errors
-    /// As [`load`](Self::load) and [`create`](Self::create); [`ErrorKind::Limit`] after 100 attempts against others;
-    /// [`ErrorKind::Configuration`] if `change` changes the id.
+    /// The errors of [`load`](Self::load) and [`create`](Self::create); [`ErrorKind::Limit`] after
+    /// 100 conflicting attempts; [`ErrorKind::Configuration`] if `change` changes the id.
     pub async fn update<Q>(&self, id: &Q, mut change: impl FnMut(&mut T)) -> Result<Option<T>>
     where
         T::Id: Borrow<Q>,
@@ -162,10 +174,11 @@ impl<T: CacheObject> Objects<T> {
         Err(Error::new(ErrorKind::Limit, "update").detail(detail))
     }
 
-    /// Gives the object its full time to live. `false`: there is none.
+    /// Resets the object's remaining time to the full ttl. Returns `false` if there is no such
+    /// object.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn touch<Q>(&self, id: &Q) -> Result<bool>
     where
         T::Id: Borrow<Q>,
@@ -174,10 +187,10 @@ impl<T: CacheObject> Objects<T> {
         self.cache.0.store.expire(&self.key(id), Some(T::TTL)).await
     }
 
-    /// Removes the object. `false`: there was none.
+    /// Removes the object. Returns `false` if there was none.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn remove<Q>(&self, id: &Q) -> Result<bool>
     where
         T::Id: Borrow<Q>,
@@ -186,10 +199,10 @@ impl<T: CacheObject> Objects<T> {
         self.cache.0.store.delete(&self.key(id)).await
     }
 
-    /// How long the object will live if nobody uses it; `None`: there is none.
+    /// Returns how long the object lives if it is not used again, or `None` if there is none.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn ttl<Q>(&self, id: &Q) -> Result<Option<Duration>>
     where
         T::Id: Borrow<Q>,
@@ -198,7 +211,7 @@ impl<T: CacheObject> Objects<T> {
         Ok(self.cache.0.store.load(&self.key(id)).await?.and_then(|(_, left)| left))
     }
 
-    /// `<namespace>:<name>:<id>@object`
+    /// Returns the key: `<namespace>:<name>:<id>@object`.
     fn key<Q: KeyPart + ?Sized>(&self, id: &Q) -> String {
         let mut args = KeyText::new();
         KeyWriter::new(&mut args).member(id);
@@ -249,7 +262,8 @@ impl<T: CacheObject> Objects<T> {
         })
     }
 
-    /// Conflicting updates come in bursts: a short random pause, longer each time, lets one of them through.
+    /// Waits a short random time that grows with each attempt. Conflicting updates come in bursts;
+    /// the pause lets one of them through.
     async fn back_off(&self, attempt: u32) {
         let most = Duration::from_micros(200).saturating_mul(attempt.min(50));
         self.cache.0.clock.sleep(most.mul_f64(crate::random::fraction())).await;

@@ -1,8 +1,8 @@
-//! Values that programs in other languages read and write too: texts, JSON without a header,
+//! Values that programs in other languages also read and write: texts, JSON without a header,
 //! hashes, messages.
 //!
-//! Keys and channels are used exactly as given, without namespace: the other programs chose them.
-//! Faults of the store are errors, and a value of another form is an error that changes nothing.
+//! Keys and channels are used exactly as given, without the namespace, because the other programs
+//! chose them. Store errors are returned, and so is a value in another form; it is not changed.
 
 mod command;
 mod entry;
@@ -39,9 +39,9 @@ use crate::value::Erased;
 
 /// Values shared with other programs, from [`Cache::plain`]. Every operation is one round trip.
 ///
-/// A text is stored as it is, any other value as JSON: keys, fields of hashes and messages alike.
-/// What is read as a text is the bare text, or the text of a JSON string; what is read as another
-/// type is JSON of that type.
+/// A text is stored as it is, any other value as JSON. This applies to keys, fields of hashes and
+/// messages. To read a text, both bare text and the text of a JSON string are accepted; to read
+/// another type, the content has to be JSON of that type.
 ///
 /// ```
 /// # async fn example(cache: &cache_core::Cache) -> Result<(), cache_core::Error> {
@@ -71,12 +71,12 @@ impl PlainValues {
         Self { cache }
     }
 
-    /// Returns the value under `key`; `None`: the key does not exist. A type that takes text is
-    /// also read from bare text.
+    /// Returns the value under `key`, or `None` if the key does not exist. A type that takes text
+    /// is also read from bare text.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Refused`] for a key that holds no string;
-    /// [`ErrorKind::Decode`] for bytes that are no value of this type.
+    /// Store errors; [`ErrorKind::Refused`] for a key that does not hold a string;
+    /// [`ErrorKind::Decode`] for bytes that are not a value of this type.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         match self.store().load(key).await? {
             None => Ok(None),
@@ -84,16 +84,16 @@ impl PlainValues {
         }
     }
 
-    /// Stores a value: a text as it is, anything else as JSON. `options`: a ttl, `None` for no
-    /// expiry, or [`SetOptions`]. `false`: the condition of the options was not met, and nothing
-    /// was changed.
+    /// Stores a value: a text as it is, anything else as JSON. `options` is a ttl, `None` for no
+    /// expiry, or [`SetOptions`]. Returns `false` if the condition in the options was not met;
+    /// nothing was changed then.
     ///
-    /// Ends a run of [`get_or_compute`](Self::get_or_compute) for this key: what that computes is
-    /// not stored.
+    /// Ends a run of [`get_or_compute`](Self::get_or_compute) for this key: the value it computes
+    /// is not stored.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Encode`] for a value that has no JSON form (a map with
-    /// keys that are not text); [`ErrorKind::Configuration`] for a ttl of zero.
+    /// Store errors; [`ErrorKind::Encode`] for a value without a JSON form (a map whose keys are
+    /// not text); [`ErrorKind::Configuration`] for a ttl of zero.
     pub async fn set<T: Serialize + ?Sized>(
         &self,
         key: &str,
@@ -103,7 +103,8 @@ impl PlainValues {
         self.put(key, form::encode("set", value)?, options.into()).await
     }
 
-    /// The text under a key, or the messages of a channel, exactly as they are: no JSON in between.
+    /// Returns a handle to the text under a key, or the messages of a channel, exactly as they are,
+    /// without JSON.
     ///
     /// ```
     /// # async fn example(cache: &cache_core::Cache) -> Result<(), cache_core::Error> {
@@ -117,16 +118,17 @@ impl PlainValues {
         PlainExact::new(self.clone(), name.into())
     }
 
-    /// As [`text`](Self::text), for bytes.
+    /// Returns a handle like [`text`](Self::text), for bytes.
     #[must_use]
     pub fn bytes(&self, name: impl Into<String>) -> PlainExact<Vec<u8>> {
         PlainExact::new(self.clone(), name.into())
     }
 
-    /// Sets how long a key of any type lives from now on. `false`: the key does not exist.
+    /// Sets how long a key of any type lives from now on. Returns `false` if the key does not
+    /// exist.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Configuration`] for a ttl of zero.
+    /// Store errors; [`ErrorKind::Configuration`] for a ttl of zero.
     pub async fn expire(&self, key: &str, ttl: impl Into<Option<Duration>>) -> Result<bool> {
         let ttl = checked(ttl.into())?;
         let _before_and_after = Forget::new(&self.cache.0, key);
@@ -136,7 +138,7 @@ impl PlainValues {
     /// Returns how long a key of any type still lives.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn ttl(&self, key: &str) -> Result<TimeToLive> {
         Ok(match self.store().time_left(key).await? {
             None => TimeToLive::NoKey,
@@ -145,25 +147,25 @@ impl PlainValues {
         })
     }
 
-    /// Adds to a key that holds a whole number, or does not exist, which counts as zero; returns
-    /// the sum. Exact, whoever else adds at the same time. The key's expiry stays as it is; a key
-    /// that this makes has none.
+    /// Adds to the whole number under `key` and returns the sum. A key that does not exist counts
+    /// as zero. Concurrent increments are never lost. The expiry of the key does not change; a key
+    /// that this creates has none.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Refused`] for what is no whole number, and a sum beyond 64
-    /// bits.
+    /// Store errors; [`ErrorKind::Refused`] if the key does not hold a whole number, or the sum
+    /// exceeds 64 bits.
     pub async fn increment(&self, key: &str, by: i64) -> Result<i64> {
         let _before_and_after = Forget::new(&self.cache.0, key);
         self.store().increment(key, by).await
     }
 
-    /// Removes a key of any type. `false`: it did not exist.
+    /// Removes a key of any type. Returns `false` if it did not exist.
     ///
-    /// Ends a run of [`get_or_compute`](Self::get_or_compute) for this key: what that computes is
-    /// not stored.
+    /// Ends a run of [`get_or_compute`](Self::get_or_compute) for this key: the value it computes
+    /// is not stored.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn remove(&self, key: &str) -> Result<bool> {
         let _before_and_after = Forget::new(&self.cache.0, key);
         self.store().remove_plain(key, &plain_lease_key(key)).await
@@ -175,26 +177,26 @@ impl PlainValues {
         PlainHash::new(self.cache.clone(), key.into())
     }
 
-    /// Sends a message to whoever has subscribed, in any program: a text as it is, anything else as
-    /// JSON. Returns how many subscribers the server handed it to. Nobody gets it later: messages
-    /// are not stored.
+    /// Sends a message to all current subscribers, in any program: a text as it is, anything else
+    /// as JSON. Returns the number of subscribers that the server sent it to. Messages are not
+    /// stored, so later subscribers do not get it.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Encode`] for a message that has no JSON form.
+    /// Store errors; [`ErrorKind::Encode`] for a message without a JSON form.
     pub async fn publish<T: Serialize + ?Sized>(&self, channel: &str, message: &T) -> Result<u64> {
         self.store().publish(channel, form::encode("publish", message)?).await
     }
 
     /// Returns the messages sent to a channel from now on, until the stream is dropped or the cache
-    /// shut down. `subscribe::<String>` gets texts, other types are read from JSON; for exact texts
-    /// see [`text`](Self::text).
+    /// is shut down. `subscribe::<String>` yields texts; other types are read from JSON. For exact
+    /// texts see [`text`](Self::text).
     ///
-    /// An item is an error where a message is no value of this type ([`ErrorKind::Decode`]), or
-    /// where messages may have been missed since the connection was lost or this reader was slow
-    /// ([`ErrorKind::Unavailable`]); the stream goes on after it.
+    /// An item is an error if a message is not a value of this type ([`ErrorKind::Decode`]), or if
+    /// messages may have been missed because the connection was lost or this reader was slow
+    /// ([`ErrorKind::Unavailable`]). The stream continues after it.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn subscribe<T: DeserializeOwned + 'static>(
         &self,
         channel: &str,
@@ -206,21 +208,21 @@ impl PlainValues {
         }))
     }
 
-    /// Returns the value under `key`; if there is none, what `compute` returns, stored for `ttl`
-    /// for the next caller, in this program or any other: exactly this key, the form of
-    /// [`set`](Self::set), no header.
+    /// Returns the value under `key`. If there is none, computes it with `compute` and stores it
+    /// for `ttl` for later callers in this program or any other. The value is stored under exactly
+    /// this key, in the form of [`set`](Self::set), without a header.
     ///
-    /// Callers share one run, in this process and over all that read this key through this library;
-    /// the lease of the run is a key of its own in the same slot, so no other program reads one.
-    /// [`set`](Self::set) and [`remove`](Self::remove) end the run: what it computes goes to its
-    /// callers and is not stored. So does a `SET` by anybody, since the value that it left is not
-    /// overwritten. This process keeps the value until its time ends or the server tells of a
-    /// change.
+    /// Callers share one run, in this process and across all processes that read this key through
+    /// this library. The lease of the run is a separate key in the same slot, so other programs
+    /// never read a lease. [`set`](Self::set) and [`remove`](Self::remove) end the run: the value
+    /// it computes goes to its callers and is not stored. A `SET` by any other program has the same
+    /// effect, because the run does not overwrite the value that it finds. The local tier keeps the
+    /// value until its ttl ends or the server pushes a change.
     ///
-    /// Without a header there are no stale windows, no early refresh, no tags, no fences, and no
-    /// fingerprint: all builds and programs read one value. What is no value of type `T` stays as
-    /// it is, and `compute` runs for its caller. A ttl of zero stores nothing. A fault of the store
-    /// is an [event](Cache::subscribe), and `compute` runs.
+    /// Without a header there are no stale windows, no early refresh, no tags, no fences and no
+    /// fingerprint: all builds and programs read one value. If the stored bytes are not a value of
+    /// type `T`, they are left as they are and `compute` runs for its caller. A ttl of zero stores
+    /// nothing. A store error is an [event](Cache::subscribe), and `compute` runs.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -233,10 +235,10 @@ impl PlainValues {
     /// ```
     ///
     /// # Errors
-    /// Those of `compute`, shared by all who waited for that run.
+    /// Those of `compute`, shared by all callers that waited for the run.
     ///
     /// # Panics
-    /// If `compute` panics, or asks for the same key: it would wait for itself for ever.
+    /// If `compute` panics, or if it requests the same key: it would wait for itself forever.
     pub async fn get_or_compute<T, E, C, F>(&self, key: &str, ttl: Duration, compute: C) -> Result<T, Arc<E>>
     where
         T: CacheValue,
@@ -257,12 +259,12 @@ impl PlainValues {
         landed::<Plain<T>, E>(call.await, &name)
     }
 
-    /// Makes any other command, sent on the connection of the cache. `name` is one word, in any
-    /// case; its arguments follow with [`arg`](PlainCommand::arg).
+    /// Prepares any other Redis command, to be sent on the connection of the cache. `name` is one
+    /// word, in any case; add its arguments with [`arg`](PlainCommand::arg).
     ///
-    /// Commands that block, transactions, subscriptions and whatever changes the connection are
-    /// refused. What a command reads is not kept in this process; what it changes reaches this
-    /// process by the server's push, a moment after the answer.
+    /// Commands that block, transactions, subscriptions and commands that change the connection are
+    /// refused. What a command reads is not kept in the local tier. What it changes reaches the
+    /// local tier through the server's push, shortly after the reply.
     ///
     /// ```
     /// # async fn example(cache: &cache_core::Cache) -> Result<(), cache_core::Error> {

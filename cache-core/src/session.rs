@@ -1,8 +1,9 @@
-//! Web sessions: a tower layer over the cache's store, for axum and whatever else speaks `http`. Also for a session that an Express
-//! application shares.
+//! Web sessions: a tower layer over the cache's store, for axum and everything else that uses the
+//! `http` crate. Sessions can be shared with an Express application.
 //!
-//! Invariant: nothing is lost and nothing comes back. Changes are recorded as operations and applied to what stands when they are
-//! written, by compare-and-swap; a session that has ended is never made anew. No id, value or secret shows in a log, an error or `Debug`.
+//! Invariant: no change is lost, and an ended session does not come back. Changes are recorded as
+//! operations and applied by compare-and-swap to the stored session at the time of the write. An
+//! ended session is never recreated. No id, value or secret appears in a log, an error or `Debug`.
 
 mod all;
 mod answer;
@@ -69,22 +70,25 @@ use crate::clock::millis;
 
 type Result<T, E = SessionError> = std::result::Result<T, E>;
 
-/// The session of one request. Cheap to clone; clones are the same session.
+/// The session of one request. Cheap to clone; clones share the same session.
 ///
-/// It is read from the store at its first use. What is changed is seen by this request at once, and written when the handler
-/// has returned, before the answer leaves; [`save`](Self::save) writes sooner. Then others have perhaps changed it too: a change is made to what stands then.
-/// Of two that set one name, the later one stays; increments, pushes and updates are never lost.
+/// It is read from the store at its first use. This request sees its own changes at once. They are
+/// written after the handler has returned and before the response is sent; [`save`](Self::save)
+/// writes them earlier. If another request wrote in the meantime, your operations are replayed on
+/// the current session. The last `insert` of a name wins; increments, pushes and updates are never
+/// lost.
 ///
-/// Each method reads the session if nothing has yet, which is one round trip, and fails if the store does:
-/// [`SessionErrorKind::Unavailable`] and [`Refused`](SessionErrorKind::Refused) are not named again below.
+/// Each method reads the session if nothing has read it yet, which is one round trip. If the store
+/// fails, the method returns [`SessionErrorKind::Unavailable`] or
+/// [`Refused`](SessionErrorKind::Refused); the methods below do not list these again.
 #[derive(Clone)]
 pub struct Session {
     sessions: Arc<Sessions>,
     state: Arc<Mutex<State>>,
 }
 
-/// The session of a request whose handler can do without: `None` while the store is away. A change that then cannot be written is an error
-/// for the client all the same.
+/// The session for a handler that can do without one: `None` while the store is unavailable. If a
+/// change cannot be written later, the client still gets an error.
 #[derive(Debug, Clone)]
 pub struct OptionalSession(pub Option<Session>);
 
@@ -93,29 +97,30 @@ impl Session {
         Self { sessions, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// A value; `None`: there is none.
+    /// Returns a value, or `None` if there is none.
     ///
     /// # Errors
-    /// [`SessionErrorKind::Value`] for one of another type.
+    /// [`SessionErrorKind::Value`] for a value of another type.
     pub async fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         self.read(|values| values.get(name)).await?
     }
 
-    /// Looks at all values.
+    /// Passes all values to `look` and returns its result.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn read<T>(&self, look: impl FnOnce(&SessionValues<'_>) -> T) -> Result<T> {
         let mut state = self.state.lock().await;
         state.open().await?;
         Ok(look(&SessionValues(&state.view)))
     }
 
-    /// Sets a value. The same value again is no change.
+    /// Sets a value. Setting the same value again is not a change.
     ///
     /// # Errors
-    /// [`SessionErrorKind::ReservedName`] for a name that cannot be used, [`Value`](SessionErrorKind::Value) for a value that has no JSON form or, shared with
-    /// Express, an integer beyond 2^53 - 1, [`TooLarge`](SessionErrorKind::TooLarge).
+    /// [`SessionErrorKind::ReservedName`] for a name that cannot be used;
+    /// [`Value`](SessionErrorKind::Value) for a value without a JSON form, or, if shared with
+    /// Express, an integer beyond 2^53 - 1; [`TooLarge`](SessionErrorKind::TooLarge).
     pub async fn insert<T: Serialize + ?Sized>(&self, name: &str, value: &T) -> Result<()> {
         check_name(&self.sessions.config, name)?;
         let raw = to_raw(&self.sessions.config, name, value)?;
@@ -127,7 +132,7 @@ impl Session {
         .await
     }
 
-    /// Removes a value. To use what stood there exactly once, see [`pop`](Self::pop).
+    /// Removes a value. To use the removed value exactly once, see [`pop`](Self::pop).
     ///
     /// # Errors
     /// [`SessionErrorKind::ReservedName`].
@@ -141,10 +146,12 @@ impl Session {
         .await
     }
 
-    /// Takes a value out. Of several requests at the same time exactly one gets it: it is written at once, with all that was changed before.
+    /// Removes a value and returns it. Of several concurrent requests, exactly one gets the value:
+    /// the removal is written at once, together with all earlier changes of this request.
     ///
     /// # Errors
-    /// [`SessionErrorKind::Value`] for one of another type, which is gone then; [`ReservedName`](SessionErrorKind::ReservedName).
+    /// [`SessionErrorKind::Value`] for a value of another type, which is removed all the same;
+    /// [`ReservedName`](SessionErrorKind::ReservedName).
     pub async fn pop<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         check_name(&self.sessions.config, name)?;
         let raw = self.pop_raw(name).await?;
@@ -166,7 +173,7 @@ impl Session {
         state.change(pop).await?;
         if state.standing.is_some() {
             match state.save().await {
-                // Ended elsewhere: there is nothing to be had.
+                // It was ended elsewhere, so there is no value.
                 Err(error) if error.kind() == SessionErrorKind::Gone => return Ok(None),
                 saved => saved?,
             }
@@ -175,14 +182,16 @@ impl Session {
         Ok(raw)
     }
 
-    /// Adds to a number; nothing and `null` count as zero. What it comes to as this request sees
-    /// it: others may add at the same time, and each counts. Whatever Express has stored as a
-    /// number is one, as `3.0` and `1e3`; of a sum with a fraction, which stays in the session,
-    /// only the whole part is returned.
+    /// Adds to a number. A missing value and `null` count as zero.
+    ///
+    /// Returns the sum as seen by this request; concurrent increments are never lost. Every number
+    /// that Express has stored is accepted, such as `3.0` and `1e3`. If the sum has a fraction, the
+    /// session keeps it and only the whole part is returned.
     ///
     /// # Errors
-    /// [`SessionErrorKind::Value`] if it is no number or, shared with Express, leaves 2^53 - 1;
-    /// else it stops at the bounds of 64 bits. [`ReservedName`](SessionErrorKind::ReservedName).
+    /// [`SessionErrorKind::Value`] if the value is not a number, or, if shared with Express, if the
+    /// sum exceeds 2^53 - 1; otherwise the sum saturates at the bounds of 64 bits.
+    /// [`ReservedName`](SessionErrorKind::ReservedName).
     pub async fn increment(&self, name: &str, by: i64) -> Result<i64> {
         check_name(&self.sessions.config, name)?;
         let sum = Arc::new(StdMutex::new(0));
@@ -199,10 +208,11 @@ impl Session {
         Ok(sum)
     }
 
-    /// Adds a value to a list; none counts as an empty one.
+    /// Appends a value to a list. A missing list counts as empty.
     ///
     /// # Errors
-    /// [`SessionErrorKind::Value`] if it is no list; else as [`insert`](Self::insert).
+    /// [`SessionErrorKind::Value`] if the stored value is not a list; otherwise the same as
+    /// [`insert`](Self::insert).
     pub async fn push<T: Serialize + ?Sized>(&self, name: &str, value: &T) -> Result<()> {
         let raw = to_raw(&self.sessions.config, name, value)?;
         self.update(name, move |list: Option<Vec<Box<RawValue>>>| {
@@ -213,10 +223,13 @@ impl Session {
         .await
     }
 
-    /// Makes a value of what stands there; `None` removes it. May run several times: again for each conflict with other requests.
+    /// Replaces a value with the result of `change`, which gets the current value; a result of
+    /// `None` removes it. `change` may run several times, once more after each conflict with
+    /// another request.
     ///
     /// # Errors
-    /// [`SessionErrorKind::Value`] if what stands there is of another type; else as [`insert`](Self::insert).
+    /// [`SessionErrorKind::Value`] if the stored value is of another type; otherwise the same as
+    /// [`insert`](Self::insert).
     pub async fn update<T, U, F>(&self, name: &str, mut change: F) -> Result<()>
     where
         T: DeserializeOwned,
@@ -236,10 +249,10 @@ impl Session {
         .await
     }
 
-    /// Removes all values. The session stays, with its id.
+    /// Removes all values. The session and its id stay.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn clear(&self) -> Result<()> {
         self.change(Box::new(|record| {
             record.clear();
@@ -248,7 +261,8 @@ impl Session {
         .await
     }
 
-    /// Gives the session another id when it is written, with what is in it. The old id is dead from then on.
+    /// Gives the session another id at the next write and keeps its values. The old id becomes
+    /// invalid with that write.
     ///
     /// # Errors
     /// [`SessionErrorKind::Id`].
@@ -256,7 +270,8 @@ impl Session {
         self.state.lock().await.cycle().await
     }
 
-    /// An empty session with another id, as in Express. Written in any case; the old one ends with that.
+    /// Replaces the session with an empty one that has another id, as in Express. The new session
+    /// is always written, and the old one ends with that write.
     ///
     /// # Errors
     /// [`SessionErrorKind::Id`].
@@ -264,33 +279,35 @@ impl Session {
         self.state.lock().await.regenerate().await
     }
 
-    /// Ends the session, at once and whatever the handler answers. What is set after it begins a new one.
+    /// Ends the session at once, whatever the handler responds. Values set afterwards begin a new
+    /// session.
     ///
     /// # Errors
-    /// Faults of the store: then it may live on.
+    /// Store errors: the session may then still exist.
     pub async fn destroy(&self) -> Result<()> {
         self.state.lock().await.destroy().await
     }
 
-    /// What `delete req.session` is in Express: this request changes nothing any more, and [`SessionBuilder::unset`] says whether the session is
-    /// deleted.
+    /// Does what `delete req.session` does in Express: this request makes no further changes, and
+    /// [`SessionBuilder::unset`] decides whether the session is deleted.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn unset(&self) -> Result<()> {
         self.state.lock().await.unset().await
     }
 
-    /// Writes what was changed so far. A new session with nothing in it is not stored.
+    /// Writes the changes made so far. A new session without values is not stored.
     ///
     /// # Errors
-    /// [`SessionErrorKind::Gone`] if it has ended meanwhile, [`Conflict`](SessionErrorKind::Conflict), [`TooLarge`](SessionErrorKind::TooLarge),
+    /// [`SessionErrorKind::Gone`] if the session has ended in the meantime,
+    /// [`Conflict`](SessionErrorKind::Conflict), [`TooLarge`](SessionErrorKind::TooLarge),
     /// [`NoCookie`](SessionErrorKind::NoCookie).
     pub async fn save(&self) -> Result<()> {
         self.state.lock().await.save().await
     }
 
-    /// Drops what was not written yet, and reads the session again.
+    /// Drops all unwritten changes and reads the session again.
     ///
     /// # Errors
     /// [`SessionErrorKind::Gone`] if there is none.
@@ -298,15 +315,15 @@ impl Session {
         self.state.lock().await.reload().await
     }
 
-    /// Prolongs the session's life when the request ends, even if little of it is over.
+    /// Extends the session's life when the request ends, even if little of its time has passed.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn touch(&self) -> Result<()> {
         self.state.lock().await.force_touch().await
     }
 
-    /// The id that the session will have when the answer leaves.
+    /// Returns the id that the session will have when the response is sent.
     ///
     /// # Errors
     /// [`SessionErrorKind::Id`].
@@ -316,29 +333,29 @@ impl Session {
         state.id.clone().ok_or_else(commit::bad_id)
     }
 
-    /// Whether nothing stands in the store yet.
+    /// Returns whether the session is not stored yet.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn is_new(&self) -> Result<bool> {
         let mut state = self.state.lock().await;
         state.open().await?;
         Ok(state.standing.is_none())
     }
 
-    /// How long the session is to live after each use; `None`: until the browser is closed.
+    /// Returns how long the session lives after each use; `None` means until the browser is closed.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn max_age(&self) -> Result<Option<Duration>> {
         self.read(|values| values.max_age()).await
     }
 
-    /// How long the session will live if nobody uses it again; less with each call. `None`: it
-    /// stays for ever, or nothing stands in the store yet. What Express tells as `cookie.maxAge`.
+    /// Returns how long the session lives if it is not used again. The time decreases from call to
+    /// call. `None` if it never expires or is not stored yet. Express calls this `cookie.maxAge`.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn expires_in(&self) -> Result<Option<Duration>> {
         let mut state = self.state.lock().await;
         state.open().await?;
@@ -347,11 +364,11 @@ impl Session {
         Ok(state.standing.as_ref().and_then(left))
     }
 
-    /// Sets how long this session is to live after each use, from now on: "remember me". `None`: until the browser is closed. It stays with the
-    /// session.
+    /// Sets how long this session lives after each use from now on ("remember me"). `None` means
+    /// until the browser is closed. The setting is stored with the session.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn set_max_age(&self, max_age: impl Into<Option<Duration>>) -> Result<()> {
         let max_age = match max_age.into() {
             Some(max_age) => MaxAge::Millis(i64::try_from(millis(max_age)).unwrap_or(i64::MAX)),
@@ -376,7 +393,8 @@ impl Session {
     }
 
     async fn finish(&self, failed: bool) -> Result<Answer> {
-        // Dropped half way: the client is gone, and what was sent to the store happens or not.
+        // If this is dropped half-way, the client is gone, and a write already sent may happen or
+        // not.
         self.state.lock().await.finish(failed).await
     }
 }

@@ -1,8 +1,10 @@
-//! What a function returns, seen by trait instead of by name: `T`, `Option<T>`, `Result<T, E>`, `Result<Option<T>, E>`, through any alias.
+//! Recognizes what a function returns by trait instead of by name: `T`, `Option<T>`, `Result<T, E>`
+//! or `Result<Option<T>, E>`, through any alias.
 //!
-//! A macro sees tokens, not types. The generated code therefore asks a [`Probe`] of the return type for its form, and
-//! method resolution picks the first that fits, each with one reference less (autoref specialization, described by
-//! David Tolnay for `anyhow!`). What comes out is a struct of plain function pointers.
+//! A macro sees tokens, not types. So the generated code asks a [`Probe`] of the return type for
+//! its form. Method resolution picks the first trait that fits; each trait takes one reference less
+//! than the one before it (autoref specialization, described by David Tolnay for `anyhow!`). The
+//! result is a struct of plain function pointers.
 
 mod batch;
 mod error;
@@ -39,7 +41,7 @@ use crate::value::Erased;
 
 /// A value that can be cached: `Clone + Serialize + DeserializeOwned + Send + Sync + 'static`.
 ///
-/// Implemented for all such types. Wrap large values in [`Arc`]: then a hit in this process clones a pointer.
+/// Implemented for all such types. Wrap large values in [`Arc`]: a local hit then clones a pointer.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be cached",
     label = "`{Self}` cannot be cached",
@@ -49,11 +51,12 @@ pub trait CacheValue: Clone + Serialize + DeserializeOwned + Send + Sync + 'stat
 
 impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> CacheValue for T {}
 
-/// The types of a [`Form`], known also where they cannot be cached: then that one error is told.
+/// The types of a [`Form`]. Also known if they cannot be cached, so that only that error is
+/// reported.
 pub trait Forms: 'static {
-    /// What the function returns, without its error.
+    /// The function's value, without its error.
     type Value: 'static;
-    /// What is encoded.
+    /// What is encoded and stored.
     type Payload: 'static;
 }
 
@@ -62,25 +65,25 @@ pub trait Form: Forms<Value: Clone + Send + Sync> {
     /// The size of what the engine's pointer points to.
     const SIZE: usize = size_of::<Self::Value>();
 
-    /// The value as the engine holds it.
+    /// Converts the value to the type-erased form that the engine holds.
     fn erase(value: Self::Value) -> Erased {
         Arc::new(value)
     }
-    /// The value that the engine holds; `None` only if it is of another form.
+    /// Returns the value that the engine holds. `None` only if it is of another form.
     #[inline(always)]
     fn restore(erased: &Erased) -> Option<Self::Value> {
         erased.downcast_ref().cloned()
     }
-    /// Shows the payload of an erased value, if it has one.
+    /// Passes the payload of an erased value to `see`, if there is one.
     fn inspect<T>(erased: &Erased, see: impl FnOnce(&Self::Payload) -> T) -> Option<T> {
         erased.downcast_ref().and_then(Self::payload).map(see)
     }
 
-    /// What there is to store; `None` for an absent value.
+    /// Returns what to store; `None` for an absent value.
     fn payload(value: &Self::Value) -> Option<&Self::Payload>;
-    /// The value of a stored payload.
+    /// Makes the value from a stored payload.
     fn present(payload: Self::Payload) -> Self::Value;
-    /// The value of a stored absence, if this form has one.
+    /// Makes the value of a stored absence, if this form has one.
     fn absent() -> Option<Self::Value>;
 }
 
@@ -105,8 +108,8 @@ impl<T: Clone + Send + Sync + 'static> Form for Plain<T> {
     }
 }
 
-/// The value itself is stored, and the engine holds the very allocation that callers get: a hit in this process is one
-/// reference counted, instead of one for the engine's pointer and one behind it.
+/// The value itself is stored, and the engine holds the same allocation that callers get: a local
+/// hit increments one reference count, instead of one for the engine's pointer and one behind it.
 #[derive(Debug)]
 pub struct Shared<T>(PhantomData<fn() -> T>);
 
@@ -139,7 +142,8 @@ impl<T: Send + Sync + 'static> Form for Shared<T> {
     }
 }
 
-/// `Some` is stored as its content, `None` as an absence: with `negative_ttl`, else not at all.
+/// `Some` is stored as its content. `None` is stored as an absence with `negative_ttl`, and
+/// otherwise not at all.
 #[derive(Debug)]
 pub struct Optional<T>(PhantomData<fn() -> T>);
 
@@ -160,7 +164,7 @@ impl<T: Clone + Send + Sync + 'static> Form for Optional<T> {
     }
 }
 
-/// A form that can say that there is nothing. Asked where a function has `negative_ttl`.
+/// A form that can represent absence. Required of a function with `negative_ttl`.
 #[diagnostic::on_unimplemented(
     message = "`negative_ttl` is how long a `None` is served, and this function never returns one",
     label = "no `Option<T>` and no `Result<Option<T>, E>`",
@@ -173,7 +177,7 @@ impl<T> MayBeAbsent for Optional<T> {}
 pub struct Probe<R>(PhantomData<fn() -> R>);
 
 impl<R> Probe<R> {
-    /// For the type, without a value of it.
+    /// Makes a probe of the type; no value of it is needed.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "only generated code makes one")]
     pub const fn new() -> Self {
@@ -181,7 +185,7 @@ impl<R> Probe<R> {
     }
 }
 
-// The last resort is taken by value, through the references.
+// The last method takes the probe by value, through the references.
 impl<R> Clone for Probe<R> {
     fn clone(&self) -> Self {
         *self
@@ -200,18 +204,18 @@ pub trait Wrap<V, E>: 'static {
     /// The function's return type.
     type Returned;
 
-    /// The value or the error.
+    /// Splits the return value into value or error.
     ///
     /// # Errors
-    /// The function's own.
+    /// The function's own error.
     fn split(returned: Self::Returned) -> Result<V, E>;
-    /// The return value of a value.
+    /// Makes the return value from a value.
     fn ok(value: V) -> Self::Returned;
-    /// The return value of an error.
+    /// Makes the return value from an error.
     fn err(error: E) -> Self::Returned;
 }
 
-/// `Result<V, E>`.
+/// The function returns `Result<V, E>`.
 #[derive(Debug)]
 pub struct Fallible;
 
@@ -229,7 +233,7 @@ impl<V, E> Wrap<V, E> for Fallible {
     }
 }
 
-/// `V`.
+/// The function returns `V`.
 #[derive(Debug)]
 pub struct Bare;
 
@@ -250,7 +254,7 @@ impl<V> Wrap<V, Infallible> for Bare {
 /// A return type taken apart: form, error type, wrapping.
 pub struct Typed<F, E, W>(PhantomData<Phantoms<F, E, W>>);
 
-/// Neither owns nor borrows any of them.
+/// A marker that neither owns nor borrows any of the types.
 type Phantoms<F, E, W> = fn() -> (F, E, W);
 
 impl<F, E, W> Clone for Typed<F, E, W> {
@@ -266,7 +270,8 @@ impl<F, E, W> fmt::Debug for Typed<F, E, W> {
     }
 }
 
-/// The traits of [`Probe`]'s methods. Bring all into scope, then call `(&&&&probe).method()`.
+/// The traits of [`Probe`]'s methods. Bring all of them into scope, then call
+/// `(&&&&probe).method()`.
 pub(crate) mod via {
     use std::convert::Infallible;
     use std::marker::PhantomData;
@@ -274,9 +279,9 @@ pub(crate) mod via {
 
     use super::{Bare, CacheValue, Fallible, Optional, Plain, Probe, Shared, Typed};
 
-    /// First: `Result<Option<T>, E>`.
+    /// Tried first: `Result<Option<T>, E>`.
     pub trait ResultOption<T, E> {
-        /// The form.
+        /// Returns the form.
         fn returns(self) -> Typed<Optional<T>, E, Fallible>
         where
             T: CacheValue;
@@ -290,9 +295,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Beside it: `Result<Arc<T>, E>`.
+    /// Tried first too: `Result<Arc<T>, E>`.
     pub trait ResultShared<T, E> {
-        /// The form.
+        /// Returns the form.
         fn returns(self) -> Typed<Shared<T>, E, Fallible>
         where
             Arc<T>: CacheValue;
@@ -306,9 +311,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Second: `Result<T, E>`.
+    /// Tried second: `Result<T, E>`.
     pub trait ResultPlain<T, E> {
-        /// The form.
+        /// Returns the form.
         fn returns(self) -> Typed<Plain<T>, E, Fallible>
         where
             T: CacheValue;
@@ -322,9 +327,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Third: `Option<T>`.
+    /// Tried third: `Option<T>`.
     pub trait JustOption<T> {
-        /// The form.
+        /// Returns the form.
         fn returns(self) -> Typed<Optional<T>, Infallible, Bare>
         where
             T: CacheValue;
@@ -338,9 +343,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Beside it: `Arc<T>`.
+    /// Tried third too: `Arc<T>`.
     pub trait JustShared<T> {
-        /// The form.
+        /// Returns the form.
         fn returns(self) -> Typed<Shared<T>, Infallible, Bare>
         where
             Arc<T>: CacheValue;
@@ -354,9 +359,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Last: any other type.
+    /// Tried last: any other type.
     pub trait JustPlain<T> {
-        /// The form.
+        /// Returns the form.
         fn returns(self) -> Typed<Plain<T>, Infallible, Bare>
         where
             T: CacheValue;
@@ -371,10 +376,11 @@ pub(crate) mod via {
     }
 }
 
-/// Appends a value's payload, and returns the codec that was used.
+/// Appends a value's payload and returns the id of the codec that was used.
 pub(crate) type Encode = fn(&Erased, &mut Vec<u8>, &mut dyn FnMut(Finding)) -> Result<u8>;
 
-/// What the engine has to know about a value type: function pointers, so that it is compiled once for all types.
+/// What the engine has to know about a value type. It consists of function pointers, so that the
+/// engine is compiled once for all types.
 #[derive(Clone, Copy)]
 pub(crate) struct ValueType {
     pub(crate) type_id: fn() -> TypeId,
@@ -382,20 +388,21 @@ pub(crate) struct ValueType {
     pub(crate) codec_id: u8,
     pub(crate) codec_name: &'static str,
     pub(crate) fingerprint: fn() -> Fingerprint,
-    /// Whether there is a payload to store.
+    /// Returns whether there is a payload to store.
     pub(crate) is_present: fn(&Erased) -> bool,
-    /// Appends the payload; the codec that was used. Calls the last argument with what is found out
-    /// about the type.
+    /// Appends the payload and returns the codec that was used. Calls the last argument with
+    /// findings about the type.
     pub(crate) encode: Encode,
-    /// The memory that a value takes, with its payload's encoded length, which stands in where
-    /// nothing better is known.
+    /// Returns the memory that a value takes. The second argument is the payload's encoded length,
+    /// used if there is no better estimate.
     pub(crate) weigh: fn(&Erased, usize) -> usize,
-    /// The value of a record: codec, presence, payload. `None`: a stored absence that this form cannot express.
+    /// Decodes a record from codec, presence and payload. `None` for a stored absence that this
+    /// form cannot represent.
     pub(crate) decode: fn(u8, bool, &[u8]) -> Result<Option<Erased>>,
 }
 
 impl ValueType {
-    /// Of a type that nothing else was seen of.
+    /// Makes the value type without knowledge about comparison or weight.
     pub(crate) const fn of<F: Form, E: 'static, C: Codec>() -> Self
     where
         F::Payload: CacheValue,
@@ -408,7 +415,8 @@ impl ValueType {
         F::Payload: CacheValue,
     {
         Self {
-            // Of form and error: two that hold the same type differently do not share runs, nor two that fail differently.
+            // Of form and error: functions that hold the same type differently, or fail
+            // differently, do not share runs.
             type_id: TypeId::of::<(PhantomData<F>, PhantomData<E>)>,
             type_name: std::any::type_name::<F::Payload>,
             codec_id: C::ID,
@@ -422,7 +430,7 @@ impl ValueType {
                 encoded.unwrap_or_else(|| Err(Error::new(ErrorKind::Encode, "encode")))
             },
             weigh: |value, encoded| {
-                // An absent value has nothing beside itself.
+                // An absent value holds no memory besides itself.
                 let held = F::inspect(value, |payload| held::<F, S>(payload).unwrap_or(encoded)).unwrap_or(0);
                 F::SIZE.saturating_add(held)
             },
@@ -434,17 +442,18 @@ impl ValueType {
     }
 }
 
-/// What a payload holds beside the value itself; `None`: it cannot tell.
+/// Returns the bytes a payload holds besides the value itself, or `None` if there is no estimate.
 fn held<F: Form, S: Sight<F::Payload>>(payload: &F::Payload) -> Option<usize>
 where
     F::Payload: CacheValue,
 {
-    // Both are the user's code.
+    // Both are the user's code and may panic.
     let told = S::WEIGH.and_then(|weigh| catch_unwind(AssertUnwindSafe(|| weigh(payload))).ok());
     told.or_else(|| catch_unwind(AssertUnwindSafe(|| Coding::weigh(payload, F::SIZE))).ok().flatten())
 }
 
-/// Runs code of the user's type: a panic of a `Serialize` or `Deserialize` is an error like any other (S10, V7).
+/// Runs code of the user's type. A panic in `Serialize` or `Deserialize` becomes an ordinary error
+/// (S10, V7).
 fn caught<T>(kind: ErrorKind, step: &'static str, code: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(code))
         .map_err(|_payload| Error::new(kind, step).detail("the type's own code panicked"))
@@ -461,21 +470,22 @@ where
     }
 }
 
-/// A return type as the engine uses it. `Copy`, and small: every call makes one.
+/// A return type as the engine uses it. `Copy` and small, since every call makes one.
 pub struct Returns<R: 'static> {
     pub(crate) of: &'static Returning<R>,
-    /// The function's error of a passed deadline, if it has a way to say so.
+    /// Makes the function's error for a passed deadline, if its type can represent that.
     pub(crate) overdue: Option<fn(DeadlineExceeded) -> Erased>,
 }
 
-/// What is the same for all functions that return `R`: nothing but function pointers.
+/// The part that is the same for all functions that return `R`. It consists of function pointers.
 pub(crate) struct Returning<R> {
     pub(crate) value: ValueType,
-    /// What the function returned, as value or error.
+    /// Splits what the function returned into value or error.
     pub(crate) split: fn(R) -> Result<Erased, Erased>,
-    /// The function's `Ok` of a value. `None` only if the value is of another type.
+    /// Makes the function's `Ok` from a value. `None` only if the value is of another type.
     pub(crate) ok: fn(&Erased) -> Option<R>,
-    /// The function's `Err` of an error: itself for the last that looks, a copy for the others.
+    /// Makes the function's `Err` from an error: the last caller gets the error itself, the others
+    /// a copy.
     pub(crate) err: fn(Erased) -> Option<R>,
 }
 
@@ -487,7 +497,7 @@ impl<R> Clone for Returns<R> {
 impl<R> Copy for Returns<R> {}
 
 impl<R> Returns<R> {
-    /// With a way to tell of a passed deadline.
+    /// Sets how a passed deadline becomes an error.
     #[must_use]
     pub fn overdue(mut self, overdue: Overdue) -> Self {
         self.overdue = overdue.0;
@@ -501,7 +511,7 @@ impl<R> fmt::Debug for Returns<R> {
     }
 }
 
-/// Apart, so that a value of the right type never has to be in memory for this.
+/// A separate function, so that a hit of the right type does not reserve memory for this.
 #[cold]
 #[inline(never)]
 fn of_another_type<T>(other: Erased) -> Option<T> {
@@ -509,15 +519,16 @@ fn of_another_type<T>(other: Erased) -> Option<T> {
     None
 }
 
-/// A function, since a closure that became a pointer is not made part of a hit.
+/// A function, because a closure that became a function pointer is not inlined into a hit.
 #[inline(always)]
 fn restored<F: Form, E, W: Wrap<F::Value, E>>(value: &Erased) -> Option<W::Returned> {
     F::restore(value).map(W::ok)
 }
 
-// The bounds stand on the methods: there, one that is not met is reported as itself, with the trait's own advice.
+// The bounds are on the methods, so that an unmet bound is reported as itself, with the trait's own
+// advice.
 impl<F, E, W> Typed<F, E, W> {
-    /// To ask what else the payload's type can do.
+    /// Returns a probe of what else the payload's type can do.
     #[must_use]
     pub fn payload(&self) -> PayloadProbe<F::Payload>
     where
@@ -526,7 +537,7 @@ impl<F, E, W> Typed<F, E, W> {
         PayloadProbe(PhantomData)
     }
 
-    /// Where absent values have a ttl of their own.
+    /// Requires a form that can represent absence, for `negative_ttl`.
     #[must_use]
     pub fn may_be_absent(self) -> Self
     where
@@ -535,7 +546,8 @@ impl<F, E, W> Typed<F, E, W> {
         self
     }
 
-    /// With the codec `C`, what was seen of the payload, and a way to copy errors.
+    /// Completes the return type with the codec `C`, the findings about the payload, and a way to
+    /// copy errors.
     #[must_use]
     pub fn with<C: Codec, P: Sight<F::Payload>, S: Sharing<E>>(self, _seen: P, _sharing: S) -> Returns<W::Returned>
     where
@@ -558,7 +570,8 @@ impl<F, E, W> Typed<F, E, W> {
         Returns { of, overdue: None }
     }
 
-    /// With the codec `C`, for runs that have one caller each: errors are never copied.
+    /// Completes the return type with the codec `C`, for runs with one caller each: errors are
+    /// never copied.
     #[must_use]
     pub fn unshared<C: Codec, P: Sight<F::Payload>>(self, _seen: P) -> Returns<W::Returned>
     where
@@ -591,7 +604,7 @@ impl<F, E, W> Typed<F, E, W> {
         }
     }
 
-    /// The rules of one function, whose closures see its payload.
+    /// Returns the rules of one function, whose closures see its payload.
     #[must_use]
     pub fn rules(self, options: EntryOptions) -> TypedRules<F>
     where

@@ -1,18 +1,20 @@
-//! One run per key in this process: callers that arrive while it is under way share its outcome.
+//! Single flight: one run per key in this process. Callers that arrive during the run share its
+//! outcome.
 //!
 //! ```text
-//! join(key) ── nobody runs ──> Lead: a leader, who completes the flight
-//!           └─ somebody runs ─> Follow: wait for the outcome
+//! join(key) ── no run in flight ─> Lead: a leader, which completes the flight
+//!           └─ a run in flight ──> Follow: wait for the outcome
 //! ```
 //!
-//! Invariant: at most one flight per key can be joined. A flight cannot be joined any more once its
-//! key was written, or a version that its value depends on has changed: the run goes on for those
-//! who wait for it, and callers that arrive after the write start a new one (promise T7). A run
-//! never detaches a flight that is not its own (R19). Nor is a run joined whose function began, or
-//! whose lease was last seen to stand, longer ago than the staleness bound: its process may have
-//! been stopped.
+//! Invariant: at most one flight per key can be joined. A flight can no longer be joined once its
+//! key was written, or a version on which its value depends has changed: the run continues for the
+//! callers that wait for it, and callers that arrive after the write start a new one (promise T7).
+//! A run never detaches a flight that is not its own (R19). A run is also not joined if its
+//! function began, or its lease was last seen to exist, longer ago than the staleness bound: its
+//! process may have been suspended.
 //!
-//! Callers wait on a channel, and each is woken by its own task: no run is ever polled by a caller of another.
+//! Callers wait on a channel, and each is woken by its own task. A run is never polled by a caller
+//! of another run.
 
 #[path = "single_flight/lender.rs"]
 mod lender;
@@ -40,20 +42,20 @@ use crate::sync::{Mutex, MutexGuard, SHARDS};
 use crate::value::Erased;
 use crate::versions::Since;
 
-/// What a run comes to.
+/// The outcome of a run.
 #[derive(Clone)]
 pub(crate) enum Landing {
     /// A value.
     Value(Erased),
     /// The function's own error.
     Failed(Erased),
-    /// The function, or other code of the user's, panicked.
+    /// The function, or other user code, panicked.
     Panicked(Panic),
-    /// It ended without an outcome: its caller was dropped, or its runtime has ended.
+    /// The run ended without an outcome: its caller was dropped, or its runtime has ended.
     Abandoned,
 }
 
-/// A caught panic: the first that takes it gets the payload, the others its message.
+/// A caught panic. The first caller that takes it gets the payload, the others get its message.
 #[derive(Clone)]
 pub(crate) struct Panic(Arc<Mutex<Result<Box<dyn Any + Send>, String>>>);
 
@@ -62,7 +64,7 @@ impl Panic {
         Self(Arc::new(Mutex::new(Ok(payload))))
     }
 
-    /// Goes on panicking in this caller.
+    /// Resumes the panic in this caller.
     pub(crate) fn resume(&self, name: &str) -> ! {
         let mut taken = lock(&self.0);
         let told = match &*taken {
@@ -90,67 +92,67 @@ pub(crate) struct Flights {
     shards: Vec<Mutex<HashMap<Arc<str>, Attached>>>,
     hasher: RandomState,
     clock: Clock,
-    /// For how long a run is joined after it was last seen, in milliseconds.
+    /// How long after it was last seen a run can be joined, in milliseconds.
     longest_unseen: u64,
 }
 
 /// A flight that can be joined.
 struct Attached {
     value: TypeId,
-    /// The versions that the run's value will depend on, as they were before it.
+    /// The versions on which the run's value will depend, as they were before the run.
     since: Vec<Since>,
     run: Weak<Run>,
 }
 
-/// A run that somebody may wait for.
+/// A run that callers may wait for.
 pub(crate) struct Run {
     state: Mutex<State>,
-    /// What its function waits for, from when that is called.
+    /// What its function waits for. Set when the function is called.
     waits: OnceLock<Arc<Waits>>,
-    /// The caller that runs its function, where that borrows.
+    /// The caller that runs its function, if the function borrows from that caller.
     lender: OnceLock<Arc<Lender>>,
-    /// What it returns was not invalidated before this moment on the boot clock. [`NOT_BEGUN`]: its
+    /// The value was not invalidated before this moment on the boot clock. [`NOT_BEGUN`] if the
     /// function was not called yet.
     seen: AtomicU64,
 }
 
 const NOT_BEGUN: u64 = u64::MAX;
 
-/// The channel between a run and its callers. By hand: those of tokio wake in an order that is drawn, and the simulation of
-/// several nodes replays every order by its seed.
+/// The channel between a run and its callers. Not a channel of tokio: those wake in random order,
+/// and the simulation of several nodes replays every order from its seed.
 #[derive(Default)]
 struct State {
     outcome: Option<Landing>,
-    /// How many callers wait.
+    /// The number of waiting callers.
     flights: usize,
-    /// Its lender is held by one of those who wait for it.
+    /// Set when a waiting caller found that the lender is stalled.
     is_given_up: bool,
-    /// The number of the next caller; they are woken in this order.
+    /// The number of the next caller. Callers are woken in this order.
     next: u64,
     wakers: BTreeMap<u64, Waker>,
-    /// Of the leader, who waits until nobody waits.
+    /// The waker of the leader, which waits until no caller waits.
     leader: Option<Waker>,
 }
 
-/// The answer to [`Flights::join`].
+/// The result of [`Flights::join`].
 pub(crate) enum Joined {
-    /// Nobody runs: run, then complete the flight.
+    /// No run in flight: run, then complete the flight.
     Lead(Leader, Flight),
-    /// Somebody runs: wait for the outcome.
+    /// A run is in flight: wait for the outcome.
     Follow(Flight),
 }
 
-/// A caller's end of a flight. Dropped, the caller does not wait any more.
+/// A caller's end of a flight. Dropping it ends the wait.
 pub(crate) struct Flight {
     run: Arc<Run>,
     number: u64,
 }
 
 impl Flight {
-    /// The outcome of the run.
+    /// Waits for the outcome of the run.
     ///
     /// # Panics
-    /// If the run waits for the run that this caller is called by: neither would ever end.
+    /// If the run waits for the run from which this call is made: neither would ever end.
     pub(crate) async fn landed(&self, caller: &Caller, name: &str) -> Landing {
         let _waiting = self.wait(caller, name);
         let mut watch = Watch::default();
@@ -164,19 +166,19 @@ impl Flight {
         .await
     }
 
-    /// Notes who runs the function of the run.
+    /// Records which caller runs the function of the run.
     pub(crate) fn lent_by(&self, lender: &Arc<Lender>) {
-        // A run has one function.
+        // A run has one function, so this is set once.
         let _set = self.run.lender.set(Arc::clone(lender));
     }
 
-    /// Notes that the function around this call waits for the run, for as long as what is returned lives. Panics as
-    /// [`landed`](Self::landed).
+    /// Records that the function around this call waits for the run, for as long as the returned
+    /// value lives. Panics like [`landed`](Self::landed).
     pub(crate) fn wait(&self, caller: &Caller, name: &str) -> Option<Waiting> {
         caller.wait_for(&self.run, name)
     }
 
-    /// The outcome, once there is one.
+    /// Polls for the outcome.
     pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Landing> {
         let mut state = lock(&self.run.state);
         if let Some(landing) = &state.outcome {
@@ -201,22 +203,23 @@ impl Drop for Flight {
     }
 }
 
-/// The run's end of a flight. Dropped, it abandons the flight.
+/// The run's end of a flight. Dropping it abandons the flight.
 pub(crate) struct Leader {
     run: Arc<Run>,
     attached: Mutex<Option<Attachment>>,
-    /// Who began the run.
+    /// The caller that began the run.
     caller: Caller,
 }
 
 impl Leader {
-    /// Of a run that no other caller can join, and the end of its one caller.
+    /// Makes a run that no other caller can join, and the flight of its one caller.
     pub(crate) fn alone(caller: &Caller) -> (Self, Flight) {
         let (run, flight) = Run::new();
         (Self { run, attached: Mutex::new(None), caller: caller.clone() }, flight)
     }
 
-    /// Hands the outcome to whoever waits. Callers that come later start anew. Only the first outcome counts.
+    /// Hands the outcome to all waiting callers. Later callers start a new run. Only the first
+    /// outcome counts.
     pub(crate) fn complete(&self, landing: Landing) {
         self.detach();
         let mut state = lock(&self.run.state);
@@ -229,14 +232,15 @@ impl Leader {
         wakers.into_values().for_each(Waker::wake);
     }
 
-    /// Callers that come after this start anew.
+    /// Makes later callers start a new run.
     pub(crate) fn detach(&self) {
         let attached = lock(&self.attached).take();
         // Dropped outside the lock.
         drop(attached);
     }
 
-    /// Resolves once nobody waits any more, or its followers have given it up; the flight cannot be joined then.
+    /// Resolves once no caller waits, or a follower has given up the run. The flight can no longer
+    /// be joined then.
     pub(crate) async fn unwanted(&self) {
         poll_fn(|context| self.poll_unwanted(context)).await;
     }
@@ -255,7 +259,8 @@ impl Leader {
             return Poll::Pending;
         }
         let mut attached = lock(&self.attached);
-        // Callers join under the lock of the shard: none can come between the look and the removal.
+        // Callers join under the lock of the shard, so none can join between the check and the
+        // removal.
         if attached.as_ref().is_some_and(|attached| !attached.remove_if_unwanted(&self.run)) {
             return Poll::Pending;
         }
@@ -265,7 +270,7 @@ impl Leader {
         Poll::Ready(())
     }
 
-    /// The function called `name` as it runs for this flight.
+    /// Returns the running function called `name` for this flight.
     pub(crate) fn running(&self, name: &Arc<str>, key: &Arc<str>) -> Arc<Running> {
         Running::new(name, [Arc::clone(key)], [&self.run], &self.caller)
     }
@@ -274,8 +279,8 @@ impl Leader {
         &self.run
     }
 
-    /// What the run returns was not invalidated before this moment on the boot clock: its function
-    /// began then, or its lease was asked after then, and stood.
+    /// Records that what the run returns was not invalidated before this moment on the boot clock:
+    /// either its function began then, or a check of its lease that began then found the lease.
     pub(crate) fn seen(&self, at: u64) {
         self.run.seen.store(at, Ordering::Relaxed);
     }
@@ -287,7 +292,7 @@ impl Drop for Leader {
     }
 }
 
-/// Detaches the flight when dropped, unless another has taken its place.
+/// Detaches the flight when dropped, unless another flight has taken its place.
 struct Attachment {
     flights: Arc<Flights>,
     key: Arc<str>,
@@ -334,7 +339,7 @@ impl Run {
         (run, flight)
     }
 
-    /// The run ends without an outcome, so that one of those who wait for it leads another.
+    /// Ends the run without an outcome, so that one of the waiting callers leads a new one.
     fn give_up(&self) {
         let mut state = lock(&self.state);
         state.is_given_up = true;
@@ -358,13 +363,14 @@ impl Run {
 }
 
 impl Flights {
-    /// `longest_unseen`: how long a run is joined after it was last seen.
+    /// `longest_unseen`: how long after it was last seen a run can be joined.
     pub(crate) fn new(clock: Clock, longest_unseen: Duration) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Arc::new(Self { shards, hasher: RandomState::new(), clock, longest_unseen: millis(longest_unseen) })
     }
 
-    /// Joins the flight of this key, or leads one. `since`: the versions that the run's value will depend on.
+    /// Joins the flight of this key, or leads a new one. `since`: the versions on which the run's
+    /// value will depend.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: &Arc<str>,
@@ -385,22 +391,23 @@ impl Flights {
         Joined::Lead(Leader { run, attached: Mutex::new(Some(attachment)), caller: caller.clone() }, flight)
     }
 
-    /// The flight of this key, if there is one to join.
+    /// Returns the flight of this key, if there is one to join.
     pub(crate) fn find(&self, key: &Arc<str>, value: TypeId) -> Option<Flight> {
         self.find_in(&self.shard(key), key, value)
     }
 
-    /// The flight of this key and value type, while it can be joined.
+    /// Returns the flight of this key and value type, if it can be joined.
     fn find_in(&self, shard: &HashMap<Arc<str>, Attached>, key: &Arc<str>, value: TypeId) -> Option<Flight> {
-        // Two functions told to share a name may store different types of one structure; they do
-        // not share runs.
+        // Two functions with the same name may store different types with the same structure. They
+        // do not share runs.
         let attached = shard.get(key).filter(|attached| attached.value == value)?;
-        // What the run computes may be older than an invalidation that this caller came after.
+        // The run may compute a value from before an invalidation that this caller must see.
         if attached.since.iter().any(Since::has_changed) {
             return None;
         }
         let run = attached.run.upgrade().filter(|run| !run.is_given_up())?;
-        // A look at the clock, no timer: none runs in a process that is stopped.
+        // Compares clock readings instead of using a timer: timers do not run in a suspended
+        // process.
         let seen = run.seen.load(Ordering::Relaxed);
         let is_unseen = seen != NOT_BEGUN && self.clock.boot().saturating_sub(seen) > self.longest_unseen;
         if is_unseen && !sabotage::is(Guard::UnseenRunIsNotJoined) {
@@ -409,14 +416,14 @@ impl Flights {
         Some(Run::join(&run))
     }
 
-    /// Callers that come after this start anew.
+    /// Makes later callers of this key start a new run.
     pub(crate) fn detach(&self, key: &str) {
         let detached = self.shard(key).remove(key);
         // Dropped outside the lock.
         drop(detached);
     }
 
-    /// Callers of any key that come after this start anew.
+    /// Makes later callers of every key start a new run.
     pub(crate) fn detach_all(&self) {
         for shard in &self.shards {
             let detached = std::mem::take(&mut *lock(shard));
@@ -424,7 +431,7 @@ impl Flights {
         }
     }
 
-    /// How many keys have a flight that can be joined.
+    /// Returns the number of keys with a flight that can be joined.
     pub(crate) fn attached_keys(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
@@ -447,11 +454,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 tokio::task_local! {
-    /// The functions that run around this point of this task, innermost first.
+    /// The innermost function that runs around this point of this task; it links to the outer ones.
     static RUNNING: Arc<Running>;
 }
 
-/// A function that runs, as seen from inside of it.
+/// A running function, as seen from inside it.
 pub(crate) struct Running {
     /// The hash and the text of each key that it runs for, sorted.
     keys: Vec<(u64, Arc<str>)>,
@@ -466,8 +473,8 @@ struct Waits {
 }
 
 impl Running {
-    /// The function called `name` runs for these keys, and whoever waits for one of `runs` waits for it. `caller`: who waits for
-    /// it, as far as it is known.
+    /// Makes the record of the function `name`, which runs for these keys. Whoever waits for one of
+    /// `runs` waits for this function. `caller`: the functions around it, as far as known.
     pub(crate) fn new<'a>(
         name: &Arc<str>,
         keys: impl IntoIterator<Item = Arc<str>>,
@@ -484,13 +491,14 @@ impl Running {
         Arc::new(Self { keys, waits, outer: caller.0.clone() })
     }
 
-    /// Runs the function. A panic is caught, and a call of one of the keys from inside is noticed (S6, S7).
+    /// Runs the function. Panics are caught, and a call for one of the keys from inside is detected
+    /// (S6, S7).
     pub(crate) async fn run<T>(self: Arc<Self>, function: BoxFuture<'_, T>) -> Result<T, Panic> {
         AssertUnwindSafe(RUNNING.scope(self, function)).catch_unwind().await.map_err(Panic::new)
     }
 }
 
-/// One after another: a chain of thousands, dropped by recursion, would overflow the stack.
+/// Drops the chain iteratively: recursion over thousands of functions would overflow the stack.
 impl Drop for Running {
     fn drop(&mut self) {
         let mut outer = self.outer.take();
@@ -500,17 +508,17 @@ impl Drop for Running {
     }
 }
 
-/// Which functions run around a call.
+/// The functions that run around a call.
 #[derive(Clone, Default)]
 pub(crate) struct Caller(Option<Arc<Running>>);
 
 impl Caller {
-    /// Of the call that is made here.
+    /// Returns the functions around the current call.
     pub(crate) fn here() -> Self {
         Self(RUNNING.try_with(Arc::clone).ok())
     }
 
-    /// Panics if the function of `key` runs around this call: it would wait for itself for ever.
+    /// Panics if the function of `key` runs around this call: it would wait for itself forever.
     pub(crate) fn assert_not_inside(&self, key: &str, name: &str) {
         let Some(mut frame) = self.0.as_ref() else { return };
         let hash = xxh3_64(key.as_bytes());
@@ -539,14 +547,16 @@ impl Caller {
         }
     }
 
-    /// Notes that the function around this call waits for a run, for as long as what is returned lives.
+    /// Records that the function around this call waits for a run, for as long as the returned
+    /// value lives.
     fn wait_for(&self, run: &Arc<Run>, name: &str) -> Option<Waiting> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let waits = &self.0.as_ref()?.waits;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         lock(&waits.runs).insert(id, Arc::downgrade(run));
         let waiting = Waiting { waits: Arc::clone(waits), id };
-        // Noted before it is looked for: of two that begin to wait for each other, one sees both.
+        // Recorded before the check: if two functions begin to wait for each other, at least one
+        // sees both.
         if leads_to(run, waits) {
             #[expect(
                 clippy::panic,
@@ -563,7 +573,7 @@ impl Caller {
     }
 }
 
-/// A function waits for a run.
+/// Marks that a function waits for a run. Dropping it ends the mark.
 pub(crate) struct Waiting {
     waits: Arc<Waits>,
     id: u64,
@@ -575,7 +585,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Whether a run waits for a function, directly or by way of other runs.
+/// Returns whether a run waits for a function, directly or through other runs.
 fn leads_to(run: &Run, function: &Arc<Waits>) -> bool {
     let waits_of = |run: &Weak<Run>| run.upgrade().and_then(|run| run.waits.get().map(Arc::clone));
     let mut open: Vec<Arc<Waits>> = run.waits.get().map(Arc::clone).into_iter().collect();

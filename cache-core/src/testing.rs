@@ -1,4 +1,5 @@
-//! For tests of code that caches, and for this library's own tests from outside. Feature `testing`.
+//! Tools for tests of code that caches, and for this library's own integration tests. Feature
+//! `testing`.
 
 #[cfg(feature = "sessions")]
 mod session_store;
@@ -9,15 +10,16 @@ pub mod sim;
 #[cfg(feature = "sessions")]
 pub use self::session_store::{BrokenPromise, check_session_store};
 
-/// What a value counts against the limit of the tier in this process, without its key and entry, as
-/// estimated. No stable interface: for this library's own tests.
+/// Returns the estimated weight of a value in the local tier, without its key and entry. Not a
+/// stable interface; for this library's own tests.
 #[doc(hidden)]
 #[must_use]
 pub fn weight<T: crate::CacheValue>(value: &T) -> usize {
     size_of::<T>().saturating_add(crate::codec::Coding::weigh(value, size_of::<T>()).unwrap_or(0))
 }
 
-/// The stored record, as the engine writes and reads it. No stable interface: for fuzzing and abuse tests.
+/// The stored record, as the engine writes and reads it. Not a stable interface; for fuzzing and
+/// abuse tests.
 #[doc(hidden)]
 pub mod record {
     use std::time::Duration;
@@ -31,15 +33,16 @@ pub mod record {
     use crate::error::{Error, ErrorKind, Result};
     use crate::key::{Key, write_value_key};
 
-    /// The record of a value under a key.
+    /// Returns the record of a value under a key.
     ///
     /// # Errors
-    /// If neither the codec nor MessagePack can hold the value.
+    /// If neither the codec nor MessagePack can encode the value.
     pub fn seal<C: Codec, T: Serialize + DeserializeOwned + 'static>(key: &str, value: &T) -> Result<Vec<u8>> {
         envelope().seal(key, |out| Coding::of::<C>().encode_checked(value, out, |_| {}))
     }
 
-    /// A record with a valid header around any payload: what a bug or an attacker with access to Redis could write.
+    /// Returns a record with a valid header around any payload: what a bug, or an attacker with
+    /// access to Redis, could write.
     ///
     /// # Errors
     /// None in practice.
@@ -60,14 +63,14 @@ pub mod record {
         (Coding::of::<C>().decode)(envelope.codec, bytes.get(at..).unwrap_or_default())
     }
 
-    /// The codec id and the payload of a record, if it is one.
+    /// Returns the codec id and the payload of a record, or `None` if the bytes are not a record.
     #[must_use]
     pub fn payload<'a>(key: &str, bytes: &'a [u8]) -> Option<(u8, &'a [u8])> {
         let (envelope, at) = Envelope::open(bytes, key).ok()?;
         Some((envelope.codec, bytes.get(at..)?))
     }
 
-    /// The key as it is sent to Redis.
+    /// Returns the key as it is sent to Redis.
     #[must_use]
     pub fn value_key(namespace: &str, key: &Key, fingerprint: &str) -> String {
         let mut out = String::new();

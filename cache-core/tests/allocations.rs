@@ -1,6 +1,7 @@
-//! What the tier in this process allocates: for a hit nothing beyond the clone of the value, for an entry not much.
+//! The allocations of the local tier: a hit allocates nothing beyond the clone of the value, and an
+//! entry little.
 //!
-//! One test in a program of its own, since memory is measured for the whole process.
+//! One test in its own program, since memory is measured for the whole process.
 
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
 
@@ -38,7 +39,7 @@ async fn text(id: u64) -> String {
     format!("post {id}")
 }
 
-/// The bytes that were allocated at once while this ran.
+/// Returns the peak of the bytes allocated while this ran.
 fn allocated<T>(run: impl FnOnce() -> T) -> usize {
     ALLOCATOR.reset_peak_usage();
     let before = ALLOCATOR.current_usage();
@@ -56,7 +57,7 @@ fn an_entry_in_this_process_is_small_and_a_hit_allocates_nothing_but_the_clone_o
     let cache = Cache::in_memory();
     Cache::install(cache.clone()).expect("the first");
     runtime.block_on(async {
-        // Computed, then read from the store into L1, then served from there.
+        // Computed, then read from the store into L1, then served from L1.
         for _ in 0..3 {
             shared(7).await;
             shared_or_error("rust", 7).await.expect("a value");
@@ -73,18 +74,19 @@ fn an_entry_in_this_process_is_small_and_a_hit_allocates_nothing_but_the_clone_o
             assert_eq!(allocated(|| maybe(7).now_or_never().expect("at hand")), 0, "optional number");
         }
         assert_eq!(cache.stats().local_hits - hits, 400);
-        // That it counts at all.
+        // Checks that the measurement works at all.
         assert_eq!(allocated(|| text(7).now_or_never().expect("at hand")), "post 7".len());
     });
 }
 
-/// What the tier in this process takes for each of many entries, beyond the value and the number that is its key.
+/// Returns the memory that the local tier takes per entry, beyond the value and the number that is
+/// its key.
 fn overhead_of_an_entry(runtime: &tokio::runtime::Runtime) -> usize {
     const ENTRIES: usize = 20_000;
     let taken = |local_limit_bytes| {
         let cache = Cache::builder().local_limit_bytes(local_limit_bytes).in_memory();
         runtime.block_on(async {
-            // What is made at first use does not count.
+            // Allocations at first use do not count.
             of(&cache, u64::MAX).await;
             let before = ALLOCATOR.current_usage();
             // Computed, then read from the store into L1.
@@ -94,7 +96,7 @@ fn overhead_of_an_entry(runtime: &tokio::runtime::Runtime) -> usize {
             ALLOCATOR.current_usage() - before
         })
     };
-    // A counted reference to eight bytes is the value.
+    // The value is a reference-counted pointer to eight bytes.
     (taken(64 << 20) - taken(0)) / ENTRIES - size_of::<[u64; 3]>() - size_of::<u64>()
 }
 

@@ -1,10 +1,10 @@
-//! Hostile bytes against everything that reads them. Deterministic: the same mutations in every run.
+//! Hostile bytes against all readers. Deterministic: every run makes the same mutations.
 
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     clippy::unwrap_used,
-    reason = "helpers of tests: to panic is to fail, as it should"
+    reason = "test helpers: a panic fails the test, as it should"
 )]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Memory is measured for the whole process: one test at a time.
+/// Memory is measured for the whole process, so one test runs at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// What reading a record may take at its peak: the values that its bytes can stand for are larger than they are, by
+/// The memory that reading a record may take at its peak. Values can be larger than their bytes, by
 /// the size of the largest element. The fixed part is for errors and the harness.
 fn largest_peak(record: &[u8]) -> usize {
     64 * 1024 + 512 * record.len()
@@ -49,7 +49,7 @@ enum Tree {
     Nothing,
 }
 
-/// Large in memory, one byte each in a record.
+/// Large in memory, but one byte each in a record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum Wide {
     Small,
@@ -92,7 +92,7 @@ impl Random {
     }
 }
 
-/// Lengths as the formats write them, all far beyond what follows.
+/// Lengths as the formats write them, all far larger than what follows.
 const FORGED: &[&[u8]] = &[
     &[0xff; 10],
     &[0xfc, 0xff, 0xff, 0xff, 0x7f],
@@ -110,7 +110,7 @@ const FORGED: &[&[u8]] = &[
     b"1e999999999",
 ];
 
-/// One mutation of `bytes`; `other` is spliced in at times.
+/// Returns one mutation of `bytes`; `other` is sometimes spliced in.
 fn mutate(random: &mut Random, bytes: &[u8], other: &[u8]) -> Vec<u8> {
     let mut out = bytes.to_vec();
     let at = random.below(out.len());
@@ -157,7 +157,7 @@ fn mutate(random: &mut Random, bytes: &[u8], other: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Calls with every codec and every kind of value: codec, value type, two values.
+/// Calls a check with every codec and every kind of value: codec, value type, two values.
 macro_rules! with_everything {
     ($check:ident, $random:expr) => {{
         let random = $random;
@@ -167,7 +167,8 @@ macro_rules! with_everything {
         with_everything!(@values $check, Postcard, random, done);
         with_everything!(@values $check, MsgPack, random, done);
         with_everything!(@values $check, Json, random, done);
-        // Maps with keys that are no text, which JSON has not; and a type that only names can hold.
+        // Maps whose keys are not text, which JSON does not have; and a type that needs field
+        // names.
         let points = |n: u8| (0..n).map(|x| ((x, 1_u16), vec![(); 3])).collect::<BTreeMap<_, _>>();
         done += $check::<MsgPack, _>(random, &points(3), &points(9));
         done += $check::<Postcard, _>(random, &points(3), &points(9));
@@ -192,7 +193,7 @@ macro_rules! with_everything {
 trait Value: Serialize + DeserializeOwned + PartialEq + Debug + 'static {}
 impl<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static> Value for T {}
 
-/// Reads, and sees that it took no more memory than it may.
+/// Reads a record, and checks that it took no more memory than allowed.
 fn open<C: Codec, T: Value>(bytes: &[u8]) -> cache_core::Result<T> {
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();
@@ -225,7 +226,7 @@ fn every_mutated_record_is_an_error_and_never_a_panic_or_an_allocation_bomb() {
             assert!(open::<C, T>(&mutated).is_err(), "{}: a mutated record was accepted", C::NAME);
             done += 1;
         }
-        // Copied to another key, whole.
+        // The whole record, copied to another key.
         let foreign = record::seal::<C, T>("app:posts.by:8@9f2c64b0d81e77aa", value).unwrap();
         assert!(open::<C, T>(&foreign).is_err());
         done
@@ -251,7 +252,7 @@ fn hostile_payloads_under_a_valid_checksum_are_read_without_a_panic_and_in_bound
                 payload = mutate(random, &payload, other);
             }
             let forged = record::seal_payload(KEY, codec, &payload).unwrap();
-            // Another value or an error: both are fine, and which it is the bytes decide.
+            // Another value and an error are both fine; the bytes decide.
             drop(open::<C, T>(&forged));
         }
         EACH

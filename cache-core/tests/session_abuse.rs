@@ -1,12 +1,13 @@
-//! Hostile cookies and stored sessions against what reads them. Deterministic: the same mutations in every run.
+//! Hostile cookies and stored sessions against their readers. Deterministic: every run makes the
+//! same mutations.
 
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     clippy::unwrap_used,
-    reason = "helpers of tests: to panic is to fail, as it should"
+    reason = "test helpers: a panic fails the test, as it should"
 )]
-#![allow(clippy::disallowed_methods, reason = "how long it really takes is what is measured")]
+#![allow(clippy::disallowed_methods, reason = "the elapsed real time is what is measured")]
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -19,21 +20,22 @@ use serde_json::value::RawValue;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Memory is measured for the whole process: one test at a time.
+/// Memory is measured for the whole process, so one test runs at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 const NAME: &str = "connect.sid";
 const SECRET: &[u8] = b"a secret of thirty-two bytes....";
 const ID: &str = "R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y";
-/// A name that no mutation comes to.
+/// A name that no mutation produces.
 const NEW: &str = "a name that is not there";
 
-/// What reading may take at its peak: the input in a few forms, and each member's place in a table.
+/// The memory that reading may take at its peak: the input in a few forms, and each member's entry
+/// in a table.
 fn largest_peak(input: &[u8]) -> usize {
     64 * 1024 + 256 * input.len()
 }
 
-/// Runs, and sees that it took no more memory than it may.
+/// Runs this, and checks that it took no more memory than allowed.
 fn bounded<T>(input: &[u8], run: impl FnOnce() -> T) -> T {
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();
@@ -56,7 +58,7 @@ impl Random {
     }
 }
 
-/// One mutation; `pieces` of the grammar are put in at times.
+/// Makes one mutation; `pieces` of the grammar are sometimes inserted.
 fn mutate(random: &mut Random, bytes: &mut Vec<u8>, pieces: &[&[u8]]) {
     let at = random.below(bytes.len());
     match random.below(7) {
@@ -82,7 +84,8 @@ fn verified(header: &[u8]) -> Option<String> {
     bounded(header, || raw::verified_id(&[header], NAME, &[b"old", SECRET]))
 }
 
-/// The value after its name in a header that this test has made, with nothing left to decode.
+/// Returns whether a header that this test has made contains the value, with percent-encoding
+/// decoded.
 fn shows(header: &[u8], value: &str) -> bool {
     let decoded = |text: &str| {
         let lower = [("%3a", ":"), ("%3A", ":"), ("%2b", "+"), ("%2B", "+"), ("%2f", "/"), ("%2F", "/")];
@@ -123,14 +126,14 @@ fn no_mutated_cookie_shows_an_id_that_was_not_signed() {
             None => refused += 1,
             Some(id) => {
                 accepted += 1;
-                // Only what was signed: the same id, under the same signature, whole.
+                // Only what was signed: the same id under the same signature, complete.
                 assert_eq!(id, ID, "{}", String::from_utf8_lossy(&header));
                 assert!(good && shows(&header, &value), "{}", String::from_utf8_lossy(&header));
             }
         }
     }
     assert!(accepted > 1_000 && refused > 20_000, "{accepted} accepted, {refused} refused");
-    // The signature says all: each of its bits, and its length.
+    // Every bit of the signature counts, and its length.
     let signed = format!("{ID}{}", value.split_once(ID).unwrap().1.replace("%2B", "+").replace("%2F", "/"));
     assert_eq!(raw::verified_token(&signed, SECRET).as_deref(), Some(ID));
     for at in 0..signed.len() {
@@ -161,13 +164,14 @@ fn megabytes_of_cookies_are_searched_in_bounded_memory_and_time() {
             assert!(found.is_none_or(|id| id == ID));
         }
     }
-    // By far more than a linear search takes, by far less than one that is not.
+    // Far more than a linear search takes, and far less than a quadratic one.
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
 type Members = BTreeMap<String, Box<RawValue>>;
 
-/// Whether a stored value is a session; what is not touched must go back as it was.
+/// Returns whether stored bytes are a session. Checks that untouched values are written back
+/// unchanged.
 fn is_session(stored: &[u8]) -> bool {
     let Some(same) = bounded(stored, || raw::rewritten(stored, None)) else { return false };
     assert_eq!(raw::rewritten(&same, None).unwrap(), same);
@@ -240,7 +244,7 @@ fn megabytes_of_one_repeated_piece_are_read_in_bounded_memory_time_and_stack() {
             is_session(text.as_bytes());
         }
     }
-    // Nested as deep as can be, and whole.
+    // Nested as deeply as possible, and complete.
     let deep = format!("{{\"cookie\":{{}},\"a\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000));
     assert_eq!(raw::rewritten(deep.as_bytes(), None).unwrap(), deep.as_bytes());
     // As many members as fit.

@@ -1,12 +1,12 @@
-//! What values weigh in the tier in this process, against what they allocate.
+//! The estimated weight of values in the local tier, compared to what they allocate.
 //!
-//! One test in a program of its own, since memory is measured for the whole process.
+//! One test in its own program, since memory is measured for the whole process.
 
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a test fails by panicking, and shows what it has measured"
+    reason = "a test fails by panicking, and prints its measurements"
 )]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -61,7 +61,7 @@ fn post(id: u64) -> Post {
     }
 }
 
-/// What it weighs by what it takes.
+/// Checks the weight of a value against the memory it takes.
 #[track_caller]
 fn holds_within<T: CacheValue>(factor: f64, make: impl Fn() -> T) {
     let before = ALLOCATOR.current_usage();
@@ -134,7 +134,7 @@ fn maps() {
         holds_within(within, || (0..entries).map(|n| (n.to_string(), text(20))).collect::<BTreeMap<_, _>>());
         holds_within(within, || (0..entries).collect::<HashSet<_>>());
         holds_within(within, || (0..entries).map(|n| n.to_string()).collect::<HashSet<_>>());
-        // A set is written like a sequence, and a tree of one or two elements has room for eleven.
+        // A set is encoded like a sequence, and a tree of one or two elements has room for eleven.
         holds_within(within, || (0..entries.max(3)).map(|n| n.to_string()).collect::<BTreeSet<_>>());
         let object =
             |n| serde_json::json!({ "id": n, "name": text(10), "none": null, "list": [n, n, n], "in": { "a": 1 } });
@@ -142,7 +142,7 @@ fn maps() {
     }
 }
 
-/// A value of 4,000 texts of no length is 4,000 bytes encoded, and 96,000 in memory.
+/// A value of 4,000 empty texts takes 4,000 bytes encoded, and 96,000 in memory.
 #[cached(skip(cache), cache = cache)]
 async fn empty_texts(cache: &Cache, id: u64) -> Arc<Vec<String>> {
     let _ = (cache, id);
@@ -161,14 +161,14 @@ async fn tagged(cache: &Cache, id: u64) -> u64 {
     id
 }
 
-/// What a process takes whose tier has this limit and was filled with far more. The store has room for
-/// little more than the versions.
+/// Returns the memory of a process whose local tier has this limit and was filled with far more.
+/// The store has room for little more than the versions.
 fn taken(limit: usize, keys: u64, call: impl AsyncFn(&Cache, u64)) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let cache = Cache::builder().local_limit_bytes(limit).memory_limit_bytes(STORE).in_memory();
     let before = ALLOCATOR.current_usage();
     runtime.block_on(async {
-        // Computed, then read from the store into the tier.
+        // Computed, then read from the store into the local tier.
         for id in (0..keys).flat_map(|id| [id, id]) {
             call(&cache, id).await;
         }
@@ -176,7 +176,8 @@ fn taken(limit: usize, keys: u64, call: impl AsyncFn(&Cache, u64)) -> usize {
     ALLOCATOR.current_usage() - before
 }
 
-/// What the store may take; the history and what else does not grow with the tier comes on top.
+/// The memory that the store may take. The history and other parts that do not grow with the local
+/// tier add to it.
 const STORE: usize = 4 << 20;
 const BESIDE: usize = STORE * 3 / 2;
 

@@ -1,16 +1,19 @@
-// A session store for express-session on Redis: a drop-in replacement for the RedisStore of connect-redis.
+// A session store for express-session on Redis: a drop-in replacement for the RedisStore of
+// connect-redis.
 //
-// Keys, JSON and TTLs are those of connect-redis. What differs is how a session is saved. Each session object remembers the
-// bytes that it came from; a save replaces them only if they are still what Redis holds. If not, what this request changed is
-// put, key by key, on top of what the others wrote. So no request undoes another's write, and none brings a session back that
-// was destroyed meanwhile.
+// Keys, JSON and TTLs are those of connect-redis. The difference is how a session is saved. Each
+// session object remembers the bytes that it was read from. A save replaces them only if Redis
+// still holds them. If not, the changes of this request are applied, key by key, to what the others
+// wrote. So no request undoes the write of another, and none recreates a session that was destroyed
+// in the meantime.
 "use strict";
 
 const { isDeepStrictEqual } = require("node:util");
 const { Session, Store } = require("express-session");
 
 // Compares bytes and never parses JSON: cjson turns [] into {}, and large integers into floats.
-// Returns 1: written; 0: the session is gone; else what Redis holds instead of the expected bytes.
+// Returns 1 if written, 0 if the session is gone, otherwise what Redis holds instead of the
+// expected bytes.
 const COMPARE_AND_SET = `
 local current = redis.call('GET', KEYS[1])
 if not current then return 0 end
@@ -22,12 +25,13 @@ else
 end
 return 1`;
 
-// Of one save. Each that fails means that another request has saved.
+// The attempts of one save. Each failed attempt means that another request has saved.
 const ATTEMPTS = 256;
 
 class RedisStore extends Store {
-  // By session object, as several requests hold sessions of one id: { key, base, last }, where `base` is the text in which
-  // Redis and the object last agreed (undefined: nothing was stored yet) and `last` the save that runs.
+  // Per session object, since several requests hold sessions of one id: { key, base, last }. `base`
+  // is the text on which Redis and the object last agreed (undefined if nothing is stored yet);
+  // `last` is the running save.
   #origins = new WeakMap();
 
   constructor(options) {
@@ -53,7 +57,7 @@ class RedisStore extends Store {
     });
   }
 
-  // Called by express-session with the data that `get` has returned: from now on the session object stands for them.
+  // Called by express-session with the data that `get` returned: the session object replaces it.
   createSession(req, data) {
     const session = super.createSession(req, data);
     const origin = this.#origins.get(data);
@@ -69,7 +73,7 @@ class RedisStore extends Store {
         origin = { key };
         this.#origins.set(session, origin);
       }
-      // Now: while an earlier save of this object runs, its handler may go on changing it.
+      // Serialized now: the handler may change the object while an earlier save of it runs.
       const text = this.serializer.stringify(session);
       const ttl = this.#ttlOf(session);
       const save = () => this.#save(origin, text, ttl, session instanceof Session);
@@ -126,10 +130,11 @@ class RedisStore extends Store {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const seconds = this.disableTTL ? "" : String(ttl);
       const found = await this.client.eval(COMPARE_AND_SET, { keys: [origin.key], arguments: [expected, next, seconds] });
-      // Destroyed or expired meanwhile, and so it stays.
+      // Destroyed or expired in the meantime; it is not recreated.
       if (found === 0) return;
       if (found === 1) {
-        // Not `next`: the object in memory knows nothing of what the others wrote, and must not seem to have removed it.
+        // Not `next`: the object in memory does not contain what the others wrote, and must not
+        // seem to have removed it.
         origin.base = text;
         return;
       }
@@ -141,8 +146,8 @@ class RedisStore extends Store {
     throw new Error(`this session was not saved: others changed it ${ATTEMPTS} times meanwhile`);
   }
 
-  // What express-session has generated must not fall on another user's session. Who calls `set` with data of his own replaces
-  // what is there, as with connect-redis.
+  // A generated id must not overwrite another user's session. Callers of `set` with their own data
+  // replace what is there, as with connect-redis.
   async #create(key, text, ttl, isNewSession) {
     const options = {};
     if (isNewSession) options.condition = "NX";
@@ -168,7 +173,7 @@ class RedisStore extends Store {
   }
 }
 
-// What changed between `base` and `mine`, done to `theirs`. Values are not merged inside.
+// Applies the difference between `base` and `mine` to `theirs`. Values are not merged inside.
 function merge(base, mine, theirs) {
   const merged = { ...theirs };
   for (const key of new Set([...Object.keys(base), ...Object.keys(mine)])) {
@@ -176,7 +181,8 @@ function merge(base, mine, theirs) {
     if (Object.hasOwn(mine, key)) merged[key] = mine[key];
     else delete merged[key];
   }
-  // Every save moves the expiry, so it is no conflict: the latest stands, and any before none.
+  // Every save changes the expiry, so this is not a conflict: the latest expiry wins, and any
+  // expiry wins over none.
   if (expiry(mine.cookie) >= expiry(theirs.cookie)) merged.cookie = mine.cookie;
   return merged;
 }
@@ -189,7 +195,7 @@ function isObject(data) {
   return typeof data === "object" && data !== null && !Array.isArray(data);
 }
 
-// With a callback or as a promise, like connect-redis.
+// Answers through a callback or a promise, like connect-redis.
 async function answer(callback, work) {
   let result;
   try {

@@ -1,42 +1,46 @@
-//! The store's address in parts, where a URL is not at hand: `host`, `port`, `username`, `password`, `db`, `tls`.
+//! The store's address in parts, for programs that have no URL: `host`, `port`, `username`,
+//! `password`, `db`, `tls`.
 //!
-//! Invariant: nothing is guessed from two accounts of one thing. A part beside a URL that could say the same is an error, and no error or
-//! `Debug` shows a password.
+//! Invariant: one setting comes from one place. A part given together with a URL that could contain
+//! it is an error. No error and no `Debug` output contains a password.
 
 use super::CacheBuilder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::address::Parts;
 
-/// A setting from a file is often there and empty.
+/// Treats an empty text as not set: config files often contain empty settings.
 fn given(text: impl Into<String>) -> Option<String> {
     Some(text.into()).filter(|text| !text.is_empty())
 }
 
 impl CacheBuilder {
-    /// The host of a Redis, instead of a URL: a name, or an IPv4 or IPv6 address. `port`, `db` and `tls` go with it.
+    /// Sets the host of a Redis server, instead of a URL: a name, an IPv4 address or an IPv6
+    /// address. Combine it with `port`, `db` and `tls`.
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.parts.host = Some(host.into());
         self
     }
 
-    /// The port beside [`host`](Self::host). Default: 6379.
+    /// Sets the port of [`host`](Self::host). Default: 6379.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.parts.port = Some(port);
         self
     }
 
-    /// Who logs in, as by Redis 6's `AUTH username password`. It goes with a password, and beside [`host`](Self::host) or a URL that names neither. Default:
-    /// the server's `default` user. An empty text is none.
+    /// Sets the user name for the login (Redis 6 `AUTH username password`). Needs a password, and
+    /// [`host`](Self::host) or a URL without a login. An empty text counts as not set. Default: the
+    /// server's `default` user.
     #[must_use]
     pub fn username(mut self, username: impl Into<String>) -> Self {
         self.parts.username = given(username);
         self
     }
 
-    /// The password, as it is: nothing in it is escaped. Beside [`host`](Self::host), or beside a URL that has none, so that the secret need not stand in a
-    /// URL. Default: none. An empty text is none.
+    /// Sets the password, without any escaping. Use it with [`host`](Self::host), or with a URL
+    /// without a password to keep the secret out of the URL. An empty text counts as not set.
+    /// Default: none.
     #[must_use]
     #[doc(alias = "pass")]
     pub fn password(mut self, password: impl Into<String>) -> Self {
@@ -44,21 +48,22 @@ impl CacheBuilder {
         self
     }
 
-    /// The number of the database, beside [`host`](Self::host). Default: 0.
+    /// Sets the database number on [`host`](Self::host). Default: 0.
     #[must_use]
     pub fn db(mut self, db: u16) -> Self {
         self.parts.db = Some(db);
         self
     }
 
-    /// Whether the connection to [`host`](Self::host) is encrypted, as with `rediss://` (feature `tls`). Default: false.
+    /// Sets whether the connection to [`host`](Self::host) is encrypted, as with `rediss://`
+    /// (feature `tls`). Default: `false`.
     #[must_use]
     pub fn tls(mut self, tls: bool) -> Self {
         self.parts.tls = Some(tls);
         self
     }
 
-    /// What cannot be meant.
+    /// Returns an error for a combination of parts that makes no sense.
     pub(super) fn check_parts(&self) -> Result<()> {
         let Parts { host, port, username, password, db, tls } = &self.parts;
         let of_host =

@@ -1,6 +1,7 @@
-//! What a connection needs of the runtime that `connect` is called in, said in a sentence.
+//! Checks that the runtime in which `connect` is called has what a connection needs, and reports
+//! what is missing as an error.
 //!
-//! tokio has no way to ask whether a runtime has timers and I/O, and panics where it lacks them.
+//! tokio has no way to ask whether a runtime has timers and I/O; it panics where they are missing.
 
 use std::any::Any;
 use std::future::Future;
@@ -11,10 +12,10 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Runs `connecting`, whose first panic about the runtime becomes an error.
+/// Awaits `connecting`, and turns a panic about the runtime into an error.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`]: there is no tokio runtime, or one without timers or I/O.
+/// [`ErrorKind::Configuration`] if there is no tokio runtime, or the runtime lacks timers or I/O.
 pub(super) async fn checked<T>(connecting: impl Future<Output = Result<T>>) -> Result<T> {
     let wrong = |detail: &str| Error::new(ErrorKind::Configuration, "connect").detail(detail);
     if Handle::try_current().is_err() {

@@ -1,27 +1,26 @@
-//! Writes of one key by many callers of this process: what they do is gathered, and goes out in one
-//! swap.
+//! Gathers the writes of one key by many callers of this process, so that they go out in one swap.
 //!
-//! Invariant: at most one task works for a key, and takes what waits in the order in which it came.
-//! A caller that goes away takes nothing along: what it wanted is done or not, as with a write
-//! whose answer was lost. Nothing is kept of a key that nobody waits for.
+//! Invariant: at most one task works on a key, and it takes the waiting jobs in the order in which
+//! they came. If a caller goes away, its job is still done or not, as with a write whose reply was
+//! lost. A key without waiting jobs takes no memory.
 //!
 //! ```text
 //! caller 1 ── job ─┐                             ┌── its answer
 //! caller 2 ── job ─┼── all that wait ── swap ────┼── its answer
 //! caller 3 ── job ─┘                             └── its answer
-//!                     meanwhile others gather for the next one
+//!                     meanwhile others gather for the next swap
 //! ```
 //!
-//! What a job is, and how some of them become one swap, is told by the module above: here is only who
-//! waits for what.
+//! The parent module defines what a job is and how several jobs become one swap. This module only
+//! tracks which jobs wait for which key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The jobs that wait, by key.
+/// The waiting jobs, by key.
 pub(crate) struct Gathering<J>(Mutex<HashMap<Arc<str>, Vec<J>>>);
 
-/// The right, and the duty, to do what waits for a key.
+/// Exclusive right to work on a key. The holder has to do all its waiting jobs.
 pub(crate) struct Turn<J> {
     gathering: Arc<Gathering<J>>,
     key: Arc<str>,
@@ -35,7 +34,8 @@ impl<J> Default for Gathering<J> {
 }
 
 impl<J> Gathering<J> {
-    /// Adds a job. Some: nobody works for this key yet, so the caller has it done.
+    /// Adds a job. Returns the turn if no task works on this key yet: the caller then has to do the
+    /// job.
     pub(crate) fn add(self: &Arc<Self>, key: &str, job: J) -> Option<Turn<J>> {
         let mut waiting = self.waiting();
         if let Some(jobs) = waiting.get_mut(key) {
@@ -53,8 +53,7 @@ impl<J> Gathering<J> {
 }
 
 impl<J> Turn<J> {
-    /// All jobs that wait, the first to come at the head. `None`: there are none, and the turn is
-    /// over.
+    /// Returns all waiting jobs, the oldest first. `None` if there are none; the turn is over then.
     pub(crate) fn next(&mut self) -> Option<Vec<J>> {
         if self.over {
             return None;
@@ -71,13 +70,12 @@ impl<J> Turn<J> {
     }
 }
 
-/// One that ends before its time takes the jobs that wait along: whoever waits for them sees that
-/// they are gone.
+/// Ending a turn early drops the waiting jobs; their callers see a closed channel.
 impl<J> Drop for Turn<J> {
     fn drop(&mut self) {
         if !self.over {
             let left = self.gathering.waiting().remove(&self.key);
-            // Outside of the lock: who waits may do anything.
+            // Dropped outside the lock: dropping a job may run arbitrary code.
             drop(left);
         }
     }
@@ -96,7 +94,7 @@ mod tests {
         assert_eq!(turn.next(), Some(vec![1, 2]));
         assert!(gathering.add("a", 3).is_none(), "somebody works for it");
         assert_eq!((turn.next(), turn.next()), (Some(vec![3]), None));
-        // Its turn is over: the next one begins another, which the old one leaves alone.
+        // The turn is over. The next caller begins another, which the old one does not affect.
         let mut next = gathering.add("a", 4).unwrap();
         drop(turn);
         assert_eq!((next.next(), next.next()), (Some(vec![4]), None));

@@ -1,6 +1,6 @@
-//! Any other command, on the connection that the whole cache shares.
+//! Sends any other command on the connection that the whole cache shares.
 //!
-//! Invariant: no command gets through that would hold up that connection or change what it is.
+//! Invariant: a command that would block that connection or change its state is never sent.
 
 use std::fmt;
 
@@ -18,27 +18,27 @@ pub struct PlainCommand {
     words: Vec<Vec<u8>>,
 }
 
-/// What a command answered.
+/// The reply to a command.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Reply {
-    /// Nothing: no such key, no such member.
+    /// No such key or member.
     Nil,
     /// A whole number.
     Integer(i64),
     /// A number with a fraction.
     Double(f64),
-    /// Yes or no.
+    /// True or false.
     Boolean(bool),
-    /// Text or bytes, `OK` too.
+    /// Text or bytes, including `OK`.
     Bytes(Vec<u8>),
-    /// Several answers: a list or a set.
+    /// Several replies: a list or a set.
     Array(Vec<Self>),
-    /// Pairs, as of `HGETALL`.
+    /// Pairs, as `HGETALL` returns.
     Map(Vec<(Self, Self)>),
 }
 
-// Arguments and answers are payloads.
+// Arguments and replies are payloads, so `Debug` does not show them.
 impl fmt::Debug for PlainCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PlainCommand").field("arguments", &self.words.len().saturating_sub(1)).finish_non_exhaustive()
@@ -64,7 +64,7 @@ impl PlainCommand {
         Self { cache, words: vec![name.to_ascii_uppercase().into_bytes()] }
     }
 
-    /// Adds an argument, text or bytes. A number is written as text: `.arg(7.to_string())`.
+    /// Adds an argument, text or bytes. Write a number as text: `.arg(7.to_string())`.
     pub fn arg(mut self, argument: impl AsRef<[u8]>) -> Self {
         self.words.push(argument.as_ref().to_vec());
         self
@@ -76,16 +76,16 @@ impl PlainCommand {
         self
     }
 
-    /// Sends the command, and returns what the server answered.
+    /// Sends the command and returns the server's reply.
     ///
     /// One round trip. If the call is dropped or fails as unavailable, the command may have been
     /// executed or not.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`] for a command that would block the shared connection or change
-    /// its state, before anything is sent; [`ErrorKind::Refused`] for an error that the server
-    /// answers, by its code, and with the embedded store, which takes no commands; faults of the
-    /// store.
+    /// its state; nothing is sent. [`ErrorKind::Refused`] if the server replies with an error (the
+    /// code is included), and for any command on the embedded store, which takes none. Store
+    /// errors.
     pub async fn send(self) -> Result<Reply> {
         if let Some(detail) = refusal(&self.words) {
             return Err(Error::new(ErrorKind::Configuration, "command").detail(detail));
@@ -95,11 +95,11 @@ impl PlainCommand {
 }
 
 impl Reply {
-    /// Returns the value of a text answer by the rule of plain values: JSON, or bare text where the
-    /// type takes text. Of a number, a list or pairs see the variants.
+    /// Decodes a text reply by the rule of plain values: JSON, or bare text if the type takes text.
+    /// For a number, a list or pairs, match on the variants.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] if the answer is no text, or no value of this type.
+    /// [`ErrorKind::Decode`] if the reply is not text, or not a value of this type.
     pub fn value<T: DeserializeOwned>(&self) -> Result<T> {
         match self {
             Self::Bytes(bytes) => form::decode("command", bytes),
@@ -107,19 +107,19 @@ impl Reply {
         }
     }
 
-    /// Returns the text of a text answer.
+    /// Returns the text, if this is a text reply in UTF-8.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         if let Self::Bytes(bytes) = self { std::str::from_utf8(bytes).ok() } else { None }
     }
 
-    /// Returns the number of a whole number.
+    /// Returns the number, if this is a whole number.
     #[must_use]
     pub fn integer(&self) -> Option<i64> {
         if let Self::Integer(number) = self { Some(*number) } else { None }
     }
 
-    /// Returns the items of a list or set.
+    /// Returns the items, if this is a list or a set.
     #[must_use]
     pub fn items(&self) -> Option<&[Self]> {
         if let Self::Array(items) = self { Some(items) } else { None }
@@ -140,18 +140,18 @@ impl From<Stored> for Reply {
     }
 }
 
-/// Commands that wait on the server, and would hold up every other caller meanwhile.
+/// Commands that wait on the server. They would delay every other caller.
 const BLOCKING: &[&str] =
     &["BLPOP", "BRPOP", "BRPOPLPUSH", "BLMOVE", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP", "WAIT", "WAITAOF"];
 
-/// Commands that make a transaction of those that follow, which on this connection are other
-/// callers'.
+/// Commands that begin, end or configure a transaction. On this connection the transaction would
+/// contain the commands of other callers.
 const TRANSACTIONS: &[&str] = &["MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"];
 
-/// Commands about messages.
+/// Commands for subscriptions.
 const MESSAGES: &[&str] = &["SUBSCRIBE", "UNSUBSCRIBE", "PSUBSCRIBE", "PUNSUBSCRIBE", "SSUBSCRIBE", "SUNSUBSCRIBE"];
 
-/// Commands that change what the connection is.
+/// Commands that change the state of the connection.
 const STATE: &[&str] = &[
     "AUTH",
     "HELLO",
@@ -167,13 +167,13 @@ const STATE: &[&str] = &[
     "REPLCONF",
 ];
 
-/// Commands that stop or end the server.
+/// Commands that stop or disturb the server.
 const SERVER: &[&str] = &["SHUTDOWN", "DEBUG", "FAILOVER"];
 
-/// What of `CLIENT` only looks.
+/// The subcommands of `CLIENT` that only read.
 const CLIENT: &[&str] = &["ID", "INFO", "LIST", "GETNAME", "GETREDIR", "TRACKINGINFO", "HELP"];
 
-/// Why a command is not sent.
+/// Returns why a command is refused, or `None` if it may be sent.
 fn refusal(words: &[Vec<u8>]) -> Option<String> {
     let word = |at: usize| words.get(at).map(|word| String::from_utf8_lossy(word).to_ascii_uppercase());
     let name = word(0).unwrap_or_default();

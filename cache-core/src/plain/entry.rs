@@ -1,4 +1,4 @@
-//! One plain key that a cached function reads through: what `f::entry(args)` returns.
+//! The plain key of a cached function: the type that `f::entry(args)` returns.
 
 use std::fmt;
 use std::future::Future;
@@ -20,8 +20,7 @@ use crate::store::{Put, When, plain_lease_key};
 /// The plain key of a cached function (`#[cached(plain = "user:{id}")]`) for certain arguments,
 /// from `f::entry(args)`.
 ///
-/// `R` is the function's return type. Unlike the function itself the methods report faults of the
-/// store.
+/// `R` is the function's return type. Unlike the function itself, the methods return store errors.
 #[must_use = "an entry does nothing until one of its methods is called"]
 pub struct PlainEntry<R: 'static> {
     cache: Cache,
@@ -29,8 +28,8 @@ pub struct PlainEntry<R: 'static> {
     returns: Returns<R>,
 }
 
-/// The plain key of a function whose cache depends on arguments that the key does not have: say
-/// which with [`on`](Self::on).
+/// The plain key of a function whose cache is chosen by arguments that are not in the key. Select
+/// the cache with [`on`](Self::on).
 #[must_use = "an entry does nothing until one of its methods is called"]
 pub struct UnboundPlainEntry<R: 'static> {
     key: Arc<str>,
@@ -46,7 +45,7 @@ impl<R> Clone for PlainEntry<R> {
     }
 }
 
-// The key may hold personal data: only the name shows.
+// The key may contain personal data, so only the name is shown.
 impl<R> fmt::Debug for PlainEntry<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PlainEntry").field(&self.plan.key.name).finish()
@@ -87,23 +86,24 @@ impl<R: 'static> PlainEntry<R> {
         &self.plan.key.value_key
     }
 
-    /// Returns what the function would, without running it. `None`: nothing of its type is stored.
+    /// Returns what is stored, without running the function. `None` if no value of the function's
+    /// type is stored.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn get(&self) -> Result<Option<R>> {
         let found = crate::call::plain::peek(&self.cache.0, &self.plan).await?;
         Ok(found.as_ref().and_then(self.returns.of.ok))
     }
 
-    /// Stores a value as if the function had returned it, by its ttl, `cache_if` and
-    /// `negative_ttl`. A value that those rules do not store, and an error, remove the key instead.
-    /// A run under way does not overwrite it.
+    /// Stores a value as if the function had returned it, with its ttl, `cache_if` and
+    /// `negative_ttl`. If those rules do not store the value, or it is an error, the key is removed
+    /// instead. A run in flight does not overwrite the stored value.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Encode`](crate::ErrorKind::Encode) and
-    /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) for a value that cannot be stored: the key
-    /// stays as it is.
+    /// Store errors; [`ErrorKind::Encode`](crate::ErrorKind::Encode) and
+    /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) for a value that cannot be stored: the key is
+    /// not changed then.
     pub async fn set(&self, returned: R) -> Result<()> {
         let engine = &self.cache.0;
         let storable = match (self.returns.of.split)(returned) {
@@ -118,31 +118,32 @@ impl<R: 'static> PlainEntry<R> {
         Ok(())
     }
 
-    /// Removes the key, for every program that reads it, and ends the run that is under way for it:
-    /// what that computes goes to its callers and is not stored. `false`: the key did not exist.
+    /// Removes the key for every program that reads it, and ends the run in flight for it: the
+    /// value that the run computes goes to its callers and is not stored. Returns `false` if the
+    /// key did not exist.
     ///
     /// One round trip. If the call is dropped or fails as unavailable, the key may have been
     /// removed or not.
     ///
     /// # Errors
-    /// Faults of the store: then the old value may go on being served, until its ttl.
+    /// Store errors: the old value may then be served until its ttl ends.
     pub async fn invalidate(&self) -> Result<bool> {
         let key = self.key();
         let _before_and_after = Forget::new(&self.cache.0, key);
         self.cache.0.store.remove_plain(key, &plain_lease_key(key)).await
     }
 
-    /// Returns how long the key still lives, whoever has set it.
+    /// Returns how long the key still lives, no matter which program has set it.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn ttl(&self) -> Result<TimeToLive> {
         self.cache.plain().ttl(self.key()).await
     }
 }
 
 impl<R: Send + 'static> PlainEntry<R> {
-    /// For generated code: runs the function whatever is stored, and stores what it returns.
+    /// For generated code: always runs the function, and stores what it returns.
     #[doc(hidden)]
     pub fn __refresh<'a, F>(self, function: F) -> BoxFuture<'a, R>
     where

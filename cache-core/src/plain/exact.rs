@@ -1,4 +1,4 @@
-//! Texts and bytes exactly as they are stored: no JSON in between.
+//! Texts and bytes exactly as they are stored, without JSON.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -57,37 +57,38 @@ impl<T: ExactContent> PlainExact<T> {
         Self { values, name, content: PhantomData }
     }
 
-    /// Returns what is stored under the key; `None`: the key does not exist.
+    /// Returns what is stored under the key, or `None` if the key does not exist.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Refused`] for a key that holds no string;
-    /// [`ErrorKind::Decode`] for bytes that are not UTF-8 where text is read.
+    /// Store errors; [`ErrorKind::Refused`] for a key that does not hold a string;
+    /// [`ErrorKind::Decode`] if text is read and the bytes are not UTF-8.
     pub async fn get(&self) -> Result<Option<T>> {
         let found = self.values.store().load(&self.name).await?;
         found.map(|(bytes, _)| T::of("get", bytes)).transpose()
     }
 
-    /// Stores this under the key. `false`: the condition of the options was not met, and nothing
-    /// was changed.
+    /// Stores the content under the key. Returns `false` if the condition in the options was not
+    /// met; nothing was changed then.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Configuration`] for a ttl of zero.
+    /// Store errors; [`ErrorKind::Configuration`] for a ttl of zero.
     pub async fn set(&self, content: &T::Borrowed, options: impl Into<SetOptions>) -> Result<bool> {
         self.values.put(&self.name, Bytes::copy_from_slice(content.as_ref()), options.into()).await
     }
 
-    /// Sends this to the channel; returns how many subscribers the server handed it to.
+    /// Sends a message to the channel. Returns the number of subscribers that the server sent it
+    /// to.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn publish(&self, message: &T::Borrowed) -> Result<u64> {
         self.values.store().publish(&self.name, Bytes::copy_from_slice(message.as_ref())).await
     }
 
-    /// Returns the messages sent to the channel from now on, as [`PlainValues::subscribe`] does.
+    /// Returns the messages sent to the channel from now on; see [`PlainValues::subscribe`].
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn subscribe(&self) -> Result<impl Stream<Item = Result<T>> + Send + Unpin + 'static + use<T>> {
         let messages = self.values.store().subscribe(&self.name).await?;
         Ok(messages.map(|message| match message {

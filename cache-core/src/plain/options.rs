@@ -1,11 +1,11 @@
-//! How a plain value is set, and how long it lives.
+//! Options for setting a plain value, and the type of a key's remaining time.
 
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Put, When};
 
-/// How a plain value is set. A `Duration` is a ttl, `None` is no expiry.
+/// Options for setting a plain value. A `Duration` converts to a ttl, `None` to no expiry.
 ///
 /// ```
 /// # use cache_core::SetOptions;
@@ -24,18 +24,18 @@ pub struct SetOptions {
 }
 
 impl SetOptions {
-    /// Sets the value whatever is stored, without expiry.
+    /// Returns options that set the value unconditionally, without expiry.
     pub const fn new() -> Self {
         Self { ttl: None, keep_ttl: false, when: When::Always }
     }
 
-    /// How long the value lives, in whole milliseconds. Default: without expiry.
+    /// Sets how long the value lives, in whole milliseconds. Default: no expiry.
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Keeps the time that the present value has left (`KEEPTTL`).
+    /// Keeps the remaining time of the current value (`KEEPTTL`).
     pub const fn keep_ttl(mut self) -> Self {
         self.keep_ttl = true;
         self
@@ -74,12 +74,12 @@ impl From<Option<Duration>> for SetOptions {
     }
 }
 
-/// The answer to [`PlainValues::ttl`](crate::PlainValues::ttl).
+/// The result of [`PlainValues::ttl`](crate::PlainValues::ttl).
 ///
-/// Exhaustive: Redis has no fourth answer.
+/// Exhaustive: Redis has no other answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeToLive {
-    /// There is no such key (`-2` in Redis).
+    /// The key does not exist (`-2` in Redis).
     NoKey,
     /// The key lives until it is removed (`-1` in Redis).
     NoExpiry,

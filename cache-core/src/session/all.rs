@@ -1,8 +1,9 @@
-//! All sessions of a layer: for a person who looks after a system, never for a request.
+//! All sessions of a layer, for administration; never for a request.
 //!
-//! Each of these goes through all keys of the database, a bounded page at a time, as connect-redis' `length`, `ids`, `all` and `clear` do: the
-//! store goes on serving others, but the work grows with all that is in it. Ids never leave: a handle, which is the hash of what stands in the
-//! key, tells sessions apart and lets nobody in.
+//! Each method scans all keys of the database in pages of bounded size, as `length`, `ids`, `all`
+//! and `clear` of connect-redis do. The store keeps serving others, but the work grows with the
+//! number of keys in it. Ids are never returned: a handle, which is the hash of the session's key,
+//! identifies a session but gives no access to it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,18 +22,20 @@ use crate::cell::Listed;
 
 /// All sessions of a layer, from [`SessionLayer::all`].
 ///
-/// What is listed is what begins with the layer's prefix: another layer whose prefix begins with this one's is part of it. A session that
-/// begins or ends meanwhile may be missed or counted.
+/// A session belongs to the layer if its key begins with the layer's prefix. So another layer whose
+/// prefix begins with this one's is included. A session that begins or ends during the scan may be
+/// missed or included.
 ///
-/// A store given by [`SessionBuilder::store`](super::SessionBuilder::store) cannot list its keys: each of these is
-/// [`Unsupported`](SessionErrorKind::Unsupported) there.
+/// A store set with [`SessionBuilder::store`](super::SessionBuilder::store) cannot list its keys:
+/// every method then returns [`Unsupported`](SessionErrorKind::Unsupported).
 #[derive(Clone)]
 pub struct AllSessions {
     sessions: Arc<Sessions>,
 }
 
 impl SessionLayer {
-    /// All sessions, whoever's, for administration. Each look goes through the whole database: not for requests.
+    /// Returns a handle to all sessions of all users, for administration. Each of its methods scans
+    /// the whole database: do not use it in requests.
     #[must_use]
     pub fn all(&self) -> AllSessions {
         AllSessions { sessions: Arc::clone(&self.0) }
@@ -40,10 +43,11 @@ impl SessionLayer {
 }
 
 impl AllSessions {
-    /// How many there are: `length` of connect-redis. Nothing of them is read.
+    /// Returns the number of sessions, like `length` of connect-redis. The sessions themselves are
+    /// not read.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn length(&self) -> Result<u64> {
         let mut pages = self.pages();
         let mut length = 0_u64;
@@ -53,10 +57,11 @@ impl AllSessions {
         Ok(length)
     }
 
-    /// Their handles, in no order: in the place of connect-redis' `ids`, which would let its reader in as anybody.
+    /// Returns the handles of all sessions, in no particular order. This replaces `ids` of
+    /// connect-redis, which would give its reader access to every session.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn handles(&self) -> Result<Vec<String>> {
         let mut pages = self.pages();
         let mut handles = Vec::new();
@@ -66,10 +71,12 @@ impl AllSessions {
         Ok(handles)
     }
 
-    /// What is known of each, without its values, in no order: in the place of connect-redis' `all`. What is no session is left out. One read each.
+    /// Returns what is known of each session, without its values, in no particular order. This
+    /// replaces `all` of connect-redis. Keys that hold no session are skipped. Costs one read per
+    /// session.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn list(&self) -> Result<Vec<SessionInfo>> {
         let for_ever = self.sessions.now().plus(FOR_EVER);
         let mut pages = self.pages();
@@ -81,10 +88,11 @@ impl AllSessions {
         Ok(list)
     }
 
-    /// Ends all of them, and deletes the lists of users; how many there were. A login that comes meanwhile may stay.
+    /// Ends all sessions, deletes the lists of users, and returns how many sessions were ended. A
+    /// login during the call may survive.
     ///
     /// # Errors
-    /// Faults of the store: then some may live on.
+    /// Store errors: some sessions may then still exist.
     pub async fn clear(&self) -> Result<u64> {
         let mut pages = self.pages();
         let mut ended = 0_u64;
@@ -98,7 +106,7 @@ impl AllSessions {
         Ok(ended)
     }
 
-    /// The keys of all sessions, in each form in which they may stand.
+    /// Returns the keys of all sessions, in each form in which they may be stored.
     fn pages(&self) -> Pages<'_> {
         let config = &self.sessions.config;
         let prefix = |form: &Form| match form {
@@ -113,14 +121,14 @@ impl AllSessions {
     }
 }
 
-/// Keys with one of some prefixes, page by page.
+/// Keys that begin with one of several prefixes, page by page.
 struct Pages<'a> {
     sessions: &'a Sessions,
-    /// The last is the one at hand.
+    /// The last one is the current prefix.
     prefixes: Vec<String>,
     kind: Listed,
     next: u64,
-    /// The store may list a key twice.
+    /// The keys returned so far. The store may list a key twice.
     seen: HashSet<String>,
 }
 

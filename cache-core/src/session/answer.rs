@@ -1,4 +1,4 @@
-//! What the request shows of a session, and what the answer carries.
+//! What the request says about its session, and what the response carries.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -11,34 +11,35 @@ use super::state::State;
 use crate::clock::Timestamp;
 use crate::events::SessionEvent;
 
-/// What the request itself says. Header values are counted references: copying them is cheap.
+/// The relevant parts of the request. Header values are reference-counted, so copies are cheap.
 pub(super) struct Request {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) by_https: bool,
-    /// What it says of its client, where that is asked for.
+    /// The client's description of itself, if it is to be recorded.
     pub(super) user_agent: Option<String>,
 }
 
-/// What the answer has to carry.
+/// What the response has to carry.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     pub(super) cookies: Vec<String>,
     pub(super) token: Option<(HeaderName, String)>,
-    /// The session was looked at.
+    /// The session was accessed, so the response depends on it.
     pub(super) depends: bool,
 }
 
-/// What the client showed.
+/// An id that the client presented.
 pub(super) struct Shown {
     pub(super) id: SessionId,
     pub(super) signed: Signed,
     pub(super) by_header: bool,
-    /// By the cookie of this form.
+    /// The form of the cookie that carried it, if it was a cookie.
     pub(super) cookie: Option<Form>,
 }
 
 impl State {
-    /// The ids that the client shows, with a good signature, in the order in which they are tried.
+    /// Returns the ids that the client presented with a valid signature, in the order in which they
+    /// are tried.
     pub(super) fn shown(&self) -> Vec<Shown> {
         let config = &self.sessions.config;
         let mut shown: Vec<Shown> = Vec::new();
@@ -76,7 +77,7 @@ impl State {
         shown
     }
 
-    /// Whether a new session of this request goes by a header.
+    /// Returns whether a new session of this request uses a header instead of a cookie.
     pub(super) fn by_header(&self) -> bool {
         match &self.shown {
             Some(shown) => shown.by_header,
@@ -95,7 +96,8 @@ impl State {
         self.sessions.config.attributes(self.form(), &self.view.cookie(), now)
     }
 
-    /// Whether the client of this request would not get the cookie. Our own form leaves that to the browser.
+    /// Returns whether the client of this request would not get the cookie. In the native form this
+    /// is left to the browser.
     pub(super) fn is_cookie_blocked(&self) -> bool {
         !self.by_header()
             && self.form() == Form::Express

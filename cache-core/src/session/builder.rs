@@ -1,4 +1,4 @@
-//! How sessions are set up: each setting with its default, and what is checked once and for all.
+//! The settings of sessions with their defaults, and the checks that are made once.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 
-/// Settings of sessions, from [`SessionLayer::builder`].
+/// Settings of sessions, made with [`SessionLayer::builder`].
 #[derive(Clone)]
 pub struct SessionBuilder {
     cache: Cache,
-    /// One of the user's own.
+    /// A store of the application's own.
     store: Option<Arc<dyn CellStore>>,
     secrets: Vec<Secret>,
     renew_cookie: Option<bool>,
@@ -66,14 +66,14 @@ impl SessionBuilder {
         Self { cache, store: None, secrets: Vec::new(), renew_cookie: None, removal_cookie: None, config }
     }
 
-    /// Where sessions stand, instead of the cache's store: a database, say. Their keys, bytes and
-    /// times are the same there. The cache still gives its events, its clock, its namespace and the
-    /// default of [`deadline`](Self::deadline); its store may be the embedded one. Several layers
-    /// share a store by an `Arc`. Default: the cache's store.
+    /// Stores sessions in `store`, for example a database, instead of the cache's store. Keys,
+    /// bytes and times are the same there. The cache still provides its events, its clock, its
+    /// namespace and the default of [`deadline`](Self::deadline); its own store may be the embedded
+    /// one. Several layers can share a store through an `Arc`. Default: the cache's store.
     ///
-    /// What takes several keys costs more steps there: another id three, a login about ten. Lists of
-    /// users' sessions work, [`max_sessions`](Self::max_sessions) too; what goes through all
-    /// sessions ([`SessionLayer::all`]) is refused as
+    /// Operations on several keys take more steps there: a change of the id takes three, a login
+    /// about ten. Lists of users' sessions and [`max_sessions`](Self::max_sessions) work. A scan of
+    /// all sessions ([`SessionLayer::all`]) is refused as
     /// [`Unsupported`](super::SessionErrorKind::Unsupported).
     #[must_use]
     pub fn store(mut self, store: impl SessionStore) -> Self {
@@ -82,110 +82,113 @@ impl SessionBuilder {
         self
     }
 
-    /// With whom sessions are shared. Default: [`Native`](SessionMode::Native).
+    /// Sets with which other programs sessions are shared. Default:
+    /// [`Native`](SessionMode::Native).
     #[must_use]
     pub fn mode(mut self, mode: SessionMode) -> Self {
         self.config.mode = mode;
         self
     }
 
-    /// Adds a secret: the first one signs, each verifies. At least 32 bytes; in the modes of
-    /// Express, and behind the first, a shorter one
-    /// is taken with a warning. [`Secret::generate`] makes one. Required.
+    /// Adds a secret. The first one signs; all of them verify. Required. [`Secret::generate`] makes
+    /// one.
     ///
-    /// To change it while several servers run: add the new one behind the old one everywhere, then
-    /// put it first everywhere, then
-    /// take the old one away once the sessions that it signed are gone.
+    /// The first secret has at least 32 bytes. In the modes of Express, and after the first
+    /// position, a shorter one is accepted with a warning.
+    ///
+    /// To rotate the secret while several servers run: add the new one after the old one on every
+    /// server, then put it first on every server, then remove the old one once the sessions it
+    /// signed have ended.
     #[must_use]
     pub fn secret(mut self, secret: impl Into<Secret>) -> Self {
         self.secrets.push(secret.into());
         self
     }
 
-    /// The cookie's name in the form of Express. Default: `connect.sid`.
+    /// Sets the name of the cookie in the form of Express. Default: `connect.sid`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = name.into();
         self
     }
 
-    /// The cookie's name in our own form. Default: `__Host-id`.
+    /// Sets the name of the cookie in the native form. Default: `__Host-id`.
     #[must_use]
     pub fn native_name(mut self, name: impl Into<String>) -> Self {
         self.config.native_name = name.into();
         self
     }
 
-    /// Until when the cookie [`name`](Self::name) of Express counts in mode
-    /// [`Native`](SessionMode::Native) too, and sessions in that form are taken over as they are
-    /// used: for the time of a move, which is as long as the longest-lived session of before lives.
-    /// At most 400 days away; one that has passed is as none. Without effect in the other modes.
-    /// Default: none.
+    /// Sets until when mode [`Native`](SessionMode::Native) also accepts the Express cookie
+    /// [`name`](Self::name) and converts sessions in that form as they are used. Use it for a
+    /// migration, for as long as the longest-lived old session lives. At most 400 days from now; a
+    /// time in the past has no effect. No effect in the other modes. Default: none.
     ///
     /// # Warning
-    /// Until then a cookie whose name has no prefix lets somebody in. Another host of the same site
-    /// can set one, which is what `__Host-` keeps out.
+    /// Until then, a cookie whose name has no prefix gives access. Another host of the same site
+    /// can set such a cookie, which the prefix `__Host-` prevents.
     #[must_use]
     pub fn take_over_until(mut self, end: Timestamp) -> Self {
         self.config.take_over_until = Some(end);
         self
     }
 
-    /// What keys begin with; in our own form behind the cache's namespace, which isolates sessions
-    /// as it does all else. Keys of the form of Express have no namespace, since Express knows
-    /// none: two applications with one prefix share their sessions there, and a warning says so
-    /// where their namespaces differ. Default: `sess:`.
+    /// Sets what keys begin with. In the native form the prefix follows the cache's namespace,
+    /// which isolates sessions like everything else. Keys in the form of Express have no namespace,
+    /// because Express has none: two applications with one prefix share their sessions there. A
+    /// warning is emitted if their namespaces differ. Default: `sess:`.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.config.prefix = prefix.into();
         self
     }
 
-    /// Whether a session that was not changed is written at the end of each request. It overwrites
-    /// nothing: what somebody else
-    /// wrote meanwhile stays. Costs a read and a write a request. Default: false.
+    /// Sets whether an unchanged session is written at the end of each request. It does not
+    /// overwrite changes that others wrote in the meantime. Costs a read and a write per request.
+    /// Default: `false`.
     #[must_use]
     pub fn resave(mut self, resave: bool) -> Self {
         self.config.resave = resave;
         self
     }
 
-    /// Whether a session with nothing in it is stored, and its cookie sent: one for each visitor. Default: false.
+    /// Sets whether a session without values is stored and its cookie sent, which makes one session
+    /// per visitor. Default: `false`.
     #[must_use]
     pub fn save_uninitialized(mut self, save: bool) -> Self {
         self.config.save_uninitialized = save;
         self
     }
 
-    /// Whether each answer carries the cookie, so that the browser begins its time anew, as in
-    /// Express. Costs a read and a prolongation in the store a request.
-    /// [`renew_cookie`](Self::renew_cookie) does the same now and then. Default: false.
+    /// Sets whether every response carries the cookie, so that its lifetime in the browser
+    /// restarts, as in Express. Costs a read and an extension in the store per request.
+    /// [`renew_cookie`](Self::renew_cookie) does the same less often. Default: `false`.
     #[must_use]
     pub fn rolling(mut self, rolling: bool) -> Self {
         self.config.rolling = rolling;
         self
     }
 
-    /// Whether the cookie of a session that has an age is sent again whenever reading prolongs the
-    /// session in the store, which is at most once a [`touch_after`](Self::touch_after) of its
-    /// time. Without that, and without [`rolling`](Self::rolling), a browser forgets a session that
-    /// is read and never written when its age has passed since the last write, as with Express.
-    /// Default: true; in the modes of Express false.
+    /// Sets whether the cookie of a session with a max age is sent again whenever a read extends
+    /// the session in the store, which is at most once per [`touch_after`](Self::touch_after) of
+    /// its time. Without this setting and without [`rolling`](Self::rolling), a browser forgets a
+    /// session that is read but never written once its max age has passed since the last write, as
+    /// with Express. Default: `true`; in the modes of Express `false`.
     #[must_use]
     pub fn renew_cookie(mut self, renew: bool) -> Self {
         self.renew_cookie = Some(renew);
         self
     }
 
-    /// What [`Session::unset`](super::Session::unset) does. Default: [`Keep`](Unset::Keep).
+    /// Sets what [`Session::unset`](super::Session::unset) does. Default: [`Keep`](Unset::Keep).
     #[must_use]
     pub fn unset(mut self, unset: Unset) -> Self {
         self.config.unset = unset;
         self
     }
 
-    /// Makes the ids. They must not be guessable: 128 random bits at least, which a UUID does not
-    /// have. Up to 256 bytes without white space.
+    /// Sets a function that makes the ids. They must be unguessable, with at least 128 random bits,
+    /// which a UUID does not have. At most 256 bytes, without white space or control characters.
     /// Default: 192 random bits as 32 characters.
     #[must_use]
     pub fn generate_id(mut self, generate: impl Fn() -> String + Send + Sync + 'static) -> Self {
@@ -193,152 +196,155 @@ impl SessionBuilder {
         self
     }
 
-    /// Whether a proxy in front sets `X-Forwarded-Proto`, which then says whether a request came by
-    /// HTTPS. Default: false.
+    /// Sets whether a proxy in front of this server sets `X-Forwarded-Proto`, which then decides
+    /// whether a request came over HTTPS. Default: `false`.
     ///
     /// # Warning
-    /// Only where every request comes through that proxy: others could write the header themselves.
+    /// Set this only if every request comes through that proxy: other clients could send the header
+    /// themselves.
     #[must_use]
     pub fn proxy(mut self, proxy: bool) -> Self {
         self.config.proxy = proxy;
         self
     }
 
-    /// Whether all requests come by HTTPS, since this server itself speaks it. Default: false.
+    /// Sets whether all requests come over HTTPS because this server itself terminates TLS.
+    /// Default: `false`.
     #[must_use]
     pub fn https(mut self, https: bool) -> Self {
         self.config.https = https;
         self
     }
 
-    /// The cookie's attributes.
+    /// Sets the attributes of the cookie.
     #[must_use]
     pub fn cookie(mut self, cookie: CookieOptions) -> Self {
         self.config.cookie = cookie;
         self
     }
 
-    /// How long a session is kept after its last use, if its cookie has no age: the idle timeout. Default: one day.
+    /// Sets the idle timeout: how long a session is kept after its last use if its cookie has no
+    /// max age. Default: one day.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.config.ttl = Ttl::Fixed(ttl);
         self
     }
 
-    /// How long a session is kept after its last use, by what is in it, as a short time for
-    /// anonymous visitors. Zero: it is over. Wins over the cookie's age.
+    /// Sets how long a session is kept after its last use depending on its values, for example a
+    /// short time for anonymous visitors. Zero ends the session. Overrides the cookie's max age.
     #[must_use]
     pub fn ttl_of(mut self, ttl: impl Fn(&SessionValues<'_>) -> Duration + Send + Sync + 'static) -> Self {
         self.config.ttl = Ttl::Of(Arc::new(ttl));
         self
     }
 
-    /// Whether sessions stay in the store for ever. Default: false.
+    /// Sets whether sessions stay in the store forever. Default: `false`.
     #[must_use]
     pub fn disable_ttl(mut self, disable: bool) -> Self {
         self.config.disable_ttl = disable;
         self
     }
 
-    /// Whether reading a session does not prolong its life in the store. Default: false.
+    /// Turns off that a read extends the session's life in the store. Default: `false`.
     #[must_use]
     pub fn disable_touch(mut self, disable: bool) -> Self {
         self.config.disable_touch = disable;
         self
     }
 
-    /// How much of its time has to be over before reading a session prolongs it: each time costs a
-    /// write. Express does so at each
-    /// request, which is `0.0`. Default: `0.1`.
+    /// Sets which fraction of a session's time has to pass before a read extends it; each extension
+    /// costs a write. Express extends at each request, which is `0.0`. Default: `0.1`.
     #[must_use]
     pub fn touch_after(mut self, fraction: f64) -> Self {
         self.config.touch_after = fraction;
         self
     }
 
-    /// How long a request waits for the store in all, for everything that it wants of its session,
-    /// also behind other requests of the same session. What has not been answered by then counts as
-    /// [`Unavailable`](super::SessionErrorKind::Unavailable). Without effect for the embedded
-    /// store, which answers at once. Default: the cache's `max_staleness`, which is at least two
-    /// response timeouts; at most 30 s.
+    /// Sets how long one request waits for the store in total: for all operations on its session,
+    /// including the time spent behind other requests of the same session. An operation that has
+    /// not finished by then fails as [`Unavailable`](super::SessionErrorKind::Unavailable). No
+    /// effect for the embedded store, which answers at once. Default: the cache's `max_staleness`,
+    /// which is at least two response timeouts, but at most 30 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.config.deadline = Some(deadline);
         self
     }
 
-    /// Whether a handler's changes are dropped if it answers with a status from 500 on. Default: true.
+    /// Sets whether the changes of a handler are dropped if it responds with a status of 500 or
+    /// above. Default: `true`.
     #[must_use]
     pub fn discard_on_server_error(mut self, discard: bool) -> Self {
         self.config.discard_on_server_error = discard;
         self
     }
 
-    /// How large a stored session may be, at least 256 bytes. One that an Express peer has made
-    /// larger is used as it is: only what would let it grow is refused. Default: 64 KiB.
+    /// Sets the largest size of a stored session in bytes, at least 256. A session that an Express
+    /// peer has made larger is still usable; only changes that make it grow are refused. Default:
+    /// 64 KiB.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.config.max_bytes = bytes;
         self
     }
 
-    /// How long a session may live in all, however often it is used. Its beginning is stored with
-    /// it, as `_m`. Default: no limit.
+    /// Sets how long a session may live in total, however often it is used. The time of its
+    /// creation is stored with it, in `_m`. Default: no limit.
     #[must_use]
     pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
         self.config.absolute_timeout = Some(timeout);
         self
     }
 
-    /// How many sessions one user may have, and what a further login does. It holds exactly,
-    /// however many log in at the same time; sessions
-    /// that have ended do not count. Costs a look at each of the user's sessions, in the store, at
-    /// each login. Default: no limit.
+    /// Sets how many sessions one user may have, and what a further login does. The limit is exact
+    /// under concurrent logins; ended sessions do not count. Costs a check of each of the user's
+    /// sessions in the store at each login. Default: no limit.
     #[must_use]
     pub fn max_sessions(mut self, most: usize, then: TooMany) -> Self {
         self.config.max_sessions = Some((most, then));
         self
     }
 
-    /// For how long an id that this side has ended is remembered as ended, where sessions are
-    /// shared with Express: as long as the longest
-    /// request there. A request of a stock connect-redis that began before that end writes back
-    /// what it has read; what stands under such an id is
-    /// deleted as soon as it is seen, and counts as none. Zero turns it off. In mode
-    /// [`Native`](SessionMode::Native) nobody writes like that, and it
-    /// changes nothing. Default: 60 s. Costs a small key for each end of a session, and a third
-    /// command in the round trip that reads one.
+    /// Sets for how long an ended id is remembered as ended if sessions are shared with Express.
+    /// Set it to the duration of the longest request there.
+    ///
+    /// A request of connect-redis that began before the session ended writes back what it has read.
+    /// A session found under such an id counts as absent and is deleted as soon as it is seen. Zero
+    /// turns this off. In mode [`Native`](SessionMode::Native) no other program writes like that,
+    /// and the setting has no effect. Default: 60 s. Costs one small key for each ended session,
+    /// and a third command in the round trip that reads a session.
     #[must_use]
     pub fn revoke_for(mut self, longest_request: Duration) -> Self {
         self.config.revoke_for = longest_request;
         self
     }
 
-    /// Whether a login stores what the client's `User-Agent` header says, up to 256 bytes of it, as
-    /// [`SessionInfo::device`](super::SessionInfo::device). It
-    /// tells something about a person. [`Session::set_device`](super::Session::set_device) stores a
-    /// text of one's own instead. Default: false.
+    /// Sets whether a login stores up to 256 bytes of the client's `User-Agent` header as
+    /// [`SessionInfo::device`](super::SessionInfo::device). This is data about a person.
+    /// [`Session::set_device`](super::Session::set_device) stores a text of your choice instead.
+    /// Default: `false`.
     #[must_use]
     pub fn record_user_agent(mut self, record: bool) -> Self {
         self.config.user_agent = record;
         self
     }
 
-    /// How clients show their ids: new sessions go by the first. Default: a cookie.
+    /// Sets how clients send their ids. New sessions use the first transport. Default: a cookie.
     #[must_use]
     pub fn transports(mut self, transports: impl IntoIterator<Item = Transport>) -> Self {
         self.config.transports = transports.into_iter().collect();
         self
     }
 
-    /// Whether an answer that depends on a session says so to caches, so that none gives it to
-    /// somebody else: `Vary` names the headers in which clients show their ids, and `Cache-Control`
-    /// gets `private`, unless the handler has said `private`, `no-store`, `public` or `s-maxage`.
-    /// An answer that gives an id to its client is `no-store`, unless the handler has said
-    /// `private`. Default: true.
+    /// Sets whether a response that depends on a session gets headers that keep caches from serving
+    /// it to another client. `Vary` names the headers in which clients send their ids.
+    /// `Cache-Control` gets `private`, unless the handler has set `private`, `no-store`, `public`
+    /// or `s-maxage`. A response that gives an id to its client is `no-store`, unless the handler
+    /// has set `private`. Default: `true`.
     ///
     /// # Warning
-    /// Without it, a cache between clients and this server may give one user's answers, and
+    /// Without it, a cache between clients and this server may serve one user's responses, and
     /// sessions, to another.
     #[must_use]
     pub fn cache_headers(mut self, add: bool) -> Self {
@@ -346,19 +352,18 @@ impl SessionBuilder {
         self
     }
 
-    /// Whether the answer tells the browser to forget the cookie of a session that was destroyed.
-    /// Default: true; in mode
-    /// `Express` false, as there.
+    /// Sets whether the response to a destroyed session makes the browser delete its cookie.
+    /// Default: `true`; in mode `Express` `false`, as in Express itself.
     #[must_use]
     pub fn removal_cookie(mut self, remove: bool) -> Self {
         self.removal_cookie = Some(remove);
         self
     }
 
-    /// The layer.
+    /// Checks the settings and makes the layer.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for settings that can never work, with what to change.
+    /// [`ErrorKind::Configuration`] for settings that can never work; the text says what to change.
     pub fn build(self) -> Result<SessionLayer> {
         let mut config = self.config;
         let by_default = config.mode != SessionMode::Express;

@@ -1,12 +1,12 @@
-//! What a session is to its cell: under which key and in which form it stands, what operations make of
-//! it, and what is written with it.
+//! The session as a cell: its key and form, how operations change it, and what is written together
+//! with it.
 //!
-//! Invariant: that of [`cell`](crate::cell): a write replaces exactly the bytes that it was made from,
-//! or makes a key that was not there. So nobody's write is lost, and a session that has ended is never
-//! made anew.
+//! Invariant: that of [`cell`](crate::cell). A write replaces exactly the bytes that it was made
+//! from, or creates a key that did not exist. So no concurrent write is lost, and an ended session
+//! is never recreated.
 //!
-//! What requests of one process do to one session goes out together, in one swap. Handlers never wait
-//! for that, only their commits.
+//! Writes of one session by several requests of this process go out together in one swap. Handlers
+//! do not wait for that; only their commits do.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,75 +28,77 @@ use crate::envelope::Envelope;
 use crate::events::{Event, SessionEvent};
 use crate::store::Store;
 
-/// How often an id is made anew that is already somebody's.
+/// How many ids are tried for a new session if the generated ones already exist.
 const ID_ATTEMPTS: u32 = 3;
 
-/// Nobody waits longer for a page.
+/// The upper bound of the default deadline: no client waits longer for a page.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A longer life is as good as this one, and sums with it stay far from every bound.
+/// An upper bound for lifetimes. It is long enough in practice, and sums with it cannot overflow.
 const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 86400);
 
-/// One change of a session; run again for each conflict.
+/// One change of a session. It is run again for each conflict.
 pub(super) type Operation = Box<dyn FnMut(&mut Record) -> Result<(), SessionError> + Send>;
 
-/// A session as it stands in the store.
+/// A session as it is stored.
 #[derive(Clone)]
 pub(super) struct Standing {
     pub(super) form: Form,
     pub(super) id: SessionId,
-    /// Exactly what was read: what a swap compares.
+    /// Exactly the bytes that were read. A swap compares them.
     pub(super) bytes: Bytes,
     pub(super) record: Record,
     pub(super) left: Option<Duration>,
-    /// When it had that left.
+    /// The time at which it had `left` remaining.
     pub(super) at: Timestamp,
 }
 
-/// What all requests of one layer share.
+/// The state that all requests of one layer share.
 pub(super) struct Sessions {
     pub(super) cache: Cache,
-    /// Where they stand: in the cache's store, or in one of the user's own.
+    /// Where sessions are stored: in the cache's store, or in a store of the application's own.
     pub(super) cells: Cells<Self>,
     pub(super) is_own: bool,
     pub(super) config: Config,
-    /// What tags of users are made with, as it was found in the store.
+    /// The key from which the tags of users are made, as found in the store.
     pub(super) tag_key: Mutex<Option<Bytes>>,
 }
 
-/// How a new state of a session comes to stand.
+/// One write of a session.
 pub(super) struct Write {
-    /// What it takes the place of, with nothing of that in it: it ends as this one is stored.
+    /// The session that this one replaces without taking over its values. It ends when this one is
+    /// stored.
     pub(super) instead: Option<Standing>,
     pub(super) operations: Vec<Operation>,
-    /// Under another id from now on, with what was in it.
+    /// Whether the session gets another id and keeps its values.
     pub(super) cycle: bool,
-    /// Goes on as a new session with nothing but the operations if what it is made from has ended.
+    /// Whether to continue as a new session with only these operations if the session they are made
+    /// from has ended.
     pub(super) or_anew: bool,
-    /// The id it is to have.
+    /// The id the session gets.
     pub(super) id: SessionId,
     pub(super) by_https: bool,
 }
 
-/// What became of a session's time.
+/// The result of extending a session.
 pub(super) enum Prolonged {
-    /// Too little of it is over.
+    /// Too little of its time has passed.
     No,
     Yes,
-    /// It has ended.
+    /// The session has ended.
     Ended,
 }
 
-/// What a write came to.
+/// The result of a write.
 #[derive(Clone)]
 pub(super) enum Written {
-    /// It stands.
+    /// The session is stored.
     Standing(Box<Standing>),
-    /// Its time is over by what is in it: it stands no more.
+    /// By its values its time has ended: it was removed.
     Over(SessionId),
-    /// It had ended before.
+    /// It had ended before the write.
     Gone,
-    /// Its user has as many sessions as may be. Nothing was written.
+    /// Its user has the maximum number of sessions. Nothing was written.
     TooMany,
 }
 
@@ -112,7 +114,7 @@ impl Sessions {
         self.cache.0.events.emit(Event::Session(event));
     }
 
-    /// How long a request waits for the store in all.
+    /// Returns how long one request waits for the store in total.
     pub(super) fn deadline(&self) -> Duration {
         self.config.deadline.unwrap_or_else(|| self.cache.0.limits.max_staleness.min(LONGEST_DEADLINE))
     }
@@ -121,7 +123,7 @@ impl Sessions {
         self.cells.now()
     }
 
-    /// The session with this id, in whichever form.
+    /// Loads the session with this id, in any form.
     pub(super) async fn load(&self, id: &SessionId) -> Result<Option<Standing>, SessionError> {
         let forms = self.config.forms(self.now());
         for form in forms {
@@ -130,7 +132,7 @@ impl Sessions {
             }
         }
         match forms {
-            // Another request may have moved it between the two looks. Nothing moves back.
+            // Another request may have moved it between the two loads. Sessions never move back.
             [Form::Native, Form::Express] => self.load_form(Form::Native, id).await,
             _ => Ok(None),
         }
@@ -141,7 +143,7 @@ impl Sessions {
         let (bytes, left) = match self.load_living(&key).await {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(None),
-            // A value of another type: left as it is.
+            // A value of another Redis type is left as it is.
             Err(error) if error.kind() == SessionErrorKind::Refused => {
                 self.emit(SessionEvent::Unreadable { reason: "the store refuses to read it" });
                 return Ok(None);
@@ -185,8 +187,8 @@ impl Sessions {
         }
     }
 
-    /// Whether so much may be stored. What an Express peer has made too large may stay so, but not
-    /// grow.
+    /// Checks that a record may be stored. A record that an Express peer has made too large may
+    /// keep its size, but not grow.
     pub(super) fn check_size(&self, record: &Record, before: Option<&Record>) -> Result<(), SessionError> {
         self.check_bytes(record.write().len(), record, before)
     }
@@ -226,7 +228,8 @@ impl Sessions {
         })
     }
 
-    /// How long the store is to keep it from now on; `None`: it is over.
+    /// Returns how long the store has to keep the session from now on, or `None` if its time has
+    /// ended.
     pub(super) fn ttl(&self, record: &Record) -> Option<Duration> {
         let ttl = self.idle_ttl(record)?;
         match self.ends(record) {
@@ -235,7 +238,7 @@ impl Sessions {
         }
     }
 
-    /// How long it may be left alone; `None`: it is over.
+    /// Returns the idle timeout, or `None` if the session's time has ended.
     pub(super) fn idle_ttl(&self, record: &Record) -> Option<Duration> {
         let ttl = match &self.config.ttl {
             Ttl::Of(ttl) => Some(ttl(&SessionValues(record))).filter(|ttl| !ttl.is_zero()),
@@ -244,16 +247,17 @@ impl Sessions {
         Some(ttl.min(LONGEST_TTL))
     }
 
-    /// When its absolute timeout ends it.
+    /// Returns when the absolute timeout ends the session.
     pub(super) fn ends(&self, record: &Record) -> Option<Timestamp> {
         let timeout = self.config.absolute_timeout?;
         Some(Meta::of(record).created.unwrap_or_else(|| self.now()).plus(timeout))
     }
 
-    /// Writes what the operations make of a session, and gives them back. `standing`: what it is made
-    /// from; `None`: from nothing.
+    /// Applies the operations to a session, writes it, and gives the operations back. `standing` is
+    /// the session they are made from, or `None` for a new one.
     ///
-    /// Dropped half way, it may have been written or not, as with a fault of the store.
+    /// If this is dropped half-way, the session may have been written or not, as with a store
+    /// error.
     pub(super) async fn write(
         self: &Arc<Self>,
         standing: Option<Standing>,
@@ -267,7 +271,7 @@ impl Sessions {
         (write.map(|write| write.operations).unwrap_or_default(), written)
     }
 
-    /// Stores a session that was not there.
+    /// Stores a new session.
     async fn create(&self, write: &mut Write) -> Result<Written, SessionError> {
         let mut record = Record::default();
         record.set_cookie(&self.config.new_cookie(write.by_https, self.now()));
@@ -295,14 +299,15 @@ impl Sessions {
             };
             match cell::put(self, &draft, &record).await? {
                 Put::Done => {
-                    // Only now: had the write failed, the old one would be all that there is.
+                    // Removed only now: if the write had failed, the old session would be all there
+                    // is.
                     if let Some(old) = instead.filter(|_| draft.with.is_none()) {
                         self.remove(old).await?;
                     }
                     return Ok(self.written(form, write.id.clone(), record, draft));
                 }
                 Put::Full => return Ok(Written::TooMany),
-                // Somebody's: two users must never share one.
+                // The id exists. Two users must never share a session.
                 _ => write.id = self.config.new_id(Some(&write.id.tag())).ok_or_else(bad_id)?,
             }
         }
@@ -320,11 +325,11 @@ impl Sessions {
         Ok(())
     }
 
-    /// What each write says anew.
+    /// Updates the metadata that every write renews.
     fn stamp(&self, record: &mut Record) {
         let mut meta = Meta::of(record);
         let before = meta.clone();
-        // Lost where an Express peer regenerated the session: it begins again there.
+        // It is missing if an Express peer regenerated the session: the time starts again then.
         if self.config.absolute_timeout.is_some() && meta.created.is_none() {
             meta.created = Some(self.now());
         }
@@ -348,14 +353,15 @@ impl Sessions {
         self.leave_index(standing).await
     }
 
-    /// Where a session stands, and behind that where it may have moved meanwhile: nothing moves from what is deleted, and nothing moves back.
+    /// Returns the key of a session, followed by the key it may have moved to in the meantime. A
+    /// deleted session cannot move, and sessions never move back.
     fn keys_of(&self, standing: &Standing) -> Vec<String> {
         let may_move = standing.form == Form::Express && self.config.mode != super::SessionMode::Express;
         let forms = [Some(standing.form), may_move.then_some(Form::Native)];
         forms.into_iter().flatten().map(|form| self.config.key(form, &standing.id)).collect()
     }
 
-    /// Begins its time to live anew. `false`: it has ended.
+    /// Resets the session's remaining time. Returns `false` if it has ended.
     pub(super) async fn touch(&self, standing: &mut Standing, ttl: Duration) -> Result<bool, SessionError> {
         self.stay_entered(standing, ttl).await?;
         let stands = self.cells.touch(&self.config.key(standing.form, &standing.id), ttl).await?;
@@ -368,7 +374,8 @@ impl Sessions {
         Ok(stands)
     }
 
-    /// A session stays in the form it stands in, until only ours is left.
+    /// Returns the form to write. A session keeps its form, except in mode `Native`, which converts
+    /// it.
     pub(super) fn target_form(&self, standing: &Standing) -> Form {
         if self.config.mode == super::SessionMode::Native { Form::Native } else { standing.form }
     }
@@ -421,7 +428,7 @@ impl CellKind for Sessions {
         record.sign(&self.config.keyring, &self.config.context(&key));
         let before = Some(&standing.record);
         let bytes = match self.seal(Sealing { form, key: &key, record: &record, before, ttl }) {
-            // Whose change makes it too large shows when each is tried by itself.
+            // When each change is tried alone, it shows which one makes the session too large.
             Err(error) if !alone && error.kind() == SessionErrorKind::TooLarge => return Ok(Next::Apart),
             bytes => bytes?,
         };
@@ -451,7 +458,7 @@ impl CellKind for Sessions {
         if taken && write.cycle {
             return Err(SessionError::new(SessionErrorKind::Id));
         }
-        // Another request has taken it over already, or it has moved.
+        // Another request has converted it already, or it has moved.
         self.load(&standing.id).await
     }
 
@@ -460,8 +467,8 @@ impl CellKind for Sessions {
     }
 
     async fn make_room(&self, record: &Record) -> Result<(), SessionError> {
-        // The store only sees that something stands there: what is no session of this user has to
-        // go from the list first.
+        // The store only sees that a key exists. So entries whose key is not a session of this user
+        // have to be removed from the list first.
         match Meta::of(record).user {
             Some(user) => self.living(&user).await.map(drop),
             None => Ok(()),
@@ -494,17 +501,17 @@ impl CellKind for Sessions {
     }
 }
 
-/// What is to be put into the form in which it stands.
+/// A record to be encoded in a form.
 struct Sealing<'a> {
     form: Form,
     key: &'a str,
     record: &'a Record,
-    /// What it is made from.
+    /// The record it is made from.
     before: Option<&'a Record>,
     ttl: Duration,
 }
 
-/// Does all of it to a record.
+/// Applies all operations to a record.
 fn run(record: &mut Record, operations: &mut [Operation]) -> Result<(), SessionError> {
     operations.iter_mut().try_for_each(|operation| operation(record))
 }

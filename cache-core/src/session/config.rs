@@ -1,4 +1,4 @@
-//! The settings of sessions.
+//! Session configuration and its checks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,27 +13,29 @@ use super::record::{MaxAge, StoredCookie};
 use super::values::SessionValues;
 use crate::clock::{Timestamp, millis};
 
-/// With whom sessions are shared, and so where and how they stand in the store.
+/// With which other programs sessions are shared, and therefore how they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SessionMode {
-    /// With an Express application (express-session, connect-redis): the same key `sess:<id>`, JSON, cookie and times. The id
-    /// stands in Redis as it is.
+    /// Shared with an Express application (express-session, connect-redis): the same key
+    /// `sess:<id>`, JSON, cookie and times. The id is stored in Redis in plain form.
     Express,
-    /// As [`Express`](Self::Express), but sessions that stand in the form of [`Native`](Self::Native) are read and written too: the step
-    /// between the two, for as long as servers of both modes run.
+    /// Like [`Express`](Self::Express), but sessions in the form of [`Native`](Self::Native) are
+    /// read and written too. Use it as the step between the two, for as long as servers of both
+    /// modes run.
     Dual,
-    /// With nobody: keys are hashes of ids, so that who reads Redis has no session, and begin with
-    /// the cache's namespace; values carry a checksum; the cookie has the prefix `__Host-`, and no
-    /// other cookie counts. With [`take_over_until`](super::SessionBuilder::take_over_until) a session in
-    /// the form of Express is taken over at its next use.
+    /// Not shared. Keys contain hashes of ids, so read access to Redis gives no access to sessions,
+    /// and begin with the cache's namespace. Values carry a checksum. The cookie has the prefix
+    /// `__Host-`, and no other cookie is accepted. With
+    /// [`take_over_until`](super::SessionBuilder::take_over_until), a session in the form of
+    /// Express is converted at its next use.
     #[default]
     Native,
 }
 
-/// A new id, where the application makes its own.
+/// Makes a new id, if the application makes its own.
 pub(super) type GenerateId = dyn Fn() -> String + Send + Sync;
-/// How long a session is kept, by what is in it.
+/// Returns how long a session is kept, depending on its values.
 pub(super) type TtlOf = dyn Fn(&SessionValues<'_>) -> Duration + Send + Sync;
 
 #[derive(Clone)]
@@ -42,7 +44,7 @@ pub(super) enum Ttl {
     Of(Arc<TtlOf>),
 }
 
-/// What sessions go by. See [`SessionBuilder`].
+/// Session configuration. See [`SessionBuilder`].
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) mode: SessionMode,
@@ -50,7 +52,7 @@ pub(super) struct Config {
     pub(super) name: String,
     pub(super) native_name: String,
     pub(super) prefix: String,
-    /// That of the cache: what another one isolates, sessions isolate too.
+    /// The cache's namespace. It isolates sessions too.
     pub(super) namespace: Box<str>,
     pub(super) take_over_until: Option<Timestamp>,
     pub(super) resave: bool,
@@ -78,17 +80,17 @@ pub(super) struct Config {
     pub(super) user_agent: bool,
 }
 
-/// A cookie's longest life, which browsers keep to: RFC 6265bis.
+/// The longest lifetime of a cookie that browsers accept (RFC 6265bis).
 const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
 
 const LONGEST_ATTRIBUTE: usize = 1024;
 
-/// What an empty session needs.
+/// The size that an empty session needs.
 const LEAST_BYTES: usize = 256;
 
 impl Config {
-    /// The forms in which a session may stand, and whose cookies count, in the order in which it is
-    /// looked for.
+    /// Returns the forms in which a session may be stored and whose cookies are accepted, in lookup
+    /// order.
     pub(super) fn forms(&self, now: Timestamp) -> &'static [Form] {
         match self.mode {
             SessionMode::Express => &[Form::Express],
@@ -98,12 +100,12 @@ impl Config {
         }
     }
 
-    /// Whether sessions in the form of Express are still on their way to ours.
+    /// Returns whether sessions in the form of Express are still converted.
     fn takes_over(&self, now: Timestamp) -> bool {
         self.take_over_until.is_some_and(|until| now < until)
     }
 
-    /// That of new sessions.
+    /// Returns the form of new sessions.
     pub(super) fn new_form(&self) -> Form {
         if self.mode == SessionMode::Native { Form::Native } else { Form::Express }
     }
@@ -115,7 +117,7 @@ impl Config {
         }
     }
 
-    /// What keys of our own form begin with.
+    /// Returns the prefix of keys in the native form.
     pub(super) fn own_prefix(&self) -> String {
         format!("{}:{}", self.namespace, self.prefix)
     }
@@ -127,8 +129,8 @@ impl Config {
         if is_own { Form::Native } else { Form::Express }
     }
 
-    /// What our signature in the session under this key holds for: this session, in whichever form,
-    /// of this namespace.
+    /// Returns the context of the metadata signature under this key: it binds the signature to this
+    /// session, in any form, and to this namespace.
     pub(super) fn context(&self, key: &str) -> String {
         let hash = match self.form_of(key) {
             Form::Native => key.rsplit_once('}').map(|(_, hash)| hash.to_owned()).unwrap_or_default(),
@@ -144,12 +146,12 @@ impl Config {
         }
     }
 
-    /// Whether values have to pass through an Express peer unchanged.
+    /// Returns whether values have to pass through an Express peer unchanged.
     pub(super) fn shares_with_express(&self) -> bool {
         self.mode != SessionMode::Native
     }
 
-    /// A new id; in our own form with a tag, of a user or one that says nothing.
+    /// Makes a new id. In the native form it has a tag: the given one of a user, or a random one.
     pub(super) fn new_id(&self, tag: Option<&str>) -> Option<SessionId> {
         let id = match &self.generate_id {
             None => SessionId::random(),
@@ -166,7 +168,7 @@ impl Config {
         self.cookie.secure.unwrap_or(default)
     }
 
-    /// The `cookie` member of a new session.
+    /// Returns the `cookie` member of a new session.
     pub(super) fn new_cookie(&self, by_https: bool, now: Timestamp) -> StoredCookie {
         let options = &self.cookie;
         let max_age = options.max_age.or_else(|| options.expires.map(|expires| now.until(expires))).map(millis);
@@ -204,7 +206,8 @@ impl Config {
         self.cookie.path.as_deref().unwrap_or("/")
     }
 
-    /// What the header says. In the form of Express the stored cookie decides, as there; in ours only how long it lives.
+    /// Returns the cookie attributes. In the form of Express the stored cookie decides, as there;
+    /// in the native form it only decides the lifetime.
     pub(super) fn attributes(&self, form: Form, stored: &StoredCookie, now: Timestamp) -> Attributes {
         let expires = stored.expires(now);
         match form {
@@ -234,7 +237,7 @@ impl Config {
         }
     }
 
-    /// Those of our own form.
+    /// Returns the cookie attributes of the native form.
     pub(super) fn own_attributes(&self, lasts: Option<Duration>, now: Timestamp) -> Attributes {
         let options = &self.cookie;
         Attributes {
@@ -258,7 +261,7 @@ impl Config {
         }
     }
 
-    /// Whether every time that it is given is one.
+    /// Checks all durations and times.
     fn check_times(&self, now: Timestamp) -> Result<(), String> {
         if matches!(self.ttl, Ttl::Fixed(ttl) if ttl.is_zero()) {
             return Err("`ttl` is zero, so no session would be stored; leave it out for a day".into());
@@ -276,7 +279,7 @@ impl Config {
         Ok(())
     }
 
-    /// What is wrong with it, once and for all.
+    /// Checks all settings, and returns what is wrong.
     pub(super) fn check(&self, now: Timestamp) -> Result<(), String> {
         self.check_times(now)?;
         let cookie = &self.cookie;
@@ -289,7 +292,7 @@ impl Config {
         if !is_attribute_text(domain) || !is_attribute_text(path) || !path.starts_with('/') {
             return Err("a cookie's path begins with `/`; path and domain are ASCII without `;`".into());
         }
-        // A browser drops what is longer, silently: RFC 6265bis, 5.6 and 5.7, less the longest signed id.
+        // Browsers silently drop longer ones: RFC 6265bis, 5.6 and 5.7, less the longest signed id.
         if [&self.name, &self.native_name].iter().any(|name| name.len() > LONGEST_ATTRIBUTE)
             || domain.len() > LONGEST_ATTRIBUTE
             || path.len() > LONGEST_ATTRIBUTE
@@ -345,12 +348,12 @@ impl fmt::Debug for Config {
     }
 }
 
-/// The form in which a session stands.
+/// The form in which a session is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// JSON under the id.
     Express,
-    /// The cache's record under the id's hash.
+    /// A record of the cache under the hash of the id.
     Native,
 }
 
@@ -374,7 +377,7 @@ mod tests {
             [config.form_of(own), config.form_of("sess:a"), config.form_of("sess:v1:a")],
             [Form::Native, Form::Express, Form::Express]
         );
-        // One signature for both forms, and for no other session.
+        // One signature is valid for both forms, and for no other session.
         let context = config.context("sess:R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y");
         assert_eq!(context, config.context(own));
         assert_ne!(context, config.context("sess:another"));

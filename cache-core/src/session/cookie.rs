@@ -1,12 +1,14 @@
-//! The two headers, by the grammar that Express peers read and write.
+//! The `Cookie` and `Set-Cookie` headers, in the grammar that Express peers read and write.
 //!
-//! Reading is as lenient as theirs (percent-encoded or bare, quoted, several headers, the first of equal names), writing as strict.
+//! Reading is as lenient as theirs (percent-encoded or bare, quoted, several headers, the first of
+//! equal names), and writing as strict.
 
 use std::fmt::Write as _;
 
 use crate::clock::Timestamp;
 
-/// The value of the first cookie with this name in `Cookie` headers, decoded; `None`: there is none, or it is not UTF-8.
+/// Returns the decoded value of the first cookie with this name in the `Cookie` headers. `None` if
+/// there is none, or if it is not UTF-8.
 pub(super) fn find<'a>(headers: impl IntoIterator<Item = &'a [u8]>, name: &str) -> Option<String> {
     let pairs = headers.into_iter().flat_map(|header| header.split(|byte| *byte == b';'));
     let value = pairs
@@ -18,7 +20,7 @@ pub(super) fn find<'a>(headers: impl IntoIterator<Item = &'a [u8]>, name: &str) 
         .1;
     let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
     let value = std::str::from_utf8(value).ok()?;
-    // What cannot be decoded is taken as it is.
+    // A value that cannot be decoded is used as it is.
     Some(percent_decoded(value).unwrap_or_else(|| value.to_owned()))
 }
 
@@ -29,7 +31,7 @@ fn trim(bytes: &[u8]) -> &[u8] {
     bytes.get(start..end).unwrap_or_default()
 }
 
-/// `decodeURIComponent`
+/// Does what `decodeURIComponent` does.
 fn percent_decoded(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -46,7 +48,7 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// `encodeURIComponent`
+/// Does what `encodeURIComponent` does.
 pub(super) fn percent_encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len().saturating_add(8));
     for byte in text.bytes() {
@@ -59,13 +61,13 @@ pub(super) fn percent_encoded(text: &str) -> String {
     out
 }
 
-/// What a `Set-Cookie` header says about its cookie.
+/// The attributes of a `Set-Cookie` header.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Attributes {
     pub(super) domain: Option<String>,
     pub(super) path: Option<String>,
     pub(super) expires: Option<Timestamp>,
-    /// In seconds, beside `expires`: Express never sends it.
+    /// In seconds, in addition to `expires`. Express never sends it.
     pub(super) max_age: Option<u64>,
     pub(super) http_only: bool,
     pub(super) secure: bool,
@@ -75,7 +77,8 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// The header's value. `None`: a domain or path that would end the attribute that it stands in.
+    /// Returns the value of the header. `None` if the domain or the path contains a character that
+    /// would end its attribute.
     pub(super) fn header(&self, name: &str, value: &str) -> Option<String> {
         let mut out = format!("{name}={}", percent_encoded(value));
         for (attribute, text) in [("Domain", &self.domain), ("Path", &self.path)] {
@@ -108,17 +111,17 @@ impl Attributes {
     }
 }
 
-/// Whether a domain or a path is nothing but that.
+/// Returns whether a text can be a domain or a path without ending its attribute.
 pub(super) fn is_attribute_text(text: &str) -> bool {
     text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b';')
 }
 
-/// Whether this can be the name of a cookie: a token of RFC 9110.
+/// Returns whether this can be the name of a cookie: a token of RFC 9110.
 pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// A time by the calendar, in UTC.
+/// A calendar date with time, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Date {
     days: u64,
@@ -134,12 +137,13 @@ const LAST_MS: u64 = 253_402_300_799_999;
 const DAY_MS: u64 = 86_400_000;
 
 impl Date {
-    /// Times after the year 9999 count as its last moment.
-    #[expect(clippy::arithmetic_side_effects, reason = "a time before the year 10000 is far from every bound of u64")]
+    /// Converts a time. Times after the year 9999 count as its last moment.
+    #[expect(clippy::arithmetic_side_effects, reason = "times before the year 10000 are far from every bound of u64")]
     pub(super) fn of(time: Timestamp) -> Self {
         let millis = time.as_millis().min(LAST_MS);
         let days = millis / DAY_MS;
-        // Days to civil: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", for years from 1970 on.
+        // Days to civil: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", for years
+        // from 1970 on.
         let shifted = days + 719_468;
         let era = shifted / 146_097;
         let of_era = shifted % 146_097;
@@ -152,7 +156,7 @@ impl Date {
         Self { days, year, month, day, millis: millis % DAY_MS }
     }
 
-    /// `2026-11-20T09:21:22.716Z`, as `JSON.stringify` writes dates.
+    /// Formats as `2026-11-20T09:21:22.716Z`, as `JSON.stringify` writes dates.
     pub(super) fn iso(self) -> String {
         let (hours, minutes, seconds) = self.clock();
         let Self { year, month, day, millis, .. } = self;
@@ -160,7 +164,7 @@ impl Date {
         format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")
     }
 
-    /// `Fri, 20 Nov 2026 09:21:22 GMT`, as `toUTCString` does. The milliseconds are cut off.
+    /// Formats as `Fri, 20 Nov 2026 09:21:22 GMT`, as `toUTCString` does. Milliseconds are cut off.
     pub(super) fn imf(self) -> String {
         const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
         const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -229,9 +233,9 @@ mod tests {
         for value in ["s%3Aabc%zz", "s%3Aabc%", "s%3Aabc%f", "%ff"] {
             assert_eq!(found(&[&format!("connect.sid={value}")]).as_deref(), Some(value));
         }
-        // Decoded once only.
+        // Decoded only once.
         assert_eq!(found(&["connect.sid=s%253Aabc"]).as_deref(), Some("s%3Aabc"));
-        // A bad one that comes first hides a good one behind it.
+        // A bad cookie that comes first hides a good one after it.
         assert_eq!(found(&[&format!("connect.sid=bad; connect.sid={ENCODED}")]).as_deref(), Some("bad"));
         assert_eq!(found(&["connect.sid=\"a"]).as_deref(), Some("\"a"));
     }

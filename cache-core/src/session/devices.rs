@@ -1,19 +1,21 @@
-//! On what a user has logged in, in words: for a list in which people find the session that is not theirs.
+//! A description of the device on which a user has logged in, for a list in which people can find a
+//! session that is not theirs.
 
 use super::meta::Meta;
 use super::record::Record;
 use super::{Result, Session};
 
-/// What is longer is cut off.
+/// Longer texts are cut off.
 const MAX_BYTES: usize = 256;
 
 impl Session {
-    /// Says on what this session is used, for its user's list: a name that a person recognises. Up to 256 bytes are kept, and no control
-    /// characters; an empty text removes it. It stays with the session when its id changes, until a login with
-    /// [`record_user_agent`](super::SessionBuilder::record_user_agent) or another call sets it anew.
+    /// Sets the description of the device for the list of the user's sessions: a name that a person
+    /// recognises. Up to 256 bytes are kept, without control characters. An empty text removes the
+    /// description. It stays when the session's id changes, until another call, or a login with
+    /// [`record_user_agent`](super::SessionBuilder::record_user_agent), replaces it.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn set_device(&self, text: &str) -> Result<()> {
         let device = device(text);
         self.change(Box::new(move |record: &mut Record| {
@@ -26,7 +28,7 @@ impl Session {
     }
 }
 
-/// As it is stored; `None`: nothing is left of it.
+/// Returns the text as it is stored, or `None` if nothing is left of it.
 pub(super) fn device(text: &str) -> Option<String> {
     let mut kept = String::new();
     for letter in text.trim().chars().filter(|letter| !letter.is_control()) {
@@ -47,7 +49,7 @@ mod tests {
         assert_eq!(device("  Mozilla/5.0\r\n (X11)\0 ").as_deref(), Some("Mozilla/5.0 (X11)"));
         assert_eq!(device(" \n"), None);
         assert_eq!(device(&"x".repeat(1000)).unwrap().len(), 256);
-        // Not in the middle of a letter.
+        // Not in the middle of a character.
         assert_eq!(device(&"é".repeat(1000)).unwrap(), "é".repeat(128));
         assert_eq!(device(&format!("x{}", "é".repeat(1000))).unwrap().len(), 255);
     }

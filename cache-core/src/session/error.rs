@@ -1,4 +1,4 @@
-//! What can go wrong with a session.
+//! Errors of sessions.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 
-/// A fault of a session. As an axum response: [its status](Self::status), without a word of what it
-/// was; the log has its text.
+/// An error of a session. As an axum response it becomes [its status](Self::status) with an empty
+/// body; the text goes to the log only.
 #[derive(Clone)]
 pub struct SessionError {
     kind: SessionErrorKind,
@@ -15,36 +15,40 @@ pub struct SessionError {
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// What sort of fault it is.
+/// The kind of a session error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionErrorKind {
-    /// The store cannot be reached, or did not answer in time. A write that ended like this may or may not have happened.
+    /// The store cannot be reached, or did not answer in time. A write that failed like this may
+    /// have happened or not.
     Unavailable,
-    /// The store answered, and refused: read-only, out of memory.
+    /// The store answered with a refusal: read-only, out of memory.
     Refused,
-    /// The session has ended meanwhile, by a logout elsewhere or its time. It is not made anew.
+    /// The session has ended in the meantime, by a logout elsewhere or by its timeout. It is not
+    /// recreated.
     Gone,
     /// The name cannot be used for a value.
     ReservedName,
-    /// A value cannot be stored, or is not of the type that was asked for.
+    /// The value cannot be stored, or is not of the requested type.
     Value,
     /// The session is larger than [`SessionBuilder::max_bytes`](super::SessionBuilder::max_bytes).
     TooLarge,
-    /// Too many others changed the session at the same time.
+    /// Too many other requests changed the session at the same time.
     Conflict,
-    /// The answer is on its way: nothing can be changed any more.
+    /// The response is already being sent, so nothing can be changed.
     Answered,
-    /// The user has as many sessions as may be.
+    /// The user has the maximum number of sessions.
     TooManySessions,
-    /// The client would not get its cookie, so nothing was stored: it is `Secure`, and the request came by plain HTTP.
+    /// The client would not get its cookie, so nothing was stored: the cookie is `Secure`, and the
+    /// request came over plain HTTP.
     NoCookie,
     /// No usable id could be made.
     Id,
-    /// The store that was given by [`SessionBuilder::store`](super::SessionBuilder::store) cannot do
-    /// it.
+    /// The store set with [`SessionBuilder::store`](super::SessionBuilder::store) does not support
+    /// the operation.
     Unsupported,
-    /// The request has not come through a [`SessionLayer`](super::SessionLayer), or is outside of the cookie's path.
+    /// The request has not passed through a [`SessionLayer`](super::SessionLayer), or is outside
+    /// the cookie's path.
     NoLayer,
 }
 
@@ -63,14 +67,14 @@ impl SessionError {
         self
     }
 
-    /// What sort of fault it is.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> SessionErrorKind {
         self.kind
     }
 
-    /// The status an answer should have: 503 where trying later may work, 409 for a login over the
-    /// limit, else 500.
+    /// Returns the status that a response should have: 503 if a retry may work, 409 for a login
+    /// over the limit, otherwise 500.
     #[must_use]
     pub fn status(&self) -> http::StatusCode {
         match self.kind {
@@ -106,7 +110,7 @@ impl fmt::Display for SessionError {
 }
 
 impl SessionError {
-    /// In words, without anything of the session.
+    /// Returns a description that contains nothing of the session.
     pub(super) fn what(&self) -> &'static str {
         match self.kind {
             SessionErrorKind::Unavailable => "the store of the sessions is unavailable",

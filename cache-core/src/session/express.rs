@@ -1,11 +1,13 @@
-//! What express-session 1.19 with connect-redis 9 does, as functions of what is known: which names it takes away, how long it
-//! lets a session live, and when it writes and sends a cookie. Checked against its observed behaviour.
+//! The behaviour of express-session 1.19 with connect-redis 9 as pure functions: which names it
+//! removes, how long it lets a session live, and when it writes and sends a cookie. Checked against
+//! its observed behaviour.
 
 use std::time::Duration;
 
 use super::record::MaxAge;
 
-/// The names of members of `Session.prototype` and `Object.prototype`: an Express peer drops these on its first read.
+/// The members of `Session.prototype` and `Object.prototype`. An Express peer drops values with
+/// these names on its first read.
 pub(super) const RESERVED: &[&str] = &[
     "cookie",
     "id",
@@ -30,7 +32,8 @@ pub(super) const RESERVED: &[&str] = &[
     "__lookupSetter__",
 ];
 
-/// How long the store keeps a session: in whole seconds, at least the rest of one. `None`: it is over, and is deleted.
+/// Returns how long the store keeps a session, rounded up to whole seconds. `None` if its time has
+/// ended and it is to be deleted.
 pub(super) fn ttl(max_age: MaxAge, otherwise: Duration) -> Option<Duration> {
     match max_age {
         MaxAge::Browser => Some(otherwise),
@@ -44,11 +47,11 @@ pub(super) fn ttl(max_age: MaxAge, otherwise: Duration) -> Option<Duration> {
 /// What is known of a session when its request ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {
-    /// The id that the client sent, with a valid signature, is this session's.
+    /// The id that the client sent, with a valid signature, is this session's id.
     pub(super) known_to_client: bool,
-    /// The id is another one than at the beginning of the request.
+    /// The id differs from the one at the beginning of the request.
     pub(super) id_changed: bool,
-    /// Values differ from those at the beginning.
+    /// The values differ from those at the beginning.
     pub(super) changed: bool,
     /// What counts as saved.
     pub(super) stored: Stored,
@@ -58,16 +61,17 @@ pub(super) struct Facts {
     pub(super) rolling: bool,
 }
 
-/// What this request knows to be saved. With `resave`, what was loaded does not count; what was saved in this request does.
+/// What this request knows to be saved. With `resave`, loaded values do not count; values saved in
+/// this request do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stored {
     Nothing,
-    /// The values as they are now.
+    /// The current values.
     Same,
     Other,
 }
 
-/// What is due at the end of a request.
+/// What to do at the end of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) save: bool,
@@ -75,7 +79,7 @@ pub(super) struct Due {
     pub(super) cookie: bool,
 }
 
-/// The decision of express-session's `shouldSave`, `shouldTouch` and `shouldSetCookie`.
+/// Decides like express-session's `shouldSave`, `shouldTouch` and `shouldSetCookie`.
 pub(super) fn due(facts: Facts) -> Due {
     let modified = facts.id_changed || facts.changed;
     let is_new = !facts.known_to_client;
@@ -108,14 +112,15 @@ mod tests {
         assert_eq!(ttl(MaxAge::Browser, day), Some(day));
     }
 
-    /// One row of the observed table: without and with `resave`, with `save_uninitialized`: save, touch, cookie.
+    /// One row of the observed table, without and with `resave`, and with `save_uninitialized`:
+    /// save, touch, cookie.
     #[track_caller]
     fn row(facts: Facts, plain: (bool, bool), resaved: (bool, bool), uninitialized: (bool, bool), cookie: [bool; 3]) {
         let seen = |facts| {
             let due = due(facts);
             (due.save, due.touch)
         };
-        // With `resave`, what was loaded does not count as saved.
+        // With `resave`, loaded values do not count as saved.
         let stored = if facts.stored == Stored::Same && facts.known_to_client { Stored::Nothing } else { facts.stored };
         assert_eq!(seen(facts), plain, "plain");
         assert_eq!(seen(Facts { stored, ..facts }), resaved, "resave");
@@ -140,20 +145,22 @@ mod tests {
         const NOTHING: (bool, bool) = (false, false);
         const SAVE: (bool, bool) = (true, false);
         const TOUCH: (bool, bool) = (false, true);
-        // Nothing known (no cookie, an unknown id, a bad signature), nothing written; and written.
+        // Nothing known (no cookie, an unknown id, a bad signature): first not written, then
+        // written.
         row(NEW, NOTHING, NOTHING, SAVE, [false, false, true]);
         row(Facts { changed: true, ..NEW }, SAVE, SAVE, SAVE, [true; 3]);
-        // Known, untouched; the same value written is no change.
+        // Known and untouched. Writing the same value is not a change.
         row(KNOWN, TOUCH, SAVE, TOUCH, [false, true, false]);
         row(Facts { expires: true, ..KNOWN }, TOUCH, SAVE, TOUCH, [false, true, false]);
-        // Known, written: a cookie only if it has an expiry, or is rolling.
+        // Known and written: sends a cookie only if it has an expiry, or with `rolling`.
         let written = Facts { changed: true, stored: Stored::Other, ..KNOWN };
         row(written, SAVE, SAVE, SAVE, [false, true, false]);
         row(Facts { expires: true, ..written }, SAVE, SAVE, SAVE, [true; 3]);
-        // Regenerated, from a known session and from a new one.
+        // Regenerated, from a new session and from a known one.
         row(Facts { id_changed: true, ..NEW }, SAVE, SAVE, SAVE, [true; 3]);
         row(Facts { id_changed: true, changed: true, stored: Stored::Other, ..NEW }, SAVE, SAVE, SAVE, [true; 3]);
-        // Saved by hand: a touch remains; of a new session nothing.
+        // Saved explicitly: a known session is still touched; for a new session nothing is left to
+        // do.
         assert_eq!(due(Facts { changed: true, ..KNOWN }), Due { save: false, touch: true, cookie: false });
         assert_eq!(
             due(Facts { changed: true, stored: Stored::Same, ..NEW }),

@@ -1,4 +1,4 @@
-//! For axum: the session as an argument of a handler, and its errors as answers.
+//! Support for axum: the session as an argument of a handler, and errors as responses.
 
 use std::convert::Infallible;
 
@@ -8,7 +8,7 @@ use http::request::Parts;
 
 use super::{OptionalSession, Session, SessionError, SessionErrorKind};
 
-/// The session of this request. Nothing is read for that: the first use does.
+/// Extracts the session of this request. Nothing is read from the store until its first use.
 impl<S: Send + Sync> FromRequestParts<S> for Session {
     type Rejection = SessionError;
 
@@ -20,8 +20,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Session {
     }
 }
 
-/// The session of this request, read at once; `None` if the store is away, or the request came
-/// through no layer.
+/// Extracts the session of this request and reads it at once. `None` if the store is unavailable,
+/// or the request did not pass through a layer.
 impl<S: Send + Sync> OptionalFromRequestParts<S> for Session {
     type Rejection = Infallible;
 
@@ -31,7 +31,8 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Session {
     }
 }
 
-/// The session of this request, read at once; none if the store is away.
+/// Extracts the session of this request and reads it at once. Contains `None` if the store is
+/// unavailable, or the request did not pass through a layer.
 impl<S: Send + Sync> FromRequestParts<S> for OptionalSession {
     type Rejection = Infallible;
 
@@ -45,8 +46,8 @@ impl<S: Send + Sync> FromRequestParts<S> for OptionalSession {
 
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
-        // Texts of errors name values, and never show one. Faults of the store are events, which
-        // are told once.
+        // Error texts contain names of values, but never the values. Store errors are events, which
+        // are reported separately.
         #[cfg(feature = "tracing")]
         if self.status() == http::StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %self, "a session's error became the answer");

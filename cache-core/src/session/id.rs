@@ -1,7 +1,7 @@
-//! The session's id, and the signature that says that we gave it out.
+//! The session's id, and the signature that proves that this server issued it.
 //!
-//! Invariant: nothing here shows an id or a secret. The signed form is that of cookie-signature 1.0.7, which Express uses:
-//! `<id>.<base64 of HMAC-SHA256(secret, id), without padding>`.
+//! Invariant: no id or secret is ever shown. The signed form is that of cookie-signature 1.0.7,
+//! which Express uses: `<id>.<base64 of HMAC-SHA256(secret, id), without padding>`.
 
 use std::fmt;
 
@@ -12,30 +12,31 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What ASVS asks of keys, and what an HMAC-SHA256 can use.
+/// The length that ASVS requires of keys; HMAC-SHA256 uses all of it.
 pub(super) const MIN_SECRET_BYTES: usize = 32;
-/// Longer ids are not ours: Express peers make 32 characters, UUIDs have 36.
+/// The longest accepted id. Express peers make 32 characters, UUIDs have 36.
 const MAX_ID_BYTES: usize = 256;
 const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// A session's id: who knows it has the session. `Debug` shows nothing of it.
+/// A session's id. It gives access to the session, so `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionId(Box<str>);
 
 impl SessionId {
-    /// 192 bits of the operating system's random source in base64url: what Express peers make too.
+    /// Makes an id of 192 bits from the operating system's random source, in base64url, as Express
+    /// peers do.
     pub(super) fn random() -> Self {
         let (a, b) = (crate::random::u128().to_ne_bytes(), crate::random::u64().to_ne_bytes());
         Self(encode(&[&a[..], &b[..]].concat(), URL_SAFE).into())
     }
 
-    /// With a tag behind it, which says in which slot of a Cluster it stands.
+    /// Appends a tag, which selects the slot of a Redis Cluster.
     pub(super) fn tagged(&self, tag: &str) -> Self {
         Self(format!("{}.{tag}", self.0).into())
     }
 
-    /// The tag of the id; of one without a tag, which was made in the form of Express, the
+    /// Returns the tag of the id. For an id without a tag, made in the form of Express, this is the
     /// beginning of its hash.
     pub(super) fn tag(&self) -> String {
         let is_tag = |tag: &str| tag.len() == TAG_CHARS && tag.bytes().all(|byte| URL_SAFE.contains(&byte));
@@ -45,20 +46,22 @@ impl SessionId {
         }
     }
 
-    /// An id that somebody else made. `None`: it is empty, longer than 256 bytes or has control characters or white space in it.
+    /// Accepts an id that another program made. `None` if it is empty, longer than 256 bytes, or
+    /// contains control characters or white space.
     pub(super) fn parse(id: &str) -> Option<Self> {
         let fits =
             !id.is_empty() && id.len() <= MAX_ID_BYTES && !id.contains(|c: char| c.is_control() || c.is_whitespace());
         fits.then(|| Self(id.into()))
     }
 
-    /// The id itself. Do not log it: it is all that a thief needs.
+    /// Returns the id itself. Do not log it: it is all that an attacker needs.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// What may be shown and logged instead: the id cannot be found from it. 43 characters.
+    /// Returns a hash that may be shown and logged instead of the id, since the id cannot be
+    /// derived from it. 43 characters.
     #[must_use]
     pub fn hash(&self) -> String {
         hash(self.0.as_bytes())
@@ -71,37 +74,40 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// How long a tag is: 64 bits in base64url.
+/// The length of a tag: 64 bits in base64url.
 const TAG_CHARS: usize = 11;
 
-/// One that says nothing.
+/// Makes a random tag.
 pub(super) fn random_tag() -> String {
     encode(&crate::random::u64().to_ne_bytes(), URL_SAFE)
 }
 
-/// That of a user. Without the key nobody can tell whose it is, nor try names.
+/// Makes the tag of a user. Without the key, it cannot be assigned to a user, nor guessed by trying
+/// names.
 pub(super) fn user_tag(key: &[u8], user: &str) -> String {
     let mac = Secret::new(key).digest(user.as_bytes());
     encode(mac.get(..8).unwrap_or_default(), URL_SAFE)
 }
 
-/// base64url of SHA-256.
+/// Returns the SHA-256 of the bytes in base64url.
 pub(super) fn hash(bytes: &[u8]) -> String {
     encode(&Sha256::digest(bytes), URL_SAFE)
 }
 
-/// What session ids are signed with. `Debug` shows nothing of it, and its memory is wiped when it is dropped.
+/// A secret that signs session ids. `Debug` shows nothing of it, and its memory is wiped on drop.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// From text or bytes, exactly as an Express peer has them: a text counts as its UTF-8. At least 32 bytes, but for the modes that
-    /// share sessions with Express, which warn.
+    /// Makes a secret from text or bytes, exactly as an Express peer uses it: a text counts as its
+    /// UTF-8 bytes. At least 32 bytes; the modes that share sessions with Express accept shorter
+    /// ones with a warning.
     pub fn new(secret: impl AsRef<[u8]>) -> Self {
         Self(Zeroizing::new(secret.as_ref().to_vec()))
     }
 
-    /// A new one, as text to be put where the program's secrets are: 64 characters with 384 random bits.
+    /// Returns a new secret as text, for the program's secret store: 64 characters with 384 random
+    /// bits.
     ///
     /// `cargo run -p cache-core --features sessions --example gen_secret` prints one.
     #[must_use]
@@ -143,26 +149,26 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// All secrets: the first signs, each verifies.
+/// All secrets. The first signs; all of them verify.
 #[derive(Clone, Debug)]
 pub(super) struct Keyring(Vec<Secret>);
 
-/// Which secret a signature was made with.
+/// Which secret made a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signed {
-    /// The first.
+    /// The first one.
     Current,
-    /// One that is on its way out.
+    /// A secret that is being rotated out.
     Old,
 }
 
 impl Keyring {
-    /// Signs and verifies nothing, until there are secrets.
+    /// Makes an empty keyring, which signs and verifies nothing.
     pub(super) fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// `short_ones`: whether a first secret under 32 bytes is taken.
+    /// Makes a keyring. `short_ones`: whether a first secret of less than 32 bytes is accepted.
     pub(super) fn new(secrets: Vec<Secret>, short_ones: bool) -> Result<Self> {
         let bad = |detail: String| Err(Error::new(ErrorKind::Configuration, "sessions").detail(detail));
         let Some(first) = secrets.first() else {
@@ -183,29 +189,30 @@ impl Keyring {
         Ok(Self(secrets))
     }
 
-    /// The lengths of those that are too short.
+    /// Returns the lengths of the secrets that are too short.
     pub(super) fn short(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().map(Secret::len).filter(|len| *len < MIN_SECRET_BYTES)
     }
 
-    /// `<id>.<signature>`
+    /// Returns `<id>.<signature>`.
     pub(super) fn sign(&self, id: &SessionId) -> String {
         format!("{}.{}", id.reveal(), self.mac(id.reveal().as_bytes()))
     }
 
-    /// The signature of anything else.
+    /// Signs any other message.
     pub(super) fn mac(&self, message: &[u8]) -> String {
         self.0.first().map(|secret| secret.mac(message)).unwrap_or_default()
     }
 
-    /// The id, if one of the secrets signed it. The whole signature is compared with all of them, in a time that tells nothing.
+    /// Returns the id if one of the secrets signed it. Compares the whole signature with all
+    /// secrets in constant time.
     pub(super) fn verify(&self, signed: &str) -> Option<(SessionId, Signed)> {
         let (id, mac) = signed.rsplit_once('.')?;
         let signed = self.check(id.as_bytes(), mac)?;
         Some((SessionId::parse(id)?, signed))
     }
 
-    /// Which of the secrets signed this; `None`: no one.
+    /// Returns which secret signed this message, or `None`.
     pub(super) fn check(&self, message: &[u8], mac: &str) -> Option<Signed> {
         let mut found = Choice::from(0);
         let mut place = u32::MAX;
@@ -272,7 +279,8 @@ mod tests {
         for wrong in ["", "A", &mac[..42], &format!("{mac}="), &format!("{mac}A"), &url_safe, &mac.to_lowercase()] {
             assert_eq!(keyring.verify(&format!("{id}.{wrong}")), None, "{wrong}");
         }
-        // The last of 43 characters has two bits that say nothing; no other character stands for it.
+        // The last of 43 characters has two unused bits. No other character is accepted in its
+        // place.
         assert_eq!(keyring.verify(&format!("{id}.{}l", &mac[..42])), None);
         assert_eq!(keyring.verify(&format!("{id}{mac}")), None);
         assert_eq!(keyring.verify(&format!(".{}", keyring.0[0].mac(b""))), None);
@@ -316,7 +324,7 @@ mod tests {
         assert_eq!((id.tagged(&tag).tag(), random_tag().len()), (tag.clone(), 11));
         assert_eq!(tag, user_tag(b"key", "ada"));
         assert!(tag != user_tag(b"key", "bob") && tag != user_tag(b"other", "ada") && random_tag() != random_tag());
-        // The id of somebody else's making, with a dot in it.
+        // An id made by another program, with a dot in it.
         let own = SessionId::parse("a.b.c").unwrap();
         assert_eq!(own.tag(), own.hash()[..11]);
     }

@@ -1,8 +1,10 @@
-//! Whose sessions there are: an index for each user, which cannot leak.
+//! The index of a user's sessions, which cannot leak.
 //!
-//! Invariant: whoever is logged in with a session is in that user's index: a session and its entry are written in one step of the store,
-//! as is a session that gets another id and the entry of that. An entry ends with its session, and the index with its last entry. To end all,
-//! sessions are deleted and their entries removed until none is left, so that one which changes its id meanwhile is caught under the new one.
+//! Invariant: every session with a logged-in user is in that user's index. A session and its entry
+//! are written in one step of the store, and so is a session with a new id and the new entry. An
+//! entry ends with its session, and the index with its last entry. To end all sessions, sessions
+//! are deleted and their entries removed until none is left; so a session whose id changes in the
+//! meantime is found under its new id.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -25,11 +27,11 @@ use crate::clock::{Timestamp, millis};
 use crate::events::SessionEvent;
 use crate::sabotage::{self, Guard};
 
-/// How often a key that somebody else makes at the same time is looked for.
+/// How many times to retry if another process creates the key at the same time.
 const KEY_ATTEMPTS: usize = 3;
-/// How often ending all sessions of a user looks again for new ones.
+/// How many times ending all sessions of a user looks for new ones.
 const ROUNDS: usize = 10;
-/// Of sessions that stay for ever.
+/// Used for sessions that never expire.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(50 * 365 * 86400);
 
 /// The sessions of one user, from [`SessionLayer::of_user`].
@@ -43,26 +45,29 @@ pub struct UserSessions {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionInfo {
-    /// Names the session for [`UserSessions::end`]. Nobody can use the session by it.
+    /// Identifies the session for [`UserSessions::end`]. It gives no access to the session.
     pub handle: String,
-    /// Who is logged in.
+    /// The user who is logged in.
     pub user: Option<String>,
-    /// On what they logged in: see [`SessionBuilder::record_user_agent`](super::SessionBuilder::record_user_agent) and
-    /// [`Session::set_device`]. What a client says of itself is a claim.
+    /// The device of the login: see
+    /// [`SessionBuilder::record_user_agent`](super::SessionBuilder::record_user_agent) and
+    /// [`Session::set_device`]. A client can claim any device.
     pub device: Option<String>,
-    /// When it began, where an absolute timeout has it stored.
+    /// When the session began. Known only with an absolute timeout, which stores it.
     pub created: Option<Timestamp>,
     /// When the user logged in.
     pub since: Option<Timestamp>,
-    /// When it was last written or prolonged: less than [`touch_after`](super::SessionBuilder::touch_after) of its time before its last use. `None`
-    /// where that cannot be told from its end: without an end, or with the one of the absolute timeout.
+    /// When it was last written or extended: less than
+    /// [`touch_after`](super::SessionBuilder::touch_after) of its time before its last use. `None`
+    /// if this cannot be derived from its end: the session has no end, or its end is that of the
+    /// absolute timeout.
     pub seen: Option<Timestamp>,
-    /// When it ends if it is not used.
+    /// When it ends if it is not used again.
     pub ends: Timestamp,
 }
 
 impl SessionLayer {
-    /// The sessions in which this user is logged in: to list them, and to end them.
+    /// Returns the sessions in which this user is logged in, to list and to end them.
     #[must_use]
     pub fn of_user(&self, user: impl Into<String>) -> UserSessions {
         UserSessions { sessions: Arc::clone(&self.0), user: user.into() }
@@ -70,20 +75,22 @@ impl SessionLayer {
 }
 
 impl UserSessions {
-    /// All of them, the one that ends first at the head. One read for each, and one for the list.
+    /// Returns all sessions of the user, the one that ends first at the head. Costs one read for
+    /// each session and one for the list.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn list(&self) -> Result<Vec<SessionInfo>> {
         self.sessions.tag_key(Known::Perhaps).await?;
         let found = self.sessions.living(&self.user).await?;
         Ok(found.into_iter().map(|living| self.sessions.info(living)).collect())
     }
 
-    /// Ends one of them, by the handle in the list. `false`: it has ended before, or has another handle since: after a login, or with another id.
+    /// Ends one session, named by its handle in the list. Returns `false` if it has ended before,
+    /// or has had another handle since: after a login or with another id.
     ///
     /// # Errors
-    /// Faults of the store: then it may live on.
+    /// Store errors: the session may then still exist.
     pub async fn end(&self, handle: &str) -> Result<bool> {
         self.sessions.tag_key(Known::Perhaps).await?;
         let members = self.sessions.members(&self.user).await?;
@@ -94,10 +101,11 @@ impl UserSessions {
         }
     }
 
-    /// Ends all of them; how many there were. Also those whose id changes meanwhile.
+    /// Ends all sessions of the user and returns how many there were. Includes sessions whose id
+    /// changes during the call.
     ///
     /// # Errors
-    /// Faults of the store: then some may live on.
+    /// Store errors: some sessions may then still exist.
     pub async fn end_all(&self) -> Result<usize> {
         self.sessions.tag_key(Known::Perhaps).await?;
         self.sessions.end_all_but(&self.user, None).await
@@ -105,10 +113,11 @@ impl UserSessions {
 }
 
 impl Session {
-    /// This session's handle in the list of its user's sessions; `None`: nothing stands in the store yet. Another one after each login.
+    /// Returns this session's handle in the list of its user's sessions, or `None` if it is not
+    /// stored yet. The handle changes with each login.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn handle(&self) -> Result<Option<String>> {
         let mut state = self.state.lock().await;
         state.open().await?;
@@ -132,8 +141,8 @@ impl fmt::Debug for UserSessions {
 }
 
 impl Sessions {
-    /// Namespaces, prefixes and users of any form never meet, and no name of a user stands in a
-    /// key.
+    /// Returns the key of a user's index. Keys of different namespaces, prefixes and users never
+    /// collide, and no key contains the name of a user.
     async fn index_key(&self, user: &str) -> Result<String> {
         let tag = user_tag(&self.tag_key(Known::Enough).await?, user);
         let hash = hash(format!("{}\0{user}", self.config.prefix).as_bytes());
@@ -144,9 +153,9 @@ impl Sessions {
         format!("{}:sidx:{}", self.config.namespace, self.config.prefix)
     }
 
-    /// What tags of users are made with: once for each prefix, by whoever needs it first, and the
-    /// same for all from then on. No secret that changes, since all sessions of a user lie under
-    /// one tag.
+    /// Returns the key from which the tags of users are made. It is created once per prefix by the
+    /// first process that needs it, and stays the same for all processes. It is not derived from a
+    /// rotating secret, because all sessions of a user are stored under one tag.
     async fn tag_key(&self, known: Known) -> Result<Bytes> {
         let lock = || self.tag_key.lock().unwrap_or_else(PoisonError::into_inner);
         let before = lock().clone();
@@ -159,7 +168,7 @@ impl Sessions {
                 *lock() = Some(found.clone());
                 return Ok(found);
             }
-            // One that was lost is put back as it was.
+            // A lost key is restored as it was.
             let key = before.clone().unwrap_or_else(|| {
                 let halves = [crate::random::u128(), crate::random::u128()].map(u128::to_ne_bytes);
                 halves.concat().into()
@@ -172,8 +181,8 @@ impl Sessions {
         Err(SessionError::new(SessionErrorKind::Conflict))
     }
 
-    /// A new id of this user's session, or of nobody's. `known`: whether what is known of tags may
-    /// be old.
+    /// Makes a new id for a session of this user, or of no user. `known`: whether a cached tag key
+    /// may be used.
     pub(super) async fn new_id(&self, user: Option<&str>, known: Known) -> Result<SessionId> {
         let tag = match user {
             None => None,
@@ -182,12 +191,12 @@ impl Sessions {
         self.config.new_id(tag.as_deref()).ok_or_else(bad_id)
     }
 
-    /// What stands for a session in lists: its key.
+    /// Returns what identifies a session in lists: its key.
     fn member(&self, standing: &Standing) -> String {
         self.config.key(standing.form, &standing.id)
     }
 
-    /// Where a session stands that moved to our own form after its entry was read.
+    /// Returns the key of a session that was converted to the native form after its entry was read.
     fn moved_key(&self, member: &str) -> Option<String> {
         let may_move = self.config.mode != SessionMode::Express && self.config.form_of(member) == Form::Express;
         let id = member.strip_prefix(self.config.prefix.as_str()).filter(|_| may_move).and_then(SessionId::parse)?;
@@ -198,7 +207,7 @@ impl Sessions {
         Ok(self.cells.members(&self.index_key(user).await?).await?)
     }
 
-    /// Those of them that stand. Entries of what does not are removed.
+    /// Returns the user's sessions that exist. Entries without a session are removed.
     pub(super) async fn living(&self, user: &str) -> Result<Vec<Living>> {
         let members = self.members(user).await?;
         let found = try_join_all(members.iter().map(|(member, entered)| self.look(member, *entered))).await?;
@@ -215,7 +224,7 @@ impl Sessions {
         Ok(living)
     }
 
-    /// What stands under a member's key. `otherwise`: when it ends if its key has no end.
+    /// Loads the session under a member's key. `otherwise`: its end if its key has none.
     pub(super) async fn look(&self, member: &str, otherwise: Timestamp) -> Result<Option<Living>> {
         let Some((bytes, left)) = self.load_living(member).await? else { return Ok(None) };
         let record = self.read_record(self.config.form_of(member), member, &bytes);
@@ -239,24 +248,25 @@ impl Sessions {
         }
     }
 
-    /// Each write and each touch gives a session all of its time: so long before its end was the last of them.
+    /// Returns when the session was last written or extended. Each of these resets its time, so the
+    /// last one was that long before its end.
     fn seen(&self, record: &Record, ends: Timestamp) -> Option<Timestamp> {
         let ttl = self.idle_ttl(record)?;
         let cut = self.ends(record).is_some_and(|end| end <= ends.plus(ROUNDING));
         (!cut).then(|| Timestamp::from_millis(ends.as_millis().saturating_sub(millis(ttl))))
     }
 
-    /// Deletes sessions and their entries; how many of them stood.
+    /// Deletes sessions and their entries, and returns how many sessions existed.
     async fn end_members(&self, user: &str, members: &[String]) -> Result<usize> {
         let ended = self.delete_members(members).await?;
         self.cells.leave(&self.index_key(user).await?, members).await?;
         Ok(ended)
     }
 
-    /// Deletes sessions; how many of them stood.
+    /// Deletes sessions and returns how many existed.
     pub(super) async fn delete_members(&self, members: &[String]) -> Result<usize> {
         let deleted = try_join_all(members.iter().map(|member| self.end(member))).await?;
-        // After the others: nothing moves from what is deleted.
+        // After the others: a deleted session cannot move.
         let moved: Vec<String> = members.iter().filter_map(|member| self.moved_key(member)).collect();
         let deleted_there = try_join_all(moved.iter().map(|key| self.cells.remove(key, None))).await?;
         let ended = deleted.into_iter().chain(deleted_there).filter(|stood| *stood).count();
@@ -279,7 +289,8 @@ impl Sessions {
             if sabotage::is(Guard::EndingLooksAgain) {
                 return Ok(ended.saturating_add(now));
             }
-            // Entries without a session, twice: of logins that are on their way or were given up.
+            // Twice the same entries without a session: they belong to logins in progress or given
+            // up.
             if now == 0 && others == before {
                 return Ok(ended);
             }
@@ -289,7 +300,8 @@ impl Sessions {
         Err(SessionError::new(SessionErrorKind::Conflict))
     }
 
-    /// Has a session stay in its user's index for longer than it lives itself, so that it is entered anew now and then only.
+    /// Keeps a session in its user's index for longer than the session itself lives, so that its
+    /// entry is renewed only now and then.
     pub(super) fn stamp_index(&self, meta: &mut Meta, record: &Record) {
         if meta.user.is_none() {
             meta.indexed = None;
@@ -305,12 +317,13 @@ impl Sessions {
         if self.config.disable_ttl {
             return FOR_EVER;
         }
-        // A second more for the clocks.
+        // One more second for differences between clocks.
         ttl.mul_f64(1.0 + self.config.touch_after).saturating_add(Duration::from_secs(1))
     }
 
-    /// Of a session whose life is about to be prolonged without a write. Before that: an entry without its session is cleaned away, a
-    /// session without its entry would be missed.
+    /// Renews the entry of a session whose life is about to be extended without a write. Done
+    /// before the extension: an entry without its session is cleaned up later, but a session
+    /// without its entry would be missed.
     pub(super) async fn stay_entered(&self, standing: &Standing, ttl: Duration) -> Result<()> {
         let meta = Meta::of(&standing.record);
         let Some(user) = &meta.user else { return Ok(()) };
@@ -321,15 +334,15 @@ impl Sessions {
         Ok(())
     }
 
-    /// Whether its entry outlasts a session that lives so long. What would have it last for longer
-    /// than any entry does was written by a clock that was wrong, and tells nothing.
+    /// Returns whether the entry outlasts a session that lives this long. An end later than any
+    /// entry can have was written with a wrong clock and does not count.
     fn is_entered(&self, meta: &Meta, ttl: Duration) -> bool {
         let (least, most) = (self.now().plus(ttl), self.now().plus(self.entered_for(ttl)).plus(ROUNDING));
         meta.indexed.is_some_and(|until| least <= until && until <= most)
     }
 
-    /// What a write of this record under this member changes in indexes; `None`: nothing. `before`: what it is made from. `instead`: a session that
-    /// it takes the place of.
+    /// Returns the index change for a write of this record under this member, or `None` if there is
+    /// none. `before`: the session it is made from. `instead`: a session that it replaces.
     pub(super) async fn entry(
         &self,
         record: &Record,
@@ -367,7 +380,7 @@ impl Sessions {
     }
 }
 
-/// A session that stands.
+/// A session that exists.
 pub(super) struct Living {
     pub(super) member: String,
     pub(super) ends: Timestamp,
@@ -375,13 +388,14 @@ pub(super) struct Living {
     pub(super) record: Record,
 }
 
-/// Times in the store and in a record may differ by this much where they mean the same.
+/// Times in the store and in a record may differ by this much and still mean the same.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-/// Whether what is known of the key of tags is enough.
+/// Whether a cached tag key may be used.
 #[derive(Clone, Copy)]
 pub(super) enum Known {
     Enough,
-    /// The store is asked first: it may have lost it, or another process made one at the same time.
+    /// The store is asked first: it may have lost the key, or another process may have created one
+    /// at the same time.
     Perhaps,
 }

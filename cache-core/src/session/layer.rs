@@ -1,4 +1,4 @@
-//! The tower layer: gives each request its session, and writes it before the answer leaves.
+//! The tower layer: gives each request its session, and writes it before the response is sent.
 
 use std::fmt;
 use std::future::Future;
@@ -22,15 +22,16 @@ use crate::cache::Cache;
 use crate::cell::CellStore;
 use crate::events::SessionEvent;
 
-/// Sessions for all requests that go through it. Cheap to clone; clones are the same layer.
+/// Adds sessions to all requests that pass through it. Cheap to clone; clones are the same layer.
 ///
-/// A request whose handler does not look at its session costs nothing: no read, no write. The answer leaves after the store has
-/// acknowledged what was changed. If it does not, the client gets a 503 (or 500) with an empty body instead, and no cookie.
+/// A request whose handler does not access its session costs no read and no write. The response is
+/// sent after the store has acknowledged the changes. If the store does not, the client gets a 503
+/// (or 500) with an empty body and no cookie instead.
 #[derive(Clone)]
 pub struct SessionLayer(pub(super) Arc<Sessions>);
 
 impl SessionLayer {
-    /// Settings of sessions that live in this cache's store.
+    /// Returns a builder for sessions that live in this cache's store.
     #[must_use]
     pub fn builder(cache: &Cache) -> SessionBuilder {
         SessionBuilder::new(cache.clone())
@@ -61,7 +62,7 @@ impl<S> Layer<S> for SessionLayer {
     }
 }
 
-/// What [`SessionLayer`] makes of a service.
+/// The service that [`SessionLayer`] wraps around another.
 #[derive(Clone)]
 pub struct SessionService<S> {
     sessions: Arc<Sessions>,
@@ -91,11 +92,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The one that was ready.
+        // Calls the instance that was polled ready, and keeps the clone.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let config = &self.sessions.config;
-        // A layer further out has given it one already, or the browser sends no cookie here.
+        // An outer layer has added a session already, or the browser sends no cookie to this path.
         if request.extensions().get::<Session>().is_some() || !is_below(path(&request), config.path()) {
             return Box::pin(inner.call(request));
         }
@@ -129,7 +130,8 @@ where
 impl Sessions {
     fn failed(&self, error: &SessionError) {
         let fault = std::error::Error::source(error).and_then(|source| source.downcast_ref::<crate::Error>());
-        // What a store of the user's own says may name what it likes, and is no fault of the cache's.
+        // A store of the application's own may name anything in its errors, and its errors are not
+        // the cache's.
         if let Some(fault) = fault.filter(|_| !self.is_own) {
             self.cache.0.store_failed(fault);
         }
@@ -141,7 +143,8 @@ fn add_headers(config: &Config, headers: &mut http::HeaderMap, answer: Answer) {
     let Answer { cookies, token, depends } = answer;
     let sends = !cookies.is_empty() || token.is_some();
     for cookie in cookies {
-        // Made of what a header takes; of what an id or a name could have brought in, nothing was left unencoded.
+        // Always valid: the cookie consists of header-safe characters, and ids and names are
+        // encoded.
         if let Ok(value) = HeaderValue::try_from(cookie) {
             headers.append(SET_COOKIE, value);
         }
@@ -166,7 +169,8 @@ fn add_headers(config: &Config, headers: &mut http::HeaderMap, answer: Answer) {
             headers.append(VARY, name);
         }
     }
-    // What the handler says of who may keep it. `s-maxage` says that a shared cache may.
+    // What the handler says about caching. `s-maxage` says that a shared cache may keep the
+    // response.
     let says = |words: &[&str]| {
         let words_of = |token: &str| token.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
         tokens(headers, &CACHE_CONTROL).any(|token| words.contains(&words_of(token).as_str()))
@@ -175,7 +179,7 @@ fn add_headers(config: &Config, headers: &mut http::HeaderMap, answer: Answer) {
         return;
     }
     if sends {
-        // Whatever else it says: an id is for one client.
+        // Overrides everything else: an id is for one client.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     } else if !says(&["public", "s-maxage"]) {
         let said: Vec<&str> = tokens(headers, &CACHE_CONTROL).chain(["private"]).collect();
@@ -185,13 +189,13 @@ fn add_headers(config: &Config, headers: &mut http::HeaderMap, answer: Answer) {
     }
 }
 
-/// The parts of a header that is a list.
+/// Returns the parts of a list header.
 fn tokens<'a>(headers: &'a http::HeaderMap, name: &http::HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
 
-/// The path as the browser sees it: a nested router takes the beginning away.
+/// Returns the path as the browser sees it; a nested router strips its beginning.
 fn path<B>(request: &Request<B>) -> &str {
     #[cfg(feature = "axum")]
     if let Some(original) = request.extensions().get::<axum::extract::OriginalUri>() {
@@ -200,7 +204,7 @@ fn path<B>(request: &Request<B>) -> &str {
     request.uri().path()
 }
 
-/// Whether a browser sends a cookie of this path there: RFC 6265, 5.1.4.
+/// Returns whether a browser sends a cookie of this path there: RFC 6265, 5.1.4.
 fn is_below(path: &str, cookie_path: &str) -> bool {
     match path.strip_prefix(cookie_path) {
         Some(rest) => rest.is_empty() || cookie_path.ends_with('/') || rest.starts_with('/'),
@@ -221,7 +225,7 @@ fn is_https<B>(config: &Config, request: &Request<B>) -> bool {
 mod tests {
     use super::*;
 
-    /// What this layer makes of a handler's headers: `vary`, `cache-control`.
+    /// Returns what this layer makes of a handler's headers: `vary`, `cache-control`.
     fn added(said: &[(&'static str, &'static str)], sends: bool) -> (String, String) {
         let transports =
             [Transport::Cookie, Transport::Bearer, Transport::Header(http::HeaderName::from_static("x-id"))];

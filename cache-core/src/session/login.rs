@@ -1,4 +1,4 @@
-//! Logging in and out.
+//! Login and logout.
 
 use std::time::Duration;
 
@@ -8,21 +8,25 @@ use super::meta::Meta;
 use super::record::Record;
 use super::{Result, Session};
 
-/// Longer names of users are not stored.
+/// The longest user name that is stored.
 const MAX_USER_BYTES: usize = 256;
 
 impl Session {
-    /// Logs a user in: the session gets another id, keeps what an anonymous visitor had in it, and is entered in the user's list. The old id is
-    /// dead when the answer leaves. Of another user's session nothing is kept.
+    /// Logs a user in. The session gets another id, keeps the values of an anonymous visitor, and
+    /// is added to the user's list. The old id becomes invalid when the response is sent. If
+    /// another user was logged in, nothing of that session is kept.
     ///
-    /// It is stored with the answer; where [`max_sessions`](super::SessionBuilder::max_sessions) refuses logins, at once. A login that was
-    /// refused changes nothing.
+    /// The login is stored with the response. If
+    /// [`max_sessions`](super::SessionBuilder::max_sessions) refuses logins, it is stored at once.
+    /// A refused login changes nothing.
     ///
-    /// Call it again whenever the user has shown who they are, as before a payment: [`auth_age`](Self::auth_age) begins anew.
+    /// Call it again whenever the user has proved their identity, for example before a payment:
+    /// this resets [`auth_age`](Self::auth_age).
     ///
     /// # Errors
-    /// [`SessionErrorKind::TooManySessions`] where [`max_sessions`](super::SessionBuilder::max_sessions) says so;
-    /// [`Value`](SessionErrorKind::Value) for a user without a name, or with one over 256 bytes.
+    /// [`SessionErrorKind::TooManySessions`] if
+    /// [`max_sessions`](super::SessionBuilder::max_sessions) refuses the login;
+    /// [`Value`](SessionErrorKind::Value) for an empty user name, or one over 256 bytes.
     pub async fn login(&self, user: impl Into<String>) -> Result<()> {
         let user: String = user.into();
         if user.is_empty() || user.len() > MAX_USER_BYTES {
@@ -40,46 +44,46 @@ impl Session {
                 meta.device.clone_from(&device);
             }
             meta.store(record);
-            // A token from before was perhaps somebody else's.
+            // An older token may belong to another user.
             record.remove(CSRF);
             Ok(())
         };
         state.login(&user, Box::new(login)).await
     }
 
-    /// Ends the session, at once and whatever the handler answers, and has the browser forget its cookie. What is set after it begins a
-    /// new one.
+    /// Ends the session at once, whatever the handler responds, and makes the browser delete its
+    /// cookie. Values set afterwards begin a new session.
     ///
     /// # Errors
-    /// Faults of the store: then it may live on.
+    /// Store errors: the session may then still exist.
     pub async fn logout(&self) -> Result<()> {
         self.state.lock().await.logout().await
     }
 
-    /// Who is logged in.
+    /// Returns the logged-in user.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn user(&self) -> Result<Option<String>> {
         let mut state = self.state.lock().await;
         state.open().await?;
         Ok(Meta::of(&state.view).user)
     }
 
-    /// How long ago the user has shown who they are; `None`: nobody is logged in.
+    /// Returns the time since the user proved their identity, or `None` if no user is logged in.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn auth_age(&self) -> Result<Option<Duration>> {
         let mut state = self.state.lock().await;
         state.open().await?;
         Ok(Meta::of(&state.view).since.map(|since| since.until(self.sessions.now())))
     }
 
-    /// Ends all other sessions of the user who is logged in; how many there were.
+    /// Ends all other sessions of the logged-in user and returns how many there were.
     ///
     /// # Errors
-    /// Faults of the store: then some may live on.
+    /// Store errors: some sessions may then still exist.
     pub async fn end_others(&self) -> Result<usize> {
         let mut state = self.state.lock().await;
         state.open().await?;

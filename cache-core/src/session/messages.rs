@@ -1,4 +1,4 @@
-//! Messages that are shown once, and tokens against forged requests.
+//! Flash messages, and tokens against cross-site request forgery.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::state::State;
 use super::{Result, Secret, Session, SessionMode, SessionValues};
 use crate::clock::Timestamp;
 
-/// As connect-flash has it: lists of texts by kind.
+/// As in connect-flash: lists of texts by kind.
 const FLASH: &str = "flash";
 pub(super) const CSRF: &str = "csrfToken";
 
@@ -18,17 +18,18 @@ pub(super) const CSRF: &str = "csrfToken";
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Flash {
-    /// Such as `info` or `error`.
+    /// The kind, such as `info` or `error`.
     pub kind: String,
-    /// What is shown.
+    /// The text to show.
     pub text: String,
 }
 
 impl Session {
-    /// Leaves a message for the next page that shows them. Express applications with connect-flash share them.
+    /// Adds a message for the next page that shows messages. They are shared with Express
+    /// applications that use connect-flash.
     ///
     /// # Errors
-    /// As [`insert`](Self::insert).
+    /// The same as [`insert`](Self::insert).
     pub async fn flash(&self, kind: impl Into<String>, text: impl Into<String>) -> Result<()> {
         let (kind, text) = (kind.into(), text.into());
         self.update(FLASH, move |messages: Option<BTreeMap<String, Vec<String>>>| {
@@ -39,10 +40,11 @@ impl Session {
         .await
     }
 
-    /// Takes all messages, by kind. Each is given to exactly one request; see [`pop`](Self::pop).
+    /// Removes all messages and returns them, sorted by kind. Each message is returned to exactly
+    /// one request; see [`pop`](Self::pop).
     ///
     /// # Errors
-    /// As [`pop`](Self::pop).
+    /// The same as [`pop`](Self::pop).
     pub async fn take_flashes(&self) -> Result<Vec<Flash>> {
         let messages: BTreeMap<String, Vec<String>> = self.pop(FLASH).await?.unwrap_or_default();
         let by_kind =
@@ -50,16 +52,16 @@ impl Session {
         Ok(by_kind.map(|(kind, text)| Flash { kind, text }).collect())
     }
 
-    /// A token for the forms of this session, which a page of another site cannot know. Made and stored at its first use, and anew by a
-    /// login.
+    /// Returns a token for the forms of this session that pages of other sites cannot know. It is
+    /// made and stored at its first use, and replaced after a login.
     ///
-    /// In mode [`Native`](super::SessionMode::Native) a visitor without a session gets none by
-    /// that: nothing is stored, and the token is signed and stands in a cookie of its own, named as
-    /// the session's with `-form` behind it (a signed double submit). It is good until the visitor
-    /// has a session.
+    /// In mode [`Native`](super::SessionMode::Native) this does not create a session for a visitor
+    /// without one: nothing is stored, and the token is signed and sent in a cookie of its own,
+    /// named like the session's cookie with `-form` appended (signed double submit). It is valid
+    /// until the visitor has a session.
     ///
     /// # Errors
-    /// As [`save`](Self::save), the first time.
+    /// The same as [`save`](Self::save), at the first use.
     pub async fn csrf_token(&self) -> Result<String> {
         if let Some(token) = self.get(CSRF).await? {
             return Ok(token);
@@ -69,15 +71,16 @@ impl Session {
         }
         let made = Secret::generate();
         self.update(CSRF, move |token: Option<String>| Some(token.unwrap_or_else(|| made.clone()))).await?;
-        // At once: another request at the same time must come to the same one.
+        // Saved at once: a concurrent request must get the same token.
         self.save().await?;
         Ok(self.get(CSRF).await?.unwrap_or_default())
     }
 
-    /// Whether a form was sent by a page of this session. Always for a session that goes by a header: no other site's page can send that.
+    /// Returns whether a form was sent by a page of this session. Always `true` for a session that
+    /// uses a header, which pages of other sites cannot send.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn verify_csrf(&self, token: &str) -> Result<bool> {
         let mut state = self.state.lock().await;
         state.open().await?;
@@ -91,9 +94,10 @@ impl Session {
     }
 }
 
-/// Tokens of visitors for whom nothing is stored.
+/// Tokens of visitors without a stored session.
 impl State {
-    /// `None`: there is a session to keep one in, or what an Express peer would look for.
+    /// Returns a token for a visitor without a session. `None` if there is a session to store one
+    /// in, or if an Express peer would look for it there.
     fn form_token(&mut self) -> Option<String> {
         if !self.is_nobodys() {
             return None;
@@ -110,12 +114,12 @@ impl State {
         Some(token)
     }
 
-    /// The one in the cookie, if we have signed it and it is still good.
+    /// Returns the token from the cookie, if this server signed it and it is still valid.
     fn shown_form_token(&self) -> Option<String> {
         if self.is_nobodys() { self.form_token_of_client() } else { None }
     }
 
-    /// Also for a session that is begun: forms that are open stay good.
+    /// Also used for a session that is being created, so that open forms stay valid.
     pub(super) fn form_token_of_client(&self) -> Option<String> {
         if self.sessions.config.mode != SessionMode::Native || self.by_header() {
             return None;
@@ -130,13 +134,14 @@ impl State {
         Some(token)
     }
 
-    /// As a header of the answer.
+    /// Returns the header that sets the token's cookie.
     pub(super) fn form_cookie_header(&self) -> Option<String> {
         let attributes: Attributes = self.sessions.config.own_attributes(None, self.sessions.now());
         attributes.header(&self.form_cookie_name(), self.form_cookie.as_deref()?)
     }
 
-    /// The header that has a client forget its token: whoever has a session has none of them.
+    /// Returns the header that makes a client delete its token cookie: a client with a session does
+    /// not need one.
     pub(super) fn forget_form_cookie(&self) -> Option<String> {
         let mut cookies = self.request.values(&http::header::COOKIE).map(http::HeaderValue::as_bytes);
         cookie::find(&mut cookies, &self.form_cookie_name()).filter(|_| self.standing.is_some())?;
@@ -155,7 +160,7 @@ impl State {
     }
 }
 
-/// No id has a control character, so no signature of one is one of this.
+/// Signatures of ids cannot be mistaken for this: an id contains no control character.
 fn form_message(random: &str) -> String {
     format!("form\0{random}")
 }

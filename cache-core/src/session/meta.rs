@@ -1,9 +1,9 @@
-//! What the session says of itself, beside the application's values: one top-level member, `_m`, there only if it is needed. Express
-//! peers keep it as a value that they do not know.
+//! Library metadata stored in the session record, next to the application's values: one top-level
+//! member, `_m`, present only if needed. Express peers keep it as an unknown value.
 //!
-//! Invariant: it counts only if it is signed, for this session, with one of the secrets. Where
-//! users choose the names of values, an Express peer stores whatever they like under this one too,
-//! and that makes nobody somebody else.
+//! Invariant: it counts only if it is signed with one of the secrets for this session. If users can
+//! choose the names of values, an Express peer stores whatever they like under this name too, which
+//! must not give them the identity of another user.
 
 use std::collections::BTreeMap;
 
@@ -20,17 +20,17 @@ const SIGNATURE: &str = "s";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Meta {
-    /// When it began: what the absolute timeout counts from.
+    /// When the session began. The absolute timeout counts from here.
     pub(super) created: Option<Timestamp>,
-    /// Whose it is.
+    /// The logged-in user.
     pub(super) user: Option<String>,
-    /// When they logged in.
+    /// When the user logged in.
     pub(super) since: Option<Timestamp>,
-    /// Until when it is in its user's index, at least.
+    /// Until when the session is in its user's index, at least.
     pub(super) indexed: Option<Timestamp>,
-    /// It goes by a header, not by a cookie.
+    /// Whether it uses a header instead of a cookie.
     pub(super) by_header: bool,
-    /// On what the user logged in, in words.
+    /// The description of the device of the login.
     pub(super) device: Option<String>,
 }
 
@@ -50,8 +50,8 @@ struct Stored {
     d: Option<String>,
 }
 
-/// By name: in an order of their own, whatever order they stand in. Of a later build some may be
-/// unknown here.
+/// By name, so that the order is fixed, whatever order they are stored in. May contain members of a
+/// later build that are unknown here.
 type Members = BTreeMap<String, Value>;
 
 impl Meta {
@@ -63,7 +63,7 @@ impl Meta {
         record.meta = self;
     }
 
-    /// `None`: we have not signed it, or not for this.
+    /// Returns the metadata, or `None` if it was not signed by this server or not for this context.
     pub(super) fn verified(raw: &RawValue, keyring: &Keyring, context: &str) -> Option<(Self, Signed)> {
         let mut members: Members = serde_json::from_str(raw.get()).ok()?;
         let Some(Value::String(signature)) = members.remove(SIGNATURE) else { return None };
@@ -80,7 +80,7 @@ impl Meta {
         Some((meta, signed))
     }
 
-    /// As it is stored; `None`: there is nothing to say.
+    /// Returns the member to store, or `None` if there is no metadata.
     pub(super) fn signed(&self, keyring: &Keyring, context: &str) -> Option<Box<RawValue>> {
         if *self == Self::default() {
             return None;
@@ -101,8 +101,8 @@ impl Meta {
     }
 }
 
-/// What is signed. No id has a control character, so the signature of an id is never one of this,
-/// nor the other way round.
+/// Returns the message to sign. An id contains no control character, so a signature of an id is
+/// never valid for this, nor the other way round.
 fn message(members: &Members, context: &str) -> Option<String> {
     Some(format!("session\0{context}\0{}", serde_json::to_string(members).ok()?))
 }
@@ -128,7 +128,7 @@ mod tests {
         assert!(Meta::verified(&text, &other, "here").is_none());
         let (_, signed) = Meta::verified(&text, &keyring(&["other", "ours"]), "here").unwrap();
         assert_eq!(signed, Signed::Old);
-        // Whatever order and blanks a peer writes it back in.
+        // Valid in whatever order and with whatever blanks a peer writes it back.
         let signature = text.get().split("\"s\":").nth(1).unwrap().split('"').nth(1).unwrap();
         let other_order = format!(r#"{{ "s":"{signature}","u":"ada", "a":7 }}"#);
         assert!(Meta::verified(&RawValue::from_string(other_order).unwrap(), &ours, "here").is_some());

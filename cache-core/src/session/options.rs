@@ -1,4 +1,4 @@
-//! What settings choose from.
+//! The values that settings choose from.
 
 use std::time::Duration;
 
@@ -8,33 +8,35 @@ use http::HeaderName;
 use super::SessionBuilder;
 use crate::clock::Timestamp;
 
-/// When a cookie says `Secure`.
+/// When the cookie has the attribute `Secure`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Secure {
-    /// Always. In the modes of Express nothing is stored for a client of plain HTTP, which would not get the cookie.
+    /// Always. In the modes of Express nothing is stored for a client on plain HTTP, which would
+    /// not get the cookie.
     Always,
     /// Never.
     Never,
-    /// If the session was begun by HTTPS: [`SessionBuilder::proxy`] and [`SessionBuilder::https`] say how that is known.
+    /// If the session was begun over HTTPS. [`SessionBuilder::proxy`] and [`SessionBuilder::https`]
+    /// determine how that is detected.
     Auto,
 }
 
-/// To which requests of other sites a browser adds the cookie.
+/// To which requests from other sites a browser adds the cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SameSite {
-    /// To none.
+    /// To no request.
     Strict,
     /// To navigations.
     Lax,
-    /// To all; needs `Secure`.
+    /// To all requests; needs `Secure`.
     None,
-    /// `None` if the session was begun by HTTPS, else `Lax`.
+    /// `None` if the session was begun over HTTPS, otherwise `Lax`.
     Auto,
 }
 
-/// Which cookies a browser that has too many keeps longest.
+/// Which cookies a browser keeps longest when it has too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Priority {
@@ -50,37 +52,39 @@ pub enum Priority {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Unset {
-    /// What is stored stays as it is.
+    /// The stored session stays as it is.
     #[default]
     Keep,
-    /// It is deleted.
+    /// The stored session is deleted.
     Destroy,
 }
 
-/// How the client shows its id. A session goes by the one that it was begun with.
+/// How the client sends its id. A session keeps the transport with which it was begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transport {
     /// A signed cookie.
     Cookie,
-    /// `Authorization: Bearer <token>`. The answer's header `Session-Token` carries a new one.
+    /// `Authorization: Bearer <token>`. The response header `Session-Token` carries a new token.
     Bearer,
-    /// A header of this name, in requests and answers.
+    /// A header with this name, in requests and responses.
     Header(HeaderName),
 }
 
-/// What happens at a login of somebody who has as many sessions as may be.
+/// What happens at a login of a user who has the maximum number of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TooMany {
     /// The session that would end first is ended, in the step that stores the new one.
     EndOldest,
-    /// The login fails with [`SessionErrorKind::TooManySessions`](super::SessionErrorKind::TooManySessions). So that it can say so,
-    /// [`login`](super::Session::login) then writes at once, with all that was changed before.
+    /// The login fails with
+    /// [`SessionErrorKind::TooManySessions`](super::SessionErrorKind::TooManySessions). To be able
+    /// to report this, [`login`](super::Session::login) then writes at once, together with all
+    /// earlier changes of the request.
     Refuse,
 }
 
-/// The cookie's attributes.
+/// The attributes of the cookie.
 #[derive(Debug, Clone, Default)]
 pub struct CookieOptions {
     pub(super) max_age: Option<Duration>,
@@ -95,70 +99,77 @@ pub struct CookieOptions {
 }
 
 impl CookieOptions {
-    /// As each mode has them.
+    /// Returns the defaults of each mode.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long browser and store keep a session after its last use. Express's `cookie.maxAge`, which counts milliseconds. Default: until
-    /// the browser is closed, and in the store for [`SessionBuilder::ttl`].
+    /// Sets how long browser and store keep a session after its last use. In Express this is
+    /// `cookie.maxAge`, in milliseconds. Default: until the browser is closed, and in the store for
+    /// [`SessionBuilder::ttl`].
     #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
         self
     }
 
-    /// As [`max_age`](Self::max_age), until a time: what is left of it when the session begins. Default: none.
+    /// Sets [`max_age`](Self::max_age) to the time left until `expires` when the session begins.
+    /// Default: none.
     #[must_use]
     pub fn expires(mut self, expires: Timestamp) -> Self {
         self.expires = Some(expires);
         self
     }
 
-    /// Whether the browser sends it by HTTPS only. Default: `Always`; in the modes of Express `Never`.
+    /// Sets whether the browser sends the cookie over HTTPS only. Default: `Always`; in the modes
+    /// of Express `Never`.
     #[must_use]
     pub fn secure(mut self, secure: Secure) -> Self {
         self.secure = Some(secure);
         self
     }
 
-    /// Whether scripts cannot read it. Default: true.
+    /// Sets whether scripts cannot read the cookie. Default: `true`.
     #[must_use]
     pub fn http_only(mut self, http_only: bool) -> Self {
         self.http_only = Some(http_only);
         self
     }
 
-    /// The domain whose hosts get it. Not with a name that begins with `__Host-`. Default: this host alone.
+    /// Sets the domain whose hosts get the cookie. Not allowed if the cookie's name begins with
+    /// `__Host-`. Default: this host only.
     #[must_use]
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
         self
     }
 
-    /// Below which path the browser sends it. Requests elsewhere have no session. Default: `/`.
+    /// Sets the path below which the browser sends the cookie. Requests to other paths have no
+    /// session. Default: `/`.
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = Some(path.into());
         self
     }
 
-    /// Default: `Lax`; in the modes of Express it is left out, which browsers take for much the same.
+    /// Sets to which requests from other sites the browser adds the cookie. Default: `Lax`; in the
+    /// modes of Express the attribute is left out, which browsers treat much the same.
     #[must_use]
     pub fn same_site(mut self, same_site: SameSite) -> Self {
         self.same_site = Some(same_site);
         self
     }
 
-    /// `Partitioned`: a jar of its own for each site that embeds this one. Needs `Secure`. Default: false.
+    /// Sets `Partitioned`: a separate cookie jar for each site that embeds this one. Needs
+    /// `Secure`. Default: `false`.
     #[must_use]
     pub fn partitioned(mut self, partitioned: bool) -> Self {
         self.partitioned = partitioned;
         self
     }
 
-    /// Default: left out.
+    /// Sets which cookies the browser keeps longest. Default: left out.
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);

@@ -1,18 +1,17 @@
-//! Sessions in a store of the user's own, whose every step is one key's.
+//! Sessions in a store of the application's own, in which every step covers one key.
 //!
-//! Invariant: what takes several keys is done in steps of which each leaves something that is right
-//! by itself. A session that gets another id stands under one of the two or, after a fault in
-//! between, under none: never under both. A login is in its user's index before it stands, and
-//! leaves the index only when it does not stand any more.
-//!
+//! Invariant: an operation on several keys is done in steps, and the state after each step is
+//! valid. A session that changes its id is stored under one of the two ids or, after a fault
+//! between the steps, under none; never under both. A login is in its user's index before its
+//! session is stored, and leaves the index only when the session no longer exists.
 //! ```text
 //! another id   swap(old, what I read -> null) ── create(new) ── remove(old)
-//!                   │ somebody was faster: nothing was changed
+//!                   │ on a conflict nothing was changed
 //! login        index: entry, pending ── the session ── index: entry, and the old one leaves
 //! ```
 //!
-//! `null` counts as no session, here and for an Express peer. An index is one cell: a list in JSON,
-//! changed by swaps.
+//! `null` counts as no session, here and for an Express peer. An index is one cell: a JSON list
+//! that is changed by swaps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,21 +26,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::cells::OverLimit;
 use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Store, Swapped};
 
-/// What stands under a key whose session is about to stand under another one.
+/// The value under a key whose session is being moved to another key.
 const MOVED: &[u8] = b"null";
-/// How long a login may take from its entry in the index to its session.
+/// How long a login may take from its index entry to its stored session.
 const PENDING: Duration = Duration::from_secs(60);
-/// How often an index is tried against others that change it.
+/// How many times a change of an index is tried against conflicting ones.
 const ATTEMPTS: u32 = 1000;
 
-/// A user's store, with all that sessions do to one.
+/// The application's store with all operations that sessions need.
 pub(super) struct OwnStore<S> {
     store: S,
-    /// Tells the time.
+    /// Provides the time.
     clock: Arc<dyn Store>,
 }
 
-/// What became of a session that was to stand under another key.
+/// The result of moving a session to another key.
 enum Moved {
     Done,
     Conflict(Bytes),
@@ -59,10 +58,10 @@ struct Member {
     k: String,
     /// When the entry ends.
     e: u64,
-    /// Until when its session may be on its way; zero: it has come.
+    /// Until when its session may still be about to be stored; zero once it is stored.
     #[serde(default, skip_serializing_if = "is_zero")]
     p: u64,
-    /// It is about to be ended, to make room for another one.
+    /// It is marked to be ended, to make room for another session.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     d: bool,
 }
@@ -109,12 +108,13 @@ impl<S: SessionStore> OwnStore<S> {
     }
 
     async fn end(&self, key: &str, mark: Option<Mark<'_>>) -> Result<bool> {
-        // What takes no mark any more may still remove, and that is what counts.
+        // A failure to leave the mark is ignored: the removal may still succeed, and it is what
+        // counts.
         drop(self.leave(mark).await);
         self.take_away(key).await
     }
 
-    /// Puts `bytes` under `key`, in the place of exactly `expected` under `old`.
+    /// Stores `bytes` under `key`, replacing exactly `expected` under `old`.
     async fn take_place(
         &self,
         (old, expected): (&str, &[u8]),
@@ -131,7 +131,7 @@ impl<S: SessionStore> OwnStore<S> {
             self.exchange(old, MOVED, expected, None).await?;
             return Ok(Moved::Taken);
         }
-        // It counts as none already, and ends by itself.
+        // The old key already counts as absent, and expires by itself.
         drop(self.end(old, mark).await);
         Ok(Moved::Done)
     }
@@ -144,7 +144,7 @@ impl<S: SessionStore> OwnStore<S> {
         Ok((Some(bytes), index))
     }
 
-    /// Changes an index. `None`: it is to stay as it is.
+    /// Changes an index. A `change` that returns `None` leaves it as it is.
     async fn change<T>(&self, key: &str, mut change: impl FnMut(&mut Index) -> Option<T>) -> Result<Option<T>> {
         let (mut before, mut index) = self.index(key).await?;
         for _ in 0..ATTEMPTS {
@@ -157,7 +157,7 @@ impl<S: SessionStore> OwnStore<S> {
             }
             let bytes =
                 serde_json::to_vec(&index).map_err(|error| Error::new(ErrorKind::Encode, "index").source(error))?;
-            // An empty one has no end of its own, and nothing to keep.
+            // An empty index has no end of its own, and nothing worth keeping.
             let lasts =
                 index.0.iter().map(|member| now.until(Timestamp::from_millis(member.e))).max().unwrap_or(PENDING);
             let swapped = match &before {
@@ -173,14 +173,14 @@ impl<S: SessionStore> OwnStore<S> {
         Err(Error::new(ErrorKind::Limit, "index").detail("too many others changed the list at the same time"))
     }
 
-    /// Those of these members that stand.
+    /// Returns those of these members whose session exists.
     async fn standing(&self, members: Vec<Member>) -> Result<Vec<Member>> {
         let found = try_join_all(members.iter().map(|member| self.get(&member.k))).await?;
         Ok(members.into_iter().zip(found).filter_map(|(member, found)| found.map(|_| member)).collect())
     }
 
-    /// Enters a member whose session is on its way. `None`: it would be one too many; else whether it
-    /// is new.
+    /// Adds a member whose session is about to be stored. Returns `None` if the index is full;
+    /// otherwise whether the member is new.
     async fn reserve(&self, entering: &Entering<'_>) -> Result<Option<bool>> {
         let now = self.now().as_millis();
         let (ends, pending) = (self.now().plus(entering.lasts).as_millis(), self.now().plus(PENDING).as_millis());
@@ -195,7 +195,7 @@ impl<S: SessionStore> OwnStore<S> {
                 }
             }
             let entered = self.change(entering.index, |index| {
-                // Counted were others.
+                // The members have changed since they were counted.
                 if refuses.is_some() && others(index, entering).iter().any(|member| !seen.has(&member.k)) {
                     return None;
                 }
@@ -214,9 +214,10 @@ impl<S: SessionStore> OwnStore<S> {
         }
     }
 
-    /// The session stands: so its entry is pending no more, and in the same swap as many others are
-    /// marked to end as there are too many. So of logins at the same time each sees those that came
-    /// to this before it, and one that another has marked marks none. The marked ones.
+    /// Marks the entry as no longer pending after its session was stored. In the same swap, as many
+    /// other entries are marked to end as exceed the limit. So each of several concurrent logins
+    /// sees those confirmed before it, and a login that is itself marked marks no others. Returns
+    /// the marked members.
     async fn confirm(&self, entering: &Entering<'_>) -> Result<Vec<String>> {
         let limit = entering.limit.filter(|limit| limit.then == OverLimit::EndFirst);
         loop {
@@ -230,7 +231,7 @@ impl<S: SessionStore> OwnStore<S> {
             let confirmed = self.change(entering.index, |index| {
                 let come =
                     |member: &Member| counts(member) && !seen.0.iter().any(|old| old.k == member.k && counts(old));
-                // Counted were others.
+                // The members have changed since they were counted.
                 if limit.is_some() && others(index, entering).iter().any(come) {
                     return None;
                 }
@@ -240,7 +241,7 @@ impl<S: SessionStore> OwnStore<S> {
                     let ending: Vec<&str> = standing.iter().take(surplus).map(|member| member.k.as_str()).collect();
                     index.0.iter_mut().for_each(|member| member.d |= ending.contains(&member.k.as_str()));
                 }
-                // With those that somebody else has marked and not ended.
+                // Includes members that another login has marked but not ended yet.
                 let marked = index.0.iter().filter(|member| member.d && member.k != entering.member);
                 Some(marked.map(|member| member.k.clone()).collect())
             });
@@ -250,8 +251,8 @@ impl<S: SessionStore> OwnStore<S> {
         }
     }
 
-    /// The session stands: so do its entry, and no others than may. The members that were ended for
-    /// it.
+    /// Confirms the entry of a stored session, and ends the sessions that exceed the limit. Returns
+    /// the ended members.
     async fn settle(&self, entering: &Entering<'_>) -> Result<Vec<String>> {
         let marked = self.confirm(entering).await?;
         let mut ended = Vec::new();
@@ -298,7 +299,7 @@ impl<S: SessionStore> OwnStore<S> {
                     index.0.retain(|member| member.k != entering.member || member.p == 0);
                     Some(())
                 });
-                // Else it ends by itself.
+                // If this fails, the entry expires by itself.
                 drop(withdrawn.await);
             }
             return Ok(not_done);
@@ -309,7 +310,7 @@ impl<S: SessionStore> OwnStore<S> {
         for key in entering.deletes {
             self.take_away(key).await?;
         }
-        // It stands and is entered. What is left to do is done by the next look at the list.
+        // The session is stored and in the index. The next look at the list completes the rest.
         Ok(Entered::Done(self.settle(&entering).await.unwrap_or_default()))
     }
 }
@@ -319,7 +320,7 @@ impl Index {
         self.0.iter().any(|member| member.k == key)
     }
 
-    /// Ordered by when they end.
+    /// Inserts a member, ordered by end.
     fn enter(&mut self, member: Member) {
         self.0.retain(|other| other.k != member.k);
         let at = self.0.partition_point(|other| other.e <= member.e);
@@ -327,7 +328,7 @@ impl Index {
     }
 }
 
-/// All but itself and the one that it takes the place of.
+/// Returns all members but the entering one and the one it replaces.
 fn others(index: &Index, entering: &Entering<'_>) -> Vec<Member> {
     let leaves = |member: &str| entering.leaves == Some((entering.index, member));
     let others = index.0.iter().filter(|member| member.k != entering.member && !leaves(&member.k));
@@ -379,7 +380,7 @@ impl<S: SessionStore> CellStore for OwnStore<S> {
     }
 
     fn load_marked<'a>(&'a self, key: &'a str, mark: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>> {
-        // The mark second: who ends a session leaves it first.
+        // The mark is read second, because it is written first when a session ends.
         Box::pin(async move { Ok((self.get(key).await?, self.get(mark).await?.is_some())) })
     }
 
@@ -430,7 +431,7 @@ impl<S: SessionStore> CellStore for OwnStore<S> {
         })
     }
 
-    /// Those whose session may be on its way stay.
+    /// Keeps members whose session may still be about to be stored.
     fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>> {
         Box::pin(async move {
             let now = self.now().as_millis();
@@ -456,7 +457,7 @@ fn cannot(what: &str) -> Error {
     Error::new(ErrorKind::Refused, "session").detail(format!("a store of one's own cannot {what}"))
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

@@ -1,4 +1,5 @@
-//! Reading what a client and a store show, by itself. No stable interface: for fuzzing and abuse tests.
+//! Reads what clients and stores contain, without a layer. Not a stable interface; for fuzzing and
+//! abuse tests.
 
 use super::cookie;
 use super::id::{Keyring, Secret, SessionId};
@@ -7,14 +8,14 @@ use super::{SessionLayer, SessionMode};
 use crate::cache::Cache;
 use crate::clock::Timestamp;
 
-/// The cookie's value for an id; `None`: it cannot be one, or the secret is empty.
+/// Returns the cookie's value for an id. `None` if the id is invalid, or the secret is empty.
 #[must_use]
 pub fn cookie_value(id: &str, secret: &[u8]) -> Option<String> {
     let keyring = Keyring::new(vec![Secret::new(secret)], true).ok()?;
     Some(cookie::percent_encoded(&format!("s:{}", keyring.sign(&SessionId::parse(id)?))))
 }
 
-/// The id that `Cookie` headers show, if one of the secrets signed it.
+/// Returns the id from `Cookie` headers, if one of the secrets signed it.
 #[must_use]
 pub fn verified_id(headers: &[&[u8]], name: &str, secrets: &[&[u8]]) -> Option<String> {
     let keyring = Keyring::new(secrets.iter().map(Secret::new).collect(), true).ok()?;
@@ -23,15 +24,15 @@ pub fn verified_id(headers: &[&[u8]], name: &str, secrets: &[&[u8]]) -> Option<S
     Some(id.reveal().to_owned())
 }
 
-/// The id of a token in a header, if the secret signed it.
+/// Returns the id of a token in a header, if the secret signed it.
 #[must_use]
 pub fn verified_token(token: &str, secret: &[u8]) -> Option<String> {
     let keyring = Keyring::new(vec![Secret::new(secret)], true).ok()?;
     keyring.verify(token).map(|(id, _)| id.reveal().to_owned())
 }
 
-/// What stands under this key, as if its user's list had it until then; `None`: nobody is logged in
-/// with it.
+/// Returns the stored session with its list entry extended until then. `None` if no user is logged
+/// in with it.
 #[must_use]
 pub fn listed_until(stored: &str, key: &str, secret: &str, until: u64) -> Option<String> {
     let layer = SessionLayer::builder(&Cache::in_memory()).secret(secret).mode(SessionMode::Express).build().ok()?;
@@ -44,7 +45,8 @@ pub fn listed_until(stored: &str, key: &str, secret: &str, until: u64) -> Option
     String::from_utf8(record.write()).ok()
 }
 
-/// What a request that sets one value makes of a stored session; `None`: it is none.
+/// Returns what a request that sets one value makes of a stored session. `None` if it is not a
+/// session.
 #[must_use]
 pub fn rewritten<'a>(stored: &[u8], value: impl Into<Option<(&'a str, u64)>>) -> Option<Vec<u8>> {
     let Found::Record(mut record) = Record::read(stored) else { return None };

@@ -1,7 +1,8 @@
-//! What stands in the store: a JSON object, `cookie` first, then the application's values.
+//! The stored session: a JSON object with `cookie` first, then the application's values.
 //!
-//! Invariant: a value that was not changed goes back byte for byte. Each is kept as the text it was read as, so numbers of
-//! any size, lone surrogates and any nesting pass, which a parsed JSON value would lose.
+//! Invariant: an unchanged value is written back byte for byte. Each value is kept as the text that
+//! was read. So numbers of any size, lone surrogates and any nesting survive, which a parsed JSON
+//! value would lose.
 
 use std::borrow::Cow;
 
@@ -16,45 +17,45 @@ use super::meta::Meta;
 use crate::clock::Timestamp;
 
 pub(super) const COOKIE: &str = "cookie";
-/// Ours beside the application's values: Express keeps top-level members that it does not know.
+/// The member for the library's metadata. Express keeps top-level members that it does not know.
 pub(super) const META: &str = "_m";
-/// Integers beyond this are another number after an Express peer has saved the session.
+/// Larger integers change their value when an Express peer saves the session.
 const LARGEST_SAFE: u64 = (1 << 53) - 1;
-/// An Express peer's hash of a session overflows its stack at some thousand levels.
+/// An Express peer's hash of a session overflows its stack at a few thousand levels.
 const DEEPEST: usize = 100;
 
 type Raw = Box<RawValue>;
 
 /// A session's top-level members, in order.
 ///
-/// Invariant: `meta` says what is known of the session, whatever stands in the member `own`, which
-/// is made of it at each write. A member that looks like it, but that we have not signed, is one of
-/// the application's values.
+/// Invariant: `meta` is the metadata of the session, whatever the member `own` contains; that
+/// member is rebuilt from it at each write. A member that looks like it but was not signed by this
+/// server is a value of the application.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Record {
     members: IndexMap<String, Raw>,
     pub(super) meta: Meta,
-    /// The name of the member that is ours.
+    /// The name of the library's own member.
     own: Option<String>,
-    /// It was signed with a secret that is on its way out.
+    /// Whether it was signed with a secret that is being rotated out.
     pub(super) signed_long_ago: bool,
 }
 
-/// What stands under a session's key.
+/// What was found under a session's key.
 #[derive(Debug)]
 pub(super) enum Found {
     /// A session.
     Record(Record),
-    /// What counts as no session: an Express peer's `null`, or the marker of old stores.
+    /// A value that counts as no session: an Express peer's `null`, or the marker of old stores.
     Nothing,
-    /// Something else, with what is wrong with it. It is left as it is.
+    /// Something else, with the reason. It is left as it is.
     Unreadable(&'static str),
 }
 
 impl Record {
     /// Reads stored JSON.
     pub(super) fn read(bytes: &[u8]) -> Found {
-        // connect-redis 6.1.0 and 6.1.2 wrote the word in the place of a session that was destroyed.
+        // connect-redis 6.1.0 and 6.1.2 wrote this word in place of a destroyed session.
         if matches!(bytes.trim_ascii(), b"" | b"null" | b"false" | b"TOMBSTONE") {
             return Found::Nothing;
         }
@@ -68,7 +69,7 @@ impl Record {
         }
     }
 
-    /// As stored.
+    /// Returns the JSON to store.
     pub(super) fn write(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.size());
         out.push(b'{');
@@ -84,18 +85,18 @@ impl Record {
         out
     }
 
-    /// About how many bytes it will be.
+    /// Returns the approximate size of the JSON in bytes.
     pub(super) fn size(&self) -> usize {
         size_of(self.members.iter().map(|(name, value)| (name.as_str(), value.get())))
     }
 
-    /// About how many of them are the application's.
+    /// Returns the approximate size of the application's values in bytes.
     pub(super) fn size_of_values(&self) -> usize {
         size_of(self.values())
     }
 
-    /// Finds what we have signed of this session. `context`: what a signature holds for, here and
-    /// nowhere else.
+    /// Finds the metadata that this server has signed for this session. `context`: what the
+    /// signature is bound to.
     pub(super) fn claim(&mut self, keyring: &Keyring, context: impl FnOnce() -> String) {
         if !self.members.keys().any(|name| is_meta_name(name)) {
             return;
@@ -111,8 +112,8 @@ impl Record {
         }
     }
 
-    /// Puts what is known of it among its members, signed. What an Express peer has put under the
-    /// usual name stays, and ours goes beside it.
+    /// Writes the signed metadata into the members. A value that an Express peer has stored under
+    /// the usual name is kept; the metadata then gets another name.
     pub(super) fn sign(&mut self, keyring: &Keyring, context: &str) {
         let own = self.own.take();
         self.signed_long_ago = false;
@@ -160,7 +161,7 @@ impl Record {
         self.members.retain(|name, _| name == COOKIE || Some(name.as_str()) == own);
     }
 
-    /// The names of the application's values.
+    /// Returns the names of the application's values.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.values().map(|(name, _)| name)
     }
@@ -179,11 +180,12 @@ impl Record {
     }
 
     pub(super) fn set_cookie(&mut self, cookie: &StoredCookie) {
-        // It stands first, wherever it stood.
+        // It is always first, wherever it was before.
         self.members.shift_insert(0, COOKIE.to_owned(), cookie.write());
     }
 
-    /// Whether all but `cookie` is the same: what Express compares to decide whether to save.
+    /// Returns whether everything except `cookie` is the same. Express compares this to decide
+    /// whether to save.
     pub(super) fn same_values(&self, other: &Self) -> bool {
         self.meta == other.meta && self.values().eq(other.values())
     }
@@ -199,7 +201,8 @@ impl<'de> Deserialize<'de> for Record {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
                 let mut record = Record::default();
-                // Of equal names the last one counts, in the place of the first, as in JavaScript.
+                // Of equal names the last value counts, at the position of the first, as in
+                // JavaScript.
                 while let Some((name, value)) = map.next_entry::<String, Raw>()? {
                     record.set(&name, value);
                 }
@@ -214,22 +217,22 @@ fn size_of<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
     members.fold(2, |size, (name, value)| size.saturating_add(name.len()).saturating_add(value.len()).saturating_add(4))
 }
 
-/// `_m`, or with a number behind it.
+/// Returns whether this is `_m`, possibly followed by a number.
 pub(super) fn is_meta_name(name: &str) -> bool {
     name.strip_prefix(META).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn write_text(text: &str, out: &mut Vec<u8>) {
-    // Text is written without fail into memory.
+    // Writing a text into memory cannot fail.
     drop(serde_json::to_writer(out, text));
 }
 
-/// A value as JSON text.
+/// Encodes a value as JSON text.
 pub(super) fn raw<T: serde::Serialize + ?Sized>(value: &T) -> Result<Raw, serde_json::Error> {
     to_raw_value(value)
 }
 
-/// Why an Express peer would not keep this value as it is.
+/// Returns why an Express peer would not keep this value unchanged.
 pub(super) fn unfit_for_express(value: &RawValue) -> Option<&'static str> {
     let mut depth = 0_usize;
     let mut rest = value.get().as_bytes();
@@ -261,7 +264,7 @@ pub(super) fn unfit_for_express(value: &RawValue) -> Option<&'static str> {
     None
 }
 
-/// What follows the quote that ends a JSON string.
+/// Returns what follows the closing quote of a JSON string.
 fn after_text(mut rest: &[u8]) -> &[u8] {
     while let Some((first, behind)) = rest.split_first() {
         rest = match first {
@@ -273,16 +276,16 @@ fn after_text(mut rest: &[u8]) -> &[u8] {
     rest
 }
 
-/// The `cookie` member: what this session's cookie says, and when it ends.
+/// The `cookie` member: the attributes of this session's cookie, and when the session ends.
 ///
-/// Unknown members stay. Those that are missing have Express's defaults: path `/`, http-only, no expiry.
+/// Unknown members are kept. Missing ones have Express's defaults: path `/`, http-only, no expiry.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StoredCookie(IndexMap<String, Raw>);
 
-/// `originalMaxAge`: how long the session is to live after each use.
+/// `originalMaxAge`: how long the session lives after each use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MaxAge {
-    /// In milliseconds; not positive: over at once.
+    /// In milliseconds. Zero or less ends the session at once.
     Millis(i64),
     /// Until the browser is closed.
     Browser,
@@ -297,7 +300,8 @@ impl StoredCookie {
         Some(Self(record.members))
     }
 
-    /// Of a new session: members in Express's order. Those that are `None` are left out.
+    /// Makes the cookie of a new session, with members in Express's order. Members that are `None`
+    /// are left out.
     pub(super) fn new<'a>(members: impl IntoIterator<Item = (&'a str, Option<serde_json::Value>)>) -> Self {
         let members = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), raw(&value?).ok()?)));
         Self(members.collect())
@@ -306,13 +310,13 @@ impl StoredCookie {
     fn write(&self) -> Raw {
         let text = Record { members: self.0.clone(), ..Record::default() }.write();
         let raw = String::from_utf8(text).ok().and_then(|text| RawValue::from_string(text).ok());
-        // Never needed: it is made of JSON texts.
+        // Unreachable: it is built from JSON texts.
         raw.unwrap_or_else(|| RawValue::NULL.to_owned())
     }
 
     pub(super) fn max_age(&self) -> MaxAge {
         match self.get::<f64>(ORIGINAL_MAX_AGE) {
-            // Saturates, and whatever JavaScript cut off is cut off.
+            // Saturates, and truncates a fraction as JavaScript does.
             Some(millis) if millis.is_finite() => MaxAge::Millis(millis.trunc() as i64),
             _ => MaxAge::Browser,
         }
@@ -328,15 +332,15 @@ impl StoredCookie {
         }
     }
 
-    /// Begins its time anew, as each save does.
+    /// Restarts the lifetime, as each save does.
     pub(super) fn renew(&mut self, now: Timestamp) {
-        // A peer throws at a text here.
+        // A peer throws if this is a text.
         if self.0.get(ORIGINAL_MAX_AGE).is_some_and(|raw| raw.get().starts_with('"')) {
             self.set_max_age(MaxAge::Browser);
         }
         let expires = match self.max_age() {
             MaxAge::Millis(_) => self.expires(now).and_then(|time| raw(&Date::of(time).iso()).ok()),
-            // `false` stays what it is.
+            // `false` is kept.
             MaxAge::Browser if self.0.get(EXPIRES).is_some_and(|raw| raw.get() == "false") => None,
             MaxAge::Browser => self.0.contains_key(EXPIRES).then(|| raw(&()).ok()).flatten(),
         };
@@ -346,7 +350,8 @@ impl StoredCookie {
         }
     }
 
-    /// When it ends if it begins now; `None`: with the browser.
+    /// Returns when the session ends if its lifetime starts now; `None` if it ends with the
+    /// browser.
     pub(super) fn expires(&self, now: Timestamp) -> Option<Timestamp> {
         match self.max_age() {
             MaxAge::Millis(millis) => Some(Timestamp::from_millis(now.as_millis().saturating_add_signed(millis))),
@@ -365,13 +370,13 @@ impl StoredCookie {
         serde_json::from_str(self.0.get(name)?.get()).ok()
     }
 
-    /// A flag as JavaScript sees it; `None`: not there.
+    /// Returns a flag as JavaScript sees it, or `None` if it is missing.
     pub(super) fn flag(&self, name: &str) -> Option<bool> {
         let text = self.0.get(name)?.get();
         Some(!matches!(text, "false" | "null" | "0" | "\"\""))
     }
 
-    /// A text member.
+    /// Returns a text member.
     pub(super) fn text(&self, name: &str) -> Option<Cow<'_, str>> {
         self.get::<String>(name).map(Cow::Owned)
     }
@@ -514,7 +519,7 @@ mod tests {
 
     #[test]
     fn no_bytes_are_too_strange() {
-        // xorshift64*, so that a failure can be repeated.
+        // xorshift64*, so that a failure can be reproduced.
         let mut state = 7_u64;
         let mut below = |bound: usize| {
             state ^= state >> 12;

@@ -1,8 +1,10 @@
-//! What has ended stays so, also beside Express peers that write without a look at what stands.
+//! Keeps ended sessions ended, even if Express peers write without comparing.
 //!
-//! A request there that has read a session before its end writes it back afterwards, and it lives again. So whoever ends a session here leaves a mark
-//! of its id behind, for as long as such a request may take. It is read with the session, in one trip; what stands beside its mark was brought
-//! back, and is deleted. The mark lies in the slot of its session.
+//! A request of an Express peer that has read a session before its end writes it back afterwards,
+//! which would recreate it. So when a session is ended here, a mark of its id is left for as long
+//! as such a request may take. The mark is read together with the session in one round trip. A
+//! session found with its mark was written back, and is deleted. The mark is in the same slot as
+//! its session.
 
 use super::Result;
 use super::commit::Sessions;
@@ -12,23 +14,23 @@ use crate::events::SessionEvent;
 use crate::store::Loaded;
 
 impl Sessions {
-    /// The key of the mark of what stands under this key of the form of Express; `None`: it needs
-    /// none.
+    /// Returns the mark for a key in the form of Express, or `None` if the key needs none.
     pub(super) fn mark_of(&self, key: &str) -> Option<Marked> {
         let config = &self.config;
         let marked =
             config.form_of(key) == Form::Express && config.shares_with_express() && !config.revoke_for.is_zero();
-        // Of an id with a hash tag of its own: that one counts.
+        // If the id contains a hash tag of its own, that one decides the slot.
         let mark = || if has_hash_tag(key) { format!("srev:{key}:r") } else { format!("{{{key}}}:r") };
         marked.then(|| Marked { key: mark(), lasts: config.revoke_for })
     }
 
-    /// What stands under a session's key, and has not ended before.
+    /// Loads a session, unless it has been ended before.
     pub(super) async fn load_living(&self, key: &str) -> Result<Option<Loaded>> {
         let Some(mark) = self.mark_of(key) else { return Ok(self.cells.load(key).await?) };
         match self.cells.load_marked(key, &mark.key).await? {
             (Some(_), true) => {
-                // The mark's time begins anew: the request that brought it back is not over, or another one has read it since.
+                // Restarts the mark's time: the request that wrote it back may still run, or
+                // another one may have read it since.
                 self.cells.remove(key, Some(&mark)).await?;
                 self.emit(SessionEvent::Resurrected);
                 Ok(None)
@@ -37,12 +39,12 @@ impl Sessions {
         }
     }
 
-    /// Deletes what stands there for good. `false`: nothing did.
+    /// Deletes a session permanently. Returns `false` if there was none.
     pub(super) async fn end(&self, key: &str) -> Result<bool> {
         Ok(self.cells.remove(key, self.mark_of(key).as_ref()).await?)
     }
 
-    /// Of sessions that the store has ended by itself.
+    /// Marks sessions that the store has ended by itself.
     pub(super) async fn mark_ended(&self, keys: &[String]) -> Result<()> {
         for key in keys.iter().filter(|key| self.mark_of(key).is_some()) {
             self.end(key).await?;
@@ -51,7 +53,7 @@ impl Sessions {
     }
 }
 
-/// Whether a Cluster takes a part of the key for its slot.
+/// Returns whether a part of the key decides its Cluster slot.
 fn has_hash_tag(key: &str) -> bool {
     key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).is_some_and(|(tag, _)| !tag.is_empty())
 }

@@ -1,8 +1,8 @@
-//! Whether a prefix is one application's alone.
+//! Checks whether a prefix belongs to one application alone.
 //!
-//! Keys of the form of Express are those of Express, which has no namespaces: only the prefix keeps
-//! applications apart there. So each leaves its namespace beside its prefix, for as long as a
-//! deployment takes, and whoever finds another one says so.
+//! Keys in the form of Express have no namespace, so only the prefix keeps applications apart. Each
+//! application therefore stores its namespace under its prefix, for as long as a deployment takes.
+//! An application that finds another namespace there emits an event.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use super::commit::Sessions;
 use crate::error::Result;
 use crate::events::SessionEvent;
 
-/// How long a namespace stays beside a prefix after the last start of its application.
+/// How long the namespace is stored after the last start of its application.
 const OWNED_FOR: Duration = Duration::from_secs(7 * 86400);
 
 impl Sessions {
-    /// Asks the store in the background; without a runtime, not at all.
+    /// Asks the store in the background. Without a runtime, this does nothing.
     pub(super) fn look_for_others(self: &Arc<Self>) {
         if self.config.shares_with_express() {
             let sessions = Arc::clone(self);

@@ -1,4 +1,5 @@
-//! One request's view of its session: read at first use, changed by operations, written once at the end.
+//! One request's view of its session: read at first use, changed by operations, written once at the
+//! end.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,13 +22,13 @@ use crate::events::SessionEvent;
 
 type Result<T, E = SessionError> = std::result::Result<T, E>;
 
-/// Whether the session is to have another id at the next write.
+/// Whether the session gets another id at the next write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Stay,
-    /// With what is in it.
+    /// Another id, with the current values.
     Cycle,
-    /// Empty.
+    /// Another id, without values.
     Anew,
 }
 
@@ -35,8 +36,7 @@ pub(super) struct State {
     pub(super) sessions: Arc<Sessions>,
     pub(super) request: Request,
     open: bool,
-    /// Somebody has asked for the session: what the handler says may depend on it, also where there
-    /// was none to be had.
+    /// The session was requested: the response may depend on it, even if there was none.
     looked: bool,
     answered: bool,
     pub(super) shown: Option<Shown>,
@@ -44,7 +44,7 @@ pub(super) struct State {
     pub(super) standing: Option<Standing>,
     /// The values at the beginning of the request.
     at_start: Record,
-    /// What stands, with the operations applied.
+    /// The stored session with the operations applied.
     pub(super) view: Record,
     operations: Vec<Operation>,
     next: Next,
@@ -57,13 +57,13 @@ pub(super) struct State {
     gone: bool,
     over: bool,
     pub(super) logged_out: bool,
-    /// The cookie of a session that was ended, to be forgotten.
+    /// The cookie of an ended session, which the client is to delete.
     pub(super) forget: Option<(Form, Attributes)>,
-    /// Operations whose write was begun, and nobody knows whether it was done.
+    /// A write of operations was begun, and its result is unknown.
     lost: bool,
-    /// How long the store may still take, for all that this request wants of it.
+    /// The time that the store may still take in total for this request.
     left: Duration,
-    /// A token for forms that the client has not got yet.
+    /// A token for forms that the client has not received yet.
     pub(super) form_cookie: Option<String>,
 }
 
@@ -99,7 +99,7 @@ impl State {
         }
     }
 
-    /// Waits for the store, but no longer than what is left of the deadline of this request.
+    /// Waits for a step of the store, at most until the deadline of this request.
     async fn within<T>(&mut self, step: impl Future<Output = T> + Send) -> Result<T> {
         let result = self.sessions.cells.within(&mut self.left, step).await;
         let late = || {
@@ -109,7 +109,7 @@ impl State {
         result.ok_or_else(late)
     }
 
-    /// Reads the session, the first time. Dropped half way, the next use reads it.
+    /// Reads the session at the first call. If it is dropped half-way, the next call reads it.
     pub(super) async fn open(&mut self) -> Result<()> {
         if self.answered {
             return Err(SessionError::new(SessionErrorKind::Answered));
@@ -132,7 +132,7 @@ impl State {
                 self.sessions.emit(SessionEvent::UnknownId);
                 continue;
             }
-            // One that was begun by a header was never meant to be sent by a browser of itself, nor the other way round.
+            // A session begun with a header must not be sent as a cookie, nor the other way round.
             if Meta::of(&standing.record).by_header != shown.by_header {
                 self.sessions.emit(SessionEvent::UnknownId);
                 continue;
@@ -155,7 +155,7 @@ impl State {
         self.standing = Some(standing);
     }
 
-    /// A session that nobody has had before.
+    /// Begins a session with a new id.
     fn begin(&mut self) -> Result<()> {
         let config = &self.sessions.config;
         self.id = Some(config.new_id(None).ok_or_else(bad_id)?);
@@ -171,7 +171,7 @@ impl State {
         Ok(())
     }
 
-    /// Does it to what this request sees, and later to what stands then.
+    /// Applies an operation to this request's view, and queues it for the write.
     pub(super) async fn change(&mut self, mut operation: Operation) -> Result<()> {
         self.open().await?;
         operation(&mut self.view)?;
@@ -186,12 +186,12 @@ impl State {
         Ok(())
     }
 
-    /// Whether nothing is stored for this client, and nothing will be.
+    /// Returns whether nothing is stored for this client, and nothing will be.
     pub(super) fn is_untouched(&self) -> bool {
         self.standing.is_none() && self.next == Next::Stay && self.operations.is_empty()
     }
 
-    /// The view, from what stands and the operations.
+    /// Rebuilds the view from the stored session and the operations.
     fn see_again(&mut self) -> Result<()> {
         self.view = match &self.standing {
             Some(standing) if self.next != Next::Anew => standing.record.clone(),
@@ -217,7 +217,7 @@ impl State {
         Ok(())
     }
 
-    /// Drops what was not written, and reads again.
+    /// Drops all unwritten changes and reads the session again.
     pub(super) async fn reload(&mut self) -> Result<()> {
         self.open().await?;
         let Some(id) = self.standing.as_ref().map(|standing| standing.id.clone()) else {
@@ -238,7 +238,7 @@ impl State {
         Ok(())
     }
 
-    /// Another id at the next write, with what is in it.
+    /// Changes the id at the next write and keeps the values.
     pub(super) async fn cycle(&mut self) -> Result<()> {
         self.open().await?;
         let user = Meta::of(&self.view).user;
@@ -250,7 +250,8 @@ impl State {
         Ok(())
     }
 
-    /// Another id and `login` at the next write, which is now if it may be refused: then all is as it was before.
+    /// Changes the id and applies `login` at the next write. If the login may be refused, this
+    /// writes at once; a refusal restores the previous state.
     pub(super) async fn login(&mut self, user: &str, login: Operation) -> Result<()> {
         self.open().await?;
         let sessions = Arc::clone(&self.sessions);
@@ -282,14 +283,16 @@ impl State {
         committed
     }
 
-    /// As [`cycle`](Self::cycle); if what stood has ended meanwhile, it goes on with what this request put into it.
+    /// Like [`cycle`](Self::cycle), but if the stored session has ended in the meantime, continues
+    /// as a new one with the changes of this request.
     pub(super) async fn cycle_or_anew(&mut self) -> Result<()> {
         self.cycle().await?;
         self.or_anew = true;
         Ok(())
     }
 
-    /// An empty session with another id at the next write, which there is in any case; the old one ends with it.
+    /// Begins an empty session with another id, which is always written. The old session ends with
+    /// that write.
     pub(super) async fn regenerate(&mut self) -> Result<()> {
         self.open().await?;
         self.id = Some(self.sessions.config.new_id(None).ok_or_else(bad_id)?);
@@ -298,7 +301,7 @@ impl State {
         self.see_again()
     }
 
-    /// Ends the session now, and has the browser forget it.
+    /// Ends the session now and makes the browser delete its cookie.
     pub(super) async fn logout(&mut self) -> Result<()> {
         self.destroy().await?;
         self.logged_out = true;
@@ -318,7 +321,7 @@ impl State {
         }
         self.begin()?;
         self.over = true;
-        // Of what is over.
+        // These belong to the ended session.
         self.saved = false;
         self.cookie_changed = false;
         self.touch = false;
@@ -334,7 +337,7 @@ impl State {
         Ok(())
     }
 
-    /// Writes now what was changed so far. A new session with nothing in it is not stored.
+    /// Writes the changes made so far. A new session without values is not stored.
     pub(super) async fn save(&mut self) -> Result<()> {
         self.open().await?;
         if self.gone {
@@ -356,7 +359,7 @@ impl State {
             return Err(SessionError::new(SessionErrorKind::NoCookie));
         }
         let fresh = self.standing.is_none() || self.next == Next::Anew;
-        // Also one that begins anew because what stood has ended.
+        // Also for a session that is recreated because the stored one has ended.
         let marked = (fresh || self.or_anew) && self.by_header();
         if marked {
             self.operations.insert(0, Box::new(mark_by_header));
@@ -376,7 +379,7 @@ impl State {
             by_https: self.request.by_https,
         };
         let sessions = Arc::clone(&self.sessions);
-        // Until it is known what became of them.
+        // Until the result is known.
         self.lost = true;
         let (operations, written) = self.within(sessions.write(standing, write)).await?;
         self.lost = false;
@@ -421,10 +424,10 @@ impl State {
         self.or_anew = false;
     }
 
-    /// Writes what is due, and says what the answer carries.
+    /// Writes what is due, and returns what the response has to carry.
     ///
     /// # Errors
-    /// What was changed could not be stored: the handler's answer must not go out.
+    /// The changes could not be stored, so the handler's response must not be sent.
     pub(super) async fn finish(&mut self, failed: bool) -> Result<Answer> {
         let config = &self.sessions.config;
         let eager = config.resave || config.rolling || config.save_uninitialized;
@@ -439,7 +442,7 @@ impl State {
         let answer = self.settle().await;
         self.answered = true;
         answer.map(|mut answer| {
-            // Begun in the meantime, a session keeps the token itself.
+            // A session that was begun in the meantime stores the token itself.
             answer.cookies.extend(self.form_cookie_header().filter(|_| self.standing.is_none()));
             if !answer.cookies.is_empty() {
                 answer.cookies.extend(self.forget_form_cookie());
@@ -467,7 +470,7 @@ impl State {
         }
         let moving = self.standing.as_ref().filter(|standing| self.sessions.target_form(standing) != standing.form);
         let moves = moving.is_some();
-        // Also where another request has moved it, whose answer may not have arrived.
+        // Also if another request has converted it, whose response may not have arrived.
         let old_cookie = self.shown.as_ref().and_then(|shown| shown.cookie);
         let old_cookie =
             old_cookie.filter(|form| self.sessions.config.mode == SessionMode::Native && *form != Form::Native);
@@ -481,13 +484,14 @@ impl State {
             || (self.standing.is_some() && (self.cookie_changed && !self.operations.is_empty() || self.lacks_stamp()));
         if save {
             if self.standing.is_none() && self.is_cookie_blocked() {
-                // It would stand there for nobody.
+                // No cookie will be sent, so the session would be unreachable.
                 self.sessions.emit(SessionEvent::CookieNotSent);
                 return Ok(answer);
             }
             match self.commit().await {
                 Ok(()) => {}
-                // Somebody has ended it: it stays so, and what the client has by now is not touched.
+                // It was ended elsewhere. It stays ended, and the cookie that the client has now is
+                // not changed.
                 Err(error) if error.kind() == SessionErrorKind::Gone => return Ok(answer),
                 Err(error) => return Err(error),
             }
@@ -495,7 +499,7 @@ impl State {
             match self.prolong(cookie).await? {
                 Prolonged::No => {}
                 Prolonged::Yes => renewed = self.sessions.config.renew_cookie && has_end,
-                // A cookie now could take the place of one that another answer has brought.
+                // A cookie sent now could replace one that another response has set.
                 Prolonged::Ended => return Ok(answer),
             }
         }
@@ -508,7 +512,7 @@ impl State {
             let attributes = self.sessions.config.attributes(form, &self.view.cookie(), self.sessions.now());
             self.forget = Some((form, attributes));
         }
-        // A new cookie of the same name takes its place.
+        // A new cookie of the same name replaces the old one, so only other names are removed.
         let form = self.form();
         if self.forget.as_ref().is_some_and(|(forgotten, _)| *forgotten != form || answer.cookies.is_empty()) {
             self.forget_cookie(&mut answer);
@@ -541,12 +545,13 @@ impl State {
     }
 
     fn lacks_stamp(&self) -> bool {
-        // Or the secret that it is signed with is about to go.
+        // Or it was signed with a secret that is being rotated out.
         self.view.signed_long_ago
             || self.sessions.config.absolute_timeout.is_some() && Meta::of(&self.view).created.is_none()
     }
 
-    /// Begins its time to live anew, if a good part of it is over or the client is told so.
+    /// Extends the session's time if enough of it has passed, or if the client gets the cookie
+    /// (`told`).
     async fn prolong(&mut self, told: bool) -> Result<Prolonged> {
         let sessions = Arc::clone(&self.sessions);
         let config = &sessions.config;
@@ -567,7 +572,7 @@ impl State {
     }
 }
 
-/// First of all: a login takes it away again.
+/// Keeps the token of the visitor's forms. Applied before all other operations: a login removes it.
 fn keep_form_token(record: &mut Record, token: &str) -> Result<()> {
     if record.raw(CSRF).is_none() {
         let token = raw(token).map_err(|error| SessionError::new(SessionErrorKind::Value).source(error))?;
@@ -576,7 +581,7 @@ fn keep_form_token(record: &mut Record, token: &str) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "an operation, as others that can fail")]
+#[expect(clippy::unnecessary_wraps, reason = "an operation, like others that can fail")]
 fn mark_by_header(record: &mut Record) -> Result<()> {
     let mut meta = Meta::of(record);
     meta.by_header = true;

@@ -1,4 +1,4 @@
-//! The contract of a store of the user's own.
+//! The contract of a store of the application's own.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,44 +6,46 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A place to keep sessions in: a table of a database, a key-value server, a file. For
-/// [`SessionBuilder::store`](super::SessionBuilder::store); without it sessions live in the cache's
-/// own store.
+/// A store for sessions: a table of a database, a key-value server, a file. Pass it to
+/// [`SessionBuilder::store`](super::SessionBuilder::store); without it, sessions live in the
+/// cache's own store.
 ///
-/// A store keeps bytes under keys, each for a time. Keys are text of up to some hundred bytes,
-/// bytes are any bytes. The store gives them back as they are, and never looks into them.
+/// The store keeps bytes under keys, each with an optional expiry. Keys are text of up to a few
+/// hundred bytes. Values are arbitrary bytes, which the store returns unchanged and never
+/// interprets.
 ///
-/// Each method is one atomic step: two at the same time have the effect of one after the other. A
-/// key whose time is over is absent for all of them, from that moment on, whether or not the store
-/// has deleted it yet. Times are counted by the store; a time of less than the store can count is
-/// rounded up.
+/// Each method is one atomic step: concurrent calls have the effect of one after the other. A key
+/// whose time has ended is absent for all methods from that moment on, whether or not the store has
+/// deleted it yet. The store measures the time; a duration shorter than its resolution is rounded
+/// up.
 ///
 /// | method | SQL |
 /// |---|---|
 /// | [`load`](Self::load) | `SELECT` |
-/// | [`create`](Self::create) | `INSERT .. ON CONFLICT DO UPDATE .. WHERE` it has ended |
-/// | [`swap`](Self::swap) | `UPDATE .. WHERE` these bytes stand there |
+/// | [`create`](Self::create) | `INSERT .. ON CONFLICT DO UPDATE .. WHERE` it has expired |
+/// | [`swap`](Self::swap) | `UPDATE .. WHERE` these bytes are stored |
 /// | [`touch`](Self::touch) | `UPDATE` of the time |
 /// | [`remove`](Self::remove) | `DELETE` |
 ///
-/// `cache_core::testing::check_session_store` (feature `testing`) tells whether a store keeps to all
-/// of this. `cache-core/docs/sessions.md` says what sessions on such a store can do and what not.
+/// `cache_core::testing::check_session_store` (feature `testing`) checks whether a store fulfils
+/// this contract. `cache-core/docs/sessions.md` describes what sessions on such a store can and
+/// cannot do.
 ///
 /// # Errors
-/// Any error counts as [`SessionErrorKind::Unavailable`](super::SessionErrorKind::Unavailable):
-/// a step that ended with one may have happened or not. Requests wait for a step for as long as
-/// their [`deadline`](super::SessionBuilder::deadline) says, and then drop its future: a step that
-/// is dropped happens or does not, never half. Errors must not name keys, which are ids of sessions
-/// in the form of Express, nor bytes.
+/// Any error counts as [`SessionErrorKind::Unavailable`](super::SessionErrorKind::Unavailable): the
+/// step may have happened or not. A request waits for a step until its
+/// [`deadline`](super::SessionBuilder::deadline) and then drops the future. A dropped step must
+/// happen completely or not at all. Errors must not contain keys, which in the form of Express
+/// contain session ids, nor bytes.
 pub trait SessionStore: Send + Sync + 'static {
-    /// A fault of the store.
+    /// The error type of the store.
     type Error: Into<Box<dyn StdError + Send + Sync>> + Send;
 
-    /// What stands under a key, and how long it has left; `None`: nothing.
+    /// Returns the bytes under a key and their remaining time, or `None` if the key is absent.
     fn load(&self, key: &str) -> impl Future<Output = Result<Option<StoredSession>, Self::Error>> + Send;
 
-    /// Stores `bytes` if nothing stands there. `false`: something does; nothing was changed.
-    /// `ttl` `None`: until it is removed.
+    /// Stores `bytes` if the key is absent. Returns `false` if it exists; nothing is changed then.
+    /// A `ttl` of `None` means until it is removed.
     fn create(
         &self,
         key: &str,
@@ -51,8 +53,8 @@ pub trait SessionStore: Send + Sync + 'static {
         ttl: Option<Duration>,
     ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 
-    /// Puts `bytes` in the place of exactly `expected`. Of several at the same time with the same
-    /// `expected`, one is done. `ttl` `None`: the end stays as it is.
+    /// Replaces exactly `expected` with `bytes`. Of several concurrent swaps with the same
+    /// `expected`, one succeeds. A `ttl` of `None` keeps the expiry.
     fn swap(
         &self,
         key: &str,
@@ -61,37 +63,35 @@ pub trait SessionStore: Send + Sync + 'static {
         ttl: Option<Duration>,
     ) -> impl Future<Output = Result<SessionSwap, Self::Error>> + Send;
 
-    /// Gives what stands there so much time from now on. `false`: nothing stands there; nothing was
-    /// made.
+    /// Sets the remaining time of a key. Returns `false` if the key is absent; it is not created.
     fn touch(&self, key: &str, ttl: Duration) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 
-    /// Removes what stands there. `false`: nothing did.
+    /// Removes a key. Returns `false` if it was absent.
     fn remove(&self, key: &str) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 }
 
-/// What [`SessionStore::load`] has found. `Debug` shows no bytes.
+/// The result of [`SessionStore::load`]. `Debug` shows no bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredSession {
-    /// Exactly as they were stored.
+    /// Exactly the stored bytes.
     pub bytes: Vec<u8>,
-    /// How long it has left; `None`: it has no end.
+    /// The remaining time; `None` if the key does not expire.
     pub ttl: Option<Duration>,
 }
 
-/// What [`SessionStore::swap`] has come to. `Debug` shows no bytes.
+/// The result of [`SessionStore::swap`]. `Debug` shows no bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SessionSwap {
-    /// The new bytes stand.
+    /// The new bytes are stored.
     Done,
-    /// Other bytes stood there: these. Nothing was changed. A store that has to look for them in a
-    /// step of its own gives what it finds then, whatever it is, and [`Gone`](Self::Gone) for
-    /// nothing.
+    /// These other bytes were stored instead; nothing was changed. A store that has to read them in
+    /// a second step returns whatever it finds then, and [`Gone`](Self::Gone) if it finds nothing.
     Conflict(Vec<u8>),
-    /// Nothing stood there; nothing was made.
+    /// The key was absent; it was not created.
     Gone,
 }
 
-/// One store for several layers.
+/// Shares one store between several layers.
 impl<S: SessionStore> SessionStore for Arc<S> {
     type Error = S::Error;
 

@@ -1,7 +1,8 @@
 //! A struct as a view of some of the session's values.
 //!
-//! Each field is a value of its own, so that two requests that change different fields keep both. What has changed is found by comparing
-//! the fields' JSON: a change deep inside a value is noticed.
+//! Each field is a separate value, so two requests that change different fields both succeed.
+//! Changes are found by comparing the JSON of the fields, so a change deep inside a value is
+//! noticed.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,7 +14,7 @@ use super::record::{COOKIE, META};
 use super::values::{SessionValues, check_name, check_value};
 use super::{Result, Session};
 
-/// A struct whose fields are values of a session. By `#[derive(SessionData)]`:
+/// A struct whose fields are values of a session. Implement it with `#[derive(SessionData)]`:
 ///
 /// ```
 /// # use cache_core::session::{Session, SessionData, SessionError};
@@ -30,22 +31,23 @@ use super::{Result, Session};
 /// # Ok(()) }
 /// ```
 ///
-/// A value that is not there is the type's default. A field that becomes `null`, as `None` does, is removed.
+/// A missing value becomes the default of its type. A field that serializes to `null`, as `None`
+/// does, is removed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no view of a session",
     note = "add `#[derive(SessionData)]` to `{Self}`"
 )]
 pub trait SessionData: Sized {
-    /// From what is in the session.
+    /// Reads the struct from the session.
     ///
     /// # Errors
     /// [`SessionErrorKind::Value`](super::SessionErrorKind::Value) for a value of another type.
     fn read(values: &SessionValues<'_>) -> Result<Self>;
 
-    /// Each field with its name.
+    /// Writes each field under its name.
     ///
     /// # Errors
-    /// [`SessionErrorKind::Value`](super::SessionErrorKind::Value) for a value that has no JSON form.
+    /// [`SessionErrorKind::Value`](super::SessionErrorKind::Value) for a value without a JSON form.
     fn write(&self, fields: &mut SessionFields) -> Result<()>;
 }
 
@@ -57,7 +59,7 @@ impl SessionFields {
     /// Adds a field.
     ///
     /// # Errors
-    /// [`SessionErrorKind::Value`](super::SessionErrorKind::Value) for a value that has no JSON form.
+    /// [`SessionErrorKind::Value`](super::SessionErrorKind::Value) for a value without a JSON form.
     pub fn set<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<()> {
         let raw = super::record::raw(value).map_err(|error| {
             SessionError::new(super::SessionErrorKind::Value).detail(format!("`{name}` has no JSON form")).source(error)
@@ -74,7 +76,7 @@ impl std::fmt::Debug for SessionFields {
 }
 
 impl Session {
-    /// The struct, from what is in the session.
+    /// Reads the struct from the session.
     ///
     /// # Errors
     /// [`SessionErrorKind::Value`](super::SessionErrorKind::Value) for a value of another type.
@@ -82,11 +84,12 @@ impl Session {
         self.read(|values| T::read(values)).await?
     }
 
-    /// Changes the struct. Only fields that become different are written. `change` may run several times: again for each conflict with
-    /// other requests, on what they have made of it.
+    /// Changes the struct. Only fields that differ afterwards are written. `change` may run several
+    /// times, once more after each conflict with another request, on the values that the other
+    /// request wrote.
     ///
     /// # Errors
-    /// As [`insert`](Self::insert).
+    /// The same as [`insert`](Self::insert).
     pub async fn modify<T: SessionData>(&self, mut change: impl FnMut(&mut T) + Send + 'static) -> Result<()> {
         let sessions = std::sync::Arc::clone(&self.sessions);
         self.change(Box::new(move |record| {
@@ -113,10 +116,10 @@ impl Session {
     }
 }
 
-/// What the derive makes of a field.
+/// Reads one field, for the derive.
 ///
 /// # Errors
-/// A value of another type.
+/// If the value is of another type.
 #[doc(hidden)]
 pub fn field<T: DeserializeOwned + Default>(values: &SessionValues<'_>, name: &str) -> Result<T> {
     Ok(values.get(name)?.unwrap_or_default())

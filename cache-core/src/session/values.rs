@@ -1,4 +1,4 @@
-//! The application's values of one session: typed reading, and what may be written.
+//! The application's values of one session: typed reads, and checks of what may be written.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use super::express::RESERVED;
 use super::meta::Meta;
 use super::record::{COOKIE, MaxAge, Record, is_meta_name, raw, unfit_for_express};
 
-/// What is in a session, to be read.
+/// Read access to the values of a session.
 pub struct SessionValues<'a>(pub(super) &'a Record);
 
 impl SessionValues<'_> {
-    /// A value; `None`: there is none.
+    /// Returns a value, or `None` if there is none.
     ///
     /// # Errors
-    /// [`SessionErrorKind::Value`] for one of another type.
+    /// [`SessionErrorKind::Value`] for a value of another type.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, SessionError> {
         if name == COOKIE {
             return Ok(None);
@@ -28,18 +28,18 @@ impl SessionValues<'_> {
         self.0.value(name).transpose().map_err(|error| not_of_type(name, &error))
     }
 
-    /// Who is logged in.
+    /// Returns the logged-in user.
     #[must_use]
     pub fn user(&self) -> Option<String> {
         Meta::of(self.0).user
     }
 
-    /// The names of all values, in the order in which they were first set.
+    /// Returns the names of all values, in the order in which they were first set.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.names()
     }
 
-    /// How long the session is to live after each use; `None`: until the browser is closed.
+    /// Returns how long the session lives after each use; `None` means until the browser is closed.
     #[must_use]
     pub fn max_age(&self) -> Option<Duration> {
         match self.0.cookie().max_age() {
@@ -55,21 +55,21 @@ impl fmt::Debug for SessionValues<'_> {
     }
 }
 
-/// The texts of serde_json may quote the value: only the place is told.
+/// Makes an error with the position only: the texts of serde_json may quote the value.
 pub(super) fn not_of_type(name: &str, error: &serde_json::Error) -> SessionError {
     SessionError::new(SessionErrorKind::Value)
         .detail(format!("`{name}` is not of the type that was asked for (column {})", error.column()))
 }
 
-/// A number and so much more, as it is stored and in whole. As in JavaScript `null` is zero, and it
-/// does not matter how a number is written.
+/// Adds to a number. Returns the sum as stored and its whole part. As in JavaScript, `null` is
+/// zero, and the notation of a number does not matter.
 pub(super) fn counted(name: &str, stood: Option<&RawValue>, by: i64) -> Result<(Box<RawValue>, i64), SessionError> {
     let text = stood.map_or("0", |raw| if raw.get() == "null" { "0" } else { raw.get() });
     let sum = match text.parse::<i64>() {
         Ok(number) => Counted::Whole(number.saturating_add(by)),
         Err(_) => {
             let number: f64 = serde_json::from_str(text).map_err(|error| not_of_type(name, &error))?;
-            #[expect(clippy::cast_precision_loss, reason = "as JavaScript counts")]
+            #[expect(clippy::cast_precision_loss, reason = "the same precision as in JavaScript")]
             let sum = number + by as f64;
             let exact = sum.abs() <= LARGEST_SAFE_FLOAT;
             if exact && sum.fract() == 0.0 { Counted::Whole(sum as i64) } else { Counted::Fraction(sum) }
@@ -91,7 +91,7 @@ enum Counted {
 /// 2^53 - 1
 const LARGEST_SAFE_FLOAT: f64 = 9_007_199_254_740_991.0;
 
-/// Whether values may be stored under this name.
+/// Checks whether values may be stored under this name.
 pub(super) fn check_name(config: &Config, name: &str) -> Result<(), SessionError> {
     let detail = if name == COOKIE || is_meta_name(name) {
         "the session itself uses it"
@@ -103,7 +103,7 @@ pub(super) fn check_name(config: &Config, name: &str) -> Result<(), SessionError
     Err(SessionError::new(SessionErrorKind::ReservedName).detail(format!("`{name}`: {detail}; choose another name")))
 }
 
-/// A value as it will stand in the store.
+/// Encodes a value for the store.
 pub(super) fn to_raw<T: Serialize + ?Sized>(
     config: &Config,
     name: &str,

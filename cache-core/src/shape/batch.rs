@@ -1,4 +1,5 @@
-//! What a batch function returns, seen by trait: a container of what was found, bare or in a `Result`, or what was found beside what failed.
+//! Recognizes what a batch function returns by trait: a container of the found values, bare or in a
+//! `Result`, or the found values together with the failed ids.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -8,7 +9,7 @@ use std::marker::PhantomData;
 
 use indexmap::IndexMap;
 
-/// What a batch function found, by id. An id that is not in it is absent.
+/// What a batch function found, by id. An id that is not in the container is absent.
 ///
 /// Implemented for `HashMap`, `BTreeMap`, `IndexMap` and `Vec<(Id, Value)>`.
 #[diagnostic::on_unimplemented(
@@ -18,14 +19,14 @@ use indexmap::IndexMap;
             single ids can fail, `Partial<HashMap<Id, Value>, Error>`"
 )]
 pub trait BatchContainer: Sized {
-    /// What values are asked for by.
+    /// The type of the ids.
     type Id;
-    /// What is cached.
+    /// The type of the cached values.
     type Value;
 
-    /// The ids with their values.
+    /// Returns the ids with their values.
     fn into_pairs(self) -> Vec<(Self::Id, Self::Value)>;
-    /// The container of these.
+    /// Makes the container from ids and values.
     fn from_pairs(pairs: Vec<(Self::Id, Self::Value)>) -> Self;
 }
 
@@ -52,7 +53,8 @@ containers! {
     [K, V] Vec<(K, V)>,
 }
 
-/// What a batch function returns where single ids can fail: nothing is stored for those in `failed`, and those in neither are absent.
+/// The return type of a batch function in which single ids can fail. Nothing is stored for ids in
+/// `failed`; ids in neither part are absent.
 ///
 /// ```
 /// # use std::{collections::HashMap, io};
@@ -76,7 +78,7 @@ containers! {
 pub struct Partial<C: BatchContainer, E> {
     /// The ids that have a value.
     pub found: C,
-    /// The ids of which nobody knows.
+    /// The ids whose lookup failed, with their errors.
     pub failed: Vec<(C::Id, E)>,
 }
 
@@ -110,32 +112,33 @@ impl<C: BatchContainer, E> fmt::Debug for Partial<C, E> {
             single ids can fail, `Partial<HashMap<Id, Value>, Error>`"
 )]
 pub trait BatchReturn: Sized {
-    /// What values are asked for by.
+    /// The type of the ids.
     type Id;
-    /// What is cached.
+    /// The type of the cached values.
     type Value;
-    /// How the function fails.
+    /// The type of the errors.
     type Error;
-    /// What a function of one id would return.
+    /// The return type that a function of one id would have.
     type One: 'static;
     /// Whether single ids can fail.
     const FAILS_BY_ID: bool;
 
-    /// What was found and what failed.
+    /// Splits the return value into what was found and what failed.
     ///
     /// # Errors
-    /// That of the whole call.
+    /// The error of the whole call.
     fn split(self) -> Result<Parts<Self>, Self::Error>;
-    /// The other way round.
+    /// Makes the return value from its parts.
     fn join(parts: Parts<Self>) -> Self;
-    /// The return value of a failure of the whole call; the error itself where there is none.
+    /// Makes the return value for a failure of the whole call. Gives the error back if the type has
+    /// no such value.
     ///
     /// # Errors
-    /// The one given.
+    /// The given error.
     fn fail(error: Self::Error) -> Result<Self, Self::Error>;
 }
 
-/// What was found, and what failed.
+/// What was found and what failed.
 pub struct Parts<R: BatchReturn> {
     /// The ids with their values.
     pub found: Vec<(R::Id, R::Value)>,
@@ -233,18 +236,19 @@ where
     }
 }
 
-/// Asks for the form of a batch's values: that of a function of one id which returns `Result<Option<Value>, Error>`.
+/// Asks for the form of a batch's values: the form of a function of one id that returns
+/// `Result<Option<Value>, Error>`.
 pub struct BatchProbe<V, E>(PhantomData<fn() -> (V, E)>);
 
 impl<V, E> BatchProbe<V, E> {
-    /// Of the return type `R`.
+    /// Makes a probe of the return type `R`.
     #[must_use]
     pub const fn of<R: BatchReturn<Value = V, Error = E>>() -> Self {
         Self(PhantomData)
     }
 }
 
-// The last resort is taken by value, through the reference.
+// The last method takes the probe by value, through the reference.
 impl<V, E> Clone for BatchProbe<V, E> {
     fn clone(&self) -> Self {
         *self
@@ -258,7 +262,8 @@ impl<V, E> fmt::Debug for BatchProbe<V, E> {
     }
 }
 
-/// What can be a value of a batch. Asked only of what cannot, for its message.
+/// A type that can be a value of a batch. Required only of types that cannot, for the error
+/// message.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a value of a batch",
     label = "the values of a batch are what is there, without `Option` or `Result`",
@@ -274,9 +279,9 @@ pub(crate) mod via {
     use super::{BatchProbe, BatchValue};
     use crate::shape::{CacheValue, Fallible, Optional, Typed};
 
-    /// First: an `Option`. Never compiles: the bound's message says what to do.
+    /// Tried first: an `Option`. Never compiles; the message of the bound says what to do.
     pub trait BatchOfOptions<T, E> {
-        /// The form.
+        /// Returns the form.
         fn returns(self) -> Typed<Optional<Option<T>>, E, Fallible>
         where
             Option<T>: BatchValue;
@@ -290,9 +295,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Beside it: a `Result`. Never compiles either.
+    /// Tried first too: a `Result`. Never compiles either.
     pub trait BatchOfResults<T, X, E> {
-        /// The form.
+        /// Returns the form.
         fn returns(self) -> Typed<Optional<Result<T, X>>, E, Fallible>
         where
             Result<T, X>: BatchValue;
@@ -306,9 +311,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Last: any other type.
+    /// Tried last: any other type.
     pub trait BatchOfValues<T, E> {
-        /// The form.
+        /// Returns the form.
         fn returns(self) -> Typed<Optional<T>, E, Fallible>
         where
             T: CacheValue;

@@ -1,4 +1,5 @@
-//! How a function's error reaches each caller that waited for its run, and how it tells of a passed deadline: by the first way that its type has.
+//! How a function's error reaches each caller that waited for its run, and how a passed deadline
+//! becomes an error. Both use the first way that the error's type supports.
 
 #[cfg(feature = "sqlx")]
 mod sqlx;
@@ -14,15 +15,16 @@ use super::Typed;
 use crate::error::DeadlineExceeded;
 use crate::value::Erased;
 
-/// Makes the error that another caller gets when the run it waited for failed.
+/// Copies an error for another caller that waited for the failed run.
 ///
-/// A caller that was alone gets the very error its function returned. When several waited for one
-/// run, each gets a copy that tells the same: by this trait if it is implemented, else by `Clone`,
-/// else by `From<SharedError>`, as `anyhow::Error` and `Box<dyn Error + Send + Sync>` have it; see
-/// [`SharedError`]. Where none of them is there, the function does not compile.
+/// A caller that waited alone gets the very error that its function returned. If several callers
+/// waited for one run, each other caller gets an equivalent copy: made by this trait if it is
+/// implemented, else by `Clone`, else by `From<SharedError>`, as `anyhow::Error` and
+/// `Box<dyn Error + Send + Sync>` have it; see [`SharedError`]. If the type has none of these, the
+/// function does not compile.
 ///
-/// Implemented for `std::io::Error`, and with the feature `sqlx` for `sqlx::Error`. Your own errors
-/// derive it:
+/// Implemented for `std::io::Error`, and with the feature `sqlx` for `sqlx::Error`. Derive it for
+/// your own errors:
 ///
 /// ```
 /// # use std::fmt;
@@ -50,8 +52,8 @@ use crate::value::Erased;
 /// }
 /// ```
 ///
-/// See [the derive](derive@crate::ShareError) for fields of types that have none of these ways. By
-/// hand:
+/// See [the derive](derive@crate::ShareError) for fields whose types have none of these ways. To
+/// implement the trait manually:
 ///
 /// ```
 /// # #[derive(Debug)] enum AppError { NotFound, Database(std::io::Error) }
@@ -73,11 +75,11 @@ use crate::value::Erased;
     note = "or let every caller run the function itself: `#[cached(flight = \"none\")]`"
 )]
 pub trait ShareError {
-    /// A copy for another caller.
+    /// Returns a copy for another caller.
     #[must_use]
     fn share(&self) -> Self;
 
-    /// The same, where the copy may hold on to the original. Only the derive has another.
+    /// Returns a copy that may hold on to the original. Only the derive overrides this.
     #[doc(hidden)]
     #[must_use]
     fn __share_with(&self, original: Option<&Original<Self>>) -> Self
@@ -89,11 +91,11 @@ pub trait ShareError {
     }
 }
 
-/// An error that happened in a run which several callers waited for, where its type has no copies.
+/// An error of a run that several callers waited for, used if the error's type cannot be copied.
 ///
-/// It reads as the original does, has the same sources, and gives access to the original. So code
-/// that looks for a cause by [`find`](Self::find) sees the same in the error of the caller that ran
-/// the function and in those of all that waited:
+/// It displays the same text as the original, has the same sources, and gives access to the
+/// original. So code that looks for a cause with [`find`](Self::find) gets the same result in the
+/// caller that ran the function and in all callers that waited:
 ///
 /// ```
 /// use cache_core::SharedError;
@@ -111,7 +113,8 @@ pub struct SharedError {
 }
 
 impl SharedError {
-    /// The first error of type `T` in an error and its sources, also where they are shared ones.
+    /// Returns the first error of type `T` in an error and its sources, looking into shared errors
+    /// too.
     #[must_use]
     pub fn find<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
         let mut next = Some(error);
@@ -128,7 +131,7 @@ impl SharedError {
         None
     }
 
-    /// The original or the first of its sources that is of type `T`.
+    /// Returns the original, or the first of its sources, that is of type `T`.
     #[must_use]
     pub fn downcast_ref<T: StdError + 'static>(&self) -> Option<&T> {
         let original = self.original.as_ref()?;
@@ -136,13 +139,14 @@ impl SharedError {
         itself.or_else(|| original.error().and_then(Self::find))
     }
 
-    /// The original, if it is of type `T`: also an `anyhow::Error`, which is no `Error` itself.
+    /// Returns the original, if it is of type `T`. Also works for `anyhow::Error`, which does not
+    /// implement `Error` itself.
     #[must_use]
     pub fn original<T: 'static>(&self) -> Option<&T> {
         self.original.as_ref()?.any()?.downcast_ref()
     }
 
-    /// Of an error that can be looked into.
+    /// Makes a shared error that gives access to the original error.
     fn viewed<E: fmt::Display + 'static>(
         error: &E,
         original: Option<&Original<E>>,
@@ -157,9 +161,9 @@ impl SharedError {
         }
     }
 
-    /// Nothing but the text.
+    /// Makes a shared error of the text alone.
     fn told(error: &dyn fmt::Display) -> Self {
-        // The alternate form is the whole chain of causes for the errors that have one.
+        // The alternate form prints the whole chain of causes, for errors that have one.
         Self { message: format!("{error:#}").into(), original: None }
     }
 }
@@ -182,7 +186,7 @@ impl StdError for SharedError {
     }
 }
 
-/// The error of a run, or a part of it, for the copies that hold on to it.
+/// The error of a run, or a part of it, kept alive by the copies.
 pub struct Original<E>(Arc<dyn Held<E>>);
 
 impl<E> Clone for Original<E> {
@@ -191,7 +195,7 @@ impl<E> Clone for Original<E> {
     }
 }
 
-// The error may be personal data.
+// The error may contain personal data.
 impl<E> fmt::Debug for Original<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Original")
@@ -234,7 +238,7 @@ impl<E, P> Held<P> for Part<E, P> {
     }
 }
 
-/// What a [`SharedError`] sees of its original.
+/// How a [`SharedError`] looks into its original.
 trait View: Send + Sync {
     fn any(&self) -> Option<&dyn Any>;
     fn error(&self) -> Option<&(dyn StdError + 'static)>;
@@ -254,12 +258,12 @@ impl<E: 'static> View for Viewed<E> {
     }
 }
 
-/// What an error of the user's making is about.
+/// Returns the user's error inside an I/O error.
 fn inner(error: &io::Error) -> Option<&(dyn StdError + 'static)> {
     error.get_ref().map(|inner| -> &(dyn StdError + 'static) { inner })
 }
 
-/// A copy keeps the kind, the code of the operating system and the text; what was in it is in the
+/// A copy keeps the kind, the OS error code and the text. An inner error is available through the
 /// copy's [`SharedError`].
 impl ShareError for io::Error {
     fn share(&self) -> Self {
@@ -278,7 +282,7 @@ impl ShareError for io::Error {
     }
 }
 
-/// An error that can say that a deadline has passed.
+/// An error that can represent a passed deadline.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot say that the `deadline` has passed",
     label = "a function with a `deadline` returns a `Result` whose error can be made from `cache_core::DeadlineExceeded`",
@@ -288,17 +292,17 @@ impl ShareError for io::Error {
 pub trait DeadlineError {}
 impl<E: From<DeadlineExceeded>> DeadlineError for E {}
 
-/// How a function tells of a passed deadline, if it can.
+/// How a function reports a passed deadline, if its error type can.
 #[derive(Debug)]
 pub struct Overdue(pub(super) Option<fn(DeadlineExceeded) -> Erased>);
 
 /// A way to copy an error.
 pub trait Sharing<E>: 'static {
-    /// A copy for another caller.
+    /// Returns a copy for another caller.
     fn share(error: &E, original: Option<&Original<E>>) -> E;
 }
 
-/// A copy of a field, for the derive.
+/// Copies a field, for the derive.
 pub fn share_field<E: 'static, P: 'static, S: Sharing<P>>(
     _way: S,
     field: &P,
@@ -309,7 +313,7 @@ pub fn share_field<E: 'static, P: 'static, S: Sharing<P>>(
     S::share(field, original.as_ref())
 }
 
-/// By [`ShareError`].
+/// Copies with [`ShareError`].
 #[derive(Debug)]
 pub struct ByImpl;
 impl<E: ShareError> Sharing<E> for ByImpl {
@@ -318,7 +322,7 @@ impl<E: ShareError> Sharing<E> for ByImpl {
     }
 }
 
-/// By `Clone`.
+/// Copies with `Clone`.
 #[derive(Debug)]
 pub struct ByClone;
 impl<E: Clone> Sharing<E> for ByClone {
@@ -327,7 +331,7 @@ impl<E: Clone> Sharing<E> for ByClone {
     }
 }
 
-/// By `From<SharedError>`, of an error that holds another.
+/// Copies with `From<SharedError>`, for a type that wraps another error.
 #[derive(Debug)]
 pub struct ByView;
 impl<E> Sharing<E> for ByView
@@ -339,7 +343,7 @@ where
     }
 }
 
-/// By `From<SharedError>`, of an error.
+/// Copies with `From<SharedError>`, for a type that is an error.
 #[derive(Debug)]
 pub struct ByError;
 impl<E: From<SharedError> + StdError + 'static> Sharing<E> for ByError {
@@ -348,7 +352,7 @@ impl<E: From<SharedError> + StdError + 'static> Sharing<E> for ByError {
     }
 }
 
-/// By `From<SharedError>`, of what has a text.
+/// Copies with `From<SharedError>`, for a type that only has a text.
 #[derive(Debug)]
 pub struct ByMessage;
 impl<E: From<SharedError> + fmt::Display + 'static> Sharing<E> for ByMessage {
@@ -360,7 +364,7 @@ impl<E: From<SharedError> + fmt::Display + 'static> Sharing<E> for ByMessage {
     }
 }
 
-/// By `From<std::io::Error>`, where a field asks for it.
+/// Copies with `From<std::io::Error>`, for a field that asks for it.
 #[derive(Debug)]
 pub struct ByIoError;
 impl<E: From<io::Error> + StdError + 'static> Sharing<E> for ByIoError {
@@ -373,7 +377,7 @@ impl<E: From<io::Error> + StdError + 'static> Sharing<E> for ByIoError {
 pub struct ErrorProbe<E>(PhantomData<fn() -> E>);
 
 impl<E> ErrorProbe<E> {
-    /// For the type, without a value of it.
+    /// Makes a probe of the type; no value of it is needed.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "only generated code makes one")]
     pub const fn new() -> Self {
@@ -381,7 +385,7 @@ impl<E> ErrorProbe<E> {
     }
 }
 
-// The last resort is taken by value, through the references.
+// The last method takes the probe by value, through the references.
 impl<E> Clone for ErrorProbe<E> {
     fn clone(&self) -> Self {
         *self
@@ -396,7 +400,7 @@ impl<E> fmt::Debug for ErrorProbe<E> {
 }
 
 impl<F, E, W> Typed<F, E, W> {
-    /// Asks how the error can reach every caller that waits for one run.
+    /// Returns a probe of how the error can reach every caller that waits for one run.
     #[must_use]
     pub const fn error(self) -> ErrorProbe<E> {
         ErrorProbe(PhantomData)
@@ -414,9 +418,9 @@ pub(crate) mod via {
         SharedError,
     };
 
-    /// First: the error says itself how.
+    /// Tried first: the error implements [`ShareError`].
     pub trait SharesByImpl<E> {
-        /// The way.
+        /// Returns the way.
         fn sharing(self) -> ByImpl;
     }
     impl<E: ShareError> SharesByImpl<E> for &&&&&ErrorProbe<E> {
@@ -425,9 +429,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Second: a clone for each.
+    /// Tried second: a clone for each caller.
     pub trait SharesByClone<E> {
-        /// The way.
+        /// Returns the way.
         fn sharing(self) -> ByClone;
     }
     impl<E: Clone> SharesByClone<E> for &&&&ErrorProbe<E> {
@@ -436,9 +440,10 @@ pub(crate) mod via {
         }
     }
 
-    /// Third: an error that holds another (`anyhow::Error`, `Box<dyn Error + Send + Sync>`).
+    /// Tried third: a type that wraps another error (`anyhow::Error`,
+    /// `Box<dyn Error + Send + Sync>`).
     pub trait SharesByView<E> {
-        /// The way.
+        /// Returns the way.
         fn sharing(self) -> ByView;
     }
     impl<E> SharesByView<E> for &&&ErrorProbe<E>
@@ -450,9 +455,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Fourth: an error that can be made of a shared one.
+    /// Tried fourth: an error that can be made from a shared one.
     pub trait SharesByError<E> {
-        /// The way.
+        /// Returns the way.
         fn sharing(self) -> ByError;
     }
     impl<E: From<SharedError> + StdError> SharesByError<E> for &&ErrorProbe<E> {
@@ -461,9 +466,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Fifth: the same without sources.
+    /// Tried fifth: the same without sources.
     pub trait SharesByMessage<E> {
-        /// The way.
+        /// Returns the way.
         fn sharing(self) -> ByMessage;
     }
     impl<E: From<SharedError> + std::fmt::Display> SharesByMessage<E> for &ErrorProbe<E> {
@@ -472,11 +477,11 @@ pub(crate) mod via {
         }
     }
 
-    /// First: the error says itself that a deadline has passed.
+    /// Tried first: the error can be made from `DeadlineExceeded`.
     pub trait OverdueByItself<E> {
-        /// Where a deadline may be the cache's.
+        /// For a deadline that may come from the cache's default.
         fn overdue(self) -> Overdue;
-        /// Where a deadline was asked for.
+        /// For a deadline that the function sets itself.
         fn overdue_told(self) -> Overdue;
     }
     impl<E: From<DeadlineExceeded> + Send + Sync + 'static> OverdueByItself<E> for &&ErrorProbe<E> {
@@ -488,11 +493,11 @@ pub(crate) mod via {
         }
     }
 
-    /// Second: by way of `std::io::Error`.
+    /// Tried second: the error can be made from `std::io::Error`.
     pub trait OverdueByIoError<E> {
-        /// Where a deadline may be the cache's.
+        /// For a deadline that may come from the cache's default.
         fn overdue(self) -> Overdue;
-        /// Where a deadline was asked for.
+        /// For a deadline that the function sets itself.
         fn overdue_told(self) -> Overdue;
     }
     impl<E: From<std::io::Error> + Send + Sync + 'static> OverdueByIoError<E> for &ErrorProbe<E> {
@@ -507,11 +512,12 @@ pub(crate) mod via {
         }
     }
 
-    /// Last: it cannot.
+    /// Tried last: the error cannot represent a passed deadline.
     pub trait CannotBeOverdue<E> {
-        /// Where a deadline may be the cache's.
+        /// For a deadline that may come from the cache's default.
         fn overdue(self) -> Overdue;
-        /// Never compiles: the bound's message says what to do.
+        /// For a deadline that the function sets itself. Never compiles; the message of the bound
+        /// says what to do.
         fn overdue_told(self) -> Overdue
         where
             E: DeadlineError;
@@ -528,7 +534,7 @@ pub(crate) mod via {
         }
     }
 
-    /// Last: no way is left; the bound's message says what to do.
+    /// Tried last: the error cannot be copied. The message of the bound says what to do.
     pub trait CannotShare<E> {
         /// Never compiles.
         fn sharing(self) -> ByImpl

@@ -1,18 +1,18 @@
-//! What else the type of a payload can do, seen by trait: compare its values, and tell what they
-//! weigh.
+//! Recognizes by trait what else the type of a payload can do: compare its values, and weigh them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// Tells how much memory a value holds, where the library's own estimate is wrong for its type.
+/// Returns how much memory a value holds, for types for which the library's own estimate is wrong.
 ///
-/// A value that is kept in this process counts against
-/// [`local_limit_bytes`](crate::CacheBuilder::local_limit_bytes) with what it takes in memory. By
-/// default that is estimated by a pass of its serializer, which sees every text, sequence and map,
-/// and does not see fields that are not serialized, spare room, or that parts are shared with other
-/// values. Implement this for the type that a cached function returns, and it is asked instead.
+/// A value in the local tier counts its memory against
+/// [`local_limit_bytes`](crate::CacheBuilder::local_limit_bytes). By default the memory is
+/// estimated by a pass of the value's serializer. That pass sees every text, sequence and map. It
+/// does not see fields that are not serialized, unused capacity, or parts that are shared with
+/// other values. If the type that a cached function returns implements this trait, the trait is
+/// used instead.
 ///
 /// ```
 /// use cache_core::{Weigh, cached};
@@ -39,13 +39,13 @@ use std::sync::Arc;
 /// ```
 ///
 /// It is found for functions with `#[cached]`, whatever they wrap the type in (`Result`, `Option`,
-/// [`Arc`], `Vec`, `Box`). For keys by hand the estimate stands.
+/// [`Arc`], `Vec`, `Box`). For keys without the attribute (`get_or_compute`) the estimate is used.
 pub trait Weigh {
-    /// The bytes that this value holds beside its own `size_of`: what its texts, vectors and boxes
-    /// have allocated.
+    /// Returns the bytes that this value holds besides its own `size_of`: what its texts, vectors
+    /// and boxes have allocated.
     ///
-    /// Called when the value is put into the tier in this process, not on a hit. Should it panic,
-    /// the estimate stands.
+    /// Called when the value is put into the local tier, not on a hit. If it panics, the estimate
+    /// is used.
     fn held_bytes(&self) -> usize;
 }
 
@@ -57,7 +57,7 @@ impl<T: Weigh + ?Sized> Weigh for Box<T> {
 
 impl<T: Weigh + ?Sized> Weigh for Arc<T> {
     fn held_bytes(&self) -> usize {
-        // Behind two counts.
+        // The content is stored after two reference counts.
         size_of_val(&**self).saturating_add(16).saturating_add((**self).held_bytes())
     }
 }
@@ -75,12 +75,12 @@ impl<T: Weigh> Weigh for Vec<T> {
     }
 }
 
-/// A type whose values are never stored by a cached function: credentials, keys, rows with hashes
-/// of passwords.
+/// Marks a type whose values a cached function must never store: credentials, keys, rows with
+/// password hashes.
 ///
-/// Stored values stand in Redis as they are, without encryption. A cached function that returns
-/// such a type, bare or in `Option`, `Result`, [`Arc`], `Box`, `Vec` or a map, does not compile,
-/// also where it is serializable for another purpose. Return a type with what may be stored.
+/// Values are stored in Redis without encryption. A cached function that returns such a type, bare
+/// or in `Option`, `Result`, [`Arc`], `Box`, `Vec` or a map, does not compile, even if the type is
+/// serializable for another purpose. Return a type that contains only what may be stored.
 ///
 /// ```compile_fail
 /// #[derive(Clone, serde::Serialize, serde::Deserialize, cache_core::NotCacheable)]
@@ -95,8 +95,8 @@ impl<T: Weigh> Weigh for Vec<T> {
 /// }
 /// ```
 ///
-/// It does not look into other types: a struct that has a field of this type can be stored if the
-/// field can. Where that is to be impossible, do not derive `Serialize` for the type.
+/// This does not look into other types: a struct with a field of this type can be stored if the
+/// field can be serialized. To prevent that too, do not derive `Serialize` for the type.
 pub trait NotCacheable {}
 
 impl<T: NotCacheable + ?Sized> NotCacheable for Box<T> {}
@@ -106,7 +106,7 @@ impl<T: NotCacheable> NotCacheable for Vec<T> {}
 impl<K, T: NotCacheable, S> NotCacheable for HashMap<K, T, S> {}
 impl<K, T: NotCacheable> NotCacheable for BTreeMap<K, T> {}
 
-/// What no [`NotCacheable`] type has. Asked only of those, for its message.
+/// Implemented by no [`NotCacheable`] type. Required only of those, for the error message.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` must not be cached: it is marked as `NotCacheable`",
     label = "its values would stand in Redis as they are",
@@ -117,7 +117,7 @@ pub trait MayBeCached {}
 /// Asks what else a payload's type can do.
 pub struct PayloadProbe<T>(pub(super) PhantomData<fn() -> T>);
 
-// The last resort is taken by value, through the references.
+// The last method takes the probe by value, through the references.
 impl<T> Clone for PayloadProbe<T> {
     fn clone(&self) -> Self {
         *self
@@ -131,24 +131,24 @@ impl<T> fmt::Debug for PayloadProbe<T> {
     }
 }
 
-/// What was seen of a payload's type.
+/// What is known about a payload's type.
 pub trait Sight<T>: 'static {
-    /// Whether two values are equal.
+    /// Compares two values.
     const EQUAL: Option<fn(&T, &T) -> bool>;
     /// [`Weigh::held_bytes`].
     const WEIGH: Option<fn(&T) -> usize>;
 }
 
-/// It can be compared, and weighs its values.
+/// The type has `PartialEq` and [`Weigh`].
 #[derive(Debug)]
 pub struct Both;
-/// It can be compared.
+/// The type has `PartialEq`.
 #[derive(Debug)]
 pub struct Comparable;
-/// It weighs its values.
+/// The type has [`Weigh`].
 #[derive(Debug)]
 pub struct Weighable;
-/// Neither, or nobody asked.
+/// The type has neither, or the probe was not asked.
 #[derive(Debug)]
 pub struct Unseen;
 
@@ -172,13 +172,15 @@ impl<T> Sight<T> for Unseen {
     const WEIGH: Option<fn(&T) -> usize> = None;
 }
 
-/// The traits of [`PayloadProbe`]'s method. Bring all into scope, then call `(&&probe).seen()`.
+/// The traits of [`PayloadProbe`]'s method. Bring all of them into scope, then call
+/// `(&&probe).seen()`.
 pub(crate) mod via {
     use super::{Both, Comparable, MayBeCached, NotCacheable, PayloadProbe, Unseen, Weigh, Weighable};
 
-    /// First: a type that is not to be stored. Never compiles: the bound's message says what to do.
+    /// Tried first: a type that must not be stored. Never compiles; the message of the bound says
+    /// what to do.
     pub trait RefusesSecrets<T> {
-        /// Whether it may be stored.
+        /// Compiles only if the type may be stored.
         fn may_be_cached(self)
         where
             T: MayBeCached;
@@ -191,9 +193,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Last: all other types.
+    /// Tried last: all other types.
     pub trait AllowsTheRest {
-        /// Whether it may be stored.
+        /// Compiles only if the type may be stored.
         fn may_be_cached(self);
     }
     impl<T> AllowsTheRest for PayloadProbe<T> {
@@ -201,9 +203,9 @@ pub(crate) mod via {
         fn may_be_cached(self) {}
     }
 
-    /// First: both.
+    /// Tried first: both.
     pub trait SeesBoth {
-        /// What was seen.
+        /// Returns what is known.
         fn seen(self) -> Both;
     }
     impl<T: PartialEq + Weigh> SeesBoth for &&PayloadProbe<T> {
@@ -212,9 +214,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Second: values that can be compared.
+    /// Tried second: values that can be compared.
     pub trait SeesComparable {
-        /// What was seen.
+        /// Returns what is known.
         fn seen(self) -> Comparable;
     }
     impl<T: PartialEq> SeesComparable for &PayloadProbe<T> {
@@ -223,9 +225,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Beside it: values that are weighed.
+    /// Tried second too: values that weigh themselves.
     pub trait SeesWeighable {
-        /// What was seen.
+        /// Returns what is known.
         fn seen(self) -> Weighable;
     }
     impl<T: Weigh> SeesWeighable for &PayloadProbe<T> {
@@ -234,9 +236,9 @@ pub(crate) mod via {
         }
     }
 
-    /// Last: neither.
+    /// Tried last: neither.
     pub trait SeesNothing {
-        /// What was seen.
+        /// Returns what is known.
         fn seen(self) -> Unseen;
     }
     impl<T> SeesNothing for PayloadProbe<T> {

@@ -1,4 +1,4 @@
-//! What a function decides by its value.
+//! The decisions of a function that depend on its value.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,12 +13,12 @@ use crate::value::Erased;
 /// A decision about a value.
 pub(crate) type ByValue<T> = Box<dyn Fn(&Erased) -> T + Send + Sync>;
 
-/// What a function decides by its value, on top of its options.
+/// The decisions of a function that depend on its value, together with its options.
 pub struct Rules {
     pub(crate) options: EntryOptions,
     pub(crate) ttl_of: Option<ByValue<Option<Duration>>>,
     pub(crate) cache_if: Option<ByValue<bool>>,
-    /// The tags that depend on the value, and the kinds they are of.
+    /// The tags that depend on the value, and their kinds.
     pub(crate) tags_of: Option<ByValue<Vec<Box<str>>>>,
     pub(crate) kinds: &'static [&'static str],
 }
@@ -35,12 +35,12 @@ impl Rules {
         self
     }
 
-    /// Whether nothing depends on the value.
+    /// Returns whether nothing depends on the value.
     pub(crate) fn is_plain(&self) -> bool {
         self.ttl_of.is_none() && self.cache_if.is_none() && self.tags_of.is_none() && self.kinds.is_empty()
     }
 
-    /// Nothing depends on the value.
+    /// Makes rules under which nothing depends on the value.
     pub(crate) fn of(options: EntryOptions) -> Self {
         Self { options, ttl_of: None, cache_if: None, tags_of: None, kinds: &[] }
     }
@@ -52,13 +52,13 @@ impl fmt::Debug for Rules {
     }
 }
 
-/// The rules of a function's first call, where nothing of them depends on the value: mostly those of
-/// every call, which then share them.
+/// The rules of a function's first call, if they do not depend on the value. Most later calls have
+/// the same rules and share these.
 #[derive(Debug, Default)]
 pub(crate) struct SharedRules(OnceLock<Arc<Rules>>);
 
 impl SharedRules {
-    /// These rules, in memory that calls with the same rules share.
+    /// Returns these rules in memory that is shared by calls with the same rules.
     pub(crate) fn share(&self, rules: Rules) -> Arc<Rules> {
         if !rules.is_plain() {
             return Arc::new(rules);
@@ -67,17 +67,17 @@ impl SharedRules {
             return Arc::clone(known);
         }
         let rules = Arc::new(rules);
-        // Of two first calls at the same time one sets them, and the other keeps its own.
+        // If two first calls race, one sets the rules and the other keeps its own.
         let _set_by_the_other = self.0.set(Arc::clone(&rules));
         rules
     }
 }
 
-/// Where generated code puts the tags of a value.
+/// Collects the tags that generated code makes from a value.
 pub struct Tags(Vec<Box<str>>);
 
 impl Tags {
-    /// One more.
+    /// Adds a tag.
     pub fn add(&mut self, write: impl FnOnce(&mut TagWriter)) {
         let mut tag = TagWriter::default();
         write(&mut tag);
@@ -85,7 +85,7 @@ impl Tags {
     }
 }
 
-// Tags may be personal data.
+// Tags may contain personal data.
 impl fmt::Debug for Tags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} tags", self.0.len())
@@ -105,7 +105,7 @@ impl<F> fmt::Debug for TypedRules<F> {
 }
 
 impl<F> TypedRules<F> {
-    /// The time to live by the value.
+    /// Sets how the ttl is derived from the value.
     #[must_use]
     pub fn ttl_of(mut self, ttl_of: fn(&F::Payload) -> Duration) -> Self
     where
@@ -115,7 +115,7 @@ impl<F> TypedRules<F> {
         self
     }
 
-    /// Whether to store the value. An absent value is `negative_ttl`'s affair.
+    /// Sets whether a value is stored. Absent values are governed by `negative_ttl` instead.
     #[must_use]
     pub fn cache_if(mut self, cache_if: fn(&F::Payload) -> bool) -> Self
     where
@@ -125,7 +125,8 @@ impl<F> TypedRules<F> {
         self
     }
 
-    /// The tags that only the value tells, each of one of these kinds: the text before its first `:`.
+    /// Sets the tags that are only known from the value. Each belongs to one of these kinds: the
+    /// text before its first `:`.
     #[must_use]
     pub fn tags_of(mut self, kinds: &'static [&'static str], tags_of: fn(&F::Payload, &mut Tags)) -> Self
     where
@@ -134,14 +135,14 @@ impl<F> TypedRules<F> {
         self.rules.kinds = kinds;
         self.rules.tags_of = Some(Box::new(move |value| {
             let mut tags = Tags(Vec::new());
-            // An absent value has none.
+            // An absent value has no such tags.
             let _present = F::inspect(value, |payload| tags_of(payload, &mut tags));
             tags.0
         }));
         self
     }
 
-    /// For the engine.
+    /// Erases the payload's type, for the engine.
     #[must_use]
     pub fn erase(self) -> Rules {
         self.rules

@@ -1,11 +1,13 @@
-//! Whether the caller that runs a borrowed function is still polled.
+//! Detects whether the caller that runs a borrowed function is still being polled.
 //!
-//! A caller may hold a call and await something else, as a stream does whose loop body waits, or a `select!` over `&mut future`.
-//! Its function makes no progress then. Where the other thing is a call of the same key, in the same task, both would wait until
-//! the deadline. So the follower looks: a lender of its own task that was woken, and was not polled while the follower was polled
-//! again and again, is held (S12).
+//! A caller may hold a call while it awaits something else: a stream whose loop body waits, or a
+//! `select!` over `&mut future`. Its function makes no progress during that time. If the other
+//! future is a call of the same key in the same task, both would wait until the deadline. So the
+//! follower checks: a lender of the follower's own task is stalled if it was woken but not polled
+//! while the follower was polled several times (S12).
 //!
-//! A follower of another task cannot tell: there a lender that was woken may be about to be polled.
+//! A follower in another task cannot decide this: there, a lender that was woken may be about to be
+//! polled.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -14,15 +16,16 @@ use std::thread::{self, ThreadId};
 
 use crate::sync::{Mutex, MutexGuard};
 
-/// How many polls of a follower, without one of the lender that was woken, say that the lender is held. Each is a turn of the task,
-/// in which whatever is polled beside the follower has its own.
+/// How many polls of a follower, without a poll of the woken lender, mean that the lender is
+/// stalled. In each turn of the task, every future that is polled together with the follower gets
+/// its poll.
 const TURNS: u32 = 3;
 
 /// Where a future is polled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Task(tokio::task::Id),
-    /// Outside of any task: in `block_on`.
+    /// Outside of any task, in `block_on`.
     Thread(ThreadId),
 }
 
@@ -32,11 +35,11 @@ impl Place {
     }
 }
 
-/// The caller that runs a function for a run.
+/// The caller that runs the function of a run.
 pub(crate) struct Lender {
-    /// How often it was polled.
+    /// How many times it was polled.
     polls: AtomicU64,
-    /// Since it was last polled.
+    /// Whether it was woken since it was last polled.
     is_woken: AtomicBool,
     polled: Mutex<Option<(Place, Waker)>>,
 }
@@ -46,7 +49,8 @@ impl Lender {
         Arc::new(Self { polls: AtomicU64::new(0), is_woken: AtomicBool::new(false), polled: Mutex::new(None) })
     }
 
-    /// Notes that the lender is polled. Whatever it waits for has to wake it by the waker that is made of this.
+    /// Records that the lender is polled. Everything it waits for must wake it through the waker
+    /// made from this.
     pub(crate) fn note_poll(&self, context: &Context<'_>) {
         self.is_woken.store(false, Ordering::Release);
         self.polls.fetch_add(1, Ordering::AcqRel);
@@ -79,7 +83,7 @@ impl Wake for Lender {
     }
 }
 
-/// What a follower has seen of its lender.
+/// What a follower has observed of its lender.
 #[derive(Default)]
 pub(crate) struct Watch {
     polls: u64,
@@ -87,7 +91,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Whether the lender is held by the task that polls this follower. Asks to be polled again where it may be.
+    /// Returns whether the lender is stalled by the task that polls this follower. Requests another
+    /// poll if that is possible but not certain yet.
     pub(crate) fn is_held(&mut self, lender: &Lender, context: &Context<'_>) -> bool {
         if !lender.is_woken.load(Ordering::Acquire) || !lender.is_polled_here() {
             self.turns = 0;

@@ -1,4 +1,4 @@
-//! Whether a store of the user's own keeps to the contract of sessions.
+//! Checks whether a store of the application's own fulfils the contract of sessions.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,17 +8,17 @@ use futures::future::join_all;
 
 use crate::session::{SessionStore, SessionSwap, StoredSession};
 
-/// How many try the same at the same time.
+/// How many callers try the same step concurrently.
 const CALLERS: usize = 16;
 const LONG: Duration = Duration::from_secs(600);
-/// What ends while time passes. Stores may count whole seconds.
+/// The ttl of keys that end during the check. Stores may count whole seconds.
 const SHORT: Duration = Duration::from_secs(2);
 const AFTER_SHORT: Duration = Duration::from_secs(4);
-/// How much less time than it was given may be left of a key.
+/// How much less than the given time a key may have left.
 const SLACK: Duration = Duration::from_secs(60);
 
-/// A promise of [`SessionStore`] that a store does not keep. `Debug` reads as `Display`, for
-/// `unwrap` in a test.
+/// A promise of [`SessionStore`] that a store does not keep. `Debug` prints the same as `Display`,
+/// for `unwrap` in a test.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BrokenPromise {
     promise: &'static str,
@@ -26,7 +26,7 @@ pub struct BrokenPromise {
 }
 
 impl BrokenPromise {
-    /// Which one: a sentence.
+    /// Returns the promise as a sentence.
     #[must_use]
     pub fn promise(&self) -> &'static str {
         self.promise
@@ -49,10 +49,10 @@ impl StdError for BrokenPromise {}
 
 /// Checks every promise of [`SessionStore`], for a test of a store.
 ///
-/// It writes some hundred keys that begin with a random text, and removes those that have not ended,
-/// unless a promise is broken. `pass` lets so much of the store's time pass: it is called once, with
-/// four seconds. A store with a clock of its own that a test can move needs no waiting; for another
-/// one, sleep. Steps that are tried at the same time are polled by one task.
+/// Writes a few hundred keys that begin with a random text, and removes those that have not ended,
+/// unless a promise is broken. `pass` lets the given amount of the store's time pass; it is called
+/// once, with four seconds. A store whose clock a test can move needs no waiting; for any other
+/// store, sleep. Concurrent steps are polled by one task.
 ///
 /// ```
 /// # use std::collections::HashMap;
@@ -60,7 +60,7 @@ impl StdError for BrokenPromise {}
 /// # use std::sync::{Arc, Mutex, atomic::{AtomicU64, Ordering}};
 /// # use std::time::Duration;
 /// # use cache_core::session::{SessionStore, SessionSwap, StoredSession};
-/// /// In this process, with a clock that counts milliseconds.
+/// /// A map in this process, with a clock that counts milliseconds.
 /// #[derive(Default)]
 /// struct Map {
 ///     entries: Mutex<HashMap<String, (Vec<u8>, Option<u64>)>>,
@@ -124,7 +124,7 @@ impl StdError for BrokenPromise {}
 /// ```
 ///
 /// # Errors
-/// The first promise that is broken; a fault of the store counts as that.
+/// The first broken promise. A store error counts as one.
 pub async fn check_session_store<S: SessionStore>(
     store: &S,
     pass: impl AsyncFnOnce(Duration),
@@ -143,7 +143,7 @@ pub async fn check_session_store<S: SessionStore>(
 
 struct Check<'a, S> {
     store: &'a S,
-    /// What its keys begin with.
+    /// The prefix of the check's keys.
     run: String,
 }
 
@@ -153,7 +153,7 @@ fn holds(promise: &'static str, holds: bool, detail: impl FnOnce() -> String) ->
     if holds { Ok(()) } else { Err(BrokenPromise { promise, detail: detail() }) }
 }
 
-/// What one step has to come to.
+/// Checks the result of one step.
 fn is<T: fmt::Debug + PartialEq>(promise: &'static str, step: &str, found: T, right: T) -> Checked {
     holds(promise, found == right, || format!("{step} gives {found:?} instead of {right:?}"))
 }
@@ -200,7 +200,7 @@ impl<S: SessionStore> Check<'_, S> {
         self.store.remove(key).await.map_err(|error| fault(promise, error))
     }
 
-    /// All that a key which is not there answers.
+    /// Checks every method on an absent key.
     async fn is_absent(&self, promise: &'static str, key: &str) -> Checked {
         is(promise, "load", self.load(promise, key).await?, None)?;
         is(promise, "swap", self.swap(promise, key, b"a", b"b", Some(LONG)).await?, SessionSwap::Gone)?;
@@ -228,7 +228,7 @@ impl<S: SessionStore> Check<'_, S> {
             is(PROMISE, "create", self.create(PROMISE, &key, bytes, Some(LONG)).await?, true)?;
             let found = self.bytes(PROMISE, &key).await?;
             holds(PROMISE, found.as_deref() == Some(bytes), || format!("{} bytes after a create", bytes.len()))?;
-            // Compared as they are, too.
+            // `swap` compares them exactly, too.
             let swapped = self.swap(PROMISE, &key, bytes, b"after", Some(LONG)).await?;
             is(PROMISE, "swap over what create stored", swapped, SessionSwap::Done)?;
             self.remove(PROMISE, &key).await?;
@@ -285,7 +285,7 @@ impl<S: SessionStore> Check<'_, S> {
         let swapped = self.swap(PROMISE, &key, b"Bytes", b"new", Some(LONG)).await?;
         is(PROMISE, "swap", swapped, SessionSwap::Done)?;
         is(PROMISE, "load after the swap", self.bytes(PROMISE, &key).await?, Some(b"new".to_vec()))?;
-        // Nothing changes for what is put in its own place.
+        // Replacing bytes with the same bytes is not a conflict.
         let swapped = self.swap(PROMISE, &key, b"new", b"new", Some(LONG)).await?;
         is(PROMISE, "swap over the same bytes", swapped, SessionSwap::Done)?;
         self.remove(PROMISE, &key).await.map(drop)
@@ -347,7 +347,7 @@ impl<S: SessionStore> Check<'_, S> {
         holds(PROMISE, stood == 1, || format!("{stood} of {CALLERS} removals at once say that it stood"))
     }
 
-    /// All ends at once: time passes once.
+    /// Checks all expiries together, so that time passes only once.
     async fn times(&self, pass: impl AsyncFnOnce(Duration)) -> Checked {
         const LEFT: &str = "a load tells how long a key has left";
         const END: &str = "a key ends by itself when its time is over, and is absent from then on";
@@ -381,7 +381,7 @@ impl<S: SessionStore> Check<'_, S> {
             is(TOUCH, "touch", self.touch(TOUCH, &key(name), ttl).await?, true)?;
             is(TOUCH, "load", self.bytes(TOUCH, &key(name)).await?, Some(b"a".to_vec()))?;
         }
-        // A conflict prolongs nothing.
+        // A conflict extends nothing.
         let conflict = self.swap(END, &key("ends"), b"other", b"b", Some(LONG)).await?;
         is(END, "swap over other bytes", conflict, SessionSwap::Conflict(b"a".to_vec()))?;
         is(END, "create of what stands", self.create(END, &key("ends"), b"b", Some(LONG)).await?, false)?;

@@ -1,17 +1,18 @@
-//! A simulated store: nodes that reach one embedded store over links that delay, stall, break and repeat, in virtual time.
+//! A simulated store: nodes reach one embedded store over links that delay, stall, break and
+//! duplicate messages, in virtual time.
 //!
 //! ```text
 //! node ── request ──> its connection ── arrives later ──> the store: one step, atomic
-//!      <── reply, push ── in their order, later ──────────┘   whoever had read the key tracked is told, once
+//!      <── reply, push ── in order, later ─────────────┘   tracking readers are notified, once
 //! ```
 //!
-//! Invariants: whatever happens is decided by the seed alone, on a single-threaded runtime whose
-//! time is paused. What is drawn for each connection has a sequence of its own, and so has whatever
-//! the caller names: leaving out an operation leaves the delays of the others as they were. As on
-//! one Redis connection with tracking, replies and pushes arrive in the order in which they were
-//! sent, or never. Links are kept by the real supervisor, `store::supervisor`.
+//! Invariants: everything that happens is decided by the seed alone, on a single-threaded runtime
+//! with paused time. Each connection has its own random sequence, and so has everything the caller
+//! names: leaving out one operation does not change the delays of the others. As on one Redis
+//! connection with tracking, replies and pushes arrive in the order in which they were sent, or
+//! never. Links are managed by the real supervisor, `store::supervisor`.
 
-#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "a test's world: it may fail loudly")]
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "test code: it may panic")]
 
 mod link;
 mod store;
@@ -38,27 +39,27 @@ use crate::store::outstanding::Outstanding;
 use crate::store::pushes::Pushes;
 use crate::store::{CellStore as _, Listener, Store as _, Trust};
 
-/// How old L1 may be against the store at most.
+/// The longest time that L1 may lag behind the store.
 pub const MAX_STALENESS: Duration = Duration::from_millis(2000);
-/// How long a call waits for its answer.
+/// How long a call waits for its reply.
 const RESPONSE_TIMEOUT_MS: u64 = 500;
 const CONNECT_TIMEOUT_MS: u64 = 1000;
 const BEAT_MS: u64 = 700;
 const MAX_STALENESS_MS: u64 = 2000;
-/// How long after it runs again a process may not have seen what its clocks say.
+/// How long after it resumes a process may not have noticed what its clocks say.
 const LATEST_RUN_MS: u64 = 100;
-/// Sequences of drawn numbers from here on are the world's.
+/// Random sequences from this number on belong to the world.
 const LINKS: u64 = 1 << 62;
-/// The longest that a task is kept from running after its answer has come.
+/// The longest delay of a task after its reply has arrived.
 const LATE_MS: u64 = 200;
 
-/// How many runs of this cache can be joined.
+/// Returns the number of runs of this cache that can be joined.
 #[must_use]
 pub fn flights(cache: &Cache) -> usize {
     cache.0.flights.attached_keys()
 }
 
-/// What is kept in L1 weighs, and what it may weigh.
+/// Returns the weight of the entries in L1, and its limit.
 #[must_use]
 pub fn local_weight(cache: &Cache) -> (u64, u64) {
     cache.0.local.as_ref().map_or((0, 0), |local| local.weight())
@@ -86,63 +87,65 @@ struct Inner {
 
 struct State {
     seed: u64,
-    /// Where each sequence of drawn numbers is.
+    /// The state of each random sequence.
     streams: HashMap<u64, u64>,
     next_event: u64,
     events: BTreeMap<(u64, u64), Event>,
     connections: Vec<Connection>,
     nodes: Vec<Process>,
-    /// Who has read a key tracked since its last change.
+    /// The connections that have read a key with tracking since its last change.
     tracked: BTreeMap<String, BTreeSet<usize>>,
-    /// The connection whose request runs, and the keys it has changed and is told of itself.
+    /// The connection whose request is being executed, and the keys it has changed and is notified
+    /// of.
     running: Option<(usize, Vec<String>)>,
     restarts: u64,
-    /// What must never happen, and has.
+    /// The first violation of an invariant.
     fault: Option<String>,
     trace: Option<Vec<String>>,
 }
 
-/// Something that happens at its time.
+/// Something that happens at a certain time.
 type Event = Box<dyn FnOnce(&World) + Send>;
 
-/// A request executed at the store, and its answer handed to whoever waits.
+/// Executes a request at the store. The result hands the reply to the caller.
 type Request = Box<dyn FnOnce(&World, &MemoryStore) -> Event + Send>;
 
 #[derive(Default)]
 struct Connection {
     node: usize,
-    /// What is drawn for it.
+    /// Its random sequence.
     stream: u64,
-    /// When the last thing sent each way arrives: nothing overtakes.
+    /// When the last message in each direction arrives: messages do not overtake each other.
     last_in: u64,
     last_out: u64,
-    /// What is sent from now on is lost.
+    /// Messages sent from now on are lost.
     dead_in: bool,
     dead_out: bool,
     /// The client has given it up.
     closed: bool,
-    /// A renewal failed in part, and none since then did not.
+    /// The last renewal failed in part.
     renewal_failed: bool,
-    /// When the last request was sent whose answer has come, on the node's coarse clock.
+    /// When the last answered request was sent, on the node's coarse clock.
     answered: Option<u64>,
-    /// What is under way to the client, in its order.
+    /// Messages in flight to the client, in order.
     inbox: VecDeque<Event>,
-    /// What was lost. It is kept until the client knows: whoever waits for it would learn of the loss by its end.
+    /// Lost messages. They are kept until the client notices the loss: dropping them would notify
+    /// the waiting callers.
     limbo: Vec<Box<dyn Any + Send>>,
 }
 
 struct Process {
     /// The connection that calls use.
     current: Option<Arc<Session>>,
-    /// Whether a gap was told since the last attempt to connect began.
+    /// Whether a gap was reported since the last attempt to connect began.
     knows_gap: bool,
-    /// A call had no answer in time.
+    /// Notified when a call got no reply in time.
     doubt: Arc<Notify>,
     clock: Clock,
     offset: Arc<ServerOffset>,
-    /// How often it has tried to connect.
+    /// The number of attempts to connect.
     attempts: u64,
-    /// When it last woke up from a sleep in which its monotonic clock stood still.
+    /// When it last woke up from a sleep during which its monotonic clock was stopped.
     woke_at: Option<u64>,
     epoch: u64,
     dead: bool,
@@ -150,13 +153,13 @@ struct Process {
     frozen_until: u64,
     pushes: Arc<Pushes>,
     trust: Arc<Trust>,
-    /// What the next connection does before calls use it.
+    /// Operations that the next connection executes before calls use it.
     outstanding: Arc<Outstanding>,
-    /// The connection that was used last.
+    /// The previous connection.
     predecessor: Option<usize>,
 }
 
-/// The server's table of who is told of what.
+/// The server's tracking table: which connections are notified of which keys.
 struct Tracking(Mutex<Weak<Inner>>);
 
 impl Listener for Tracking {
@@ -171,14 +174,15 @@ impl Listener for Tracking {
 }
 
 impl World {
-    /// On the runtime it is called in, which has to be single-threaded with its time paused. `trace`: note what happens.
+    /// Makes a world on the current runtime, which must be single-threaded with paused time.
+    /// `trace`: whether to record what happens.
     #[must_use]
     pub fn new(seed: u64, trace: bool) -> Self {
         let clock = Clock::of_runtime();
         let store = Arc::new(embedded(&clock));
         let tracking = Arc::new(Tracking(Mutex::default()));
         let state = State {
-            // SplitMix64's first step: neighbouring seeds begin far apart.
+            // The first step of SplitMix64, so that similar seeds begin far apart.
             seed: mix(seed.wrapping_add(0x9E37_79B9_7F4A_7C15)),
             streams: HashMap::new(),
             next_event: 0,
@@ -208,7 +212,7 @@ impl World {
         world
     }
 
-    /// Lets messages arrive and links fail, each at its time. Never returns.
+    /// Delivers messages and breaks links, each at its time. Never returns.
     pub async fn drive(&self) {
         loop {
             let now = self.now();
@@ -221,7 +225,7 @@ impl World {
                 }
             };
             match due {
-                // One at a time: whoever it has woken runs before the next.
+                // One at a time: the tasks it has woken run before the next event.
                 Some(Ok(event)) => {
                     event(self);
                     tokio::task::yield_now().await;
@@ -239,7 +243,7 @@ impl World {
         }
     }
 
-    /// A new process with a connection.
+    /// Starts a new process with a connection.
     #[must_use]
     pub fn node(&self) -> Node {
         let mut state = self.state();
@@ -267,7 +271,7 @@ impl World {
         Node { world: self.clone(), index }
     }
 
-    /// Milliseconds since the world began.
+    /// Returns the milliseconds since the world began.
     #[must_use]
     pub fn now(&self) -> u64 {
         self.0.clock.coarse() - self.0.start_ms
@@ -278,13 +282,13 @@ impl World {
         self.0.clock.sleep(Duration::from_millis(ms)).await;
     }
 
-    /// The next number below `limit` of a sequence that the seed decides.
+    /// Returns the next number below `limit` of a random sequence that the seed decides.
     #[must_use]
     pub fn draw_from(&self, stream: u64, limit: u64) -> u64 {
         self.state().draw(stream, limit)
     }
 
-    /// Notes what happens, if it is to be noted.
+    /// Records a line of the trace, if tracing is on.
     pub fn note(&self, line: impl FnOnce() -> String) {
         let now = self.now();
         if let Some(trace) = &mut self.state().trace {
@@ -292,30 +296,30 @@ impl World {
         }
     }
 
-    /// Notes something that must never happen.
+    /// Records a violation of an invariant.
     fn fault(&self, what: impl FnOnce() -> String) {
         self.state().fault.get_or_insert_with(what);
     }
 
-    /// The first thing that must never happen, and has.
+    /// Returns the first violation of an invariant.
     #[must_use]
     pub fn first_fault(&self) -> Option<String> {
         self.state().fault.clone()
     }
 
-    /// What was noted so far.
+    /// Returns the trace so far.
     #[must_use]
     pub fn trace(&self) -> Vec<String> {
         self.state().trace.clone().unwrap_or_default()
     }
 
-    /// A `DEL` typed at the server: it happens at once.
+    /// Executes a `DEL` at the server, at once.
     pub fn delete_by_hand(&self, key: &str) {
         let store = self.store();
         drop(store.delete(key).now_or_never());
     }
 
-    /// The server starts anew, empty; all connections end.
+    /// Restarts the server with an empty store; all connections end.
     pub fn restart_store(&self) {
         self.note(|| "the store starts anew".to_owned());
         *lock(&self.0.store) = Arc::new(embedded(&self.0.clock));
@@ -334,13 +338,13 @@ impl World {
         }
     }
 
-    /// How often the server has started anew.
+    /// Returns the number of restarts of the server.
     #[must_use]
     pub fn restarts(&self) -> u64 {
         self.state().restarts
     }
 
-    /// A number below `limit` of a connection's sequence.
+    /// Returns a number below `limit` of a connection's random sequence.
     fn draw_for(&self, connection: usize, limit: u64) -> u64 {
         self.state().draw_for(connection, limit)
     }
@@ -370,7 +374,7 @@ impl World {
         self.at(&mut state, self.now() + ms, Box::new(event));
     }
 
-    /// Sends a request, which is executed when it arrives and answered after that.
+    /// Sends a request. It is executed when it arrives, and answered after that.
     fn send(&self, connection: usize, what: &'static str, request: Request) {
         let mut state = self.state();
         let clock = state.nodes[state.connections[connection].node].clock.clone();
@@ -403,7 +407,8 @@ impl World {
         let reply = request(self, &self.store());
         let mut state = self.state();
         let own = state.running.take().map(|(_, keys)| keys).unwrap_or_default();
-        // Redis tells of an own change after the command's reply, so before the end of a pipeline, or after it.
+        // Redis notifies a connection of its own change after the command's reply: before the end
+        // of a pipeline, or after it.
         if state.draw_for(connection, 2) == 0 {
             self.push_all(&mut state, connection, own);
             self.deliver(&mut state, connection, reply);
@@ -426,7 +431,7 @@ impl World {
 
     fn push_all(&self, state: &mut State, connection: usize, keys: Vec<String>) {
         for key in keys {
-            // Now and then twice: another tracked read may have registered the key again.
+            // Sometimes twice: another tracked read may have registered the key again.
             for _ in 0..=u64::from(state.draw_for(connection, 8) == 0) {
                 let key = key.clone();
                 let push = move |world: &World| {
@@ -439,7 +444,7 @@ impl World {
         }
     }
 
-    /// Sends something to the client, behind all that was sent before.
+    /// Sends a message to the client, after everything sent before.
     fn deliver(&self, state: &mut State, connection: usize, what: Event) {
         let arrival = (self.now() + state.delay(connection)).max(state.connections[connection].last_in);
         state.connections[connection].last_in = arrival;
@@ -465,14 +470,14 @@ impl World {
         }
     }
 
-    /// How long the process at this end will not run yet.
+    /// Returns how long the process at this end stays frozen.
     fn frozen(&self, state: &mut State, connection: usize) -> Option<u64> {
         let until = state.nodes[state.connections[connection].node].frozen_until;
         let left = until.checked_sub(self.now()).filter(|left| *left > 0)?;
         Some(left + state.draw_for(connection, 50))
     }
 
-    /// Which of so many renewals in one call fails, if one does.
+    /// Decides whether one of the renewals in a call fails, and which.
     fn failed_renewal(&self, connection: usize, count: usize) -> Option<usize> {
         let mut state = self.state();
         let may_fail = count > 1 && !state.connections[connection].renewal_failed;
@@ -487,13 +492,13 @@ impl World {
 }
 
 impl Node {
-    /// Which one it is; numbers are not used twice.
+    /// Returns the number of the node. Numbers are not reused.
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// The cache of this process.
+    /// Makes the cache of this process.
     #[must_use]
     pub fn cache(&self, builder: CacheBuilder) -> Cache {
         let store = Arc::new(SimStore::new(self.world.clone(), self.index));
@@ -501,8 +506,9 @@ impl Node {
         builder.clock(clock).max_staleness(MAX_STALENESS).store(store).in_memory()
     }
 
-    /// The link breaks, in one direction or both; the client is told, or has to find out. It may
-    /// not come back for a while. How is drawn from this sequence, as in what follows.
+    /// Breaks the link, in one direction or both. The client is notified, or has to find out. The
+    /// link may not come back for a while. The details are drawn from this sequence, as in the
+    /// methods below.
     pub fn cut(&self, stream: u64) {
         let world = &self.world;
         let Some(connection) = world.state().connection_of(self.index) else { return };
@@ -523,7 +529,7 @@ impl Node {
         }
     }
 
-    /// Nothing arrives for a while, in one direction or both; all of it does later.
+    /// Delays all messages for a while, in one direction or both.
     pub fn stall(&self, stream: u64) {
         let mut state = self.world.state();
         let Some(connection) = state.connection_of(self.index) else { return };
@@ -539,7 +545,7 @@ impl Node {
         self.world.note(|| format!("connection {connection}: stalls, ways {ways}"));
     }
 
-    /// The process is stopped for a while (SIGSTOP): nothing arrives and no timer of its link runs.
+    /// Freezes the process for a while (SIGSTOP): nothing arrives, and no timer of its link runs.
     pub fn freeze(&self, ms: u64) {
         self.world.note(|| format!("node {}: frozen for {ms}", self.index));
         let mut state = self.world.state();
@@ -547,8 +553,7 @@ impl Node {
         *until = (*until).max(self.world.now() + ms);
     }
 
-    /// The machine sleeps for a while: the process is stopped, and its monotonic clock stands
-    /// still.
+    /// Suspends the machine for a while: the process is frozen, and its monotonic clock stops.
     pub fn suspend(&self, ms: u64) {
         self.world.note(|| format!("node {}: asleep for {ms}", self.index));
         self.freeze(ms);
@@ -558,34 +563,34 @@ impl Node {
         node.woke_at = node.woke_at.max(Some(self.world.now() + ms));
     }
 
-    /// Whether the process, at this time, may have slept without knowing it: its next heartbeat
-    /// tells, unless the link is lost.
+    /// Returns whether the process, at this time, may have slept without noticing: its next
+    /// heartbeat reveals it, unless the link is lost.
     #[must_use]
     pub fn may_not_know_that_it_slept(&self, at: u64) -> bool {
         let woke_at = self.world.state().nodes[self.index].woke_at;
         woke_at.is_some_and(|woke_at| at <= woke_at + BEAT_MS + LATEST_RUN_MS)
     }
 
-    /// The machine's wall clock is put forward or back.
+    /// Moves the machine's wall clock forward or back.
     pub fn step_clock(&self, by: i64) {
         self.world.note(|| format!("node {}: its wall clock steps by {by}", self.index));
         self.world.state().nodes[self.index].clock.step(by);
     }
 
-    /// How many operations wait to be done in the store.
+    /// Returns the number of operations that wait to be executed in the store.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         let outstanding = Arc::clone(&self.world.state().nodes[self.index].outstanding);
         outstanding.len()
     }
 
-    /// Whether its link is up.
+    /// Returns whether its link is up.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.world.state().nodes[self.index].current.is_some()
     }
 
-    /// How many wait for a change of a key.
+    /// Returns the number of waiters for a change of a key.
     #[must_use]
     pub fn waiters(&self) -> usize {
         self.world.state().nodes[self.index].pushes.count().0
@@ -602,7 +607,7 @@ impl Node {
         }
     }
 
-    /// The process is gone; what it has sent still arrives.
+    /// Kills the process. What it has sent still arrives.
     pub fn kill(&self) {
         self.world.note(|| format!("node {}: killed", self.index));
         let connection = {
@@ -610,18 +615,19 @@ impl Node {
             state.nodes[self.index].dead = true;
             state.connection_of(self.index)
         };
-        // Also for calls that hold it.
+        // Also for calls that still use the connection.
         connection.into_iter().for_each(|connection| self.world.close(connection));
         link::end(&self.world, self.index);
     }
 
-    /// Whether it was killed.
+    /// Returns whether it was killed.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.world.state().nodes[self.index].dead
     }
 
-    /// Whether nothing of what this process has sent can still be executed late, and all that was to follow it is done.
+    /// Returns whether nothing that this process has sent can still be executed late, and no
+    /// operation is outstanding.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let state = self.world.state();
@@ -629,7 +635,8 @@ impl Node {
         !node.dead && node.current.is_some() && node.outstanding.is_empty()
     }
 
-    /// When all that this process has sent so far has arrived, or never will.
+    /// Returns the time by which everything that this process has sent so far has arrived, or never
+    /// will.
     #[must_use]
     pub fn arrived_by(&self) -> u64 {
         let state = self.world.state();
@@ -639,7 +646,7 @@ impl Node {
 }
 
 impl State {
-    /// xorshift64*, one state a stream.
+    /// xorshift64*, with one state per stream.
     fn draw(&mut self, stream: u64, limit: u64) -> u64 {
         let seed = self.seed;
         let state =
@@ -657,7 +664,7 @@ impl State {
         self.draw(stream, limit)
     }
 
-    /// How long a message is under way: mostly a moment.
+    /// Returns how long a message is in flight: short in most cases.
     fn delay(&mut self, connection: usize) -> u64 {
         match self.draw_for(connection, 10) {
             0 => self.draw_for(connection, 200),
@@ -691,14 +698,14 @@ fn embedded(clock: &Clock) -> MemoryStore {
     MemoryStore::new(clock.clone(), Events::new(Vec::new(), clock), usize::MAX).unswept()
 }
 
-/// A request that hands its result to `answer`.
+/// Makes a request that hands its result to `answer`.
 fn request<T: Send + 'static>(
     step: impl FnOnce(&World, &MemoryStore) -> Result<T> + Send + 'static,
     answer: tokio::sync::oneshot::Sender<Result<T>>,
 ) -> Request {
     Box::new(move |world, store| {
         let result = step(world, store);
-        // An error says that its caller has gone.
+        // An error means that its caller has gone.
         Box::new(move |_: &World| drop(answer.send(result)))
     })
 }

@@ -1,5 +1,5 @@
-//! The same blog for programs: JSON, and sessions by `Authorization: Bearer`. Without cookies there is nothing that another site
-//! could send, so no form tokens.
+//! The same blog for programs: JSON, and sessions through `Authorization: Bearer`. Forms need no
+//! tokens here: without cookies, another site cannot send a request in a user's name.
 //!
 //! ```sh
 //! curl -i -H 'content-type: application/json' -d '{"login":"demo","password":"demo"}' http://127.0.0.1:3000/api/login   # session-token: ..
@@ -39,18 +39,18 @@ pub(crate) fn router() -> Router<App> {
         .fallback(|| async { Fault::new(StatusCode::NOT_FOUND, "there is no such address; see /api/posts") })
 }
 
-/// Why there is no answer.
+/// Why a request failed.
 pub(crate) struct Fault {
     status: StatusCode,
     text: String,
-    /// When it is worth another try.
+    /// When a retry makes sense.
     retry_after: Option<Duration>,
 }
 
-/// What the request carries.
+/// The request body.
 struct Body<T>(T);
 
-/// Whose token it is.
+/// The author whose token it is.
 struct Caller(Arc<Author>);
 
 #[derive(Serialize)]
@@ -64,7 +64,7 @@ struct Created {
     id: i64,
 }
 
-/// The token comes in the header `Session-Token`.
+/// Logs in. The token is in the response header `Session-Token`.
 async fn login(
     State(app): State<App>,
     session: Session,
@@ -90,7 +90,7 @@ async fn me(Caller(author): Caller) -> Json<Me> {
     Json(Me { id: author.id, name: author.name.clone() })
 }
 
-/// The newest.
+/// Lists the newest posts.
 async fn list(State(app): State<App>) -> Result<Json<Arc<Vec<Summary>>>, Fault> {
     Ok(Json(posts::page(app.db().clone(), 1).await?))
 }

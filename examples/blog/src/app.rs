@@ -15,10 +15,10 @@ use crate::seed::DEMO;
 use crate::serving::{self, Limits};
 use crate::sessions::Sessions;
 
-/// How long requests that are running when the stop signal comes may take.
+/// How long running requests may take after the stop signal.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What handlers share. Cheap to clone.
+/// The state that handlers share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct App {
     database: String,
@@ -29,19 +29,19 @@ pub struct App {
 }
 
 impl App {
-    /// Connects to the store and the database, and fills an empty one. Once a process: its cache is that of every
-    /// cached function.
+    /// Connects to the store and the database, and fills an empty database. Call it once per
+    /// process: its cache becomes the cache of every cached function.
     ///
     /// # Errors
-    /// Names the variable that has to be changed.
+    /// The text names the variable to change.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         Self::open_with(config, Cache::builder()).await
     }
 
-    /// The same with settings of the cache that no variable has.
+    /// Like [`open`](Self::open), with cache settings that no variable sets.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// The same as [`open`](Self::open).
     pub async fn open_with(config: &Config, settings: CacheBuilder) -> Result<Self, StartError> {
         let db = Db::open(&config.database).await?;
         let cache = open_cache(config.cache_url.as_deref(), settings, db.identity()).await?;
@@ -49,20 +49,20 @@ impl App {
         Ok(Self { database: config.database.to_string(), db, cache, sessions, limits: config.limits.clone() })
     }
 
-    /// The same with other limits.
+    /// Replaces the limits.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }
 
-    /// How much of it one client may take.
+    /// Returns how much of the server one client may use.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Serves every page to who comes to the listener, until `stop` ends, and then the requests
-    /// that are under way.
+    /// Serves every page to clients of the listener until `stop` ends, and then finishes the
+    /// requests in progress.
     ///
     /// # Errors
     /// If the listener cannot be used.
@@ -70,24 +70,25 @@ impl App {
         serving::serve(listener, self.router(), &self.limits, stop).await
     }
 
-    /// Every page, within the limits of a request. Headers that never end are up to the server.
+    /// Returns the router of all pages, with the limits of a request. The server has to limit
+    /// headers that never end.
     pub fn router(&self) -> Router {
         pages::router(self.clone())
     }
 
-    /// The database.
+    /// Returns the database.
     #[must_use]
     pub fn db(&self) -> &Db {
         &self.db
     }
 
-    /// Which database, for people; without credentials.
+    /// Returns the database as text for people, without credentials.
     #[must_use]
     pub fn database(&self) -> &str {
         &self.database
     }
 
-    /// Which store the cache uses, for people; without credentials.
+    /// Returns the cache's store as text for people, without credentials.
     #[must_use]
     pub fn store(&self) -> &str {
         match self.cache.address() {
@@ -96,13 +97,13 @@ impl App {
         }
     }
 
-    /// The cache.
+    /// Returns the cache.
     #[must_use]
     pub fn cache(&self) -> &Cache {
         &self.cache
     }
 
-    /// The sessions.
+    /// Returns the sessions.
     #[must_use]
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
@@ -115,7 +116,7 @@ impl App {
     }
 }
 
-/// Runs the blog until Ctrl-C or SIGTERM and says on standard output what it uses.
+/// Runs the blog until Ctrl-C or SIGTERM, and prints to standard output what it uses.
 ///
 /// # Errors
 /// If it cannot start.
@@ -156,12 +157,12 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// A line on standard output. If nobody reads that any more, the blog runs on.
+/// Prints a line to standard output. If nobody reads it, the blog keeps running.
 fn say(line: &str) {
     drop(writeln!(io::stdout(), "{line}"));
 }
 
-/// Ends when the grace after the stop signal is over, or with a second signal.
+/// Ends when the grace period after the stop signal is over, or at a second signal.
 async fn impatient(stopping: &Notify) {
     stopping.notified().await;
     tokio::select! {
@@ -170,8 +171,8 @@ async fn impatient(stopping: &Notify) {
     }
 }
 
-/// The cache of all cached functions. Its namespace is the database's own, so that a new database never meets the
-/// entries of an old one; a namespace in the URL is the user's word.
+/// Opens the cache of all cached functions. Its namespace is unique to the database, so that a new
+/// database never reads the entries of an old one. A namespace in the URL overrides it.
 async fn open_cache(url: Option<&str>, settings: CacheBuilder, database: i64) -> Result<Cache, StartError> {
     let url = url.unwrap_or("memory://");
     let mut builder = settings.url(url).client_name("blog");
@@ -208,7 +209,7 @@ async fn listen(addr: &str) -> Result<TcpListener, StartError> {
     })
 }
 
-/// Ctrl-C, or SIGTERM where there is one.
+/// Waits for Ctrl-C, or for SIGTERM if the system has it.
 async fn stop_signal() {
     let interrupt = async {
         if tokio::signal::ctrl_c().await.is_err() {

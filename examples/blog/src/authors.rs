@@ -1,4 +1,4 @@
-//! Who writes.
+//! Authors.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use crate::db::{Db, places};
 /// A person who writes posts and comments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Author {
-    /// In the database and in URLs.
+    /// The id in the database and in URLs.
     pub id: i64,
-    /// As shown.
+    /// The displayed name.
     pub name: String,
-    /// One or two sentences, plain text.
+    /// One or two sentences in plain text.
     pub bio: String,
     /// Seconds since 1970.
     pub joined: i64,
 }
 
-/// One author. Authors hardly ever change.
+/// Returns one author. Authors rarely change.
 #[cached(name = "author", ttl = "1h", stale_if_error = "1d", skip(db))]
 pub async fn author(db: &Db, id: i64) -> Result<Option<Arc<Author>>, sqlx::Error> {
     let author: Option<Author> = sqlx::query_as("SELECT id, name, bio, joined FROM authors WHERE id = $1")
@@ -33,7 +33,8 @@ pub async fn author(db: &Db, id: i64) -> Result<Option<Arc<Author>>, sqlx::Error
     Ok(author.map(Arc::new))
 }
 
-/// The authors of a list of posts: the entries of [`author()`], those that are missing by one query.
+/// Returns the authors of a list of posts. Shares the entries of [`author()`]; missing ones are
+/// loaded with one query.
 #[cached(batch, name = "author", ttl = "1h", stale_if_error = "1d", skip(db))]
 pub async fn authors_of(db: &Db, ids: &[i64]) -> Result<HashMap<i64, Arc<Author>>, sqlx::Error> {
     let select = format!("SELECT id, name, bio, joined FROM authors WHERE id IN ({})", places(ids.len()));
@@ -45,7 +46,7 @@ pub async fn authors_of(db: &Db, ids: &[i64]) -> Result<HashMap<i64, Arc<Author>
     Ok(authors.into_iter().map(|author| (author.id, Arc::new(author))).collect())
 }
 
-/// All authors by name. As [`author()`].
+/// Returns all authors by name. Cached like [`author()`].
 #[cached(ttl = "1h", stale_if_error = "1d", skip(db))]
 pub async fn authors(db: &Db) -> Result<Arc<Vec<Author>>, sqlx::Error> {
     let authors =
@@ -53,7 +54,7 @@ pub async fn authors(db: &Db) -> Result<Arc<Vec<Author>>, sqlx::Error> {
     Ok(Arc::new(authors))
 }
 
-/// Adds an author. The caller ends [`authors()`].
+/// Adds an author. The caller invalidates [`authors()`].
 pub(crate) async fn insert(
     tx: &mut Transaction<'static, Any>,
     name: &str,

@@ -1,6 +1,7 @@
-//! What readers say under a post.
+//! The comments of readers.
 //!
-//! A new comment changes `comments_on(post)` and `comment_count(post)` and no list: lists ask for each count by its post.
+//! A new comment changes `comments_on(post)` and `comment_count(post)`, but no list: lists load the
+//! count of each post separately.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,17 +14,17 @@ use sqlx::{FromRow, Row};
 use crate::dates;
 use crate::db::{Db, is_missing_parent, places};
 
-/// A post's page shows the newest this many.
+/// How many comments a post's page shows: the newest ones.
 const COMMENTS_MAX: i64 = 500;
 
 /// A comment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comment {
-    /// In the database and in URLs.
+    /// The id in the database and in URLs.
     pub id: i64,
-    /// Who wrote it.
+    /// The id of the author.
     pub author_id: i64,
-    /// Their name.
+    /// The author's name.
     pub author: String,
     /// Plain text with line breaks.
     pub body: String,
@@ -31,7 +32,7 @@ pub struct Comment {
     pub written: i64,
 }
 
-/// The comments of a post, oldest first. Old ones are better than none.
+/// Returns the comments of a post, oldest first. Served stale if the database fails.
 #[cached(ttl = "10m", stale_if_error = "1d", skip(db))]
 pub async fn comments_on(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sqlx::Error> {
     let mut comments: Vec<Comment> = sqlx::query_as(
@@ -46,7 +47,8 @@ pub async fn comments_on(db: &Db, post_id: i64) -> Result<Arc<Vec<Comment>>, sql
     Ok(Arc::new(comments))
 }
 
-/// How many comments each post of a list has: one entry a post, those that are missing by one query. As [`comments_on()`].
+/// Returns the number of comments of each post in a list. One entry per post; missing ones are
+/// loaded with one query. Cached like [`comments_on()`].
 #[cached(batch, ttl = "10m", stale_if_error = "1d", skip(db))]
 pub async fn comment_count(db: &Db, posts: &[i64]) -> Result<HashMap<i64, i64>, sqlx::Error> {
     let select =
@@ -56,12 +58,12 @@ pub async fn comment_count(db: &Db, posts: &[i64]) -> Result<HashMap<i64, i64>, 
         select = select.bind(*post);
     }
     let counts: Vec<(i64, i64)> = select.fetch_all(db.pool()).await?;
-    // None is a count too, and worth as much while the database is down.
+    // Zero is a count too, and just as useful while the database is down.
     let none = posts.iter().map(|post| (*post, 0));
     Ok(none.chain(counts).collect())
 }
 
-/// Adds a comment and returns its id; `None` if the post or the author is gone.
+/// Adds a comment and returns its id. `None` if the post or the author is gone.
 #[invalidates(comments_on(post_id), comment_count(post_id))]
 pub async fn add(db: &Db, post_id: i64, author_id: i64, body: &str) -> Result<Option<i64>, sqlx::Error> {
     let added = sqlx::query_scalar(

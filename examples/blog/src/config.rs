@@ -1,4 +1,4 @@
-//! What the environment says, checked before anything is opened.
+//! The settings from the environment, checked before anything is opened.
 //!
 //! Invariant: no text made here contains a password.
 
@@ -10,43 +10,45 @@ use crate::serving::Limits;
 
 const DEFAULT_ADDR: &str = "127.0.0.1:3000";
 const DEFAULT_DATABASE: &str = "sqlite:blog.db";
-/// As the session layer wants it.
+/// The minimum of the session layer.
 const SECRET_BYTES_MIN: usize = 32;
 
 /// Where to listen, and what to use.
 #[derive(Clone)]
 pub struct Config {
-    /// `BLOG_ADDR`: host and port. Default: `127.0.0.1:3000`. Port 0 takes a free one.
+    /// `BLOG_ADDR`: host and port. Default: `127.0.0.1:3000`. Port 0 picks a free one.
     pub addr: String,
     /// `DATABASE_URL`. Default: the file `blog.db` in the working directory.
     pub database: Database,
     /// `CACHE_URL`. Default: none, the cache lives in this process.
     pub cache_url: Option<String>,
-    /// `SESSION_SECRET`: what session ids are signed with, at least 32 bytes. Default: none, one is made at each start.
+    /// `SESSION_SECRET`: signs session ids, at least 32 bytes. Default: none, a new one is
+    /// generated at each start.
     pub session_secret: Option<String>,
-    /// `SESSION_COOKIE=insecure`: browsers get a cookie that also goes over plain HTTP. Default: false.
+    /// `SESSION_COOKIE=insecure`: browsers get a cookie that also works over plain HTTP. Default:
+    /// `false`.
     pub insecure_cookie: bool,
-    /// How much of the server one client may take. No variable has them.
+    /// How much of the server one client may use. No variable sets them.
     pub limits: Limits,
 }
 
-/// Which database, by its URL.
+/// The database, given by its URL.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Database {
     /// A file, created if missing.
     Sqlite {
-        /// The URL as the driver takes it.
+        /// The URL in the form that the driver takes.
         url: String,
     },
     /// A server.
     Postgres {
-        /// The URL as the driver takes it, password included.
+        /// The URL in the form that the driver takes, including the password.
         url: String,
     },
 }
 
 impl Config {
-    /// Defaults, but for the database.
+    /// Returns the defaults with this database.
     #[must_use]
     pub fn new(database: Database) -> Self {
         let addr = DEFAULT_ADDR.to_owned();
@@ -60,10 +62,11 @@ impl Config {
         }
     }
 
-    /// Reads `BLOG_ADDR`, `DATABASE_URL`, `CACHE_URL`, `SESSION_SECRET` and `SESSION_COOKIE`. An empty one counts as not set.
+    /// Reads `BLOG_ADDR`, `DATABASE_URL`, `CACHE_URL`, `SESSION_SECRET` and `SESSION_COOKIE`. An
+    /// empty variable counts as not set.
     ///
     /// # Errors
-    /// Names the variable and what to write instead.
+    /// The text names the variable and says what to write instead.
     pub fn from_env() -> Result<Self, StartError> {
         Self::from_lookup(|name| match std::env::var(name) {
             Ok(value) => Ok(Some(value)),
@@ -88,6 +91,8 @@ impl Config {
 }
 
 impl Database {
+    /// Parses a database URL.
+    ///
     /// # Errors
     /// If it is neither a `sqlite:` nor a `postgres:` URL.
     pub fn parse(text: &str) -> Result<Self, StartError> {
@@ -99,7 +104,7 @@ impl Database {
                 if sqlite_path(path).is_empty() {
                     return Err(StartError::Setting(format!("DATABASE_URL: names no file; {FIX}")));
                 }
-                // `rwc` creates the file; a `mode` that is already there is the user's word.
+                // `rwc` creates the file. A `mode` in the URL is kept.
                 let url = match text.split_once('?') {
                     Some((_, options)) if options.contains("mode=") => text.to_owned(),
                     Some(_) => format!("{text}&mode=rwc"),
@@ -108,7 +113,8 @@ impl Database {
                 Ok(Self::Sqlite { url })
             }
             Some("postgres" | "postgresql") => match Url::parse(text) {
-                // A `/`, `?` or `#` in the password ends the host early, and the rest would be shown as an address.
+                // A `/`, `?` or `#` in the password ends the host early, and the rest would be
+                // printed as an address.
                 Ok(url) if url.username().is_empty() && text.contains('@') => Err(StartError::Setting(
                     "DATABASE_URL: the password has a character that must be percent-encoded, such as %2F for /"
                         .to_owned(),
@@ -127,7 +133,7 @@ impl Database {
     }
 }
 
-/// For people: never the user, the password or the options.
+/// Formats for people: never shows the user, the password or the options.
 impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -153,12 +159,12 @@ impl fmt::Display for Database {
 pub enum StartError {
     /// A variable has to be changed.
     Setting(String),
-    /// The settings are fine, what they name is not available.
+    /// The settings are valid, but a service that they name is not available.
     Unavailable(String),
 }
 
 impl StartError {
-    /// 2 for a wrong setting, 1 for the rest.
+    /// Returns 2 for a wrong setting, 1 for everything else.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -171,7 +177,7 @@ impl StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Setting(text) | Self::Unavailable(text)) = self;
-        // A driver's message may have several lines; the first says it.
+        // A driver's message may have several lines; the first one is enough.
         f.write_str(text.lines().next().unwrap_or_default())
     }
 }

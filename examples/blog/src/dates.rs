@@ -1,33 +1,33 @@
-//! Dates as the database keeps them, seconds since 1970, and as readers see them.
+//! Dates as the database stores them, in seconds since 1970, and as readers see them.
 
 use cache_core::clock::Timestamp;
 use time::OffsetDateTime;
 
-/// Now, in seconds since 1970.
+/// Returns the current time in seconds since 1970.
 pub(crate) fn now() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp()
 }
 
-/// `5 March 2026`
+/// Formats as `5 March 2026`.
 pub(crate) fn long(seconds: i64) -> String {
     let at = at(seconds);
     format!("{} {} {}", at.day(), at.month(), at.year())
 }
 
-/// `5 March 2026, 15:40 UTC`
+/// Formats as `5 March 2026, 15:40 UTC`.
 pub(crate) fn minute(at: Timestamp) -> String {
     let seconds = i64::try_from(at.as_millis() / 1_000).unwrap_or(i64::MAX);
     let (hour, minute, _) = self::at(seconds).to_hms();
     format!("{}, {hour:02}:{minute:02} UTC", long(seconds))
 }
 
-/// `2026-03-05`, for the `datetime` attribute.
+/// Formats as `2026-03-05`, for the `datetime` attribute.
 pub(crate) fn iso(seconds: i64) -> String {
     let at = at(seconds);
     format!("{:04}-{:02}-{:02}", at.year(), u8::from(at.month()), at.day())
 }
 
-/// `2026-03-05T00:00:00Z`, for feeds.
+/// Formats as `2026-03-05T00:00:00Z`, for feeds.
 pub(crate) fn rfc3339(seconds: i64) -> String {
     let (hour, minute, second) = at(seconds).to_hms();
     format!("{}T{hour:02}:{minute:02}:{second:02}Z", iso(seconds))

@@ -1,6 +1,7 @@
-//! The database: one pool over both drivers, and the count of queries a visit has made.
+//! The database: one pool for both drivers, and a counter of the queries of a visit.
 //!
-//! SQL in this crate is the part SQLite and Postgres share: `$1` placeholders, `BIGINT` and `TEXT`, `RETURNING`.
+//! The SQL in this crate is the subset that SQLite and Postgres share: `$1` placeholders, `BIGINT`
+//! and `TEXT`, `RETURNING`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,7 +17,7 @@ use crate::{schema, seed};
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: u32 = 8;
 
-/// The database as one visit sees it. Cheap to clone.
+/// The database as seen by one visit. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: AnyPool,
@@ -26,10 +27,10 @@ pub struct Db {
 }
 
 impl Db {
-    /// Connects, creates or migrates the tables and fills an empty database.
+    /// Connects, creates or migrates the tables, and fills an empty database.
     ///
     /// # Errors
-    /// Names `DATABASE_URL` and says what is wrong with it.
+    /// The text names `DATABASE_URL` and says what is wrong with it.
     pub async fn open(database: &Database) -> Result<Self, StartError> {
         sqlx::any::install_default_drivers();
         let fault = |error: sqlx::Error| {
@@ -39,12 +40,13 @@ impl Db {
                 _ => StartError::Unavailable(text),
             }
         };
-        // By hand first: the pool tries again until it gives up, and what was wrong is lost.
+        // A single connection first: the pool would retry until its timeout and hide the error.
         let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, first_connection(database)).await;
         connected.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(fault)?;
         let pool = pool_options(database).connect(database.url()).await.map_err(fault)?;
         let db = Self { pool, queries: Arc::default(), identity: 0, has_demo: false };
-        // One transaction: of two processes that start together one prepares, and the other finds it done.
+        // One transaction: if two processes start together, one prepares the database, and the
+        // other finds it prepared.
         let mut tx = schema::begin(&db, database).await.map_err(fault)?;
         let identity = schema::migrate(&mut tx, database).await.map_err(fault)?;
         seed::fill_if_empty(&mut tx).await.map_err(fault)?;
@@ -53,37 +55,38 @@ impl Db {
         Ok(Self { identity, has_demo, ..db })
     }
 
-    /// The same database with a query count of its own.
+    /// Returns the same database with its own query counter.
     #[must_use]
     pub fn visit(&self) -> Self {
         Self { queries: Arc::default(), ..self.clone() }
     }
 
-    /// For one query, which is counted.
+    /// Returns the pool for one query, and counts it.
     pub(crate) fn pool(&self) -> &AnyPool {
         self.queries.fetch_add(1, Ordering::Relaxed);
         &self.pool
     }
 
-    /// For a write. Its first statement must be a write: only then SQLite waits for another writer, where a
-    /// transaction that began with a read would fail at once.
+    /// Begins a transaction for a write. Its first statement must be a write: only then SQLite
+    /// waits for another writer. A transaction that begins with a read would fail at once.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
         self.pool().begin().await
     }
 
-    /// A number that no other database has: two of them can share a store without seeing each other's posts.
+    /// Returns a random number that identifies this database, so that two of them can share a store
+    /// without reading each other's posts.
     #[must_use]
     pub fn identity(&self) -> i64 {
         self.identity
     }
 
-    /// Whether it was seeded with the account `demo`.
+    /// Returns whether the database was seeded with the account `demo`.
     #[must_use]
     pub fn has_demo(&self) -> bool {
         self.has_demo
     }
 
-    /// How many queries went out through this handle and its clones.
+    /// Returns how many queries were sent through this handle and its clones.
     #[must_use]
     pub fn queries(&self) -> u32 {
         self.queries.load(Ordering::Relaxed)
@@ -95,11 +98,13 @@ impl Db {
     }
 }
 
-/// Shows that the database can be used. SQLite's journal mode is a property of the file and set here, once.
+/// Checks that the database can be used. SQLite's journal mode is a property of the file, and is
+/// set here once.
 async fn first_connection(database: &Database) -> Result<(), sqlx::Error> {
     let mut connection = AnyConnection::connect(database.url()).await?;
     if matches!(database, Database::Sqlite { .. }) {
-        // The switch takes the whole file and waits for nobody: another instance may be starting at the same moment.
+        // The switch needs the whole file and does not wait: another instance may be starting at
+        // the same time.
         let mut is_told = false;
         while let Err(error) = connection.execute("PRAGMA journal_mode = WAL").await {
             if !is_busy(&error) {
@@ -115,7 +120,7 @@ async fn first_connection(database: &Database) -> Result<(), sqlx::Error> {
     connection.close().await
 }
 
-/// Whether SQLite was busy with another process.
+/// Returns whether SQLite was busy with another process.
 fn is_busy(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlite_code) == Some(SQLITE_BUSY)
 }
@@ -125,18 +130,18 @@ const SQLITE_READONLY: u32 = 8;
 const SQLITE_CANTOPEN: u32 = 14;
 const SQLITE_NOTADB: u32 = 26;
 
-/// Of an error that is SQLite's.
+/// Returns the code of an SQLite error.
 fn sqlite_code(error: &(dyn sqlx::error::DatabaseError + 'static)) -> Option<u32> {
-    // The upper bytes say more of the same.
+    // The upper bytes only add detail.
     error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
 }
 
-/// Whether an insert failed because the row it belongs to is gone.
+/// Returns whether an insert failed because the row it references is gone.
 pub(crate) fn is_missing_parent(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
 
-/// Whether an insert failed because there is such a row already.
+/// Returns whether an insert failed because the row exists already.
 pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
@@ -144,8 +149,8 @@ pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
 fn pool_options(database: &Database) -> AnyPoolOptions {
     let options = AnyPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
     match database {
-        // A file does not go away between two requests, so no ping.
-        // Foreign keys and a busy timeout of 5 s are the driver's defaults.
+        // A file does not go away between two requests, so no ping is needed. Foreign keys and a
+        // busy timeout of 5 s are the driver's defaults.
         Database::Sqlite { .. } => options.test_before_acquire(false).after_connect(|connection, _| {
             Box::pin(async move { connection.execute("PRAGMA synchronous = NORMAL").await.map(drop) })
         }),
@@ -153,7 +158,7 @@ fn pool_options(database: &Database) -> AnyPoolOptions {
     }
 }
 
-/// What the driver says, without its prefix; of what can be mended with a hand at the file, how.
+/// Returns the driver's message without its prefix. If the file itself has to be fixed, says how.
 fn reason(error: &sqlx::Error, database: &Database) -> String {
     match error {
         sqlx::Error::Database(error) => {
@@ -172,7 +177,7 @@ fn reason(error: &sqlx::Error, database: &Database) -> String {
     }
 }
 
-/// `$1,$2,$3`: so many places for ids. Both databases know them.
+/// Returns this many placeholders for ids: `$1,$2,$3`. Both databases accept them.
 pub(crate) fn places(count: usize) -> String {
     (1..=count).map(|place| format!("${place}")).collect::<Vec<_>>().join(",")
 }

@@ -1,13 +1,14 @@
-//! What a `User-Agent` says, in words that people recognise. It is a claim of the client: a help for its owner, and nothing to decide by.
+//! Turns a `User-Agent` into a name that people recognise. The client can claim anything, so use it
+//! only for display, not for decisions.
 
-/// `Firefox on Linux`, `curl`, `A program`.
+/// Returns for example `Firefox on Linux`, `curl` or `A program`.
 pub(crate) fn name(user_agent: Option<&str>) -> String {
     let Some(text) = user_agent else { return "A device".to_owned() };
     match (browser(text), system(text)) {
         (Some(browser), Some(system)) => format!("{browser} on {system}"),
         (Some(name), None) => name.to_owned(),
         (None, Some(system)) => format!("A browser on {system}"),
-        // `curl/8.5.0`: what stands before the version, if that is a name.
+        // `curl/8.5.0`: the part before the version, if it is a name.
         (None, None) => match text.split(['/', ' ']).next() {
             Some(name)
                 if (2..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') =>
@@ -19,7 +20,8 @@ pub(crate) fn name(user_agent: Option<&str>) -> String {
     }
 }
 
-/// Each browser also claims to be those it descends from: the first that is found is the youngest.
+/// Returns the browser. Each browser also claims to be the ones it descends from, so the list is
+/// ordered newest first.
 fn browser(text: &str) -> Option<&'static str> {
     const BROWSERS: [(&str, &str); 9] = [
         ("Edg", "Edge"),
@@ -35,7 +37,7 @@ fn browser(text: &str) -> Option<&'static str> {
     first(text, &BROWSERS)
 }
 
-/// Those of phones name the one that they descend from as well.
+/// Returns the system. Phones also name the system they descend from, so they come first.
 fn system(text: &str) -> Option<&'static str> {
     const SYSTEMS: [(&str, &str); 7] = [
         ("iPhone", "iPhone"),

@@ -1,4 +1,4 @@
-//! What people type: taken from the request, checked, and kept for showing again.
+//! Form input: read from the request, checked, and kept to be shown again.
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header;
@@ -16,7 +16,8 @@ const LOGIN_CHARS: std::ops::RangeInclusive<usize> = 3..=30;
 const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=200;
 const COMMENT_CHARS: std::ops::RangeInclusive<usize> = 1..=2_000;
 
-/// The longest request body: the longest post with every character at its longest encoding (12 bytes), and its rest.
+/// The longest request body: the longest post with every character at its longest encoding (12
+/// bytes), plus the other fields.
 pub(crate) const REQUEST_BYTES_MAX: usize = 512 * 1024;
 
 const OLD_FORM: &str = "Nothing was saved: since this form was opened you have logged in or out, or your login has ended. \
@@ -24,7 +25,7 @@ const OLD_FORM: &str = "Nothing was saved: since this form was opened you have l
 const NO_COOKIE: &str = "Your browser sent no cookie, so nobody can be logged in. It may keep none at all, or none for this address: \
      without HTTPS browsers keep the cookie of this blog for http://localhost only.";
 
-/// An `{id}` in the address.
+/// The `{id}` in the address.
 pub(crate) struct Id(pub(crate) i64);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
@@ -39,16 +40,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// `?page=` and `?q=`.
+/// The parameters `?page=` and `?q=`.
 #[derive(Deserialize)]
 struct RawListQuery {
     page: Option<String>,
     q: Option<String>,
 }
 
-/// Which part of a list is asked for.
+/// Which part of a list is requested.
 pub(crate) struct ListQuery {
-    /// From 1.
+    /// Counts from 1.
     pub(crate) page: u32,
     /// As typed; empty if there is none.
     pub(crate) q: String,
@@ -70,17 +71,18 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     }
 }
 
-/// The page of this blog that is opened after a login, as `?next=` and as a form's field. Default: the front page.
+/// The page of this blog to open after a login, from `?next=` or a form's field. Default: the front
+/// page.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub(crate) struct Next(Option<String>);
 
-/// A longer one is none of ours.
+/// Longer addresses are not from this blog.
 const NEXT_BYTES_MAX: usize = 200;
 
 impl Next {
-    /// Anything but a path of this blog is left out: browsers take `//host` and `/\host` for another site's address, and leave out
-    /// control characters before they look.
+    /// Accepts only paths of this blog. Browsers treat `//host` and `/\host` as the address of
+    /// another site, and remove control characters before they parse.
     pub(crate) fn to(path: &str) -> Self {
         let is_plain =
             path.len() <= NEXT_BYTES_MAX && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
@@ -92,7 +94,7 @@ impl Next {
         self.0.as_deref().unwrap_or("/")
     }
 
-    /// The address of a page on the way there.
+    /// Returns the address of another page that leads to this one afterwards.
     pub(crate) fn after(&self, page: &str) -> String {
         match &self.0 {
             Some(path) => {
@@ -110,7 +112,7 @@ impl From<String> for Next {
     }
 }
 
-/// `?next=`
+/// The parameter `?next=`.
 #[derive(Deserialize)]
 struct RawNext {
     #[serde(default)]
@@ -125,11 +127,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Next {
     }
 }
 
-/// A form's fields, sent by a page of this session: without the session's token there are none, so that no other site
-/// can write in its reader's name. What is wrong with the request itself becomes a page.
+/// A form's fields, sent by a page of this session. Without the session's token the form is
+/// rejected, so that another site cannot submit it in the reader's name. Errors of the request
+/// itself become a page.
 pub(crate) struct Form<T>(pub(crate) T);
 
-/// A form that is only a button.
+/// A form that consists only of a button.
 #[derive(Deserialize)]
 pub(crate) struct Button {}
 
@@ -171,18 +174,18 @@ pub(crate) struct CommentForm {
     pub(crate) body: String,
 }
 
-/// What a reader types to log in.
+/// The fields of the login form.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct LoginForm {
     pub(crate) login: String,
     pub(crate) password: String,
-    /// A checkbox: there if it is ticked.
+    /// A checkbox: present if it is ticked.
     pub(crate) remember: Option<String>,
     pub(crate) next: Next,
 }
 
-/// A new account.
+/// The fields of a new account.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct RegisterForm {
@@ -198,7 +201,7 @@ pub(crate) struct DeviceForm {
     pub(crate) handle: String,
 }
 
-/// What is wrong, by field. Empty: nothing.
+/// Error messages by field. Empty if all fields are valid.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mistakes(Vec<(&'static str, String)>);
 
@@ -221,7 +224,7 @@ impl Mistakes {
 }
 
 impl PostForm {
-    /// Tidies the texts in place and says what is wrong with them.
+    /// Normalizes the texts in place and returns what is wrong with them.
     pub(crate) fn check(&mut self) -> Mistakes {
         let mut mistakes = Mistakes::default();
         self.title = self.title.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -258,7 +261,7 @@ impl RegisterForm {
     }
 }
 
-/// Browsers send CRLF.
+/// Normalizes line breaks: browsers send CRLF.
 fn tidy(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n").trim_end().trim_start_matches('\n').to_owned()
 }
@@ -278,7 +281,7 @@ fn check_text(
     } else if count > *chars.end() {
         mistakes.add(field, format!("{what} has at most {} characters; this has {count}.", chars.end()));
     } else if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-        // Postgres does not store NUL, and nobody types the others.
+        // Postgres does not store NUL, and other control characters cannot be typed.
         mistakes.add(field, format!("{what} cannot contain control characters."));
     }
 }

@@ -1,21 +1,23 @@
-//! A blog whose every read is cached.
+//! A blog in which every read is cached.
 //!
-//! One file a noun: [`posts`], [`comments`], [`authors`] and [`search`] hold the cached reads and, beside them, the
-//! writes with what they invalidate. `pages` turns values into HTML and knows nothing of the cache or of SQL.
+//! One file per noun: [`posts`], [`comments`], [`authors`] and [`search`] contain the cached reads
+//! and the writes with what they invalidate. `pages` turns values into HTML, and contains neither
+//! caching nor SQL.
 //!
-//! | to see | look at |
+//! | topic | where |
 //! |---|---|
-//! | tags: one write ends every page of every list | [`posts::page()`], [`posts::posts_by()`], [`search::search()`] |
-//! | `#[invalidates]` on a function that writes | [`posts::update`], [`posts::delete`], [`comments::add`] |
-//! | a fence by hand around a transaction of sqlx | [`posts::create`] |
+//! | tags: one write invalidates all pages of lists | [`posts::page()`], [`posts::posts_by()`] |
+//! | .. and of the search | [`search::search()`] |
+//! | `#[invalidates]` on writes | [`posts::update`], [`posts::delete`], [`comments::add`] |
+//! | an explicit fence around a transaction of sqlx | [`posts::create`] |
 //! | many ids at once | [`authors::authors_of()`], [`comments::comment_count()`] |
-//! | a page that is served while the next is made, and while the database is down | [`posts::page()`] |
-//! | what is not there, remembered | [`posts::post()`] |
+//! | serving a page while it is refreshed or the database is down | [`posts::page()`] |
+//! | caching that something does not exist | [`posts::post()`] |
 //! | sessions for browsers and for programs | [`sessions::Sessions`] |
-//! | sessions in a table of one's own database | [`session_store::SqliteSessions`] |
-//! | logging in and out, devices | `pages/account.rs`; by JSON: `api.rs` |
-//! | attempts to log in, counted by account and by address for all instances | `throttle.rs` |
-//! | limits: requests at once, time, size, headers that never end | `serving.rs` |
+//! | sessions in a table of the application's database | [`session_store::SqliteSessions`] |
+//! | login, logout, devices | `pages/account.rs`; as JSON: `api.rs` |
+//! | login attempts, counted by account and by address across all instances | `throttle.rs` |
+//! | limits: concurrent requests, time, size, headers that never end | `serving.rs` |
 //! | a token in each form, a message for the next page | `form.rs`, `visit.rs` |
 
 mod api;

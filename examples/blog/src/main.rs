@@ -15,7 +15,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            #[expect(clippy::print_stderr, reason = "one line, for the person who started it")]
+            #[expect(clippy::print_stderr, reason = "one line for the person who started the program")]
             {
                 eprintln!("{error}");
             }

@@ -1,10 +1,11 @@
 //! Markdown to HTML that is safe to show.
 //!
-//! Invariant: no tag and no URL scheme gets out that is not made here. HTML in a post is shown as text.
+//! Invariant: the output contains only tags and URL schemes that are made here. HTML in a post is
+//! shown as text.
 
 use pulldown_cmark::{CowStr, Event, LinkType, Options, Parser, Tag, TagEnd, html};
 
-/// A post's body as HTML.
+/// Renders a post's body as HTML.
 pub(crate) fn to_html(markdown: &str) -> String {
     let events = Parser::new_ext(markdown, options()).map(|event| match event {
         Event::Html(text) | Event::InlineHtml(text) => Event::Text(text),
@@ -14,7 +15,7 @@ pub(crate) fn to_html(markdown: &str) -> String {
         Event::Start(Tag::Image { link_type, dest_url, title, id }) => {
             Event::Start(Tag::Image { link_type, dest_url: safe_url(link_type, dest_url), title, id })
         }
-        // The page has its own first heading; a post's begin one lower.
+        // The page has its own first heading, so the headings of a post begin one level lower.
         Event::Start(Tag::Heading { level, .. }) => {
             Event::Start(Tag::Heading { level: lower(level), id: None, classes: Vec::new(), attrs: Vec::new() })
         }
@@ -26,7 +27,7 @@ pub(crate) fn to_html(markdown: &str) -> String {
     out
 }
 
-/// The first `chars` characters of the text, cut at a word.
+/// Returns the first `chars` characters of the text, cut at a word.
 pub(crate) fn excerpt(markdown: &str, chars: usize) -> String {
     let mut text = String::new();
     let mut in_heading = false;
@@ -40,7 +41,7 @@ pub(crate) fn excerpt(markdown: &str, chars: usize) -> String {
             Event::SoftBreak | Event::HardBreak | Event::End(_) => text.push(' '),
             _ => {}
         }
-        // Characters are at most four bytes: past this there is enough, whatever they are.
+        // A character has at most four bytes, so this is enough text.
         if text.len() > chars.saturating_mul(4) {
             break;
         }
@@ -59,13 +60,14 @@ fn options() -> Options {
     Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_SMART_PUNCTUATION
 }
 
-/// Web and mail addresses and places on this site; anything else (`javascript:`, `data:`) becomes `#`.
+/// Keeps web and mail addresses and addresses on this site; replaces anything else (`javascript:`,
+/// `data:`) with `#`.
 fn safe_url(link_type: LinkType, url: CowStr<'_>) -> CowStr<'_> {
-    // `<me@example.org>` comes without its scheme; the renderer adds it.
+    // `<me@example.org>` has no scheme here; the renderer adds it.
     if link_type == LinkType::Email {
         return url;
     }
-    // Browsers ignore control characters and spaces in front of and inside a scheme.
+    // Browsers ignore control characters and spaces before and inside a scheme.
     let compact: String = url.chars().filter(|c| !c.is_control() && !c.is_whitespace()).collect();
     let scheme =
         compact.split(['/', '?', '#']).next().and_then(|start| start.split_once(':')).map(|(scheme, _)| scheme);

@@ -1,4 +1,4 @@
-//! Every page: which address it has, what it reads, how it looks.
+//! All pages: their addresses, what they read, and how they look.
 
 mod account;
 mod author;
@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::problem::Problem;
 use crate::serving;
 
-/// Pages load nothing but their own stylesheet, and pictures that posts link to.
+/// Pages load only their own stylesheet, and images that posts link to.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' https: http:; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -65,7 +65,7 @@ fn pages() -> Router<App> {
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
 }
 
-/// A page that says why there is no other.
+/// Returns a page that explains an error.
 pub(crate) fn problem(status: StatusCode, title: &str, text: &str) -> Response {
     layout::problem(status, title, text)
 }
@@ -84,10 +84,11 @@ async fn with_headers(request: Request, next: Next) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // A page is as fresh as the cache it came from, so no browser may show an older one without asking. What was made for somebody is
-    // not even kept: the way back shows a kept page without asking, and after a logout that would be another's.
+    // A page is as fresh as the cache, so a browser must revalidate it before showing it again. A
+    // personal page is not stored at all: the back button shows stored pages without revalidating,
+    // also after a logout.
     let may_be_kept = if is_personal { "no-store" } else { "private, no-cache" };
-    // `private` is what the session layer says of every page that has looked at its session.
+    // The session layer sets `private` on every page that has accessed its session.
     if headers.get(header::CACHE_CONTROL).is_none_or(|said| said == "private") {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(may_be_kept));
     }

@@ -1,12 +1,12 @@
 //! Posts: the cached reads, then the writes with what they invalidate.
 //!
-//! | a write | ends |
+//! | write | invalidates |
 //! |---|---|
-//! | [`create`] | `post(id)`, which may have been looked for too early; the tags `posts` and `author:{author_id}` |
+//! | [`create`] | `post(id)`, whose absence may be cached; tags `posts` and `author:{author_id}` |
 //! | [`update`] | `post(id)`, the same tags |
-//! | [`delete`] | `post(id)`, the same tags, and what is known of its comments |
+//! | [`delete`] | `post(id)`, the same tags, and the cached comments of the post |
 //!
-//! A write that fails ends nothing: while the database is down, what was read before can still be read.
+//! A failed write invalidates nothing: while the database is down, cached pages can still be read.
 
 use std::sync::Arc;
 
@@ -19,48 +19,49 @@ use crate::comments::{comment_count, comments_on};
 use crate::db::{Db, is_missing_parent};
 use crate::{dates, markdown};
 
-/// Posts on one page of a list.
+/// The number of posts on one page of a list.
 pub const PAGE_SIZE: i64 = 10;
-/// Characters of a post shown in lists.
+/// The number of characters of a post that lists show.
 const EXCERPT_CHARS: usize = 220;
 
-/// A whole post.
+/// A complete post.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Post {
-    /// In the database and in URLs.
+    /// The id in the database and in URLs.
     pub id: i64,
-    /// Who wrote it.
+    /// The id of the author.
     pub author_id: i64,
-    /// Their name.
+    /// The author's name.
     pub author: String,
     /// Plain text.
     pub title: String,
-    /// As written, Markdown.
+    /// The source in Markdown.
     pub body: String,
-    /// The body as safe HTML. Rendering is part of what is cached.
+    /// The body as safe HTML. The rendered form is cached.
     pub html: String,
     /// Seconds since 1970.
     pub published: i64,
-    /// The last edit, or the same as `published`.
+    /// The time of the last edit, or the same as `published`.
     pub edited: i64,
 }
 
 /// A post as lists show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// In the database and in URLs.
+    /// The id in the database and in URLs.
     pub id: i64,
-    /// Who wrote it.
+    /// The id of the author.
     pub author_id: i64,
     /// Plain text.
     pub title: String,
-    /// The beginning, plain text.
+    /// The beginning in plain text.
     pub excerpt: String,
     /// Seconds since 1970.
     pub published: i64,
 }
 
-/// One post. That there is none is kept for a minute, since links to deleted posts are followed again and again.
+/// Returns one post. A missing post is cached for a minute, since links to deleted posts are
+/// followed again and again.
 #[cached(ttl = "10m", negative_ttl = "1m", stale_if_error = "1d", skip(db))]
 pub async fn post(db: &Db, id: i64) -> Result<Option<Arc<Post>>, sqlx::Error> {
     let post: Option<Post> = sqlx::query_as(
@@ -73,16 +74,17 @@ pub async fn post(db: &Db, id: i64) -> Result<Option<Arc<Post>>, sqlx::Error> {
     Ok(post.map(Arc::new))
 }
 
-/// How many posts there are. As [`page()`].
+/// Returns the number of posts. Cached like [`page()`].
 #[cached(ttl = "10m", stale_while_revalidate = "1h", stale_if_error = "1d", tags("posts"), skip(db))]
 pub async fn count(db: Db) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT COUNT(*) FROM posts").fetch_one(db.pool()).await
 }
 
-/// A page of the front list, newest first. Pages count from 1.
+/// Returns a page of the front list, newest first. Pages count from 1.
 ///
-/// What everybody reads, here and in the feed: nobody waits for it after its ttl, and it outlives the database by a day. A refresh may outlive the visit that
-/// asked for it, so it owns its arguments.
+/// This is the most-read page, here and in the feed. After its ttl, readers get the old page while
+/// it is refreshed, and it stays available for a day if the database fails. A refresh may outlive
+/// the visit that started it, so it owns its arguments.
 #[cached(ttl = "10m", stale_while_revalidate = "1h", stale_if_error = "1d", tags("posts"), skip(db))]
 pub async fn page(db: Db, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let posts = sqlx::query_as(
@@ -95,13 +97,14 @@ pub async fn page(db: Db, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     Ok(Arc::new(posts))
 }
 
-/// How many posts an author has. As [`posts_by()`].
+/// Returns the number of posts of an author. Cached like [`posts_by()`].
 #[cached(ttl = "10m", stale_if_error = "1d", tags("author:{author_id}"), skip(db))]
 pub async fn count_by(db: &Db, author_id: i64) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT COUNT(*) FROM posts WHERE author_id = $1").bind(author_id).fetch_one(db.pool()).await
 }
 
-/// A page of an author's posts, newest first. Tagged with the author: what others write leaves it alone.
+/// Returns a page of an author's posts, newest first. Tagged with the author, so that posts of
+/// other authors do not invalidate it.
 #[cached(ttl = "10m", stale_if_error = "1d", tags("author:{author_id}"), skip(db))]
 pub async fn posts_by(db: &Db, author_id: i64, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let posts = sqlx::query_as(
@@ -116,10 +119,11 @@ pub async fn posts_by(db: &Db, author_id: i64, page: u32) -> Result<Arc<Vec<Summ
     Ok(Arc::new(posts))
 }
 
-/// Publishes a post and returns its id; `None` if there is no such author.
+/// Publishes a post and returns its id. `None` if there is no such author.
 ///
-/// A fence by hand, since the id is known only inside the transaction. It stands before the commit, so that no reader stores what was there
-/// before. If the commit fails, the post may be there or not: the fence is dropped, which lifts it.
+/// Uses an explicit fence, since the id is known only inside the transaction. The fence is raised
+/// before the commit, so that no reader stores old data. If the commit fails, the post may exist or
+/// not: the fence is dropped, which lifts it.
 pub async fn create(db: &Db, author_id: i64, title: &str, body: &str) -> Result<Option<i64>, sqlx::Error> {
     let now = dates::now();
     let mut tx = db.begin().await?;
@@ -146,7 +150,7 @@ pub async fn create(db: &Db, author_id: i64, title: &str, body: &str) -> Result<
     tx.commit().await?;
     let lifted = match fence {
         Ok(fence) => fence.lift().await,
-        // The store could not be told before. Perhaps it can now.
+        // The store could not be reached before; try again.
         Err(_) => async { changed().raise().await?.lift().await }.await,
     };
     if let Err(error) = lifted {
@@ -155,7 +159,7 @@ pub async fn create(db: &Db, author_id: i64, title: &str, body: &str) -> Result<
     Ok(Some(id))
 }
 
-/// Changes a post; `false` if it is gone.
+/// Changes a post. Returns `false` if it is gone.
 #[invalidates(post(old.id), tags("posts", "author:{old.author_id}"))]
 pub async fn update(db: &Db, old: &Post, title: &str, body: &str) -> Result<bool, sqlx::Error> {
     let update = sqlx::query("UPDATE posts SET title = $1, body = $2, searchable = $3, edited = $4 WHERE id = $5")
@@ -167,19 +171,20 @@ pub async fn update(db: &Db, old: &Post, title: &str, body: &str) -> Result<bool
     Ok(update.execute(db.pool()).await?.rows_affected() > 0)
 }
 
-/// Deletes a post and its comments; `false` if it is gone already.
+/// Deletes a post and its comments. Returns `false` if it is already gone.
 #[invalidates(post(old.id), comments_on(old.id), comment_count(old.id), tags("posts", "author:{old.author_id}"))]
 pub async fn delete(db: &Db, old: &Post) -> Result<bool, sqlx::Error> {
     let delete = sqlx::query("DELETE FROM posts WHERE id = $1").bind(old.id);
     Ok(delete.execute(db.pool()).await?.rows_affected() > 0)
 }
 
-/// How many rows come before a page.
+/// Returns the number of rows before a page.
 pub(crate) fn offset(page: u32) -> i64 {
     i64::from(page.saturating_sub(1)).saturating_mul(PAGE_SIZE)
 }
 
-/// What search looks through. Folded here, since the databases disagree about letters beyond ASCII.
+/// Returns the text that the search looks through. Lower-cased here, since the databases differ for
+/// letters beyond ASCII.
 pub(crate) fn searchable(title: &str, body: &str) -> String {
     format!("{title}\n{body}").to_lowercase()
 }

@@ -1,6 +1,6 @@
-//! What goes wrong in a request, as the page its reader gets.
+//! Errors of a request, as the page that the reader gets.
 //!
-//! Invariant: internals go to the log and never into the page.
+//! Invariant: internal details go to the log and never into the page.
 
 use std::time::Duration;
 
@@ -12,37 +12,37 @@ use cache_core::session::{SessionError, SessionErrorKind};
 use crate::form::Next;
 use crate::pages;
 
-/// Why there is no page.
+/// Why a request failed.
 #[derive(Debug)]
 pub(crate) enum Problem {
-    /// The request makes no sense; the text says why.
+    /// The request is invalid; the text says why.
     BadRequest(String),
-    /// Only somebody who is logged in can do that. Where to go on afterwards.
+    /// The action needs a login. Contains where to continue afterwards.
     LogIn(Next),
-    /// Not with this form, or not by this reader; the text says why.
+    /// The form or the reader has no permission; the text says why.
     Forbidden(&'static str),
-    /// There is no such thing.
+    /// The page or object does not exist.
     NotFound(&'static str),
-    /// The address is right and the method is not.
+    /// The address exists, but not with this method.
     MethodNotAllowed,
-    /// More was sent than is taken.
+    /// The body is too large.
     TooLarge,
-    /// Somebody has tried to log in too often. How long it goes on.
+    /// Too many attempts to log in. Contains how long the block lasts.
     TooManyAttempts(Duration),
-    /// The store of the sessions cannot be reached, so nobody is known.
+    /// The store of the sessions cannot be reached, so no reader is known.
     NoSessions,
-    /// The database has no connection left.
+    /// The database has no free connection.
     Busy,
-    /// There are as many requests as may be.
+    /// The limit of concurrent requests is reached.
     Full,
-    /// It took longer than a request may.
+    /// The request took longer than allowed.
     TooSlow,
-    /// Ours. Logged when it happened.
+    /// An internal error. Logged when it happened.
     Internal,
 }
 
 impl Problem {
-    /// When it is worth another try; `None`: nobody knows.
+    /// Returns when a retry makes sense, or `None` if unknown.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyAttempts(left) => Some(*left),
@@ -52,13 +52,13 @@ impl Problem {
     }
 }
 
-/// As a header: whole seconds, never too early.
+/// Returns the header, in whole seconds, rounded up.
 pub(crate) fn retry_after(left: Duration) -> [(HeaderName, HeaderValue); 1] {
     let seconds = left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0));
     [(header::RETRY_AFTER, HeaderValue::from(seconds))]
 }
 
-/// For people.
+/// Formats the time for people.
 fn minutes(left: Duration) -> String {
     match left.as_secs().div_ceil(60) {
         0 | 1 => "a minute".to_owned(),

@@ -1,4 +1,5 @@
-//! The tables, in steps. A step that was released is never edited; a change is a new step at the end.
+//! The tables, as migration steps. A released step is never edited; a change is a new step at the
+//! end.
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -7,8 +8,8 @@ use sqlx::{Any, Executor, Transaction};
 use crate::config::Database;
 use crate::db::Db;
 
-/// `{id}` is the dialect's growing key. Ids are never used twice, so what is cached under the id of a deleted post
-/// cannot come to belong to another.
+/// `{id}` is the dialect's auto-incrementing key. Ids are never reused, so an entry cached under
+/// the id of a deleted post never belongs to another post.
 const STEPS: &[&[&str]] = &[AUTHORS_POSTS_COMMENTS, USERS];
 
 const AUTHORS_POSTS_COMMENTS: &[&str] = &[
@@ -47,20 +48,20 @@ const USERS: &[&str] = &["CREATE TABLE users (
         password TEXT NOT NULL
     )"];
 
-/// Opens the transaction in which a starting process prepares the database, alone.
+/// Begins the transaction in which a starting process prepares the database exclusively.
 pub(crate) async fn begin(db: &Db, database: &Database) -> Result<Transaction<'static, Any>, sqlx::Error> {
     match database {
         Database::Sqlite { .. } => db.pool().begin_with("BEGIN IMMEDIATE").await,
         Database::Postgres { .. } => {
             let mut tx = db.begin().await?;
-            // "blog" as a number; held until the transaction ends.
+            // "blog" as a number. Held until the transaction ends.
             tx.execute("SELECT 1 FROM (SELECT pg_advisory_xact_lock(1651273575)) AS locked").await?;
             Ok(tx)
         }
     }
 }
 
-/// Brings the tables to the newest step and returns the database's identity.
+/// Migrates the tables to the newest step and returns the database's identity.
 pub(crate) async fn migrate(tx: &mut Transaction<'static, Any>, database: &Database) -> Result<i64, sqlx::Error> {
     tx.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BIGINT NOT NULL)").await?;
     let done: Option<i64> =

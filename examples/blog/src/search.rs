@@ -7,20 +7,21 @@ use cache_core::cached;
 use crate::db::Db;
 use crate::posts::{self, PAGE_SIZE, Summary};
 
-/// The longest text one can search for, in characters.
+/// The longest search text, in characters.
 pub const QUERY_CHARS_MAX: usize = 100;
-/// The SQL has this many places.
+/// The number of placeholders in the SQL.
 const WORDS_MAX: usize = 6;
 
-/// A search as it is looked up: folded, in single spaces, bounded. Two spellings of one search are one cache entry.
+/// A normalized search: lower case, single spaces, bounded. Two spellings of one search share one
+/// cache entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query(String);
 
 impl Query {
-    /// `Ok(None)` if there is nothing to look for.
+    /// Parses a search text. Returns `Ok(None)` if it is empty.
     ///
     /// # Errors
-    /// What is wrong with the text, for the person who typed it.
+    /// A message for the person who typed the text.
     pub fn parse(text: &str) -> Result<Option<Self>, String> {
         let text = text.trim();
         if text.chars().count() > QUERY_CHARS_MAX {
@@ -38,14 +39,15 @@ impl Query {
         }
     }
 
-    /// The folded text, for keys.
+    /// Returns the normalized text, for keys.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// How many posts match a [`Query`]'s text. Anybody may search for anything, so this is not kept for long.
+/// Returns the number of posts that match a [`Query`]'s text. The number of possible searches is
+/// unbounded, so the ttl is short.
 #[cached(ttl = "2m", tags("posts"), skip(db))]
 pub async fn matches(db: &Db, query: &str) -> Result<i64, sqlx::Error> {
     let mut select = sqlx::query_scalar(
@@ -59,7 +61,7 @@ pub async fn matches(db: &Db, query: &str) -> Result<i64, sqlx::Error> {
     select.fetch_one(db.pool()).await
 }
 
-/// A page of the posts that match, newest first. As [`matches()`].
+/// Returns a page of the matching posts, newest first. Cached like [`matches()`].
 #[cached(ttl = "2m", tags("posts"), skip(db))]
 pub async fn search(db: &Db, query: &str, page: u32) -> Result<Arc<Vec<Summary>>, sqlx::Error> {
     let mut select = sqlx::query_as(
@@ -74,7 +76,8 @@ pub async fn search(db: &Db, query: &str, page: u32) -> Result<Arc<Vec<Summary>>
     Ok(Arc::new(select.bind(PAGE_SIZE).bind(posts::offset(page)).fetch_all(db.pool()).await?))
 }
 
-/// One `LIKE` pattern a word, and patterns that match everything in the places left.
+/// Returns one `LIKE` pattern per word, and patterns that match everything for the remaining
+/// placeholders.
 fn patterns(query: &str) -> impl Iterator<Item = String> {
     let words = query.split(' ').map(|word| {
         let escaped = word.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");

@@ -1,6 +1,6 @@
-//! What an empty database is filled with: about three hundred posts that look like somebody wrote them.
+//! The content of an empty database: about three hundred posts that look as if people wrote them.
 //!
-//! The texts are the same on every machine; the dates are the two years before the first start.
+//! The texts are the same on every machine. The dates cover the two years before the first start.
 
 mod kitchen;
 mod road;
@@ -14,15 +14,15 @@ const THEMES: [&Theme; 3] = [&workshop::WORKSHOP, &kitchen::KITCHEN, &road::ROAD
 const POSTS: i64 = 300;
 const COMMENTS_MAX: usize = 7;
 
-/// Login and password of the first author of a seeded database.
+/// The login and the password of the first author of a seeded database.
 pub(crate) const DEMO: &str = "demo";
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
-/// Between two posts: 300 of them are two years.
+/// The time between two posts. 300 of them cover two years.
 const STEP: i64 = 58 * HOUR;
 
-/// Said under posts of every theme.
+/// Comments for posts of every theme.
 const REMARKS: &[&str] = &[
     "Thank you, this came at the right moment.",
     "I read this twice, once for the content and once for the last paragraph.",
@@ -35,12 +35,13 @@ const REMARKS: &[&str] = &[
     "Lovely. And I say that as someone who came to disagree.",
 ];
 
-/// What posts of one kind are made of. `{s}` is the subject, `{S}` the subject at the start of a sentence.
+/// The parts from which posts of one kind are composed. `{s}` is the subject, `{S}` the subject at
+/// the start of a sentence.
 struct Theme {
     /// Name and biography.
     authors: &'static [(&'static str, &'static str)],
     subjects: &'static [&'static str],
-    /// A title with the paragraph that keeps its promise.
+    /// A title, and the paragraph that belongs to it.
     openings: &'static [(&'static str, &'static str)],
     headings: &'static [&'static str],
     middles: &'static [&'static str],
@@ -51,7 +52,7 @@ struct Theme {
 }
 
 /// Fills the tables if there is no author yet.
-#[expect(clippy::arithmetic_side_effects, reason = "divided by the lengths of constants, of which none is empty")]
+#[expect(clippy::arithmetic_side_effects, reason = "divided by the lengths of constants, none of which is empty")]
 pub(crate) async fn fill_if_empty(tx: &mut Transaction<'static, Any>) -> Result<(), sqlx::Error> {
     let present: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM authors").fetch_one(&mut **tx).await?;
     if present > 0 {
@@ -101,9 +102,9 @@ pub(crate) async fn fill_if_empty(tx: &mut Transaction<'static, Any>) -> Result<
     Ok(())
 }
 
-/// The `index`-th post of a theme. No two have the same title: with 20 subjects and 8 openings, the opening moves on
-/// by one each time a subject comes round again.
-#[expect(clippy::arithmetic_side_effects, reason = "divided by the lengths of constants, of which none is empty")]
+/// Composes the `index`-th post of a theme. All titles differ: with 20 subjects and 8 openings, the
+/// opening advances by one each time a subject repeats.
+#[expect(clippy::arithmetic_side_effects, reason = "divided by the lengths of constants, none of which is empty")]
 fn compose(theme: &Theme, index: usize, random: &mut Random) -> (String, String) {
     let subject = theme.subjects.get(index % theme.subjects.len()).copied().unwrap_or_default();
     let round = index / theme.subjects.len();
@@ -138,7 +139,7 @@ fn compose(theme: &Theme, index: usize, random: &mut Random) -> (String, String)
     (fill(title), body)
 }
 
-/// An account to try the blog with. It is remembered that there is one, so that the start can say so.
+/// Adds an account to try the blog with, and records that it exists, so that the start can say so.
 async fn insert_demo(tx: &mut Transaction<'static, Any>, author: i64) -> Result<(), sqlx::Error> {
     let password = users::hash(DEMO).map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
     users::insert(tx, author, DEMO, &password).await?;
@@ -200,7 +201,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 to below `bound`; 0 if there is no room.
+    /// Returns a number from 0 to below `bound`; 0 if `bound` is 0.
     fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).unwrap_or(u64::MAX);
         usize::try_from(self.next().checked_rem(bound).unwrap_or(0)).unwrap_or(0)
@@ -215,7 +216,7 @@ impl Random {
         from.get(self.below(from.len()))
     }
 
-    /// `count` different ones, in a random order.
+    /// Returns `count` different items in a random order.
     fn some_of<'a, T>(&mut self, from: &'a [T], count: usize) -> Vec<&'a T> {
         let mut left: Vec<&T> = from.iter().collect();
         let mut taken = Vec::with_capacity(count);

@@ -1,7 +1,8 @@
-//! What stands between a socket and the router: limits, so that no client holds the server up.
+//! The layer between the sockets and the router: limits, so that no client can block the server.
 //!
-//! `axum::serve` does what a service behind a proxy needs. It has no timer, though, and without one
-//! a request whose headers never end stays open; so the connections are served by `hyper` here.
+//! `axum::serve` is enough for a service behind a proxy. But it has no timer for headers, so a
+//! request whose headers never end keeps its connection open. Therefore the connections are served
+//! with `hyper` here.
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,17 +34,17 @@ use crate::problem::Problem;
 /// How long the server waits after an error of its own, such as too many open files.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How much of the server one client, or all together, may take.
+/// How much of the server one client, or all together, may use.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Requests under way at once; those beyond are answered 503 at once. Default: 512.
+    /// The number of concurrent requests; further ones get a 503 at once. Default: 512.
     pub requests: NonZeroUsize,
-    /// How long a request may take, with its body; then it is answered 503. Default: 20 s.
+    /// How long a request may take, including its body; after that it gets a 503. Default: 20 s.
     pub request: Duration,
-    /// How long the headers of a request may take, and how long a connection may be idle; then it
-    /// is closed. Default: 10 s.
+    /// How long the headers of a request may take, and how long a connection may be idle; after
+    /// that it is closed. Default: 10 s.
     pub headers: Duration,
-    /// The largest body, in bytes; a larger one is answered 413. Default: 512 KiB.
+    /// The largest body in bytes; a larger one gets a 413. Default: 512 KiB.
     pub body: usize,
 }
 
@@ -58,29 +59,29 @@ impl Default for Limits {
     }
 }
 
-/// The limits of a request. The outermost of them is the first here.
+/// Adds the limits of a request. The first layer here is the outermost.
 ///
-/// What waits for a free place is not seen by the timeout, since `tower` waits before it calls; so
-/// nothing waits: a request that finds none is turned away.
+/// The timeout does not cover the wait for a free place, since `tower` waits before it calls. So
+/// requests do not wait: if there is no free place, the request is refused.
 pub(crate) fn limited(router: Router, limits: &Limits) -> Router {
     let layers = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(refused))
         .layer(TimeoutLayer::new(limits.request))
         .layer(LoadShedLayer::new())
-        // One for all routes; `ConcurrencyLimitLayer` would be one for each.
+        // One limit for all routes; `ConcurrencyLimitLayer` would be one for each route.
         .layer(GlobalConcurrencyLimitLayer::new(limits.requests.get()));
     router.layer(layers)
 }
 
 async fn refused(uri: Uri, error: BoxError) -> Response {
     let problem = if error.is::<Overloaded>() { Problem::Full } else { Problem::TooSlow };
-    // Under load there is one for each request.
+    // Under load, this happens for every request.
     tracing::debug!(%error, "a request was refused");
     if uri.path().starts_with("/api/") { api::Fault::from(problem).into_response() } else { problem.into_response() }
 }
 
-/// Serves what comes to the listener until `stop` ends, and then what is under way. Dropped, it
-/// closes every connection.
+/// Serves connections of the listener until `stop` ends, and then finishes the requests in
+/// progress. Dropping the future closes every connection.
 ///
 /// # Errors
 /// If the listener has no address.
@@ -91,7 +92,7 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     listener.local_addr()?;
-    // With the address of each client, by which attempts to log in are counted.
+    // With the address of each client, which is used to count login attempts.
     let mut services = router.into_make_service_with_connect_info::<SocketAddr>();
     let (stopping, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -100,7 +101,7 @@ pub(crate) async fn serve(
         let (stream, client) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
-                // The client's.
+                // An error of this client's connection.
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
                     tracing::error!(%error, "no connection can be accepted");
@@ -122,7 +123,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// Serves one connection. When the server stops, the request that is under way is its last.
+/// Serves one connection. When the server stops, the request in progress is its last.
 async fn connection<S, B>(stream: TcpStream, service: S, headers: Duration, mut stopped: watch::Receiver<()>)
 where
     S: HyperService<hyper::Request<hyper::body::Incoming>, Response = hyper::Response<B>>,

@@ -1,9 +1,9 @@
-//! Sessions in a table of SQLite, as an example of a store of one's own. This blog keeps its
-//! sessions beside its cache; with this store it would be
+//! Sessions in an SQLite table, as an example of a custom session store. This blog keeps its
+//! sessions in the cache's store; with this store it would use
 //! `SessionLayer::builder(cache).store(SqliteSessions::open(url).await?)`.
 //!
-//! Each step is one statement, so SQLite makes it atomic, also for several processes. Time is the
-//! database's, so that processes agree on what has ended.
+//! Each step is one statement, so SQLite makes it atomic, even across processes. The time is the
+//! database's, so that processes agree on what has expired.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -19,14 +19,14 @@ macro_rules! now {
     };
 }
 
-/// What has not ended.
+/// The condition for a session that has not expired.
 macro_rules! stands {
     () => {
         concat!("(ends IS NULL OR ends > ", now!(), ")")
     };
 }
 
-/// `ends`: without an end it is NULL. Keys are compared byte by byte.
+/// `ends` is NULL for a session without expiry. Keys are compared byte by byte.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS session (
     key TEXT NOT NULL PRIMARY KEY COLLATE BINARY,
     bytes BLOB NOT NULL,
@@ -40,12 +40,13 @@ pub struct SqliteSessions {
 }
 
 impl SqliteSessions {
-    /// Opens the database, `sqlite:sessions.db`, and makes the table if there is none.
+    /// Opens the database, for example `sqlite:sessions.db`, and creates the table if it is
+    /// missing.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// Database errors.
     pub async fn open(url: &str) -> Result<Self, sqlx::Error> {
-        // Writers wait for each other; readers for nobody.
+        // Writers wait for each other; readers do not wait.
         let options = SqliteConnectOptions::from_str(url)?
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -55,11 +56,11 @@ impl SqliteSessions {
         Ok(Self { pool })
     }
 
-    /// Deletes what has ended, which nothing else does: for a task that runs now and then. How many
-    /// there were.
+    /// Deletes expired sessions and returns how many there were. Nothing else deletes them: call it
+    /// from a task at regular intervals.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// Database errors.
     pub async fn sweep(&self) -> Result<u64, sqlx::Error> {
         let swept = sqlx::query(concat!("DELETE FROM session WHERE ends <= ", now!())).execute(&self.pool).await?;
         Ok(swept.rows_affected())
@@ -79,7 +80,7 @@ impl SessionStore for SqliteSessions {
     }
 
     async fn create(&self, key: &str, bytes: &[u8], ttl: Option<Duration>) -> Result<bool, sqlx::Error> {
-        // One that has ended is in nobody's way.
+        // Overwrites an expired session.
         let create = concat!(
             "INSERT INTO session (key, bytes, ends) VALUES ($1, $2, ",
             now!(),
@@ -124,9 +125,9 @@ impl SessionStore for SqliteSessions {
     }
 }
 
-/// At least one.
+/// Returns milliseconds, at least one.
 fn millis(ttl: Duration) -> i64 {
-    // A hundred years are as good as more, and no sum with them overflows.
+    // A hundred years are long enough, and sums with them cannot overflow.
     const LONGEST: i64 = 100 * 365 * 86_400_000;
     i64::try_from(ttl.as_millis()).unwrap_or(LONGEST).clamp(1, LONGEST)
 }

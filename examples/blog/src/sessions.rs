@@ -1,4 +1,4 @@
-//! Who is logged in: sessions in the cache's store, of browsers and of programs.
+//! Sessions of browsers and of programs, in the cache's store.
 
 use std::time::Duration;
 
@@ -7,24 +7,26 @@ use cache_core::session::{CookieOptions, Secret, Secure, SessionBuilder, Session
 
 use crate::config::{Config, StartError};
 
-/// A session ends this long after its login, however often it is used.
+/// How long a session lives after its login, however often it is used.
 const LONGEST: Duration = Duration::from_secs(90 * 86_400);
-/// With "remember me", this long after its last use. Without, when the browser is closed, or after a day.
+/// How long a session with "remember me" lives after its last use. Without it, a session ends when
+/// the browser is closed, or after a day.
 pub(crate) const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
-/// Two layers with one secret and one list of sessions for each user. A session goes by the layer that it was begun with:
-/// a token is of no use as a cookie, and a cookie of none as a token.
+/// Two layers with one secret and one list of sessions per user. A session is only valid in the
+/// layer it was begun with: a token does not work as a cookie, and a cookie does not work as a
+/// token.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    /// By cookie, for the pages.
+    /// Uses a cookie, for the pages.
     pub browsers: SessionLayer,
-    /// By `Authorization: Bearer`, for the JSON API.
+    /// Uses `Authorization: Bearer`, for the JSON API.
     pub programs: SessionLayer,
 }
 
 impl Sessions {
-    /// `database`: which one, so that nobody is let in on another one whose authors have the same
-    /// numbers, whatever else two instances share.
+    /// Makes both layers. `database` identifies the database: its sessions are not valid for
+    /// another database whose authors have the same ids, whatever else two instances share.
     pub(crate) fn open(cache: &Cache, config: &Config, database: i64) -> Result<Self, StartError> {
         let secret = Secret::new(config.session_secret.clone().unwrap_or_else(Secret::generate));
         let layer = || {
@@ -36,7 +38,7 @@ impl Sessions {
             layer.build().map_err(|error| StartError::Setting(format!("SESSION_SECRET: {error}")))
         };
         let browsers = if config.insecure_cookie {
-            // `__Host-`, with which the usual name begins, is for secure cookies.
+            // The default name begins with `__Host-`, which needs a secure cookie.
             layer().native_name("blog-id").cookie(CookieOptions::new().secure(Secure::Never))
         } else {
             layer()
@@ -44,7 +46,7 @@ impl Sessions {
         Ok(Self { browsers: build(browsers)?, programs: build(layer().transports([Transport::Bearer]))? })
     }
 
-    /// All sessions of a user, of both kinds.
+    /// Returns all sessions of a user, of both kinds.
     pub(crate) fn of(&self, author: i64) -> UserSessions {
         self.browsers.of_user(author.to_string())
     }

@@ -1,8 +1,7 @@
-//! How often somebody may try to log in: counted in the cache's store, so for all instances
-//! together.
+//! A limit for login attempts, counted in the cache's store, so across all instances.
 //!
-//! Invariant: an attempt is counted before its password is looked at, so many at the same time are
-//! no way around the limit.
+//! Invariant: an attempt is counted before its password is checked, so concurrent attempts cannot
+//! bypass the limit.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -17,21 +16,22 @@ use crate::problem::Problem;
 
 /// Attempts for one login from one address in a quarter of an hour.
 const BY_BOTH: u32 = 10;
-/// Attempts from one address in a quarter of an hour, for whichever login: many people may share
-/// it.
+/// Attempts from one address in a quarter of an hour, for any login. Many people may share an
+/// address.
 const BY_ADDRESS: u32 = 100;
-/// Attempts for one login in a quarter of an hour, from wherever. Those that [`BY_BOTH`] turns away
-/// are none of them: who guesses from one address locks nobody out elsewhere.
+/// Attempts for one login in a quarter of an hour, from any address. Attempts that [`BY_BOTH`]
+/// refuses are not counted here: guessing from one address does not lock the user out elsewhere.
 const BY_LOGIN: u32 = 100;
-/// How long attempts are remembered after the first of them; as in [`Attempts`].
+/// How long attempts are remembered after the first one; the same as the ttl of [`Attempts`].
 const QUARTER: Duration = Duration::from_secs(15 * 60);
-/// Nobody's login is longer.
+/// No login is longer.
 const NAME_CHARS_MAX: usize = 60;
 
-/// Where the client is, as far as this server sees: behind a proxy all have the address of that.
+/// The client's address as this server sees it. Behind a proxy, all clients have the proxy's
+/// address.
 pub(crate) struct Address(Option<IpAddr>);
 
-/// Attempts since the first of them. They are forgotten a quarter of an hour after that one.
+/// The attempts since the first one. They are forgotten a quarter of an hour after it.
 #[derive(Clone, Debug, Serialize, Deserialize, CacheObject)]
 #[cache_object(name = "login-attempts", ttl = "15m", id = of)]
 struct Attempts {
@@ -42,9 +42,9 @@ struct Attempts {
 /// Counts an attempt to log in.
 ///
 /// # Errors
-/// [`Problem::TooManyAttempts`]; without the store nobody can log in.
+/// [`Problem::TooManyAttempts`]. If the store is unavailable, login is not possible.
 pub(crate) async fn count(cache: &Cache, login: &str, address: &Address) -> Result<(), Problem> {
-    // In this order: what one of them turns away, the next ones do not count.
+    // In this order: an attempt that one limit refuses is not counted by the next ones.
     let counts = [
         Some((of_both(login, address), BY_BOTH)),
         address.name().map(|address| (format!("address {address}"), BY_ADDRESS)),
@@ -64,7 +64,8 @@ pub(crate) async fn count(cache: &Cache, login: &str, address: &Address) -> Resu
     Ok(())
 }
 
-/// Whoever has got in may try as often again from there. What others try is not forgotten.
+/// Resets the counter of this login and address after a successful login. Attempts from other
+/// addresses stay counted.
 pub(crate) async fn forget(cache: &Cache, login: &str, address: &Address) {
     if let Err(error) = cache.objects::<Attempts>().remove(of_both(login, address).as_str()).await {
         tracing::warn!(%error, "attempts to log in cannot be forgotten");
@@ -75,14 +76,14 @@ fn of_both(login: &str, address: &Address) -> String {
     format!("{} as {}", address.name().as_deref().unwrap_or("anywhere"), as_compared(login))
 }
 
-/// Logins differ by nothing else.
+/// Normalizes a login for comparison.
 fn as_compared(login: &str) -> String {
     let login: String = login.trim().chars().take(NAME_CHARS_MAX).collect();
     login.to_ascii_lowercase()
 }
 
 impl Address {
-    /// One subscriber has a whole /64 of IPv6.
+    /// Returns the address as text. For IPv6 it is the /64, since one subscriber has all of it.
     fn name(&self) -> Option<String> {
         Some(match self.0?.to_canonical() {
             IpAddr::V4(address) => address.to_string(),

@@ -12,14 +12,15 @@ use crate::dates;
 use crate::db::{Db, is_taken};
 use crate::problem::Problem;
 
-/// Hashing is made to cost 19 MiB and a core for a while, so only so many are made at once.
+/// One hash takes 19 MiB and some time of a core, so only this many are computed at once.
 static HASHING: Semaphore = Semaphore::const_new(4);
 
-/// Fits no password. With the parameters of [`Argon2::default`], so that it takes as long as any other.
+/// A hash that matches no password. It has the parameters of [`Argon2::default`], so that checking
+/// it takes as long as any other.
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// Adds an author who can log in and returns their id; `None` if the login is taken.
+/// Adds an author who can log in and returns their id. `None` if the login is taken.
 pub(crate) async fn register(db: &Db, name: &str, login: &str, password: String) -> Result<Option<i64>, Problem> {
     let hashed = on_a_blocking_thread(move || hash(&password)).await?.map_err(|error| {
         tracing::error!(%error, "a password cannot be hashed");
@@ -28,7 +29,8 @@ pub(crate) async fn register(db: &Db, name: &str, login: &str, password: String)
     Ok(add(db, name, login, &hashed).await?)
 }
 
-/// Whose login and password these are. That there is no such login takes the same way as a wrong password, and as long.
+/// Returns the author with this login and password. An unknown login takes the same code path as a
+/// wrong password, and the same time.
 pub(crate) async fn check(db: &Db, login: &str, password: String) -> Result<Option<i64>, Problem> {
     let found: Option<(i64, String)> = sqlx::query_as("SELECT author_id, password FROM users WHERE login = $1")
         .bind(login.trim().to_ascii_lowercase())
@@ -73,7 +75,7 @@ fn fits(password: &str, hashed: &str) -> bool {
 async fn on_a_blocking_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     let permit = HASHING.acquire().await.map_err(|_closed| Problem::Internal)?;
     let run = move || {
-        // Held by the work: a client that goes away does not end it.
+        // Held by the work: it continues if the client goes away.
         let _permit = permit;
         work()
     };

@@ -1,4 +1,5 @@
-//! One request's view of the application: its database handle, who is logged in, and how long it has been going on.
+//! One request's view of the application: its database handle, the logged-in reader, and the time
+//! since it started.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,17 +15,18 @@ use crate::db::Db;
 use crate::form::Next;
 use crate::problem::Problem;
 
-/// Taken by every handler that makes a page. Nothing is read from the store for a visitor without a cookie.
+/// Taken by every handler that renders a page. For a visitor without a cookie, nothing is read from
+/// the store.
 pub(crate) struct Visit {
     pub(crate) db: Db,
-    /// Who is logged in.
+    /// The logged-in reader.
     pub(crate) reader: Option<Arc<Author>>,
-    /// None while the store is away: pages are shown as to strangers.
+    /// `None` while the store is unavailable: pages are then shown as to visitors.
     session: Option<Session>,
     started: Instant,
 }
 
-/// Who is logged in, for handlers that need somebody. Anybody else is sent to log in.
+/// The logged-in reader, for handlers that require one. Anyone else is redirected to the login.
 pub(crate) struct LoggedIn(pub(crate) Arc<Author>);
 
 impl Visit {
@@ -36,17 +38,18 @@ impl Visit {
         self.session.as_ref().ok_or(Problem::NoSessions)
     }
 
-    /// For the forms of this page. Makes a session for a visitor who has none.
+    /// Returns the token for the forms of this page. Nothing is stored for a visitor without a
+    /// session: the token is then in its own cookie.
     pub(crate) async fn csrf(&self) -> Result<String, Problem> {
         Ok(self.session()?.csrf_token().await?)
     }
 
-    /// Leaves a message for the next page.
+    /// Adds a message for the next page.
     pub(crate) async fn flash(&self, text: impl Into<String>) -> Result<(), Problem> {
         Ok(self.session()?.flash("info", text).await?)
     }
 
-    /// The messages for this page, which no other will show.
+    /// Returns the messages for this page, and removes them.
     pub(crate) async fn take_flashes(&self) -> Result<Vec<Flash>, Problem> {
         match &self.session {
             Some(session) => Ok(session.take_flashes().await?),
@@ -58,7 +61,7 @@ impl Visit {
 impl FromRequestParts<App> for Visit {
     type Rejection = Problem;
 
-    #[expect(clippy::disallowed_methods, reason = "the page says how long it took; no decision depends on it")]
+    #[expect(clippy::disallowed_methods, reason = "the page shows how long it took; no decision depends on it")]
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let started = Instant::now();
         let db = app.db().visit();
@@ -76,13 +79,14 @@ impl FromRequestParts<App> for LoggedIn {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let session = Session::from_request_parts(parts, app).await?;
-        // What was sent is lost, so only a page is gone back to.
+        // A form that was sent is lost, so only a page is opened again after the login.
         let next = if parts.method == Method::GET { Next::to(parts.uri.path()) } else { Next::default() };
         reader(app.db(), &session).await?.map(Self).ok_or(Problem::LogIn(next))
     }
 }
 
-/// Sessions say who by the author's id. The author is read as everywhere, and mostly from the cache.
+/// Returns the reader of a session. The session holds the author's id; the author is read like
+/// everywhere else, mostly from the cache.
 pub(crate) async fn reader(db: &Db, session: &Session) -> Result<Option<Arc<Author>>, Problem> {
     match session.user().await?.and_then(|id| id.parse().ok()) {
         Some(id) => Ok(author(db, id).await?),

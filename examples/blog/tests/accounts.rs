@@ -1,5 +1,5 @@
-//! Accounts and sessions: one server for all tests, each test with readers of its own.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+//! Accounts and sessions: one server for all tests, and separate readers for each test.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue fails")]
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -23,13 +23,13 @@ static BLOG: LazyLock<Browser> = LazyLock::new(|| {
     let url = format!("sqlite:{}", folder.path().join("blog.db").display());
     Browser(server::serve(|| async move {
         let app = App::open(&Config::new(Database::parse(&url).unwrap())).await.unwrap();
-        // For as long as the process runs.
+        // Kept as long as the process runs.
         std::mem::forget(folder);
         app
     }))
 });
 
-/// A new account, logged in.
+/// Makes a new account that is logged in.
 fn registered(login: &str) -> Reader {
     let reader = Reader::new(*BLOG);
     let page = reader.register("Somebody New", login, PASSWORD);
@@ -44,7 +44,7 @@ fn publish(reader: &Reader, title: &str) -> String {
     page.location().unwrap().to_owned()
 }
 
-/// How many devices a page lists, and the handles of the others.
+/// Returns the number of devices on a page, and the handles of the others.
 fn devices(page: &Page) -> (usize, Vec<String>) {
     let handles = page.body.split("name=\"handle\" value=\"").skip(1);
     let handles = handles.map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
@@ -56,7 +56,7 @@ fn bearer(method: &str, path: &str, token: &str, body: &str) -> Page {
     BLOG.request_with(method, path, &[("authorization", &authorization)], Some("application/json"), body)
 }
 
-/// By JSON; the token.
+/// Logs in through the JSON API and returns the token.
 fn token_of(login: &str) -> String {
     let body = format!("{{\"login\":\"{login}\",\"password\":\"{PASSWORD}\"}}");
     let page = BLOG.request("POST", "/api/login", Some("application/json"), &body);
@@ -105,7 +105,7 @@ fn who_has_to_log_in_first_comes_to_the_page_that_was_asked_for() {
 #[test]
 fn a_login_changes_the_id_of_the_session() {
     let reader = registered("bob");
-    // With a message for the next page, so there is a session of nobody.
+    // Logging out leaves a message for the next page, so there is a session without a user.
     assert_eq!(reader.post("/logout", &[]).status, 303);
     let before = reader.cookies();
     assert!(before.starts_with("__Host-id="), "{before}");
@@ -159,7 +159,8 @@ fn a_form_without_its_token_writes_nothing() {
     assert!(reader.is_logged_in());
     let page = BLOG.get(&own).body;
     assert!(page.contains("As it was") && !page.contains("Forged") && !BLOG.get("/").body.contains("Forged"));
-    // Nor does the token of somebody else, nor of what nobody is logged in for.
+    // The token of another reader is not accepted, and neither is a post of a visitor without a
+    // login.
     let foreign =
         other.get("/").body.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     assert_eq!(reader.post_without_token("/logout", &[("csrf", &foreign)]).status, 403);
@@ -200,14 +201,14 @@ fn devices_are_listed_and_one_can_be_ended() {
     let (count, others) = devices(&here.get("/devices"));
     assert_eq!((count, others.len()), (3, 2), "two browsers and a program");
     let seen_there = devices(&there.get("/devices")).1;
-    // The one that `there` does not offer to end is itself.
+    // The session that `there` does not offer to end is its own.
     let handle = others.iter().find(|handle| !seen_there.contains(handle)).unwrap();
     assert_eq!(here.post("/devices", &[("handle", handle)]).status, 303);
     let page = here.get("/devices");
     assert!(page.body.contains("That device is logged out.") && devices(&page).0 == 2);
     assert!(!there.is_logged_in() && here.is_logged_in());
     assert_eq!(bearer("GET", "/api/me", &token, "").status, 200);
-    // A handle is no way to end the sessions of others.
+    // A handle cannot end the sessions of another user.
     let other = registered("ida-2");
     assert_eq!(other.post("/devices", &[("handle", &devices(&page).1[0])]).status, 303);
     assert_eq!(bearer("GET", "/api/me", &token, "").status, 200);
@@ -284,7 +285,7 @@ fn visitors_get_no_session_from_pages_that_anybody_reads() {
         let page = BLOG.get(path);
         assert!(page.status == 200 && page.all("set-cookie").is_empty(), "{path}");
     }
-    // A form has a token in a cookie of its own, and nothing is stored for it.
+    // The form's token is in its own cookie, and nothing is stored for it.
     for path in ["/login", "/register"] {
         for method in ["GET", "HEAD"] {
             let page = BLOG.request(method, path, None, "");
@@ -308,7 +309,7 @@ fn passwords_cannot_be_tried_without_end() {
     assert_eq!((guess(PASSWORD), guess("another")), (429, 429), "not even with the right one");
     let body = format!("{{\"login\":\"nora\",\"password\":\"{PASSWORD}\"}}");
     assert_eq!(BLOG.request("POST", "/api/login", Some("application/json"), &body).status, 429);
-    // Who is logged in stays so, and others log in.
+    // Logged-in readers stay logged in, and others can log in.
     assert!(reader.is_logged_in() && registered("nora-2").is_logged_in());
 }
 
@@ -322,7 +323,7 @@ fn programs_use_tokens_and_no_cookies() {
     assert!(created.status == 201 && created.all("set-cookie").is_empty(), "{}", created.body);
     assert!(BLOG.get("/api/posts").body.contains("\"title\":\"By a program\""));
 
-    // A token is no cookie, nor a cookie a token.
+    // A token does not work as a cookie, and a cookie does not work as a token.
     for value in [token.clone(), format!("s:{token}")] {
         let cookie =
             format!("__Host-id={}", url::form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>());

@@ -1,6 +1,5 @@
-//! What an attacker tries with the blog, each from outside: over HTTP, or as somebody who shares
-//! its Redis.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+//! Attacks on the blog from outside: over HTTP, or with access to its Redis.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue fails")]
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -24,7 +23,7 @@ const OTHER_SECRET: &str = "and one that only the others know";
 const PASSWORD: &str = "correct horse";
 const JSON: Option<&str> = Some("application/json");
 
-/// The blog on the database of this folder, with its cache at this URL.
+/// Starts the blog on the database in this folder, with its cache at this URL.
 fn blog(folder: &TempDir, cache_url: &str, secret: &str) -> Process {
     let mut blog = Command::new(env!("CARGO_BIN_EXE_blog"));
     blog.env("BLOG_ADDR", "127.0.0.1:0").env("RUST_LOG", "off").stdout(Stdio::piped());
@@ -32,7 +31,7 @@ fn blog(folder: &TempDir, cache_url: &str, secret: &str) -> Process {
     Process::new(blog.env("CACHE_URL", cache_url).env("SESSION_SECRET", secret).spawn().unwrap())
 }
 
-/// One blog with a Redis of its own.
+/// Starts one blog with its own Redis.
 fn one() -> (RedisServer, TempDir, Process) {
     let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
     let blog = blog(&folder, &redis.url(), SECRET);
@@ -47,34 +46,34 @@ fn registered(blog: Browser, login: &str) -> Reader {
     reader
 }
 
-/// The status of a page that only who is logged in sees. 303: to the login page.
+/// Requests a page that only logged-in readers see. Status 303 redirects to the login page.
 fn devices(blog: Browser, cookies: &str) -> Page {
     blog.request_with("GET", "/devices", &[("cookie", cookies)], None, "")
 }
 
-/// How many a page of devices lists.
+/// Returns the number of devices on a page.
 fn count(page: &Page) -> usize {
     page.body.matches("<strong class=\"device\">").count()
 }
 
-/// The cookie of the session; `None`: there is none.
+/// Returns the cookie of the session, or `None` if there is none.
 fn session_cookie(reader: &Reader) -> Option<String> {
     reader.cookies().split("; ").find_map(|cookie| cookie.strip_prefix("__Host-id=")).map(str::to_owned)
 }
 
-/// What a cookie or a token has of the id, without its signature.
+/// Returns the id in a cookie or a token, without its signature.
 fn id_of(value: &str) -> String {
     let value: String =
         url::form_urlencoded::parse(format!("v={value}").as_bytes()).map(|(_, value)| value.into_owned()).collect();
     value.trim_start_matches("s:").rsplit_once('.').unwrap().0.to_owned()
 }
 
-/// Where sessions stand in this Redis.
+/// Returns the keys of the sessions in this Redis.
 fn session_keys(redis: &RedisServer) -> Vec<String> {
     redis.cli(&["KEYS", "*sess:*:v1:*"]).lines().map(str::to_owned).collect()
 }
 
-/// Everything of sessions that is in this Redis.
+/// Returns all keys that belong to sessions in this Redis.
 fn all_of_sessions(redis: &RedisServer) -> Vec<String> {
     let keys = redis.cli(&["KEYS", "*"]);
     let mut keys: Vec<_> = keys.lines().filter(|key| key.contains("sess:")).map(str::to_owned).collect();
@@ -82,7 +81,7 @@ fn all_of_sessions(redis: &RedisServer) -> Vec<String> {
     keys
 }
 
-/// The bytes under a key.
+/// Returns the bytes under a key.
 fn stored(redis: &RedisServer, key: &str) -> Vec<u8> {
     let script = "return (redis.call('GET', KEYS[1]):gsub('.', function(c) return ('%02x'):format(c:byte()) end))";
     let hex = redis.cli(&["EVAL", script, "1", key]);
@@ -101,7 +100,7 @@ fn api_login(blog: Browser, from: Ipv4Addr, login: &str, password: &str) -> Page
     exchange(connect(blog, from), "POST", "/api/login", &[], JSON, &body)
 }
 
-/// A connection from another address of this machine.
+/// Connects from another address of this machine.
 fn connect(blog: Browser, from: Ipv4Addr) -> std::net::TcpStream {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let stream = runtime.block_on(async {
@@ -125,18 +124,18 @@ fn a_cookie_planted_by_a_host_beside_the_blog_is_no_session() {
     let (mallory, victim) = (registered(blog, "mallory"), registered(blog, "victim"));
     let planted = session_cookie(&mallory).unwrap();
     assert_eq!(devices(blog, &format!("__Host-id={planted}")).status, 200, "it is a good one under its own name");
-    // What a browser lets another host of the domain set: every name without the prefix.
+    // Names that a browser lets another host of the domain set: every name without the prefix.
     let names = ["connect.sid", "id", "session", "host-id", "__host-id", "__HOST-ID", "__Secure-id", "__Host-id-form"];
     for name in names {
         assert_eq!(devices(blog, &format!("{name}={planted}")).status, 303, "{name}");
-        // The victim stays who they are, wherever the planted one stands.
+        // The victim stays logged in as themselves, wherever the planted cookie is.
         let own = victim.cookies();
         for cookies in [format!("{name}={planted}; {own}"), format!("{own}; {name}={planted}")] {
             let page = devices(blog, &cookies);
             assert!(page.status == 200 && count(&page) == 1, "{name}");
         }
     }
-    // Nor does whoever logs in with it there write into the session of who planted it.
+    // A login with the planted cookie does not write into the attacker's session.
     let fooled = Reader::new(blog);
     let form = fooled.get("/login").body;
     let csrf = form.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap();
@@ -157,7 +156,7 @@ fn the_id_from_before_a_login_is_not_the_id_after_it_and_is_worth_nothing() {
     let (redis, _folder, process) = one();
     let blog = process.browser;
     registered(blog, "victim");
-    // A session of nobody, which is there for a message; its id is known to who planted it.
+    // A session without a user, which exists for a message. Its id is known to the attacker.
     let mallory = registered(blog, "mallory");
     assert_eq!(mallory.post("/logout", &[]).status, 303);
     let known = session_cookie(&mallory).unwrap();
@@ -168,14 +167,15 @@ fn the_id_from_before_a_login_is_not_the_id_after_it_and_is_worth_nothing() {
     assert_ne!(id_of(&known), id_of(&after));
     assert_eq!(devices(blog, &format!("__Host-id={known}")).status, 303);
     assert_eq!(devices(blog, &format!("__Host-id={after}")).status, 200);
-    // An id that nobody has given out is not taken over either, nor is one that is over.
+    // An id that the server has not issued is not accepted either, and neither is one that has
+    // ended.
     let ids = ["s%3Achosen-by-mallory.AAAA", known.as_str()];
     for id in ids {
         let cookies = format!("__Host-id={id}");
         let page = blog.request_with("GET", "/login", &[("cookie", &cookies)], None, "");
         assert!(page.all("set-cookie").iter().all(|cookie| !cookie.contains(id)), "{id}");
     }
-    // By token: the one that comes with a login is not the one that came along.
+    // With tokens: the token returned by a login differs from the one sent with the request.
     let first = api_login(blog, Ipv4Addr::LOCALHOST, "mallory", PASSWORD);
     let known = first.all("session-token").first().unwrap().to_string();
     let authorization = format!("Bearer {known}");
@@ -185,7 +185,8 @@ fn the_id_from_before_a_login_is_not_the_id_after_it_and_is_worth_nothing() {
     let after = page.all("session-token").first().unwrap().to_string();
     assert_ne!(id_of(&known), id_of(&after));
     assert_eq!((me(blog, &known).status, me(blog, &after).status), (401, 200));
-    // `registered` of the victim, its login here and its token: nothing of Mallory's is left.
+    // The remaining sessions: the victim's registration, login and token. None is left of the
+    // attacker's.
     assert_eq!(session_keys(&redis).len(), 3);
 }
 
@@ -194,17 +195,17 @@ fn a_session_of_another_database_lets_nobody_in_with_the_same_redis_and_secret()
     // N6
     let redis = RedisServer::start();
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    // In one namespace, too: then only the database tells them apart.
+    // In one namespace too, where only the database distinguishes them.
     for url in [redis.url(), format!("{}?namespace=shared", redis.url())] {
         let [one, other] = folders.each_ref().map(|folder| blog(folder, &url, SECRET));
         let [first, second] = [&one, &other].map(|process| Reader::logged_in(process.browser, "demo", "demo"));
-        // `demo` is the author with the same number in both.
+        // `demo` is the author with the same id in both.
         assert_eq!(devices(other.browser, &first.cookies()).status, 303);
         assert_eq!(devices(one.browser, &second.cookies()).status, 303);
         let login = api_login(one.browser, Ipv4Addr::LOCALHOST, "demo", "demo");
         let token = login.all("session-token").first().unwrap().to_string();
         assert_eq!((me(one.browser, &token).status, me(other.browser, &token).status), (200, 401));
-        // Nor does either see or end what the other one has.
+        // Neither sees nor ends the sessions of the other.
         assert_eq!((count(&first.get("/devices")), count(&second.get("/devices"))), (2, 1));
         assert_eq!(second.post("/logout/everywhere", &[]).status, 303);
         assert!(first.is_logged_in() && me(one.browser, &token).status == 200 && !second.is_logged_in());
@@ -216,7 +217,7 @@ fn a_session_of_another_database_lets_nobody_in_with_the_same_redis_and_secret()
 fn programs_with_namespaces_of_their_own_share_a_redis_and_no_session() {
     // N6
     let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
-    // The same database: the same authors, and the same prefix.
+    // The same database: the same authors and the same prefix.
     let start = |namespace: &str, secret| blog(&folder, &format!("{}?namespace={namespace}", redis.url()), secret);
     let processes = [start("one", SECRET), start("two", SECRET), start("three", OTHER_SECRET)];
     let readers = processes.each_ref().map(|process| Reader::logged_in(process.browser, "demo", "demo"));
@@ -253,7 +254,7 @@ fn what_others_write_into_the_store_makes_nobody_somebody_else() {
     };
     assert!(is_somebody("__Host-id"));
 
-    // An Express application of the same secret, where users choose the names of values.
+    // An Express application with the same secret, in which users choose the names of values.
     let forged = r#"{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"_m":{"u":"1","a":1767225600000}}"#;
     for express in [format!("sess:{prefix}:{id}"), format!("sess:{id}")] {
         redis.cli(&["SET", &express, forged]);
@@ -263,13 +264,14 @@ fn what_others_write_into_the_store_makes_nobody_somebody_else() {
     for name in ["__Host-id", "connect.sid", "id"] {
         assert!(!is_somebody(name), "{name}");
     }
-    // In the place of an own session; and that of the victim, as it stands.
+    // Forged data in place of the attacker's own session, and a copy of the victim's session.
     redis.cli(&["SET", key, forged]);
     assert!(!is_somebody("__Host-id"));
     redis.cli(&["COPY", of_victim, key, "REPLACE"]);
     assert!(!is_somebody("__Host-id"));
-    // Whoever writes into Redis can make the envelope of a record, which has no secret: so forged,
-    // and with what the blog itself has signed for the victim, in the session of Mallory.
+    // With write access to Redis, the envelope of a record can be forged, since it has no secret.
+    // Tried with forged metadata, and with metadata that the blog has signed for the victim, in the
+    // attacker's session.
     let record = stored(&redis, of_victim);
     let (codec, signed) = record::payload(of_victim, &record).unwrap();
     assert!(String::from_utf8_lossy(signed).contains(r#""u":"1""#), "it says whose it is");
@@ -279,7 +281,7 @@ fn what_others_write_into_the_store_makes_nobody_somebody_else() {
         store(&redis, of_victim, &record::seal_payload(of_victim, codec, payload).unwrap());
         assert_eq!(victim.is_logged_in(), payload == signed, "it is read: only the name is not believed");
     }
-    // It was none of the rest that kept Mallory out.
+    // Nothing else about the request prevented the access.
     redis.cli(&["COPY", "kept", key, "REPLACE"]);
     assert!(is_somebody("__Host-id") && victim.is_logged_in());
 }
@@ -327,7 +329,7 @@ fn guessed_passwords_are_throttled_by_account_and_address_and_store_no_session()
         let page = thief.post("/login", &[("login", " NORA "), ("password", "another guess")]);
         assert_eq!((page.status, session_cookie(&thief)), (422, None));
     }
-    // The right one, and the wrong one: both say the same.
+    // The right password and the wrong one get the same answer.
     let mut answers = [PASSWORD, "wrong"].map(|password| api_login(blog, here, "nora", password));
     for page in &mut answers {
         assert_eq!(page.status, 429, "{}", page.body);
@@ -342,7 +344,8 @@ fn guessed_passwords_are_throttled_by_account_and_address_and_store_no_session()
     assert!(page.status == 429 && page.all("retry-after").len() == 1, "{}", page.body);
     assert!(page.body.contains("Please try again in 15 minutes."), "{}", page.body);
     assert_eq!(all_of_sessions(&redis), before, "nothing of that is a session");
-    // Who owns the account logs in elsewhere, and others log in here.
+    // The owner of the account can log in from another address, and others can log in from this
+    // one.
     assert_eq!(api_login(blog, there, "nora", PASSWORD).status, 200);
     assert_eq!(api_login(blog, here, "other", PASSWORD).status, 200);
     assert_eq!(api_login(blog, here, "nora", PASSWORD).status, 429, "and not here");
@@ -366,7 +369,7 @@ fn forms_that_nobody_sends_store_no_session() {
     let forged = blog.post("/login", &[("login", "demo"), ("password", "demo")]);
     assert_eq!(forged.status, 403);
     assert_eq!(all_of_sessions(&redis), Vec::<String>::new());
-    // The form that was shown does log in, and then there is one.
+    // The form that was shown works for a login, and then there is a session.
     Reader::logged_in(blog, "demo", "demo");
     assert_eq!(session_keys(&redis).len(), 1);
 }

@@ -1,10 +1,10 @@
-//! Three instances behind one Redis: what is written through one is read through all.
+//! Three instances with one Redis: what is written through one is read through all.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    reason = "a test that cannot go on fails; bounds in time are what is tested"
+    reason = "a test that cannot continue fails; bounds in time are what is tested"
 )]
 
 #[path = "support/browser.rs"]
@@ -24,14 +24,14 @@ use browser::{Browser, Page};
 use instances::Instances;
 use sqlx::Connection as _;
 
-/// How long another process may serve what it has kept, at the very most: the cache's default.
+/// The longest time that another process may serve a locally cached value: the cache's default.
 const MAX_STALENESS: Duration = Duration::from_secs(2);
-/// Only a test that fails waits for this long.
+/// Only a failing test waits this long.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Reads after the first new one, none of which may be old again.
+/// Reads after the first new one. None of them may be old again.
 const MORE_READS: usize = 10;
 
-/// A change, by a page that shows it.
+/// A change, and a page that shows it.
 struct Change<'a> {
     path: &'a str,
     is_new: Box<dyn Fn(&Page) -> bool + Sync + 'a>,
@@ -41,8 +41,8 @@ fn on_each<'a>(paths: &[&'a str], is_new: impl Fn(&Page) -> bool + Clone + Sync 
     paths.iter().map(|path| Change { path, is_new: Box::new(is_new.clone()) }).collect()
 }
 
-/// What was written through one instance, answered just now, is on its pages at once; on those of the others within the bound; and
-/// once a page is new it stays so.
+/// Checks that a write through one instance shows on its own pages at once, and on those of the
+/// others within the bound, and that a new page stays new.
 fn shows_everywhere(instances: &Instances, written_through: usize, changes: &[Change<'_>]) {
     let answered = Instant::now();
     for change in changes {
@@ -81,7 +81,7 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// Tells readers that there is nothing more to come, also when a test fails before its end.
+/// Tells the readers that writing has ended, also if a test fails before its end.
 struct EndOfWriting<'a>(&'a AtomicBool);
 
 impl Drop for EndOfWriting<'_> {
@@ -90,7 +90,7 @@ impl Drop for EndOfWriting<'_> {
     }
 }
 
-/// The title on a post's page.
+/// Returns the title on a post's page.
 fn title(page: &Page) -> &str {
     page.body.split("<h1>").nth(1).and_then(|rest| rest.split('<').next()).unwrap_or_else(|| panic!("{}", page.body))
 }
@@ -99,7 +99,7 @@ fn title_at(browser: Browser, address: &str) -> String {
     title(&browser.get(address)).to_owned()
 }
 
-/// `n` of the title `Edit n`; 0 for another.
+/// Returns the `n` of the title `Edit n`; 0 for another title.
 fn number(page: &Page) -> u32 {
     title(page).strip_prefix("Edit ").and_then(|number| number.parse().ok()).unwrap_or(0)
 }
@@ -109,7 +109,7 @@ fn what_is_written_through_one_instance_shows_on_all() {
     // I2, I3, T5, T7
     let instances = Instances::start();
     let lists = ["/", "/feed.xml", "/authors/1", "/search?q=quixotically"];
-    // Everything is read by everybody before each write, so that it is kept everywhere.
+    // Everything is read by all before each write, so that it is cached everywhere.
     let read_all = |address: &str| {
         for browser in instances.browsers() {
             for path in lists.iter().copied().chain([address]) {
@@ -118,7 +118,7 @@ fn what_is_written_through_one_instance_shows_on_all() {
             }
         }
     };
-    // The address of the post to come, too: that nothing is there is known to all.
+    // Includes the address of the next post, so that its absence is cached everywhere.
     let last = instances.publish(2, "The last one before");
     let id: i64 = last.rsplit('/').next().unwrap().parse().unwrap();
     let next = format!("/posts/{}", id.saturating_add(1));
@@ -140,7 +140,7 @@ fn what_is_written_through_one_instance_shows_on_all() {
     read_all(&address);
     instances.post(2, &format!("{address}/comments"), &[("body", "Well said.")]);
     let on_lists = format!("{address}#comments\">1 comment<");
-    // A feed tells nothing of comments.
+    // The feed does not contain comments.
     let with_counts = lists.map(|path| if path == "/feed.xml" { "/" } else { path });
     let mut changes = on_each(&with_counts, |page| page.body.contains(&on_lists));
     changes.extend(on_each(&[&address], |page| page.body.contains("Well said.")));
@@ -165,7 +165,7 @@ fn readers_of_all_instances_never_go_back_in_time() {
             let (address, over) = (&address, &over);
             scope.spawn(move || {
                 let (mut seen, mut last) = (0, false);
-                // Once more after the end: what was written before has to be there.
+                // Once more after the end, which has to show the last edit.
                 while !last {
                     last = over.load(Ordering::SeqCst);
                     let read = number(&browser.get(address));
@@ -174,7 +174,7 @@ fn readers_of_all_instances_never_go_back_in_time() {
                 }
             });
         }
-        // Each through another instance, all behind one another.
+        // Each edit goes through another instance, one after the other.
         let _end = EndOfWriting(&over);
         for edit in 1..=EDITS {
             let through = usize::try_from(edit % 3).unwrap();
@@ -219,7 +219,7 @@ fn concurrent_edits_through_all_instances_end_with_the_last_one_everywhere() {
             let failed = writers.into_iter().filter_map(|writer| writer.join().err()).count();
             assert_eq!(failed, 0, "writers that failed");
         });
-        // The order of the edits is the database's.
+        // The database decides the order of the edits.
         let last = title_in_the_database(&instances, &address);
         let changes = on_each(&["/", "/authors/1", &address], |page| page.body.contains(&last));
         shows_everywhere(&instances, 0, &changes);
@@ -245,7 +245,8 @@ fn pages_are_served_and_right_while_redis_is_away_and_after_it_is_back() {
                 assert_eq!(browser.get(path).status, 200, "{path} without Redis");
             }
         }
-        // Without the store nobody is known, so nothing is written; what changes in the database shows all the same.
+        // Without the store no reader is known, so nothing is written; a change in the database
+        // still shows.
         let refused = instances.writer(1).post(&format!("{address}/edit"), &[("title", "Refused"), ("body", "x")]);
         assert!(refused.status == 503 && refused.body.contains("Nobody can log in"), "{}", refused.body);
         assert_ne!(title_in_the_database(&instances, &address), "Refused");

@@ -1,5 +1,5 @@
-//! What one client may take of the server: one application, each test at an address of its own.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+//! What one client may use of the server: one application, and an address for each test.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue fails")]
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -15,9 +15,9 @@ use blog::{App, Config, Limits};
 use browser::{Browser, exchange, page};
 use tokio::runtime::Runtime;
 
-/// Only a test that fails waits for this long.
+/// Only a failing test waits this long.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// In the place of seconds.
+/// Replaces limits of several seconds.
 const SHORT: Duration = Duration::from_millis(300);
 
 static APP: LazyLock<(App, Runtime)> = LazyLock::new(|| {
@@ -25,12 +25,12 @@ static APP: LazyLock<(App, Runtime)> = LazyLock::new(|| {
     let url = format!("sqlite:{}", folder.path().join("blog.db").display());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let app = runtime.block_on(async { App::open(&Config::new(Database::parse(&url).unwrap())).await.unwrap() });
-    // For as long as the process runs.
+    // Kept as long as the process runs.
     std::mem::forget(folder);
     (app, runtime)
 });
 
-/// The blog with these limits.
+/// Starts the blog with these limits.
 fn blog(limits: Limits) -> SocketAddr {
     let (app, runtime) = &*APP;
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -46,7 +46,7 @@ fn connect(blog: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A request whose handler waits for this body: the server asks for one only then.
+/// Sends a request whose handler waits for its body: the server asks for the body only then.
 fn waiting(blog: SocketAddr, path: &str, body: &str) -> TcpStream {
     let mut stream = connect(blog);
     let length = body.len();
@@ -93,7 +93,7 @@ fn an_idle_connection_is_closed() {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let head = String::from_utf8(answer).unwrap().to_lowercase();
-    // Nothing in the answer says that the connection ends.
+    // Nothing in the response says that the connection ends.
     assert!(head.starts_with("http/1.1 200 ") && !head.contains("connection:"), "{head}");
 }
 

@@ -1,7 +1,7 @@
-//! The blog as a browser sees it: one server for all tests, on a database of its own.
+//! The blog as a browser sees it: one server for all tests, on its own database.
 //!
 //! `BLOG_TEST_DATABASE_URL` names an empty database to use instead of a new SQLite file.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue fails")]
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -35,7 +35,7 @@ fn post(path: &str, fields: &[(&str, &str)]) -> Page {
     WRITER.post(path, fields)
 }
 
-/// A file that no run before has left behind.
+/// Returns the path of a new file; deletes what an earlier run has left.
 fn temporary_database() -> String {
     let path = std::env::temp_dir().join(format!("blog-test-{}.db", std::process::id()));
     for suffix in ["", "-wal", "-shm"] {
@@ -215,7 +215,8 @@ fn a_post_that_was_looked_for_too_early_is_found_once_it_is_there() {
     let address = publish("An unrememberable place in line", "x");
     let (_, id) = address.rsplit_once('/').unwrap();
     let next = id.parse::<i64>().unwrap().saturating_add(1);
-    // Other tests publish too, so the next id may not be ours; whichever it is, it must be found.
+    // Other tests publish too, so the next id may be used by them; whichever id it is, it must be
+    // found.
     let mut last = next;
     for ahead in 0..20 {
         get(&format!("/posts/{}", next.saturating_add(ahead)));
@@ -270,7 +271,7 @@ fn the_feed_has_the_newest_posts() {
     let entry = feed.body.split("<entry>").find(|entry| entry.contains(&format!("href=\"{address}\"")));
     let entry = entry.unwrap_or_else(|| panic!("{}", feed.body));
     assert!(entry.contains("<title>Fish &amp; &lt;chips&gt;</title>") && entry.contains("<author><name>"), "{entry}");
-    // As XML wants it.
+    // As XML requires.
     assert_eq!(feed.body.matches("<link").count(), feed.body.matches("</link>").count());
 }
 
@@ -285,11 +286,11 @@ fn a_list_asks_for_all_its_authors_and_comment_counts_at_once() {
     let page = get("/?page=17");
     assert_eq!(page.body.matches("<a class=\"author\"").count(), 10, "each post has its author");
     assert!(page.body.contains(" comments</a>"), "and its comments");
-    // At most: number of posts, the list, its authors, its comment counts.
+    // At most four: the number of posts, the list, its authors, its comment counts.
     let queries = page.body.split(" database quer").next().and_then(|head| head.rsplit("with ").next()).unwrap();
     let queries: u32 = if queries.ends_with("out a") { 0 } else { queries.parse().unwrap() };
     assert!(queries <= 4, "{queries}");
-    // The page of an author finds the entries that the list has left.
+    // The page of an author finds the entries that the list has cached.
     let author = page.body.split("<a class=\"author\" href=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
     assert_eq!(get(author).status, 200);
 }

@@ -1,9 +1,9 @@
-//! Sessions in a database of one's own.
+//! Sessions in the application's own database.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::disallowed_methods,
-    reason = "a test that cannot go on fails, and has tasks of its own"
+    reason = "a test that cannot continue fails, and starts its own tasks"
 )]
 
 #[path = "support/browser.rs"]
@@ -31,20 +31,20 @@ async fn sqlite_keeps_every_promise_of_a_session_store() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteSessions::open(&url(&folder)).await.unwrap();
     let beside = SqlitePool::connect(&url(&folder)).await.unwrap();
-    // Nobody waits: all ends come nearer.
+    // Instead of waiting, moves all expiries closer.
     let pass = async |time: Duration| {
         let nearer = "UPDATE session SET ends = ends - $1";
         sqlx::query(nearer).bind(i64::try_from(time.as_millis()).unwrap()).execute(&beside).await.unwrap();
     };
     check_session_store(&store, pass).await.unwrap();
-    // What it removes has gone, and what has ended goes with a sweep.
+    // Removed keys are gone, and expired ones are deleted by a sweep.
     let count = async || sqlx::query_scalar::<_, i64>("SELECT count(*) FROM session").fetch_one(&beside).await.unwrap();
     let before = count().await;
     assert_eq!((store.sweep().await.unwrap(), count().await), (u64::try_from(before).unwrap(), 0));
     assert_ne!(before, 0, "what has ended was still there");
 }
 
-/// Shows how often it was seen.
+/// Returns how many times it was called in this session.
 async fn view(session: Session) -> Result<String, SessionError> {
     Ok(session.increment("views", 1).await?.to_string())
 }
@@ -57,7 +57,7 @@ async fn views(session: Session) -> Result<String, SessionError> {
     Ok(session.get::<i64>("views").await?.unwrap_or_default().to_string())
 }
 
-/// A server of its own, as another process would be, on this database.
+/// Starts a server on this database, as another process would be.
 async fn server(url: &str) -> (Browser, SessionLayer) {
     let store = Arc::new(SqliteSessions::open(url).await.unwrap());
     let layer = SessionLayer::builder(&Cache::in_memory())
@@ -76,7 +76,7 @@ async fn server(url: &str) -> (Browser, SessionLayer) {
     (Browser(address), layer)
 }
 
-/// The cookie that the answer to a request brings.
+/// Returns the cookie in the response to a request.
 fn cookie(browser: Browser, path: &str, before: &str) -> String {
     let page = browser.request_with("GET", path, &[("cookie", before)], None, "");
     assert_eq!(page.status, 200, "{}", page.body);
@@ -116,7 +116,7 @@ async fn logins_in_sqlite_are_listed_and_ended() {
         let visitor = cookie(browser, "/", "");
         let ada = cookie(browser, "/login", &visitor);
         let views = |cookie: &str| other.request_with("GET", "/views", &[("cookie", cookie)], None, "").body;
-        // What the visitor had in it came along, and the id from before is dead.
+        // The visitor's values are kept, and the old id is invalid.
         assert_eq!((views(&ada), views(&visitor)), ("1".to_owned(), "0".to_owned()));
         (ada, cookie(other, "/login", ""))
     });

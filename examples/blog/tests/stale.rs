@@ -1,5 +1,5 @@
-//! The blog while its database fails: what was read before stays readable, past its ttl.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+//! The blog while its database fails: pages that were read before stay readable past their ttl.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue fails")]
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -20,7 +20,7 @@ use sqlx::Connection as _;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Runs a statement behind the blog's back.
+/// Runs a statement directly on the database.
 fn by_hand(url: &str, statement: &str) {
     sqlx::any::install_default_drivers();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -60,7 +60,7 @@ fn stale_pages_are_served_while_the_database_fails() {
     by_hand(&url, "ALTER TABLE posts RENAME TO elsewhere");
     by_hand(&url, "ALTER TABLE authors RENAME TO nowhere");
     by_hand(&url, "ALTER TABLE comments RENAME TO somewhere");
-    // Past every ttl, within every window.
+    // Past every ttl, but within every stale window.
     clock.advance(120 * MINUTE);
     for (path, before) in paths.iter().zip(&before) {
         let now = blog.get(path);
@@ -73,7 +73,7 @@ fn stale_pages_are_served_while_the_database_fails() {
         };
         assert_eq!(without_footer(&now.body), without_footer(before), "{path}");
     }
-    // What nobody has read is not there to be served, and what is written fails; neither costs the readers anything.
+    // Pages that were never read cannot be served, and writes fail; readers are not affected.
     let page = blog.get(address);
     assert!(page.status == 500 && page.body.contains("Something went wrong"), "{}", page.body);
     let edit = [("title", "Changed"), ("body", "x")];
@@ -89,7 +89,7 @@ fn stale_pages_are_served_while_the_database_fails() {
     assert_eq!(writer.post(&format!("{own}/edit"), &edit).status, 303);
     assert!(blog.get(&own).body.contains("<h1>Changed</h1>"));
 
-    // A day after its end a page is nothing but old.
+    // A day after its end, a page is no longer served.
     by_hand(&url, "ALTER TABLE posts RENAME TO elsewhere");
     clock.advance(26 * 60 * MINUTE);
     assert_eq!(blog.get("/").status, 500);

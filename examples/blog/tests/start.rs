@@ -1,5 +1,5 @@
-//! Starting with settings that cannot work, and with a Redis that is not there.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+//! Starts with settings that cannot work, and with a Redis that is not running.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue fails")]
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -15,7 +15,7 @@ use reader::Reader;
 use sqlx::Connection as _;
 use support::RedisServer;
 
-/// The blog with this `CACHE_URL`, on a database of its own.
+/// Returns the command that starts the blog with this `CACHE_URL`, on its own database.
 fn blog(folder: &tempfile::TempDir, cache_url: &str) -> Command {
     let mut blog = Command::new(env!("CARGO_BIN_EXE_blog"));
     blog.env("BLOG_ADDR", "127.0.0.1:0").env("CACHE_URL", cache_url).env("RUST_LOG", "off");
@@ -143,7 +143,7 @@ fn a_database_from_before_there_were_accounts_gets_them() {
     end(child);
 }
 
-/// Two that start at the same moment on a new file: one is writing while the other arrives.
+/// Two instances start at the same time on a new file: one writes while the other starts.
 #[test]
 fn an_instance_waits_for_another_that_is_starting_on_its_file() {
     let folder = tempfile::tempdir().unwrap();

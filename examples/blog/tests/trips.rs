@@ -1,5 +1,5 @@
-//! What sessions cost: counted between the blog and Redis.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+//! The cost of sessions, counted between the blog and Redis.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue fails")]
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -28,7 +28,7 @@ fn strangers_cost_the_store_nothing_and_readers_one_trip_a_page() {
     let blog = Browser(server::serve(|| async move { App::open(&config).await.unwrap() }));
     let reader = Reader::logged_in(blog, "demo", "demo");
     let trips = |view: &dyn Fn() -> u16| {
-        // What the page shows is in the process then, and what the session needs is in the session.
+        // After this, the page's data is in the local tier, and the session has its values.
         assert_eq!(view(), 200);
         let before = proxy.sendings();
         for _ in 0..VIEWS {
@@ -38,7 +38,7 @@ fn strangers_cost_the_store_nothing_and_readers_one_trip_a_page() {
     };
     let by_strangers = trips(&|| blog.get("/").status);
     let by_readers = trips(&|| reader.get("/").status);
-    // Some room for what the client sends on its own, such as a ping.
+    // Some slack for what the client sends on its own, such as a ping.
     assert!(by_strangers < VIEWS / 5, "{by_strangers} trips for {VIEWS} views of strangers");
     assert!((VIEWS..VIEWS + VIEWS / 5).contains(&by_readers), "{by_readers} trips for {VIEWS} views of readers");
 }

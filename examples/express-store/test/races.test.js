@@ -1,4 +1,5 @@
-// Requests of one session that overlap. Each test is an order of events that connect-redis loses.
+// Overlapping requests of one session. Each test is an order of events in which connect-redis loses
+// data.
 "use strict";
 
 const assert = require("node:assert/strict");
@@ -58,7 +59,7 @@ async function start(context, options) {
   const browser = new Browser(await startApp(context, new RedisStore({ client }), options, routes));
   await browser.visit("/set/first/visit");
   const key = () => "sess:" + sidOf(browser);
-  // One request stands in its handler while `meanwhile` happens.
+  // One request waits in its handler while `meanwhile` runs.
   const overlap = async (path, meanwhile) => {
     const slowly = browser.with(browser.cookie);
     const response = slowly.visit(path);

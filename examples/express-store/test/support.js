@@ -1,4 +1,5 @@
-// What the tests share: a Redis of their own, an Express application on it, a browser with one cookie, and gates.
+// Shared by the tests: a Redis server, an Express application on it, a browser with one cookie, and
+// gates.
 "use strict";
 
 const { spawn } = require("node:child_process");
@@ -11,7 +12,8 @@ const express = require("express");
 const session = require("express-session");
 const { createClient } = require("redis");
 
-// A server without a port, on a socket in a folder of its own, and a client. Both end with the test.
+// Starts a server without a port, on a socket in its own folder, and a client. Both end with the
+// test.
 async function startRedis(context) {
   const folder = await mkdtemp(join(tmpdir(), "express-store-"));
   const path = join(folder, "redis.sock");
@@ -31,14 +33,14 @@ async function startRedis(context) {
   return client;
 }
 
-// An application with these routes: { path: async (req) => body }.
+// Starts an application with these routes: { path: async (req) => body }.
 async function startApp(context, store, options, routes) {
   const app = express();
   app.use(session({ store, secret: "keyboard cat", resave: false, saveUninitialized: false, ...options }));
   for (const [path, handler] of Object.entries(routes)) {
     app.get(path, async (req, res) => res.json((await handler(req)) ?? null));
   }
-  // Four arguments: else it is no error handler.
+  // Express recognizes an error handler by its four parameters.
   app.use((error, req, res, next) => res.status(500).json({ error: error.message }));
   const server = app.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -49,7 +51,7 @@ async function startApp(context, store, options, routes) {
   return `http://127.0.0.1:${server.address().port}`;
 }
 
-// Keeps one cookie, like a browser; `with` has another cookie, or an older one.
+// Keeps one cookie, like a browser. `with` makes a browser with another or an older cookie.
 class Browser {
   constructor(origin, cookie) {
     Object.assign(this, { origin, cookie });
@@ -59,7 +61,8 @@ class Browser {
     return new Browser(this.origin, cookie);
   }
 
-  // Returns when the session is saved too: express-session holds back the last byte of the body until then.
+  // Resolves after the session is saved: express-session holds back the last byte of the body until
+  // then.
   async visit(path) {
     const response = await fetch(this.origin + path, { headers: this.cookie ? { cookie: this.cookie } : {} });
     const body = await response.json();
@@ -69,7 +72,8 @@ class Browser {
   }
 }
 
-// A handler that passes waits until the test has opened; the test waits until it is there.
+// A handler that calls `pass` waits until the test calls `open`; the test can wait until the
+// handler has arrived.
 function gate() {
   let arrive, open;
   const arrived = new Promise((resolve) => (arrive = resolve));
@@ -78,7 +82,7 @@ function gate() {
   return { pass, arrived, open };
 }
 
-// The promise of what takes a callback.
+// Turns a method with a callback into a promise.
 function call(object, method, ...args) {
   return new Promise((resolve, reject) => object[method](...args, (error, result) => (error ? reject(error) : resolve(result))));
 }

@@ -1,5 +1,5 @@
-//! Copies of `sqlx::Error` that keep its variant: `RowNotFound` stays `RowNotFound`, and what a
-//! database said is asked of the original.
+//! Copies of `sqlx::Error` that keep the variant: `RowNotFound` stays `RowNotFound`. Questions
+//! about a database error are answered by the original.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -50,13 +50,13 @@ impl ShareError for Error {
             Self::WorkerCrashed => Self::WorkerCrashed,
             Self::InvalidSavePointStatement => Self::InvalidSavePointStatement,
             Self::BeginFailed => Self::BeginFailed,
-            // Migrations, and what later versions have.
+            // Migrations, and variants of later versions.
             other => Self::Io(io::Error::other(SharedError::viewed(other, original, |error| Some(error)))),
         }
     }
 }
 
-/// The cause, of an error that has one of any type.
+/// Returns the boxed cause of an error, if it has one.
 fn cause(error: &Error) -> Option<&BoxDynError> {
     match error {
         Error::Configuration(error)
@@ -69,13 +69,14 @@ fn cause(error: &Error) -> Option<&BoxDynError> {
     }
 }
 
-/// A copy of it.
+/// Returns a copy of a boxed cause.
 fn boxed(error: &BoxDynError, original: Option<&Original<Error>>) -> BoxDynError {
     let original = original.map(|original| original.part(cause));
     Box::new(SharedError::viewed(error, original.as_ref(), |error| Some(&**error)))
 }
 
-/// What a database said, for another caller: the original answers, drivers' types included.
+/// A database error for another caller. The original answers, including with the driver's own
+/// types.
 struct SharedDatabaseError {
     shared: SharedError,
     original: Option<Original<Error>>,

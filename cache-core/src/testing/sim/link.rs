@@ -1,7 +1,7 @@
-//! A node's link: the real supervisor over a simulated transport, and what must hold of it at any
+//! A node's link: the real supervisor over a simulated transport, and what must hold for it at any
 //! time.
 
-#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "a test's world: it may fail loudly")]
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "test code: it may panic")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use crate::store::Operation;
 use crate::store::memory::MemoryStore;
 use crate::store::supervisor::{Effect, LOSS, Seen, Supervised, Transport};
 
-/// One connection, for as long as anybody holds it.
+/// One connection, kept as long as it is used.
 pub(super) struct Session {
     world: World,
     pub(super) connection: usize,
     lost: Notify,
 }
 
-/// What one node's supervisor works with.
+/// The environment of one node's supervisor.
 struct Link {
     world: World,
     node: usize,
@@ -47,7 +47,7 @@ impl World {
         drop(tokio::spawn(async move { Supervised::new(link, MAX_STALENESS).run().await }));
     }
 
-    /// The client is told that the connection is lost.
+    /// Notifies the client that the connection is lost.
     pub(super) fn notice(&self, connection: usize) {
         let frozen = self.frozen(&mut self.state(), connection);
         if let Some(frozen) = frozen {
@@ -68,7 +68,8 @@ impl World {
         }
     }
 
-    /// The server ends the connection that the node used last: what is still under way on it is never executed.
+    /// Makes the server close the node's previous connection: requests in flight on it are never
+    /// executed.
     fn end_predecessor(&self, node: usize) {
         let mut state = self.state();
         if let Some(predecessor) = state.nodes[node].predecessor {
@@ -76,7 +77,7 @@ impl World {
         }
     }
 
-    /// Does an operation on the connection that is up, or on the next one before it is used.
+    /// Executes an operation on the current connection, or on the next one before calls use it.
     pub(super) fn later(&self, node: usize, operation: Operation) {
         let (current, outstanding) = {
             let state = self.state();
@@ -92,8 +93,8 @@ impl World {
         }
     }
 
-    /// Unless the node has given this connection up: what was sent on it says nothing of what was
-    /// added since, and nobody takes its answers.
+    /// Skips this if the node has given up the connection: requests sent on it do not cover
+    /// operations added since, and its replies are not read.
     fn settle_on(&self, connection: usize, store: &MemoryStore) {
         let node = self.state().connections[connection].node;
         if self.state().connection_of(node) == Some(connection) {
@@ -103,11 +104,11 @@ impl World {
 
     fn settle(&self, node: usize, store: &MemoryStore) {
         let outstanding = Arc::clone(&self.state().nodes[node].outstanding);
-        // The embedded store has every answer at once.
+        // The embedded store answers at once.
         drop(outstanding.settle(store).now_or_never());
     }
 
-    /// What is under way to the client is lost; whoever waits for it learns so.
+    /// Drops everything in flight to the client; whoever waits for it learns of the loss.
     pub(super) fn close(&self, connection: usize) {
         let mut state = self.state();
         let link = &mut state.connections[connection];
@@ -122,8 +123,8 @@ impl World {
         (state.connections[connection].dead_in, state.connections[connection].dead_out) = (true, true);
     }
 
-    /// Waits for `work`, at most for so long. A stopped process sees the end of its time when it
-    /// runs again, and an answer that has come by then too.
+    /// Waits for `work`, at most for this long. A frozen process notices the timeout when it runs
+    /// again, and also gets a reply that has arrived by then.
     pub(super) async fn bounded<T>(&self, node: usize, ms: u64, work: impl Future<Output = T>) -> Option<T> {
         let end = async {
             self.pause(ms).await;
@@ -154,7 +155,7 @@ impl World {
 }
 
 impl Link {
-    /// A request that asks for the server's time, answered.
+    /// Sends a request for the server's time and waits for the reply.
     async fn round_trip(
         &self,
         connection: usize,
@@ -171,7 +172,7 @@ impl Link {
         let request = move |world: &World, store: &MemoryStore| -> super::Event {
             executed(world, store);
             let time = world.0.clock.wall();
-            // An error says that nobody waits for it any more.
+            // An error means that the caller no longer waits.
             Box::new(move |_: &World| answer.send(time).unwrap_or_default())
         };
         self.world.send(connection, what, Box::new(request));
@@ -180,7 +181,7 @@ impl Link {
         Ok(())
     }
 
-    /// What must hold when an effect is carried out.
+    /// Checks what must hold when an effect is carried out.
     fn check(&self, effect: Effect, session: Option<&Arc<Session>>) {
         let world = &self.world;
         let state = world.state();
@@ -278,7 +279,7 @@ impl Transport for Link {
     }
 
     async fn ask(&self, session: &Session) -> Result<()> {
-        // What was added after the set-up of the connection, and before calls used it.
+        // Includes what was added after the connection was set up, and before calls used it.
         let connection = session.connection;
         let settle = move |world: &World, store: &MemoryStore| world.settle_on(connection, store);
         let heartbeat = self.round_trip(connection, "heartbeat", settle);
@@ -307,7 +308,7 @@ impl Transport for Link {
             }
             Effect::Unpublish => {
                 let session = self.world.state().nodes[self.node].current.take();
-                // Whoever holds it last closes it: not under the lock.
+                // Dropped outside the lock: the last reference closes the connection.
                 drop(session);
             }
         }
@@ -332,7 +333,7 @@ impl Drop for Session {
     }
 }
 
-/// What a killed process leaves: nobody of it reads any more.
+/// Cleans up after a killed process: it no longer reads anything.
 pub(super) fn end(world: &World, node: usize) {
     let link = Link::new(world, node);
     LOSS.into_iter().for_each(|effect| link.apply(effect, None));

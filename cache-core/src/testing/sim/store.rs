@@ -1,4 +1,4 @@
-//! What a node sees of the simulated store.
+//! The simulated store as seen by one node.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::store::{
     Token, Trust, Version, Versioned, Wake, Want,
 };
 
-/// How long a waiter sleeps where too many wait already.
+/// How long a waiter sleeps if too many are waiting already.
 const POLL: Duration = Duration::from_millis(100);
 
 /// One node's side of its link.
@@ -35,20 +35,23 @@ impl SimStore {
         Self { world, node }
     }
 
-    /// One trip: `run` is executed at the store when it arrives there, for this connection.
+    /// Makes one round trip: `run` is executed at the store when it arrives there, for this
+    /// connection.
     async fn call<T: Send + 'static>(
         &self,
         step: &'static str,
         run: impl FnOnce(&World, &MemoryStore, usize) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        // Held until the answer has come: a connection that was given up still brings what it has.
+        // Held until the reply has arrived: a connection that was given up still delivers its
+        // replies.
         let session = self.world.state().nodes[self.node].current.clone();
         let Some(session) = session else { return Err(unavailable(step).unsent()) };
         let (connection, (answer, answered)) = (session.connection, oneshot::channel());
         let run = move |world: &World, store: &MemoryStore| run(world, store, connection);
         self.world.send(connection, step, request(run, answer));
         let answered = self.world.bounded(self.node, RESPONSE_TIMEOUT_MS, answered).await;
-        // The task is woken, and runs later: what follows the answer on the connection is handled before it.
+        // The task is woken but runs later: what follows the reply on the connection is handled
+        // first.
         if self.world.draw_for(connection, 4) == 0 {
             self.world.pause(self.world.draw_for(connection, LATE_MS)).await;
         }
@@ -62,7 +65,8 @@ impl SimStore {
         }
     }
 
-    /// Now and then several versions take two trips, the second after the first was answered: they have an order, and no moment in common.
+    /// Sometimes splits several versions into two round trips, the second after the reply to the
+    /// first. They then have an order, but were not read at the same moment.
     fn apart<'a>(&self, versions: &'a [Arc<str>]) -> (&'a [Arc<str>], &'a [Arc<str>]) {
         let connection = self.world.state().connection_of(self.node);
         let draw = |limit| connection.map_or(1, |connection| self.world.draw_for(connection, limit));
@@ -81,7 +85,7 @@ impl SimStore {
         self.call("read of versions", run).await
     }
 
-    /// A trip that does nothing but one operation of the embedded store.
+    /// Makes a round trip for one operation of the embedded store.
     fn pass<'a, T: Send + 'static>(
         &'a self,
         step: &'static str,
@@ -91,7 +95,7 @@ impl SimStore {
     }
 }
 
-/// The embedded store has every answer at once.
+/// Takes the result of the embedded store, which answers at once.
 fn now<T>(answer: BoxFuture<'_, Result<T>>) -> Result<T> {
     answer.now_or_never().unwrap_or_else(|| Err(unavailable("simulated")))
 }
@@ -100,7 +104,7 @@ fn unavailable(step: &'static str) -> Error {
     Error::new(ErrorKind::Unavailable, step)
 }
 
-/// What the simulation has no use for yet.
+/// Refuses operations that the simulation does not need.
 fn refused<T: Send + 'static>() -> BoxFuture<'static, Result<T>> {
     let refusal = Error::new(ErrorKind::Refused, "simulated").detail("the simulated store cannot do this");
     future::ready(Err(refusal)).boxed()
@@ -224,7 +228,8 @@ impl Store for SimStore {
         let fill = fill.clone();
         let run = move |world: &World, store: &MemoryStore, connection| {
             let filled = now(store.fill(&fill))?;
-            // Now and then the read that registers the key is refused, or finds that somebody else has written.
+            // Sometimes the read that registers the key is refused, or finds that another node has
+            // written.
             if filled == Filled::Tracked && (!fill.track || world.draw_for(connection, 8) == 0) {
                 return Ok(Filled::Stored);
             }
@@ -389,7 +394,7 @@ impl Store for SimStore {
     fn renew_many<'a>(&'a self, claims: &'a [Claim], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<bool>>>> {
         let claims = claims.to_vec();
         let run = move |world: &World, store: &MemoryStore, connection| {
-            // Of several trips one may fail, and never two times in a row.
+            // One of several renewals may fail, but not two times in a row.
             let failed = world.failed_renewal(connection, claims.len());
             let stood: Vec<Claim> = claims
                 .iter()

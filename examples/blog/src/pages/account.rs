@@ -1,4 +1,4 @@
-//! Accounts: registering, logging in and out, and the devices on which one is logged in.
+//! Accounts: registration, login, logout, and the list of logged-in devices.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,7 +18,7 @@ use crate::throttle::{self, Address};
 use crate::users;
 use crate::visit::{LoggedIn, Visit};
 
-/// How many posts were opened since the login.
+/// The number of posts opened since the login.
 pub(super) const POSTS_READ: &str = "posts_read";
 
 pub(super) async fn login_form(visit: Visit, next: Next) -> Result<Response, Problem> {
@@ -71,7 +71,7 @@ pub(super) async fn logout_everywhere(
     _: Form<Button>,
 ) -> Result<Response, Problem> {
     app.sessions().of(reader.id).end_all().await?;
-    // This one too, and the browser forgets its cookie.
+    // This device too. The browser deletes its cookie.
     visit.session()?.logout().await?;
     visit.flash("You are logged out on every device.").await?;
     Ok(Redirect::to("/").into_response())
@@ -112,7 +112,8 @@ pub(super) async fn end_device(
     Ok(Redirect::to("/devices").into_response())
 }
 
-/// The only way in: another id for the session, whoever knew the one it had before.
+/// Logs the author in. This is the only way in, and it changes the session's id, so an id known
+/// before the login is useless.
 async fn welcome(visit: &Visit, author: i64, remember: bool, text: &str, next: &Next) -> Result<Response, Problem> {
     let session = visit.session()?;
     session.login(author.to_string()).await?;

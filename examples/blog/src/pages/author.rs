@@ -1,4 +1,4 @@
-//! Authors: all of them, and one with their posts.
+//! The list of authors, and the page of one author with their posts.
 
 use axum::response::Response;
 use maud::html;

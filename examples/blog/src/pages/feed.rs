@@ -1,4 +1,5 @@
-//! The newest posts as an Atom feed (RFC 4287): the entries of the front page, so one lives as long as the other.
+//! The newest posts as an Atom feed (RFC 4287). It uses the cache entries of the front page, so
+//! both are equally fresh.
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -16,7 +17,7 @@ pub(super) async fn show(visit: Visit) -> Result<Response, Problem> {
     let posts = posts::page(db.clone(), 1).await?;
     let authors = authors_of(db, &posts.iter().map(|post| post.author_id).collect::<Vec<_>>()).await?;
     let updated = posts.first().map_or(0, |post| post.published);
-    // Elements in braces are closed, as XML wants it.
+    // Elements with braces are closed, as XML requires.
     let feed = html! {
         (PreEscaped("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n"))
         feed xmlns="http://www.w3.org/2005/Atom" {
@@ -40,7 +41,7 @@ pub(super) async fn show(visit: Visit) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, "application/atom+xml; charset=utf-8")], feed.into_string()).into_response())
 }
 
-/// A name in the form of RFC 4151 that stays when the blog moves to another host.
+/// Returns a name in the form of RFC 4151. It stays the same if the blog moves to another host.
 fn name(database: i64, of: &str) -> Markup {
     html! { "tag:blog.example,2026:" (database) "/" (of) }
 }

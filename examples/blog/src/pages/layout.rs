@@ -1,4 +1,4 @@
-//! The frame around every page, and the pieces more than one page has.
+//! The frame around every page, and the parts that several pages share.
 
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
@@ -11,12 +11,12 @@ use crate::visit::Visit;
 
 pub(super) const SITE: &str = "Field Notes";
 
-/// A page for this visit. `title` is empty on the front page.
+/// Renders a page for this visit. `title` is empty on the front page.
 pub(super) async fn page(visit: &Visit, title: &str, content: &Markup) -> Result<Response, Problem> {
     page_with(StatusCode::OK, visit, title, content).await
 }
 
-/// A page with another status than 200.
+/// Renders a page with a status other than 200.
 pub(super) async fn page_with(
     status: StatusCode,
     visit: &Visit,
@@ -26,7 +26,7 @@ pub(super) async fn page_with(
     search_page(status, visit, title, "", content).await
 }
 
-/// A page of the search, whose field keeps what was typed.
+/// Renders a page of the search; its field keeps the typed text.
 pub(super) async fn search_page(
     status: StatusCode,
     visit: &Visit,
@@ -34,11 +34,11 @@ pub(super) async fn search_page(
     typed: &str,
     content: &Markup,
 ) -> Result<Response, Problem> {
-    // The button to log out is a form on every page.
+    // Every page has a logout button, which is a form.
     let csrf = if visit.reader.is_some() { visit.csrf().await? } else { String::new() };
     let messages = visit.take_flashes().await?;
     let content = html! {
-        // Only who was logged in has to ask the store, and would wonder.
+        // Shown while the store is unavailable, and only to readers with a session cookie.
         @if visit.session().is_err() {
             p.message role="status" { "Nobody can log in or write just now. Reading works as ever." }
         }
@@ -100,7 +100,7 @@ fn frame(title: &str, typed: &str, account: &Markup, content: &Markup, made: &Ma
     }
 }
 
-/// Who is logged in, or the way there.
+/// Renders the logged-in reader, or a link to log in.
 fn account(visit: &Visit, csrf: &str) -> Markup {
     html! {
         @if let Some(reader) = &visit.reader {
@@ -127,23 +127,23 @@ fn made_in(visit: &Visit) -> Markup {
     }
 }
 
-/// Shows that a form was sent by a page of this session.
+/// Renders the token that proves that a form was sent by a page of this session.
 pub(super) fn csrf_field(token: &str) -> Markup {
     html! { input type="hidden" name="csrf" value=(token); }
 }
 
-/// A date that machines can read too.
+/// Renders a date that is also machine-readable.
 pub(super) fn date(seconds: i64) -> Markup {
     html! { time datetime=(dates::iso(seconds)) { (dates::long(seconds)) } }
 }
 
-/// A round mark with the author's first letters, in a colour of their own.
+/// Renders a round badge with the author's initials, in the author's colour.
 pub(super) fn badge(id: i64, name: &str) -> Markup {
     let initials: String = name.split_whitespace().filter_map(|word| word.chars().next()).take(2).collect();
     html! { span class=(format!("badge hue-{}", id.rem_euclid(6))) aria-hidden="true" { (initials) } }
 }
 
-/// The message next to a field. Its id is what the field's `aria-describedby` names.
+/// Renders the message next to a field. The field's `aria-describedby` refers to its id.
 pub(super) fn mistake(mistakes: &Mistakes, field: &str) -> Markup {
     html! {
         @if let Some(message) = mistakes.of(field) {
@@ -152,7 +152,7 @@ pub(super) fn mistake(mistakes: &Mistakes, field: &str) -> Markup {
     }
 }
 
-/// `1 comment`, `2 comments`
+/// Returns `1 comment`, `2 comments`.
 pub(super) fn counted(count: i64, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }

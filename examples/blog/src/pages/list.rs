@@ -1,4 +1,4 @@
-//! The front page, and lists of posts wherever they stand.
+//! The front page, and lists of posts on all pages.
 
 use axum::response::Response;
 use maud::{Markup, html};
@@ -33,7 +33,7 @@ pub(super) async fn front(visit: Visit, query: ListQuery) -> Result<Response, Pr
     layout::page(&visit, &title, &content).await
 }
 
-/// Whether a list names the author of each post.
+/// Whether a list shows the author of each post.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Byline {
     Shown,
@@ -83,22 +83,24 @@ pub(super) async fn posts_list(db: &Db, posts: &[Summary], byline: Byline) -> Re
     })
 }
 
-/// Where a page stands in its list.
+/// The position of a page in its list.
 pub(super) struct Pager {
     page: u32,
     last: u32,
 }
 
 impl Pager {
+    /// Checks that the page exists.
+    ///
     /// # Errors
-    /// If the list has no such page. An empty list has one.
+    /// If the list has no such page. An empty list has one page.
     pub(super) fn new(page: u32, total: i64) -> Result<Self, Problem> {
         let pages = total.max(1).saturating_add(PAGE_SIZE - 1).checked_div(PAGE_SIZE).unwrap_or(1);
         let last = u32::try_from(pages).unwrap_or(u32::MAX);
         if page > last { Err(Problem::NotFound("page")) } else { Ok(Self { page, last }) }
     }
 
-    /// Links to the pages around this one; nothing if there is only one.
+    /// Renders links to the pages around this one; nothing if there is only one page.
     pub(super) fn links(&self, path: &str, parameters: &[(&str, &str)]) -> Markup {
         let href = |page: u32| {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
@@ -138,7 +140,7 @@ impl Pager {
         }
     }
 
-    /// The first page, the last, this one and its neighbours.
+    /// Returns the pages to link: the first, the last, this one and its neighbours.
     fn shown(&self) -> Vec<u32> {
         let near = self.page.saturating_sub(1)..=self.page.saturating_add(1);
         let mut pages: Vec<u32> =

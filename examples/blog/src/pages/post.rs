@@ -12,7 +12,7 @@ use crate::posts::{Post, Summary, post, posts_by};
 use crate::problem::Problem;
 use crate::visit::{LoggedIn, Visit};
 
-/// Other posts by the author, named at the end.
+/// How many other posts by the author are linked at the end.
 const MORE: usize = 3;
 
 pub(super) async fn show(visit: Visit, Id(id): Id) -> Result<Response, Problem> {
@@ -117,7 +117,7 @@ fn one(comment: &Comment) -> Markup {
                 }
                 (date(comment.written))
             }
-            // Line breaks are kept by the stylesheet.
+            // The stylesheet preserves line breaks.
             p.said { (comment.body) }
         }
     }

@@ -1,4 +1,4 @@
-//! Search.
+//! The search page.
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -12,7 +12,7 @@ use crate::search::{self, Query};
 use crate::visit::Visit;
 
 pub(super) async fn show(visit: Visit, asked: ListQuery) -> Result<Response, Problem> {
-    // As it is shown again; control characters are none of HTML's.
+    // The text as it is shown again, without control characters, which HTML does not allow.
     let typed: String = asked.q.trim().chars().filter(|c| !c.is_control()).collect();
     let typed = typed.as_str();
     let (status, content) = match Query::parse(&asked.q) {

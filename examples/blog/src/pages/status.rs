@@ -1,4 +1,4 @@
-//! What the cache is doing.
+//! The state of the cache.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -61,7 +61,7 @@ fn by_function(functions: &[FunctionStats]) -> Markup {
     }
 }
 
-/// A narrow window may break it between module and function.
+/// Lets a narrow window break the name between module and function.
 fn breakable(name: &str) -> Markup {
     html! {
         @if let Some((module, function)) = name.rsplit_once('.') { (module) "." wbr; (function) } @else { (name) }

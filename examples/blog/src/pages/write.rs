@@ -1,4 +1,5 @@
-//! Writing, editing and deleting a post. Every write ends in a redirect, so reloading never repeats it.
+//! Writing, editing and deleting a post. Every write ends with a redirect, so that reloading does
+//! not repeat it.
 
 use std::sync::Arc;
 
@@ -93,7 +94,7 @@ pub(super) async fn delete(
     Ok(Redirect::to("/").into_response())
 }
 
-/// A post that its reader may change.
+/// Returns a post that this reader may change.
 async fn own(visit: &Visit, reader: &Author, id: i64) -> Result<Arc<Post>, Problem> {
     let post = post(&visit.db, id).await?.ok_or(Problem::NotFound("post"))?;
     if post.author_id == reader.id { Ok(post) } else { Err(Problem::Forbidden("Only who wrote a post can change it.")) }
@@ -138,7 +139,8 @@ fn text_fields(form: &PostForm, mistakes: &Mistakes) -> Markup {
             label for="body" { "Text" }
             textarea #body name="body" rows="18" required maxlength="40000"
                 aria-invalid=[mistakes.of("body").map(|_| "true")]
-                // A line break right after the tag is not part of the text, so the text may begin with one.
+                // HTML drops a line break right after the tag, so one is added in case the text
+                // begins with one.
                 aria-describedby=[mistakes.of("body").map_or(Some("body-hint"), |_| Some("body-mistake"))] { "\n" (form.body) }
             (mistake(mistakes, "body"))
             p.hint #body-hint { "Markdown: **bold**, *italic*, `code`, ## heading, [link](https://example.org). HTML is shown as text." }

@@ -1,33 +1,33 @@
-//! Just enough of a browser.
-#![allow(dead_code, reason = "each test takes its part")]
+//! A minimal browser.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
-/// What came back.
+/// A response.
 pub(crate) struct Page {
     pub(crate) status: u16,
-    /// In lower case, one a line.
+    /// In lower case, one per line.
     pub(crate) headers: String,
-    /// As they came.
+    /// As received.
     head: String,
     pub(crate) body: String,
 }
 
 impl Page {
-    /// Where a redirect leads.
+    /// Returns the target of a redirect.
     pub(crate) fn location(&self) -> Option<&str> {
         self.all("location").first().copied()
     }
 
-    /// All values of a header.
+    /// Returns all values of a header.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         let named = self.head.lines().filter_map(|line| line.split_once(": "));
         named.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
     }
 }
 
-/// One that reads from the blog at this address.
+/// A browser that reads from the blog at this address.
 #[derive(Clone, Copy)]
 pub(crate) struct Browser(pub(crate) SocketAddr);
 
@@ -57,7 +57,7 @@ impl Browser {
     }
 }
 
-/// One request on this connection, which ends with its answer.
+/// Sends one request on this connection, which ends with the response.
 pub(crate) fn exchange(
     mut stream: TcpStream,
     method: &str,
@@ -78,7 +78,7 @@ pub(crate) fn exchange(
     page(stream).unwrap_or_else(|read| panic!("no answer: {sent:?} {read:?}"))
 }
 
-/// What comes until the connection ends. An error: that is no answer.
+/// Reads until the connection ends. Returns an error if that is not a response.
 pub(crate) fn page(mut stream: TcpStream) -> Result<Page, std::io::Result<usize>> {
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);

@@ -1,4 +1,4 @@
-//! Three processes of the blog behind one Redis and one database.
+//! Three processes of the blog with one Redis and one database.
 
 use std::process::{Child, Command, Stdio};
 
@@ -9,17 +9,17 @@ use crate::browser::{Browser, Page};
 use crate::process::Process;
 use crate::reader::Reader;
 
-/// All of it, each test's own.
+/// The processes and their servers, separate for each test.
 pub(crate) struct Instances {
     running: Vec<Process>,
     pub(crate) redis: RedisServer,
     folder: TempDir,
-    /// The first author, with one session for all three.
+    /// The first author, with one session for all three instances.
     writer: Reader,
 }
 
 impl Instances {
-    /// Starts the three at the same moment, on a database that is not there yet.
+    /// Starts the three at the same time, on a database that does not exist yet.
     pub(crate) fn start() -> Self {
         let redis = RedisServer::start();
         let folder = tempfile::tempdir().unwrap();
@@ -30,12 +30,12 @@ impl Instances {
         Self { running, redis, folder, writer }
     }
 
-    /// The writer at one of them.
+    /// Returns the writer at one of the instances.
     pub(crate) fn writer(&self, through: usize) -> Reader {
         self.writer.at(self.running[through].browser)
     }
 
-    /// Ends one of them as a crash does, and starts it anew.
+    /// Kills one instance, as a crash does, and starts it again.
     pub(crate) fn restart(&mut self, which: usize) {
         let database = self.database_url();
         drop(self.running.remove(which));
@@ -46,18 +46,18 @@ impl Instances {
         database_url(&self.folder)
     }
 
-    /// The browsers of all three.
+    /// Returns the browsers of all three.
     pub(crate) fn browsers(&self) -> Vec<Browser> {
         self.running.iter().map(|instance| instance.browser).collect()
     }
 
-    /// Publishes a post through one of them and returns its address.
+    /// Publishes a post through one instance and returns its address.
     pub(crate) fn publish(&self, through: usize, title: &str) -> String {
         let page = self.post(through, "/posts", &[("title", title), ("body", "The body.")]);
         page.location().unwrap().to_owned()
     }
 
-    /// Sends a form that is taken.
+    /// Sends a form that is accepted.
     pub(crate) fn post(&self, through: usize, path: &str, fields: &[(&str, &str)]) -> Page {
         let page = self.writer(through).post(path, fields);
         assert_eq!(page.status, 303, "{path}: {}", page.body);

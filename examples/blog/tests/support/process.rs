@@ -1,4 +1,4 @@
-//! The blog as a program.
+//! The blog as a process.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Child;

@@ -1,5 +1,5 @@
-//! Somebody with a browser that keeps cookies, and who sends the forms that pages show.
-#![allow(dead_code, reason = "each test takes its part")]
+//! A reader whose browser keeps cookies, and who sends the forms that pages show.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ pub(crate) struct Reader {
 #[derive(Default)]
 struct Jar {
     cookies: BTreeMap<String, String>,
-    /// Of the last page with a form.
+    /// The token of the last page with a form.
     csrf: String,
 }
 
@@ -26,7 +26,7 @@ impl Reader {
         Self { browser, headers: Vec::new(), jar: Arc::default() }
     }
 
-    /// A header of all its requests.
+    /// Adds a header to all requests.
     pub(crate) fn with(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, value));
         self
@@ -38,12 +38,12 @@ impl Reader {
         reader
     }
 
-    /// The same one, at another instance.
+    /// Returns the same reader at another instance.
     pub(crate) fn at(&self, browser: Browser) -> Self {
         Self { browser, headers: self.headers.clone(), jar: Arc::clone(&self.jar) }
     }
 
-    /// The page after it.
+    /// Logs in and returns the page after it.
     pub(crate) fn log_in(&self, login: &str, password: &str) -> Page {
         self.get("/login");
         let page = self.post("/login", &[("login", login), ("password", password)]);
@@ -64,7 +64,7 @@ impl Reader {
         self.request("GET", path, None, "")
     }
 
-    /// With the token of the last page.
+    /// Sends a form with the token of the last page.
     pub(crate) fn post(&self, path: &str, fields: &[(&str, &str)]) -> Page {
         let csrf = self.jar.lock().unwrap().csrf.clone();
         self.post_without_token(path, &[fields, &[("csrf", &csrf)]].concat())
@@ -95,7 +95,7 @@ impl Reader {
         page
     }
 
-    /// As the header has them.
+    /// Returns the cookies in the form of the header.
     pub(crate) fn cookies(&self) -> String {
         let jar = self.jar.lock().unwrap();
         jar.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")

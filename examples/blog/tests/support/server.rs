@@ -1,11 +1,12 @@
-//! The blog in this process: one for all tests of a binary, since its cache is that of every cached function.
+//! Runs the blog in this process: one for all tests of a binary, since its cache is that of every
+//! cached function.
 
 use std::net::SocketAddr;
 use std::sync::mpsc;
 
 use blog::App;
 
-/// Starts it in a thread of its own and returns its address.
+/// Starts the blog in its own thread and returns its address.
 pub(crate) fn serve<F: Future<Output = App>>(app: impl FnOnce() -> F + Send + 'static) -> SocketAddr {
     let (started, address) = mpsc::channel();
     std::thread::spawn(move || {
