@@ -7,7 +7,7 @@
 //! | clock | when the time is set | while the machine sleeps | used for |
 //! |---|---|---|---|
 //! | `coarse`, `start` | goes on | stops | hits, timeouts, durations |
-//! | `boot` | goes on | goes on (Linux; elsewhere it stops) | the server's time, expiry in the embedded store |
+//! | `boot` | goes on | goes on (only on Linux) | server time, expiry in the embedded store |
 //! | `wall` | jumps | goes on | shown to people; if a server does not report its time |
 
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! The recent history of each key in this process, for [`why`](crate::CachedEntry::why).
 //!
 //! ```text
-//! note(key, what) ── hash of the key ──> one of 16 rings: a mutex, a fixed number of steps, the oldest goes
+//! note(key, what) ── hash of the key ──> one of 16 rings: a mutex and a fixed number of steps;
+//!                                        a new step replaces the oldest
 //! ```
 //!
 //! Invariant: bounded from the start, and noting a step allocates nothing. A key is identified by

@@ -1,7 +1,7 @@
 //! Keys: injective, readable in `redis-cli`, bounded.
 //!
 //! ```text
-//! <namespace>:<name>:<arguments>@<fingerprint>      blog:blog.posts.by_author:7,rust@9f2c64b0d81e77aa
+//! <namespace>:<name>:<arguments>@<fingerprint>   blog:blog.posts.by_author:7,rust@9f2c64b0d81e77aa
 //! ```
 //!
 //! Invariant: namespace and name contain no `:`, the fingerprint contains no `@`, and the parts of

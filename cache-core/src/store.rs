@@ -12,7 +12,7 @@
 //!                     | lease "U" + 32 hex digits, taken over that mark: other callers do not wait
 //! lease key  {k}:l    absent | lease 32 hex digits | "F" (the last refresh failed)
 //!                     | "N.." and "U.." as above   (exists in addition to a record)
-//! aside key  {k}:f    absent | the record that the fences under k replaced; ignored without a fence
+//! aside key  {k}:f    absent | the record that the fences under k replaced; ignored without one
 //! builds     {v}:builds, where v is the function's version key: a set of fingerprints, whose
 //!            records an invalidation has to unlink
 //! plain key  whatever other programs write; this library writes only the values themselves there

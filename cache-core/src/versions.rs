@@ -1,7 +1,8 @@
 //! What this process knows of versions: a cell for each namespace, function and tag in use.
 //!
 //! ```text
-//! unknown ── read tracked, no change since ──> known (a stamp) ── notified, own write, gap ──> unknown
+//! unknown ── read tracked, no change since ──> known (a stamp)
+//!    ^────────── change notified, own write, gap ──────────────┘
 //! ```
 //!
 //! Invariant: a known cell is at the version that was read, and no change was notified since before
