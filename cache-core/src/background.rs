@@ -6,7 +6,7 @@
 //! | kind | example | at shutdown |
 //! |---|---|---|
 //! | service | the connection's supervisor | ended at once |
-//! | lasting service | the same: it is started again if its runtime has ended (D9) | ended at once |
+//! | lasting service | the same: it is restarted if its runtime has ended (D9) | ended at once |
 //! | work | a refresh | may finish within the bound, then ended |
 //! | run | a miss that callers wait for | goes on for as long as one of them waits |
 
@@ -142,8 +142,8 @@ impl Background {
         Ok(())
     }
 
-    /// Lets work and runs finish for at most `within` and ends the rest, runs `left` with the
-    /// services, and ends those. Returns `true` if all work finished.
+    /// Lets work and runs finish for at most `within`, ends the remaining work, runs `left` with
+    /// the services, and ends those. Returns `true` if all work finished.
     ///
     /// If this future is cancelled, the remaining tasks end as they are dropped with it.
     pub(crate) async fn shutdown(&self, within: Duration, left: impl Future<Output = ()>) -> bool {

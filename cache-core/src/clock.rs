@@ -7,7 +7,7 @@
 //! | clock | when the time is set | while the machine sleeps | used for |
 //! |---|---|---|---|
 //! | `coarse`, `start` | goes on | stops | hits, timeouts, durations |
-//! | `boot` | goes on | goes on (only on Linux) | server time, expiry in the embedded store |
+//! | `boot` | goes on | goes on (Linux; else stops) | server time, expiry in the embedded store |
 //! | `wall` | jumps | goes on | shown to people; if a server does not report its time |
 
 use std::sync::Arc;
@@ -76,7 +76,7 @@ enum Source {
     #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "made by tests only"))]
     Manual(Arc<Manual>),
     /// The runtime's clock, counted from this moment. It stops while the runtime's time is paused.
-    /// Behind a pointer, so that the variant fits in one word: each hit reads it.
+    /// Behind a pointer, so that the discriminant is a word of its own: each hit reads it.
     #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "made by tests only"))]
     Runtime(Arc<Runtime>),
 }
@@ -359,7 +359,8 @@ fn sleepless_millis(_clock: &Clock) -> u64 {
     boot_millis()
 }
 
-/// Only the wall clock is available, so setting it forward looks like sleep too.
+/// Reads the wall clock, since no other clock is available. Setting it forward looks like sleep,
+/// too.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn sleepless_millis(clock: &Clock) -> u64 {
     clock.wall().0

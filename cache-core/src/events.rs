@@ -205,11 +205,12 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Table {
-    /// Names with counters of their own (512, half of them from keys of `get_or_compute`). All
-    /// others are counted as `(other)`.
+    /// Names with counters of their own (512, at most half of them from keys of `get_or_compute`).
+    /// All others are counted as `(other)`.
     FunctionNames,
-    /// Names whose builds are known (4,096). The least recently used are forgotten and read again.
-    /// A full table suggests that names of keys contain data, which belongs into the key's parts.
+    /// Names whose builds are known (4,096). The least recently used are forgotten and looked up
+    /// again. A full table suggests that the names of keys contain data, which belongs in the parts
+    /// of the key.
     Builds,
     /// Keys whose last refresh failed and which are not retried yet (4,096). For further keys the
     /// store is asked again.

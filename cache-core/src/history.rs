@@ -46,7 +46,7 @@ pub enum What {
     /// Read from the store: a write fence, so the value was computed for its caller alone.
     Fenced,
     /// Read from the store: a compute stored nothing a moment ago, or another process computes
-    /// after one that did not. Callers do not wait for it.
+    /// again after that. Callers do not wait for it.
     NotAwaited,
     /// Another process was computing the value: this call waited for a push or for the end of the
     /// lease.

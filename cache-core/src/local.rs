@@ -301,8 +301,8 @@ impl Local {
         };
         kept.in_main.store(u8::from(place == Place::Main), Ordering::Relaxed);
         self.entries.insert(kept, (), guard);
-        // More than come in, so that the dead are removed even if no task can be started, and
-        // before any live entry.
+        // A fill adds one entry and removes more dead ones, so that the dead are removed even if no
+        // task can be started. They go before any live entry.
         for _ in 0..BURIED_BY_A_FILL {
             self.bury_one(&mut order, guard);
         }
@@ -379,7 +379,7 @@ impl Local {
     }
 }
 
-/// Keeps the values that L1 removes on this thread, for a simulation.
+/// Moves values that this thread removes from L1 to a list of its own, for a simulation.
 #[cfg(feature = "testing")]
 pub(crate) fn let_go_apart() {
     let_go::apart();

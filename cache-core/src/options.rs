@@ -40,7 +40,7 @@ pub struct EntryOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LocalTier {
-    /// Keeps a value while it is fresh, or for as long as the cache's own limit allows.
+    /// Keeps a value while it is fresh, but no longer than the cache's own limit.
     #[default]
     Cache,
     /// Keeps a value for at most this long.

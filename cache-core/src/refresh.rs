@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! a value that is due ── begin(key) ─┬─ Ticket ─> compute the next one; dropped at its end
-//!                                    ├─ Resting ─> a refresh is in progress, or failed a moment ago
+//!                                    ├─ Resting ─> a refresh is running, or failed a moment ago
 //!                                    └─ Full ────> the maximum number of refreshes is running
 //! ```
 //!

@@ -25,16 +25,17 @@ pub struct Swept {
 
 impl Cache {
     /// Checks records of this namespace and removes those that an invalidation of a tag, a function
-    /// or everything has ended. `steps` is how many times some hundreds of keys are checked.
+    /// or everything has ended.
     ///
     /// Such records are never served again, but they stay in the store until their ttl: an
     /// invalidation writes a version and does not look for records. Nothing sweeps Redis
     /// automatically. The embedded store sweeps itself, and a call only makes it happen sooner.
     ///
-    /// Each step is one `SCAN` over 250 keys of the server, of any namespace, one read of the first
-    /// bytes of each record found, one read of versions, and one removal by comparison: a record
-    /// that was stored in the meantime stays. Pause between calls as your server needs it. The
-    /// server counts a check as a use of the record.
+    /// One call runs up to `steps` steps. On Redis, each step is one `SCAN` over 250 keys of the
+    /// server, of any namespace, one read of the first bytes of each record found, one read of
+    /// versions, and one removal by comparison: a record that was stored in the meantime stays.
+    /// Pause between calls as your server needs it. The server counts a check as a use of the
+    /// record.
     ///
     /// ```
     /// # async fn example(cache: &cache_core::Cache) -> Result<(), cache_core::Error> {

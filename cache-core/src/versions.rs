@@ -20,10 +20,10 @@ use crate::sabotage::{self, Guard};
 use crate::store::Version;
 use crate::sync::{Mutex, MutexGuard, RwLock};
 
-/// The most unused cells without L1, and the fewest that any cache may keep.
+/// Bounds of the number of unused cells that are kept. The upper one applies if there is no L1.
 const MOST_IDLE: usize = 65_536;
 const LEAST_IDLE: usize = 1024;
-/// The fraction of L1's limit that unused cells may take in addition to it.
+/// The unused cells may take L1's limit divided by this, in addition to that limit.
 const IDLE_PART: usize = 16;
 /// How many randomly drawn cells are checked when a new one is made, and how many of them may be
 /// removed.

@@ -10,7 +10,7 @@
 //! | any | the first [`CHECKED_WRITES`] of each type and codec in a process are decoded once |
 //! | its fingerprint is incomplete (one of the above, or it validates) | every write is decoded |
 //! | any | every write is searched for parts that are not read back as they are: [`unfit_part`] |
-//! | one that can be compared | the first [`CHECKED_WRITES`] are decoded and compared: [`Finding::Differs`] |
+//! | comparable | the first [`CHECKED_WRITES`] are decoded and compared: [`Finding::Differs`] |
 //!
 //! A type that fails once, and that MessagePack can hold, is stored as MessagePack from then on.
 //! One case remains: a type with a complete fingerprint and a variant that is first written after

@@ -66,8 +66,8 @@ impl AheadMs {
 impl Kept {
     /// Returns the value if it may be served without any further check.
     ///
-    /// An entry with an outdated version stays: after a reconnect its versions may turn out to be
-    /// current.
+    /// An entry whose versions are not known to be current stays: after a reconnect they may turn
+    /// out to be.
     // Not inlined: in the caller, the lookup and this compete for registers, which took a tenth
     // longer.
     #[inline(never)]

@@ -86,9 +86,10 @@ impl RedisStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`]: only a change can fix it (wrong password, database, certificate, protocol).
-    /// [`ErrorKind::Closed`]: there is no tokio runtime, or `background` was shut down.
-    /// [`ErrorKind::Unavailable`]: the server cannot be reached, if it `is_required`.
+    /// - [`ErrorKind::Configuration`]: only a change can fix it (wrong password, database,
+    ///   certificate, protocol).
+    /// - [`ErrorKind::Closed`]: there is no tokio runtime, or `background` was shut down.
+    /// - [`ErrorKind::Unavailable`]: the server cannot be reached, if it `is_required`.
     pub(crate) async fn connect(
         config: RedisConfig,
         is_required: bool,

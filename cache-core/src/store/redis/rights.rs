@@ -49,9 +49,13 @@ static ASK: LazyLock<Script> = LazyLock::new(|| {
 /// The commands among them that need the right to write a key.
 const WRITES: [&str; 9] = ["pexpire", "pexpireat", "persist", "setrange", "unlink", "rename", "del", "sadd", "set"];
 
+/// Tries the commands and asks for the rights. `answered`: the replies to commands that the caller
+/// has tried already, by the rule that allows each.
+///
 /// # Errors
 ///
-/// [`ErrorKind::Configuration`]: a right is missing, or this is a node of a Cluster. The text names what to add. `answered`: the replies to commands that the caller has tried already, by the rule that allows each.
+/// [`ErrorKind::Configuration`]: a right is missing, or this is a node of a Cluster. The text names
+/// what to add.
 pub(super) async fn check(
     connection: &mut MultiplexedConnection,
     config: &RedisConfig,
