@@ -410,7 +410,7 @@ impl Graph {
 
     /// Returns a hash of the structure alone, independent of the order of the tracing.
     ///
-    /// Each definition starts with its own description and includes its neighbors' hashes in each
+    /// Each definition starts with its own description and includes its neighbours' hashes in each
     /// round. After as many rounds as there are definitions it covers everything that can be
     /// reached from it. Recursion needs no special case.
     pub(super) fn hash(&self, complete: bool) -> u64 {

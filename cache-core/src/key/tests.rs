@@ -255,7 +255,7 @@ fn placeholders_of_a_template_never_run_together() {
         out.as_str().to_owned()
     }
     // All texts of up to four of the characters that are structure somewhere: the separator itself,
-    // its escape, its neighbors.
+    // its escape, its neighbours.
     let letters = [':', '-', '%', '3', 'A', '"', '(', ',', 'é'];
     let mut texts = vec![String::new()];
     let mut from = 0;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Other clients' names of the schemes are accepted, and so are their options unless they ask for a
-//! behavior that differs from ours: see [`foreign`].
+//! behaviour that differs from ours: see [`foreign`].
 //!
 //! Invariant: no error, `Debug` or `Display` text contains the password. A URL that is parsed
 //! wrongly may have parts of the password anywhere, so errors quote a part of a URL only if it is
@@ -520,7 +520,7 @@ fn unknown(what: &str, given: &str, known: &[&str]) -> String {
     }
 }
 
-/// Returns how many insertions, deletions, replacements and swaps of neighbors turn `a` into `b`
+/// Returns how many insertions, deletions, replacements and swaps of neighbours turn `a` into `b`
 /// (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(32).collect(), b.chars().take(32).collect());

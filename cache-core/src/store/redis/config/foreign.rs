@@ -16,7 +16,7 @@ enum Meaning {
     Ignored,
     /// The option to use instead.
     Ours(&'static str),
-    /// Accepted with one of these values, which match the behavior here; otherwise an error.
+    /// Accepted with one of these values, which match the behaviour here; otherwise an error.
     Only(&'static [&'static str], &'static str),
     /// It is not supported.
     Never(&'static str),
