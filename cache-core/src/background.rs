@@ -1,12 +1,12 @@
-//! Background tasks: the only place that spawns.
+//! Background tasks: the only module that spawns.
 //!
-//! Invariant: every task belongs to one [`Background`] and is over when [`Background::shutdown`] returns or the last owner is
-//! dropped. Nothing outlives its cache.
+//! Invariant: every task belongs to one [`Background`] and is over when [`Background::shutdown`]
+//! returns or the last owner is dropped. No task outlives its cache.
 //!
-//! | sort | example | at shutdown |
+//! | kind | example | at shutdown |
 //! |---|---|---|
 //! | service | the connection's supervisor | ended at once |
-//! | lasting service | the same: it is made again where its runtime has ended (D9) | ended at once |
+//! | lasting service | the same: it is restarted if its runtime has ended (D9) | ended at once |
 //! | work | a refresh | may finish within the bound, then ended |
 //! | run | a miss that callers wait for | goes on for as long as one of them waits |
 
@@ -21,16 +21,17 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-/// How long shutdown waits for tasks that were told to end. They end at their next await; only one that blocks its thread takes longer.
+/// How long shutdown waits for aborted tasks. They end at their next await; only one that blocks
+/// its thread takes longer.
 const ABORT_BOUND: Duration = Duration::from_secs(1);
 
 /// The background tasks of one cache.
 #[derive(Debug, Default)]
 pub(crate) struct Background {
     tasks: Mutex<Tasks>,
-    /// How many runs are under way.
+    /// How many runs are in progress.
     runs: watch::Sender<usize>,
-    /// Services that are made again where their runtime has ended.
+    /// Services that are started again if their runtime has ended.
     lasting: Mutex<Vec<Lasting>>,
 }
 
@@ -46,7 +47,7 @@ impl fmt::Debug for Lasting {
     }
 }
 
-/// A run that is under way.
+/// A run in progress.
 struct UnderWay(watch::Sender<usize>);
 
 impl UnderWay {
@@ -74,13 +75,14 @@ impl Background {
         Self::default()
     }
 
-    /// Runs until shutdown ends it. `false`: shut down already, or not called inside a tokio runtime; the future is dropped.
+    /// Spawns a task that runs until shutdown ends it. Returns `false` after shutdown or outside a
+    /// tokio runtime; the future is then dropped.
     pub(crate) fn service(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
         self.spawn(|tasks| &mut tasks.services, task).is_some()
     }
 
-    /// A [`service`](Self::service) that begins with `first`, and is made again by `make` in each call
-    /// of [`revive`](Self::revive).
+    /// Spawns a [`service`](Self::service) that begins with `first`, and that each call of
+    /// [`revive`](Self::revive) starts again by `make`.
     pub(crate) fn lasting(
         &self,
         first: impl Future<Output = ()> + Send + 'static,
@@ -92,15 +94,15 @@ impl Background {
         spawned
     }
 
-    /// Makes the lasting services again, on the runtime that this is called in: the one that they
-    /// were on has ended. `false`: shut down, or not called inside a tokio runtime.
+    /// Starts the lasting services again on the current runtime, since the one that they were on
+    /// has ended. Returns `false` after shutdown or outside a tokio runtime.
     pub(crate) fn revive(&self) -> bool {
         if Handle::try_current().is_err() {
             return false;
         }
         let mut lasting = self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
         lasting.iter_mut().all(|service| {
-            // The end of a runtime drops one task after the other: this one may still be there.
+            // When a runtime ends, it drops one task after the other: this one may still exist.
             if let Some(task) = service.task.take() {
                 task.abort();
             }
@@ -109,17 +111,21 @@ impl Background {
         })
     }
 
-    /// Runs to its end; shutdown waits for it within its bound. `false` as for [`service`](Self::service).
+    /// Spawns a task that runs to its end; shutdown waits for it within its bound. Returns `false`
+    /// as [`service`](Self::service) does.
     pub(crate) fn work(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
         self.spawn(|tasks| &mut tasks.work, task).is_some()
     }
 
-    /// Spawns a run that callers wait for. It ends by itself when none of them does, so no shutdown ends it: what is computed
-    /// reaches its callers. A shutdown waits for it within its bound, so that it can still store. It belongs to the `tracing`
-    /// span of the caller that began it, and sees none of its task-locals.
+    /// Spawns a run that callers wait for.
+    ///
+    /// It ends by itself when no caller waits any more, so shutdown does not end it: a computed
+    /// value reaches its callers. Shutdown waits for it within its bound, so that it can still
+    /// store. It belongs to the `tracing` span of the caller that started it, and sees none of its
+    /// task-locals.
     ///
     /// # Errors
-    /// The future itself, where this is not called inside a tokio runtime.
+    /// Returns the future itself outside a tokio runtime.
     pub(crate) fn run<T>(&self, task: T) -> Result<(), T>
     where
         T: Future<Output = ()> + Send + 'static,
@@ -136,9 +142,10 @@ impl Background {
         Ok(())
     }
 
-    /// Lets work and runs finish for at most `within`, then ends it, does what is `left` to do with the services, and ends those. `true`: all work finished.
+    /// Lets work and runs finish for at most `within`, ends the remaining work, runs `left` with
+    /// the services, and ends those. Returns `true` if all work finished.
     ///
-    /// Cancelled half way, the tasks that are left end as they are dropped with this future.
+    /// If this future is cancelled, the remaining tasks end as they are dropped with it.
     pub(crate) async fn shutdown(&self, within: Duration, left: impl Future<Output = ()>) -> bool {
         let (mut services, mut work) = {
             let mut tasks = self.tasks();
@@ -148,11 +155,11 @@ impl Background {
         let mut runs = self.runs.subscribe();
         let ended = async {
             while work.join_next().await.is_some() {}
-            // An error says that the sender is gone, which `self` holds: it cannot be.
+            // An error would mean that the sender is gone, but `self` holds it.
             drop(runs.wait_for(|runs| *runs == 0).await);
         };
         let drained = timeout(within, ended).await.is_ok();
-        // Services go last: work in progress may still need the connection that one of them keeps.
+        // Services end last: work in progress may still need the connection that one of them keeps.
         let end = async {
             work.shutdown().await;
             left.await;
@@ -173,7 +180,7 @@ impl Background {
             return None;
         }
         let set = set(&mut tasks);
-        // Finished tasks stay in the set until they are asked for.
+        // Finished tasks stay in the set until they are joined.
         while set.try_join_next().is_some() {}
         Some(set.spawn_on(task, &runtime))
     }

@@ -1,14 +1,14 @@
-//! Where time comes from.
+//! The source of time.
 //!
-//! Invariant: nothing else in this crate reads a clock. Two kinds of time are kept apart: [`Timestamp`], milliseconds
-//! since the Unix epoch as the *store's server* counts them, which records carry; and monotonic time, for
-//! durations inside this process.
+//! Invariant: nothing else in this crate reads a clock. Two kinds of time are kept apart:
+//! [`Timestamp`], milliseconds since the Unix epoch on the clock of the *store's server*, which
+//! records carry; and monotonic time, for durations inside this process.
 //!
-//! | clock | when somebody sets the time | while the machine sleeps | used for |
+//! | clock | when the time is set | while the machine sleeps | used for |
 //! |---|---|---|---|
-//! | `coarse`, `start` | goes on | stands still | hits, timeouts, durations |
-//! | `boot` | goes on | goes on (Linux; elsewhere it stands still) | the server's time, ends in the embedded store |
-//! | `wall` | jumps | goes on | shown to people; where a server does not tell its time |
+//! | `coarse`, `start` | goes on | stops | hits, timeouts, durations |
+//! | `boot` | goes on | goes on (Linux; else stops) | server time, expiry in the embedded store |
+//! | `wall` | jumps | goes on | shown to people; if a server does not report its time |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -19,48 +19,48 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub struct Timestamp(pub(crate) u64);
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch.
+    /// Makes a timestamp from milliseconds since the Unix epoch.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// This time, `later` on. Saturates.
+    /// Returns the time that is `later` after this one. Saturates.
     #[must_use]
     pub fn plus(self, later: Duration) -> Self {
         Self(self.0.saturating_add(millis(later)))
     }
 
-    /// How long until `deadline`; zero if it has passed.
+    /// Returns the time left until `deadline`; zero if it has passed.
     #[must_use]
     pub fn until(self, deadline: Self) -> Duration {
         Duration::from_millis(deadline.0.saturating_sub(self.0))
     }
 }
 
-/// A duration in whole milliseconds, saturating.
+/// Converts a duration to whole milliseconds, saturating.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A time since 1970 as the standard library has it.
+/// Converts a time since 1970 to the standard library's type.
 pub(crate) fn wall_time(since: Duration) -> SystemTime {
     UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
 }
 
-/// A clock that is moved by hand.
+/// A clock that tests move.
 #[derive(Debug)]
 struct Manual {
     now: AtomicU64,
-    /// By how much the wall clock was set forward, in all.
+    /// Total time by which the wall clock was set forward.
     set: AtomicI64,
-    /// For how long the machine has slept.
+    /// Total time for which the machine has slept.
     asleep: AtomicU64,
     moved: tokio::sync::Notify,
 }
@@ -75,8 +75,8 @@ enum Source {
     System,
     #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "made by tests only"))]
     Manual(Arc<Manual>),
-    /// The runtime's, since this moment: it stands still while the runtime's time is paused. Behind a pointer, so that which clock it is stands in a
-    /// word of its own: each hit looks at it.
+    /// The runtime's clock, counted from this moment. It stops while the runtime's time is paused.
+    /// Behind a pointer, so that the discriminant is a word of its own: each hit reads it.
     #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "made by tests only"))]
     Runtime(Arc<Runtime>),
 }
@@ -87,23 +87,24 @@ struct Runtime {
     start: tokio::time::Instant,
     /// How far the wall clock is ahead.
     ahead: AtomicI64,
-    /// For how long the machine has slept so far, and until when it does: its monotonic clock
-    /// stands still.
+    /// How long the machine has slept so far, and until when it sleeps: its monotonic clock stops
+    /// meanwhile.
     slept: AtomicU64,
     asleep_until: AtomicU64,
 }
 
-/// Where clocks for tests start: 2026-01-01T00:00:00Z.
+/// Where test clocks start: 2026-01-01T00:00:00Z.
 const START_MS: u64 = 1_767_225_600_000;
 
 impl Clock {
-    /// The system's clock.
+    /// Returns the system's clock.
     #[must_use]
     pub fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that stands still until [`advance`](Self::advance), for tests. Starts at 2026-01-01T00:00:00Z.
+    /// Makes a clock for tests that moves only by [`advance`](Self::advance). Starts at
+    /// 2026-01-01T00:00:00Z.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn manual() -> Self {
@@ -115,7 +116,8 @@ impl Clock {
         })))
     }
 
-    /// The clock of the tokio runtime that this is called in, for tests whose time is paused. Starts as [`manual`](Self::manual) does.
+    /// Makes a clock of the current tokio runtime, for tests whose time is paused. Starts at the
+    /// same time as [`manual`](Self::manual).
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn of_runtime() -> Self {
@@ -125,8 +127,8 @@ impl Clock {
         Self(Source::Runtime(Arc::new(Runtime { start, ahead: AtomicI64::new(0), slept, asleep_until })))
     }
 
-    /// Those of another machine in the same runtime, which can differ. As
-    /// [`of_runtime`](Self::of_runtime) where this one is another kind.
+    /// Makes the clock of another machine in the same runtime, which can differ. Like
+    /// [`of_runtime`](Self::of_runtime) if this clock is of another kind.
     #[cfg(feature = "testing")]
     pub(crate) fn of_another_machine(&self) -> Self {
         let Source::Runtime(runtime) = &self.0 else { return Self::of_runtime() };
@@ -134,7 +136,7 @@ impl Clock {
         Self(Source::Runtime(Arc::new(Runtime { start: runtime.start, ahead: AtomicI64::new(0), slept, asleep_until })))
     }
 
-    /// Puts this machine's wall clock forward or back.
+    /// Sets this machine's wall clock forward or back.
     #[cfg(feature = "testing")]
     pub(crate) fn step(&self, by: i64) {
         if let Source::Runtime(runtime) = &self.0 {
@@ -142,7 +144,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock forward; the other clocks are left alone.
+    /// Moves a manual clock forward. Has no effect on other clocks.
     #[cfg(any(test, feature = "testing"))]
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(manual) = &self.0 {
@@ -151,8 +153,8 @@ impl Clock {
         }
     }
 
-    /// Sets the wall clock of a manual clock forward, as somebody who corrects the time of a
-    /// machine: monotonic time stays as it is.
+    /// Sets the wall clock of a manual clock forward, as if the time of the machine was corrected.
+    /// Monotonic time is unchanged.
     #[cfg(any(test, feature = "testing"))]
     pub fn set_wall_forward(&self, by: Duration) {
         if let Source::Manual(manual) = &self.0 {
@@ -168,8 +170,8 @@ impl Clock {
         }
     }
 
-    /// Has the machine of a clock of tests sleep: its monotonic clock stands still, its wall and
-    /// boot clock go on. That of a runtime's clock sleeps from now on, for so long.
+    /// Simulates that the machine sleeps: its monotonic clock stops, its wall and boot clocks go
+    /// on. A runtime's clock sleeps from now on for this long.
     #[cfg(any(test, feature = "testing"))]
     pub fn suspend(&self, by: Duration) {
         match &self.0 {
@@ -186,7 +188,8 @@ impl Clock {
         }
     }
 
-    /// This machine's wall clock. It orders nothing: records use the server's time.
+    /// Returns this machine's wall clock. It is not used for ordering: records use the server's
+    /// time.
     pub(crate) fn wall(&self) -> Timestamp {
         match &self.0 {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
@@ -196,8 +199,8 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since some moment before, which nobody can set, and which count what the
-    /// machine sleeps (on Linux).
+    /// Returns milliseconds since some earlier moment, on a clock that cannot be set and that
+    /// counts the time the machine sleeps (on Linux).
     pub(crate) fn boot(&self) -> u64 {
         match &self.0 {
             Source::System => boot_millis(),
@@ -206,8 +209,7 @@ impl Clock {
         }
     }
 
-    /// How far the clock that goes on while the machine sleeps is ahead of the one that stands
-    /// still.
+    /// Returns how far the clock that counts sleep is ahead of the one that does not.
     fn slept(&self) -> i64 {
         let awake = self.coarse();
         let all = match &self.0 {
@@ -217,7 +219,7 @@ impl Clock {
         i64::try_from(i128::from(all).saturating_sub(i128::from(awake))).unwrap_or(0)
     }
 
-    /// The same, as fine as it can be had, since 1970: for showing to people.
+    /// Returns the wall clock since 1970 at the best available resolution, for showing to people.
     pub(crate) fn wall_precise(&self) -> Duration {
         match &self.0 {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
@@ -226,7 +228,8 @@ impl Clock {
         }
     }
 
-    /// Milliseconds of monotonic time since some moment before; a few milliseconds coarse, and cheap enough for each hit.
+    /// Returns milliseconds of monotonic time since some earlier moment. The resolution is a few
+    /// milliseconds, and it is cheap enough for each hit.
     #[inline]
     pub(crate) fn coarse(&self) -> u64 {
         match &self.0 {
@@ -235,8 +238,8 @@ impl Clock {
         }
     }
 
-    /// Where nobody sets it and no machine sleeps, a clock of tests shows one time, as wall clock
-    /// and as monotonic one.
+    /// Unless its wall clock is set or its machine sleeps, a test clock shows the same wall and
+    /// monotonic time.
     #[cold]
     #[inline(never)]
     fn coarse_in_tests(&self) -> u64 {
@@ -247,7 +250,7 @@ impl Clock {
         }
     }
 
-    /// A point in monotonic time, for measuring how long something took.
+    /// Returns the current point in monotonic time, for measuring durations.
     pub(crate) fn start(&self) -> Stopwatch {
         Stopwatch { clock: self.clone(), started: self.monotonic() }
     }
@@ -267,7 +270,7 @@ impl Clock {
             }
             if let Some((manual, deadline)) = manual {
                 loop {
-                    // Registered before the look, so that no move is missed in between.
+                    // Registered before the check, so that no move is missed in between.
                     let moved = manual.moved.notified();
                     if manual.now.load(Ordering::SeqCst) >= deadline {
                         return;
@@ -294,12 +297,12 @@ impl Manual {
     }
 }
 
-/// A timer of the runtime that this is called in.
+/// Makes a timer of the current runtime.
 ///
 /// # Panics
 ///
-/// Outside a runtime and in one without timers, as tokio does, with what to do about it.
-#[expect(clippy::panic, reason = "tokio panics too; without a time limit a run could hang for ever")]
+/// Outside a runtime and in one without timers, as tokio does; the message says how to fix it.
+#[expect(clippy::panic, reason = "tokio panics too, and without a time limit a compute could hang forever")]
 fn timer(duration: Duration) -> tokio::time::Sleep {
     if tokio::runtime::Handle::try_current().is_err() {
         panic!(
@@ -307,7 +310,7 @@ fn timer(duration: Duration) -> tokio::time::Sleep {
              `Runtime::block_on`"
         );
     }
-    // There is no way to ask whether it has timers.
+    // There is no way to ask whether the runtime has timers.
     match std::panic::catch_unwind(|| tokio::time::sleep(duration)) {
         Ok(timer) => timer,
         Err(_panic) => panic!(
@@ -318,7 +321,7 @@ fn timer(duration: Duration) -> tokio::time::Sleep {
 }
 
 impl Runtime {
-    /// The time of the runtime.
+    /// Returns the time of the runtime.
     fn since(&self) -> u64 {
         START_MS.saturating_add(millis(self.start.elapsed()))
     }
@@ -327,19 +330,19 @@ impl Runtime {
         self.since().saturating_add_signed(self.ahead.load(Ordering::SeqCst))
     }
 
-    /// Without what the machine has slept.
+    /// Returns that time without the time the machine has slept.
     fn awake(&self) -> u64 {
         let now = self.since().max(self.asleep_until.load(Ordering::SeqCst));
         now.saturating_sub(self.slept.load(Ordering::SeqCst))
     }
 }
 
-/// The kernel keeps this one in memory: 6 ns instead of 22 for a precise reading.
+/// The kernel keeps this clock in memory: 6 ns instead of 22 for a precise reading.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 fn coarse_millis() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    // Since the machine's start: never negative, and far from the end of 64 bits.
+    // Counted from the machine's start: never negative, and far from the end of 64 bits.
     (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(now.tv_nsec as u64 / 1_000_000)
 }
 
@@ -350,13 +353,14 @@ fn boot_millis() -> u64 {
     (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(now.tv_nsec as u64 / 1_000_000)
 }
 
-/// A clock that goes on while the machine sleeps.
+/// Reads a clock that goes on while the machine sleeps.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn sleepless_millis(_clock: &Clock) -> u64 {
     boot_millis()
 }
 
-/// There is none but the wall clock, so one that is set forward looks like sleep too.
+/// Reads the wall clock, since no other clock is available. Setting it forward looks like sleep,
+/// too.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn sleepless_millis(clock: &Clock) -> u64 {
     clock.wall().0
@@ -389,7 +393,7 @@ pub(crate) struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Resolves when this shows at least `elapsed`.
+    /// Resolves when at least `elapsed` has passed.
     pub(crate) fn reaches(&self, elapsed: Duration) -> impl Future<Output = ()> + Send + 'static + use<> {
         let (started, source) = (self.started, self.clock.0.clone());
         async move {
@@ -405,7 +409,7 @@ impl Stopwatch {
                 (Monotonic::Manual(started), Source::Manual(manual)) => {
                     let end = started.saturating_add(millis(elapsed));
                     loop {
-                        // Registered before the look, so that no move is missed in between.
+                        // Registered before the check, so that no move is missed in between.
                         let moved = manual.moved.notified();
                         if manual.now.load(Ordering::SeqCst) >= end {
                             return;
@@ -420,7 +424,7 @@ impl Stopwatch {
                         _ => return,
                     }
                 },
-                // A stopwatch is made by its own clock.
+                // Unreachable: a stopwatch is always made by its own clock.
                 (Monotonic::Manual(_), Source::System) => {}
             }
         }
@@ -437,8 +441,8 @@ impl Stopwatch {
 
 /// How far the server's clock is ahead of our boot clock, learned on each connection and heartbeat.
 ///
-/// Of the boot clock and not of the wall clock: who sets the time of this machine changes nothing
-/// here (R14).
+/// The boot clock is used instead of the wall clock, so that setting the time of this machine has
+/// no effect here (R14).
 #[derive(Debug, Default)]
 pub(crate) struct ServerOffset {
     ahead: AtomicI64,
@@ -452,15 +456,14 @@ impl ServerOffset {
         self.is_known.store(true, Ordering::Release);
     }
 
-    /// Records that the server's clock showed `server` somewhere between two readings of our boot
-    /// clock: the middle is off by half of the time between them at most.
+    /// Records that the server's clock showed `server` at some time between two readings of our
+    /// boot clock. The midpoint is used, which is off by at most half of the time between them.
     #[cfg(any(feature = "redis", feature = "testing", test))]
     pub(crate) fn learn_between(&self, server: Timestamp, before: u64, after: u64) {
         self.learn(server, before.saturating_add(after.saturating_sub(before) / 2));
     }
 
-    /// The server's time now. Where no server has told it yet, or does not, what our wall clock
-    /// shows.
+    /// Returns the server's time now, or our wall clock as long as no server has reported its time.
     pub(crate) fn now(&self, clock: &Clock) -> Timestamp {
         if !self.is_known.load(Ordering::Acquire) {
             return clock.wall();
@@ -474,7 +477,7 @@ fn ahead(server: Timestamp, ours: u64) -> i64 {
     i64::try_from(ahead).unwrap_or(if ahead > 0 { i64::MAX } else { i64::MIN })
 }
 
-/// Wall time when it began, and from then on by the boot clock: nobody can set it (R14).
+/// Starts at wall time and then follows the boot clock, which cannot be set (R14).
 #[derive(Debug)]
 pub(crate) struct SteadyTime(ServerOffset);
 
@@ -490,11 +493,12 @@ impl SteadyTime {
     }
 }
 
-/// Below this, two clocks that are read one after the other, one of them coarse, may differ for no
-/// reason.
+/// Two clocks that are read one after the other, one of them coarse, may differ by up to this for
+/// no reason.
 const SLEPT_AT_LEAST_MS: i64 = 100;
 
-/// Finds that the machine has slept: monotonic time, by which L1 is trusted, stood still meanwhile.
+/// Detects that the machine has slept. Monotonic time, which limits the trust in L1, stops
+/// meanwhile.
 #[derive(Debug)]
 pub(crate) struct SleepWatch(AtomicI64);
 
@@ -503,7 +507,7 @@ impl SleepWatch {
         Self(AtomicI64::new(clock.slept()))
     }
 
-    /// Whether it has, since the last look.
+    /// Returns whether the machine has slept since the last call.
     pub(crate) fn has_slept(&self, clock: &Clock) -> bool {
         let slept = clock.slept();
         slept.saturating_sub(self.0.swap(slept, Ordering::Relaxed)) >= SLEPT_AT_LEAST_MS

@@ -1,14 +1,15 @@
-//! How a value becomes bytes.
+//! Codecs: how a value becomes bytes.
 //!
-//! Invariant: decoding never panics and never takes much more memory than the input and the type ask for; `bounded` stands
-//! between every binary format and the value's type. `coding` finds what a codec cannot read back before it is stored.
+//! Invariant: decoding never panics and never takes much more memory than the input and the type
+//! require; `bounded` wraps every binary format. `coding` detects values that a codec cannot read
+//! back before they are stored.
 //!
 //! | codec | id | field names in the bytes | for |
 //! |---|---|---|---|
 //! | [`Bincode`] | 1 | no | the default |
 //! | [`Postcard`] | 2 | no | as fast, smaller, maintained |
 //! | [`MsgPack`] | 3 | yes | untagged, flattened and skipped fields, `serde_json::Value` |
-//! | [`Json`] | 4 | yes | reading along in `redis-cli` |
+//! | [`Json`] | 4 | yes | values that are readable in `redis-cli` |
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,40 +35,45 @@ pub use self::postcard::Postcard;
 
 pub(crate) use self::coding::{Coding, Finding};
 
-/// What is used where no codec is named: [`Bincode`], or [`Postcard`] without the feature `bincode`.
+/// The codec used unless another one is named: [`Bincode`], or [`Postcard`] without the feature
+/// `bincode`.
 #[cfg(feature = "bincode")]
 pub type DefaultCodec = Bincode;
-/// What is used where no codec is named: `Bincode`, or [`Postcard`] without the feature `bincode`.
+/// The codec used unless another one is named: `Bincode`, or [`Postcard`] without the feature
+/// `bincode`.
 #[cfg(not(feature = "bincode"))]
 pub type DefaultCodec = Postcard;
 
-/// A codec: one way to turn values into bytes and back.
+/// A codec: converts values to bytes and back.
 ///
-/// An own codec takes an id from `128..=255` that no other codec of the program has.
+/// A codec of your own needs an id from `128..=255` that no other codec of the program has.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a codec",
     note = "use `Bincode`, `Postcard`, `MsgPack` or `Json` from `cache_core::codec`, or implement `Codec`"
 )]
 pub trait Codec: Send + Sync + 'static {
-    /// Stands in every record; a record of another codec is a miss.
+    /// The id of the codec, stored in every record. A record of another codec is a miss.
     const ID: u8;
-    /// For messages.
+    /// The name for messages.
     const NAME: &'static str;
-    /// Whether the bytes name their fields. If `false`, a value that leaves out a field (`skip_serializing_if`) is
-    /// stored as [`MsgPack`]. If `true`, a value with `Some(None)`, which such formats write like `None`, is not stored.
+    /// Whether the bytes contain field names.
+    ///
+    /// If `false`, a value that leaves out a field (`skip_serializing_if`) is stored as
+    /// [`MsgPack`]. If `true`, a value with `Some(None)`, which such formats write like `None`, is
+    /// not stored.
     const SELF_DESCRIBING: bool;
 
-    /// Appends the encoded value to `out`. What it appended before an error is of no interest.
+    /// Appends the encoded value to `out`. After an error the caller discards what was appended.
     ///
     /// # Errors
-    /// [`ErrorKind::Encode`] if the codec has no form for this value.
+    /// [`ErrorKind::Encode`] if the codec cannot represent this value.
     fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<()>;
 
-    /// Reads a value that takes up all of `bytes`.
+    /// Decodes a value from all of `bytes`.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] for anything else. It must neither panic nor
-    /// allocate more than a small multiple of `bytes`.
+    /// [`ErrorKind::Decode`] if the bytes are not exactly one value of this type. It must neither
+    /// panic nor allocate more than a small multiple of `bytes`.
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T>;
 }
 
@@ -75,7 +81,7 @@ fn encode_error(error: impl std::error::Error + Send + Sync + 'static) -> Error 
     Error::new(ErrorKind::Encode, "encode").source(error)
 }
 
-// Without the format's own message: those quote the bytes they stumbled over, and payloads stay out of errors.
+// Without the format's own message: it quotes the invalid bytes, and payloads stay out of errors.
 fn decode_error(codec: &'static str) -> Error {
     Error::new(ErrorKind::Decode, "decode").detail(format!("the bytes are not {codec} of this type"))
 }

@@ -1,10 +1,11 @@
-//! Applies the store's pushes to what this process keeps.
+//! Applies the store's notifications to the state of this process.
 //!
-//! A change of a key drops its L1 entry and poisons its pending fill. One of a version makes it
-//! unknown, and the runs whose values depend on it cannot be joined any more. A gap does so for all,
-//! in a few steps however much is kept, since it is told on the connection's task. What that leaves
-//! behind is given back in a task of its own. Nor is a run joined for longer than the staleness bound
-//! without its lease having been seen to stand: see [`Lease::keep`](crate::lease::Lease::keep).
+//! A change of a key drops its L1 entry and poisons its pending fill. A change of a version makes
+//! it unknown, and computes whose values depend on it cannot be joined any more. A gap does this
+//! for all keys, in a few steps for any number of entries, since it is handled on the connection's
+//! task. The memory is freed in a separate task. A compute is also not joined for longer than the
+//! staleness bound unless its lease was seen to be held: see
+//! [`Lease::keep`](crate::lease::Lease::keep).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,14 +20,14 @@ use crate::tag;
 use crate::touch::Changes;
 use crate::versions::{Told, Versions};
 
-/// What a store tells, applied.
+/// Applies the notifications of a store.
 pub(crate) struct Coherence {
     pub(crate) local: Option<Arc<Local>>,
     pub(crate) versions: Arc<Versions>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) history: Arc<History>,
     pub(crate) background: Arc<Background>,
-    /// Whether a task gives back memory.
+    /// Whether a task is freeing memory.
     pub(crate) giving_back: Arc<AtomicBool>,
     pub(crate) changes: Arc<Changes>,
 }
@@ -42,7 +43,7 @@ impl Listener for Coherence {
             }
         }
         let told = self.versions.changed(key);
-        // Of an own invalidation nothing was known any more.
+        // After an invalidation by this process the version is not known any more.
         if told == Told::Known {
             self.changes.told();
             self.history.note(key, What::Invalidated(tag::scope(key), By::Another));
@@ -50,8 +51,8 @@ impl Listener for Coherence {
     }
 
     fn gap(&self) {
-        // The versions first: what is kept from the next epoch of L1 on goes by what was read after
-        // the gap.
+        // The versions first: values of the next epoch of L1 then depend only on versions that were
+        // read after the gap.
         if !sabotage::is(Guard::GapForgetsVersions) {
             self.versions.clear();
         }
@@ -60,7 +61,8 @@ impl Listener for Coherence {
         {
             local.clear();
         }
-        // A renewed lease tells nothing of an invalidation by version, and the push of it may be what was lost.
+        // Renewing a lease does not detect an invalidation by version, and the notification of that
+        // may be what was lost.
         self.flights.detach_all();
         self.history.note_of_all(What::ConnectionLost);
         self.give_back();
@@ -68,8 +70,8 @@ impl Listener for Coherence {
 }
 
 impl Coherence {
-    /// Frees what was dropped, some at a time, in a task of which there is one at most. Without a
-    /// runtime the fills do it.
+    /// Frees the memory of dropped entries in small steps, in at most one task. Without a runtime
+    /// the fills do it.
     fn give_back(&self) {
         let Some(local) = &self.local else { return };
         let Some(turn) = Turn::take(&self.giving_back) else { return };
@@ -81,7 +83,7 @@ impl Coherence {
                     tokio::task::yield_now().await;
                 }
                 let flag = turn.give();
-                // Who dropped something meanwhile found the turn taken.
+                // A caller that dropped something meanwhile found the turn taken.
                 match Turn::take(&flag) {
                     Some(again) if local.has_let_go() => turn = again,
                     _ => return,
@@ -91,7 +93,7 @@ impl Coherence {
     }
 }
 
-/// That this task is the one that gives back memory. Dropped, another may be.
+/// The right to free memory, held by one task. Dropping it lets another task take it.
 struct Turn(Arc<AtomicBool>);
 
 impl Turn {
@@ -126,9 +128,9 @@ mod tests {
     #[derive(Default)]
     struct Drops {
         count: AtomicUsize,
-        /// Who tells of changes at the moment.
+        /// The thread that is notifying changes at the moment.
         telling: Mutex<Option<ThreadId>>,
-        /// Destructors that ran in that.
+        /// Destructors that ran on that thread meanwhile.
         in_telling: AtomicUsize,
     }
 
@@ -149,7 +151,7 @@ mod tests {
 
     impl Drop for Bomb {
         fn drop(&mut self) {
-            // Another test's thread may drop it: values of all tests go by one list.
+            // Another test's thread may drop it: all tests share one list of removed values.
             let is_telling = *self.0.telling.lock().unwrap() == Some(thread::current().id());
             self.0.in_telling.fetch_add(usize::from(is_telling), Ordering::SeqCst);
             self.0.count.fetch_add(1, Ordering::SeqCst);
@@ -214,7 +216,7 @@ mod tests {
         let (coherence, drops) = (coherence(), Arc::new(Drops::default()));
         (0..1000).for_each(|number| keep(&coherence, &format!("shop:user:{number}@f1"), &drops));
         drops.tell(|| (0..1000).for_each(|number| coherence.changed(&format!("shop:user:{number}@f1"))));
-        // The last few dozen leave the table with the next.
+        // The last few dozen leave the table with the next ones.
         until(|| drops.count() >= 1000 - 64).await;
     }
 
@@ -226,7 +228,7 @@ mod tests {
         drops.tell(|| coherence.gap());
         assert!(!coherence.giving_back.load(Ordering::SeqCst));
         (0..1000).for_each(|number| keep(&coherence, &format!("shop:post:{number}@f1"), &drops));
-        // Another test's thread may have some of them in hand.
+        // Another test's thread may be dropping some of them.
         while drops.count() < 900 {
             thread::yield_now();
         }

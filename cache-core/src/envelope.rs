@@ -1,13 +1,15 @@
-//! The stored record: a fixed header, what the value depended on, and the payload.
+//! The stored record: a fixed header, the versions that the value depends on, and the payload.
 //!
-//! Invariant: [`Envelope::open`] gives out an envelope only for bytes that [`Envelope::seal`] wrote under the same key, and no
-//! codec sees a byte before that. Everything is little endian; golden files freeze it.
+//! Invariant: [`Envelope::open`] returns an envelope only for bytes that [`Envelope::seal`] wrote
+//! under the same key, and no codec reads a byte before that. Everything is little endian; golden
+//! files freeze it.
 //!
 //! ```text
 //!  0  2  magic CA C8: no text in any encoding Redis users write, and not a lease's `L`
 //!  2  1  layout, 1
-//!  3  1  codec id, 0 where there is no value
-//!  4  1  flags: 1 a value is present, 2 versions follow; kept for later: 4 the payload is compressed, 8 it is encrypted, after that
+//!  3  1  codec id, 0 if there is no value
+//!  4  1  flags: 1 a value is present, 2 versions follow; reserved: 4 the payload is compressed,
+//!        8 it is encrypted, after that
 //!  5  1  number of tags
 //!  6  8  fill id: random, new with each write
 //! 14  6  created, ms since the epoch on the server's clock
@@ -15,14 +17,15 @@
 //! 25  5  stale for, ms beyond that
 //! 30  4  cost of computing it, us
 //! 34  8  checksum: xxh3 of all the rest, seeded with the key
-//! 42 16  versions, by flag: the digest of namespace and function version the value was computed under
+//! 42 16  versions, by flag: the digest of the namespace and function version of the value
 //!        each tag: length of its name 1, name, version 16
 //!        payload; compressed or encrypted, it begins with what is needed to read it
 //! ```
 //!
-//! A record with another layout or flag is of a build that knows more. It stays where it is for those who can read it: here it is a
-//! miss with an event, and a run under a lease beside it replaces it, as one past its time. So every layout has the magic, the layout
-//! and the fill id where they are in this one.
+//! A record with another layout or flag comes from a newer build. It is left in place for builds
+//! that can read it. In this build it is a miss with an event, and a compute under a lease next to
+//! it replaces it, as if it had expired. So every layout has the magic, the layout and the fill id
+//! at the same place as this one.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -36,7 +39,7 @@ const MAGIC: [u8; 2] = [0xCA, 0xC8];
 const LAYOUT: u8 = 1;
 const PRESENT: u8 = 0b0001;
 const VERSIONED: u8 = 0b0010;
-/// Kept for later, and not known yet: written today, no released build could read it.
+/// Reserved, and not known yet: if it were written today, no released build could read it.
 #[cfg(test)]
 const COMPRESSED: u8 = 0b0100;
 #[cfg(test)]
@@ -45,25 +48,26 @@ const CODEC_AT: usize = 3;
 const FLAGS_AT: usize = 4;
 const CHECKSUM_AT: usize = 34;
 const HEADER_LEN: usize = 42;
-/// The largest time of five and of six bytes.
+/// The largest times of five and of six bytes.
 const MAX_U40: u64 = (1 << 40) - 1;
 const MAX_U48: u64 = (1 << 48) - 1;
 
-/// What a record says about its value.
+/// The metadata of a record's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Envelope {
-    /// The payload's codec, 0 if there is none. Sealing takes it from the encoder instead, which alone knows.
+    /// The payload's codec, 0 if there is none. Sealing takes it from the encoder instead, which
+    /// chooses the codec.
     pub(crate) codec: u8,
-    /// `false`: it is known that there is no value (`None`), and the payload is empty.
+    /// `false`: the record stores that there is no value (`None`), and the payload is empty.
     pub(crate) present: bool,
-    /// Identifies this very write.
+    /// Identifies this write.
     pub(crate) fill_id: u64,
     pub(crate) created: Timestamp,
     /// From `created`. Stored in milliseconds up to 34 years.
     pub(crate) fresh_for: Duration,
     /// How long after that it may still be served. Stored in milliseconds up to 34 years.
     pub(crate) stale_for: Duration,
-    /// What computing it took. Stored in microseconds up to 71 minutes.
+    /// The duration of the compute. Stored in microseconds up to 71 minutes.
     pub(crate) cost: Duration,
     /// The digest of the implicit versions, of namespace and function.
     pub(crate) versions: Option<u128>,
@@ -77,17 +81,17 @@ pub(crate) struct TagVersion {
     pub(crate) version: u128,
 }
 
-/// Why bytes cannot be read here.
+/// Why this build cannot read the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unreadable {
-    /// They are no record under this key, for this reason.
+    /// They are not a record under this key, for this reason.
     Foreign(&'static str),
-    /// They are a record that another build has written, one that knows more, with this fill id.
+    /// They are a record of a newer build, with this fill id.
     Newer(u64, &'static str),
 }
 
 impl Unreadable {
-    /// For [`Event::Undecodable`](crate::events::Event::Undecodable).
+    /// Returns the reason for [`Event::Undecodable`](crate::events::Event::Undecodable).
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Foreign(reason) | Self::Newer(_, reason) => reason,
@@ -96,21 +100,22 @@ impl Unreadable {
 }
 
 impl Envelope {
-    /// Until when the value is served as it is.
+    /// Returns until when the value is fresh.
     pub(crate) fn fresh_until(&self) -> Timestamp {
         self.created.plus(self.fresh_for)
     }
 
-    /// Until when the value may be served at all.
+    /// Returns until when the value may be served at all.
     pub(crate) fn stale_until(&self) -> Timestamp {
         self.fresh_until().plus(self.stale_for)
     }
 
-    /// The bytes of a record under `key`. `write_payload` appends the encoded value right behind the header and returns
-    /// its codec's id; it is not called if no value is present.
+    /// Returns the bytes of a record under `key`. `write_payload` appends the encoded value behind
+    /// the header and returns its codec's id; it is not called if no value is present.
     ///
     /// # Errors
-    /// Those of `write_payload`; [`ErrorKind::Limit`] for more than 255 tags or one with a name over 255 bytes.
+    /// Those of `write_payload`; [`ErrorKind::Limit`] for more than 255 tags or one with a name
+    /// over 255 bytes.
     pub(crate) fn seal(&self, key: &str, write_payload: impl FnOnce(&mut Vec<u8>) -> Result<u8>) -> Result<Vec<u8>> {
         let limit = |what: &'static str| Error::new(ErrorKind::Limit, "seal").detail(what);
         let tags = u8::try_from(self.tags.len()).map_err(|_| limit("more than 255 tags"))?;
@@ -144,8 +149,8 @@ impl Envelope {
         Ok(out)
     }
 
-    /// What stands before the payload in the same record with other times: the payload behind it stays as it is (V8). `None`: it would
-    /// not fit there.
+    /// Returns the bytes in front of the payload for the same record with other times. The payload
+    /// itself does not change (V8). `None`: the new header has another length.
     pub(crate) fn head(&self, key: &str, record: &[u8], payload_at: usize) -> Option<Vec<u8>> {
         let payload = record.get(payload_at..)?;
         let sealed = self.seal(key, |out| {
@@ -157,7 +162,8 @@ impl Envelope {
         Some(head)
     }
 
-    /// Reads a record that was stored under `key`: the envelope, and where its payload starts. Allocates only for tags.
+    /// Reads a record that was stored under `key`: returns the envelope and the offset of its
+    /// payload. Allocates only for tags.
     ///
     /// # Errors
     /// Why these bytes cannot be read.
@@ -174,7 +180,7 @@ impl Envelope {
         if rest.u8() != Some(LAYOUT) {
             return Err(newer("a record of another layout"));
         }
-        // Before anything else is believed.
+        // Checked before any other field is used.
         let stored = bytes.get(CHECKSUM_AT..HEADER_LEN).and_then(|stored| stored.try_into().ok());
         if stored.map(u64::from_le_bytes) != Some(checksum(key, bytes).ok_or(foreign("cut off in the header"))?) {
             return Err(foreign("the checksum does not match: damaged, or stored under another key"));
@@ -186,8 +192,9 @@ impl Envelope {
         Ok((envelope, bytes.len().saturating_sub(rest.len())))
     }
 
-    /// What the first bytes of a record say, and how long its head is. Nothing vouches for it: the
-    /// checksum covers the payload too. `None`: it is no record, or there are too few of its bytes.
+    /// Reads the header from the first bytes of a record, and its length. The result is not
+    /// verified, since the checksum covers the payload, too. `None`: the bytes are not a record, or
+    /// there are too few of them.
     pub(crate) fn peek(bytes: &[u8]) -> Option<(Self, usize)> {
         let mut rest = Reader(bytes);
         if rest.array() != Some(MAGIC) || rest.u8() != Some(LAYOUT) {
@@ -197,12 +204,12 @@ impl Envelope {
         Some((envelope, bytes.len().saturating_sub(rest.len())))
     }
 
-    /// Whether these may be the first bytes of a record.
+    /// Returns whether these may be the first bytes of a record.
     pub(crate) fn is_head(bytes: &[u8]) -> bool {
         bytes.starts_with(&MAGIC) && bytes.get(MAGIC.len()) == Some(&LAYOUT)
     }
 
-    /// Everything behind the layout byte.
+    /// Reads everything behind the layout byte.
     fn read(mut rest: Reader<'_>) -> Option<(Self, &[u8])> {
         let codec = rest.u8()?;
         let flags = rest.u8()?;
@@ -232,16 +239,18 @@ impl Envelope {
     }
 }
 
-/// Where the fill id stands in a record, little endian: a refresh replaces only the record it has read, compared on the server.
+/// The position of the fill id in a record, little endian. A refresh replaces only the record it
+/// has read, which the server compares by this id.
 pub(crate) const FILL_ID_AT: Range<usize> = 6..14;
 
-/// Over all but the checksum itself. The key is part of it, so a record copied under another key is foreign there.
+/// Returns the checksum of everything except the checksum itself. The key is part of it, so a
+/// record copied to another key is foreign there.
 fn checksum(key: &str, record: &[u8]) -> Option<u64> {
     let head = xxh3_64_with_seed(record.get(..CHECKSUM_AT)?, xxh3_64(key.as_bytes()));
     Some(xxh3_64_with_seed(record.get(HEADER_LEN..)?, head))
 }
 
-/// The lowest `len` bytes of a number.
+/// Appends the lowest `len` bytes of a number.
 fn put(out: &mut Vec<u8>, number: u64, len: usize) {
     out.extend(number.to_le_bytes().into_iter().take(len));
 }

@@ -1,14 +1,15 @@
-//! The one error type: what failed, at which step, and why.
+//! The error type of the crate: what failed, at which step, and why.
 //!
 //! Its texts never contain keys, payloads or credentials.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// A fault of the cache itself.
+/// A failure of the cache itself.
 ///
-/// A cached function never returns it: there a fault is an [`Event`](crate::events::Event) and the function runs.
-/// Explicit operations (`connect`, `set`, `invalidate`, objects, `plain`) do.
+/// A cached function never returns it: there the failure is an [`Event`](crate::events::Event) and
+/// the function computes. Explicit operations (`connect`, `set`, `invalidate`, objects, `plain`)
+/// return it.
 pub struct Error {
     kind: ErrorKind,
     step: &'static str,
@@ -18,25 +19,29 @@ pub struct Error {
     is_unsent: bool,
 }
 
-/// What sort of fault it is, for deciding what to do about it.
+/// The kind of an [`Error`], which says how to react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The configuration can never work: a wrong URL, a wrong password, a name that is not allowed.
     Configuration,
-    /// The store cannot be reached, did not answer in time or lost the connection. Trying later may work.
-    /// A write that ended like this may or may not have been executed.
+    /// The store cannot be reached, did not answer in time or lost the connection.
+    ///
+    /// Trying again later may work. A write that failed with this kind may or may not have been
+    /// executed.
     Unavailable,
-    /// The store answered, and refused: read-only, out of memory, no permission, wrong type.
+    /// The store answered with a refusal: read-only, out of memory, no permission, wrong type.
     Refused,
-    /// The write is done on the primary, and fewer replicas have acknowledged it than
-    /// [`CacheBuilder::wait_for_replicas`](crate::CacheBuilder::wait_for_replicas) asks for. A failover may undo it.
+    /// The primary executed the write, but fewer replicas acknowledged it than
+    /// [`CacheBuilder::wait_for_replicas`](crate::CacheBuilder::wait_for_replicas) requires.
+    ///
+    /// A failover may undo it.
     NotReplicated,
     /// A value could not be encoded.
     Encode,
-    /// Stored bytes are not what this program would have written.
+    /// The stored bytes are not what this program would have written.
     Decode,
-    /// A bound was hit: a value over the size limit, too many conflicting updates.
+    /// A limit was hit: a value over the size limit, too many conflicting updates.
     Limit,
     /// The cache was shut down.
     Closed,
@@ -45,13 +50,17 @@ pub enum ErrorKind {
 /// The result of an explicit cache operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A run of a cached function took longer than its deadline and was dropped.
+/// The compute of a cached function exceeded its deadline and was dropped.
 ///
-/// Where an old value may be served, its callers get that (`stale_if_error`, `stale_while_revalidate`). Else they get
-/// the function's own error, made by `From<DeadlineExceeded>` if it has that (as `anyhow::Error` and `Box<dyn Error + Send + Sync>`
-/// have), else by `From<std::io::Error>` of the kind `TimedOut` (as `sqlx::Error` has). Where there is no way to tell them
-/// (no such conversion, no `Result`, or [`Cache::get_or_compute`](crate::Cache::get_or_compute)), the deadline frees the key, so that other callers start
-/// anew, and the run goes on for its own callers without being stored. A `deadline` in the attribute asks for the conversion.
+/// If an old value may be served (`stale_if_error`, `stale_while_revalidate`), callers get that.
+/// Otherwise they get the function's own error: by `From<DeadlineExceeded>` if the error type
+/// implements it (as `anyhow::Error` and `Box<dyn Error + Send + Sync>` do), or else by
+/// `From<std::io::Error>` with the kind `TimedOut` (as `sqlx::Error` does).
+///
+/// If neither is possible (no such conversion, no `Result`, or
+/// [`Cache::get_or_compute`](crate::Cache::get_or_compute)), the deadline only frees the key: other
+/// callers start a new compute, and the old one goes on for its own callers without being stored. A
+/// `deadline` in the attribute requires the conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadlineExceeded {
     after: std::time::Duration,
@@ -62,7 +71,7 @@ impl DeadlineExceeded {
         Self { after }
     }
 
-    /// The deadline.
+    /// Returns the deadline that was exceeded.
     #[must_use]
     pub fn after(&self) -> std::time::Duration {
         self.after
@@ -82,13 +91,13 @@ impl Error {
         Self { kind, step, detail: None, source: None, is_unsent: false }
     }
 
-    /// The request never left this process, so nothing was executed.
+    /// Marks that the request never left this process, so nothing was executed.
     pub(crate) fn unsent(mut self) -> Self {
         self.is_unsent = true;
         self
     }
 
-    /// Whether the operation may have been executed, or may still be: no answer came.
+    /// Returns whether the operation may have been executed, or may still be: there was no answer.
     pub(crate) fn may_have_happened(&self) -> bool {
         self.kind == ErrorKind::Unavailable && !self.is_unsent
     }
@@ -104,19 +113,19 @@ impl Error {
         self
     }
 
-    /// The same fault for another caller, without its source.
+    /// Copies the error for another caller, without its source.
     pub(crate) fn again(&self) -> Self {
         Self { kind: self.kind, step: self.step, detail: self.detail.clone(), source: None, is_unsent: self.is_unsent }
     }
 
-    /// The same fault, of an operation in parts of which so many were done before.
+    /// Adds that `done` of the `all` parts of the operation were completed before the failure.
     pub(crate) fn after(self, done: usize, all: usize) -> Self {
         let part = format!("{done} of {all} were done before, the others may or may not have been");
         let detail = self.detail.as_ref().map_or_else(|| part.clone(), |detail| format!("{detail}; {part}"));
         self.detail(detail)
     }
 
-    /// The same fault, of what is called `name` in the user's world.
+    /// Adds the name by which the user knows the failed item.
     pub(crate) fn of(mut self, name: &str) -> Self {
         self.detail = Some(match self.detail {
             Some(detail) => format!("{name}: {detail}"),
@@ -125,7 +134,7 @@ impl Error {
         self
     }
 
-    /// What went wrong, without the step and the kind, with its causes.
+    /// Returns what went wrong and its causes, without the step and the kind.
     pub(crate) fn why(&self) -> String {
         let mut text = self.detail.clone().unwrap_or_else(|| self.what().to_owned());
         self.add_causes(&mut text);
@@ -154,19 +163,19 @@ impl Error {
         }
     }
 
-    /// What sort of fault it is.
+    /// Returns the kind of the failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The step that failed, such as `"connect"` or `"fill"`.
+    /// Returns the step that failed, such as `"connect"` or `"fill"`.
     #[must_use]
     pub fn step(&self) -> &'static str {
         self.step
     }
 
-    /// Whether trying again later may work without any change.
+    /// Returns whether trying again later may work without any change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.kind == ErrorKind::Unavailable
@@ -177,7 +186,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = self.what();
         match (&self.detail, self.kind) {
-            // Its detail is a sentence of its own, for whoever reads one line on a terminal.
+            // The detail of a configuration error is a complete sentence, made for a single line on
+            // a terminal.
             (Some(detail), ErrorKind::Configuration) => f.write_str(detail),
             (Some(detail), _) => write!(f, "{}: {what}: {detail}", self.step),
             (None, _) => write!(f, "{}: {what}", self.step),
@@ -185,7 +195,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// The error as a sentence with its causes: what a program prints that returns it from `main`.
+/// Writes the error as a sentence with its causes, since a program prints this form if it returns
+/// the error from `main`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.to_string();

@@ -1,6 +1,6 @@
-//! What happened inside the cache, for logs, metrics and tests.
+//! Events inside the cache, for logs, metrics and tests.
 //!
-//! Events carry names of functions and kinds of faults; never keys, payloads or credentials.
+//! Events carry names of functions and kinds of failures; never keys, payloads or credentials.
 
 #[cfg(feature = "tracing")]
 mod log;
@@ -21,183 +21,201 @@ pub use self::session::{SessionEvent, SessionStats};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
-/// Something worth knowing that a caller does not see.
+/// An event inside the cache that its caller does not see.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// The store's connection is up and set up.
+    /// The store's connection is ready for use.
     Connected,
-    /// The connection is lost; calls compute until it is back.
+    /// The connection is lost. Calls compute until it is back.
     Disconnected {
-        /// Why, as far as it is known.
+        /// The reason, as far as it is known.
         reason: Arc<str>,
     },
-    /// An attempt to connect failed; the next ones follow by themselves. Told when the reason is a new one, and once a
-    /// minute while it stays.
+    /// An attempt to connect failed. Further attempts follow automatically.
+    ///
+    /// Emitted when the reason changes, and once a minute while it stays the same.
     ConnectFailed {
-        /// Whether this can only be mended by a change (credentials, address), or may pass.
+        /// Whether this needs a change (credentials, address), or may pass.
         kind: ErrorKind,
-        /// What the server or the system said.
+        /// The message of the server or the system.
         reason: Arc<str>,
     },
-    /// A store operation failed; the call went on without it. Not told for calls while there is no connection:
-    /// [`Disconnected`](Self::Disconnected) says that once.
+    /// A store operation failed; the call went on without it.
+    ///
+    /// Not emitted for calls while there is no connection: [`Disconnected`](Self::Disconnected)
+    /// reports that once.
     StoreFailed {
         /// The operation, such as `"read"` or `"fill"`.
         step: &'static str,
-        /// What sort of fault.
+        /// The kind of the failure.
         kind: ErrorKind,
-        /// What the server or the system said.
+        /// The message of the server or the system.
         reason: Arc<str>,
     },
-    /// Stored bytes are not a record of this function: a miss.
+    /// The stored bytes are not a record of this function. The call is a miss.
     Undecodable {
         /// The function's key name.
         name: Arc<str>,
-        /// What is wrong with them.
+        /// What is wrong with the bytes.
         reason: &'static str,
     },
-    /// A computed value was returned but not stored, because its lease was gone: invalidated, overwritten or expired.
+    /// A computed value was returned but not stored, because its lease was gone: the key was
+    /// invalidated or overwritten, or the lease expired.
     FillRefused {
         /// The function's key name.
         name: Arc<str>,
     },
-    /// A closure of the function (`ttl`, `cache_if`, `tags`) panicked after it had returned a value. The value was returned and
-    /// not stored.
+    /// A closure of the function (`ttl`, `cache_if`, `tags`) panicked after the function returned.
+    /// The value was returned and not stored.
     FillPanicked {
         /// The function's key name.
         name: Arc<str>,
     },
-    /// A value was served after its ttl instead of what the function would have returned.
+    /// A value was served after its ttl because the function returned no new one.
     StaleServed {
         /// The function's key name.
         name: Arc<str>,
-        /// What kept the function from it.
+        /// Why the function returned no new value.
         cause: StaleCause,
     },
-    /// A refresh in the background came to nothing; the old value stays, and the next refresh waits for the throttle.
+    /// A background refresh failed. The old value stays, and the next refresh waits for the
+    /// throttle.
     RefreshFailed {
         /// The function's key name.
         name: Arc<str>,
     },
-    /// As many refreshes run in the background as may; this one was left out.
+    /// A refresh was skipped, because the maximum number of background refreshes was running.
     RefreshSkipped {
         /// The function's key name.
         name: Arc<str>,
     },
-    /// A run took longer than its deadline.
+    /// A compute exceeded its deadline.
     DeadlinePassed {
         /// The function's key name.
         name: Arc<str>,
     },
-    /// A value could not be encoded; it was returned, not stored.
+    /// A value could not be encoded. It was returned and not stored.
     EncodeFailed {
         /// The function's key name.
         name: Arc<str>,
         /// The codec's message.
         reason: Arc<str>,
     },
-    /// A value is over the size limit; it was returned, not stored.
+    /// A value is over the size limit. It was returned and not stored.
     TooLarge {
         /// The function's key name.
         name: Arc<str>,
         /// Its encoded size in bytes.
         bytes: usize,
     },
-    /// An entry would have more than 128 tags; its value was returned, not stored.
+    /// An entry would have more than 128 tags. Its value was returned and not stored.
     TooManyTags {
         /// The function's key name.
         name: Arc<str>,
-        /// How many it would have, or 17 where it would have more.
+        /// The number of tags. Of the tags that do not depend on the value, at most 129 are
+        /// counted.
         tags: usize,
     },
-    /// More than 16 fences stand on one entry or tag at once: it stays fenced until the last of them would end by its time.
+    /// There are more than 16 fences on one entry or tag at once. It stays fenced until the last of
+    /// them would expire.
     TooManyFences {
-        /// The function's key name; none for a tag.
+        /// The function's key name; `None` for a tag.
         name: Option<Arc<str>>,
     },
-    /// A codec cannot read back what it wrote for this type; MessagePack is used for it instead.
+    /// A codec cannot read back what it wrote for this type. MessagePack is used for it instead.
     CodecReplaced {
         /// The value's type.
         type_name: &'static str,
-        /// The codec that was asked for.
+        /// The configured codec.
         codec: &'static str,
     },
-    /// A value of this type that was read back after it was encoded was not equal to what the
-    /// function had returned: a field that is skipped, say. The first caller gets what the function
-    /// returned, all others what was read back. Told once for each type and codec.
+    /// A value of this type differed from the original after it was encoded and read back, for
+    /// example because a field is skipped.
+    ///
+    /// The first caller gets what the function returned, all others what was read back. Emitted
+    /// once for each type and codec.
     ReadBackDiffers {
         /// The value's type.
         type_name: &'static str,
     },
-    /// The structural fingerprint of this type is incomplete, so a change of its fields may go unnoticed: set `version`.
+    /// The structural fingerprint of this type is incomplete, so a change of its fields may go
+    /// unnoticed. Set `version`.
     FingerprintIncomplete {
         /// The value's type.
         type_name: &'static str,
     },
-    /// Nothing is installed: `#[cached]` functions use a cache in this process's memory.
+    /// No cache is installed: `#[cached]` functions use a cache in this process's memory.
     NotInstalled,
-    /// The server does not allow client tracking; waiting for other processes falls back to polling.
+    /// The server does not allow client tracking. Waiting for other processes falls back to
+    /// polling.
     TrackingUnavailable {
-        /// What the server said.
+        /// The message of the server.
         reason: Arc<str>,
     },
-    /// The server does not allow `CLIENT INFO` or `CLIENT KILL`: a write that timed out on a lost connection may be executed after
-    /// later ones.
+    /// The server does not allow `CLIENT INFO` or `CLIENT KILL`. A write that timed out on a lost
+    /// connection may be executed after later writes.
     KillUnavailable {
-        /// What the server said.
+        /// The message of the server.
         reason: Arc<str>,
     },
-    /// The user may not run `INFO`: the server's version is taken for granted, evictions are
-    /// noticed later, and a restarted
-    /// server is told from another only by its connections. Told once.
+    /// The user may not run `INFO`. Emitted once.
+    ///
+    /// The server's version is not checked, evictions are noticed later, and a restarted server is
+    /// recognized only by its connections.
     InfoUnavailable,
-    /// The URL has an option of another client, which changes nothing here.
+    /// The URL has an option of another client, which has no effect here.
     UrlOptionIgnored {
-        /// Its name, without capitals and `_`.
+        /// Its name in lower case, without `_`.
         option: &'static str,
     },
-    /// More operations wait for the connection than are kept: the oldest leases are not given back, and run out by themselves. Told once until
-    /// none waits any more.
+    /// More operations wait for the connection than the queue holds. The oldest leases are not
+    /// released, and expire by themselves.
+    ///
+    /// Emitted once until the queue is empty again.
     OutstandingDropped,
-    /// The consistency meter found a value in this process that was replaced in the store, and was served longer than `max_staleness` after
-    /// that: changes are not told as they should be.
+    /// The consistency meter found a stale value in this process: it was replaced in the store and
+    /// still served longer than `max_staleness` after that.
+    ///
+    /// Changes are not notified as they should be.
     StaleBeyondBound {
         /// The function's key name.
         name: Arc<str>,
-        /// How long after it was replaced it was served, at least.
+        /// A lower bound for how long after its replacement the value was served.
         after: std::time::Duration,
     },
-    /// A table of this process is full, and what it does not hold is left out or forgotten. Told
-    /// once for each table of a cache.
+    /// A table of this process is full, and further items are left out or forgotten. Emitted once
+    /// for each table of a cache.
     TableFull {
-        /// Which one.
+        /// The table.
         table: Table,
     },
     /// The embedded store removed entries to stay within its memory limit.
     Evicted {
-        /// How many at once.
+        /// The number of entries removed at once.
         entries: u64,
     },
-    /// Something happened to a web session.
+    /// An event of a web session.
     #[cfg(feature = "sessions")]
     Session(SessionEvent),
 }
 
-/// What has room for so many only. None of them grows beyond that, and a full one costs time, never
-/// a wrong value.
+/// A table with a fixed capacity. It never grows beyond that, and a full one costs time, never a
+/// wrong value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Table {
-    /// Names that are counted one by one (512, half of them from keys by hand): the others are
-    /// counted as `(other)`.
+    /// Names with counters of their own (512, at most half of them from keys of `get_or_compute`).
+    /// All others are counted as `(other)`.
     FunctionNames,
-    /// Names whose builds are known (4,096): what was used least recently is asked for again. Names
-    /// of keys by hand seem to be data, which belong into their parts.
+    /// Names whose builds are known (4,096). The least recently used are forgotten and looked up
+    /// again. A full table suggests that the names of keys contain data, which belongs in the parts
+    /// of the key.
     Builds,
-    /// Keys that are left alone after a refresh failed (4,096): the store is asked for them again.
+    /// Keys whose last refresh failed and which are not retried yet (4,096). For further keys the
+    /// store is asked again.
     Resting,
-    /// Calls that wait for another process (65,536): more of them poll.
+    /// Calls that wait for another process (65,536). Further calls poll.
     Waiters,
 }
 
@@ -207,21 +225,22 @@ pub enum Table {
 pub enum StaleCause {
     /// The function returned an error.
     Failed,
-    /// It took longer than its deadline.
+    /// The function exceeded its deadline.
     DeadlinePassed,
-    /// It failed a moment ago, here or in another process, and is not tried again yet.
+    /// The function failed a moment ago, here or in another process, and is not retried yet.
     Throttled,
-    /// It took longer than the soft timeout, and goes on.
+    /// The function took longer than the soft timeout, and goes on.
     SoftTimeout,
 }
 
-/// A function that sees every event at once, on the task where it happens. It must not block.
+/// A function that is called with every event, synchronously on the task that emits it. It must not
+/// block.
 pub type Observer = dyn Fn(&Event) + Send + Sync;
 
 /// How many events a slow subscriber may lag behind before it misses some.
 const SUBSCRIBER_BUFFER: usize = 1024;
 
-/// The place where events are told. Cheap to clone.
+/// The event sink of one cache. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Events(Arc<Inner>);
 
@@ -229,14 +248,14 @@ struct Inner {
     observers: Vec<Arc<Observer>>,
     sender: broadcast::Sender<Event>,
     stats: Counters,
-    /// A bit for each table that was told to be full.
+    /// One bit for each table that was reported as full.
     full: AtomicU8,
     #[cfg(feature = "tracing")]
     log: Log,
 }
 
 impl Events {
-    /// `clock`: which log lines repeat is measured by it.
+    /// `clock` is used to count repeated log lines.
     pub(crate) fn new(observers: Vec<Arc<Observer>>, clock: &Clock) -> Self {
         #[cfg(not(feature = "tracing"))]
         let _ = clock;
@@ -257,24 +276,24 @@ impl Events {
         for observer in &self.0.observers {
             guarded(|| observer(&event));
         }
-        // An error here only says that nobody listens.
+        // An error only means that there is no subscriber.
         drop(self.0.sender.send(event));
     }
 
-    /// Writes the log lines of what has repeated for ten seconds. Called now and then, so that the
-    /// last count is written even if nothing else happens.
+    /// Writes the log lines of events that have repeated for ten seconds. Called from time to time,
+    /// so that the last count is written even if no other event follows.
     pub(crate) fn log_repeats(&self) {
         #[cfg(feature = "tracing")]
         guarded(|| self.0.log.flush(false));
     }
 
-    /// Writes the log lines of everything that has repeated, before the cache ends.
+    /// Writes the log lines of all repeated events before the cache ends.
     pub(crate) fn log_all_repeats(&self) {
         #[cfg(feature = "tracing")]
         guarded(|| self.0.log.flush(true));
     }
 
-    /// Tells that a table is full, the first time.
+    /// Reports that a table is full, the first time only.
     pub(crate) fn table_full(&self, table: Table) {
         let bit = 1 << table as u8;
         let is_told = self.0.full.load(Ordering::Relaxed) & bit != 0;
@@ -283,8 +302,8 @@ impl Events {
         }
     }
 
-    /// The event for a store fault that a call survived. While there is no connection, which has its own event, each
-    /// call is only counted: a log that grows with the load helps nobody.
+    /// Reports a store failure that a call survived. While there is no connection, which has its
+    /// own event, failures are only counted: otherwise the log would grow with the load.
     pub(crate) fn store_failed(&self, error: &Error, connected: bool) {
         if error.kind() == ErrorKind::Closed || (error.kind() == ErrorKind::Unavailable && !connected) {
             return bump(&self.0.stats.store_failures);
@@ -301,7 +320,8 @@ impl Events {
     }
 }
 
-/// Runs user code. A panic in it is reported by the panic hook, and ends no task of the library (S10).
+/// Runs user code. A panic in it is reported by the panic hook and does not end a task of the
+/// library (S10).
 fn guarded(user: impl FnOnce()) {
     let _panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(user));
 }
@@ -319,7 +339,7 @@ impl fmt::Debug for Events {
     }
 }
 
-/// An error with its sources in one line.
+/// Formats an error and its sources in one line.
 pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> Arc<str> {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -331,7 +351,7 @@ pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> Arc<str> {
     text.into()
 }
 
-/// Counters of one cache; they only ever rise.
+/// The counters of one cache. They only ever rise.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) hits: AtomicU64,
@@ -357,9 +377,10 @@ pub(crate) struct Counters {
     sessions: session::Counters,
 }
 
-/// Counters that threads do not fight over: each adds in a stripe of its own, without locking it.
+/// Counters without contention: each thread adds to its own stripe, without a locked instruction.
 pub(crate) struct Striped {
-    /// The last is that of the threads that found none free, or are ending. Apart by as much as processors fetch at once.
+    /// The last stripe is shared by threads that found no free one or are ending. The counters of
+    /// different stripes are [`APART`] apart.
     stripes: [Box<[AtomicU64]>; OWN_STRIPES + 1],
 }
 
@@ -367,16 +388,16 @@ const OWN_STRIPES: usize = 32;
 /// Two cache lines, which processors fetch in pairs, in counters.
 const APART: usize = 16;
 
-/// A thread's stripe in all such counters; free again once the thread has ended.
+/// A thread's stripe in all such counters. Free again once the thread has ended.
 struct Seat(usize);
 
-/// No seat was looked for yet.
+/// This thread has not looked for a seat yet.
 const UNSEATED: usize = usize::MAX;
 
 thread_local! {
     /// The number of this thread's seat; [`OWN_STRIPES`] if it has none.
     static SEAT: Cell<usize> = const { Cell::new(UNSEATED) };
-    /// What gives the seat back.
+    /// Releases the seat when the thread ends.
     static TAKEN: Seat = Seat::take();
 }
 
@@ -395,9 +416,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        // What this thread still counts while it ends goes where nobody has a seat.
+        // Counts of this thread from now on go to the shared stripe.
         SEAT.set(OWN_STRIPES);
-        // Under the lock, so that the next thread there sees all that this one has counted.
+        // Under the lock, so that the next thread with this seat sees all earlier counts.
         if let Some(free) = FREE_SEATS.lock().unwrap_or_else(PoisonError::into_inner).get_mut(self.0) {
             *free = true;
         }
@@ -416,7 +437,7 @@ impl Striped {
         if seat < OWN_STRIPES
             && let Some(count) = self.count(seat, counter)
         {
-            // Nobody else writes here: a third of what a locked addition takes.
+            // Only this thread writes here: this takes a third of the time of a locked addition.
             count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         } else {
             self.add_unseated(counter);
@@ -427,7 +448,7 @@ impl Striped {
     #[inline(never)]
     fn add_unseated(&self, counter: usize) {
         if SEAT.get() == UNSEATED {
-            // An error says that this thread is ending.
+            // An error means that this thread is ending.
             SEAT.set(TAKEN.try_with(|taken| taken.0).unwrap_or(OWN_STRIPES));
             if SEAT.get() < OWN_STRIPES {
                 return self.add(counter);
@@ -460,45 +481,46 @@ pub(crate) fn bump(counter: &AtomicU64) {
 pub struct Stats {
     /// Calls answered from a value in the store.
     pub hits: u64,
-    /// Calls answered from the tier in this process, without asking the store.
+    /// Calls answered from the local tier, without asking the store.
     pub local_hits: u64,
     /// Calls that found no usable value.
     pub misses: u64,
-    /// Times a function's body ran for the cache.
+    /// Number of times the cache ran a function's body.
     pub computes: u64,
-    /// Times it returned an error.
+    /// Number of times the function returned an error.
     pub compute_errors: u64,
     /// Values stored after a compute.
     pub fills: u64,
-    /// Values that their function kept: their ttl was renewed, and they were not stored anew.
+    /// Values that their function kept: the ttl was renewed, and the payload was not stored again.
     pub renewed: u64,
-    /// Values served after their ttl because the function failed or took too long. What is served while a refresh runs is a hit.
+    /// Values served after their ttl because the function failed or took too long. A value served
+    /// while a refresh runs counts as a hit.
     pub stale: u64,
-    /// Refreshes begun while the old value was served.
+    /// Refreshes started while the old value was served.
     pub refreshes: u64,
-    /// Refreshes left out because as many ran as may.
+    /// Refreshes skipped because the maximum number was running.
     pub refreshes_skipped: u64,
-    /// Calls that shared the run of another call in this process.
+    /// Calls that shared the compute of another call in this process.
     pub joined: u64,
     /// Calls that waited for another process.
     pub waited: u64,
-    /// Times a lease was renewed because its run took that long.
+    /// Number of times a lease was renewed during a long compute.
     pub renewals: u64,
     /// Values not stored because their lease was gone.
     pub refused_fills: u64,
-    /// Stored bytes that were no record.
+    /// Stored bytes that were not a record.
     pub undecodable: u64,
     /// Store operations that failed.
     pub store_failures: u64,
     /// Connections made.
     pub connects: u64,
-    /// Hits in this process that the consistency meter compared with the store.
+    /// Local hits that the consistency meter compared with the store.
     pub meter_samples: u64,
-    /// Those of them that were stale beyond `max_staleness`.
+    /// Sampled hits that were stale beyond `max_staleness`.
     pub meter_stale: u64,
-    /// Entries the embedded store gave up for its memory limit.
+    /// Entries that the embedded store evicted for its memory limit.
     pub evicted: u64,
-    /// What happened to web sessions.
+    /// Counters of web sessions.
     #[cfg(feature = "sessions")]
     pub sessions: SessionStats,
 }
@@ -522,7 +544,7 @@ impl Counters {
         }
     }
 
-    /// `local_hits`: those are counted by function.
+    /// `local_hits` is passed in, since local hits are counted per function.
     pub(crate) fn snapshot(&self, local_hits: u64) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
@@ -585,7 +607,8 @@ mod tests {
         let (counters, (seat, seats)) = (Arc::new(Striped::new(1)), mpsc::channel());
         let last = Last(Arc::clone(&counters), seat);
         let thread = std::thread::spawn(move || {
-            // As the standard library does it, though it promises nothing: what is made first is dropped last, so after the thread's seat.
+            // The standard library drops the value that was made first last, so after the thread's
+            // seat. It does not guarantee that order.
             LAST.with(|of_thread| of_thread.get_or_init(|| last).0.add(0));
         });
         thread.join().unwrap();

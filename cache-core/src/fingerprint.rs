@@ -1,21 +1,23 @@
 //! The structural fingerprint of a value type: a number that changes when its stored form would.
 //!
-//! It stands in every key, so a build with a changed struct reads and writes entries of its own. serde has no
-//! description of a type to ask for, but a type describes itself to a deserializer: [`tracer`] answers its questions
-//! with made-up values and writes down what was asked. One run sees one variant of each enum, so there are several, until
-//! everything has been seen or a bound is hit.
+//! It is part of every key, so a build with a changed struct reads and writes separate entries.
+//! serde cannot return a description of a type, but a type describes itself to a deserializer:
+//! [`tracer`] answers its requests with made-up values and records them. One run sees one variant
+//! of each enum, so there are several runs, until everything has been seen or a bound is hit.
 //!
 //! | part of the hash | not part of it |
 //! |---|---|
-//! | names of structs, fields, enums, variants, in order | module paths and [`std::any::type_name`], which no compiler promises to keep |
-//! | the serde type of each leaf | the Rust type behind it: `usize` is `u64`, `Box<T>` and `Arc<T>` are `T` |
-//! | payloads of variants, recursively | meaning: cents that become euros need a new name or `version` |
+//! | names of structs, fields, enums, variants, in order | module paths, [`std::any::type_name`] |
+//! | the serde type of each leaf | its Rust type: `usize` is `u64`, `Box<T>` and `Arc<T>` are `T` |
+//! | payloads of variants, recursively | meaning |
 //!
-//! Names of types are part of it although a renamed struct decodes as before: a rename often comes with a change of
-//! meaning, and the price of one miss is small against that of a wrong value.
+//! No compiler guarantees stable values of [`std::any::type_name`]. Names of types are part of the
+//! hash although a renamed struct decodes as before: a rename often comes with a change of meaning,
+//! and one miss costs little compared with a wrong value. A change of meaning alone, such as cents
+//! that become euros, needs a new name or `version`.
 //!
-//! Invariant: it ends, whatever the type's `Deserialize` does short of a loop that never asks for anything, and it is the
-//! same on every platform. Golden files freeze the algorithm.
+//! Invariant: tracing terminates, unless the type's `Deserialize` loops without asking for
+//! anything, and the result is the same on every platform. Golden files freeze the algorithm.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -31,20 +33,22 @@ mod graph;
 mod samples;
 mod tracer;
 
-/// Runs of a type's `Deserialize` at most. Ordinary types need one to a dozen.
+/// The maximum number of runs of a type's `Deserialize`. Ordinary types need one to a dozen.
 const MAX_PASSES: usize = 512;
 
-/// What a type's stored form looks like, as a number. Displays as 16 hex digits.
+/// The structure of a type's stored form as a number. Displays as 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
     pub(crate) hash: u64,
-    /// Whether every change of the type's fields changes the hash. Not so for flattened, untagged and internally tagged
-    /// types, `serde_json::Value`, and types that refuse all the samples they are offered.
+    /// Whether every change of the type's fields changes the hash. This is not the case for
+    /// flattened, untagged and internally tagged types, `serde_json::Value`, and types that refuse
+    /// all samples.
     pub(crate) complete: bool,
 }
 
 impl Fingerprint {
-    /// Traces `T`. Its `Deserialize` code runs, on made-up input; a panic in it is caught and ends the tracing.
+    /// Traces `T`. Runs its `Deserialize` code on made-up input; a panic in it is caught and ends
+    /// the tracing.
     pub(crate) fn of<T: DeserializeOwned>() -> Self {
         let graph = RefCell::new(Graph::new());
         for _ in 0..MAX_PASSES {
@@ -65,7 +69,7 @@ impl Fingerprint {
     }
 }
 
-/// Everything of the type's own code that may panic, the drop of the made-up value included.
+/// Runs all code of the type that may panic, including the drop of the made-up value.
 fn one_pass<T: DeserializeOwned>(graph: &RefCell<Graph>) -> Result<Result<(), tracer::Halt>, Box<dyn Any + Send>> {
     catch_unwind(AssertUnwindSafe(|| T::deserialize(Tracer::root(graph)).map(drop)))
 }
@@ -76,7 +80,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// The fingerprint in a key: of the type's structure, the function's version and the codec.
+/// Returns the fingerprint in a key: of the type's structure, the function's version and the codec.
 pub(crate) fn fingerprint_text(of_type: Fingerprint, version: u64, codec: u8) -> String {
     let mut bytes = [0; 17];
     let parts = of_type.hash.to_le_bytes().into_iter().chain(version.to_le_bytes()).chain([codec]);

@@ -1,4 +1,4 @@
-//! Whether a record may be served now. Pure: the time is an argument.
+//! Decides whether a record may be served now. Pure: the time is an argument.
 
 use std::time::Duration;
 
@@ -8,18 +8,19 @@ use crate::envelope::Envelope;
 /// What to do with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// Serve it; whether it is to be computed anew ahead of its end, [`refresh_ahead`] decides.
+    /// Serve it. [`refresh_ahead`] decides whether to refresh it before its ttl ends.
     Fresh,
-    /// Serve it only under a promise that allows stale values, and compute a new one.
+    /// Serve it only if an option allows stale values, and compute a new one.
     Stale,
-    /// As if it were not there.
+    /// Treat it as absent.
     Expired,
 }
 
-/// Times are the server's own, so a record from further in the future than this was not written by us.
+/// Times are the server's own, so a record from further in the future than this was not written by
+/// us.
 const MAX_AHEAD: Duration = Duration::from_secs(3600);
 
-/// The verdict by age alone.
+/// Returns the verdict by age alone.
 pub(crate) fn verdict(envelope: &Envelope, now: Timestamp) -> Freshness {
     if now.plus(MAX_AHEAD) < envelope.created {
         Freshness::Expired
@@ -32,25 +33,26 @@ pub(crate) fn verdict(envelope: &Envelope, now: Timestamp) -> Freshness {
     }
 }
 
-/// Whether a reader of a fresh record should refresh it already: `now - cost * beta * ln(random) >=
-/// fresh_until`, and half of its ttl has passed.
+/// Returns whether a reader of a fresh record should refresh it already:
+/// `now - cost * beta * ln(random) >= fresh_until`, and half of its ttl has passed.
 ///
-/// XFetch, from Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015: the
-/// more a value costs, the earlier; with `beta` 1 the expected number of refreshes at once is least. `random` is in
-/// `0.0..1.0`; `beta` 0 turns it off. The paper has no floor: without one, a value whose cost is a
-/// large part of its ttl is refreshed all the time (F12).
+/// XFetch, from Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede
+/// Prevention", VLDB 2015: the more a value costs, the earlier it is refreshed; with `beta` 1 the
+/// expected number of concurrent refreshes is lowest. `random` is in `0.0..1.0`; `beta` 0 turns it
+/// off. The paper has no floor: without one, a value whose cost is a large part of its ttl is
+/// refreshed all the time (F12).
 pub(crate) fn refresh_ahead(envelope: &Envelope, now: Timestamp, beta: f64, random: f64) -> bool {
     let is_early = !calm(envelope, now).is_zero();
     !is_early && is_ahead(ahead_ms(envelope.cost, beta), now.until(envelope.fresh_until()), random)
 }
 
-/// How long it is until half of the ttl has passed. Before that, no value is refreshed ahead of its
-/// end.
+/// Returns the time until half of the ttl has passed. Before that, no value is refreshed ahead of
+/// its end.
 pub(crate) fn calm(envelope: &Envelope, now: Timestamp) -> Duration {
     now.until(envelope.created.plus(envelope.fresh_for.checked_div(2).unwrap_or_default()))
 }
 
-/// What a value's cost and beta come to, in milliseconds.
+/// Returns the product of a value's cost and beta, in milliseconds.
 pub(crate) fn ahead_ms(cost: Duration, beta: f64) -> f64 {
     cost.as_secs_f64() * 1000.0 * beta
 }
@@ -58,16 +60,17 @@ pub(crate) fn ahead_ms(cost: Duration, beta: f64) -> f64 {
 /// [`refresh_ahead`] of a value that is fresh for `left`, at most half of its ttl.
 pub(crate) fn is_ahead(ahead_ms: f64, left: Duration, random: f64) -> bool {
     let left_ms = left.as_millis();
-    // Nothing is left: that is not early any more, and not for chance to decide.
+    // With no time left a refresh is due and not early, so chance does not decide.
     left_ms == 0 || ahead_ms * draw(random) >= left_ms as f64
 }
 
-/// `-ln` of a random number; 1 - random is in (0, 1], so it is finite and not below zero.
+/// Returns `-ln` of a random number. 1 - random is in (0, 1], so the result is finite and not below
+/// zero.
 fn draw(random: f64) -> f64 {
     -(1.0 - random).ln()
 }
 
-/// No draw of 53 random bits is higher: `-ln(2^-53)` is 36.74.
+/// The upper bound of a draw of 53 random bits: `-ln(2^-53)` is 36.74.
 pub(crate) const HIGHEST_DRAW: f64 = 37.0;
 
 #[cfg(test)]
@@ -154,7 +157,7 @@ mod tests {
                 let random = crate::random::fraction();
                 assert!(!refresh_ahead(&record, at(before), beta, random), "{record:?} {before} {beta} {random}");
             }
-            // As the formula has it from then on.
+            // As in the formula from then on.
             let (after, random) = (half + most(half + 1) - 1, crate::random::fraction());
             let left = fresh_ms.saturating_sub(after);
             let expected = left == 0 || record.cost.as_secs_f64() * 1000.0 * beta * -(1.0 - random).ln() >= left as f64;

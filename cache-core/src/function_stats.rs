@@ -1,11 +1,13 @@
-//! What a cache has done for each of its functions.
+//! The counters of a cache for each of its functions.
 //!
 //! ```text
-//! name ─ the process' registry ─> number ─ the cache's table ─> counters      a hit in L1 has the number at hand
+//! name ─ the process' registry ─> number ─ the cache's table ─> counters
+//!                                 a hit in L1 already has the number
 //! ```
 //!
-//! Invariant: names are bounded, since names of keys by hand may be data: those beyond the bound are counted as one. Hits in L1 are counted
-//! here only, and the cache's number of them is the sum, so that a hit adds to one counter.
+//! Invariant: names are bounded, since names of keys from `get_or_compute` may be data: those
+//! beyond the bound are counted as one. Hits in L1 are counted only here, and the cache's total is
+//! their sum, so that a hit adds to one counter.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,36 +16,37 @@ use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
 use crate::events::Striped;
 
-/// Names that are counted one by one. Each is 280 bytes in each cache, whether it is called or not.
+/// Number of names with counters of their own. Each takes 280 bytes in each cache, whether the
+/// function is called or not.
 pub(crate) const MOST: usize = 512;
-/// How many of them may come from keys by hand, so that data leave room for functions.
+/// How many of them may come from keys of `get_or_compute`, so that data leaves room for functions.
 const MOST_BY_HAND: usize = MOST / 2;
-/// The name of all that are not counted one by one.
+/// The name of all that share counters.
 const OTHERS: &str = "(other)";
 
-/// Stands for a name in every cache of the process.
+/// Identifies a name in every cache of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FunctionNumber(usize);
 
 impl FunctionNumber {
     pub(crate) const OTHER: Self = Self(MOST);
 
-    /// Of a cached function.
+    /// Returns the number of a cached function.
     pub(crate) fn of_function(name: &str) -> Self {
         NAMES.number(name, MOST)
     }
 
-    /// Of a name that may be data.
+    /// Returns the number of a name that may be data.
     pub(crate) fn by_hand(name: &str) -> Self {
         NAMES.number(name, MOST_BY_HAND)
     }
 
-    /// From zero, and below [`MOST`] if it is the name's own.
+    /// Returns the index, from zero; below [`MOST`] if it belongs to this name alone.
     pub(crate) fn place(self) -> usize {
         self.0
     }
 
-    /// Whether it has no number of its own, since there are none left.
+    /// Returns whether the name has no number of its own, since there are none left.
     pub(crate) fn is_one_of_others(self) -> bool {
         self == Self::OTHER
     }
@@ -51,25 +54,25 @@ impl FunctionNumber {
 
 static NAMES: LazyLock<Names> = LazyLock::new(Names::default);
 
-/// Which number each name has.
+/// The number of each name.
 #[derive(Default)]
 struct Names(RwLock<Known>);
 
 #[derive(Default)]
 struct Known {
     numbers: HashMap<Arc<str>, FunctionNumber>,
-    /// By their numbers.
+    /// In the order of their numbers.
     names: Vec<Arc<str>>,
 }
 
 impl Names {
-    /// The number of this name, given to it if fewer than `most` have one.
+    /// Returns the number of this name. A new name gets one if fewer than `most` are in use.
     fn number(&self, name: &str, most: usize) -> FunctionNumber {
         if let Some(number) = self.0.read().unwrap_or_else(PoisonError::into_inner).find(name, most) {
             return number;
         }
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have been here.
+        // Another thread may have added it.
         if let Some(number) = known.find(name, most) {
             return number;
         }
@@ -86,7 +89,7 @@ impl Names {
 }
 
 impl Known {
-    /// `None`: it has none, and may be given one.
+    /// Returns `None` for a name without a number that may get one.
     fn find(&self, name: &str, most: usize) -> Option<FunctionNumber> {
         let full = (self.names.len() >= most).then_some(FunctionNumber::OTHER);
         self.numbers.get(name).copied().or(full)
@@ -99,7 +102,7 @@ pub(crate) struct Functions {
     others: Box<[OnceLock<Box<FunctionCounters>>]>,
 }
 
-/// Those of one function.
+/// The counters of one function.
 #[derive(Debug, Default)]
 pub(crate) struct FunctionCounters {
     pub(crate) hits: AtomicU64,
@@ -127,17 +130,17 @@ impl Functions {
         self.local_hits.add(number.0);
     }
 
-    /// The counters of a function; there are always some.
+    /// Returns the counters of a function; every number has some.
     pub(crate) fn of(&self, number: FunctionNumber) -> Option<&FunctionCounters> {
         self.others.get(number.0).map(|counters| &**counters.get_or_init(Box::default))
     }
 
-    /// Hits in L1, of all functions.
+    /// Returns the hits in L1 of all functions.
     pub(crate) fn local_hits(&self) -> u64 {
         (0..=MOST).fold(0, |sum, number| sum.wrapping_add(self.local_hits.sum(number)))
     }
 
-    /// What has been counted, by name.
+    /// Returns the counters by name.
     pub(crate) fn snapshot(&self) -> Vec<FunctionStats> {
         let counted = self.others.iter().enumerate().map(|(number, others)| {
             let others = others.get().map_or_else(FunctionStats::default, |others| others.snapshot());
@@ -156,41 +159,48 @@ impl Functions {
     }
 }
 
-/// What a cache has done for one of its functions since it was made, from [`Cache::function_stats`](crate::Cache::function_stats). Counters only ever
-/// rise; each is the part of the counter of that name in [`Stats`](crate::events::Stats).
+/// What a cache has done for one of its functions since it was made, from
+/// [`Cache::function_stats`](crate::Cache::function_stats).
+///
+/// Counters only ever rise; each is the function's share of the counter of the same name in
+/// [`Stats`](crate::events::Stats).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct FunctionStats {
-    /// The function's key name, or that of keys by hand; `(other)` for those that are not counted one by one.
+    /// The function's key name, or the name of the keys of `get_or_compute`; `(other)` for all
+    /// names that share counters.
     pub name: Arc<str>,
-    /// Calls answered from the tier in this process, without asking the store.
+    /// Calls answered from the local tier, without asking the store.
     pub local_hits: u64,
     /// Calls answered from a value in the store.
     pub hits: u64,
     /// Calls that found no usable value.
     pub misses: u64,
-    /// Times the function's body ran for the cache.
+    /// Number of times the cache ran the function's body.
     pub computes: u64,
-    /// Times it returned an error, panicked, or took longer than its deadline.
+    /// Number of times the function returned an error, panicked, or exceeded its deadline.
     pub compute_errors: u64,
     /// Values stored after a compute.
     pub fills: u64,
     /// Values that the function kept: their ttl was renewed.
     pub renewed: u64,
-    /// Values not stored, because of an invalidation or another write during the run.
+    /// Values not stored, because of an invalidation or another write during the compute.
     pub refused_fills: u64,
     /// Values served after their ttl because the function failed or took too long.
     pub stale: u64,
-    /// Refreshes begun while the old value was served.
+    /// Refreshes started while the old value was served.
     pub refreshes: u64,
-    /// Calls that shared the run of another call in this process.
+    /// Calls that shared the compute of another call in this process.
     pub joined: u64,
     /// Calls that waited for another process.
     pub waited: u64,
 }
 
 impl FunctionStats {
-    /// The share of calls that were answered without waiting for a run: hits, of hits, misses and calls that joined a run. `None`: there was no call.
+    /// Returns the share of calls that were answered without waiting for a compute.
+    ///
+    /// That is hits divided by the sum of hits, misses and calls that joined a compute. `None` if
+    /// there was no call.
     #[must_use]
     pub fn hit_ratio(&self) -> Option<f64> {
         let hits = self.local_hits.saturating_add(self.hits);

@@ -1,11 +1,13 @@
-//! What happened to which key in this process, for [`why`](crate::CachedEntry::why).
+//! The recent history of each key in this process, for [`why`](crate::CachedEntry::why).
 //!
 //! ```text
-//! note(key, what) ── hash of the key ──> one of 16 rings: a mutex, a fixed number of steps, the oldest goes
+//! note(key, what) ── hash of the key ──> one of 16 rings: a mutex and a fixed number of steps;
+//!                                        a new step replaces the oldest
 //! ```
 //!
-//! Invariant: bounded from the start, and nothing is allocated for a step. A key is known by 64 bits of its hash, so no key
-//! stays readable in memory. A hit in L1 notes nothing. What concerns many keys (a version, a lost connection) is noted once, under a key of its own.
+//! Invariant: bounded from the start, and noting a step allocates nothing. A key is identified by
+//! 64 bits of its hash, so no key stays readable in memory. A hit in L1 notes nothing. A step that
+//! concerns many keys (a version, a lost connection) is noted once, under a key of its own.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,67 +20,73 @@ use crate::clock::Clock;
 use crate::error::ErrorKind;
 use crate::events::StaleCause;
 
-/// Threads that note steps of different keys seldom meet.
+/// Reduces contention: threads that note steps of different keys rarely meet.
 const RINGS: usize = 16;
-/// Under which everything is noted that may have changed every key. No key of the store is empty.
+/// The key under which steps are noted that may have changed every key. No key of the store is
+/// empty.
 const EVERY_KEY: &str = "";
 
 /// What happened to an entry, as its process saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum What {
-    /// Read from the store: a value, fresh for that long; zero: past its ttl, and served while it is computed anew.
+    /// Read from the store: a value. If it is past its ttl, it is served while a refresh runs.
     Hit {
-        /// How long it was still fresh.
+        /// How long it was still fresh; zero if it was past its ttl.
         fresh_for: Duration,
     },
-    /// Read from the store: nothing stood there.
+    /// Read from the store: nothing was there.
     Missed,
-    /// Read from the store: a value past its ttl, to be computed anew.
+    /// Read from the store: a value past its ttl, which must be computed again.
     Expired,
     /// Read from the store: a record from before an invalidation, which is never served again.
     Outdated(Scope),
-    /// Read from the store: bytes that are no record of the function.
+    /// Read from the store: bytes that are not a record of the function.
     Undecodable,
-    /// Read from the store: a write fence stood there, so the value was computed for its caller alone.
+    /// Read from the store: a write fence, so the value was computed for its caller alone.
     Fenced,
-    /// Read from the store: a run stored nothing a moment ago, or another process runs after one. Nobody waits for that one.
+    /// Read from the store: a compute stored nothing a moment ago, or another process computes
+    /// again after that. Callers do not wait for it.
     NotAwaited,
-    /// Another process was computing it: waited for that one's push, or the end of its lease.
+    /// Another process was computing the value: this call waited for a push or for the end of the
+    /// lease.
     Waited,
-    /// Took the lease: this process computes for all.
+    /// This process took the lease and computes for all.
     LeaseTaken,
-    /// Renewed the lease, because the run took that long.
+    /// The lease was renewed during a long compute.
     LeaseRenewed,
-    /// Lost the lease while the run went on: the key was invalidated, overwritten or evicted. The value will not be stored.
+    /// The lease was lost during the compute: the key was invalidated, overwritten or evicted. The
+    /// value will not be stored.
     LeaseLost,
     /// The function was called.
     RunBegan,
     /// The function returned a value.
     RunEnded {
-        /// How long it took.
+        /// The duration of the compute.
         after: Duration,
     },
     /// The function returned an error, or panicked.
     RunFailed {
-        /// How long it took.
+        /// The duration of the compute.
         after: Duration,
     },
-    /// The function took longer than its deadline.
+    /// The function exceeded its deadline.
     DeadlinePassed,
     /// The value was stored.
     Filled {
         /// How long it is fresh, after jitter.
         fresh_for: Duration,
     },
-    /// The function kept the old value, whose ttl began anew.
+    /// The function kept the old value, whose ttl started again.
     Renewed {
         /// How long it is fresh, after jitter.
         fresh_for: Duration,
     },
-    /// The value was returned and not stored, because of an invalidation or another write during the run.
+    /// The value was returned and not stored, because of an invalidation or another write during
+    /// the compute.
     FillRefused(Refusal),
-    /// The value was returned and not stored: by `cache_if`, an absent value without `negative_ttl`, or because it is too large or cannot be encoded.
+    /// The value was returned and not stored: by `cache_if`, because it is absent and there is no
+    /// `negative_ttl`, because it is too large, or because it cannot be encoded.
     NotStored,
     /// This process wrote a value with `set`.
     Set,
@@ -86,28 +94,33 @@ pub enum What {
     Removed,
     /// A tag, the function or the namespace was invalidated.
     Invalidated(Scope, By),
-    /// This process raised a write fence on the entry or on a tag of it.
+    /// This process raised a write fence on the entry or on one of its tags.
     FenceRaised,
-    /// This process lifted it.
+    /// This process lifted the fence.
     FenceLifted,
-    /// This process took it away after a write that did not happen: what stood there before stands again.
+    /// This process withdrew the fence after a write that did not happen: the content from before
+    /// is back.
     FenceWithdrawn,
-    /// A write of this process failed; it may have happened or not.
+    /// A write of this process failed. It may or may not have been executed.
     WriteFailed(ErrorKind),
-    /// The store told of a change of the entry, and what this process kept of it was dropped: another process wrote or removed it, somebody at a
-    /// prompt did, it ran out of time or was evicted. A refresh that this process stored counts too.
+    /// The store notified a change of the entry, and this process dropped its copy.
+    ///
+    /// Another process or a person with a client wrote or removed it, it expired, or it was
+    /// evicted. A refresh that this process stored counts, too.
     Changed,
-    /// The connection was lost or made, and what this process kept was dropped: changes may not have been told.
+    /// The connection was lost or made, and this process dropped all its copies: changes may have
+    /// been missed.
     ConnectionLost,
-    /// A refresh was begun, while the value from before was served.
+    /// A refresh was started while the old value was served.
     RefreshBegan,
-    /// It came to nothing.
+    /// The refresh failed.
     RefreshFailed,
-    /// It was left out: as many ran as may.
+    /// The refresh was skipped, because the maximum number was running.
     RefreshSkipped,
-    /// A refresh failed a moment ago, here or elsewhere, or another process is at it: this process leaves the entry alone for that long.
+    /// A refresh failed a moment ago, here or elsewhere, or another process is running one. This
+    /// process does not refresh the entry for a while.
     LeftAlone {
-        /// For how long.
+        /// How long it does not refresh the entry.
         rest: Duration,
     },
     /// A value past its ttl was served.
@@ -116,27 +129,27 @@ pub enum What {
     StoreFailed(ErrorKind),
 }
 
-/// Which version a value was stored under.
+/// The kind of version that a value was stored under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scope {
     /// The version of a tag.
     Tag,
-    /// That of the function.
+    /// The version of the function.
     Function,
-    /// That of the namespace.
+    /// The version of the namespace.
     Namespace,
-    /// One of those two; the record does not tell which.
+    /// The version of the function or the namespace; the record does not say which.
     FunctionOrNamespace,
 }
 
-/// Who did it.
+/// Who made a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum By {
     /// This cache.
     ThisProcess,
-    /// Somebody else; the store told of it.
+    /// Another cache or client, as notified by the store.
     Another,
 }
 
@@ -152,11 +165,11 @@ pub enum Refusal {
 
 /// The steps of one cache.
 pub(crate) struct History {
-    /// None: turned off.
+    /// Empty if the history is turned off.
     rings: Vec<Mutex<Ring>>,
     /// Steps in each ring.
     most: usize,
-    /// So that nobody can choose keys that share a hash.
+    /// A random seed, so that keys with equal hashes cannot be chosen on purpose.
     seed: u64,
     order: AtomicU64,
     clock: Clock,
@@ -165,11 +178,11 @@ pub(crate) struct History {
 #[derive(Default)]
 struct Ring {
     steps: Vec<Noted>,
-    /// The oldest, once it is full.
+    /// The oldest step, once the ring is full.
     oldest: usize,
 }
 
-/// A step as it is kept.
+/// A step as it is stored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Noted {
     hash: u64,
@@ -181,7 +194,7 @@ pub(crate) struct Noted {
 }
 
 impl History {
-    /// Room for `most` steps, rounded up to a multiple of 16; zero turns it off.
+    /// Makes a history of `most` steps, rounded up to a multiple of 16. Zero turns it off.
     pub(crate) fn new(most: usize, clock: Clock) -> Self {
         let rings = if most == 0 { 0 } else { RINGS };
         Self {
@@ -193,13 +206,13 @@ impl History {
         }
     }
 
-    /// Notes what happened to a key. No allocation, but for a ring at its first step.
+    /// Notes what happened to a key. Allocates nothing, except for a ring at its first step.
     pub(crate) fn note(&self, key: &str, what: What) {
         let hash = self.hash(key);
         let Some(ring) = self.ring(hash) else { return };
         let at = self.clock.wall_precise();
         let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock: in one ring, steps stand in their order.
+        // Under the lock: the steps of one ring are in order.
         let noted = Noted { hash, order: self.order.fetch_add(1, Ordering::Relaxed), at, what };
         ring.push(noted, self.most);
     }
@@ -209,7 +222,7 @@ impl History {
         self.note(EVERY_KEY, what);
     }
 
-    /// What is still known of a key, the oldest first.
+    /// Returns the steps of a key that are still known, the oldest first.
     pub(crate) fn of(&self, key: &str) -> Vec<Noted> {
         let hash = self.hash(key);
         let Some(ring) = self.ring(hash) else { return Vec::new() };
@@ -218,7 +231,7 @@ impl History {
         older.iter().chain(newer).filter(|step| step.hash == hash).copied().collect()
     }
 
-    /// The same of what happened to every key.
+    /// Returns the steps that concern every key.
     pub(crate) fn of_all(&self) -> Vec<Noted> {
         self.of(EVERY_KEY)
     }

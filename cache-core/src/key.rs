@@ -1,12 +1,13 @@
 //! Keys: injective, readable in `redis-cli`, bounded.
 //!
 //! ```text
-//! <namespace>:<name>:<arguments>@<fingerprint>      blog:blog.posts.by_author:7,rust@9f2c64b0d81e77aa
+//! <namespace>:<name>:<arguments>@<fingerprint>   blog:blog.posts.by_author:7,rust@9f2c64b0d81e77aa
 //! ```
 //!
-//! Invariant: namespace and name contain no `:`, the fingerprint no `@`, and within the arguments every part can be
-//! told from the next, so distinct arguments give distinct keys. A key is at most [`MAX_KEY_LEN`] bytes: longer arguments
-//! end in `~` and a SHA-256 hash of the whole, cut to 128 bits.
+//! Invariant: namespace and name contain no `:`, the fingerprint contains no `@`, and the parts of
+//! the arguments can be separated again, so distinct arguments give distinct keys. A key is at most
+//! [`MAX_KEY_LEN`] bytes: longer arguments end in `~` and a SHA-256 hash of the whole key, cut to
+//! 128 bits.
 
 mod entry_key;
 mod tags;
@@ -28,15 +29,15 @@ pub use self::tags::TagWriter;
 pub(crate) use self::tags::tag_name;
 pub(crate) use self::text::KeyText;
 
-/// The longest key that is ever sent to Redis, in bytes, up to the `@`.
+/// The maximum length of a key that is sent to Redis, in bytes, up to the `@`.
 pub const MAX_KEY_LEN: usize = 512;
 
-/// `~` and 32 hex digits.
+/// The length of `~` and 32 hex digits.
 const HASH_LEN: usize = 33;
 
-/// A function's name and its arguments: what a value is stored under, before namespace and fingerprint.
+/// A function's name and its arguments: the key of a value without namespace and fingerprint.
 ///
-/// `#[cached]` makes it from the function and its arguments; by hand:
+/// `#[cached]` makes it from the function and its arguments. To make one yourself:
 ///
 /// ```
 /// use cache_core::Key;
@@ -49,8 +50,10 @@ pub struct Key {
 }
 
 impl Key {
-    /// A key without arguments. Characters that a name cannot hold (`:`, `@`, braces, white space, control characters)
-    /// are escaped, so any name is allowed; the plain ones stay readable.
+    /// Makes a key without arguments.
+    ///
+    /// Any name is allowed: characters that a name cannot hold (`:`, `@`, braces, white space,
+    /// control characters) are escaped, and all others stay readable.
     #[must_use]
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         Self { name: clean_name(name.into()), args: String::new() }
@@ -66,7 +69,7 @@ impl Key {
         self
     }
 
-    /// The name: of the function, or as given.
+    /// Returns the name: of the function, or as passed to [`new`](Self::new).
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -77,14 +80,14 @@ impl Key {
     }
 }
 
-// Arguments may be personal data: only the name shows.
+// Arguments may be personal data: only the name is shown.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({}:..)", self.name)
     }
 }
 
-/// Escapes what would make a name ambiguous inside a key.
+/// Escapes the characters that would make a name ambiguous inside a key.
 pub(crate) fn clean_name(name: Cow<'static, str>) -> Cow<'static, str> {
     let plain = |c: char| !(c.is_control() || c.is_whitespace() || matches!(c, ':' | '@' | '{' | '}' | '%' | '~'));
     if name.chars().all(plain) {
@@ -109,7 +112,7 @@ pub(crate) fn write_value_key(out: &mut String, namespace: &str, name: &str, arg
     out.push_str(fingerprint);
 }
 
-/// The same in memory of its own, which is all that is allocated where it is written whole.
+/// Returns the same key in its own allocation, which is the only one if the key is not cut.
 pub(crate) fn value_key(namespace: &str, name: &str, args: &str, fingerprint: &str) -> Arc<str> {
     if is_uncut(namespace, name, args.len()) {
         let mut text = KeyText::new();
@@ -121,19 +124,21 @@ pub(crate) fn value_key(namespace: &str, name: &str, args: &str, fingerprint: &s
     text.into()
 }
 
-/// The registry of the builds that store under a name, in the slot of the function's version: both change in one step.
+/// Returns the key of the registry of builds that store under a name. It is in the slot of the
+/// function's version, so both change in one step.
 pub(crate) fn builds_key(namespace: &str, name: &str) -> String {
     format!("{{{}}}:builds", versions::function_key(namespace, name))
 }
 
-/// Whether [`write_value_key`] writes all of these.
+/// Returns whether [`write_value_key`] writes these parts without cutting them.
 #[inline]
 pub(crate) fn is_uncut(namespace: &str, name: &str, args_len: usize) -> bool {
-    // And two colons. No text has more than `isize::MAX` bytes, so two of them do not overflow.
+    // Two bytes are for the colons. A text has at most `isize::MAX` bytes, so the sum of two does
+    // not overflow.
     namespace.len().wrapping_add(name.len()).saturating_add(args_len) <= MAX_KEY_LEN.saturating_sub(2)
 }
 
-/// Cuts at a character boundary and puts the hash of the whole in place of the tail.
+/// Cuts the key at a character boundary and replaces the tail by the hash of the whole key.
 #[inline]
 pub(crate) fn shorten(key: &mut String) {
     if key.len() > MAX_KEY_LEN {
@@ -155,7 +160,7 @@ fn cut(key: &mut String) {
     }
 }
 
-/// Where a [`KeyPart`] writes itself. Text is escaped; only structure is written raw.
+/// The writer that a [`KeyPart`] writes itself to. Text is escaped; only structure is written raw.
 pub struct KeyWriter<'a> {
     out: &'a mut KeyText,
     first: bool,
@@ -167,9 +172,11 @@ impl<'a> KeyWriter<'a> {
         Self { out, first: true }
     }
 
-    /// Writes text, escaping what the structure of a key uses. Empty text becomes `""`, so that it can be seen.
+    /// Writes text and escapes the characters that the structure of a key uses. Empty text becomes
+    /// `""`, so that it stays visible.
     pub fn text(&mut self, text: &str) {
-        // Most text needs no escape: copied in one piece. All bytes are looked at, since that is faster than to stop early.
+        // Most text needs no escape and is copied in one piece. All bytes are checked, since that
+        // is faster than stopping early.
         let is_plain = |byte: u8| PLAIN.get(usize::from(byte)).is_some_and(|plain| *plain);
         if !text.is_empty() && text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
             return self.out.push_str(text);
@@ -195,7 +202,7 @@ impl<'a> KeyWriter<'a> {
         self.out.push_str(rest);
     }
 
-    /// Writes something that displays as plain text; escaped like [`text`](Self::text).
+    /// Writes a value by its `Display`, escaped like [`text`](Self::text).
     pub fn display(&mut self, value: &dyn fmt::Display) {
         struct Escaped<'w, 'a>(&'w mut KeyWriter<'a>, bool);
         impl fmt::Write for Escaped<'_, '_> {
@@ -214,7 +221,7 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
-    /// Writes a group `(a,b)`, each member by `members`.
+    /// Writes a group `(a,b)`; `members` writes each member.
     pub fn group(&mut self, members: impl FnOnce(&mut KeyWriter<'_>)) {
         self.nested('(', ')', members);
     }
@@ -227,23 +234,24 @@ impl<'a> KeyWriter<'a> {
         }
         let before = self.out.len();
         part.write_key(&mut KeyWriter::new(self.out));
-        // A part that renders as nothing must still be seen: a list of it is not the empty list.
+        // A part that renders as nothing must stay visible: a list of it is not the empty list.
         if self.out.len() == before {
             self.out.push_str("()");
         }
     }
 
-    /// Writes literal text of a key template; the macro has checked that it holds nothing that needs an escape.
+    /// Writes literal text of a key template. The macro has checked that it needs no escape.
     pub fn literal(&mut self, text: &'static str) {
         self.out.push_str(text);
     }
 
-    /// Writes a placeholder of a key template. What may separate placeholders is escaped in it, so where one ends can
-    /// always be told: the macro has checked that a separator stands between every two.
+    /// Writes a placeholder of a key template. Characters that may separate placeholders are
+    /// escaped in it, so the end of a placeholder is unambiguous: the macro has checked that there
+    /// is a separator between every two.
     pub fn placeholder<P: KeyPart + ?Sized>(&mut self, part: &P) {
         let start = self.out.len();
         part.write_key(&mut KeyWriter::new(self.out));
-        // The text before it holds none of this part, and mostly the part holds no separator.
+        // The text before `start` is not part of this placeholder. Most parts contain no separator.
         if self.out.as_str().get(start..).is_some_and(|written| written.contains(separates)) {
             let written = self.out.split_off(start);
             for c in written.chars() {
@@ -252,8 +260,8 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
-    /// Writes the only placeholder of a plain key's template, as other programs write it: a number or a text as it is.
-    /// Anything else is written as [`placeholder`](Self::placeholder) does.
+    /// Writes the only placeholder of a plain key's template as other programs write it: a number
+    /// or a text unchanged. Anything else is written as by [`placeholder`](Self::placeholder).
     #[doc(hidden)]
     pub fn only_placeholder<P: KeyPart + ?Sized>(&mut self, part: &P) {
         match part.__whole() {
@@ -288,14 +296,14 @@ const PLAIN: [bool; 256] = {
     while byte < 128 {
         let c = byte as u8;
         let structure = matches!(c, b'%' | b',' | b'(' | b')' | b'[' | b']' | b'{' | b'}' | b'"' | b'~');
-        // Of ASCII, white space is the space itself and control characters.
+        // The white space of ASCII is the space and control characters.
         plain[byte] = !(structure || c.is_ascii_control() || c == b' ');
         byte += 1;
     }
     plain
 };
 
-/// Of bytes in written arguments: none of these is plain text.
+/// Classes of bytes in written arguments. None of them is plain text.
 const STRUCTURE: u8 = 1;
 const QUOTE: u8 = 2;
 const ODD: u8 = 4;
@@ -320,19 +328,20 @@ fn needs_escape(c: char) -> bool {
     matches!(c, '%' | ',' | '(' | ')' | '[' | ']' | '{' | '}' | '"' | '~') || c.is_control() || c.is_whitespace()
 }
 
-/// What a template may have between placeholders; `SEPARATORS` in the macro's `template.rs` is the same.
+/// Returns whether a template may have this character between placeholders. Must equal `SEPARATORS`
+/// in the macro's `template.rs`.
 fn separates(c: char) -> bool {
     matches!(c, ':' | '/' | '=' | '|' | '+' | '*' | '&' | '#' | '$' | '^' | ';' | '<' | '>' | '\'' | '\\' | '`')
 }
 
-/// What a key's arguments are made of, as far as it can be told by looking at each byte once.
+/// What a key's arguments consist of, as far as one look at each byte can decide it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Looks {
-    /// A text that is written as it is.
+    /// A text that is written unchanged.
     Plain,
-    /// Of several parts, or cut: no text is written like this.
+    /// Several parts, or cut: no text is written like this.
     Composed,
-    /// [`text_of`] can tell.
+    /// [`text_of`] has to decide.
     Escaped,
 }
 
@@ -342,14 +351,14 @@ impl Looks {
         let seen = args.iter().fold(0, |seen, byte| seen | CLASSES.get(usize::from(*byte)).copied().unwrap_or(ODD));
         match seen {
             0 if !args.is_empty() => Self::Plain,
-            // A text of no bytes is written as two quotation marks.
+            // An empty text is written as two quotation marks.
             seen if seen & STRUCTURE != 0 && seen & QUOTE == 0 => Self::Composed,
             _ => Self::Escaped,
         }
     }
 }
 
-/// The text for which [`KeyWriter::text`] writes these arguments, if there is one.
+/// Returns the text for which [`KeyWriter::text`] writes these arguments, if there is one.
 #[cold]
 pub(crate) fn text_of(args: &[u8]) -> Option<String> {
     let mut bytes = Vec::with_capacity(args.len());
@@ -365,20 +374,20 @@ pub(crate) fn text_of(args: &[u8]) -> Option<String> {
         rest = after;
     }
     let text = if args == b"\"\"" { String::new() } else { String::from_utf8(bytes).ok()? };
-    // Only what is written for it, and nothing else that reads like it, stands for the text.
+    // Accepts only the canonical form, not another form that decodes to the same text.
     let mut written = KeyText::new();
     KeyWriter::new(&mut written).text(&text);
     (written.as_bytes() == args).then_some(text)
 }
 
-/// What [`KeyWriter::text`] writes for a text.
+/// Returns what [`KeyWriter::text`] writes for a text.
 pub(crate) fn written_text(text: &str) -> String {
     let mut written = KeyText::new();
     KeyWriter::new(&mut written).text(text);
     written.as_str().to_owned()
 }
 
-/// `%` and two hex digits for each byte of the character.
+/// Writes `%` and two hex digits for each byte of the character.
 fn escape(out: &mut impl fmt::Write, c: char) {
     let mut bytes = [0; 4];
     for byte in c.encode_utf8(&mut bytes).bytes() {
@@ -388,18 +397,19 @@ fn escape(out: &mut impl fmt::Write, c: char) {
 
 /// A type that can be part of a key.
 ///
-/// The rendering must be injective for values of one type (different values, different text) and stable
-/// between builds and platforms. Implemented for integers, `bool`, `char`, text, tuples, `Option`, sequences, ordered maps and sets, references and
-/// smart pointers, `Duration`; `uuid`, `chrono`, `time` and `jiff` types by feature; your own types
-/// by `#[derive(KeyPart)]`. Not for floats (use `to_bits()`), hash maps (no order) and paths
-/// (`{path.to_str()}` in a template: not all of them are text).
+/// The rendering must be injective for values of one type (different values, different text) and
+/// stable between builds and platforms. Implemented for integers, `bool`, `char`, text, tuples,
+/// `Option`, sequences, ordered maps and sets, references and smart pointers, `Duration`; `uuid`,
+/// `chrono`, `time` and `jiff` types by feature; your own types by `#[derive(KeyPart)]`. Not
+/// implemented for floats (use `to_bits()`), hash maps (no order) and paths (use `{path.to_str()}`
+/// in a template: not every path is valid text).
 ///
-/// By hand, for a type that is more than its fields:
+/// Implement it yourself for a type whose identity is not that of its fields:
 ///
 /// ```
 /// use cache_core::{KeyPart, KeyWriter};
 ///
-/// /// An e-mail address, of which case tells nothing apart.
+/// /// An e-mail address. Addresses that differ only in case are the same.
 /// struct Address(String);
 ///
 /// impl KeyPart for Address {
@@ -409,8 +419,8 @@ fn escape(out: &mut impl fmt::Write, c: char) {
 /// }
 /// ```
 ///
-/// A type of another crate is written in a template: `key = "{url.as_str()}"` by an expression that
-/// is a key part, `key = "{version:display}"` by its `Display`.
+/// To use a type of another crate, write it in a template: `key = "{url.as_str()}"` by an
+/// expression that is a key part, `key = "{version:display}"` by its `Display`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be part of a cache key",
     label = "this argument cannot be part of the key",
@@ -423,7 +433,8 @@ pub trait KeyPart {
     /// Writes this value.
     fn write_key(&self, key: &mut KeyWriter<'_>);
 
-    /// What [`write_key`](Self::write_key) writes, where a look-up needs no writing to know it. Not for others to implement: the default is right for
+    /// Returns what [`write_key`](Self::write_key) writes, for lookups that need not write the key
+    /// to compare it. Not meant to be implemented outside this crate: the default is right for
     /// every type.
     #[doc(hidden)]
     fn __whole(&self) -> Whole<'_> {
@@ -431,16 +442,17 @@ pub trait KeyPart {
     }
 }
 
-/// A part that is all of a key's arguments, as most are: a hit in the process compares it as it is.
+/// A part that is all of a key's arguments, as is most common. A local hit compares it without
+/// writing it.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 #[expect(missing_debug_implementations, reason = "it may be personal data")]
 pub enum Whole<'a> {
-    /// These digits.
+    /// A number, written as these digits.
     Number(u64),
-    /// By [`KeyWriter::text`].
+    /// A text, written by [`KeyWriter::text`].
     Text(&'a str),
-    /// Something that has to be written.
+    /// A part that has to be written.
     Other,
 }
 
@@ -449,7 +461,7 @@ macro_rules! integers {
         impl KeyPart for $type {
             #[inline]
             fn write_key(&self, key: &mut KeyWriter<'_>) {
-                // As `Display` writes it, in a fifth of the time: every hit comes here.
+                // The same output as `Display` in a fifth of the time: every hit runs this.
                 match u64::try_from(*self) {
                     Ok(number) => key.out.push_number(number),
                     Err(_) => key.out.push_str(itoa::Buffer::new().format(*self)),
@@ -510,7 +522,7 @@ impl KeyPart for char {
     }
 }
 
-/// Seconds, with what is below them as a decimal fraction: `90s`, `1.5s`.
+/// Writes seconds, with a decimal fraction for the rest: `90s`, `1.5s`.
 impl KeyPart for Duration {
     fn write_key(&self, key: &mut KeyWriter<'_>) {
         self.as_secs().write_key(key);
@@ -532,7 +544,7 @@ impl<T: fmt::Display> KeyPart for Displayed<T> {
     }
 }
 
-// It may be personal data.
+// The value may be personal data.
 impl<T> fmt::Debug for Displayed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Displayed")
@@ -545,8 +557,8 @@ impl KeyPart for () {
     }
 }
 
-/// In a key `None` is `!` and `Some(x)` is `?x`: the first character tells, whatever `x` renders
-/// as. In a tag `Some(x)` is `x`, and `None` makes no tag.
+/// In a key `None` is `!` and `Some(x)` is `?x`: the first character distinguishes them, whatever
+/// `x` renders as. In a tag `Some(x)` is `x`, and `None` makes no tag.
 impl<P: KeyPart> KeyPart for Option<P> {
     fn write_key(&self, key: &mut KeyWriter<'_>) {
         match self {
@@ -619,7 +631,7 @@ macro_rules! tuples {
     ($(($($name:ident)+))*) => {$(
         impl<$($name: KeyPart),+> KeyPart for ($($name,)+) {
             fn write_key(&self, key: &mut KeyWriter<'_>) {
-                #[expect(non_snake_case, reason = "a variable for each type parameter")]
+                #[expect(non_snake_case, reason = "one variable for each type parameter")]
                 let ($($name,)+) = self;
                 key.group(|group| {
                     $(group.member($name);)+
@@ -630,7 +642,8 @@ macro_rules! tuples {
 }
 tuples!((A)(A B)(A B C)(A B C D)(A B C D E)(A B C D E F)(A B C D E F G)(A B C D E F G H)(A B C D E F G H I)(A B C D E F G H I J)(A B C D E F G H I J K)(A B C D E F G H I J K L));
 
-// Dates in ISO 8601; none of their characters needs an escape but the space, which these forms do not have.
+// Dates in ISO 8601. Of their characters only the space would need an escape, and these forms have
+// none.
 #[cfg(feature = "chrono")]
 mod chrono_parts {
     use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeZone};
@@ -652,7 +665,8 @@ mod chrono_parts {
             key.display(&format_args!("{self:?}"));
         }
     }
-    /// The instant, in UTC: two offsets that mean the same instant are equal values, so they are one key.
+    /// Writes the instant in UTC: two offsets of the same instant are equal values, so they are one
+    /// key.
     impl<Z: TimeZone> KeyPart for DateTime<Z> {
         fn write_key(&self, key: &mut KeyWriter<'_>) {
             key.display(&format_args!("{:?}Z", self.naive_utc()));
@@ -681,7 +695,8 @@ mod time_parts {
             key.display(&format_args!("{}T{}", self.date(), self.time()));
         }
     }
-    /// The instant, in UTC: two offsets that mean the same instant are equal values, so they are one key.
+    /// Writes the instant in UTC: two offsets of the same instant are equal values, so they are one
+    /// key.
     impl KeyPart for OffsetDateTime {
         fn write_key(&self, key: &mut KeyWriter<'_>) {
             let utc = self.to_offset(UtcOffset::UTC);

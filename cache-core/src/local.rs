@@ -1,15 +1,17 @@
 //! L1, the tier in this process: decoded values, bounded by bytes.
 //!
 //! ```text
-//! begin(key) ─ a mark ─> read tracked, decode ─> keep(mark, value) ─> served until its time, or a change, or a gap
-//!                               │
+//! begin(key) ─ a mark ─> read tracked, decode ─> keep(mark, value) ─> served until it expires,
+//!                               │                                     a change, or a gap
 //!                   changed(key): the mark is poisoned, keep refuses (R6)
 //!
-//! a hit: trust, table, without a lock ── the value ── versions, time ──> served      a change of the table: marks' lock ─> order's lock ─> table
+//! a hit:                  trust, table (no lock) ── the value ── versions, time ──> served
+//! a change of the table:  marks' lock ─> order's lock ─> table
 //! ```
 //!
-//! Invariant: a value is kept only if nothing has changed its key since before the read that brought it was sent, and served
-//! only until a change is told of it or of a version it was stored under, its own time ends, or the store's [`Trust`] does. Never filled from an own write (T4, T5, R7, R9).
+//! Invariant: a value is kept only if its key has not changed since before the read of it was sent.
+//! It is served only until a change of it or of one of its versions is notified, until it expires,
+//! or until the store's [`Trust`] ends. L1 is never filled from an own write (T4, T5, R7, R9).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,7 +35,7 @@ use crate::sync::{Mutex, MutexGuard, SHARDS};
 use crate::value::Erased;
 use crate::versions::Dependencies;
 
-// Said, since `tests/interleavings` finds this file from elsewhere.
+// Explicit paths, since `tests/interleavings` includes this file from another folder.
 #[path = "local/inspect.rs"]
 mod inspect;
 #[path = "local/kept.rs"]
@@ -47,24 +49,25 @@ mod queues;
 #[path = "local/warm.rs"]
 mod warm;
 
-/// What an entry costs beside its key and value: itself, its slot in the table, its ticket, the value's own header.
+/// The cost of an entry without its key and value: the struct, its slot in the table, its ticket,
+/// the value's header.
 const ENTRY_OVERHEAD: u64 = 150;
-/// Entries leave memory some at a time; those from this weight on at once.
+/// Removed entries leave memory in batches; those of at least this weight leave at once.
 const HEAVY_BYTES: u64 = 64 << 10;
 /// Entries and values of one step of [`Local::give_back`].
 const GIVEN_BACK_AT_ONCE: usize = 64;
-/// Dead entries that each fill takes out.
+/// How many dead entries each fill removes.
 const BURIED_BY_A_FILL: usize = 2;
-/// Values that each fill drops.
+/// How many removed values each fill drops.
 const DROPPED_BY_A_FILL: usize = 8;
 
-/// The table, with what keeps its entries in memory meanwhile.
+/// The table, with the guard that keeps its entries in memory.
 type Pinned<'a> = HashMapRef<'a, Kept, (), Hashed, LocalGuard<'a>>;
 
-/// The tier in this process of one cache.
+/// The local tier of one cache.
 pub(crate) struct Local {
     entries: papaya::HashMap<Kept, (), Hashed>,
-    /// Held by whoever changes the table.
+    /// Locked by every change of the table.
     order: Mutex<Queues>,
     key_hasher: foldhash::fast::RandomState,
     marks: Vec<Mutex<HashMap<Arc<str>, Marks>>>,
@@ -72,15 +75,16 @@ pub(crate) struct Local {
     trust: Arc<Trust>,
     now: Now,
     longest: Duration,
-    /// For keys in full.
+    /// Interned namespace and name of keys, so that full keys can be restored.
     origins: Origins,
     _last: let_go::AtTheEnd,
 }
 
-/// What decides on a hit beside the entry itself.
+/// What decides on a hit in addition to the entry itself.
 struct Now {
     clock: Clock,
-    /// Rises when everything is dropped at once. So that takes one step, and a hit one comparison.
+    /// Rises when everything is dropped at once, so that a drop takes one step and a hit one
+    /// comparison.
     epoch: AtomicU32,
 }
 
@@ -91,33 +95,33 @@ impl Now {
     }
 }
 
-/// How a value may be served from L1, counted from now.
+/// How long a value may be served from L1, counted from now.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Service {
-    /// As it is.
+    /// How long it is fresh.
     pub(crate) fresh: Duration,
-    /// Until half of the ttl has passed: before that, no refresh ahead.
+    /// The time until half of the ttl has passed. There is no refresh ahead before that.
     pub(crate) calm: Duration,
-    /// At once, beyond that, while it is computed anew.
+    /// How long it may be served after that, while it is refreshed.
     pub(crate) stale: Duration,
-    /// No longer than this whatever the others say.
+    /// The upper limit for all other times.
     pub(crate) longest: Duration,
-    /// What computing it cost, times beta, in milliseconds; zero: no refresh ahead.
+    /// The cost of the compute times beta, in milliseconds; zero: no refresh ahead.
     pub(crate) ahead_ms: f64,
-    /// The record it came from.
+    /// The fill id of its record.
     pub(crate) fill_id: u64,
 }
 
-/// What [`Local::get`] finds.
+/// The result of [`Local::get`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hit<T> {
     /// Serve it.
     Fresh(T),
-    /// Serve it, and compute the one that replaces this record.
+    /// Serve it, and refresh the record with this fill id.
     Due(T, u64),
 }
 
-/// The fills under way of one key.
+/// The fills in progress of one key.
 #[derive(Default)]
 struct Marks {
     count: usize,
@@ -125,7 +129,7 @@ struct Marks {
     changes: u64,
 }
 
-/// That a read of a key is under way. Dropped, it is given up.
+/// A read of a key in progress. Dropping it gives up the fill.
 pub(crate) struct Mark<'a> {
     local: &'a Local,
     key: Arc<str>,
@@ -134,10 +138,11 @@ pub(crate) struct Mark<'a> {
 }
 
 impl Local {
-    /// `None` for a limit of zero: no tier.
+    /// Makes the tier. `None` for a limit of zero, which turns it off.
     pub(crate) fn new(limit_bytes: usize, longest: Duration, trust: Arc<Trust>, clock: Clock) -> Option<Self> {
         let limit = u64::try_from(limit_bytes).ok().filter(|limit| *limit > 0)?;
-        // Whoever makes the table larger has its lock anyway, and a hit has one table to look at.
+        // Resizing blocks: a writer holds the lock of the table anyway, and a hit then has only one
+        // table to search.
         let entries = papaya::HashMap::builder().hasher(Hashed::default()).resize_mode(ResizeMode::Blocking).build();
         Some(Self {
             entries,
@@ -153,17 +158,18 @@ impl Local {
         })
     }
 
-    /// The value, if there is one that may be served now without a thought. No wait, no lock, no allocation. `take` makes what the caller gets
-    /// of it.
+    /// Fast path: returns the value if it is fresh and no refresh can be due. No wait, no lock, no
+    /// allocation. `take` makes the caller's value from it.
     #[inline(always)]
     pub(crate) fn get_plain<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
-        // Before the table: what is found while nothing may be served is not saved by trust that comes later.
+        // Read before the table: a value found while nothing may be served must not be saved by
+        // trust that is extended later.
         let trusted_until = self.trusted_until();
         let table = self.entries.pin();
         Kept::serve_plain(self.find(key, &table), trusted_until, &self.now, take)
     }
 
-    /// The value, if there is one that may be served now.
+    /// Returns the value if it may be served now.
     pub(crate) fn get<T>(&self, key: &LocalKeyRef<'_>, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
         let now = self.now.clock.coarse();
         if now >= self.trusted_until() {
@@ -182,14 +188,15 @@ impl Local {
     fn find<'t>(&self, key: &LocalKeyRef<'_>, table: &'t Pinned<'_>) -> Option<&'t Kept> {
         let look = self.look(*key);
         let found = match key.number() {
-            // A search of its own, with so little to compare that all of it stays in the processor's registers.
+            // A separate search with so little to compare that all of it stays in the processor's
+            // registers.
             Some(key) => table.get_key_value(&Look { hash: look.hash, key }),
             None => table.get_key_value(&look),
         };
         found.map(|(kept, ())| kept)
     }
 
-    /// Before a tracked read of `key` is sent.
+    /// Registers a fill. Called before a tracked read of `key` is sent.
     pub(crate) fn begin(&self, key: &Arc<str>) -> Mark<'_> {
         let mut marks = self.marks(key);
         let of_key = marks.entry(Arc::clone(key)).or_default();
@@ -197,7 +204,8 @@ impl Local {
         Mark { local: self, key: Arc::clone(key), changes: of_key.changes, epoch: self.now.epoch() }
     }
 
-    /// The key has changed, or is about to be by ourselves. Whether there was a value.
+    /// Drops a key that has changed, or that this process is about to change. Returns whether there
+    /// was a value.
     pub(crate) fn drop_key(&self, key: &str) -> bool {
         let parsed = ParsedKey::parse(key);
         let guard = self.entries.guard();
@@ -205,20 +213,21 @@ impl Local {
         if let Some(of_key) = marks.get_mut(key) {
             of_key.changes = of_key.changes.wrapping_add(1);
         }
-        // Under the lock that a fill holds too: it comes before this, and is removed, or after, and is refused.
+        // Under the lock that a fill also holds: an earlier fill is removed, a later one is
+        // refused.
         let removed = self.take(&self.look(parsed.as_ref()), &guard);
         drop(marks);
         removed
     }
 
-    /// Anything may have changed. One step, whatever there is: what is kept is dead from now on,
-    /// and [`give_back`](Self::give_back) frees it. The marks are of the epoch before, so their
-    /// fills are refused.
+    /// Drops everything, since anything may have changed. One step for any number of entries: what
+    /// is kept is dead from now on, and [`give_back`](Self::give_back) frees it. Fills in progress
+    /// belong to the old epoch, so they are refused.
     pub(crate) fn clear(&self) {
         self.now.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Takes some dead entries out of the table, and drops some values that were let go. Whether
+    /// Removes some dead entries from the table and drops some removed values. Returns whether
     /// there are more.
     pub(crate) fn give_back(&self) -> bool {
         let guard = self.entries.guard();
@@ -234,13 +243,13 @@ impl Local {
         dead || let_go::waiting() > 0
     }
 
-    /// What is kept weighs, of the living and the dead, and what it may weigh.
+    /// Returns the weight of all entries, alive and dead, and the limit.
     #[cfg(feature = "testing")]
     pub(crate) fn weight(&self) -> (u64, u64) {
         self.order().weight()
     }
 
-    /// Whether values that were let go wait to be dropped.
+    /// Returns whether removed values wait to be dropped.
     pub(crate) fn has_let_go(&self) -> bool {
         let_go::waiting() > 0
     }
@@ -250,7 +259,7 @@ impl Local {
         Look { hash: key.hash(&self.key_hasher), key }
     }
 
-    /// The order of eviction, as of this epoch.
+    /// Locks the order of eviction and moves it to the current epoch.
     fn order(&self) -> MutexGuard<'_, Queues> {
         let mut order = lock(&self.order);
         let epoch = self.now.epoch();
@@ -260,7 +269,8 @@ impl Local {
         order
     }
 
-    /// Whether it was kept. Refused if all was dropped since its epoch.
+    /// Inserts an entry and returns whether it was kept. Refused if everything was dropped since
+    /// its epoch.
     fn put(&self, mut kept: Kept, look: &Look<LocalKeyRef<'_>>, guard: &LocalGuard<'_>) -> bool {
         let mut order = self.order();
         if sabotage::is(Guard::ChangePoisonsFill) {
@@ -288,8 +298,8 @@ impl Local {
         };
         kept.in_main.store(u8::from(place == Place::Main), Ordering::Relaxed);
         self.entries.insert(kept, (), guard);
-        // More than come in, so that they end also where no task can be started; and before
-        // anything that is alive.
+        // A fill adds one entry and removes more dead ones, so that the dead are removed even if no
+        // task can be started. They go before any live entry.
         for _ in 0..BURIED_BY_A_FILL {
             self.bury_one(&mut order, guard);
         }
@@ -304,7 +314,7 @@ impl Local {
 
     fn evict(&self, order: &mut Queues, guard: &LocalGuard<'_>) {
         while let Some((ticket, place)) = order.surplus() {
-            // Its entry may have left by another way.
+            // Its entry may have been removed otherwise.
             let candidate = Candidate(ticket, place, order.epoch);
             let Some((kept, ())) = self.entries.get_key_value(&candidate, guard) else { continue };
             let uses = kept.uses();
@@ -321,7 +331,7 @@ impl Local {
         }
     }
 
-    /// Takes the dead entries of one ticket out. `false`: no tickets are left.
+    /// Removes the dead entries of one ticket. Returns `false` if there are no tickets left.
     fn bury_one(&self, order: &mut Queues, guard: &LocalGuard<'_>) -> bool {
         let Some(ticket) = order.dead() else { return false };
         while let Some((kept, ())) = self.entries.get_key_value(&Dead(ticket, order.epoch), guard) {
@@ -330,9 +340,10 @@ impl Local {
         true
     }
 
-    /// Whether there was one that could have been served.
+    /// Removes the entry of a key. Returns whether there was one that could have been served.
     fn take(&self, look: &Look<LocalKeyRef<'_>>, guard: &LocalGuard<'_>) -> bool {
-        // Most keys of which a change is told are not here. A fill of this one cannot come in between: it has the marks' lock.
+        // Most changed keys are not in L1. A fill of this key cannot come in between: the caller
+        // holds the marks' lock.
         if self.entries.get_key_value(look, guard).is_none() {
             return false;
         }
@@ -359,41 +370,42 @@ impl Local {
         lock(&self.marks[index])
     }
 
-    /// How many keys have a mark.
+    /// Returns the number of keys with a mark.
     pub(crate) fn marked_keys(&self) -> usize {
         self.marks.iter().map(|shard| lock(shard).len()).sum()
     }
 }
 
-/// Keeps what L1 lets go on this thread, for a simulation.
+/// Moves values that this thread removes from L1 to a list of its own, for a simulation.
 #[cfg(feature = "testing")]
 pub(crate) fn let_go_apart() {
     let_go::apart();
 }
 
-/// Of an entry that was just taken out.
+/// Called for an entry that was just removed.
 fn flush_if_heavy(kept: &Kept, guard: &LocalGuard<'_>) {
     if kept.weight() >= HEAVY_BYTES {
-        // In the background otherwise, with the next few dozen.
+        // Lighter entries leave memory with the next few dozen.
         guard.flush();
     }
 }
 
 impl Mark<'_> {
-    /// Whether the store has told of a change of the key since the mark was made.
+    /// Returns whether a change of the key was notified since the mark was made.
     pub(crate) fn has_changed(&self) -> bool {
         let marks = self.local.marks(&self.key);
         marks.get(&self.key).is_some_and(|of_key| of_key.changes != self.changes)
     }
 
-    /// Keeps what the read brought, as long as it may be served or for the tier's limit; refused if the key has changed since the
-    /// mark was made.
+    /// Keeps the value that the read returned, for as long as it may be served or for the tier's
+    /// limit. Refused if the key has changed since the mark was made.
     pub(crate) fn keep(self, value: &Erased, payload_bytes: usize, service: Service, under: Dependencies) -> bool {
         let local = self.local;
         let longest = millis(service.longest.min(local.longest));
         let fresh = millis(service.fresh).min(longest);
         let served = millis(service.fresh.saturating_add(service.stale)).min(longest);
-        // Before this, no draw is high enough. Where the value goes before it ends, nothing is to be done ahead of that.
+        // Before this, no draw is high enough. If the value is dropped before it expires, no
+        // refresh is due ahead of that.
         let ahead_ms = if millis(service.fresh) <= longest { service.ahead_ms } else { 0.0 };
         let plain = fresh.saturating_sub((ahead_ms * HIGHEST_DRAW).ceil() as u64).max(millis(service.calm).min(fresh));
         let short = |ms: u64| u32::try_from(ms.saturating_sub(plain)).unwrap_or(u32::MAX);
@@ -421,13 +433,13 @@ impl Mark<'_> {
         let guard = local.entries.guard();
         let marks = local.marks(&self.key);
         let unchanged = marks.get(&self.key).is_some_and(|of_key| of_key.changes == self.changes)
-            // Since after the mark was made. A gap ends the epoch of versions before that of the
-            // tier, so this is enough.
+            // The versions were read after the mark was made. A gap ends the epoch of versions
+            // before that of the tier, so this check is enough.
             && kept.under.are_known()
             || sabotage::is(Guard::ChangePoisonsFill);
         let kept = unchanged && local.put(kept, &look, &guard);
         drop(marks);
-        // Their destructors come after the locks.
+        // Destructors run after the locks are released.
         drop(guard);
         let_go::drop_some(DROPPED_BY_A_FILL);
         kept

@@ -1,12 +1,13 @@
-//! What can be said about one entry. Data only.
+//! Options of one cached entry. Data only.
 
 use std::time::Duration;
 
 use crate::key::tag_name;
 
-/// Options of one function's entries, or of one [`Cache::get_or_compute`](crate::Cache::get_or_compute) call.
+/// Options of one function's entries, or of one
+/// [`Cache::get_or_compute`](crate::Cache::get_or_compute) call.
 ///
-/// Whatever is not set comes from the cache's defaults.
+/// An option that is not set takes the cache's default.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct EntryOptions {
@@ -35,16 +36,16 @@ pub struct EntryOptions {
     pub(crate) tags: Vec<Box<str>>,
 }
 
-/// What the tier in this process does with a function's values.
+/// What the local tier does with a function's values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LocalTier {
-    /// Keeps them as long as they are fresh, or as long as the cache says.
+    /// Keeps a value while it is fresh, but no longer than the cache's own limit.
     #[default]
     Cache,
-    /// Keeps them for at most this long.
+    /// Keeps a value for at most this long.
     For(Duration),
-    /// Keeps none: each call reads the store.
+    /// Keeps no value: every call reads the store.
     Off,
 }
 
@@ -52,52 +53,55 @@ pub enum LocalTier {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefreshBy {
-    /// A task in the background; no caller waits for it, and no caller's end ends it. The function has to own its arguments.
+    /// A background task. No caller waits for it, and it goes on when a caller is dropped. The
+    /// function must own its arguments.
     #[default]
     Background,
-    /// The caller that finds the old value first; all others get the old value at once.
+    /// The caller that finds the old value first. All other callers get the old value at once.
     Caller,
 }
 
-/// How long a run may take.
+/// How long one compute may take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Deadline {
-    /// As long as the cache says.
+    /// The cache's default.
     #[default]
     Cache,
     /// At most this long.
     After(Duration),
-    /// As long as it likes; a run that hangs keeps its key.
+    /// No limit. A compute that hangs keeps its key.
     Off,
 }
 
-/// What asking whether a value is still current came to: see [`Cache::get_or_revalidate`](crate::Cache::get_or_revalidate).
+/// The result of a revalidation: see [`Cache::get_or_revalidate`](crate::Cache::get_or_revalidate).
 ///
-/// Exhaustive: there is no third answer.
+/// Exhaustive: no third variant will be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revalidated<T> {
     /// There is a new value.
     New(T),
-    /// The old one, given back: it is served for another ttl, and not stored anew.
+    /// The old value is still current. It is passed back and served for another ttl; its payload is
+    /// not stored again.
     NotModified(T),
 }
 
-/// How far callers of one key share one run of the function.
+/// Which callers of one key share one compute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlightScope {
-    /// Over all processes that share the store: one runs, the others wait for its value.
+    /// All processes that share the store: one computes, the others wait for its value.
     #[default]
     Cluster,
-    /// Within this process; two processes may run at the same time, and what the first of them to start returns is stored.
+    /// The callers in this process. Two processes may compute at the same time; the value of the
+    /// one that started first is stored.
     Process,
-    /// Not at all: every caller that misses runs the function.
+    /// No callers: every caller that misses computes.
     None,
 }
 
 impl LocalTier {
-    /// How long a value may be kept that is fresh for so long.
+    /// Returns how long a value may be kept that is fresh for `left`.
     pub(crate) fn limit(self, left: Duration) -> Duration {
         match self {
             Self::Cache | Self::Off => left,
@@ -107,7 +111,7 @@ impl LocalTier {
 }
 
 impl EntryOptions {
-    /// Nothing set.
+    /// Makes options with nothing set.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -126,104 +130,133 @@ impl EntryOptions {
         }
     }
 
-    /// How long a value is served. Zero means: not stored. Default: the cache's, one hour unless set.
+    /// Sets how long a value is served after it was computed.
+    ///
+    /// Zero: the value is not stored. Default: the cache's default, which is one hour unless set.
     #[must_use]
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// How long an absent value (`None`) is served. Default: an absent value is not stored.
+    /// Sets how long an absent value (`None`) is served.
+    ///
+    /// Default: an absent value is not stored.
     #[must_use]
     pub const fn negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = Some(ttl);
         self
     }
 
-    /// The largest fraction by which a ttl is randomly shortened: each stored value ends at a random time between
-    /// `ttl * (1 - jitter)` and `ttl`, never later. Turn it on where many values are stored at the same moment, so that
-    /// they do not end together. Default: the cache's, zero unless set. Costs nothing.
+    /// Sets the largest fraction by which a ttl is randomly shortened.
+    ///
+    /// Each stored value expires at a random time between `ttl * (1 - jitter)` and `ttl`, never
+    /// later. Use it where many values are stored at the same moment, so that they do not expire
+    /// together. Default: the cache's default, which is zero unless set. Costs nothing.
     #[must_use]
     pub const fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = Some(fraction);
         self
     }
 
-    /// For how long after its ttl a value is still served at once, while one refresh in all processes computes the next
-    /// (RFC 5861). Refreshes are bounded by [`CacheBuilder::refreshes_in_flight`](crate::CacheBuilder::refreshes_in_flight).
+    /// Sets for how long after its ttl a value is still served at once, while one refresh in all
+    /// processes computes the next one (RFC 5861).
     ///
-    /// Where the function borrows from its caller, as in [`Cache::get_or_compute`](crate::Cache::get_or_compute), one caller computes
-    /// and the others get the old value: see [`RefreshBy::Caller`].
+    /// Refreshes are bounded by
+    /// [`CacheBuilder::refreshes_in_flight`](crate::CacheBuilder::refreshes_in_flight).
     ///
-    /// Absent values (`None`) are not served beyond their `negative_ttl`. Default: none. Costs memory in the store for that much longer.
+    /// If the function borrows from its caller, as in
+    /// [`Cache::get_or_compute`](crate::Cache::get_or_compute), one caller computes and the others
+    /// get the old value: see [`RefreshBy::Caller`].
+    ///
+    /// Absent values (`None`) are not served beyond their `negative_ttl`. Default: none. Cost: the
+    /// store keeps each value for that much longer.
     #[must_use]
     pub const fn stale_while_revalidate(mut self, window: Duration) -> Self {
         self.stale_while_revalidate = Some(window);
         self
     }
 
-    /// For how long after its ttl a value is served if computing the next one fails or takes longer than the [`deadline`](Self::deadline)
-    /// (RFC 5861). After a failure the old value is served without another attempt for
-    /// [`CacheBuilder::refresh_throttle`](crate::CacheBuilder::refresh_throttle), in all processes. An invalidated value is never served.
+    /// Sets for how long after its ttl a value is served if the next compute fails or exceeds the
+    /// [`deadline`](Self::deadline) (RFC 5861).
     ///
-    /// Counted from the end of the ttl, beside `stale_while_revalidate` and not after it. A panic is no error: it reaches the caller.
-    /// Default: none. Costs memory in the store for that much longer.
+    /// After a failure all processes serve the old value without another attempt for
+    /// [`CacheBuilder::refresh_throttle`](crate::CacheBuilder::refresh_throttle). An invalidated
+    /// value is never served.
+    ///
+    /// The window starts at the end of the ttl. It overlaps `stale_while_revalidate` and is not
+    /// added to it. A panic is not an error: it reaches the caller. Default: none. Cost: the store
+    /// keeps each value for that much longer.
     #[must_use]
     pub const fn stale_if_error(mut self, window: Duration) -> Self {
         self.stale_if_error = Some(window);
         self
     }
 
-    /// Who computes while an old value is served. Default: [`RefreshBy::Background`].
+    /// Sets who computes while an old value is served. Default: [`RefreshBy::Background`].
     #[must_use]
     pub const fn refresh(mut self, by: RefreshBy) -> Self {
         self.refresh = by;
         self
     }
 
-    /// How long a caller waits for the new value where an old one may be served: then it gets the old one, and the run
-    /// goes on in the background and is stored. Without an old value it is ignored.
+    /// Sets how long a caller waits for the new value before it gets the old one.
     ///
-    /// With `stale_while_revalidate` callers get the old value at once; this makes them wait that long first. Ignored where the function
-    /// borrows from its caller, as in [`Cache::get_or_compute`](crate::Cache::get_or_compute). Default: none.
+    /// The compute goes on in the background and its value is stored. Ignored if there is no old
+    /// value that may be served.
+    ///
+    /// With `stale_while_revalidate` callers get the old value at once; this option makes them wait
+    /// that long first. Ignored if the function borrows from its caller, as in
+    /// [`Cache::get_or_compute`](crate::Cache::get_or_compute). Default: none.
     #[must_use]
     pub const fn soft_timeout(mut self, after: Duration) -> Self {
         self.soft_timeout = Some(after);
         self
     }
 
-    /// How long a run may take: see [`DeadlineExceeded`](crate::DeadlineExceeded) for what its callers get. The key is free afterwards,
-    /// and nothing that this run computes is stored. Default: the cache's, 30 s unless set.
+    /// Sets how long one compute may take.
+    ///
+    /// See [`DeadlineExceeded`](crate::DeadlineExceeded) for what its callers get. Afterwards the
+    /// key is free, and the late value of this compute is not stored. Default: the cache's default,
+    /// which is 30 s unless set.
     #[must_use]
     pub const fn deadline(mut self, deadline: Deadline) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// How early a value that is asked for is computed anew before its ttl ends: the beta of XFetch (Vattani, Chierichetti and
-    /// Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015). The longer a value takes to compute, the earlier; above
-    /// 1 earlier, below 1 later, zero never. No value is before half of its ttl has passed. The
-    /// value is served meanwhile, and the refresh runs in the background.
+    /// Sets how early a value that is in use is refreshed before its ttl ends: the beta of XFetch.
     ///
-    /// Where the function borrows from its caller it is off, unless the [caller refreshes](RefreshBy::Caller).
-    /// Default: the cache's, 1.0 unless set. Costs a random number for each hit within 37 times the compute's duration of the end.
+    /// The source is Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede
+    /// Prevention", VLDB 2015. The longer a value takes to compute, the earlier it is refreshed; a
+    /// beta above 1 refreshes earlier, below 1 later, and zero turns it off. No value is refreshed
+    /// before half of its ttl has passed. The old value is served while the refresh runs in the
+    /// background.
+    ///
+    /// If the function borrows from its caller, early refresh is off unless the [caller
+    /// refreshes](RefreshBy::Caller). Default: the cache's default, which is 1.0 unless set. Cost:
+    /// one random number for each hit in the last part of the ttl, which is 37 times the duration
+    /// of the compute times beta.
     #[must_use]
     pub const fn early(mut self, beta: f64) -> Self {
         self.early = Some(beta);
         self
     }
 
-    /// How long the tier in this process may keep a value. Default: as long as it is fresh.
+    /// Sets how long the local tier may keep a value. Default: while the value is fresh.
     #[must_use]
     pub const fn local(mut self, local: LocalTier) -> Self {
         self.local = local;
         self
     }
 
-    /// The tags of the entry, for [`Cache::invalidate_tag`](crate::Cache::invalidate_tag): up to 16, else its value is not stored. Each
-    /// is a name in the stored record, and one more load on a hit. Default: none.
+    /// Sets the tags of the entry, for [`Cache::invalidate_tag`](crate::Cache::invalidate_tag).
     ///
-    /// All calls of one key give the same tags: a value that another call stored without one of them is a miss.
+    /// At most 128; with more the value is not stored. Each tag costs its name in the stored record
+    /// and one more load on a hit. Default: none.
+    ///
+    /// All calls of one key must give the same tags: a value that another call stored without one
+    /// of them is a miss.
     #[must_use]
     pub fn tags(mut self, tags: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.tags.clear();
@@ -231,14 +264,14 @@ impl EntryOptions {
         self
     }
 
-    /// Each tag once.
+    /// Adds a tag unless it is there already.
     pub(crate) fn push_tag(&mut self, tag: Box<str>) {
         if !self.tags.contains(&tag) {
             self.tags.push(tag);
         }
     }
 
-    /// How far callers share one run. Default: [`FlightScope::Cluster`].
+    /// Sets which callers share one compute. Default: [`FlightScope::Cluster`].
     #[must_use]
     pub const fn flight(mut self, scope: FlightScope) -> Self {
         self.flight = scope;

@@ -2,31 +2,33 @@
 
 use std::cell::Cell;
 
-/// 128 random bits nobody can guess, for tokens and fill ids.
+/// Returns 128 unpredictable random bits, for tokens and fill ids.
 pub(crate) fn u128() -> u128 {
     let mut bytes = [0; 16];
     #[expect(
         clippy::expect_used,
-        reason = "an operating system without randomness cannot run a service; nothing sensible can follow"
+        reason = "an operating system without randomness cannot run a service, so there is nothing to fall back to"
     )]
     getrandom::fill(&mut bytes).expect("the operating system's random source works");
     u128::from_ne_bytes(bytes)
 }
 
-/// 64 random bits nobody can guess.
+/// Returns 64 unpredictable random bits.
 pub(crate) fn u64() -> u64 {
     (u128() >> 64) as u64
 }
 
 thread_local!(static STATE: Cell<u64> = Cell::new(u64() | 1));
 
-/// Begins the sequence of [`fraction`] anew on this thread.
+/// Restarts the sequence of [`fraction`] on this thread from this seed.
 #[cfg(feature = "testing")]
 pub(crate) fn seed(seed: u64) {
     STATE.set(seed | 1);
 }
 
-/// A number in `0.0..1.0` for jitter and backoff: xorshift64*, one state a thread, seeded from the system.
+/// Returns a number in `0.0..1.0` for jitter and backoff.
+///
+/// The generator is xorshift64*, with one state per thread, seeded from the operating system.
 pub(crate) fn fraction() -> f64 {
     let word = STATE.with(|state| {
         let mut x = state.get();

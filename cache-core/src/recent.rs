@@ -1,10 +1,10 @@
-//! A map that holds what was used last.
+//! A bounded map that keeps the most recently used entries.
 //!
 //! ```text
 //! new or used ──> young ── young is half full: young becomes old, and what was old is forgotten
 //! ```
 //!
-//! Invariant: at most `most` entries, and no step is longer than a look-up. What is forgotten was
+//! Invariant: at most `most` entries, and no step takes longer than a lookup. A forgotten entry was
 //! not used since at least half as many others were.
 
 use std::borrow::Borrow;
@@ -23,7 +23,7 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         Self { half: most / 2, young: HashMap::new(), old: HashMap::new() }
     }
 
-    /// What is known under this key, used or not.
+    /// Returns the value under this key, without counting it as a use.
     pub(crate) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
@@ -31,7 +31,9 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
 
-    /// Uses an entry, which is made if it is not there. `true`: others were forgotten for it.
+    /// Returns the entry and counts a use; inserts a default if there is none.
+    ///
+    /// The `bool` is `true` if other entries were forgotten to make room.
     pub(crate) fn entry(&mut self, key: K) -> (&mut V, bool)
     where
         V: Default,

@@ -1,13 +1,14 @@
-//! Which old values may be served, and which refreshes are under way in this process.
+//! Which old values may be served, and which refreshes are in progress in this process.
 //!
 //! ```text
 //! a value that is due ── begin(key) ─┬─ Ticket ─> compute the next one; dropped at its end
-//!                                    ├─ Resting ─> somebody does already, or it failed a moment ago
-//!                                    └─ Full ────> as many as may run
+//!                                    ├─ Resting ─> a refresh is running, or failed a moment ago
+//!                                    └─ Full ────> the maximum number of refreshes is running
 //! ```
 //!
-//! Invariant: at most one refresh per key in this process, and no more than the bound of all keys. Over all processes the
-//! lease beside the record sees to that; what is here only saves asking for it at each hit.
+//! Invariant: at most one refresh per key in this process, and no more than the bound for all keys.
+//! Over all processes the lease next to the record ensures this; the state here only saves the
+//! request for it at each hit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,26 +21,29 @@ use crate::freshness::{Freshness, ahead_ms, calm, refresh_ahead, verdict};
 use crate::local::Service;
 use crate::options::{Deadline, Defaults, EntryOptions, LocalTier, RefreshBy};
 
-/// How many keys may rest after a failure before the oldest are forgotten. What is forgotten asks the store again.
+/// How many keys may rest after a failure before the oldest are forgotten. For a forgotten key the
+/// store is asked again.
 const MOST_RESTING: usize = 4096;
 
-/// What a function's options and its cache's come to.
+/// The staleness rules that follow from the options of a function and its cache.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms {
     /// How long after its ttl a value is served at once.
     pub(crate) at_once: Duration,
     /// How long after its ttl a value may be served at all.
     pub(crate) window: Duration,
-    /// How long a caller waits where a value of `window` is at hand; `None`: until the run fails.
+    /// How long a caller waits if a value within `window` is available; `None`: until the compute
+    /// fails.
     pub(crate) soft_timeout: Option<Duration>,
     /// XFetch's beta; zero: no refresh ahead.
     pub(crate) beta: f64,
-    /// How long a run may take.
+    /// How long a compute may take.
     pub(crate) deadline: Option<Duration>,
 }
 
 impl Terms {
-    /// `owned`: the function's future owns what it needs, so that it can run in the background.
+    /// Makes the rules. `owned`: the function's future owns what it needs, so that it can run in
+    /// the background.
     pub(crate) fn new(defaults: &Defaults, options: &EntryOptions, owned: bool) -> Self {
         let revalidate = options.stale_while_revalidate.unwrap_or_default();
         let soft_timeout = options.soft_timeout.filter(|_| owned);
@@ -60,14 +64,15 @@ impl Terms {
 }
 
 impl Terms {
-    /// How long a record stands after it was served for the last time: a refresh that was begun before that fills over it, and whoever
-    /// comes meanwhile finds the lease beside it instead of nothing. The next run seldom takes three times as long as the last.
+    /// Returns how long a record is kept after it may last be served. A refresh that was started
+    /// before can then still replace it, and callers in the meantime find its lease next to the
+    /// record instead of nothing. The next compute rarely takes three times as long as the last.
     pub(crate) fn kept_beyond(&self, cost: Duration) -> Duration {
         let is_refreshed = self.beta > 0.0 || !self.window.is_zero();
         if is_refreshed { cost.saturating_mul(3) } else { Duration::ZERO }
     }
 
-    /// Whether a record past its time may be served if computing the next one comes to nothing.
+    /// Returns whether a record past its ttl may be served if the next compute fails.
     pub(crate) fn may_fall_back_on(&self, envelope: &Envelope, now: Timestamp) -> bool {
         verdict(envelope, now) == Freshness::Stale && now < envelope.fresh_until().plus(self.window)
     }
@@ -76,7 +81,7 @@ impl Terms {
 /// How a record may be served now: at once, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Serving {
-    /// Whether it is to be computed anew meanwhile.
+    /// Whether it should be refreshed meanwhile.
     pub(crate) is_due: bool,
     fresh: Duration,
     /// Before this, nothing is refreshed ahead.
@@ -87,7 +92,7 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// `None`: not at once.
+    /// Returns how the record may be served; `None` if it may not be served at once.
     pub(crate) fn of(envelope: &Envelope, terms: &Terms, now: Timestamp) -> Option<Self> {
         let fresh = now.until(envelope.fresh_until());
         let at_once = terms.at_once.min(envelope.stale_for);
@@ -107,12 +112,12 @@ impl Serving {
         })
     }
 
-    /// How long it is fresh.
+    /// Returns how long it is fresh.
     pub(crate) fn fresh(self) -> Duration {
         self.fresh
     }
 
-    /// The same for L1.
+    /// Returns the same for L1.
     pub(crate) fn service(self, tier: LocalTier) -> Service {
         let longest = tier.limit(Duration::MAX);
         let Self { fresh, calm, stale, ahead_ms, fill_id, .. } = self;
@@ -130,7 +135,7 @@ pub(crate) struct Refreshes {
 #[derive(Debug, Default)]
 struct Keys {
     running: HashMap<Arc<str>, u64>,
-    /// Until when a record is left alone, on the coarse clock.
+    /// Until when a record is not refreshed, on the coarse clock.
     resting: HashMap<Arc<str>, Rest>,
 }
 
@@ -140,18 +145,18 @@ struct Rest {
     until: u64,
 }
 
-/// The answer to [`Refreshes::begin`].
+/// The result of [`Refreshes::begin`].
 #[derive(Debug)]
 pub(crate) enum Begun {
     /// Compute, and drop this at the end.
     Ticket(Ticket),
-    /// Somebody does, or it failed a moment ago.
+    /// A refresh is in progress, or failed a moment ago.
     Resting,
-    /// As many run as may.
+    /// The maximum number of refreshes is running.
     Full,
 }
 
-/// That a refresh is under way.
+/// A refresh in progress.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     refreshes: Arc<Refreshes>,
@@ -163,17 +168,17 @@ impl Refreshes {
         Arc::new(Self { most, keys: Mutex::default() })
     }
 
-    /// Whether the record with this fill id is being refreshed or left alone.
+    /// Returns whether the record with this fill id is being refreshed or resting.
     pub(crate) fn is_resting(&self, key: &str, fill_id: u64, now: u64) -> bool {
         self.resting(key, fill_id, now).is_some()
     }
 
-    /// The same, with what a caller that gets the old value for it is told.
+    /// Returns the cause to report to a caller that gets the old value for this reason.
     pub(crate) fn resting(&self, key: &str, fill_id: u64, now: u64) -> Option<StaleCause> {
         self.keys().resting(key, fill_id, now)
     }
 
-    /// Takes one of the places, if there is one and nobody refreshes this key.
+    /// Starts a refresh if there is capacity and this key is neither refreshed nor resting.
     pub(crate) fn begin(self: &Arc<Self>, key: &Arc<str>, fill_id: u64, now: u64) -> Begun {
         let mut keys = self.keys();
         if keys.running.contains_key(key) || keys.resting(key, fill_id, now).is_some() {
@@ -186,8 +191,8 @@ impl Refreshes {
         Begun::Ticket(Ticket { refreshes: Arc::clone(self), key: Arc::clone(key) })
     }
 
-    /// Leaves a record alone: its refresh has failed, or another process is at it. `true`: others
-    /// were forgotten for it.
+    /// Lets a record rest: its refresh has failed, or another process is refreshing it. Returns
+    /// `true` if other keys were forgotten for it.
     pub(crate) fn rest(&self, key: &Arc<str>, fill_id: u64, now: u64, rest: Duration) -> bool {
         let mut keys = self.keys();
         let mut is_full = false;
@@ -254,7 +259,7 @@ mod tests {
         refreshes.rest(&"a".into(), 1, 1_000, Duration::from_secs(5));
         assert!(matches!(begin(&refreshes, "a", 5_999), Begun::Resting));
         assert!(matches!(begin(&refreshes, "a", 6_000), Begun::Ticket(_)));
-        // A new record is not.
+        // A new record is not resting.
         assert!(!refreshes.is_resting("a", 2, 5_999));
         let rest = |other: &usize| refreshes.rest(&other.to_string().into(), 1, 0, Duration::from_secs(5));
         assert_eq!((0..2 * MOST_RESTING).filter(rest).count(), 2, "forgotten all at once, and told");

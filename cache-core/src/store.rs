@@ -1,19 +1,26 @@
-//! The byte operations every tier-two store has: embedded ([`memory`]) and Redis ([`redis`](self::redis)).
+//! The byte operations of every second-tier store: embedded ([`memory`]) and Redis
+//! ([`redis`](self::redis)).
 //!
-//! Invariant: each operation is atomic in the store, and what it did is either known or reported as
-//! [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). No operation blocks for longer than the store's response timeout.
+//! Invariant: each operation is atomic in the store, and its outcome is either known or reported as
+//! [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). No operation blocks for longer than
+//! the store's response timeout.
 //!
 //! ```text
-//! value key  k        absent | lease "L" + 32 hex digits | fences | record (envelope) | foreign bytes | not a string
-//!                     | mark "N" + 32 hex digits: a run stored nothing a moment ago | lease "U" + 32 hex digits, taken over that mark:
-//!                     nobody waits for it
-//! lease key  {k}:l    absent | lease 32 hex digits | "F" (the last refresh failed) | "N.." and "U.." as above   (beside a record)
-//! aside      {k}:f    absent | the record that the fences under k were put in the place of; means nothing under anything else
-//! builds     {v}:builds, where v is the function's version key: a set of fingerprints, whose records an invalidation has to unlink
-//! plain key  whatever other programs write; nothing of ours ever stands there but the values themselves
-//! its lease  {k}:l, or {tag}:l:k where the key has a hash tag: as in a value key
-//! versions   32 hex digits, one key each for namespace, function, tag; of a tag also fences: other bytes count by their hash
-//! fences     "F" + what stood there before, 32 + for each: its token, 32 hex digits, and its end, 15: see [`fences`]
+//! value key  k        absent | lease "L" + 32 hex digits | fences | record (envelope)
+//!                     | foreign bytes | not a string
+//!                     | mark "N" + 32 hex digits: a compute stored nothing a moment ago
+//!                     | lease "U" + 32 hex digits, taken over that mark: other callers do not wait
+//! lease key  {k}:l    absent | lease 32 hex digits | "F" (the last refresh failed)
+//!                     | "N.." and "U.." as above   (exists in addition to a record)
+//! aside key  {k}:f    absent | the record that the fences under k replaced; ignored without one
+//! builds     {v}:builds, where v is the function's version key: a set of fingerprints, whose
+//!            records an invalidation has to unlink
+//! plain key  whatever other programs write; this library writes only the values themselves there
+//! its lease  {k}:l, or {tag}:l:k if the key has a hash tag: as in a value key
+//! versions   32 hex digits, one key each for namespace, function, tag; a tag may also hold fences;
+//!            other bytes count by their hash
+//! fences     "F" + the 32 digits of what was there before + for each fence: its token, 32 hex
+//!            digits, and its end, 15: see [`fences`]
 //! ```
 
 use std::fmt;
@@ -50,10 +57,10 @@ pub(crate) mod redis;
 pub(crate) mod supervisor;
 pub(crate) mod sweep;
 
-/// A read that was begun: the slot, and whether its next change is told.
+/// A read in progress: yields the slot, and whether the next change of the key is notified.
 pub(crate) enum Reading<'a> {
     Boxed(BoxFuture<'a, Result<(Slot, bool)>>),
-    /// It waits for others to go with.
+    /// The read waits to be sent together with others.
     #[cfg(feature = "redis")]
     Waits(redis::Queued<'a>),
 }
@@ -70,20 +77,22 @@ impl Future for Reading<'_> {
     }
 }
 
-/// What stands under a value key.
+/// The content of a value key.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Slot {
     /// Nothing.
     Absent,
-    /// Somebody computes the value; the lease ends after this long unless it is renewed. `None`: not known.
+    /// Another caller computes the value. The lease ends after this time unless it is renewed;
+    /// `None` if the time is not known.
     Leased(Option<Duration>),
-    /// As [`Leased`](Self::Leased), but nobody waits for it: the run before it stored nothing (X7).
+    /// Like [`Leased`](Self::Leased), but other callers do not wait for it: the compute before it
+    /// stored nothing (X7).
     Unawaited(Option<Duration>),
-    /// The run with this token stored nothing a moment ago.
+    /// The compute with this token stored nothing a moment ago.
     Unstored(Token),
-    /// A write is under way: nothing is stored here until it is over.
+    /// A write is in progress: nothing is stored here until it is over.
     Fenced,
-    /// Bytes that are not a lease. Whether they are a record is for the envelope to say.
+    /// Bytes that are not a lease. The envelope decides whether they are a record.
     Bytes(Bytes),
     /// A value of another Redis type.
     WrongType,
@@ -93,73 +102,82 @@ pub(crate) enum Slot {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Token {
     bits: u128,
-    /// Its lease tells others not to wait for it.
+    /// The lease is written in the form that tells other callers not to wait.
     is_unawaited: bool,
 }
 
-/// What a namespace, function or tag is at: 128 random bits, so that none ever comes back. There is no order among them.
+/// The version of a namespace, function or tag: 128 random bits, so that no version is ever
+/// repeated. Versions have no order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Version(u128);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How long a version stands after it was made or renewed. One that is in use is renewed by whoever reads it, so that entries of any ttl live on;
-/// one that is not makes its entries misses when it goes.
+/// How long a version lives after it was made or renewed. Readers renew a version that is in use,
+/// so entries of any ttl can live on. When an unused version expires, its entries become misses.
 pub(crate) const VERSION_EXPIRY: Duration = DAY.saturating_mul(90);
 
-/// A version that is read with less than this left is renewed. Each process reads those in use again within half of it: see [`tag`](crate::tag).
+/// A version that is read with less than this time left is renewed. Each process reads the versions
+/// in use again within half of it: see [`tag`](crate::tag).
 pub(crate) const VERSION_RENEWED_BELOW: Duration = DAY.saturating_mul(60);
 
-/// No record stands for longer, whatever its ttl: so the registry of builds outlasts it.
+/// The longest lifetime of a record, whatever its ttl. The registry of builds outlives it.
 pub(crate) const RECORD_EXPIRY_MAX: Duration = DAY.saturating_mul(365);
 
-/// A build says that it stores before each of its records, at most ten minutes earlier (R21).
+/// Lifetime of the registry of builds. A build registers before each record that it stores, at most
+/// ten minutes earlier (R21).
 pub(crate) const REGISTRY_EXPIRY: Duration = DAY.saturating_mul(400);
 
-/// What stands under a value key, its versions in the order of their keys, and whether the next change of each is told to the listeners.
+/// The content of a value key, its versions in the order of their keys, and whether the listeners
+/// are notified of the next change of each.
 pub(crate) type Versioned = (Slot, Vec<Option<Version>>, bool);
 
 /// Which record a fill may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Over {
-    /// The lease stands in the value key itself: there was no record.
+    /// None: there was no record, and the lease is in the value key itself.
     Nothing,
-    /// A stale record with this fill id; the lease stands in the second key.
+    /// A stale record with this fill id. The lease is in the lease key.
     Record(u64),
 }
 
-/// The answer to [`Store::acquire`].
+/// The result of [`Store::acquire`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Acquired {
-    /// The lease is ours.
+    /// This attempt holds the lease.
     Ours,
-    /// For a refresh: the lease is ours, with [`Token::unawaited`], since the last run stored nothing.
+    /// For a refresh: this attempt holds the lease, with [`Token::unawaited`], because the last
+    /// compute stored nothing.
     Unawaited,
-    /// There is something already: look at it instead. For a refresh: what stands in the record's place now, or
-    /// [`Slot::Leased`] or [`Slot::Unawaited`] if the record still stands and somebody else refreshes it.
+    /// The key is taken: use this content instead. For a refresh: the content that replaced the
+    /// record, or [`Slot::Leased`] or [`Slot::Unawaited`] if the record is still there and another
+    /// caller refreshes it.
     Found(Slot),
-    /// For a refresh: the record still stands, the last refresh of it failed, and the next one is to wait that long.
+    /// For a refresh: the record is still there, its last refresh failed, and the next one must
+    /// wait this long.
     Throttled(Option<Duration>),
 }
 
-/// The answer to [`Store::fill`].
+/// The result of [`Store::fill`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Filled {
     /// The lease was lost; nothing was stored.
     Refused,
-    /// Stored. Changes of the key may not be told.
+    /// Stored. Changes of the key may not be notified.
     Stored,
-    /// Stored, and the next change of the key is told.
+    /// Stored, and the next change of the key is notified.
     Tracked,
 }
 
-/// Until when what was read tracked may be served, in milliseconds of the coarse clock: so far every change has been told, or
-/// is told within that time. A link that is half open, and a process that was stopped, tell nothing; this ends by itself.
+/// Until when tracked reads may be served, in milliseconds of the coarse clock.
+///
+/// Every change so far has been notified, or is notified within that time. A half-open connection
+/// or a stopped process delivers no notifications, so trust ends by itself.
 #[derive(Debug, Default)]
 pub(crate) struct Trust(AtomicU64);
 
 impl Trust {
-    /// Without end: changes are told by the process itself.
+    /// Makes trust without an end, for a store that notifies changes within the process.
     pub(crate) fn absolute() -> Self {
         Self(AtomicU64::new(u64::MAX))
     }
@@ -177,61 +195,64 @@ impl Trust {
         now < self.until()
     }
 
-    /// When it ends, on the coarse clock.
+    /// Returns when trust ends, on the coarse clock.
     #[inline]
     pub(crate) fn until(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
 
-/// The answer to [`CellStore::swap`].
+/// The result of [`CellStore::swap`].
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Swapped {
-    /// The new bytes stand.
+    /// The new bytes were written.
     Done,
-    /// These bytes stood there; nothing was changed.
+    /// These other bytes were found; nothing was changed.
     Conflict(Bytes),
-    /// Nothing stood there; nothing was changed.
+    /// The key was absent; nothing was changed.
     Gone,
 }
 
-/// An expiry for [`Store`] writes. Redis counts milliseconds; zero is not allowed and is rounded up to one.
+/// An expiry for [`Store`] writes. Redis counts milliseconds; zero is not allowed and is rounded up
+/// to one.
 pub(crate) type Expiry = Duration;
 
-/// Bytes and the time they have left; `None`: no expiry.
+/// Bytes and their remaining time to live; `None`: no expiry.
 pub(crate) type Loaded = (Bytes, Option<Duration>);
 
-/// Resolves when the key it watches may have changed, or when the store can no longer tell.
+/// Resolves when the watched key may have changed, or when the store has lost track of it.
 pub(crate) type Wake = BoxFuture<'static, ()>;
 
-/// What an explicit write or removal touches besides its own key.
+/// What an explicit write or removal changes in addition to its own key.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Siblings<'a> {
-    /// Value keys of the same entry in other builds; they and their lease keys are unlinked.
+    /// Value keys of the same entry in other builds. They and their lease keys are unlinked.
     pub keys: &'a [String],
-    /// The function's registry of builds, read in the same trip.
+    /// The function's registry of builds, read in the same round trip.
     pub builds: &'a str,
 }
 
-/// The answer to [`Store::raise`].
+/// The result of [`Store::raise`].
 #[derive(Debug)]
 pub(crate) struct Raised {
     /// The known builds.
     pub(crate) builds: Vec<String>,
-    /// At one of the keys there were too many fences to tell this one apart: that key is fenced until the last of them would end.
+    /// One of the keys had too many fences to track this one separately: that key is fenced until
+    /// the last of them would expire.
     pub(crate) crowded: bool,
 }
 
-/// A tier-two store.
+/// A second-tier store.
 pub(crate) trait Store: CellStore + SweepStore + PlainStore {
-    /// The slot, if it can be told without waiting. Redis: always `None`. Its next change is told to the listeners.
+    /// Returns the slot if it can be read without waiting. Redis always returns `None`. The
+    /// listeners are notified of its next change.
     fn read_now(&self, key: &str) -> Option<Slot>;
 
-    /// One plain read, one round trip.
+    /// Reads the key: one plain read, one round trip.
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>>;
 
-    /// As [`read_tracked`](Self::read_tracked) if `track`, else as [`read`](Self::read), asked for
-    /// at once. For a hit, which should need no memory for it.
+    /// Starts [`read_tracked`](Self::read_tracked) if `track`, else [`read`](Self::read). The
+    /// request is sent at once. Made for hits, which should not need to allocate for it.
     fn begin_read<'a>(&'a self, key: &'a str, track: bool) -> Reading<'a> {
         Reading::Boxed(if track {
             self.read_tracked(key)
@@ -240,7 +261,8 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         })
     }
 
-    /// Whether the record under the key has this fill id, without reading all of it. Nobody is told of the key's changes for this.
+    /// Returns whether the record under the key has this fill id, without reading all of it. Does
+    /// not track the key.
     fn holds<'a>(&'a self, key: &'a str, fill_id: u64) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             let slot = self.read(key).await?;
@@ -248,38 +270,43 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         })
     }
 
-    /// A read after which the next change of the key is told to the listeners. `false`: it may not be, so the value must not be kept.
+    /// Reads the key and tracks it: the listeners are notified of its next change. `false`: they
+    /// may not be, so the value must not be kept.
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>>;
 
-    /// As [`read_tracked`](Self::read_tracked), with the versions under these keys in the same trip. A version that does not exist is
-    /// made first, one that has little time left is renewed. `None`: it could not be made, or is fenced; then no entry agrees with it.
+    /// Like [`read_tracked`](Self::read_tracked), and also reads the versions under these keys in
+    /// the same round trip. A missing version is made first, and one with little time left is
+    /// renewed. `None`: it could not be made, or it is fenced; then no entry agrees with it.
     fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>>;
 
-    /// The versions under these keys, none read before those that stand before it in this order, tracked as by
-    /// [`read_versioned`](Self::read_versioned); `make`: those that do not exist are made first, and
-    /// those that have little time left are renewed.
+    /// Reads the versions under these keys, tracked as by [`read_versioned`](Self::read_versioned).
+    ///
+    /// They are read in this order: none is read before an earlier one. `make`: missing versions
+    /// are made first, and those with little time left are renewed.
     fn read_versions<'a>(
         &'a self,
         versions: &'a [Arc<str>],
         make: bool,
     ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>>;
 
-    /// Gives each of these keys that has a version a new one, in this order, in one trip.
+    /// Gives each of these keys that has a version a new one, in this order, in one round trip.
     fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>>;
 
-    /// Tells this listener of changes and gaps from now on.
+    /// Notifies this listener of changes and gaps from now on.
     fn listen(&self, listener: Weak<dyn Listener>);
 
-    /// Until when what was read tracked may be served.
+    /// Returns until when tracked reads may be served.
     fn trust(&self) -> Arc<Trust>;
 
-    /// A read that also registers the key: the wake-up resolves at the first change after it, at the latest when
-    /// the store loses track (a lost connection), never too late. Registered before the read is sent.
+    /// Reads the key and watches it. The wake-up resolves at the first change after the read, or
+    /// when the store loses track (a lost connection), never too late. The watch is registered
+    /// before the read is sent.
     fn read_and_watch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, Wake)>>;
 
-    /// Takes the lease for one attempt if nobody has it.
-    /// `Over::Nothing`: only if the value key is absent. `Over::Record(id)`: only if that very record still stands; it is kept for
-    /// at least as long as the lease (R28).
+    /// Takes the lease for one attempt unless another attempt holds it.
+    ///
+    /// `Over::Nothing`: only if the value key is absent. `Over::Record(id)`: only if that very
+    /// record is still there; it is then kept for at least as long as the lease (R28).
     fn acquire<'a>(
         &'a self,
         key: &'a str,
@@ -288,8 +315,8 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         over: Over,
     ) -> BoxFuture<'a, Result<Acquired>>;
 
-    /// Takes the lease for one attempt in the place of the record with this fill id, which nobody may use any more: from then on
-    /// it is a lease `Over::Nothing`.
+    /// Takes the lease for one attempt and replaces the record with this fill id, which may no
+    /// longer be served. The lease is then an `Over::Nothing` lease.
     fn acquire_in_place<'a>(
         &'a self,
         key: &'a str,
@@ -298,8 +325,9 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         fill_id: u64,
     ) -> BoxFuture<'a, Result<Acquired>>;
 
-    /// Takes the lease for one attempt in the place of the mark that the run with the token `mark` left: from then on it is a lease
-    /// `Over::Nothing` of `token.unawaited()`, and others do not wait for it.
+    /// Takes the lease for one attempt and replaces the mark that the compute with the token `mark`
+    /// left. The lease is then an `Over::Nothing` lease of `token.unawaited()`, and other callers
+    /// do not wait for it.
     fn acquire_over_mark<'a>(
         &'a self,
         key: &'a str,
@@ -308,11 +336,13 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         mark: Token,
     ) -> BoxFuture<'a, Result<Acquired>>;
 
-    /// Stores the record if the lease is still this attempt's and, for a refresh, the record it was to replace still stands.
-    /// The lease is gone afterwards. The next change of the key is told to the listeners, if that was asked for and it says so.
+    /// Stores the record if this attempt still holds the lease and, for a refresh, the record it
+    /// replaces is still there. The lease is released. The listeners are notified of the next
+    /// change of the key, if that was requested and the result says so.
     fn fill<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Filled>>;
 
-    /// As [`fill`](Self::fill) of a refresh, where only the first bytes of the record change and the payload stays. `false`: refused.
+    /// Like [`fill`](Self::fill) of a refresh, but replaces only the first bytes of the record and
+    /// keeps the payload. `false`: refused.
     fn rewrite_head<'a>(
         &'a self,
         key: &'a str,
@@ -322,11 +352,13 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         expiry: Expiry,
     ) -> BoxFuture<'a, Result<bool>>;
 
-    /// Extends the lease if it is still this attempt's. The record beside it is kept for at least as long (R28).
+    /// Extends the lease if this attempt still holds it. The record of a refresh is kept for at
+    /// least as long (R28).
     fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>>;
 
-    /// Gives the lease back if it is still this attempt's, in whichever form. Whoever waits for a change of the key is woken.
-    /// `unstored`: the run ended and stored nothing; a mark says so for that long.
+    /// Releases the lease, in either form, if this attempt still holds it. Callers that wait for a
+    /// change of the key are woken. `unstored`: the compute ended and stored nothing; a mark
+    /// records that for this long.
     fn release<'a>(
         &'a self,
         key: &'a str,
@@ -335,12 +367,16 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         unstored: Option<Duration>,
     ) -> BoxFuture<'a, Result<()>>;
 
-    /// Gives the lease of a refresh back after a failure if it is still this attempt's: nobody takes the next one for that long.
-    /// Whoever waits for a change of the key is woken. `false`: it was not; nothing was changed.
+    /// Releases the lease of a refresh after a failure, if this attempt still holds it, and blocks
+    /// the next lease for `throttle`. Callers that wait for a change of the key are woken. `false`:
+    /// the lease was lost and nothing was changed.
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>>;
 
-    /// As [`read_versioned`](Self::read_versioned) for several values, in one trip. `track`: the values' changes are to be told; those of the
-    /// versions are in any case. The `bool`: whether all that was to be told is. A value of another type may look absent.
+    /// Like [`read_versioned`](Self::read_versioned) for several values, in one round trip.
+    ///
+    /// `track`: changes of the values are to be notified; those of the versions are in any case.
+    /// The `bool` says whether everything that was to be tracked is. A value of another type may
+    /// look absent.
     fn read_many<'a>(
         &'a self,
         keys: &'a [Arc<str>],
@@ -350,41 +386,44 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         Box::pin(batch::read_each(self, keys, versions, track))
     }
 
-    /// Takes a lease for each, in one trip. Each is atomic, all of them are not.
+    /// Takes a lease for each, in one round trip. Each is atomic; all together are not.
     fn acquire_many<'a>(&'a self, wants: &'a [Want], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<Acquired>>>> {
         Box::pin(batch::acquire_each(self, wants, lease))
     }
 
-    /// As [`fill`](Self::fill) for each, in one trip.
+    /// Like [`fill`](Self::fill) for each, in one round trip.
     fn fill_many<'a>(&'a self, fills: &'a [Fill]) -> BoxFuture<'a, Result<Vec<Result<Filled>>>> {
         Box::pin(batch::fill_each(self, fills))
     }
 
-    /// As [`renew`](Self::renew) for each, in one trip.
+    /// Like [`renew`](Self::renew) for each, in one round trip.
     fn renew_many<'a>(&'a self, claims: &'a [Claim], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<bool>>>> {
         Box::pin(batch::renew_each(self, claims, lease))
     }
 
-    /// As [`release`](Self::release) for each, in one trip.
+    /// Like [`release`](Self::release) for each, in one round trip.
     fn release_many<'a>(&'a self, claims: &'a [Claim], unstored: Option<Duration>) -> BoxFuture<'a, Result<()>> {
         Box::pin(batch::release_each(self, claims, unstored))
     }
 
-    /// Tells the store that these keys are in use, so that it does not take them for cold. It changes nothing.
+    /// Marks these keys as used, so that the store does not evict them as cold. Changes nothing
+    /// else.
     fn touch<'a>(&'a self, keys: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
         let _in_use = keys;
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// How many keys the store has evicted since it was started. `None`: it does not tell, or does not evict what is in use here.
+    /// Returns how many keys the store has evicted since its start. `None`: the store does not
+    /// report it, or does not evict keys that are in use here.
     fn evictions(&self) -> BoxFuture<'_, Result<Option<u64>>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Removes what stands under the key if it still is exactly this: for bytes that are no record.
+    /// Removes the content of the key if it still is exactly this. For bytes that are not a record.
     fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>>;
 
-    /// Writes unconditionally, ends every lease on the key, unlinks the siblings, returns the known builds.
+    /// Writes unconditionally, ends every lease on the key, unlinks the siblings and returns the
+    /// known builds.
     fn write<'a>(
         &'a self,
         key: &'a str,
@@ -393,23 +432,26 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         siblings: Siblings<'a>,
     ) -> BoxFuture<'a, Result<Vec<String>>>;
 
-    /// Unlinks the siblings (which include the own key) with their leases and what is put aside for a fence, returns the known builds.
+    /// Unlinks the siblings (which include the key itself) with their leases and the records put
+    /// aside for fences. Returns the known builds.
     fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>>;
 
-    /// Puts this fence under each of the siblings' keys, beside those that stand there, one atomic step each, and ends their leases. A record
-    /// that stands there is put aside, no longer than each of the fences stands.
+    /// Adds this fence to each of the siblings' keys, in one atomic step per key, and ends their
+    /// leases. Fences that are already there stay. A record that is there is put aside, for no
+    /// longer than each of the fences lasts.
     fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>>;
 
-    /// Takes this fence away from each of the siblings' keys, and unlinks what is put aside, their leases, and whatever stands there but
-    /// other fences; the known builds.
+    /// Removes this fence from each of the siblings' keys, and unlinks the record put aside, the
+    /// leases, and any content except other fences. Returns the known builds.
     fn lift<'a>(&'a self, fence: Token, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>>;
 
-    /// Takes this fence away from each of these keys. Where it was the last, and none was lifted or has run out before, what was put aside
-    /// is put back with its old end.
+    /// Removes this fence from each of these keys. If it was the last one, and none was lifted or
+    /// expired before, the record put aside is restored with its old expiry.
     fn withdraw<'a>(&'a self, fence: Token, keys: &'a [String]) -> BoxFuture<'a, Result<()>>;
 
-    /// Gives each of these kinds a new version, then puts this fence in the place of each of these tags, beside those that stand there, in
-    /// this order, in one trip. `true`: as [`Raised::crowded`].
+    /// Gives each of these kinds a new version, then adds this fence to each of these tags, in this
+    /// order, in one round trip. Fences that are already there stay. `true`: as
+    /// [`Raised::crowded`].
     fn fence_versions<'a>(
         &'a self,
         fence: Token,
@@ -418,8 +460,9 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         tags: &'a [Arc<str>],
     ) -> BoxFuture<'a, Result<bool>>;
 
-    /// Gives each of these versions a new one, then takes this fence away from each of these tags: a tag without other fences is at none of
-    /// the versions that it had. In this order, in one trip.
+    /// Replaces each of these versions, then removes this fence from each of these tags, in this
+    /// order, in one round trip. A tag without other fences is then at none of the versions that it
+    /// had.
     fn lift_versions<'a>(
         &'a self,
         fence: Token,
@@ -427,8 +470,9 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         tags: &'a [Arc<str>],
     ) -> BoxFuture<'a, Result<()>>;
 
-    /// Gives each of these kinds a new version, then takes this fence away from each of these tags. Where it was the last, and none was
-    /// lifted or has run out before, the tag is at the version again that stood before all of them. In this order, in one trip.
+    /// Gives each of these kinds a new version, then removes this fence from each of these tags, in
+    /// this order, in one round trip. If it was the last one, and none was lifted or expired
+    /// before, the tag gets back the version it had before all of them.
     fn withdraw_versions<'a>(
         &'a self,
         fence: Token,
@@ -436,9 +480,11 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         tags: &'a [Arc<str>],
     ) -> BoxFuture<'a, Result<()>>;
 
-    /// Adds a build's fingerprint to a function's registry. `expiry` outlasts every entry; it is set anew. Where there is no registry, the
-    /// function's version, which is in the same slot, is another one first: what was stored by builds that a lost registry knew of ends
-    /// with it (R25). Atomic; the version then.
+    /// Adds a build's fingerprint to a function's registry and sets its expiry, which outlives
+    /// every entry. Atomic; returns the version afterwards.
+    ///
+    /// If there is no registry, the function's version, which is in the same slot, is replaced
+    /// first: this invalidates what builds stored that only a lost registry knew of (R25).
     fn register_build<'a>(
         &'a self,
         builds: &'a str,
@@ -447,82 +493,87 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         expiry: Expiry,
     ) -> BoxFuture<'a, Result<Option<Version>>>;
 
-    /// Writes, replacing whatever stood there. `None`: without expiry.
+    /// Writes the key and replaces any content. `None`: without expiry.
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>>;
 
     /// Sets fields of a hash.
     fn hash_set<'a>(&'a self, key: &'a str, fields: Vec<(String, Bytes)>) -> BoxFuture<'a, Result<()>>;
 
-    /// One field of a hash.
+    /// Returns one field of a hash.
     fn hash_get<'a>(&'a self, key: &'a str, field: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>>;
 
-    /// All fields of a hash with their values, in no particular order.
+    /// Returns all fields of a hash with their values, in no particular order.
     fn hash_all<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Bytes)>>>;
 
-    /// The field names of a hash, in no particular order.
+    /// Returns the field names of a hash, in no particular order.
     fn hash_keys<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<String>>>;
 
-    /// Removes fields of a hash; the number that stood there.
+    /// Removes fields of a hash. Returns how many of them existed.
     fn hash_remove<'a>(&'a self, key: &'a str, fields: &'a [String]) -> BoxFuture<'a, Result<u64>>;
 
-    /// Sends a message; the number of subscribers that the server handed it to.
+    /// Sends a message. Returns the number of subscribers that the server delivered it to.
     fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>>;
 
-    /// Messages of a channel from now on. The stream ends when the store is closed; a lost connection is reported
-    /// as [`Message::Interrupted`], at once and again when the subscription has been taken up by itself: what is looked up after the
-    /// second one cannot be missed.
+    /// Returns the messages of a channel from now on.
+    ///
+    /// The stream ends when the store is closed. A lost connection is reported as
+    /// [`Message::Interrupted`], at once and again when the subscription has been restored:
+    /// whatever is looked up after the second one cannot be missed.
     fn subscribe<'a>(&'a self, channel: &'a str)
     -> BoxFuture<'a, Result<futures::stream::BoxStream<'static, Message>>>;
 
-    /// Does this as soon as the store can be reached: see [`outstanding`]. Never waits.
+    /// Runs this operation as soon as the store can be reached: see [`outstanding`]. Never waits.
     fn later(&self, operation: Operation);
 
-    /// Does what is outstanding now, if the store can be reached; bounded by its response timeout for each trip.
+    /// Runs the outstanding operations now, if the store can be reached. Each round trip is bounded
+    /// by the response timeout.
     fn settle(&self) -> BoxFuture<'_, ()>;
 
-    /// Whether the store can be used right now.
+    /// Returns whether the store can be used right now.
     fn is_available(&self) -> bool;
 
-    /// Changes whenever the store may have lost keys without telling: a new connection, a flush. What was registered
-    /// under an older number (a build, a subscription) has to be registered again.
+    /// Returns a number that changes whenever the store may have lost keys without a notification:
+    /// a new connection, a flush. Whatever was registered under an older number (a build, a
+    /// subscription) must be registered again.
     fn epoch(&self) -> u64;
 
-    /// Ends connections and background work. Operations fail with [`ErrorKind::Closed`](crate::ErrorKind::Closed) afterwards.
+    /// Ends connections and background work. Operations fail with
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) afterwards.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// One thing that arrived on a subscription.
+/// One item of a subscription.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// A payload somebody published.
+    /// A published payload.
     Payload(Bytes),
     /// Messages may have been lost here: the connection broke, or the reader was too slow.
     Interrupted,
 }
 
-/// Whether a record holds this fill id.
+/// Returns whether a record holds this fill id.
 pub(crate) fn has_fill_id(record: &[u8], fill_id: u64) -> bool {
     record.get(FILL_ID_AT).is_some_and(|bytes| bytes == fill_id.to_le_bytes())
 }
 
-/// The first byte of a lease in a value key. A record starts with another one.
+/// The first byte of a lease in a value key. A record starts with another byte.
 pub(crate) const LEASE_MARK: u8 = b'L';
-/// The first byte of a lease that nobody waits for, in a value key or a second key.
+/// The first byte of a lease that other callers do not wait for, in a value key or a lease key.
 pub(crate) const UNAWAITED_MARK: u8 = b'U';
-/// The first byte of the mark of a run that stored nothing, in a value key or a second key.
+/// The first byte of the mark of a compute that stored nothing, in a value key or a lease key.
 pub(crate) const UNSTORED_MARK: u8 = b'N';
-/// What stands in the second key after a refresh that failed. No token looks like it.
+/// The content of the lease key after a failed refresh. No token looks like it.
 pub(crate) const THROTTLE_MARK: &str = "F";
-/// `L`, `U` or `N`, and 32 hex digits.
+/// The length of `L`, `U` or `N` and 32 hex digits.
 pub(crate) const LEASE_LEN: usize = 33;
 
-/// Whether this is a lease that nobody waits for.
+/// Returns whether this is a lease that other callers do not wait for.
 pub(crate) fn is_unawaited(bytes: &[u8]) -> bool {
     bytes.len() == LEASE_LEN && bytes.first() == Some(&UNAWAITED_MARK)
 }
 
 impl Slot {
-    /// What these bytes of a value key mean. `left`: the key's time to live, where known.
+    /// Interprets the bytes of a value key. `left`: the key's time to live, where known.
     pub(crate) fn of(bytes: Option<Bytes>, left: Option<Duration>) -> Self {
         match bytes {
             None => Self::Absent,
@@ -537,38 +588,39 @@ impl Slot {
     }
 }
 
-/// The second key of an entry: the lease of a refresh, in the slot of its value key.
+/// Returns the lease key of an entry, which holds the lease of a refresh. It is in the slot of the
+/// value key.
 pub(crate) fn lease_key(key: &str) -> String {
     format!("{{{key}}}:l")
 }
 
-/// Where the record stands that a fence has put aside, in the slot of its value key.
+/// Returns the key of the record that a fence has put aside. It is in the slot of the value key.
 pub(crate) fn aside_key(key: &str) -> String {
     format!("{{{key}}}:f")
 }
 
 impl Version {
-    /// One that nothing was ever at.
+    /// Makes a version that was never used before.
     pub(crate) fn random() -> Self {
         Self(crate::random::u128())
     }
 
-    /// Of what stands under a version key; none if that is a fence.
+    /// Reads the version from the content of a version key; `None` if that is a fence.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         if fences::is_fence(bytes) {
             return None;
         }
-        // Written by somebody else: another version than any other bytes.
+        // Bytes that this library did not write count as a version of their own.
         Some(Self::written(bytes).unwrap_or_else(|| Self(xxh3_128(bytes))))
     }
 
-    /// Of bytes that this library wrote.
+    /// Parses bytes that this library wrote.
     pub(crate) fn written(bytes: &[u8]) -> Option<Self> {
         let digits = std::str::from_utf8(bytes).ok().filter(|digits| digits.len() == 32)?;
         u128::from_str_radix(digits, 16).ok().map(Self)
     }
 
-    /// As it stands in its key.
+    /// Returns the form stored in the version key.
     pub(crate) fn hex(self) -> String {
         format!("{:032x}", self.0)
     }
@@ -579,44 +631,44 @@ impl Version {
 }
 
 impl Token {
-    /// A new one from the operating system's random source.
+    /// Makes a new token from the operating system's random source.
     pub(crate) fn random() -> Self {
         Self::from_bits(crate::random::u128())
     }
 
-    /// A token that a test chose.
+    /// Makes a token that a test chose.
     pub(crate) fn from_bits(bits: u128) -> Self {
         Self { bits, is_unawaited: false }
     }
 
-    /// The same attempt, whose lease tells others not to wait for it.
+    /// Returns the token of the same attempt whose lease tells other callers not to wait.
     pub(crate) fn unawaited(self) -> Self {
         Self { is_unawaited: true, ..self }
     }
 
-    /// As it stands in the second key.
+    /// Returns the form stored in the lease key.
     pub(crate) fn hex(self) -> String {
         if self.is_unawaited { self.mark() } else { format!("{:032x}", self.bits) }
     }
 
-    /// As it stands in the value key.
+    /// Returns the form stored in the value key.
     pub(crate) fn mark(self) -> String {
         format!("{}{:032x}", if self.is_unawaited { 'U' } else { 'L' }, self.bits)
     }
 
-    /// The mark of its run, if that stored nothing.
+    /// Returns the mark of this attempt if its compute stored nothing.
     pub(crate) fn unstored(self) -> String {
         format!("N{:032x}", self.bits)
     }
 
-    /// The run that left this mark.
+    /// Returns the token of the compute that left this mark.
     pub(crate) fn of_unstored(bytes: &[u8]) -> Option<Self> {
         let digits = bytes.strip_prefix(&[UNSTORED_MARK]).filter(|_| bytes.len() == LEASE_LEN)?;
         let bits = u128::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
         Some(Self::from_bits(bits))
     }
 
-    /// What its lease may look like in its key.
+    /// Returns the forms that this attempt's lease may have in its key.
     pub(crate) fn forms(self, over: Over) -> [String; 2] {
         let awaited = Self::from_bits(self.bits);
         match over {
@@ -638,7 +690,7 @@ impl fmt::Debug for Version {
     }
 }
 
-// Payloads stay out of logs: only their sizes show.
+// Payloads stay out of logs: only their sizes are shown.
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -30,16 +30,16 @@ pub struct RawStore {
     clock: Option<Clock>,
 }
 
-/// What stands under a value key.
+/// The content of a value key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RawSlot {
     /// Nothing.
     Absent,
-    /// A lease, with the time it has left where that is known.
+    /// A lease, with its remaining time if that is known.
     Leased(Option<Duration>),
-    /// A lease that nobody waits for.
+    /// A lease that other callers do not wait for.
     Unawaited(Option<Duration>),
-    /// A run stored nothing a moment ago.
+    /// A compute stored nothing a moment ago.
     Unstored,
     /// A fence.
     Fenced,
@@ -52,63 +52,63 @@ pub enum RawSlot {
 /// Which record a fill may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RawOver {
-    /// There is none.
+    /// None.
     Nothing,
-    /// The one with this fill id.
+    /// The record with this fill id.
     Record(u64),
 }
 
-/// Where a lease is to stand.
+/// Where to put a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RawPlace {
     /// In the absent value key.
     Empty,
-    /// Instead of the record with this fill id.
+    /// In the place of the record with this fill id.
     Instead(u64),
-    /// Beside the record with this fill id.
+    /// In the lease key, next to the record with this fill id.
     Beside(u64),
-    /// Instead of the mark that the run with this token left.
+    /// In the place of the mark that the compute with this token left.
     OverMark(u128),
 }
 
-/// Key, token, and what is to be replaced.
+/// Key, token, and what to replace.
 #[derive(Debug, Clone, Copy)]
 pub struct RawClaim<'a>(pub &'a str, pub u128, pub RawOver);
 
-/// The answer to `acquire`.
+/// The result of `acquire`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RawAcquired {
-    /// The lease is ours.
+    /// This attempt holds the lease.
     Ours,
-    /// The lease is ours, and nobody waits for it: see [`UNAWAITED`].
+    /// This attempt holds the lease, and other callers do not wait for it: see [`UNAWAITED`].
     Unawaited,
-    /// This stands there instead.
+    /// The key has this content instead.
     Found(RawSlot),
-    /// The last refresh failed; the next one is to wait that long.
+    /// The last refresh failed; the next one must wait this long.
     Throttled(Option<Duration>),
 }
 
-/// The answer to `swap`.
+/// The result of `swap`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RawSwapped {
     /// Replaced.
     Done,
-    /// Other bytes stood there.
+    /// Other bytes were found.
     Conflict,
-    /// Nothing stood there.
+    /// The key was absent.
     Gone,
 }
 
-/// One thing that arrived on a subscription.
+/// One item of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RawMessage {
     /// A payload.
     Payload(Vec<u8>),
-    /// Some may have been lost.
+    /// Some messages may have been lost.
     Interrupted,
 }
 
-/// Added to a token: its lease is one that nobody waits for.
+/// Added to a token: other callers do not wait for its lease.
 pub const UNAWAITED: u128 = 1 << 127;
 
 fn token(bits: u128) -> Token {
@@ -116,7 +116,7 @@ fn token(bits: u128) -> Token {
     if bits & UNAWAITED == 0 { token } else { token.unawaited() }
 }
 
-/// Something that looks like a record to a store: the fill id at its place, then the payload.
+/// Makes bytes that look like a record to a store: the fill id at its place, then the payload.
 #[must_use]
 pub fn record(fill_id: u64, payload: &str) -> Vec<u8> {
     let mut bytes = vec![b'R'; FILL_ID_AT.start];
@@ -126,7 +126,8 @@ pub fn record(fill_id: u64, payload: &str) -> Vec<u8> {
 }
 
 impl RawStore {
-    /// A Redis store. Subscribes to its events before it connects: see [`redis_watched`](Self::redis_watched).
+    /// Connects to a Redis store. To get its events from the start, use
+    /// [`redis_watched`](Self::redis_watched).
     ///
     /// # Errors
     ///
@@ -136,7 +137,7 @@ impl RawStore {
         Self::redis_watched(url).await.0
     }
 
-    /// A Redis store, with its events from the first attempt to connect on.
+    /// Connects to a Redis store and subscribes to its events before the first attempt to connect.
     #[cfg(feature = "redis")]
     pub async fn redis_watched(url: &str) -> (Result<Self>, broadcast::Receiver<Event>) {
         use crate::store::redis::{RedisConfig, RedisStore};
@@ -151,7 +152,7 @@ impl RawStore {
         (connect.await, seen)
     }
 
-    /// An embedded store on a manual clock.
+    /// Makes an embedded store on a manual clock.
     #[must_use]
     pub fn memory() -> Self {
         use crate::store::memory::MemoryStore;
@@ -162,7 +163,8 @@ impl RawStore {
         Self { store, background: Arc::new(Background::new()), events, clock: Some(clock) }
     }
 
-    /// Lets time pass for the store's expiries: a manual clock is moved, a server's is waited for.
+    /// Lets time pass for the store's expiries: advances a manual clock, or waits for a server's
+    /// clock.
     pub async fn let_pass(&self, time: Duration) {
         match &self.clock {
             Some(clock) => clock.advance(time),
@@ -170,16 +172,16 @@ impl RawStore {
         }
     }
 
-    /// The clock of an embedded store.
+    /// Returns the clock of an embedded store.
     #[must_use]
     pub fn clock(&self) -> Option<&Clock> {
         self.clock.as_ref()
     }
 
-    /// All value keys with this prefix and the first bytes of their records.
+    /// Returns all value keys with this prefix and the first bytes of their records.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Failures of the store.
     pub async fn heads(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
         let (mut all, mut from) = (Vec::new(), 0);
         loop {
@@ -192,41 +194,41 @@ impl RawStore {
         }
     }
 
-    /// Removes each whose record still begins so.
+    /// Removes each key whose record still begins with these bytes.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Failures of the store.
     pub async fn remove_heads(&self, heads: &[(String, Vec<u8>)]) -> Result<u64> {
         let heads = heads.iter().map(|(key, head)| (key.clone(), Bytes::copy_from_slice(head))).collect();
         self.store.remove_heads(&heads).await
     }
 
-    /// Events from now on.
+    /// Subscribes to events from now on.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
 
-    /// The server's time in milliseconds.
+    /// Returns the server's time in milliseconds.
     #[must_use]
     pub fn now_millis(&self) -> u64 {
         self.store.now().as_millis()
     }
 
-    /// Whether the store can be used now.
+    /// Returns whether the store can be used now.
     #[must_use]
     pub fn is_available(&self) -> bool {
         self.store.is_available()
     }
 
-    /// Closes the store and ends its background tasks. `true`: in time.
+    /// Closes the store and ends its background tasks. Returns `true` if that ended in time.
     pub async fn close(&self) -> bool {
         self.store.close().await;
         self.background.shutdown(Duration::from_secs(1), async {}).await
     }
 }
 
-/// The operations, as the trait has them.
+/// The operations of the store trait.
 impl RawStore {
     pub async fn read(&self, key: &str) -> Result<RawSlot> {
         self.store.read(key).await.map(RawSlot::from)
@@ -244,7 +246,7 @@ impl RawStore {
         self.store.acquire_in_place(key, Token::from_bits(token), lease, fill_id).await.map(RawAcquired::from)
     }
 
-    /// Each as by `acquire`, or for a place by fill id as by `acquire_in_place`.
+    /// Acquires each as `acquire` does, or for a place by fill id as `acquire_in_place` does.
     pub async fn acquire_many(
         &self,
         wants: &[(&str, u128, RawPlace)],
@@ -260,7 +262,7 @@ impl RawStore {
         Ok(answers.into_iter().map(|answer| answer.map(RawAcquired::from)).collect())
     }
 
-    /// Values and versions.
+    /// Returns values and versions.
     pub async fn read_many(
         &self,
         keys: &[&str],
@@ -273,7 +275,7 @@ impl RawStore {
         Ok((slots.into_iter().map(RawSlot::from).collect(), bits))
     }
 
-    /// Whether each was stored.
+    /// Returns whether each was stored.
     pub async fn fill_many(&self, fills: &[(RawClaim<'_>, &[u8])], expiry: Duration) -> Result<Vec<Result<bool>>> {
         let fill = |(claim, record): &(RawClaim<'_>, &[u8])| Fill {
             claim: claim.claim(),
@@ -285,7 +287,7 @@ impl RawStore {
         Ok(filled.into_iter().map(|filled| filled.map(|filled| filled != Filled::Refused)).collect())
     }
 
-    /// Whether each was renewed.
+    /// Returns whether each was renewed.
     pub async fn renew_many(&self, claims: &[RawClaim<'_>], lease: Duration) -> Result<Vec<Result<bool>>> {
         self.store.renew_many(&claims.iter().map(RawClaim::claim).collect::<Vec<_>>(), lease).await
     }
@@ -294,7 +296,7 @@ impl RawStore {
         self.store.release_many(&claims.iter().map(RawClaim::claim).collect::<Vec<_>>(), None).await
     }
 
-    /// After a run that stored nothing.
+    /// Releases after a compute that stored nothing.
     pub async fn release_many_unstored(&self, claims: &[RawClaim<'_>], rest: Duration) -> Result<()> {
         self.store.release_many(&claims.iter().map(RawClaim::claim).collect::<Vec<_>>(), Some(rest)).await
     }
@@ -313,7 +315,7 @@ impl RawStore {
         self.store.release(key, self::token(token), over.into(), None).await
     }
 
-    /// After a run that stored nothing.
+    /// Releases after a compute that stored nothing.
     pub async fn release_unstored(&self, key: &str, token: u128, over: RawOver, rest: Duration) -> Result<()> {
         self.store.release(key, self::token(token), over.into(), Some(rest)).await
     }
@@ -359,7 +361,7 @@ impl RawStore {
         self.store.remove(store::Siblings { keys: &owned(keys), builds }).await
     }
 
-    /// The known builds, and whether there were too many fences somewhere.
+    /// Returns the known builds, and whether some key had too many fences.
     pub async fn raise(
         &self,
         keys: &[&str],
@@ -392,7 +394,7 @@ impl RawStore {
         self.store.withdraw_versions(Token::from_bits(fence), &shared(kinds), &shared(tags)).await
     }
 
-    /// The function's version then.
+    /// Returns the function's version afterwards.
     pub async fn register_build(
         &self,
         builds: &str,
@@ -404,7 +406,7 @@ impl RawStore {
         Ok(version.map(Version::bits))
     }
 
-    /// The versions, and whether changes of them are told.
+    /// Returns the versions, and whether their changes are notified.
     pub async fn versions(&self, keys: &[&str], make: bool) -> Result<(Vec<Option<u128>>, bool)> {
         let (found, tracked) = self.store.read_versions(&shared(keys), make).await?;
         Ok((found.into_iter().map(|version| version.map(Version::bits)).collect(), tracked))
@@ -419,7 +421,7 @@ impl RawStore {
         self.store.renew_versions(&shared(keys)).await
     }
 
-    /// What the store tells of changes from now on: keys, and `None` for a gap.
+    /// Records the changes that the store notifies from now on: keys, and `None` for a gap.
     pub fn told(&self) -> Told {
         let told = Arc::new(Log::default());
         let listener: std::sync::Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(&told) as Arc<dyn Listener>));
@@ -448,7 +450,7 @@ impl RawStore {
         })
     }
 
-    /// What stood there where a swap met a conflict.
+    /// Returns the bytes that a swap found if it met a conflict.
     pub async fn swap_conflict(&self, key: &str, expected: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>> {
         let (expected, bytes) = (Bytes::copy_from_slice(expected), Bytes::copy_from_slice(bytes));
         Ok(match self.store.swap(key, expected, bytes, None).await? {
@@ -474,7 +476,7 @@ impl RawStore {
         Ok(self.store.hash_get(key, field).await?.map(Vec::from))
     }
 
-    /// Sorted by name.
+    /// Returns the fields sorted by name.
     pub async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>> {
         let fields = self.store.hash_all(key).await?;
         let mut fields: Vec<_> = fields.into_iter().map(|(name, bytes)| (name, Vec::from(bytes))).collect();
@@ -482,7 +484,7 @@ impl RawStore {
         Ok(fields)
     }
 
-    /// Sorted.
+    /// Returns the names sorted.
     pub async fn hash_keys(&self, key: &str) -> Result<Vec<String>> {
         let mut names = self.store.hash_keys(key).await?;
         names.sort();
@@ -508,7 +510,7 @@ impl RawStore {
     }
 }
 
-/// What a store has told since [`RawStore::told`].
+/// The changes that a store has notified since [`RawStore::told`].
 #[derive(Debug)]
 pub struct Told(Arc<Log>);
 
@@ -525,7 +527,7 @@ impl Listener for Log {
 }
 
 impl Told {
-    /// Whether a change of this key was told.
+    /// Returns whether a change of this key was notified.
     #[must_use]
     pub fn of(&self, key: &str) -> bool {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().any(|told| told == key)

@@ -1,4 +1,4 @@
-//! [`Cache::sweep`]: gives back the memory of what invalidations have ended.
+//! [`Cache::sweep`]: frees the memory of records that were invalidated.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::cache::Cache;
 use crate::error::Result;
 use crate::store::sweep::{Heads, Standing, Suspect};
 
-/// Where a sweep goes on; the default is the beginning.
+/// A position from which a sweep continues; the default is the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SweepCursor(u64);
 
@@ -15,26 +15,27 @@ pub struct SweepCursor(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Swept {
-    /// Records of this namespace that it looked at.
+    /// Records of this namespace that were checked.
     pub looked_at: u64,
-    /// Those of them that nobody could read any more, and that are removed.
+    /// Checked records that could no longer be served, and that were removed.
     pub removed: u64,
-    /// Where to go on; `None`: all were looked at.
+    /// The position to continue from; `None` if all records were checked.
     pub next: Option<SweepCursor>,
 }
 
 impl Cache {
-    /// Looks at records of this namespace, `steps` times some hundreds of keys, and removes those
-    /// that an invalidation of a tag, a function or everything has ended.
+    /// Checks records of this namespace and removes those that an invalidation of a tag, a function
+    /// or everything has ended.
     ///
-    /// Such records are never served again, and stand until their ttl: an invalidation writes a
-    /// version and finds no records. Nothing sweeps Redis by itself. The embedded store does, and a
-    /// call only makes it sooner.
+    /// Such records are never served again, but they stay in the store until their ttl: an
+    /// invalidation writes a version and does not look for records. Nothing sweeps Redis
+    /// automatically. The embedded store sweeps itself, and a call only makes it happen sooner.
     ///
-    /// Each step is one `SCAN` over 250 keys of the server, of any namespace, one read of the first
-    /// bytes of each record found, one of versions, and one removal by comparison: a record that
-    /// was stored meanwhile stays. Pause between calls as your server needs it. Records count as
-    /// used on the server when they are looked at.
+    /// One call runs up to `steps` steps. On Redis, each step is one `SCAN` over 250 keys of the
+    /// server, of any namespace, one read of the first bytes of each record found, one read of
+    /// versions, and one removal by comparison: a record that was stored in the meantime stays.
+    /// Pause between calls as your server needs it. The server counts a check as a use of the
+    /// record.
     ///
     /// ```
     /// # async fn example(cache: &cache_core::Cache) -> Result<(), cache_core::Error> {
@@ -47,8 +48,8 @@ impl Cache {
     /// ```
     ///
     /// # Errors
-    /// Faults of the store: what was removed stays removed, and a call from the same cursor goes
-    /// on.
+    /// Failures of the store. Removed records stay removed, and a call from the same cursor
+    /// continues.
     pub async fn sweep(&self, from: SweepCursor, steps: u32) -> Result<Swept> {
         let prefix = format!("{}:", self.0.namespace);
         let mut swept = Swept { next: Some(from), ..Swept::default() };
@@ -69,8 +70,8 @@ impl Cache {
             suspects.iter().flat_map(|(_, suspect)| &suspect.versions).map(Arc::clone).collect();
         versions.sort_unstable();
         versions.dedup();
-        // After the heads: a version that differs from a record's has been renewed since that was
-        // stored.
+        // Read after the heads: a version that differs from a record's was renewed since the record
+        // was stored.
         let found = self.0.store.standing(&versions).await?;
         let found: HashMap<Arc<str>, Standing> = versions.into_iter().zip(found).collect();
         let is_dead = |suspect: &Suspect| {
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(sweep(&cache).await, Swept { looked_at: 600, removed: 0, next: None });
         cache.invalidate_tag("ended").await.unwrap();
         let swept = sweep(&cache).await;
-        // The write of the version has looked at some itself.
+        // The write of the version has checked some records itself.
         assert!(swept.removed > 280 && swept.removed + 300 == swept.looked_at, "{swept:?}");
         assert_eq!(sweep(&cache).await, Swept { looked_at: 300, removed: 0, next: None });
         fill(&cache, "stays", 0..300).await;

@@ -1,9 +1,10 @@
-//! The locks of what `tests/interleavings` runs under a scheduler: it compiles those modules with others in this place.
+//! The locks used by the modules that `tests/interleavings` runs under a scheduler.
 //!
-//! Atomics are the standard library's there too: a value in L1 looks at its versions under the table's own lock, where the scheduler
-//! must not change threads.
+//! That test compiles those modules with other lock types in place of these. Atomics are the
+//! standard library's in both cases: a value in L1 checks its versions under the table's own lock,
+//! where the scheduler must not switch threads.
 
 pub(crate) use std::sync::{Mutex, MutexGuard, RwLock};
 
-/// Locks of a table by key. More let more threads in at once.
+/// Number of locks in a table sharded by key. More shards let more threads in at once.
 pub(crate) const SHARDS: usize = 32;

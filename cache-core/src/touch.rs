@@ -1,15 +1,16 @@
-//! What is hit in this process does not go cold in the store.
+//! Keeps keys that are hit in this process from going cold in the store.
 //!
 //! ```text
-//! at rest     once a minute ──────────────────────> TOUCH what was hit since, 200 keys a command
-//! a change of something in use is told ─> is the store evicting? ─ yes ─> TOUCH at once, and each second until it stops
+//! at rest     once a minute ──────> TOUCH what was hit since, 200 keys per command
+//! a change of a key in use is notified ─> is the store evicting?
+//!                      └─ yes ────> TOUCH at once, and each second until it stops
 //! ```
 //!
-//! A hit in L1 and a known version are asked for without the store. So a server that evicts by last
-//! or most frequent use takes the hottest keys for the coldest: the record of a value that is
-//! always hit, and above all the versions, whose loss makes everything under them a miss.
+//! Hits in L1 and uses of known versions do not reach the store. So a server that evicts by last or
+//! most frequent use takes the hottest keys for the coldest: the record of a value that is always
+//! hit locally, and above all the versions, whose loss makes every entry under them a miss.
 //!
-//! Invariant: at most [`KEYS_AT_A_TIME`] keys a [`BREATH`], however many are hot.
+//! Invariant: at most [`KEYS_AT_A_TIME`] keys per [`BREATH`], however many are hot.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -24,18 +25,18 @@ use crate::local::Local;
 use crate::store::Store;
 use crate::versions::Versions;
 
-/// How often, while the store evicts nothing.
+/// The interval while the store evicts nothing.
 const AT_REST: Duration = Duration::from_secs(60);
-/// How often, while it does. Redis counts idle time in seconds.
+/// The interval while the store evicts. Redis counts idle time in seconds.
 const EVICTING: Duration = Duration::from_secs(1);
-/// How long it is taken to evict after it was last seen to.
+/// How many looks after the last eviction the store is assumed to evict.
 const EVICTS_FOR: u32 = 60;
 /// How many keys are touched at once: about two milliseconds of the server's time.
 const KEYS_AT_A_TIME: usize = 2000;
-/// What lies between so many keys and the next.
+/// The pause after each of these batches.
 const BREATH: Duration = Duration::from_millis(250);
 
-/// Told of each change of something that is in use here.
+/// Notified of each change of a key in use.
 #[derive(Debug, Default)]
 pub(crate) struct Changes(Notify);
 
@@ -48,9 +49,9 @@ impl Changes {
 /// What is known of the store's evictions.
 #[derive(Default)]
 struct Evictions {
-    /// By the store's own count, when it was looked at last.
+    /// The store's own count at the last look.
     count: Option<u64>,
-    /// For how many more looks the store is taken to evict.
+    /// For how many more looks the store is assumed to evict.
     looks: u32,
 }
 
@@ -59,13 +60,14 @@ impl Evictions {
         self.looks > 0
     }
 
-    /// `count`: the store's own, if it tells. `told`: something in use here has changed.
+    /// Updates the state. `count`: the store's own count, if it reports one. `told`: a key in use
+    /// has changed.
     fn look(&mut self, count: Option<u64>, told: bool) {
         let evicts = match (count, self.count) {
             (Some(now), Some(before)) => now != before,
-            // None since the store was started: so what was told was somebody's write.
+            // None since the store was started, so the change was a write.
             (Some(now), None) => now > 0,
-            // It may be anybody's write too: then the touches are in vain, and cost little.
+            // The change may be a write, too. Then the touches are unnecessary, and cost little.
             (None, _) => told,
         };
         self.count = count;
@@ -85,7 +87,7 @@ pub(crate) struct InUse {
 pub(crate) async fn keep_warm(in_use: Weak<InUse>, clock: Clock, changes: Arc<Changes>) {
     let mut evictions = Evictions::default();
     loop {
-        // Without holding the cache: its last user ends this.
+        // Does not hold the cache while waiting: dropping its last user ends this task.
         let told = if evictions.are_seen() {
             clock.sleep(EVICTING).await;
             None
@@ -101,7 +103,7 @@ pub(crate) async fn keep_warm(in_use: Weak<InUse>, clock: Clock, changes: Arc<Ch
             continue;
         }
         if told.is_some() || evictions.are_seen() {
-            // Whoever may not ask goes by what was told.
+            // Without the right to ask, the notification decides.
             let count = in_use.store.evictions().await.unwrap_or_default();
             evictions.look(count, told.is_some());
         }
@@ -115,7 +117,7 @@ pub(crate) async fn keep_warm(in_use: Weak<InUse>, clock: Clock, changes: Arc<Ch
         }
         if !is_due {
             drop(in_use);
-            // Somebody's writes: they are not looked into more often than this.
+            // The changes were writes, which are not checked more often than this.
             clock.sleep(EVICTING).await;
         }
     }
@@ -127,7 +129,7 @@ impl InUse {
             Some(local) => local.take_hits().await,
             None => Vec::new(),
         };
-        // The versions first: with one of them go all entries under it.
+        // The versions first: losing one of them loses all entries under it.
         let used = self.versions.take_used();
         let mut versions: HashSet<Arc<str>> = used.into_iter().collect();
         for dependency in hits.iter().flat_map(|(_, under)| under.iter()) {
@@ -165,7 +167,7 @@ mod tests {
         assert!(!evictions.are_seen());
         evictions.look(Some(4), false);
         assert!(evictions.are_seen());
-        // Counted from the start again after a restart.
+        // The count starts from zero again after a restart.
         evictions = Evictions { count: Some(4), looks: 0 };
         evictions.look(Some(0), true);
         assert!(evictions.are_seen());

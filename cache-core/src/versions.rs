@@ -1,13 +1,14 @@
 //! What this process knows of versions: a cell for each namespace, function and tag in use.
 //!
 //! ```text
-//! unknown ── read tracked, no change since ──> known (a stamp) ── change told, own write, gap ──> unknown
+//! unknown ── read tracked, no change since ──> known (a stamp)
+//!    ^────────── change notified, own write, gap ──────────────┘
 //! ```
 //!
-//! Invariant: a known cell is at the version that was read, and nothing has been told since before that read was sent. A stamp
-//! stands for one version of one cell for as long as the process lives, so a single load compares
-//! all 128 bits. A gap makes every cell unknown by beginning a new epoch; what L1 kept before is
-//! dead by then, so a hit need not look at it.
+//! Invariant: a known cell is at the version that was read, and no change was notified since before
+//! that read was sent. A stamp identifies one version of one cell for the life of the process, so a
+//! single load compares all 128 bits. A gap makes every cell unknown by starting a new epoch. By
+//! then everything that L1 kept before is dead, so a hit need not check the epoch.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,14 +20,13 @@ use crate::sabotage::{self, Guard};
 use crate::store::Version;
 use crate::sync::{Mutex, MutexGuard, RwLock};
 
-/// Cells that nothing goes by: as many as this at most where there is no L1, and at least so many
-/// in any case.
+/// Bounds of the number of unused cells that are kept. The upper one applies if there is no L1.
 const MOST_IDLE: usize = 65_536;
 const LEAST_IDLE: usize = 1024;
-/// What part of L1's limit they may take beyond it.
+/// The unused cells may take L1's limit divided by this, in addition to that limit.
 const IDLE_PART: usize = 16;
-/// Cells that are looked at when a new one is made, each drawn by chance, and how many of those may
-/// go.
+/// How many randomly drawn cells are checked when a new one is made, and how many of them may be
+/// removed.
 const DRAWN: usize = 4;
 const GIVEN_UP: usize = 2;
 /// Cells of one step of [`Versions::give_back`].
@@ -41,40 +41,40 @@ pub(crate) struct Versions {
 
 struct Table {
     cells: IndexMap<Arc<str>, Arc<Cell>>,
-    /// Above this number those that nobody holds are given up, some at a time.
+    /// Above this number unused cells are removed, a few at a time.
     most_idle: usize,
-    /// Up to where [`Versions::give_back`] has looked.
+    /// The position that [`Versions::give_back`] has reached.
     looked: usize,
 }
 
 /// What is known of one version.
 pub(crate) struct Cell {
     key: Arc<str>,
-    /// Of the table.
+    /// The epoch of the table.
     epoch: Arc<AtomicU64>,
     /// 0: unknown.
     stamp: AtomicU64,
     last: Mutex<Last>,
-    /// What was last made that ends with this cell.
+    /// The list made most recently whose last element is this cell.
     shared: Mutex<Weak<List>>,
-    /// What is known of it was used since [`Versions::take_used`].
+    /// Whether the known version was used since [`Versions::take_used`].
     used: AtomicBool,
 }
 
 #[derive(Default)]
 struct Last {
     version: Option<Version>,
-    /// Of that version, also while it is unknown whether it still stands.
+    /// The stamp of that version. Kept while it is unknown whether the version is still current.
     stamp: u64,
-    /// When it was read: it is known in no other.
+    /// The epoch in which it was read; it is known only in that one.
     epoch: u64,
-    /// Rises whenever the cell alone becomes unknown.
+    /// Rises whenever this cell alone becomes unknown.
     losses: u64,
-    /// Rises with each change that was told or made here.
+    /// Rises with each change that was notified or made here.
     changes: u64,
 }
 
-/// That a read of a version is under way.
+/// The state of a cell when a read of its version began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pending {
     losses: u64,
@@ -82,7 +82,7 @@ pub(crate) struct Pending {
     epoch: u64,
 }
 
-/// A cell as it was when a read of it began.
+/// A cell and its state when a read of it began.
 #[derive(Clone)]
 pub(crate) struct Since {
     pub(crate) cell: Arc<Cell>,
@@ -90,43 +90,45 @@ pub(crate) struct Since {
 }
 
 impl Since {
-    /// Whether a change was told or made here since then.
+    /// Returns whether a change was notified or made here since then.
     pub(crate) fn has_changed(&self) -> bool {
         self.cell.has_changed(self.at)
     }
 }
 
-/// That a value was stored under one version of a cell.
+/// Records that a value was stored under one version of a cell.
 pub(crate) struct Dependency {
     cell: Arc<Cell>,
     stamp: u64,
 }
 
-/// What a change of a key means here.
+/// What a notified change of a key means for the cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// It is no version that is in use.
+    /// The key is not a version in use.
     NoVersion,
-    /// It is one that was not known to stand anyway.
+    /// The key is a version in use that was not known to be current.
     Unknown,
-    /// It is one that was known to stand.
+    /// The key is a version that was known to be current.
     Known,
 }
 
-/// All that a value was stored under. Values that were stored under the same share it, so that a hit in L1 finds it in the
-/// processor's cache; one word, since each entry has it.
+/// All versions that a value was stored under.
+///
+/// Values that were stored under the same versions share the list, so that a hit in L1 finds it in
+/// the processor's cache. One word in size, since each entry has it.
 #[derive(Clone, Default)]
 pub(crate) struct Dependencies(Arc<List>);
 
 #[derive(Default, PartialEq)]
 struct List {
-    /// Mostly the namespace's and the function's, and all there are: a hit looks at both at once.
+    /// Usually the namespace's and the function's, and the only ones: a hit checks both at once.
     first: Option<[Dependency; 2]>,
     others: Vec<Dependency>,
 }
 
 impl Dependencies {
-    /// Whether all of them are known to stand.
+    /// Returns whether all of them are known to be current.
     #[inline(always)]
     pub(crate) fn hold(&self) -> bool {
         let first_hold = self.0.first.as_ref().is_none_or(|[one, two]| one.holds() & two.holds());
@@ -137,21 +139,22 @@ impl Dependencies {
         self.0.first.iter().flatten().chain(&self.0.others)
     }
 
-    /// Whether all of them are known to stand, in this epoch too: what was found before a gap may
-    /// have changed in it. For what is to be kept; of what is kept, a gap leaves nothing.
+    /// Returns whether all of them are known to be current in this epoch, too: a version found
+    /// before a gap may have changed in it. Used for a value before it is kept; a gap drops all
+    /// kept values.
     pub(crate) fn are_known(&self) -> bool {
         self.iter().all(|dependency| dependency.cell.is_known_as(dependency.stamp))
     }
 
-    /// The memory that they take, each part shared among those that hold it now. The first two are
-    /// those of all entries of a function.
+    /// Returns the memory that they take, where each shared part is divided by the number of its
+    /// current owners. The first two are those of all entries of a function.
     pub(crate) fn bytes(&self) -> usize {
         let sharing = |holders: usize| holders.max(1);
         let own = LIST_BYTES.saturating_add(self.0.others.len().saturating_mul(size_of::<Dependency>()));
         let own = own.checked_div(sharing(Arc::strong_count(&self.0))).unwrap_or(own);
         let cells = self.0.others.iter().map(|dependency| {
             let cell = &dependency.cell;
-            // The table holds it too.
+            // The table holds one reference, too.
             let holders = Arc::strong_count(cell).saturating_sub(1);
             let bytes = CELL_BYTES.saturating_add(cell.key.len());
             bytes.checked_div(sharing(holders)).unwrap_or(bytes)
@@ -160,20 +163,21 @@ impl Dependencies {
     }
 }
 
-/// What a list takes beside its elements: itself, and what the allocator adds to both.
+/// The overhead of a list: its header and the allocator's overhead for both allocations.
 const LIST_BYTES: usize = size_of::<List>() + 48;
-/// What a cell takes beside its key's text: itself, the text's header, its place in the table.
+/// The overhead of a cell without its key's text: the struct, the text's header, its slot in the
+/// table.
 const CELL_BYTES: usize = size_of::<Cell>() + 144;
 
 impl List {
-    /// Apart, so that a plain hit stays short.
+    /// Out of line, so that a plain hit stays short.
     #[inline(never)]
     fn others_hold(&self) -> bool {
         self.others.iter().all(Dependency::holds)
     }
 }
 
-/// As one list, the one that other values have where that is the same. `first`: mostly of the
+/// Makes one list of both, or returns the existing equal list of other values. `first`: usually the
 /// namespace and the function.
 pub(crate) fn shared(first: Option<[Dependency; 2]>, others: Vec<Dependency>) -> Dependencies {
     let Some(last) = others.last().or_else(|| first.as_ref()?.last()) else { return Dependencies::default() };
@@ -189,7 +193,8 @@ pub(crate) fn shared(first: Option<[Dependency; 2]>, others: Vec<Dependency>) ->
 }
 
 impl Versions {
-    /// `local_limit_bytes`: L1's, which what nothing goes by is small beside. 0: there is none.
+    /// `local_limit_bytes` is the limit of L1; the limit for unused cells is a small part of it. 0:
+    /// there is no L1.
     pub(crate) fn new(local_limit_bytes: usize) -> Self {
         let most_idle = match local_limit_bytes {
             0 => MOST_IDLE,
@@ -210,33 +215,33 @@ impl Versions {
         })
     }
 
-    /// The key has changed, or is about to be by ourselves.
+    /// Marks a key as changed: a change was notified, or this process is about to make one.
     pub(crate) fn changed(&self, key: &str) -> Told {
         let cell = self.table.read().unwrap_or_else(PoisonError::into_inner).cells.get(key).cloned();
         cell.map_or(Told::NoVersion, |cell| cell.lose())
     }
 
-    /// The keys of those whose version was known, and used, since this was asked last.
+    /// Returns the keys of the known versions that were used since the last call.
     pub(crate) fn take_used(&self) -> Vec<Arc<str>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let used = table.cells.values().filter(|cell| cell.used.swap(false, Ordering::Relaxed));
         used.map(|cell| Arc::clone(&cell.key)).collect()
     }
 
-    /// Anything may have changed: nothing is known from now on. One step, however many there are.
+    /// Makes every cell unknown, since anything may have changed. One step for any number of cells.
     pub(crate) fn clear(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Gives up some cells that nothing goes by, where there are many. Whether there may be more.
+    /// Removes some unused cells if there are many. Returns whether there may be more.
     pub(crate) fn give_back(&self) -> bool {
         self.table.write().unwrap_or_else(PoisonError::into_inner).give_back()
     }
 }
 
 impl Table {
-    /// By chance, so that one who goes through more tags than there is room for finds some of them
-    /// all the same, and a few at a time, so that none pays for all.
+    /// Removes some unused cells. They are drawn at random, so that a loop over more tags than fit
+    /// still finds some of them, and a few at a time, so that no single call pays for all.
     fn make_room(&mut self) {
         let mut given_up = 0_usize;
         for _ in 0..DRAWN {
@@ -247,13 +252,14 @@ impl Table {
             let drawn = (crate::random::fraction() * count as f64) as usize;
             given_up = given_up.saturating_add(usize::from(self.give_up(drawn)));
         }
-        // Where it has grown large and stands nearly empty.
+        // Shrinks a table that has grown large and is nearly empty.
         if self.cells.capacity() / 8 > self.cells.len().max(self.most_idle) {
             self.cells.shrink_to(self.cells.len().saturating_mul(2));
         }
     }
 
-    /// Whether nobody went by it. Nobody can take one out meanwhile: the table is locked.
+    /// Removes the cell if it is unused. No other thread can take a reference meanwhile: the table
+    /// is locked.
     fn give_up(&mut self, index: usize) -> bool {
         let idle = self.cells.get_index(index).is_some_and(|(_, cell)| Arc::strong_count(cell) == 1);
         if idle {
@@ -268,7 +274,7 @@ impl Table {
                 self.looked = 0;
                 return false;
             }
-            // The last one comes in its place.
+            // The last cell takes its index.
             if !self.give_up(self.looked) {
                 self.looked = self.looked.saturating_add(1);
             }
@@ -295,7 +301,7 @@ impl Cell {
 
     fn known_of(&self, last: &Last) -> Option<Version> {
         let known = last.version.filter(|_| self.is_known(last));
-        // Mostly it is set already, and other threads read it too.
+        // Usually set already, and other threads read it, too.
         if known.is_some() && !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
@@ -307,7 +313,7 @@ impl Cell {
         self.look().1
     }
 
-    /// The version, if it is known to stand; a read of it may begin here.
+    /// Returns the version if it is known to be current. A read of it may begin here.
     pub(crate) fn look(&self) -> (Pending, Option<Version>) {
         let epoch = self.epoch.load(Ordering::Acquire);
         let last = self.last();
@@ -323,14 +329,14 @@ impl Cell {
         self.is_known(&last) && last.stamp == stamp
     }
 
-    /// Before a tracked read is sent.
+    /// Records the state before a tracked read is sent.
     pub(crate) fn begin(&self) -> Pending {
         let epoch = self.epoch.load(Ordering::Acquire);
         let Last { losses, changes, .. } = *self.last();
         Pending { losses, changes, epoch }
     }
 
-    /// What the read brought; forgotten again if something was told since it was sent.
+    /// Stores the version that the read returned, unless a change was notified since it was sent.
     pub(crate) fn learn(&self, pending: Pending, version: Version) {
         static STAMPS: AtomicU64 = AtomicU64::new(1);
         let mut last = self.last();
@@ -341,7 +347,7 @@ impl Cell {
         if epoch != pending.epoch && !sabotage::is(Guard::ChangeForgetsRead) {
             return;
         }
-        // If it ends at this moment, the cell is of one that has ended.
+        // If a new epoch begins at this moment, the cell belongs to the one that has ended.
         last.epoch = epoch;
         if last.version != Some(version) {
             last.version = Some(version);
@@ -350,12 +356,12 @@ impl Cell {
         self.stamp.store(last.stamp, Ordering::Release);
     }
 
-    /// Whether a change was told or made here since then.
+    /// Returns whether a change was notified or made here since then.
     pub(crate) fn has_changed(&self, since: Pending) -> bool {
         self.last().changes != since.changes
     }
 
-    /// `None`: it is not known to be at this version.
+    /// Returns a dependency on this version; `None` if the cell is not known to be at it.
     pub(crate) fn depend(self: &Arc<Self>, on: Version) -> Option<Dependency> {
         let last = self.last();
         let is_at = self.is_known(&last) && last.version == Some(on);
@@ -382,24 +388,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl PartialEq for Dependency {
     fn eq(&self, other: &Self) -> bool {
-        // A stamp is of one cell.
+        // A stamp belongs to one cell.
         self.stamp == other.stamp
     }
 }
 
 impl Dependency {
-    /// The version itself; `None`: the cell is known to be at another one.
+    /// Returns the version itself; `None` if the cell is known to be at another one.
     pub(crate) fn version(&self) -> Option<Version> {
         let last = self.cell.last();
         last.version.filter(|_| last.stamp == self.stamp)
     }
 
-    /// Of the version, in the store.
+    /// Returns the version's key in the store.
     pub(crate) fn key(&self) -> &Arc<str> {
         &self.cell.key
     }
 
-    /// Whether the version is known to stand. One load.
+    /// Returns whether the version is known to be current. One load.
     #[inline]
     pub(crate) fn holds(&self) -> bool {
         self.cell.stamp.load(Ordering::Acquire) == self.stamp
@@ -442,13 +448,13 @@ mod tests {
         let cell = known(&versions, "a", first);
         let dependency = cell.depend(first).unwrap();
         assert!(dependency.holds());
-        // A lost connection says nothing of the version itself.
+        // A lost connection does not change the version itself.
         let (pending, under) = (cell.begin(), shared(None, vec![cell.depend(first).unwrap()]));
         assert!(under.are_known());
         versions.clear();
         assert!(!under.are_known() && !cell.has_changed(pending));
         assert_eq!((cell.known(), cell.depend(first).is_none()), (None, true));
-        // Nor does a read that was sent before it.
+        // A read that was sent before the loss is not accepted either.
         cell.learn(pending, first);
         assert_eq!(cell.known(), None);
         cell.learn(cell.begin(), first);

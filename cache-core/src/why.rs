@@ -1,6 +1,7 @@
-//! Why an entry is as it is, in this process: what is kept of it, and what happened to it.
+//! Explains the state of an entry in this process: what is kept of it, and what happened to it.
 //!
-//! No round trip: all of it is what this process knows. Arguments and values are not in it; tags are, as far as the entry names them.
+//! No round trip: all of it is what this process knows. It contains no arguments and no values. It
+//! contains those tags that the entry names.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -17,9 +18,11 @@ use crate::shape::{CacheValue, Plain, ValueType};
 use crate::tag;
 use crate::versions::Dependency;
 
-/// What a process knows of an entry, from [`CachedEntry::why`](crate::CachedEntry::why) or [`Cache::why`](crate::Cache::why).
+/// What a process knows of an entry, from [`CachedEntry::why`](crate::CachedEntry::why) or
+/// [`Cache::why`](crate::Cache::why).
 ///
-/// Displayed, it is a short text: a line for what is kept, and one for each step, in UTC, with the time since the step before.
+/// Its `Display` is a short text: a line for the kept value, and one for each step, in UTC, with
+/// the time since the step before.
 ///
 /// ```text
 /// kept in this process: fresh for 3,590 s more
@@ -35,52 +38,57 @@ pub struct Why {
     steps: Vec<Step>,
 }
 
-/// What is kept of an entry in this process.
+/// The state of an entry in the local tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Local {
-    /// The tier in the process is turned off, for this function or for the cache.
+    /// The local tier is turned off, for this function or for the cache.
     Off,
-    /// Nothing: the next call reads from the store.
+    /// There is no value: the next call reads the store.
     Absent,
-    /// A value.
+    /// There is a value.
     Kept(Kept),
 }
 
-/// A value that is kept, counted from now.
+/// A value in the local tier. Times are counted from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Kept {
-    /// How long it is fresh. Zero: past its ttl, and due to be computed anew.
+    /// How long it is fresh. Zero: it is past its ttl and due for a refresh.
     pub fresh_for: Duration,
-    /// How long it may be served, the time in which it is refreshed behind its callers included.
+    /// How long it may be served, including the time in which it is refreshed in the background.
     pub served_for: Duration,
-    /// A version that it was stored under, of which is not known that it still stands: it was invalidated, or the connection was lost.
+    /// A version of the value that is not known to be current: it was invalidated, or the
+    /// connection was lost.
     pub unknown_version: Option<Scope>,
-    /// Whether the connection has been seen alive within `max_staleness`. Otherwise changes may not have been told.
+    /// Whether the connection was seen alive within `max_staleness`. Otherwise changes may have
+    /// been missed.
     pub is_trusted: bool,
 }
 
-/// One thing that happened to an entry.
+/// One step in the history of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Step {
-    /// When, by this machine's clock.
+    /// The time, by this machine's clock.
     pub at: SystemTime,
-    /// What.
+    /// What happened.
     pub what: What,
-    /// For an invalidation or a fence of a tag: which.
+    /// The tag, for an invalidation or a fence of a tag.
     pub tag: Option<Box<str>>,
 }
 
 impl Why {
-    /// What is kept of it in this process.
+    /// Returns the state of the entry in the local tier.
     #[must_use]
     pub fn local(&self) -> Local {
         self.local
     }
 
-    /// What happened to it, the oldest first: as far back as the room of [`CacheBuilder::history`](crate::CacheBuilder::history) reaches.
+    /// Returns what happened to the entry, the oldest step first.
+    ///
+    /// The history goes back as far as the capacity of
+    /// [`CacheBuilder::history`](crate::CacheBuilder::history) allows.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps
@@ -88,7 +96,7 @@ impl Why {
 }
 
 impl Kept {
-    /// Whether a call would be answered with it.
+    /// Returns whether a call would be answered with this value.
     #[must_use]
     pub fn is_served(&self) -> bool {
         self.is_trusted && self.unknown_version.is_none() && !self.served_for.is_zero()
@@ -124,7 +132,7 @@ impl Engine {
         }
         let mut noted: Vec<(Noted, Option<Box<str>>)> =
             self.history.of(key).into_iter().map(|noted| (noted, None)).collect();
-        // What happened to many keys is of interest only after something happened to this one.
+        // Steps of many keys matter only after the first step of this one.
         if let Some(first) = noted.first().map(|(noted, _)| noted.order) {
             let of_many = wide
                 .iter()
@@ -274,7 +282,7 @@ impl fmt::Display for By {
     }
 }
 
-/// A duration as people read one: `0.8 ms`, `12.4 ms`, `3,590 s`.
+/// A readable duration: `0.8 ms`, `12.4 ms`, `3,590 s`.
 struct Short(Duration);
 
 impl fmt::Display for Short {

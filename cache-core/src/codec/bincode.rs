@@ -1,4 +1,4 @@
-//! bincode 2, its standard configuration: variable-length integers, little endian.
+//! bincode 2 in its standard configuration: variable-length integers, little endian.
 
 use ::bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use ::bincode::enc::write::Writer;
@@ -11,12 +11,15 @@ use super::bounded::{BoundedSeed, Limits};
 use super::{Codec, decode_error, encode_error, trailing_error};
 use crate::error::Result;
 
-/// bincode 2: compact, positional. The default; its crate is no longer maintained, [`Postcard`](super::Postcard) is its equal.
+/// bincode 2: compact, positional. The default.
+///
+/// Its crate is no longer maintained; [`Postcard`](super::Postcard) is an equal alternative.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bincode;
 
-/// What a Redis string can hold. bincode's limit is a constant, so it cannot follow the input; what keeps a forged
-/// length from allocating is [`BoundedSeed`], which has every text and byte string borrowed from the input first.
+/// The maximum size of a Redis string. bincode's limit is a constant, so it cannot depend on the
+/// input. [`BoundedSeed`] keeps a forged length from allocating: it has every text and byte string
+/// borrowed from the input first.
 const LIMIT: usize = 512 * 1024 * 1024;
 
 fn config() -> Configuration<LittleEndian, Varint, Limit<LIMIT>> {

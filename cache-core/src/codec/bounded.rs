@@ -1,8 +1,10 @@
-//! A deserializer around another one that keeps hostile bytes from using up the stack, the heap or the processor.
+//! A deserializer around another one that keeps hostile bytes from exhausting the stack, the heap
+//! or the processor.
 //!
-//! The formats trust their input in different places: bincode and postcard recurse as deep as the bytes say,
-//! bincode allocates a text before it has seen it and, like postcard, counts to any length where an element takes
-//! no bytes, rmp-serde's depth limit leaves out enums. Here all of them get the same three bounds.
+//! The formats trust their input in different places. bincode and postcard recurse as deep as the
+//! bytes say. bincode allocates a text before it has seen it and, like postcard, counts to any
+//! length if an element takes no bytes. rmp-serde's depth limit does not include enums. Here all of
+//! them get the same three bounds.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,11 +14,12 @@ use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-/// How deep values may nest, each struct, sequence, option and enum being a level. Twice what serde_json allows, and in
-/// a debug build still within the 2 MiB stack of a tokio worker.
+/// The maximum nesting of values, where each struct, sequence, option and enum is a level. Twice
+/// what serde_json allows, and in a debug build still within the 2 MiB stack of a tokio worker.
 const MAX_DEPTH: u16 = 256;
 
-/// Elements that take no bytes (`()` in a positional format) a value may have in all, beyond one for each byte.
+/// How many elements without bytes (`()` in a positional format) a value may have in all, in
+/// addition to one for each byte.
 const ZERO_SIZED_ITEMS: usize = 65_536;
 
 /// The bounds of one decode, derived from its input.
@@ -29,7 +32,7 @@ impl Limits {
     pub(super) fn of(bytes: &[u8]) -> Self {
         Self {
             items_left: Cell::new(bytes.len().saturating_add(ZERO_SIZED_ITEMS)),
-            // No collection has more elements than bytes, but those that need no memory for them.
+            // Only collections whose elements take no memory have more elements than bytes.
             largest_hint: bytes.len(),
         }
     }
@@ -41,7 +44,7 @@ impl Limits {
     }
 }
 
-/// Reads a `T` through a [`Bounded`] deserializer, for formats that hand out theirs only to a seed.
+/// Reads a `T` through a [`Bounded`] deserializer, for formats that pass theirs only to a seed.
 pub(super) struct BoundedSeed<'l, T> {
     limits: &'l Limits,
     value: PhantomData<T>,
@@ -61,12 +64,12 @@ impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for BoundedSeed<'_, T> {
     }
 }
 
-/// Where in the value we are.
+/// The position in the value.
 #[derive(Clone, Copy)]
 struct At<'l> {
     limits: &'l Limits,
     depth: u16,
-    /// Whether elements come as many as the bytes say, not as many as the type has.
+    /// Whether the number of elements comes from the bytes, not from the type.
     counted: bool,
 }
 
@@ -79,7 +82,7 @@ impl At<'_> {
     }
 }
 
-/// A deserializer, visitor, seed or access of the format or the type, and where it stands.
+/// A deserializer, visitor, seed or access of the format or the type, and its position.
 struct Bounded<'l, T> {
     inner: T,
     at: At<'l>,
@@ -126,8 +129,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         deserialize_enum(name: &'static str, variants: &'static [&'static str]) false;
     }
 
-    // Asked for a text of its own, bincode allocates what the length says before it looks whether that much is
-    // there. Borrowed, the length is checked against the input, and the visitor copies.
+    // For an owned text, bincode allocates the stated length before it checks that the input has
+    // that much. For a borrowed one it checks the length against the input, and the visitor copies.
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         self.deserialize_str(visitor)
     }

@@ -1,19 +1,21 @@
-//! A value type with its codec, as plain function pointers: what the engine has to know of both.
+//! A value type with its codec as plain function pointers: all that the engine has to know of both.
 //!
-//! Invariant: what is stored can be read back. serde types exist that a positional codec encodes without complaint
-//! and never decodes (untagged, tagged and flattened ones, `serde_json::Value`), or decodes as something else (a skipped
-//! field). So:
+//! Invariant: every stored value can be read back. There are serde types that a positional codec
+//! encodes without an error and never decodes (untagged, tagged and flattened ones,
+//! `serde_json::Value`), or decodes as something else (a skipped field). So values are checked
+//! before they are stored:
 //!
-//! | type | looked at before it is stored |
+//! | type | check |
 //! |---|---|
 //! | any | the first [`CHECKED_WRITES`] of each type and codec in a process are decoded once |
 //! | its fingerprint is incomplete (one of the above, or it validates) | every write is decoded |
-//! | any | every write is searched for what the codec would read back as something else: [`unfit_part`] |
-//! | one that can be compared | the first [`CHECKED_WRITES`] that are decoded are compared with what they were: [`Finding::Differs`] |
+//! | any | every write is searched for parts that are not read back as they are: [`unfit_part`] |
+//! | comparable | the first [`CHECKED_WRITES`] are decoded and compared: [`Finding::Differs`] |
 //!
-//! A type that fails once, and that MessagePack can hold, is stored as MessagePack from then on. What is left is a type with a
-//! complete fingerprint of which some variant, first written after the first few, cannot be read back: a miss with an
-//! event at each read, never a wrong value.
+//! A type that fails once, and that MessagePack can hold, is stored as MessagePack from then on.
+//! One case remains: a type with a complete fingerprint and a variant that is first written after
+//! the first few values and cannot be read back. It is a miss with an event at each read, never a
+//! wrong value.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -34,13 +36,14 @@ use crate::fingerprint::Fingerprint;
 /// How many of the first writes of a type are decoded before its codec is trusted with it.
 const CHECKED_WRITES: u32 = 8;
 
-/// Everything the engine has to know about a value type and its codec. No type of a codec goes further than this.
+/// Everything the engine has to know of a value type and its codec. The codec's type is not visible
+/// outside.
 pub(crate) struct Coding<T> {
     pub(crate) codec_id: u8,
     pub(crate) codec_name: &'static str,
     self_describing: bool,
     pub(crate) type_name: fn() -> &'static str,
-    /// Traced once a process, then remembered.
+    /// Traced once per process, then remembered.
     pub(crate) fingerprint: fn() -> Fingerprint,
     pub(crate) encode: fn(&T, &mut Vec<u8>) -> Result<()>,
     /// Decodes a payload of this codec or of MessagePack, by the codec id in its record.
@@ -48,20 +51,21 @@ pub(crate) struct Coding<T> {
     record: fn() -> &'static Record,
     fallback: fn(&T, &mut Vec<u8>) -> Result<()>,
     unfit_part: fn(&T, bool) -> Option<&'static str>,
-    /// Whether two values are equal, where the type can tell.
+    /// Whether two values are equal, for types that implement it.
     equal: Option<fn(&T, &T) -> bool>,
 }
 
-/// What is found out about a type as its values are written, once for each type and codec.
+/// What was found out about a type while its values are written, reported once for each type and
+/// codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finding {
     /// The codec cannot read back what it writes; MessagePack is used.
     Replaced,
-    /// A value that was read back was another one.
+    /// A value that was read back differed from the original.
     Differs,
 }
 
-// Derives would ask for `T: Clone`.
+// A derive would require `T: Clone`.
 impl<T> Clone for Coding<T> {
     fn clone(&self) -> Self {
         *self
@@ -101,25 +105,26 @@ impl<T: Serialize + DeserializeOwned + 'static> Coding<T> {
         }
     }
 
-    /// The memory that a value has besides its own size; `None`: it cannot be serialized.
+    /// Returns the memory of a value in addition to its own size; `None` if it cannot be
+    /// serialized.
     pub(crate) fn weigh(value: &T, size: usize) -> Option<usize> {
         estimate(value, size)
     }
 }
 
 impl<T> Coding<T> {
-    /// Compares what is read back with what was written.
+    /// Turns on the comparison of what is read back with what was written.
     pub(crate) const fn comparing(mut self, equal: Option<fn(&T, &T) -> bool>) -> Self {
         self.equal = equal;
         self
     }
 
-    /// Appends the encoded value to `out` and returns the id of the codec that was used: this one, or MessagePack for a type
-    /// that this one cannot hold. `on_finding` is called when something is found out, once for each
-    /// type and codec.
+    /// Appends the encoded value to `out` and returns the id of the codec that was used: this one,
+    /// or MessagePack for a type that this one cannot hold. `on_finding` is called for each
+    /// finding, once for each type and codec.
     ///
     /// # Errors
-    /// [`ErrorKind::Encode`] if neither codec can hold the value; `out` is as it was.
+    /// [`ErrorKind::Encode`] if neither codec can hold the value; `out` is unchanged.
     pub(crate) fn encode_checked(
         &self,
         value: &T,
@@ -145,7 +150,8 @@ impl<T> Coding<T> {
         let written = self.attempt(record, value, out, Form::fallback(self), &mut on_finding);
         if let Err(error) = written {
             out.truncate(start);
-            // Nothing can hold this value, which says nothing about the type: a path that is not UTF-8, say.
+            // Neither codec can hold this value, which proves nothing about the type: it may be a
+            // path that is not UTF-8.
             return Err(first_error.unwrap_or(error));
         }
         if first_error.is_some() && !record.replaced.swap(true, Ordering::Relaxed) {
@@ -175,8 +181,8 @@ impl<T> Coding<T> {
         Ok(())
     }
 
-    /// Decodes what was just encoded, if this type is still to be looked at. Whether it is known to
-    /// be another value.
+    /// Decodes the encoded value if this type is still being checked. Returns whether it is known
+    /// to differ.
     fn check(&self, record: &Record, value: &T, codec: u8, bytes: &[u8]) -> Result<bool> {
         if record.trusted() {
             return Ok(false);
@@ -185,14 +191,14 @@ impl<T> Coding<T> {
             let what = format!("{} cannot read back what was encoded", (self.type_name)());
             Error::new(ErrorKind::Encode, "encode").detail(what).source(error)
         })?;
-        // A type with an incomplete fingerprint is decoded at every write; it is compared at the
-        // first ones like others.
+        // A type with an incomplete fingerprint is decoded at every write; like others it is
+        // compared only at the first ones.
         let is_compared = record.checked.fetch_add(1, Ordering::Relaxed) < CHECKED_WRITES;
         let differs = |equal: fn(&T, &T) -> bool| {
-            // What is not equal to itself, like a NaN, tells nothing.
+            // A value that is not equal to itself, like a NaN, cannot be compared.
             !equal(value, &decoded) && equal(value, value)
         };
-        // A comparison that panics is the user's: it tells nothing either.
+        // A panic in the user's comparison gives no result either.
         let differs = self.equal.filter(|_| is_compared).map(|equal| catch_unwind(AssertUnwindSafe(|| differs(equal))));
         Ok(matches!(differs, Some(Ok(true))))
     }
@@ -225,7 +231,7 @@ struct Record {
     replaced: AtomicBool,
     /// Writes that were read back so far.
     checked: AtomicU32,
-    /// A value that was read back was another one.
+    /// A value that was read back differed from the original.
     differs: AtomicBool,
 }
 
@@ -242,13 +248,13 @@ impl Record {
 
 type Records = RwLock<HashMap<(TypeId, u8), &'static Record>>;
 
-/// The record of a type and codec, made and kept for the life of the process. Types are as many as the program
-/// has in its source, so what is leaked is bounded.
+/// Returns the record of a type and codec, made once and kept for the life of the process. The
+/// number of types is fixed in the program's source, so the leak is bounded.
 fn record<T: 'static>(codec: u8) -> &'static Record {
     static RECORDS: OnceLock<Records> = OnceLock::new();
     let records = RECORDS.get_or_init(Records::default);
     let key = (TypeId::of::<T>(), codec);
-    // A panic elsewhere cannot leave the map half changed: poison is of no interest.
+    // A panic elsewhere cannot leave the map half changed, so poison is ignored.
     if let Some(record) = records.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
         return record;
     }

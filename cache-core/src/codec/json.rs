@@ -6,7 +6,9 @@ use serde::de::DeserializeOwned;
 use super::{Codec, decode_error, encode_error};
 use crate::error::Result;
 
-/// JSON: slower and larger, readable in `redis-cli`. `Some(None)` comes back as `None`, infinities not at all.
+/// JSON: slower and larger, readable in `redis-cli`.
+///
+/// `Some(None)` is read back as `None`. Infinities cannot be read back.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json;
 
@@ -19,7 +21,8 @@ impl Codec for Json {
         serde_json::to_writer(out, value).map_err(encode_error)
     }
 
-    // serde_json bounds depth itself, announces no lengths it has not read, and demands the end of the input.
+    // serde_json bounds depth itself, reports no lengths before it has read the elements, and
+    // requires the end of the input.
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         serde_json::from_slice(bytes).map_err(|_| decode_error(Self::NAME))
     }

@@ -9,7 +9,7 @@ use super::bounded::{BoundedSeed, Limits};
 use super::{Codec, decode_error, encode_error, trailing_error};
 use crate::error::Result;
 
-/// MessagePack with field names: every serde feature works. `Some(None)` comes back as `None`.
+/// MessagePack with field names: every serde feature works. `Some(None)` is read back as `None`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MsgPack;
 
@@ -26,8 +26,9 @@ impl Codec for MsgPack {
         let limits = Limits::of(bytes);
         let mut decoder = Deserializer::from_read_ref(bytes);
         let value = BoundedSeed::new(&limits).deserialize(&mut decoder).map_err(|_| decode_error(Self::NAME))?;
-        // The decoder does not tell how far it has read. At the end of the input there is no further marker to
-        // read, and that is the one error that says so. One level is enough: whatever is there is too much.
+        // The decoder does not report its position. At the end of the input there is no further
+        // marker to read, and only this error says so. One level is enough: any further value is
+        // too much.
         decoder.set_max_depth(1);
         match IgnoredAny::deserialize(&mut decoder) {
             Err(DecodeError::InvalidMarkerRead(_)) => Ok(value),

@@ -1,4 +1,4 @@
-//! The one form of plain values, fields of hashes and messages: text is bare, all else is JSON.
+//! The form of plain values, fields of hashes and messages: text is bare, everything else is JSON.
 //!
 //! | value | bytes | read as text | read as another type |
 //! |---|---|---|---|
@@ -15,14 +15,14 @@ use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The bytes of a value.
+/// Encodes a value.
 pub(crate) fn encode<T: Serialize + ?Sized>(step: &'static str, value: &T) -> Result<Bytes> {
     // An encode error names types only.
     let json = serde_json::to_vec(value).map_err(|error| Error::new(ErrorKind::Encode, step).source(error))?;
     Ok(of_json(json).into())
 }
 
-/// The bytes of a value whose JSON this is.
+/// Converts a value's JSON to its bytes.
 pub(crate) fn of_json(json: Vec<u8>) -> Vec<u8> {
     match string(&json) {
         // Bare, it would be read as the text within the quotes.
@@ -32,7 +32,7 @@ pub(crate) fn of_json(json: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// The value of these bytes.
+/// Decodes a value.
 pub(crate) fn decode<T: DeserializeOwned>(step: &'static str, bytes: &[u8]) -> Result<T> {
     let error = match serde_json::from_slice(bytes) {
         Ok(value) => return Ok(value),
@@ -46,12 +46,12 @@ pub(crate) fn decode<T: DeserializeOwned>(step: &'static str, bytes: &[u8]) -> R
     bare.ok_or_else(|| not_json(step, &error))
 }
 
-/// The JSON string of a bare text.
+/// Returns the JSON string of a bare text.
 pub(crate) fn quoted(bytes: &[u8]) -> Option<Vec<u8>> {
     serde_json::to_vec(std::str::from_utf8(bytes).ok()?).ok()
 }
 
-/// The text of a JSON string.
+/// Returns the text of a JSON string.
 fn string(json: &[u8]) -> Option<String> {
     serde_json::from_slice(json).ok()
 }
@@ -88,7 +88,7 @@ mod tests {
         }
         assert_eq!(&*encode("test", "red").unwrap(), b"red");
         assert_eq!(&*encode("test", "\"red\"").unwrap(), br#""\"red\"""#);
-        // What JSON.stringify makes of a text.
+        // The form that JSON.stringify gives a text.
         assert_eq!(decode::<String>("test", br#""red""#).unwrap(), "red");
     }
 

@@ -113,7 +113,7 @@ fn deep_nesting_is_an_error_and_not_a_stack_overflow() {
         assert_eq!(C::decode::<Nested>(&encoded::<C>(&nested(40))).unwrap(), nested(40), "{}", C::NAME);
     }
     with_every_codec!(check);
-    // Nothing but "there is more" to the end of a megabyte.
+    // A megabyte of bytes that only say "there is more".
     #[cfg(feature = "bincode")]
     assert!(Bincode::decode::<Nested>(&vec![1; 1 << 20]).is_err());
     assert!(Postcard::decode::<Nested>(&vec![1; 1 << 20]).is_err());
@@ -138,7 +138,7 @@ fn a_length_of_elements_without_bytes_is_bounded() {
     assert!(Bincode::decode::<Vec<()>>(&[0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).is_err());
 }
 
-// What a codec writes is in Redis while builds come and go.
+// Stored payloads outlive builds.
 #[cfg(feature = "bincode")]
 #[test]
 fn golden_payloads_do_not_change() {
@@ -154,7 +154,8 @@ fn golden_payloads_do_not_change() {
     );
 }
 
-/// Writes a value and says which codec it went with, and how often a replacement was reported.
+/// Writes a value. Returns the codec that was used, the bytes, and how often a replacement was
+/// reported.
 fn write<T: Serialize + DeserializeOwned + 'static>(coding: &Coding<T>, value: &T) -> (u8, Vec<u8>, u32) {
     let mut out = b"header".to_vec();
     let mut reports = 0;
@@ -242,7 +243,7 @@ fn a_value_that_fails_only_later_is_found_then() {
     for _ in 0..20 {
         assert_eq!(write(&coding, &vec![full.clone()]).0, Postcard::ID);
     }
-    // Long after the first few: the skipped field is seen in the value itself.
+    // Long after the first few writes: the skipped field is found in the value itself.
     let mixed = vec![full, short];
     let (codec, bytes, reports) = write(&coding, &mixed);
     assert_eq!((codec, reports), (MsgPack::ID, 1));

@@ -1,16 +1,18 @@
-//! Finds what a format would read back as something else. Both hit some values of a type and not others, so
-//! every value is looked at: one walk that writes nothing, a few nanoseconds a field.
+//! Detects values that do not survive a round trip in a format.
+//!
+//! Only some values of a type are affected, so each value is checked: one walk that writes nothing,
+//! a few nanoseconds per field.
 //!
 //! | what | in | because |
 //! |---|---|---|
-//! | a field that is left out (`skip_serializing_if`) | positional formats | the next one is read in its place |
-//! | `Some` of nothing (`Some(None)`, `Some(())`) | self-describing formats | it is written like `None` |
+//! | a field left out (`skip_serializing_if`) | positional formats | the next one takes its place |
+//! | `Some` of nothing (`Some(None)`, `Some(())`) | self-describing formats | written like `None` |
 
 use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-/// What a kind of format cannot hold of this very value, in words.
+/// Returns a description of a part of this value that the kind of format cannot represent.
 pub(super) fn unfit_part<T: Serialize + ?Sized>(value: &T, self_describing: bool) -> Option<&'static str> {
     match value.serialize(Probe { self_describing, in_some: false }) {
         Err(Found::SkippedField) => Some("no form for a skipped field"),
@@ -40,7 +42,7 @@ impl Probe {
 enum Found {
     SkippedField,
     SomeOfNothing,
-    /// The value's own code refuses to be serialized; the codec will hear it too.
+    /// The value's own code refuses to be serialized; the codec will get the same error.
     Refused,
 }
 

@@ -1,12 +1,12 @@
-//! What a value takes in memory, by one pass of its own serializer.
+//! Estimates the memory of a value by one pass of its own serializer.
 //!
-//! `size_of` tells what a value is itself; what it points to, only its type knows. Serializing shows the contents: a text's length, how many elements
-//! there are and of what kind. Where serde hands out a field by its type, its size is exact; of a
-//! sequence's elements it hands out references, and their size is put together from what they
-//! write.
+//! `size_of` is the size of a value itself; the size of what it points to is known only by its
+//! type. Serializing shows the contents: a text's length, the number of elements and their kind. If
+//! serde passes a field by its type, its size is exact; it passes the elements of a sequence by
+//! reference, and their size is computed from what they write.
 //!
-//! Not seen: room that is allocated and not used, parts that several values share (each counts
-//! them), and what a type's `Serialize` does not write.
+//! Not counted: allocated memory that is not used, and what a type's `Serialize` does not write. A
+//! part that several values share is counted for each.
 
 use std::any::type_name;
 use std::fmt::{self, Display, Write as _};
@@ -17,17 +17,17 @@ use serde::ser::{
     SerializeTupleVariant, Serializer,
 };
 
-/// `String` and `Vec`.
+/// The size of `String` and `Vec`.
 const VECTOR: usize = 24;
-/// `HashMap`.
+/// The size of `HashMap`.
 const MAP: usize = 48;
-/// The tag of an enum that has no better place for it.
+/// The size of the tag of an enum without a niche.
 const TAG: usize = 8;
-/// The counts in front of what an `Arc` points to.
+/// The size of the counts in front of the content of an `Arc`.
 const COUNTS: usize = 16;
 
-/// The memory that a value has besides its own `size`, as far as serializing it shows. `None`: it
-/// cannot be serialized.
+/// Estimates the memory of a value in addition to its own `size`, as far as serializing shows it.
+/// `None`: the value cannot be serialized.
 pub(super) fn estimate<T: Serialize + ?Sized>(value: &T, size: usize) -> Option<usize> {
     let node = value.serialize(Scale).ok()?;
     Some(node.placed(Some(size)).heap)
@@ -36,9 +36,9 @@ pub(super) fn estimate<T: Serialize + ?Sized>(value: &T, size: usize) -> Option<
 /// A part of a value.
 #[derive(Debug, Clone, Copy, Default)]
 struct Node {
-    /// What it takes in its place.
+    /// Its inline size.
     own: usize,
-    /// What it has beside that.
+    /// Its memory on the heap.
     heap: usize,
     sort: Sort,
 }
@@ -46,16 +46,16 @@ struct Node {
 /// How its `own` size is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Sort {
-    /// By its parts: where a place is smaller, it is behind a pointer.
+    /// By its parts: if the actual size is smaller, it is behind a pointer.
     #[default]
     Exact,
-    /// A text or a sequence: some of its kind take two words.
+    /// A text or a sequence: some types of this kind take two words.
     Vector,
-    /// `BTreeMap` is smaller than `HashMap`.
+    /// A map: `BTreeMap` is smaller than `HashMap`.
     Map,
-    /// Bytes: they may be an array in its place.
+    /// Bytes: they may be an inline array.
     Bytes,
-    /// A type that writes itself as a text, and may hold none.
+    /// A type that writes itself as a text, and may not contain one.
     Displayed,
     /// An enum: its other variants may be larger or smaller.
     Loose,
@@ -70,7 +70,7 @@ impl Node {
         Self { own, heap, sort: Sort::Loose }
     }
 
-    /// In a place of this size, if that is known.
+    /// Adjusts the part to its actual inline size, if that is known.
     fn placed(self, size: Option<usize>) -> Self {
         let Some(size) = size else { return self };
         let behind = match self.sort {
@@ -88,13 +88,13 @@ impl Node {
     }
 }
 
-/// Allocators give out multiples of 16 bytes.
+/// Rounds up as allocators do, to a multiple of 16 bytes.
 const fn rounded(bytes: usize) -> usize {
     bytes.saturating_add(15) & !15
 }
 
-/// The size of a value of this type; `None`: only a reference to it is at hand, or it has none that
-/// is fixed.
+/// Returns the size of a value of this type; `None` if only a reference to it is available, or if
+/// it has no fixed size.
 fn size_of_known<T: ?Sized>(value: &T) -> Option<usize> {
     // Its variants differ most.
     if type_name::<T>().trim_start_matches('&') == type_name::<serde_json::Value>() {
@@ -106,8 +106,8 @@ fn size_of_known<T: ?Sized>(value: &T) -> Option<usize> {
     }
 }
 
-/// The size of a type without heap whose values are all of one size, by its name. Elements of such
-/// a type need not be looked at one by one.
+/// Returns the size of a type without heap memory whose values all have one size, by its name.
+/// Elements of such a type need not be visited one by one.
 fn size_of_plain<T>() -> Option<usize> {
     match type_name::<T>().trim_start_matches('&') {
         "bool" | "u8" | "i8" => Some(1),
@@ -123,8 +123,8 @@ fn array(count: usize, of: usize) -> usize {
     rounded(count.saturating_mul(of))
 }
 
-/// A hash table: at most seven eighths full, a power of two, a control byte for each place. B-trees
-/// take about as much.
+/// Returns the memory of a hash table: at most seven eighths full, a power of two, a control byte
+/// for each slot. B-trees take about as much.
 fn table(count: usize, of: usize) -> usize {
     if count == 0 {
         return 0;
@@ -137,7 +137,7 @@ fn table(count: usize, of: usize) -> usize {
 #[derive(Clone, Copy)]
 struct Scale;
 
-/// It ends where the type itself gives up.
+/// The error if the type itself fails to serialize.
 #[derive(Debug)]
 struct GivenUp;
 
@@ -192,7 +192,7 @@ impl Serializer for Scale {
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Weighed {
         let mut length = Length(0);
-        // A type that cannot be written has nothing to be weighed.
+        // A type that cannot be written cannot be weighed.
         write!(length, "{value}").map_err(|_error| GivenUp)?;
         Ok(Node { own: VECTOR, heap: rounded(length.0), sort: Sort::Displayed })
     }
@@ -203,7 +203,7 @@ impl Serializer for Scale {
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Weighed {
         let node = value.serialize(self)?.placed(size_of_known(value));
-        // A number has no value to spare for `None`.
+        // A number has no niche for `None`.
         let tag = if node.own <= TAG { node.own } else { 0 };
         Ok(Node::loose(node.own.saturating_add(tag), node.heap))
     }
@@ -319,13 +319,13 @@ impl Serializer for Scale {
     }
 }
 
-/// Of an enum.
+/// Adds the tag of an enum.
 fn with_tag(node: Node) -> Node {
     let tag = if node.own <= TAG { TAG } else { 0 };
     Node::loose(node.own.saturating_add(tag), node.heap)
 }
 
-/// Counts what is written.
+/// Counts the bytes written.
 struct Length(usize);
 
 impl fmt::Write for Length {
@@ -403,7 +403,7 @@ impl SerializeMap for Entries {
     }
 }
 
-/// The fields of a struct or a tuple, side by side.
+/// The fields of a struct or a tuple.
 #[derive(Default)]
 struct Fields {
     own: usize,

@@ -72,7 +72,7 @@ fn every_cut_and_every_flipped_bit_is_noticed() {
     }
 }
 
-/// A record whose checksum is right and whose header was forged.
+/// Opens a record with a valid checksum and a forged header.
 fn forged(envelope: &Envelope, at: usize, byte: u8) -> Result<(Envelope, usize), Unreadable> {
     let mut record = sealed(envelope, "k");
     record[at] = byte;
@@ -104,7 +104,7 @@ fn a_record_of_a_build_that_knows_more_is_told_from_foreign_bytes() {
     for flag in [COMPRESSED, ENCRYPTED, 0b0001_0000, 0b1000_0000] {
         assert_eq!(newer(forged(&envelope(), FLAGS_AT, flag | PRESENT)), known, "{flag:b}");
     }
-    // Damaged, or cut off before the fill id, it is nothing.
+    // A damaged record, or one cut off before the fill id, is foreign.
     let mut damaged = sealed(&envelope(), "k");
     damaged[FLAGS_AT] |= COMPRESSED;
     assert!(matches!(Envelope::open(&damaged, "k"), Err(Unreadable::Foreign(_))));

@@ -1,16 +1,17 @@
-//! The log lines of events, of which those that repeat are counted.
+//! The log lines of events. Repeated lines are counted.
 //!
 //! ```text
 //! first of its kind ──> a line at once          then, for ten seconds: counted
-//!                                               after that: one line with the count, and ten seconds more
+//!                                               after that: one line with the count,
+//!                                               and ten seconds more
 //! ```
 //!
 //! A count that is due is written with the next event of any kind, with a heartbeat of the store's
 //! connection, or when the cache ends; there is no task for it. Lines of the level `debug` are all
 //! written.
 //!
-//! Invariant: memory is bounded. [`MOST`] kinds are told apart, each with its last event; further
-//! ones are counted as one.
+//! Invariant: memory is bounded. [`MOST`] kinds are counted separately, each with its last event;
+//! further kinds are counted as one.
 
 use std::mem::{Discriminant, discriminant};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,12 +25,12 @@ use crate::error::ErrorKind;
 
 /// For how long a kind of line is only counted after one was written, in milliseconds.
 const QUIET_MS: u64 = 10_000;
-/// Kinds that are told apart.
+/// Kinds that are counted separately.
 const MOST: usize = 64;
-/// Nothing was counted that is not written yet.
+/// No count waits to be written.
 const NEVER: u64 = u64::MAX;
 
-/// What lines have in common that are counted together.
+/// What lines that are counted together have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Event(Discriminant<Event>),
@@ -40,7 +41,7 @@ enum Kind {
     Full(Table),
     #[cfg(feature = "sessions")]
     Session(Discriminant<SessionEvent>),
-    /// All that there is no room for.
+    /// All kinds beyond the limit.
     Other,
 }
 
@@ -62,7 +63,7 @@ impl Kind {
     }
 }
 
-/// Whether its line is of the level `debug`: what whoever asks for details wants to see.
+/// Returns whether its line has the level `debug`.
 fn is_detail(event: &Event) -> bool {
     match event {
         Event::FillRefused { .. } | Event::Evicted { .. } => true,
@@ -72,11 +73,11 @@ fn is_detail(event: &Event) -> bool {
     }
 }
 
-/// A kind of line of which at least one was written.
+/// A kind of line that was written at least once.
 struct Repeated {
     kind: Kind,
-    /// When the last line was written, on the coarse clock, which may have begun just now; `None`:
-    /// none was.
+    /// When the last line was written, on the coarse clock, which may have started just now;
+    /// `None`: no line was written.
     written_at: Option<u64>,
     /// How often it has happened since.
     count: u64,
@@ -88,12 +89,12 @@ impl Repeated {
         self.written_at.is_some_and(|at| now.saturating_sub(at) < QUIET_MS)
     }
 
-    /// When what was counted has to be written.
+    /// Returns when the count has to be written.
     fn due(&self) -> u64 {
         self.written_at.map_or(0, |at| at.saturating_add(QUIET_MS))
     }
 
-    /// The line to be written instead of all that were counted.
+    /// Returns the line to write in place of all that were counted.
     fn take(&mut self, now: u64) -> Option<(Event, u64)> {
         self.written_at = Some(now);
         self.last.take().zip(Some(std::mem::take(&mut self.count)))
@@ -137,13 +138,14 @@ impl Log {
             self.due.store(next.unwrap_or(NEVER), Ordering::Relaxed);
             lines
         };
-        // The subscriber is user code: not under the lock.
+        // The subscriber is user code, so the lock is released before.
         for (event, count) in lines {
             write(&event, Some(count));
         }
     }
 
-    /// How many this event and those before it are that have no line yet; `None`: it is only counted.
+    /// Counts an event. Returns the number of events to write with its line; `None`: it is only
+    /// counted.
     fn note(&self, event: &Event) -> Option<u64> {
         let now = self.clock.coarse();
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +163,7 @@ impl Log {
     }
 }
 
-/// Where this kind is counted.
+/// Returns the index at which this kind is counted.
 fn place(kinds: &mut Vec<Repeated>, kind: Kind, now: u64) -> usize {
     let of = |kinds: &[Repeated], kind| kinds.iter().position(|each| each.kind == kind);
     if let Some(at) = of(kinds, kind) {
@@ -172,7 +174,7 @@ fn place(kinds: &mut Vec<Repeated>, kind: Kind, now: u64) -> usize {
         kinds.push(new(kind));
         return kinds.len().saturating_sub(1);
     }
-    // One that has not happened lately makes room.
+    // Replaces a kind that has not happened recently.
     let idle = kinds.iter().position(|each| each.count == 0 && !each.is_quiet(now));
     if let Some((at, idle)) = idle.and_then(|at| Some((at, kinds.get_mut(at)?))) {
         *idle = new(kind);
@@ -184,7 +186,8 @@ fn place(kinds: &mut Vec<Repeated>, kind: Kind, now: u64) -> usize {
     })
 }
 
-/// Writes a line. `count`: how often it has happened since the last line of its kind, if that was only counted.
+/// Writes a line. `count`: how often it has happened since the last line of its kind, if those
+/// events were only counted.
 fn write(event: &Event, count: Option<u64>) {
     match event {
         Event::Connected => tracing::info!(count, "cache store connected"),
@@ -288,7 +291,7 @@ mod tests {
     use super::*;
     use crate::events::Events;
 
-    /// Keeps the lines.
+    /// Collects the lines.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -326,7 +329,7 @@ mod tests {
         Event::StoreFailed { step, kind: ErrorKind::Refused, reason: "full".into() }
     }
 
-    /// Runs `test` with a cache's events on a clock that is moved by hand, and what it has logged.
+    /// Runs `test` with a cache's events on a manual clock, and the logged lines.
     fn logged(test: impl FnOnce(&Events, &Clock, &Lines)) {
         let (clock, lines) = (Clock::manual(), Lines::default());
         let events = Events::new(Vec::new(), &clock);
@@ -361,7 +364,7 @@ mod tests {
             clock.advance(ms(2 * QUIET_MS));
             events.log_repeats();
             assert!(lines.take()[0].contains("count=1 "), "what was counted last is written without another fault");
-            // After a time without any, the next is one of its own.
+            // After a quiet time the next event has a line of its own.
             clock.advance(ms(QUIET_MS));
             events.emit(failed("fill"));
             let next = lines.take();
@@ -396,7 +399,7 @@ mod tests {
             }
             let kinds = if cfg!(feature = "sessions") { 6 } else { 4 };
             assert_eq!(lines.take().len(), kinds);
-            // Details are all written.
+            // Lines of the level `debug` are all written.
             for _ in 0..3 {
                 events.emit(Event::FillRefused { name: "f".into() });
             }
@@ -435,7 +438,7 @@ mod tests {
             events.log_repeats();
             let counted = lines.take();
             assert!(counted.len() == 1 && counted[0].contains(&format!("count={} ", 1000 - MOST - 1)), "{counted:?}");
-            // Room is made for a new one.
+            // A new kind replaces an idle one.
             clock.advance(ms(QUIET_MS));
             events.emit(failed("new"));
             assert_eq!(events.0.log.kinds.lock().unwrap().len(), MOST + 1);

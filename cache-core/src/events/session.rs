@@ -1,11 +1,11 @@
-//! What happens to web sessions. No event carries an id, a name or a value.
+//! Events of web sessions. No event carries an id, a name or a value.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::bump;
 
-/// Something that happened to a web session.
+/// An event of a web session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEvent {
@@ -15,38 +15,42 @@ pub enum SessionEvent {
     Loaded,
     /// Changes of a session were stored.
     Saved,
-    /// A session's life was prolonged.
+    /// A session's life was extended.
     Touched,
     /// A session got another id.
     Renewed,
     /// A session was ended by the application.
     Destroyed,
-    /// A write met another one and was made again on top of it.
+    /// A write conflicted with a concurrent one and was repeated on top of it.
     Conflict,
-    /// Changes were dropped: the session had ended meanwhile.
+    /// Changes were dropped: the session had ended in the meantime.
     Gone,
-    /// A client sent an id that was ours once and stands for no session: it has ended.
+    /// A client sent an id with a valid signature that belongs to no session: the session has
+    /// ended.
     UnknownId,
-    /// A session that has ended stood there again, written by an Express peer that had read it before; it was deleted. See
-    /// `SessionBuilder::revoke_for`.
+    /// An ended session was back in the store, written by an Express peer that had read it before.
+    /// It was deleted. See `SessionBuilder::revoke_for`.
     Resurrected,
-    /// A client sent what we have not signed.
+    /// A client sent an id without a valid signature.
     BadSignature,
-    /// What stands under a session's key is none, or cannot be read: it is left as it is, and counts as no session.
+    /// The content of a session's key is not a session, or cannot be read. It is left in place and
+    /// treated as no session.
     Unreadable {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The cookie could not be sent: it is for HTTPS only and the request came by plain HTTP, or what stands in the store makes no
-    /// header. Behind a proxy, see `SessionBuilder::proxy`.
+    /// The cookie could not be sent.
+    ///
+    /// It is for HTTPS only and the request came by plain HTTP, or the stored content cannot be
+    /// written as a header. Behind a proxy, see `SessionBuilder::proxy`.
     CookieNotSent,
-    /// Changes could not be stored; the client got an error instead of the handler's answer.
+    /// Changes could not be stored. The client got an error instead of the handler's response.
     Failed {
-        /// Why.
+        /// The reason.
         reason: &'static str,
     },
     /// Another namespace keeps sessions under the same prefix in the form of Express, where keys
-    /// have no namespace: they share them. See `SessionBuilder::prefix`.
+    /// have no namespace: both share their sessions. See `SessionBuilder::prefix`.
     SharedPrefix,
     /// A secret is shorter than 32 bytes.
     ShortSecret {
@@ -55,7 +59,7 @@ pub enum SessionEvent {
     },
 }
 
-/// What happened to web sessions since the cache was made. Counters only ever rise.
+/// Counters of web sessions since the cache was made. Counters only ever rise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SessionStats {
@@ -63,25 +67,25 @@ pub struct SessionStats {
     pub created: u64,
     /// Sessions read from the store.
     pub loaded: u64,
-    /// Times changes of one were stored.
+    /// Number of times changes of a session were stored.
     pub saved: u64,
-    /// Times the life of one was prolonged.
+    /// Number of times the life of a session was extended.
     pub touched: u64,
-    /// Times one got another id.
+    /// Number of times a session got another id.
     pub renewed: u64,
     /// Sessions ended by the application.
     pub destroyed: u64,
-    /// Writes that met another one and were made again on top of it.
+    /// Writes that conflicted with a concurrent one and were repeated on top of it.
     pub conflicts: u64,
-    /// Times changes were dropped, since the session had ended meanwhile.
+    /// Number of times changes were dropped, since the session had ended in the meantime.
     pub gone: u64,
-    /// Ids with a valid signature that stood for no session.
+    /// Ids with a valid signature that belonged to no session.
     pub unknown_ids: u64,
-    /// Sessions that an Express peer had brought back after their end, and that were deleted again.
+    /// Ended sessions that an Express peer had brought back, and that were deleted again.
     pub resurrected: u64,
     /// Ids without a valid signature.
     pub bad_signatures: u64,
-    /// Stored values that were no session.
+    /// Stored values that were not sessions.
     pub unreadable: u64,
     /// Cookies that could not be sent.
     pub cookies_not_sent: u64,
@@ -148,7 +152,7 @@ impl Counters {
     }
 }
 
-/// Whether its line is of the level `debug`.
+/// Returns whether its line has the level `debug`.
 #[cfg(feature = "tracing")]
 pub(super) fn is_detail(event: &SessionEvent) -> bool {
     !matches!(

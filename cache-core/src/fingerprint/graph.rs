@@ -7,14 +7,14 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::samples::LENGTHS;
 use super::tracer::Halt;
 
-/// Counted in questions a type asks. A large type asks a few thousand.
+/// The limit of questions that a type may ask. A large type asks a few thousand.
 const MAX_STEPS: usize = 200_000;
-/// How often a slot may end in recursion without a way out before it is given up.
+/// How often a slot may end in recursion without an exit before it is given up.
 const MAX_CUTS: u8 = 8;
-/// Rounds of the hash: how far from the root a difference may be and still be seen.
+/// Rounds of the hash: the largest distance from the root at which a difference is still detected.
 const MAX_ROUNDS: usize = 512;
 
-/// What a definition is. The numbers are part of the hash: they never change.
+/// The kind of a definition. The numbers are part of the hash: they never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(super) enum Kind {
@@ -54,11 +54,11 @@ pub(super) enum Leaf {
     Str = 14,
     Bytes = 15,
     Unit = 16,
-    /// Asks for whatever there is: its shape is in the data.
+    /// Accepts any type: its shape is in the data.
     Any = 17,
 }
 
-/// What stands in a slot.
+/// The content of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
     Leaf(Leaf),
@@ -75,9 +75,10 @@ pub(super) struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Untried,
-    /// A value was made; the number says which was the first of all. The earliest variant of an enum needs no other.
+    /// A value was made; a lower number was made earlier. The earliest variant of an enum needs no
+    /// other one.
     Good(usize),
-    /// Nothing we offer is accepted here.
+    /// The slot accepts nothing that we offer.
     Dead,
     /// The type never asked for it: an alias of another field.
     Unasked,
@@ -87,11 +88,11 @@ enum State {
 struct Slot {
     target: Option<Target>,
     state: State,
-    /// Samples that were refused, and where counting began.
+    /// The number of refused samples, and the index of the first sample.
     refused: usize,
     first_sample: usize,
     cuts: u8,
-    /// Ended in recursion at its last try: something else has its turn first.
+    /// Its last try ended in recursion: another slot is tried first.
     resting: bool,
     /// How often it is being filled right now, up the stack.
     active: usize,
@@ -104,14 +105,14 @@ struct Def {
     labels: &'static [&'static str],
     slots: Vec<Slot>,
     active: usize,
-    /// Lengths that were refused.
+    /// The number of refused lengths.
     refused_lengths: usize,
-    /// Asked as a sequence, the type refused; asked as a map, it may not.
+    /// The type refused to be read as a sequence; it is read as a map.
     by_map: bool,
     needs_items: bool,
 }
 
-/// Tells definitions apart within one tracing. The visitor's type name does not enter the hash.
+/// Identifies definitions within one tracing. The visitor's type name is not part of the hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) kind: Kind,
@@ -124,9 +125,9 @@ pub(super) struct Identity {
 pub(super) struct Graph {
     defs: Vec<Def>,
     by_identity: HashMap<Identity, usize>,
-    /// The sample a visitor accepted before.
+    /// The sample that a visitor accepted before.
     accepted: HashMap<&'static str, usize>,
-    /// Names heard of in errors; all there is to tell apart types whose shape is in the data.
+    /// Names from errors: the only difference between types whose shape is in the data.
     hints: BTreeSet<&'static str>,
     pub(super) incomplete: bool,
     steps: usize,
@@ -151,7 +152,8 @@ impl Graph {
         graph
     }
 
-    /// Rises with everything that makes the next pass different from this one.
+    /// Returns a number that rises with everything that makes the next pass different from this
+    /// one.
     pub(super) fn changes(&self) -> usize {
         self.changes
     }
@@ -160,8 +162,8 @@ impl Graph {
         self.steps > MAX_STEPS
     }
 
-    /// Counts a question. After too many of them every answer is an error; to code that goes on asking all the same, a
-    /// panic that prints nothing and is caught above.
+    /// Counts a question. After too many of them every answer is an error. Code that goes on asking
+    /// gets a panic that prints nothing and is caught above.
     pub(super) fn step(&mut self) -> Result<(), Halt> {
         self.steps = self.steps.saturating_add(1);
         if !self.exhausted() {
@@ -175,11 +177,12 @@ impl Graph {
         Err(Halt::Dead)
     }
 
-    /// The definition for `identity`, made if it is new, with `identity.len` slots.
+    /// Returns the definition for `identity`, made if it is new, with `identity.len` slots.
     pub(super) fn define(&mut self, identity: Identity, labels: &'static [&'static str]) -> usize {
         if let Some(id) = self.by_identity.get(&identity) {
             let same = self.defs.get(*id).is_some_and(|def| def.labels == labels);
-            // Two types that only their crates' versions tell apart, or one with a shape of its own each time.
+            // Two types of the same name from two versions of a crate, or a type whose shape
+            // changes each time.
             self.incomplete |= !same;
             return *id;
         }
@@ -210,7 +213,7 @@ impl Graph {
         id
     }
 
-    /// Writes down what a slot holds.
+    /// Records what a slot holds.
     pub(super) fn record(&mut self, place: Place, target: Target) {
         let Some(slot) = self.slot_mut(place) else { return };
         match slot.target {
@@ -222,7 +225,8 @@ impl Graph {
         }
     }
 
-    /// Which sample to offer in a slot, of `count`. `visitor` may be known from elsewhere.
+    /// Returns which of `count` samples to offer in a slot. The result for `visitor` may be known
+    /// from another slot.
     pub(super) fn sample(&mut self, place: Place, visitor: &'static str, count: usize) -> usize {
         let known = self.accepted.get(visitor).copied().unwrap_or_default();
         let Some(slot) = self.slot_mut(place) else { return 0 };
@@ -236,7 +240,7 @@ impl Graph {
         self.accepted.insert(visitor, sample);
     }
 
-    /// The end of filling a slot: what it means for the slot, and what to tell the level above.
+    /// Ends the filling of a slot: updates the slot and returns the result for the level above.
     pub(super) fn settle<T>(&mut self, place: Place, outcome: Result<T, Halt>) -> Result<T, Halt> {
         let rank = self.changes;
         if let Err(Halt::Fresh(names)) = &outcome {
@@ -257,7 +261,7 @@ impl Graph {
                     Halt::Retry
                 }
                 _ => {
-                    // It refuses all samples, or what it made of its parts.
+                    // It refuses all samples, or the value made of its parts.
                     self.incomplete = true;
                     Halt::Dead
                 }
@@ -278,7 +282,8 @@ impl Graph {
         Err(halt)
     }
 
-    /// For what has another way: an option can be `None`, a sequence empty, an enum another variant.
+    /// Turns a failure into a retry for a type with an alternative: an option can be `None`, a
+    /// sequence empty, an enum another variant.
     pub(super) fn around(&self, place: Place, halt: Halt) -> Halt {
         match halt {
             Halt::Dead | Halt::Cut if !self.exhausted() && self.slot(place).is_some() => Halt::Retry,
@@ -286,14 +291,15 @@ impl Graph {
         }
     }
 
-    /// Whether an option should be `Some`, a sequence or map have elements. Its slot is the first.
+    /// Returns whether an option should be `Some`, or a sequence or map have elements. Its slot is
+    /// the first.
     pub(super) fn wants_items(&mut self, def: usize) -> bool {
         let pending = self.is_pending(def);
         let reentered = self.defs.get(def).is_some_and(|def| def.active > 0);
         let needed = self.defs.get(def).is_some_and(|def| def.needs_items);
         let Some(slot) = self.slot_mut(Place { def, slot: 0 }) else { return false };
         if std::mem::take(&mut slot.resting) {
-            // Rested for one pass; the next may try again.
+            // Skipped for one pass; the next may try again.
             self.changed();
             return false;
         }
@@ -305,13 +311,14 @@ impl Graph {
         }
     }
 
-    /// How many elements a sequence or map gets that has any.
+    /// Returns the length of a sequence or map that has elements.
     pub(super) fn length(&self, def: usize) -> usize {
         let refused = self.defs.get(def).map_or(0, |def| def.refused_lengths);
         LENGTHS.get(refused).copied().unwrap_or_default()
     }
 
-    /// A sequence or map refused its elements as a whole. Whether there is another length to try.
+    /// Records that a sequence or map refused its elements as a whole. Returns whether there is
+    /// another length to try.
     pub(super) fn refuse_length(&mut self, def: usize, had_items: bool) -> bool {
         let Some(def) = self.defs.get_mut(def) else { return false };
         let more = if had_items {
@@ -324,7 +331,7 @@ impl Graph {
         more
     }
 
-    /// Which variant an enum should be.
+    /// Returns which variant an enum should be.
     pub(super) fn variant(&mut self, def: usize) -> Result<usize, Halt> {
         let reentered = self.defs.get(def).is_some_and(|def| def.active > 0);
         let slots = self.defs.get(def).map(|def| def.slots.as_slice()).unwrap_or_default();
@@ -336,7 +343,7 @@ impl Graph {
         };
         let unfinished = || slots.iter().position(|slot| slot.state != State::Dead && self.leads_to_pending(slot));
         let chosen = if reentered {
-            // On the way down again: what ends soonest.
+            // Within a recursion: the variant that ends soonest.
             good().or_else(|| untried().map(|(at, _)| at))
         } else {
             untried().map(|(at, _)| at).or_else(unfinished).or_else(good)
@@ -362,7 +369,7 @@ impl Graph {
         }
     }
 
-    /// The type is content without these.
+    /// Marks the slots from `from` on as not asked for: the type is complete without them.
     pub(super) fn leave_unasked(&mut self, def: usize, from: usize) {
         let slots = self.defs.get_mut(def).map(|def| def.slots.as_mut_slice()).unwrap_or_default();
         for slot in slots.iter_mut().skip(from).filter(|slot| slot.state == State::Untried) {
@@ -374,13 +381,13 @@ impl Graph {
         self.defs.get(def).is_some_and(|def| def.by_map)
     }
 
-    /// `false`: it was asked so already.
+    /// Switches a definition to be read as a map. Returns `false` if it was already.
     pub(super) fn ask_by_map(&mut self, def: usize) -> bool {
         self.changed();
         self.defs.get_mut(def).is_some_and(|def| !std::mem::replace(&mut def.by_map, true))
     }
 
-    /// Whether something is still to be seen at or below a definition.
+    /// Returns whether a definition, or one below it, is not complete yet.
     pub(super) fn is_pending(&self, def: usize) -> bool {
         self.reachable(def).into_iter().any(|def| def.slots.iter().any(Slot::is_open))
     }
@@ -389,10 +396,10 @@ impl Graph {
         matches!(slot.target, Some(Target::Def(def)) if self.is_pending(def))
     }
 
-    /// Whether all of the type was seen, and was the same each time.
+    /// Returns whether all of the type was seen, and was the same each time.
     pub(super) fn is_complete(&self) -> bool {
         let seen = |slot: &Slot| matches!((slot.state, slot.target), (State::Good(_), Some(_)) | (State::Unasked, _));
-        // A slot that only ever ends in recursion is known by its target.
+        // A slot that always ends in recursion is known by its target.
         let known = |slot: &Slot| slot.cuts > 0 && slot.state == State::Untried && slot.target.is_some();
         !self.incomplete
             && self
@@ -401,9 +408,11 @@ impl Graph {
                 .all(|def| def.slots.iter().all(|slot| seen(slot) || known(slot)))
     }
 
-    /// Of the structure alone, however the tracing came to it: each definition starts as its own description, and
-    /// takes in its neighbours' in each round, so that after as many rounds as there are definitions it stands for everything
-    /// that can be reached from it. Recursion needs no special case.
+    /// Returns a hash of the structure alone, independent of the order of the tracing.
+    ///
+    /// Each definition starts with its own description and includes its neighbours' hashes in each
+    /// round. After as many rounds as there are definitions it covers everything that can be
+    /// reached from it. Recursion needs no special case.
     pub(super) fn hash(&self, complete: bool) -> u64 {
         let mut hashes = vec![0_u64; self.defs.len()];
         let mut bytes = Vec::new();

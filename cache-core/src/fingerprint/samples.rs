@@ -1,6 +1,7 @@
-//! The made-up values a leaf is offered, likely ones first. Their order is no part of a fingerprint.
+//! The made-up values offered to a leaf, likely ones first. Their order is not part of a
+//! fingerprint.
 
-/// Texts that between them satisfy the usual validating types.
+/// Texts of which at least one is accepted by each of the usual validating types.
 pub(super) const TEXTS: &[&str] = &[
     "a",
     "",
@@ -41,12 +42,12 @@ pub(super) const TEXTS: &[&str] = &[
 pub(super) const BYTES: &[&[u8]] =
     &[&[], &[0], &[0; 16], &[0; 4], &[0; 8], &[0; 12], &[0; 20], &[0; 24], &[0; 32], &[0; 64]];
 
-/// One first, for the types that exclude zero.
+/// One comes first, for the types that exclude zero.
 pub(super) const NUMBERS: &[u8] = &[1, 0, 2, 10, 100];
 
 pub(super) const FRACTIONS: &[f32] = &[1.0, 0.0, 0.5, -1.0, 100.0];
 
 pub(super) const CHARS: &[char] = &['a', 'A', '0', '1', ' '];
 
-/// How many elements a sequence or map has; the first that is accepted stays.
+/// Lengths of a sequence or map; the first one that is accepted is kept.
 pub(super) const LENGTHS: &[usize] = &[1, 0, 2, 3, 4];

@@ -213,7 +213,7 @@ fn pointers_and_platform_sizes_leave_no_trace() {
     assert_eq!(hash::<Arc<str>>(), hash::<String>());
 }
 
-/// Each module holds the same type in another state of the program.
+/// Each module has the same type at another state of the program.
 macro_rules! changed {
     ($($name:ident { $($item:item)* })*) => {$(
         mod $name {
@@ -344,12 +344,12 @@ struct Panicking;
 impl<'de> Deserialize<'de> for Panicking {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         u8::deserialize(deserializer)?;
-        // As a panic that prints nothing.
+        // Like a panic, but prints nothing.
         std::panic::resume_unwind(Box::new("made-up input"));
     }
 }
 
-/// Contains itself without a way out: no value of it exists.
+/// Contains itself without an exit: no value of it exists.
 #[derive(Deserialize)]
 struct Impossible {
     inner: Box<Impossible>,

@@ -1,4 +1,4 @@
-//! The deserializer that makes values up and writes down what it was asked for.
+//! The deserializer that makes up values and records what it was asked for.
 
 use std::any::type_name;
 use std::cell::RefCell;
@@ -10,19 +10,20 @@ use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqA
 use super::graph::{Graph, Identity, Kind, Leaf, Place, Target};
 use super::samples::{BYTES, CHARS, FRACTIONS, NUMBERS, TEXTS};
 
-/// How deep a made-up value may nest. Each level takes a few hundred bytes of stack to a few thousand.
+/// How deep a made-up value may nest. Each level takes a few hundred to a few thousand bytes of
+/// stack.
 const MAX_DEPTH: usize = 96;
 
-/// Why a pass was broken off.
+/// Why a pass was aborted.
 #[derive(Debug)]
 pub(super) enum Halt {
-    /// The type's own code refused what it was given; names that its error mentions.
+    /// The type's own code refused the input; the names that its error mentions.
     Fresh(Vec<&'static str>),
-    /// The next pass does something else here.
+    /// The next pass tries something else here.
     Retry,
-    /// This can never be made.
+    /// No value can be made here.
     Dead,
-    /// Recursion without a way out at this place; elsewhere there may be one.
+    /// Recursion without an exit at this place; there may be one elsewhere.
     Cut,
 }
 
@@ -52,7 +53,7 @@ impl de::Error for Halt {
     }
 }
 
-/// Stands at one slot of the graph.
+/// A deserializer for one slot of the graph.
 #[derive(Clone, Copy)]
 pub(super) struct Tracer<'g> {
     graph: &'g RefCell<Graph>,
@@ -65,7 +66,7 @@ impl<'g> Tracer<'g> {
         Self { graph, at: Graph::ROOT, depth: 0 }
     }
 
-    /// The sample to offer at a leaf.
+    /// Returns the index of the sample to offer at a leaf.
     fn leaf<V>(&self, leaf: Leaf) -> Result<usize, Halt> {
         let mut graph = self.graph.borrow_mut();
         graph.step()?;
@@ -99,7 +100,7 @@ impl<'g> Tracer<'g> {
         Ok(Inside { graph: self.graph, def, depth: self.depth.saturating_add(1) })
     }
 
-    /// Structs, tuples and their variants: a known number of parts, all of them needed.
+    /// Reads structs, tuples and their variants: a known number of parts, all of them required.
     fn product<'de, V: Visitor<'de>>(
         self,
         inside: Inside<'g>,
@@ -117,7 +118,7 @@ impl<'g> Tracer<'g> {
                 self.graph.borrow_mut().leave_unasked(inside.def, items.at);
                 Ok(value)
             }
-            // Hand-written code may take a struct only as a map.
+            // Hand-written code may accept a struct only as a map.
             Err(Halt::Fresh(_))
                 if items.at == 0 && fields.is_some() && self.graph.borrow_mut().ask_by_map(inside.def) =>
             {
@@ -130,7 +131,7 @@ impl<'g> Tracer<'g> {
 
 type Fields = Option<&'static [&'static str]>;
 
-/// Inside a definition.
+/// A position inside a definition.
 #[derive(Clone, Copy)]
 struct Inside<'g> {
     graph: &'g RefCell<Graph>,
@@ -143,7 +144,7 @@ impl<'g> Inside<'g> {
         Tracer { graph: self.graph, at: Place { def: self.def, slot }, depth: self.depth }
     }
 
-    /// Has a slot filled by the type's code. The graph is not borrowed meanwhile.
+    /// Lets the type's code fill a slot. The graph is not borrowed meanwhile.
     fn fill<T>(self, slot: usize, fill: impl FnOnce(Tracer<'g>) -> Result<T, Halt>) -> Result<T, Halt> {
         let place = Place { def: self.def, slot };
         self.graph.borrow_mut().activate(place, true);
@@ -153,7 +154,7 @@ impl<'g> Inside<'g> {
         graph.settle(place, outcome)
     }
 
-    /// What a level reports that can do without the slot's content.
+    /// Converts the failure of a slot for a type that does not need its content.
     fn around<T>(self, slot: usize, outcome: Result<T, Halt>) -> Result<T, Halt> {
         outcome.map_err(|halt| self.graph.borrow().around(Place { def: self.def, slot }, halt))
     }
@@ -246,7 +247,7 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
         self.deserialize_any(visitor)
     }
 
-    // Where a struct's keys are not ours to give, names are looked up in the data: a flattened struct.
+    // The keys come from the data instead of from us: a flattened struct.
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Halt> {
         self.graph.borrow_mut().incomplete = true;
         self.deserialize_str(visitor)
@@ -314,7 +315,7 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
     }
 }
 
-/// A sequence or a map: `slots` is 1 or 2.
+/// Reads a sequence or a map: `slots` is 1 or 2.
 fn collection<'g, T>(
     inside: Inside<'g>,
     slots: usize,
@@ -324,7 +325,8 @@ fn collection<'g, T>(
     let len = if wanted { inside.graph.borrow().length(inside.def) } else { 0 };
     let mut items = Items { inside, at: 0, len, slots, fields: None };
     match visit(&mut items) {
-        // The elements were fine, their number was not. Flattened structs end here too: they miss fields.
+        // The elements were accepted, but not their number. Flattened structs fail here too: they
+        // miss fields.
         Err(Halt::Fresh(names)) => {
             let mut graph = inside.graph.borrow_mut();
             let more = graph.refuse_length(inside.def, len > 0);
@@ -334,8 +336,8 @@ fn collection<'g, T>(
     }
 }
 
-/// The elements of a sequence (all in slot 0), the entries of a map (keys in slot 0, values in slot 1), the parts of a
-/// tuple or struct (a slot each).
+/// The elements of a sequence (all in slot 0), the entries of a map (keys in slot 0, values in slot
+/// 1), the parts of a tuple or struct (one slot each).
 struct Items<'g> {
     inside: Inside<'g>,
     at: usize,
@@ -459,7 +461,7 @@ impl<'de> Deserializer<'de> for Name {
 
 const ANY_SAMPLES: usize = 7;
 
-/// For a type that takes what comes.
+/// Passes a sample to a type that accepts anything.
 fn any<'de, V: Visitor<'de>>(sample: usize, visitor: V) -> Result<V::Value, Halt> {
     match sample {
         0 => visitor.visit_unit(),

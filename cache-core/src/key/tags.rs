@@ -1,9 +1,11 @@
-//! Tags are texts: `author:7` is what `author:{author}` makes of 7, and what [`Cache::invalidate_tag`](crate::Cache::invalidate_tag) is given.
+//! Tags are texts: the template `author:{author}` makes `author:7` of 7, which is also the argument
+//! of [`Cache::invalidate_tag`](crate::Cache::invalidate_tag).
 //!
-//! A placeholder stands for its [`KeyPart`] as people write it, without the escapes of a key. So two tags can read the same where
-//! two keys could not: then they are one tag, and an invalidation reaches more entries, never fewer.
-//! An `Option` reads as its content, so that what was read with `Some(7)` ends by a write with 7; a
-//! placeholder that is `None` makes no tag.
+//! A placeholder is replaced by its [`KeyPart`] in readable form, without the escapes of a key. So
+//! two tags can have the same text where two keys could not. They are then one tag, and an
+//! invalidation reaches more entries, never fewer. An `Option` is written as its content, so that
+//! an entry read with `Some(7)` is invalidated by a write with 7; a placeholder that is `None`
+//! makes no tag.
 
 use std::fmt::{self, Write as _};
 
@@ -11,10 +13,10 @@ use sha2::{Digest, Sha256};
 
 use super::{HASH_LEN, KeyPart, KeyText, KeyWriter};
 
-/// The longest name of a tag in a record; the tail of a longer one is a hash.
+/// The maximum length of a tag's name in a record; the tail of a longer one is replaced by a hash.
 const MAX_NAME_LEN: usize = 255;
 
-/// A tag as records name it: its text, the tail of a long one as a hash.
+/// Returns the name of a tag in records: its text, with the tail of a long one replaced by a hash.
 pub(crate) fn tag_name(text: &str) -> Box<str> {
     if text.len() <= MAX_NAME_LEN {
         return text.into();
@@ -31,7 +33,7 @@ pub(crate) fn tag_name(text: &str) -> Box<str> {
     name.into()
 }
 
-/// Where generated code writes one tag.
+/// The writer that generated code writes one tag to.
 #[derive(Default)]
 pub struct TagWriter {
     text: String,
@@ -40,28 +42,28 @@ pub struct TagWriter {
 }
 
 impl TagWriter {
-    /// Literal text of the template.
+    /// Writes literal text of the template.
     pub fn literal(&mut self, text: &'static str) {
         self.text.push_str(text);
     }
 
-    /// A placeholder.
+    /// Writes a placeholder.
     pub fn placeholder<P: KeyPart + ?Sized>(&mut self, part: &P) {
         let mut written = KeyText::of_tag();
         part.write_key(&mut KeyWriter::new(&mut written));
         self.absent |= written.is_absent();
-        // Text that is empty shows in a key as two quotes.
+        // An empty text is written as two quotes in a key.
         if written.as_str() != "\"\"" {
             self.text.push_str(&unescaped(written.as_str()));
         }
     }
 
-    /// The text, unless there is no tag.
+    /// Returns the text, unless there is no tag.
     pub(crate) fn into_text(self) -> Option<String> {
         (!self.absent).then_some(self.text)
     }
 
-    /// The name in records, unless there is no tag.
+    /// Returns the name in records, unless there is no tag.
     pub(crate) fn name(&self) -> Option<Box<str>> {
         (!self.absent).then(|| tag_name(&self.text))
     }
@@ -74,7 +76,7 @@ impl fmt::Debug for TagWriter {
     }
 }
 
-/// Takes back what [`KeyWriter::text`] escapes.
+/// Reverts the escapes of [`KeyWriter::text`].
 fn unescaped(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes().iter();
@@ -135,9 +137,9 @@ mod tests {
         assert_eq!(name(&None::<u32>), None);
         assert_eq!(name(&Some(None::<u32>)), None);
         assert_eq!(name(&Wrapped(None)), None);
-        // A text that reads like it is a text.
+        // A text that looks like `None` is still a text.
         assert_eq!(&*written(&Some("!")), "author:!");
-        // One of several placeholders is enough.
+        // One `None` among several placeholders is enough.
         let mut tag = TagWriter::default();
         tag.placeholder(&None::<u32>);
         tag.literal(":");

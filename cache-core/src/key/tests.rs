@@ -18,12 +18,13 @@ fn args<P: KeyPart>(part: P) -> String {
     Key::new("f").part(&part).args
 }
 
-/// Values of one type from a stream of random numbers, small and nasty, so that a collision would be met.
+/// Values of one type from a stream of random numbers, small and difficult, so that a collision
+/// would be found.
 trait Arbitrary: KeyPart + Clone + PartialEq + Debug {
     fn arbitrary(random: &mut dyn FnMut(usize) -> usize) -> Self;
 }
 
-/// Everything the rendering uses for its structure, and what looks like it.
+/// All characters with a meaning in the rendering, and some that look like them.
 const NASTY: &[char] = &[
     '%',
     ',',
@@ -89,7 +90,7 @@ impl<A: Arbitrary, B: Arbitrary> Arbitrary for (A, B) {
     }
 }
 
-/// `values` random pairs of arguments: equal keys must have come from equal arguments.
+/// Checks `values` random pairs of arguments: equal keys must come from equal arguments.
 fn assert_injective<A: Arbitrary, B: Arbitrary>(seed: u64, values: usize) {
     let mut state = seed;
     let mut random = move |below: usize| {
@@ -191,7 +192,7 @@ fn the_tail_of_a_long_key_becomes_a_hash_of_all_of_it() {
         assert!(bare.len() <= MAX_KEY_LEN);
         assert!(bare.starts_with("app:f:xxxx"), "its beginning stays readable");
     }
-    // Lengths around the limit: at most one of them is the longest that stays as it is.
+    // Lengths around the limit: at most one of them is the longest that is not cut.
     let keys: BTreeSet<String> = (500..520).map(|len| rendered(&Key::new("f").part(&"x".repeat(len)))).collect();
     assert_eq!(keys.len(), 20);
     // A cut inside a character of several bytes.
@@ -199,13 +200,13 @@ fn the_tail_of_a_long_key_becomes_a_hash_of_all_of_it() {
         let key = rendered(&Key::new("f").part(&format!("{}{}", "x".repeat(shift), "\u{1F980}".repeat(200))));
         assert!(key.len() <= MAX_KEY_LEN + 17);
     }
-    // What looks like a shortened key is not one.
+    // An argument that looks like a shortened key does not give the same key.
     let forged = one.strip_prefix("app:f:").unwrap().strip_suffix("@9f2c64b0d81e77aa").unwrap().to_owned();
     assert_ne!(rendered(&Key::new("f").part(&forged)), one);
 }
 
-/// Redis Cluster's slot of a key: CRC16 (XMODEM) of the key, or of what stands between its first `{` and the next `}`
-/// if that is not empty; modulo 16384.
+/// Returns Redis Cluster's slot of a key: CRC16 (XMODEM), modulo 16384, of the key, or of the text
+/// between its first `{` and the next `}` if that is not empty.
 fn slot(key: &str) -> u16 {
     let bytes = key.as_bytes();
     let tag = bytes.iter().position(|byte| *byte == b'{').and_then(|open| {
@@ -253,7 +254,8 @@ fn placeholders_of_a_template_never_run_together() {
         writer.placeholder(b);
         out.as_str().to_owned()
     }
-    // All texts of up to four of what is structure somewhere: the separator itself, its escape, its neighbours.
+    // All texts of up to four of the characters that are structure somewhere: the separator itself,
+    // its escape, its neighbours.
     let letters = [':', '-', '%', '3', 'A', '"', '(', ',', 'é'];
     let mut texts = vec![String::new()];
     let mut from = 0;

@@ -1,12 +1,14 @@
-//! Where a key's arguments are written: on the stack, since most are short and every hit writes them.
+//! The buffer for a key's arguments: on the stack, since most are short and every hit writes them.
 
 use std::cell::Cell;
 use std::fmt;
 
-/// As long as this costs nothing but the stack: a few numbers, a UUID, a name.
+/// Long enough for a few numbers, a UUID or a name, and short enough to cost nothing but stack
+/// space.
 const INLINE: usize = 64;
 
-/// Text that allocates nothing: up to [`INLINE`] bytes on the stack, beyond that in memory that its thread keeps from text to text.
+/// Text without an allocation: up to [`INLINE`] bytes on the stack, and beyond that in a buffer
+/// that the thread reuses.
 pub(crate) struct KeyText {
     inline: [u8; INLINE],
     /// How much of it is in use.
@@ -20,20 +22,20 @@ pub(crate) struct KeyText {
 /// How an `Option` is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Options {
-    /// So that it can be told from its content, as keys need it.
+    /// Distinguishable from its content, as keys require.
     Marked,
-    /// As its content, as tags need it.
+    /// Like its content, as tags require.
     Bare,
     /// All of the text is a `None`.
     Absent,
 }
 
-/// Most keys are one number, and a look-up in L1 does not need its digits.
+/// Most keys are one number, and a lookup in L1 does not need its digits.
 #[derive(Clone, Copy)]
 enum Number {
     /// Numbers are written at once.
     AtOnce,
-    /// One that comes first waits until something else does.
+    /// A number at the start waits until something else follows.
     Waits,
     /// All of the text so far is this number.
     Waiting(u64),
@@ -50,27 +52,28 @@ impl KeyText {
         Self { inline: [0; INLINE], len: 0, long: None, number: Number::AtOnce, options: Options::Marked }
     }
 
-    /// One whose digits are written when they are needed: by [`written`](Self::written), which comes before any look at the text.
+    /// Makes a text whose digits are written only when needed: by [`written`](Self::written), which
+    /// must be called before the text is read.
     #[inline]
     pub(crate) const fn lazy() -> Self {
         Self { inline: [0; INLINE], len: 0, long: None, number: Number::Waits, options: Options::Marked }
     }
 
-    /// One for a tag, in which `Some(7)` is what 7 is.
+    /// Makes a text for a tag, in which `Some(7)` is the same as 7.
     pub(crate) const fn of_tag() -> Self {
         let mut this = Self::new();
         this.options = Options::Bare;
         this
     }
 
-    /// What comes before the content of a `Some`.
+    /// Writes the prefix of the content of a `Some`.
     pub(crate) fn push_some(&mut self) {
         if self.options == Options::Marked {
             self.push('?');
         }
     }
 
-    /// A `None`.
+    /// Writes a `None`.
     pub(crate) fn push_none(&mut self) {
         if self.options == Options::Bare && self.len() == 0 {
             self.options = Options::Absent;
@@ -78,7 +81,7 @@ impl KeyText {
         self.push('!');
     }
 
-    /// Whether all of a tag's text is a `None`.
+    /// Returns whether all of a tag's text is a `None`.
     pub(crate) fn is_absent(&self) -> bool {
         self.options == Options::Absent && self.len() == 1
     }
@@ -91,13 +94,13 @@ impl KeyText {
         }
     }
 
-    /// The number that is all of the text.
+    /// Returns the number that is all of the text.
     #[inline]
     pub(crate) fn number(&self) -> Option<u64> {
         if let Number::Waiting(number) = self.number { Some(number) } else { None }
     }
 
-    /// The text with all its digits.
+    /// Returns the text with all its digits.
     pub(crate) fn written(&mut self) -> &str {
         self.write_number();
         self.as_str()
@@ -129,7 +132,7 @@ impl KeyText {
         self.push_str(c.encode_utf8(&mut [0; 4]));
     }
 
-    /// In bytes; of a number that waits, as many as it can have.
+    /// Returns the length in bytes; the maximum for a number that is not written yet.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         match (self.number, &self.long) {
@@ -148,11 +151,11 @@ impl KeyText {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        // Pieces of text, one after the other, are text.
+        // A concatenation of texts is valid text.
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
-    /// Takes off what begins there, a character boundary.
+    /// Removes and returns the text from there on. `at` is a character boundary.
     pub(crate) fn split_off(&mut self, at: usize) -> String {
         let tail = self.as_str().get(at..).unwrap_or_default().to_owned();
         match &mut self.long {
@@ -168,7 +171,7 @@ impl KeyText {
     fn long(&mut self) -> &mut String {
         let short = std::str::from_utf8(self.inline.get(..self.len).unwrap_or_default()).unwrap_or_default();
         self.long.get_or_insert_with(|| {
-            // An error says that this thread is ending.
+            // An error means that this thread is ending.
             let mut long = SPARE.try_with(Cell::take).unwrap_or_default();
             long.clear();
             long.push_str(short);
@@ -188,7 +191,7 @@ impl Drop for KeyText {
 
 #[cold]
 fn give_back(long: String) {
-    // An error says that this thread is ending.
+    // An error means that this thread is ending.
     let _ended = SPARE.try_with(|spare| spare.set(long));
 }
 
@@ -207,7 +210,7 @@ impl fmt::Write for KeyText {
     }
 }
 
-// It may be personal data.
+// The text may be personal data.
 impl fmt::Debug for KeyText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyText")

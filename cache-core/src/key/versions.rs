@@ -1,13 +1,13 @@
-//! The keys that versions stand under.
+//! The keys of versions.
 
 use super::{KeyText, KeyWriter, shorten};
 
-/// All entries of a namespace.
+/// Returns the key of the version of all entries of a namespace.
 pub(crate) fn namespace_key(namespace: &str) -> String {
     format!("{namespace}@version")
 }
 
-/// All entries of a function.
+/// Returns the key of the version of all entries of a function.
 pub(crate) fn function_key(namespace: &str, name: &str) -> String {
     let mut key = format!("{namespace}:{name}");
     shorten(&mut key);
@@ -15,12 +15,12 @@ pub(crate) fn function_key(namespace: &str, name: &str) -> String {
     key
 }
 
-/// All entries with a tag.
+/// Returns the key of the version of all entries with a tag.
 pub(crate) fn tag_key(namespace: &str, tag: &str) -> String {
     key_of("@tag:", namespace, tag)
 }
 
-/// Changes with every tag of a kind.
+/// Returns the key of the version that changes with every tag of a kind.
 pub(crate) fn kind_key(namespace: &str, kind: &str) -> String {
     key_of("@tags:", namespace, kind)
 }
@@ -33,8 +33,8 @@ fn key_of(what: &str, namespace: &str, text: &str) -> String {
     key
 }
 
-/// Namespace and name in a value key; `None`: it is no value key, or was cut within its name. Names
-/// hold no `:`, and a cut leaves a `~`, which names do not hold either.
+/// Returns namespace and name in a value key; `None` if it is not a value key, or was cut within
+/// its name. Names contain no `:`, and a cut leaves a `~`, which names do not contain either.
 pub(crate) fn origin(value_key: &str) -> Option<(&str, &str)> {
     let (namespace, rest) = value_key.split_once(':')?;
     let (rest, _fingerprint) = rest.rsplit_once('@')?;

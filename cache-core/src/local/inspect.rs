@@ -1,4 +1,4 @@
-//! What is kept of a key, for telling people and for the consistency meter. Not for serving it.
+//! Reads what is kept under a key, for display and for the consistency meter. Not for serving it.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use super::{Local, ParsedKey};
 use crate::sabotage::{self, Guard};
 use crate::versions::Dependencies;
 
-/// What [`Local::inspect`] finds, counted from now.
+/// The result of [`Local::inspect`], counted from now.
 pub(crate) struct Inspected {
     pub(crate) fresh: Duration,
     pub(crate) served: Duration,
     pub(crate) is_trusted: bool,
-    /// The record it came from.
+    /// The fill id of its record.
     pub(crate) fill_id: u64,
     pub(crate) under: Dependencies,
 }
 
 impl Inspected {
-    /// Whether a call would get it.
+    /// Returns whether a call would get it.
     pub(crate) fn is_served(&self) -> bool {
         (self.is_trusted || sabotage::is(Guard::TrustEnds)) && !self.served.is_zero() && self.under.hold()
     }
 }
 
 impl Local {
-    /// What is kept under a key, whether it may be served or not. It does not count as a use.
+    /// Returns what is kept under a key, whether it may be served or not. Does not count as a use.
     pub(crate) fn inspect(&self, key: &str) -> Option<Inspected> {
         let (now, parsed, guard) = (self.now.clock.coarse(), ParsedKey::parse(key), self.entries.guard());
         let (kept, ()) = self.entries.get_key_value(&self.look(parsed.as_ref()), &guard)?;

@@ -14,16 +14,18 @@ use crate::sabotage::{self, Guard};
 use crate::value::Erased;
 use crate::versions::Dependencies;
 
-/// Beside the number of uses: one came since [`Kept::take_hit`].
+/// A flag next to the number of uses: there was a use since [`Kept::take_hit`].
 const HIT: u8 = 0x80;
 
-/// A value with its key, and its times on the coarse clock. Small, since what a hit costs is mostly the memory it waits for:
-/// milliseconds of 32 bits are 49 days, and what lasts longer is read again then.
+/// A value with its key, and its times on the coarse clock.
 ///
-/// What a hit looks at comes first, and stands in one cache line if the key is a number.
+/// Small, since most of the cost of a hit is the memory it waits for: milliseconds in 32 bits are
+/// 49 days, and a value that lasts longer is read again then.
+///
+/// The fields that a hit reads come first, and are in one cache line if the key is a number.
 #[repr(C)]
 pub(super) struct Kept {
-    /// Until when it is served without a thought.
+    /// Until when it is served without any further check.
     pub(super) until: u64,
     pub(super) value: Erased,
     /// The versions it was stored under.
@@ -35,21 +37,20 @@ pub(super) struct Kept {
     /// How long after `until` it may be served at all.
     pub(super) served_ms: u32,
     pub(super) weight: u32,
-    /// Of the key. More of it would tell no more keys apart than there is room for.
+    /// Hash of the key. More bits would not distinguish more keys than there is room for.
     pub(super) hash: u32,
-    /// Of the tier when this was put in. In another one it is dead: never served, and taken out in
-    /// its turn.
+    /// The tier's epoch when this was inserted. In another epoch the entry is dead: never served,
+    /// and removed in its turn.
     pub(super) epoch: u32,
-    /// What computing it cost, times beta.
+    /// The cost of the compute, times beta.
     pub(super) ahead: AheadMs,
-    /// Its place in the order of eviction, which the lock of that order guards.
+    /// Which queue of the order of eviction it is in. Guarded by the lock of that order.
     pub(super) in_main: AtomicU8,
-    /// How often it was asked for since it was looked at last, up to [`MOST_USES`]; and [`HIT`].
+    /// How often it was used since the last check, up to [`MOST_USES`]; and [`HIT`].
     pub(super) uses: AtomicU8,
 }
 
-/// Milliseconds for a draw of chance: the upper half of an `f32`, which is right to one part in
-/// 128.
+/// Milliseconds for a random draw: the upper half of an `f32`, which is exact to one part in 128.
 #[derive(Clone, Copy)]
 pub(super) struct AheadMs(u16);
 
@@ -64,9 +65,12 @@ impl AheadMs {
 }
 
 impl Kept {
-    /// `None`: there is none, or it is not to be served without a thought. One whose versions do not hold stays all the same: after a
-    /// reconnection they may turn out to stand.
-    // Apart, since the look-up and this leave each other no registers: in the caller it took a tenth longer.
+    /// Returns the value if it may be served without any further check.
+    ///
+    /// An entry whose versions are not known to be current stays: after a reconnect they may turn
+    /// out to be.
+    // Not inlined: in the caller, the lookup and this compete for registers, which took a tenth
+    // longer.
     #[inline(never)]
     pub(super) fn serve_plain<T>(
         found: Option<&Self>,
@@ -75,7 +79,8 @@ impl Kept {
         take: impl FnOnce(&Erased) -> Option<T>,
     ) -> Option<T> {
         let kept = found?;
-        // First: counting a reference is what a hit waits for longest, and the rest can be looked at meanwhile, the clock too.
+        // First: counting a reference is what a hit waits for longest, and the other checks,
+        // including the clock, can run meanwhile.
         let value = take(&kept.value)?;
         if !kept.is_of(now.epoch()) {
             return None;
@@ -88,7 +93,7 @@ impl Kept {
         (now < kept.until && now < trusted_until).then_some(value)
     }
 
-    /// `None`: it is not to be served.
+    /// Returns the value if it may be served.
     pub(super) fn serve<T>(&self, now: u64, epoch: u32, take: impl FnOnce(&Erased) -> Option<T>) -> Option<Hit<T>> {
         if !self.is_of(epoch) || (!self.under.hold() && !sabotage::is(Guard::VersionEndsLocal)) {
             return None;
@@ -103,27 +108,29 @@ impl Kept {
     fn count_use(&self) {
         let uses = self.uses.load(Ordering::Relaxed);
         if uses != HIT | MOST_USES {
-            // Two threads may count one use. It is a hint, and a locked addition would be a third of a hit.
+            // Two threads may count one use. The count is a hint, and a locked addition would be a
+            // third of a hit.
             self.uses.store(HIT | (uses & !HIT).saturating_add(1).min(MOST_USES), Ordering::Relaxed);
         }
     }
 
-    /// How often it was asked for since it was looked at last.
+    /// Returns how often it was used since the last check.
     pub(super) fn uses(&self) -> u8 {
         self.uses.load(Ordering::Relaxed) & !HIT
     }
 
-    /// Whether it was asked for since this was asked last.
+    /// Returns whether it was used since the last call.
     pub(super) fn take_hit(&self) -> bool {
         let uses = self.uses.load(Ordering::Relaxed);
         if uses & HIT != 0 {
-            // A use in between may be lost: the next one is not.
+            // A concurrent use may be lost; the next one is counted.
             self.uses.store(uses & !HIT, Ordering::Relaxed);
         }
         uses & HIT != 0
     }
 
-    /// Whether a value beyond its plain time is to be computed anew; `None`: it is not to be served any more.
+    /// Returns whether a value past `until` should be refreshed; `None` if it may not be served any
+    /// more.
     pub(super) fn is_due(&self, now: u64, random: impl FnOnce() -> f64) -> Option<bool> {
         let since = now.saturating_sub(self.until);
         if since >= self.served_ms.into() {
@@ -133,7 +140,7 @@ impl Kept {
         Some(left == 0 || is_ahead(self.ahead.get(), Duration::from_millis(left), random()))
     }
 
-    /// Whether it was put in since the tier was emptied last.
+    /// Returns whether it was inserted since the tier was last emptied.
     #[inline(always)]
     pub(super) fn is_of(&self, epoch: u32) -> bool {
         self.epoch == epoch
@@ -177,7 +184,7 @@ impl Hash for Kept {
     }
 }
 
-/// A key to look for. The table's search is compiled for each kind of them.
+/// A key to look for. The table's search is compiled for each kind of key.
 pub(super) struct Look<K> {
     pub(super) hash: u32,
     pub(super) key: K,
@@ -204,7 +211,7 @@ impl<K> Hash for Look<K> {
     }
 }
 
-/// This very entry, and no other with its hash.
+/// Matches exactly this entry, and no other with its hash.
 pub(super) struct This<'a>(pub(super) &'a Kept);
 
 impl Equivalent<Kept> for This<'_> {
@@ -219,7 +226,7 @@ impl Hash for This<'_> {
     }
 }
 
-/// One that a ticket of this queue may stand for, in this epoch.
+/// Matches an entry of this epoch that a ticket of this queue may represent.
 pub(super) struct Candidate(pub(super) Ticket, pub(super) Place, pub(super) u32);
 
 impl Equivalent<Kept> for Candidate {
@@ -234,7 +241,7 @@ impl Hash for Candidate {
     }
 }
 
-/// One that a ticket from before this epoch may stand for.
+/// Matches an entry of an earlier epoch that a ticket may represent.
 pub(super) struct Dead(pub(super) Ticket, pub(super) u32);
 
 impl Equivalent<Kept> for Dead {
@@ -249,7 +256,7 @@ impl Hash for Dead {
     }
 }
 
-/// Keys bring their hashes along.
+/// Keys carry their own hash.
 pub(super) type Hashed = BuildHasherDefault<Carried>;
 
 #[derive(Default)]
@@ -261,7 +268,7 @@ impl Hasher for Carried {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Keys write one number only; this is for completeness.
+        // Not used, since keys write one number only.
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
@@ -269,7 +276,8 @@ impl Hasher for Carried {
 
     #[inline(always)]
     fn write_u32(&mut self, hash: u32) {
-        // The table takes a place from the lowest bits and a tag from the highest seven: they overlap only beyond 2^25 places.
+        // The table takes a slot from the lowest bits and a tag from the highest seven: they
+        // overlap only beyond 2^25 slots.
         self.0 = u64::from(hash) | (u64::from(hash) << 32);
     }
 }

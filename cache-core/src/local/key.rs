@@ -1,12 +1,15 @@
-//! A value key as L1 holds it: function and build by their hash, a number as a number, a text as it is, other arguments as they are written.
+//! The form of a value key in L1: function and build by their hash, a number as a number, a text
+//! unescaped, other arguments as written.
 //!
 //! ```text
 //! <namespace>:<name>:<arguments>@<fingerprint>
-//!             '--- origin ----'  '- args -'      a hit has the origin at hand, and most arguments need no writing
+//!             '--- origin ----'  '- args -'
+//! a hit already has the origin, and most arguments need not be written
 //! ```
 //!
-//! Invariant: two value keys of one namespace are equal only if they are the same text, or SHA-256 has a collision in its
-//! first 128 bits, which the keys' own bound rests on too. A push comes as the whole text and finds the same entry.
+//! Invariant: two value keys of one namespace are equal only if they are the same text, or if
+//! SHA-256 has a collision in its first 128 bits, on which the bound of keys also relies. A push
+//! carries the whole text and finds the same entry.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
@@ -15,50 +18,52 @@ use sha2::{Digest, Sha256};
 
 use crate::key::{KeyText, Looks, Whole, text_of, written_text};
 
-/// Arguments up to this long stand in the entry itself, where a look-up needs them. A UUID has 36 bytes.
+/// Arguments up to this length are stored in the entry itself, where a lookup reads them. A UUID
+/// has 36 bytes.
 const INLINE: usize = 37;
 
-/// Of which function and build an entry is.
+/// The function and build that an entry belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Origin([u64; 2]);
 
 impl Origin {
     pub(crate) fn of(name: &str, fingerprint: &str) -> Self {
-        // No name holds the separator.
+        // No name contains the separator.
         let hash = Sha256::new().chain_update(name).chain_update(b"@").chain_update(fingerprint).finalize();
         let half = |at: usize| hash.iter().skip(at).take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte));
         Self([half(0), half(8)])
     }
 
-    /// What is no value key, or was cut within its name: the whole text stands for it.
+    /// The origin of a text that is not a value key, or that was cut within its name: the arguments
+    /// are the whole text.
     const UNKNOWN: Self = Self([0, 0]);
 }
 
-/// What to look for.
+/// A key to look for.
 #[derive(Clone, Copy)]
 pub(crate) struct LocalKeyRef<'a> {
     origin: &'a Origin,
     args: ArgsRef<'a>,
 }
 
-/// A key of one number, for comparing it and nothing else.
+/// A key of one number, for comparisons only.
 #[derive(Clone, Copy)]
 pub(super) struct NumberKey<'a> {
     origin: &'a Origin,
     number: u64,
 }
 
-/// The arguments. Those that are the digits of a number are always that number, and those that are one text are always that text without
-/// its escapes, so that one key is one key, however it was asked for.
+/// The arguments. Digits of a number are always stored as that number, and a single text always as
+/// that text without its escapes, so that each key has one form, however it was requested.
 #[derive(Clone, Copy)]
 enum ArgsRef<'a> {
     Number(u64),
     Text(&'a [u8]),
-    /// As written: several parts, or something else that no text is written like.
+    /// As written: several parts, or something else that cannot be a single text.
     Composed(&'a [u8]),
 }
 
-/// A key of the text that stands in the store.
+/// A key parsed from the text in the store.
 pub(crate) struct ParsedKey<'a> {
     origin: Origin,
     args: ParsedArgs<'a>,
@@ -71,7 +76,7 @@ enum ParsedArgs<'a> {
 }
 
 impl<'a> LocalKeyRef<'a> {
-    /// Of one part; `None`: it has to be written.
+    /// Makes the key of one part; `None` if the part has to be written.
     #[inline(always)]
     pub(crate) fn whole(origin: &'a Origin, part: Whole<'a>) -> Option<Self> {
         let args = match part {
@@ -85,12 +90,12 @@ impl<'a> LocalKeyRef<'a> {
         Some(Self { origin, args })
     }
 
-    /// How long the arguments may be when they are written.
+    /// Returns how long the arguments may be when they are written.
     #[inline(always)]
     pub(crate) fn most_bytes(&self) -> usize {
         match self.args {
             ArgsRef::Number(_) => LONGEST_NUMBER,
-            // Each byte may be escaped; the empty text is two.
+            // Each byte may be escaped; the empty text takes two bytes.
             ArgsRef::Text(text) => text.len().saturating_mul(3).saturating_add(2),
             ArgsRef::Composed(text) => text.len(),
         }
@@ -109,7 +114,7 @@ impl<'a> LocalKeyRef<'a> {
         (hash ^ (hash >> 32)) as u32
     }
 
-    /// `None`: it is another kind of key.
+    /// Returns the key of a number; `None` for other kinds.
     #[inline(always)]
     pub(super) fn number(&self) -> Option<NumberKey<'a>> {
         match self.args {
@@ -159,7 +164,7 @@ impl NumberKey<'_> {
 }
 
 impl<'a> ParsedKey<'a> {
-    /// Of the arguments as they were written.
+    /// Makes a key from written arguments.
     #[inline]
     pub(crate) fn new(origin: Origin, args: &'a KeyText) -> Self {
         let args = match args.number() {
@@ -173,7 +178,7 @@ impl<'a> ParsedKey<'a> {
         Self { origin, args: ParsedArgs::of(args.as_bytes()) }
     }
 
-    /// Of the text that stands in the store. Names hold no `:`, fingerprints no `@`.
+    /// Parses the text in the store. Names contain no `:`, fingerprints no `@`.
     pub(crate) fn parse(value_key: &'a str) -> Self {
         let parts = || {
             let (_namespace, rest) = value_key.split_once(':')?;
@@ -219,7 +224,7 @@ impl<'a> ParsedArgs<'a> {
 /// The digits of the longest number.
 const LONGEST_NUMBER: usize = 20;
 
-/// The number whose digits these are, without any that it would not be written with.
+/// Returns the number with these digits if it would be written exactly like this.
 #[inline(always)]
 fn number_of(text: &[u8]) -> Option<u64> {
     match text {
@@ -236,7 +241,7 @@ fn digits(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// What stands in an entry.
+/// The key in an entry.
 #[derive(PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct LocalKey {
@@ -245,19 +250,19 @@ pub(super) struct LocalKey {
 }
 
 impl LocalKey {
-    /// `None`: the arguments are the whole key.
+    /// Returns the origin; `None` if the arguments are the whole key.
     pub(super) fn origin(&self) -> Option<Origin> {
         Some(self.origin).filter(|origin| *origin != Origin::UNKNOWN)
     }
 
-    /// Appends the arguments as they stand in the store's key.
+    /// Appends the arguments as in the store's key.
     pub(super) fn write_args(&self, out: &mut String) {
         let (kind, bytes) = match &self.args {
             Args::Number(number) => return out.push_str(&number.to_string()),
             Args::Inline(kind, len, bytes) => (*kind, bytes.get(..usize::from(*len)).unwrap_or_default()),
             Args::Heap(kind, bytes) => (*kind, &**bytes),
         };
-        // It was a text when it came in.
+        // The bytes came from a text.
         let text = std::str::from_utf8(bytes).unwrap_or_default();
         match kind {
             Kind::Text => out.push_str(&written_text(text)),
@@ -299,13 +304,13 @@ mod tests {
         text
     }
 
-    /// As asked with the part itself, with what is written for it, and with the key that stands in the store.
+    /// Checks that the part itself, its written form and the key in the store give the same key.
     fn is_one_key<P: KeyPart + ?Sized>(part: &P) {
         let (origin, hasher) = (Origin::of("user", "f1"), RandomState::default());
         let mut args = written(part);
         let lazy = ParsedKey::new(origin, &args).as_ref().to_owned();
         let key = text("user", args.written(), "f1");
-        // Only what stands in the store uncut is looked for by its parts.
+        // Only a key that is not cut in the store is looked for by its parts.
         if !is_uncut("shop", "user", args.len()) {
             return;
         }

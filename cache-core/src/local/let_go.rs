@@ -1,11 +1,12 @@
-//! Values that L1 has let go. Their destructors are the user's code: they run in a background task
-//! or after a fill, one by one, and never on the connection's task, in a hit or under a lock.
+//! Values that were removed from L1. Their destructors are the user's code: they run in a
+//! background task or after a fill, one by one, and never on the connection's task, in a hit or
+//! under a lock.
 //!
-//! One list for the process, since an entry has no room for a pointer to its own. It is emptied by
-//! every cache that drops or keeps something.
+//! There is one list for the process, since an entry has no room for a pointer to its own. It is
+//! emptied by every cache that drops or keeps something.
 //!
-//! Invariant: a value that was in the table is dropped here, so a destructor that panics unwinds
-//! into nothing of the library's.
+//! Invariant: a value that was in the table is dropped here, so a destructor that panics does not
+//! unwind through other code of the library.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,10 +15,10 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use crate::value::Erased;
 
 struct Values {
-    /// A lock of the standard library: nothing else is done under it, so no order of steps depends
-    /// on it.
+    /// A lock of the standard library: nothing else is done under it, so the order of steps does
+    /// not depend on it.
     list: Mutex<Vec<Erased>>,
-    /// Of the list, to be asked without its lock.
+    /// The length of the list, readable without its lock.
     len: AtomicUsize,
 }
 
@@ -26,8 +27,8 @@ static OF_ALL: Values = Values::new();
 #[cfg(feature = "testing")]
 thread_local!(static OF_THIS_THREAD: std::cell::Cell<Option<&'static Values>> = const { std::cell::Cell::new(None) });
 
-/// What this thread lets go stays on it from now on. A simulation replays every step by its seed,
-/// whatever other threads do.
+/// Gives this thread a list of its own from now on. A simulation replays every step by its seed,
+/// independent of other threads.
 #[cfg(feature = "testing")]
 pub(super) fn apart() {
     if OF_THIS_THREAD.get().is_none() {
@@ -43,10 +44,10 @@ fn values() -> &'static Values {
     &OF_ALL
 }
 
-/// Room that the empty list keeps.
+/// The capacity that an empty list keeps.
 const ROOM: usize = 1024;
 
-/// Takes the value out of its place, to be dropped later.
+/// Replaces the value, so that it can be dropped later.
 pub(super) fn later(place: &mut Erased) {
     static NOTHING: LazyLock<Erased> = LazyLock::new(|| Arc::new(()));
     let value = std::mem::replace(place, Arc::clone(&NOTHING));
@@ -56,7 +57,7 @@ pub(super) fn later(place: &mut Erased) {
     values.len.store(list.len(), Ordering::Relaxed);
 }
 
-/// How many values wait.
+/// Returns how many values wait.
 pub(super) fn waiting() -> usize {
     values().len.load(Ordering::Relaxed)
 }
@@ -80,13 +81,13 @@ pub(super) fn drop_some(most: usize) {
     for value in dropped {
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(value)));
         if let Err(panic) = dropped {
-            // The panic hook has told of it. What it was thrown with may have a destructor too.
+            // The panic hook has reported it. Its payload may have a destructor, too.
             std::mem::forget(panic);
         }
     }
 }
 
-/// Drops what waits when it is dropped itself: the last field of a tier.
+/// Drops all waiting values when it is dropped itself: the last field of a tier.
 pub(super) struct AtTheEnd;
 
 impl Drop for AtTheEnd {

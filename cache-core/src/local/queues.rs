@@ -1,31 +1,34 @@
-//! Which entry goes when the tier is full: S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023).
+//! Eviction when the tier is full: S3-FIFO (Yang et al., "FIFO queues are all you need for cache
+//! eviction", SOSP 2023).
 //!
 //! ```text
-//! new ──> small (a twentieth) ── asked for ──> main ──┐ again, as often as it was asked for
-//!            │ else                            └────┘
-//!            └─> gone, its hash among the ghosts ── filled again ──> main
+//! new ──> small (a twentieth) ── used ──> main ──┐ again, as often as it was used
+//!            │ else                       └──────┘
+//!            └─> evicted, its hash among the ghosts ── filled again ──> main
 //! ```
 //!
-//! Hits change nothing here: an entry counts its own uses, and is looked at when it comes to the end of its queue. So what is read once in passing
-//! leaves by the small queue, and hits take no lock.
+//! Hits change nothing here: an entry counts its own uses, which are checked when it reaches the
+//! end of its queue. So entries that are read once leave by the small queue, and hits take no lock.
 //!
-//! Invariant: `small.bytes + main.bytes` is the weight of what stands in the table and may be
-//! served, `dead_bytes` that of what stands there and is dead since everything was dropped at once.
-//! A queue's tickets are those of its entries and of some that have left the table by another way,
-//! at most as many and a few.
+//! Invariant: `small.bytes + main.bytes` is the weight of the entries in the table that may be
+//! served, `dead_bytes` the weight of those that are dead since everything was dropped at once. A
+//! queue's tickets are those of its entries and of some that have left the table otherwise, at most
+//! as many plus a few.
 
 use std::collections::{HashSet, VecDeque};
 
-/// Uses beyond this many are not told apart.
+/// The upper limit of an entry's use count.
 pub(super) const MOST_USES: u8 = 3;
-/// An entry of the small queue that was asked for this often goes on to the main one. In the paper it is 2: on keys by Zipf's law with a walk in between, 1 and a
-/// smaller queue give two hits in a hundred more, as many as quick_cache has.
+/// An entry of the small queue with this many uses moves to the main queue.
+///
+/// In the paper it is 2. On keys by Zipf's law with a scan in between, 1 and a smaller queue give
+/// two more hits in a hundred, as many as quick_cache has.
 const USES_TO_STAY: u8 = 1;
-/// What part of the limit the small queue has; in the paper a tenth.
+/// The small queue's fraction of the limit; in the paper a tenth.
 const SMALL_PART: u64 = 20;
-/// Of the limit, that a single entry may take.
+/// The fraction of the limit that a single entry may take.
 const LARGEST_PART: u64 = 8;
-/// Tickets without an entry that are not worth looking for.
+/// Number of tickets without an entry that is too small for a cleanup.
 const FEW: usize = 64;
 
 /// In which queue an entry is.
@@ -35,15 +38,18 @@ pub(super) enum Place {
     Main,
 }
 
-/// Stands for an entry in its queue: the hash of its key. One that comes again before its old ticket is through is looked at when that is, and so is one
-/// of two that have the same hash: earlier than it would be, or later. Never is an entry taken for another.
+/// Represents an entry in its queue: the hash of its key.
+///
+/// If an entry returns before its old ticket has left the queue, or if two entries have the same
+/// hash, an entry is judged at the ticket of the other: earlier or later than otherwise. One entry
+/// is never mistaken for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Ticket(pub(super) u32);
 
-/// What becomes of an entry at the end of its queue.
+/// The decision on an entry at the end of its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It stands in the main queue from now on, and its uses are these.
+    /// It moves to the main queue, with this number of uses.
     Stays(u8),
     Goes,
 }
@@ -60,18 +66,19 @@ pub(super) struct Queues {
     limit: u64,
     small: Queue,
     main: Queue,
-    /// What left by the small queue, as many as there are entries in the main one.
+    /// Hashes of entries that left by the small queue, as many as there are entries in the main
+    /// one.
     ghosts: VecDeque<Ticket>,
     haunting: HashSet<Ticket>,
-    /// In which epoch these queues began.
+    /// The epoch of these queues.
     pub(super) epoch: u32,
-    /// Those of the epochs before, whose entries are still to be taken out of the table.
+    /// Queues of earlier epochs, whose entries are not removed from the table yet.
     dead: VecDeque<Buried>,
     dead_bytes: u64,
 }
 
-/// The queues of an epoch that has ended. What is not looked at any more is kept too, so that
-/// ending an epoch frees nothing.
+/// The queues of an epoch that has ended. The ghosts are kept, too, so that ending an epoch frees
+/// nothing.
 struct Buried {
     small: VecDeque<Ticket>,
     main: VecDeque<Ticket>,
@@ -85,7 +92,7 @@ impl Queues {
         Self { limit, small, main, ghosts, haunting, epoch: 0, dead, dead_bytes: 0 }
     }
 
-    /// What stands in the table is dead from now on. Moves the queues, whatever their length.
+    /// Marks all entries in the table as dead. Moves the queues, whatever their length.
     pub(super) fn begin_epoch(&mut self, epoch: u32) {
         self.epoch = epoch;
         self.dead_bytes = self.dead_bytes.saturating_add(self.bytes());
@@ -96,7 +103,7 @@ impl Queues {
         }
     }
 
-    /// The ticket of entries to be taken out because they are dead.
+    /// Returns the ticket of the next dead entries to remove.
     pub(super) fn dead(&mut self) -> Option<Ticket> {
         loop {
             let buried = self.dead.front_mut()?;
@@ -107,12 +114,12 @@ impl Queues {
         }
     }
 
-    /// A dead entry is taken out of the table.
+    /// Records that a dead entry was removed from the table.
     pub(super) fn dead_leaves(&mut self, weight: u64) {
         self.dead_bytes = self.dead_bytes.saturating_sub(weight);
     }
 
-    /// Whether there is more than there may be, of the living and the dead.
+    /// Returns whether the entries, alive and dead, exceed the limit.
     pub(super) fn is_over(&self) -> bool {
         self.bytes().saturating_add(self.dead_bytes) > self.limit
     }
@@ -122,7 +129,7 @@ impl Queues {
         (self.bytes().saturating_add(self.dead_bytes), self.limit)
     }
 
-    /// A heavier entry is not kept.
+    /// Returns the weight above which an entry is not kept.
     pub(super) fn largest(&self) -> u64 {
         self.limit / LARGEST_PART
     }
@@ -131,27 +138,27 @@ impl Queues {
         self.small.bytes.saturating_add(self.main.bytes)
     }
 
-    /// An entry is put into the table.
+    /// Records that an entry was put into the table.
     pub(super) fn enter(&mut self, ticket: Ticket, weight: u64) -> Place {
-        // It stays in the line of ghosts, and leaves it in its turn.
+        // Its ticket stays in the queue of ghosts and leaves that in its turn.
         let place = if self.haunting.remove(&ticket) { Place::Main } else { Place::Small };
         self.queue(place).push(ticket, weight);
         place
     }
 
-    /// An entry takes the place of the one of the same key, and its ticket.
+    /// Records that an entry replaced the one of the same key. It keeps the ticket.
     pub(super) fn replace(&mut self, place: Place, old_weight: u64, weight: u64) {
         let queue = self.queue(place);
         queue.bytes = queue.bytes.saturating_sub(old_weight).saturating_add(weight);
     }
 
-    /// An entry is taken out of the table. Its ticket is left behind.
+    /// Records that an entry was removed from the table. Its ticket stays in the queue.
     pub(super) fn leave(&mut self, place: Place, weight: u64) {
         self.queue(place).take(weight);
     }
 
-    /// The ticket of the entry to be judged, while there is more than there may be. The dead go
-    /// first.
+    /// Returns the ticket of the next entry to judge while the limit is exceeded. Dead entries are
+    /// removed first.
     pub(super) fn surplus(&mut self) -> Option<(Ticket, Place)> {
         if self.bytes() <= self.limit {
             return None;
@@ -164,7 +171,8 @@ impl Queues {
         })
     }
 
-    /// Of an entry at the end of its queue, whose ticket has just been taken. Where it goes, the table has to follow.
+    /// Decides on an entry at the end of its queue, whose ticket has just been taken. The caller
+    /// removes an evicted entry from the table.
     pub(super) fn judge(&mut self, ticket: Ticket, place: Place, uses: u8, weight: u64) -> Verdict {
         self.queue(place).take(weight);
         let left = match place {
@@ -186,19 +194,19 @@ impl Queues {
         }
     }
 
-    /// Forgets tickets whose entries have gone, where there are many. `stands` asks the table.
+    /// Drops tickets without an entry if there are many. `stands` asks the table.
     pub(super) fn tidy(&mut self, stands: impl Fn(Ticket, Place) -> bool) {
         for place in [Place::Small, Place::Main] {
             let queue = self.queue(place);
             if queue.tickets.len() > queue.entries.saturating_mul(2).saturating_add(FEW) {
-                // Of an entry that left and came back, one is enough.
+                // One ticket is enough for an entry that left and came back.
                 let mut seen = HashSet::with_capacity(queue.entries);
                 queue.tickets.retain(|ticket| stands(*ticket, place) && seen.insert(*ticket));
             }
         }
     }
 
-    /// A ticket may stand for several entries whose keys have one hash: for the others too.
+    /// Puts a ticket back. It may represent several entries whose keys have the same hash.
     pub(super) fn again(&mut self, ticket: Ticket, place: Place) {
         self.queue(place).tickets.push_back(ticket);
     }
@@ -243,7 +251,7 @@ mod tests {
 
     const LIMIT: u64 = 1000;
 
-    /// A table as simple as can be, with the order that is under test.
+    /// A minimal table around the order under test.
     struct Table {
         queues: Queues,
         entries: HashMap<u32, Entry>,
@@ -390,7 +398,7 @@ mod tests {
             table.hit(hash);
             table.hit(hash);
         }
-        // Others take over.
+        // Other entries become popular.
         for _round in 0..20 {
             for hash in 500..600 {
                 if !table.hit(hash) {
@@ -404,8 +412,8 @@ mod tests {
         assert!(new > 60 && old < 40, "{old} of before, {new} of now");
     }
 
-    /// How many of so many requests are hits, of keys that are asked for the more often the lower they are (Zipf's law, exponent 0.9), with a long walk
-    /// over others in between.
+    /// Returns how many requests are hits. Lower keys are requested more often (Zipf's law,
+    /// exponent 0.9), with a long scan over other keys in between.
     fn hits(mut ask: impl FnMut(u32) -> bool) -> usize {
         let mut ends = Vec::new();
         let sum = (1..=20_000).map(|rank| f64::from(rank).powf(-0.9)).fold(0.0, |sum, share| {

@@ -14,7 +14,7 @@ fn value(number: u32) -> Erased {
     Arc::new(number)
 }
 
-/// However it is asked for.
+/// Reads by both paths.
 fn read(local: &Local, key: &str) -> Option<u32> {
     let plain = local.get_plain(&ParsedKey::parse(key).as_ref(), |value| value.downcast_ref().copied());
     match find(local, key) {
@@ -79,7 +79,7 @@ fn what_was_found_without_trust_is_not_served_for_trust_that_came_meanwhile() {
     local.begin(&"k".into()).keep(&value(1), 4, fresh_for(LONG), Dependencies::default());
     assert_eq!(read(&local, "k"), Some(1));
     trust.revoke();
-    // The link is back while the value is in hand.
+    // The connection is back while the value is being taken.
     let served = local.get_plain(&ParsedKey::parse("k").as_ref(), |value| {
         local.clear();
         trust.extend(u64::MAX);
@@ -175,7 +175,7 @@ fn a_value_in_its_stale_window_is_served_and_due() {
         clock.advance(Duration::from_millis(after_ms));
         assert_eq!(find(&local, "k"), found);
     }
-    // A tier that keeps a value for less than it is fresh serves no stale one.
+    // A tier that keeps a value for less than it is fresh serves no stale value.
     local.begin(&"k".into()).keep(
         &value(1),
         4,
@@ -195,7 +195,7 @@ fn early_refreshes_of_kept_values_follow_the_formula() {
     local.begin(&"k".into()).keep(&value(1), 4, service, Dependencies::default());
     let (key, guard) = (ParsedKey::parse("k"), local.entries.guard());
     let (kept, ()) = local.entries.get_key_value(&local.look(key.as_ref()), &guard).unwrap();
-    // Before the last 37 times the cost nothing is drawn; from then on each read draws for itself.
+    // Before the last 37 times the cost there is no draw; from then on each read draws for itself.
     assert_eq!(kept.until, clock.coarse() + 10_000 - 3_700);
     clock.advance(Duration::from_millis(9_800));
     let mut state = 42_u64;
@@ -210,7 +210,7 @@ fn early_refreshes_of_kept_values_follow_the_formula() {
     assert!((1353 - 103..=1353 + 103).contains(&due), "{due} of 10,000");
 }
 
-/// A value that tells when it is dropped.
+/// A value that counts its drops.
 struct Told(Arc<AtomicUsize>);
 
 impl Drop for Told {
@@ -223,8 +223,8 @@ fn keep(local: &Local, key: &str, value: Erased) -> bool {
     local.begin(&key.into()).keep(&value, 0, fresh_for(LONG), Dependencies::default())
 }
 
-/// Until it is so: values of all tests go by one list, and another test may have some of ours in
-/// hand.
+/// Waits until `is_so`: all tests share one list of removed values, and another test may be
+/// dropping some of ours.
 fn until(mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         std::thread::yield_now();
@@ -301,7 +301,7 @@ fn a_destructor_that_panics_or_comes_back_to_the_tier_harms_nobody() {
     struct Bomb(Arc<Local>, Arc<AtomicUsize>);
     impl Drop for Bomb {
         fn drop(&mut self) {
-            // Under a lock of the tier this would wait for ever.
+            // Under a lock of the tier this would wait forever.
             self.0.drop_key("another");
             self.0.clear();
             self.1.fetch_add(1, Ordering::SeqCst);
@@ -333,7 +333,7 @@ fn what_was_stored_under_versions_from_before_a_gap_is_not_kept_after_it() {
     let under = versions::shared(None, vec![cell.depend(version).unwrap()]);
     versions.clear();
     local.clear();
-    // The fill is sent after the gap, and what it goes by was known before.
+    // The fill is sent after the gap, and its versions were known before it.
     assert!(!local.begin(&"k".into()).keep(&value(1), 4, fresh_for(LONG), under.clone()));
     assert_eq!(read(&local, "k"), None);
     learn();
@@ -346,7 +346,7 @@ fn what_was_stored_under_versions_from_before_a_gap_is_not_kept_after_it() {
 fn no_kept_value_is_refreshed_before_half_of_its_ttl_has_passed() {
     let clock = Clock::manual();
     let local = local(&clock);
-    // Dearer than it is long: without a floor, each read would refresh it.
+    // The compute takes longer than the ttl: without a floor, each read would refresh it.
     let (fresh, calm) = (Duration::from_secs(10), Duration::from_secs(5));
     let service = Service { calm, ahead_ms: 1e9, ..fresh_for(fresh) };
     local.begin(&"k".into()).keep(&value(1), 4, service, Dependencies::default());

@@ -1,7 +1,8 @@
-//! Which entries were hit: what is hit here, the store does not see, and takes for cold.
+//! Collects the entries that were hit: the store does not see local hits, and takes those entries
+//! for cold.
 //!
-//! An entry has no room for its whole key, so what all keys of a function and build have in common
-//! is kept here once.
+//! An entry has no room for its whole key, so the text that all keys of a function and build have
+//! in common is stored here once.
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -12,12 +13,13 @@ use super::key::{LocalKey, Origin};
 use crate::sync::RwLock;
 use crate::versions::Dependencies;
 
-/// Functions and builds beyond this are not told of. About 150 bytes each.
+/// How many functions and builds are known. Hits of further ones are not reported. About 150 bytes
+/// each.
 const MOST_ORIGINS: usize = 4096;
-/// After so many entries others have their turn on this thread.
+/// How many entries are visited before the task yields.
 const ENTRIES_AT_A_TIME: usize = 1024;
 
-/// What stands before and behind the arguments in the keys of a function and build.
+/// The text in front of and behind the arguments in the keys of each function and build.
 #[derive(Default)]
 pub(super) struct Origins(RwLock<HashMap<Origin, Around>>);
 
@@ -27,7 +29,7 @@ struct Around {
 }
 
 impl Origins {
-    /// A key of this origin was seen.
+    /// Records a key of this origin.
     pub(super) fn learn(&self, origin: Origin, key: &str) {
         let is_known = |known: &HashMap<Origin, Around>| known.contains_key(&origin) || known.len() >= MOST_ORIGINS;
         if is_known(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
@@ -40,7 +42,7 @@ impl Origins {
         }
     }
 
-    /// The key as it stands in the store.
+    /// Returns the key as stored.
     fn whole(&self, key: &LocalKey) -> Option<String> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let around = match key.origin() {
@@ -65,10 +67,10 @@ impl Around {
 }
 
 impl Local {
-    /// The keys of the entries that were hit since this was asked last, as they stand in the store,
-    /// with the versions that those hits rest on.
+    /// Returns the stored keys of the entries that were hit since the last call, with the versions
+    /// of those values.
     pub(crate) async fn take_hits(&self) -> Vec<(String, Dependencies)> {
-        // While it is held, what leaves the table stays in memory.
+        // While it is held, removed entries stay in memory.
         let table = self.entries.pin_owned();
         let mut hits = Vec::new();
         for (number, (kept, ())) in (1_usize..).zip(&table) {

@@ -1,6 +1,6 @@
-//! Where a store is, in parts instead of a URL.
+//! The address of a store, in parts instead of a URL.
 
-/// What was said of it. No `Debug`: a password is among it.
+/// The parts that were set. No `Debug`, since it contains a password.
 #[derive(Clone, Default)]
 pub(crate) struct Parts {
     pub(crate) host: Option<String>,

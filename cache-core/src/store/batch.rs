@@ -1,4 +1,5 @@
-//! What the operations on several keys take, and how a store does them that has no trips to save: one after the other.
+//! The types of operations on several keys, and a default implementation that runs them one after
+//! the other, for stores without round trips to save.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +9,11 @@ use bytes::Bytes;
 use super::{Acquired, Expiry, Filled, Over, Slot, Store, Token, Version};
 use crate::error::Result;
 
-/// What stands under each key, the versions in the order of theirs, and whether changes of all of it are told.
+/// The content of each key, the versions in the order of their keys, and whether changes of all of
+/// it are notified.
 pub(crate) type ReadMany = (Vec<Slot>, Vec<Option<Version>>, bool);
 
-/// A lease that is to be taken.
+/// A lease to take.
 #[derive(Clone)]
 pub(crate) struct Want {
     pub(crate) key: Arc<str>,
@@ -19,16 +21,16 @@ pub(crate) struct Want {
     pub(crate) place: Place,
 }
 
-/// Where a lease is to stand.
+/// Where to put a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// In the value key, if that is absent.
     Empty,
-    /// In the value key, instead of the record with this fill id.
+    /// In the value key, in the place of the record with this fill id.
     Instead(u64),
-    /// In the second key, beside the record with this fill id.
+    /// In the lease key, next to the record with this fill id.
     Beside(u64),
-    /// In the value key, instead of the mark that the run with this token left.
+    /// In the value key, in the place of the mark that the compute with this token left.
     OverMark(Token),
 }
 
@@ -46,12 +48,12 @@ pub(crate) struct Fill {
     pub(crate) claim: Claim,
     pub(crate) record: Bytes,
     pub(crate) expiry: Expiry,
-    /// The next change of the key is to be told: whoever stores it keeps it too.
+    /// Whether to track the next change of the key, because the caller keeps the value, too.
     pub(crate) track: bool,
 }
 
 impl Place {
-    /// What a fill under this lease replaces.
+    /// Returns what a fill under this lease replaces.
     pub(crate) fn over(self) -> Over {
         match self {
             Self::Empty | Self::Instead(_) | Self::OverMark(_) => Over::Nothing,
@@ -66,7 +68,7 @@ pub(super) async fn read_each<S: Store + ?Sized>(
     versions: &[Arc<str>],
     track: bool,
 ) -> Result<ReadMany> {
-    // The versions first: what is stored under older ones after that does not agree with them.
+    // The versions first: values stored afterwards under older versions do not agree with them.
     let (found, mut tracked) =
         if versions.is_empty() { (Vec::new(), true) } else { store.read_versions(versions, true).await? };
     let mut slots = Vec::with_capacity(keys.len());

@@ -1,11 +1,12 @@
-//! What cells need of a store: bytes that are read with the time they have left, made where nothing
-//! stands, swapped over exactly what was read, prolonged and removed; and, for what a session is
-//! beyond one key, one key in the place of another, indexes whose members end by themselves, marks
-//! of what has ended, and a list of all keys.
+//! The store operations of cells, objects and sessions.
 //!
-//! Invariant: what is written into a cell and its entry in an index are written in one step, so
-//! neither ever stands without the other, and a limit to the entries holds whatever happens at the
-//! same time.
+//! A cell is bytes under one key: loaded with their time to live, created if absent, swapped over
+//! exactly the bytes that were read, prolonged and removed. Sessions need more than one key: one
+//! key in the place of another, indexes whose members expire, marks of ended sessions, and a list
+//! of all keys.
+//!
+//! Invariant: a cell and its entry in an index are written in one step, so neither exists without
+//! the other, and a limit on the entries holds under concurrency.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -14,20 +15,20 @@ use super::{Expiry, Loaded, Swapped};
 use crate::clock::Timestamp;
 use crate::error::Result;
 
-/// The answer to [`CellStore::replace`].
+/// The result of [`CellStore::replace`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replaced {
-    /// The new key stands, the old one is gone.
+    /// The new key was written and the old one deleted.
     Done,
-    /// Other bytes stood under the old key; nothing was changed.
+    /// The old key had other bytes; nothing was changed.
     Conflict,
-    /// Nothing stood under the old key; nothing was changed.
+    /// The old key was absent; nothing was changed.
     Gone,
-    /// Something stood under the new key; nothing was changed.
+    /// The new key already existed; nothing was changed.
     Taken,
 }
 
-/// A key that is left behind by one that ends, for so long.
+/// A key that is left behind when another one ends, for this time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mark<'a> {
     pub key: &'a str,
@@ -40,21 +41,23 @@ pub(crate) struct Entering<'a> {
     pub key: &'a str,
     pub bytes: &'a Bytes,
     pub expiry: Option<Expiry>,
-    /// The key and the bytes that it is made from; another key is deleted with that. `None`: from nothing.
+    /// The key and the bytes that the new one is made from. If that is another key, it is deleted.
+    /// `None`: the key is new.
     pub over: Option<(&'a str, &'a Bytes)>,
-    /// Deleted along with it, whatever stands there.
+    /// Keys that are deleted in the same step, whatever they contain.
     pub deletes: &'a [String],
     pub index: &'a str,
     pub member: &'a str,
-    /// How long the entry stays, counted from the write by the store.
+    /// How long the entry stays, counted by the store from the write.
     pub lasts: Expiry,
-    /// A member that leaves an index, this one or another.
+    /// A member to remove from an index, this one or another.
     pub leaves: Option<(&'a str, &'a str)>,
     pub limit: Option<Limit<'a>>,
     pub mark: Option<Mark<'a>>,
 }
 
-/// How many members of the index may stand: those whose key does, which is `prefix` and the member. One that leaves does not count.
+/// A limit on the live members of the index. A member is live if its key exists, which is `prefix`
+/// and the member. A member removed in the same step does not count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit<'a> {
     pub prefix: &'a str,
@@ -63,27 +66,27 @@ pub(crate) struct Limit<'a> {
     pub then: OverLimit,
 }
 
-/// What becomes of an entry that is one too many.
+/// What to do if the entry exceeds the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OverLimit {
-    /// Nothing is written.
+    /// Write nothing.
     Refuse,
-    /// The keys of those that end first are deleted.
+    /// Delete the keys of the members that end first.
     EndFirst,
 }
 
-/// The answer to [`CellStore::enter`].
+/// The result of [`CellStore::enter`].
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Entered {
-    /// Key and entry stand. These members were ended for it.
+    /// Key and entry were written. These members were ended to make room.
     Done(Vec<String>),
-    /// These bytes stood under the key that it was to be made from; nothing was changed.
+    /// The key that it is made from had these other bytes; nothing was changed.
     Conflict(Bytes),
-    /// Nothing stood there; nothing was changed.
+    /// The key that it is made from was absent; nothing was changed.
     Gone,
-    /// Something stood under the new key; nothing was changed.
+    /// The new key already existed; nothing was changed.
     Taken,
-    /// It would be one too many; nothing was changed.
+    /// The entry would exceed the limit; nothing was changed.
     Full,
 }
 
@@ -95,25 +98,25 @@ pub(crate) enum Kind {
 }
 
 pub(crate) trait CellStore: Send + Sync + 'static {
-    /// The server's time, as well as it is known here.
+    /// Returns the server's time, as well as it is known here.
     fn now(&self) -> Timestamp;
 
-    /// Whether it is in this process, and answers without waiting.
+    /// Returns whether the store is in this process and answers without waiting.
     fn is_at_hand(&self) -> bool;
 
-    /// Whether [`list`](Self::list) can be asked.
+    /// Returns whether [`list`](Self::list) is supported.
     fn lists(&self) -> bool {
         true
     }
 
-    /// The bytes and the time left (`None`: no expiry) of a key of objects or plain values. A wrong
-    /// type is [`ErrorKind::Refused`](crate::ErrorKind::Refused).
+    /// Returns the bytes and the time to live (`None`: no expiry) of a key of objects or plain
+    /// values. A wrong type is [`ErrorKind::Refused`](crate::ErrorKind::Refused).
     fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Loaded>>>;
 
-    /// Writes only if nothing stands there.
+    /// Writes the key if it is absent. Returns whether it did.
     fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>>;
 
-    /// Replaces exactly `expected`. `expiry` `None`: the time left stays as it is.
+    /// Replaces exactly `expected`. `expiry` `None`: the time to live does not change.
     fn swap<'a>(
         &'a self,
         key: &'a str,
@@ -122,19 +125,21 @@ pub(crate) trait CellStore: Send + Sync + 'static {
         expiry: Option<Expiry>,
     ) -> BoxFuture<'a, Result<Swapped>>;
 
-    /// Sets the time left. `None`: removes the expiry. `false`: nothing stands there.
+    /// Sets the time to live; `None` removes the expiry. Returns `false` if the key is absent.
     fn expire<'a>(&'a self, key: &'a str, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>>;
 
-    /// Deletes. `false`: nothing stood there.
+    /// Deletes the key. Returns `false` if it was absent.
     fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool>>;
 
-    /// As [`load`](Self::load), and whether something stands under `mark`, in the same trip.
+    /// Like [`load`](Self::load), and returns whether `mark` exists, in the same round trip.
     fn load_marked<'a>(&'a self, key: &'a str, mark: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>>;
 
-    /// Leaves the mark and deletes the key, in this order and in one trip. `false`: nothing stood there.
+    /// Writes the mark and deletes the key, in this order and in one round trip. Returns `false` if
+    /// the key was absent.
     fn delete_marked<'a>(&'a self, key: &'a str, mark: Mark<'a>) -> BoxFuture<'a, Result<bool>>;
 
-    /// Puts `bytes` under `key`, where nothing may stand, in the place of exactly `expected` under `old`, which is deleted.
+    /// Writes `bytes` under `key`, which must be absent, and deletes `old`, which must have exactly
+    /// the bytes `expected`.
     fn replace<'a>(
         &'a self,
         old: &'a str,
@@ -145,26 +150,28 @@ pub(crate) trait CellStore: Send + Sync + 'static {
         mark: Option<Mark<'a>>,
     ) -> BoxFuture<'a, Result<Replaced>>;
 
-    /// All of it or nothing.
+    /// Executes all of the write or nothing.
     fn enter<'a>(&'a self, entering: Entering<'a>) -> BoxFuture<'a, Result<Entered>>;
 
-    /// The members of an index with when each ends, the first to end at the head. Those that have ended are removed.
+    /// Returns the members of an index and when each ends, in that order. Members that have ended
+    /// are removed.
     fn index_members<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Vec<(String, Timestamp)>>>;
 
-    /// Puts a member into an index for so long, counted by the store. The index lives as long as
+    /// Puts a member into an index for this time, counted by the store. The index lives as long as
     /// its last member.
     fn index_put<'a>(&'a self, key: &'a str, member: &'a str, lasts: Expiry) -> BoxFuture<'a, Result<()>>;
 
-    /// Removes members of an index; the number that stood there.
+    /// Removes members of an index. Returns how many of them existed.
     fn index_remove<'a>(&'a self, key: &'a str, members: &'a [String]) -> BoxFuture<'a, Result<u64>>;
 
-    /// Some keys of this kind that begin with `prefix`, and where to go on; zero: begin, and over. What stands all the time is listed at least
-    /// once. A step looks at a bounded part of the store.
+    /// Returns some keys of this kind that begin with `prefix`, and the position to continue from.
+    /// Zero is the start, and the end. A key that exists all the time is listed at least once. One
+    /// step looks at a bounded part of the store.
     fn list<'a>(&'a self, prefix: &'a str, kind: Kind, from: u64) -> BoxFuture<'a, Result<(Vec<String>, u64)>>;
 }
 
 impl Limit<'_> {
-    /// How many of the others go, if there are so many; `None`: the new one is refused.
+    /// Returns how many of `others` must be removed; `None`: the new entry is refused.
     pub(crate) fn surplus(&self, others: usize) -> Option<usize> {
         match others.saturating_add(1).saturating_sub(self.most) {
             0 => Some(0),
@@ -174,5 +181,5 @@ impl Limit<'_> {
     }
 }
 
-/// What a mark holds: it only stands.
+/// The content of a mark: only its existence matters.
 pub(crate) const MARK: &[u8] = b"1";

@@ -1,20 +1,23 @@
-//! What stands in the place of a record or of a tag's version while writes of it are under way.
+//! Fences: the content of a value key or of a tag's version key while writes are in progress.
 //!
 //! ```text
 //! "F"  before 32  (token 32 hex, end 15) for each fence, 17 at most
-//!      before: of a record, when it would have ended, ms since 1970, decimal; of a version, the version, hex; zeros: nothing comes back
+//!      before: of a record, its expiry, ms since 1970, decimal;
+//!              of a version, the version, hex; zeros: nothing is restored
 //!      end: ms since 1970 on the server's clock, decimal
 //! ```
 //!
-//! Invariant: `before` is other than zeros only while no fence of the set has been lifted or has run out, so what is put back is what
-//! stood before all of them (R27). The scripts of the Redis store do the same as this.
+//! Invariant: `before` is other than zeros only while no fence of the set has been lifted or has
+//! expired, so what is restored is the content from before all of them (R27). The scripts of the
+//! Redis store do the same as this module.
 
 use bytes::Bytes;
 
 use super::{Token, Version};
 use crate::clock::Timestamp;
 
-/// How many fences are told apart in one place. One more has no token of its own: it ends by its time alone.
+/// How many fences of one key are tracked separately. One more has no token of its own and ends
+/// only by expiry.
 pub(crate) const FENCES_MAX: usize = 16;
 
 /// The first byte.
@@ -25,22 +28,22 @@ const END_LEN: usize = 15;
 const HEAD_LEN: usize = 1 + BEFORE_LEN;
 const HOLDER_LEN: usize = TOKEN_LEN + END_LEN;
 const LEN_MAX: usize = HEAD_LEN + HOLDER_LEN * (FENCES_MAX + 1);
-/// Of those for whom there was no room.
+/// The token of fences beyond the limit.
 const NAMELESS: u128 = 0;
 
-/// The fences that stand in one place.
+/// The fences of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fences {
     before: Before,
     holders: Vec<Holder>,
 }
 
-/// What stood there before all of them.
+/// The content of the key before all of its fences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Before {
-    /// Nothing, or what has ended since.
+    /// Nothing, or content that has ended since.
     Nothing,
-    /// A record, which stands aside, with its end.
+    /// A record, which was put aside, with its expiry.
     Record(Timestamp),
     /// A version.
     Version(Version),
@@ -52,7 +55,7 @@ struct Holder {
     ends: Timestamp,
 }
 
-/// Whether these bytes are fences.
+/// Returns whether these bytes are fences.
 pub(crate) fn is_fence(bytes: &[u8]) -> bool {
     bytes.len() > HEAD_LEN
         && bytes.len() <= LEN_MAX
@@ -66,13 +69,14 @@ impl Fences {
         Self { before, holders: Vec::new() }
     }
 
-    /// Those of a record's place that stand at `now`. `None`: these bytes are none.
+    /// Parses the fences of a value key that are in force at `now`. `None`: the bytes are not
+    /// fences.
     pub(crate) fn of_record(bytes: &[u8], now: Timestamp) -> Option<Self> {
         Self::read(bytes, now, |text| text.parse().ok().filter(|ends| *ends > 0).map(Timestamp::from_millis))
             .map(|(before, holders)| Self { before: before.map_or(Before::Nothing, Before::Record), holders })
     }
 
-    /// The same of a tag's version.
+    /// Parses the fences of a tag's version key in the same way.
     pub(crate) fn of_version(bytes: &[u8], now: Timestamp) -> Option<Self> {
         Self::read(bytes, now, |text| u128::from_str_radix(text, 16).ok().filter(|bits| *bits > 0).map(Version))
             .map(|(before, holders)| Self { before: before.map_or(Before::Nothing, Before::Version), holders })
@@ -86,13 +90,14 @@ impl Fences {
         let text = std::str::from_utf8(bytes).ok().filter(|text| is_fence(text.as_bytes()))?;
         let all: Vec<Holder> = bytes.get(HEAD_LEN..)?.chunks(HOLDER_LEN).map(Holder::read).collect::<Option<_>>()?;
         let holders: Vec<Holder> = all.iter().copied().filter(|holder| holder.ends > now).collect();
-        // Who let a fence run out has died perhaps, after the write.
+        // A caller that let a fence expire may have died after its write.
         let has_none_run_out = holders.len() == all.len();
         let before = text.get(1..HEAD_LEN).and_then(before).filter(|_| has_none_run_out);
         Some((before, holders))
     }
 
-    /// Adds a fence. `false`: there are too many to tell it apart, and the place stays fenced until the last of them would end.
+    /// Adds a fence. Returns `false` if there are too many to track it separately; the key then
+    /// stays fenced until the last of them would expire.
     pub(crate) fn add(&mut self, token: Token, ends: Timestamp) -> bool {
         self.remove(token);
         let named = self.holders.iter().filter(|holder| holder.token != NAMELESS).count();
@@ -110,7 +115,7 @@ impl Fences {
         self.holders.retain(|holder| holder.token != token.bits);
     }
 
-    /// What stood before all of them does not come back.
+    /// Discards the content from before: it will not be restored.
     pub(crate) fn end_before(&mut self) {
         self.before = Before::Nothing;
     }
@@ -123,12 +128,12 @@ impl Fences {
         self.holders.is_empty()
     }
 
-    /// When the last of them ends.
+    /// Returns when the last of them ends.
     pub(crate) fn ends(&self) -> Timestamp {
         self.holders.iter().map(|holder| holder.ends).max().unwrap_or(Timestamp::from_millis(0))
     }
 
-    /// As they stand in their place.
+    /// Returns the stored form.
     pub(crate) fn to_bytes(&self) -> Bytes {
         let before = match self.before {
             Before::Nothing => "0".repeat(BEFORE_LEN),
@@ -151,7 +156,7 @@ impl Holder {
     }
 }
 
-// Without the token: who has it can end the fence.
+// Without the token: its owner can end the fence.
 impl std::fmt::Debug for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Holder").field("ends", &self.ends).finish_non_exhaustive()

@@ -1,9 +1,10 @@
-//! The embedded store: the operations of [`Store`] in this process, for tests, small services and machines without Redis.
+//! The embedded store: the operations of [`Store`] in this process, for tests, small services and
+//! machines without Redis.
 //!
-//! Invariant: a value key and its lease key live in one shard, so each operation is atomic under one lock; no lock is
-//! held while anything else runs. Memory is bounded: over the limit, sampled least recently used entries go (the
-//! approximation that Redis uses for `allkeys-lru`). Ends are counted by a clock that nobody can
-//! set.
+//! Invariant: a value key and its lease key are in one shard, so each operation is atomic under one
+//! lock; no lock is held while anything else runs. Memory is bounded: over the limit, sampled least
+//! recently used entries are evicted (the approximation that Redis uses for `allkeys-lru`). Expiry
+//! uses a clock that cannot be set.
 
 mod cells;
 mod channels;
@@ -42,7 +43,7 @@ use crate::store::{
 };
 
 const SHARDS: usize = 64;
-/// How long a waiter sleeps where too many wait already.
+/// How long a waiter sleeps if too many wait already.
 const POLL: Duration = Duration::from_millis(100);
 /// An in-process store. Several caches may share one, as several processes share a Redis.
 pub(crate) struct MemoryStore {
@@ -79,7 +80,8 @@ impl MemoryStore {
         }
     }
 
-    /// Runs `step` on the shard of `key`, then keeps the bounds and tells watchers of the keys that changed.
+    /// Runs `step` on the shard of `key`, then enforces the bounds and notifies watchers of the
+    /// keys that changed.
     fn with<T>(&self, key: &str, step: impl FnOnce(&mut Access<'_>) -> Result<T>) -> Result<T> {
         self.check_open()?;
         let mut access = Access { store: self, shard: self.shard(key), changed: Vec::new(), now: self.now() };
@@ -110,7 +112,8 @@ impl MemoryStore {
         Box::pin(future::ready(self.with(key, step)))
     }
 
-    /// Unlinks all siblings but one, with what belongs to them; the known builds.
+    /// Unlinks all siblings except `but`, with their leases and the records put aside. Returns the
+    /// known builds.
     fn unlink<'a>(&self, siblings: Siblings<'a>, but: Option<&str>) -> BoxFuture<'a, Result<Vec<String>>> {
         for key in siblings.keys.iter().filter(|key| Some(key.as_str()) != but) {
             let removed = self.with(key, |access| {
@@ -174,14 +177,14 @@ impl Store for MemoryStore {
             Ok((slot, access.left(key)))
         });
         Box::pin(future::ready(read.map(|(slot, left)| {
-            // Nothing happens here when a key runs out of time, until somebody looks: the waiter does.
+            // Expiry has no effect until a caller reads the key, so the waiter has its own timer.
             let ended = left.map(|left| self.clock.sleep(left));
             let events = self.events.clone();
             let wake = async move {
                 match (waiter, ended) {
                     (Some(waiter), Some(ended)) => drop(future::select(waiter, pin!(ended)).await),
                     (Some(waiter), None) => waiter.await,
-                    // Too many wait already: this one looks again.
+                    // Too many wait already: this one polls.
                     (None, _) => {
                         events.table_full(Table::Waiters);
                         tokio::time::sleep(POLL).await;
@@ -193,7 +196,7 @@ impl Store for MemoryStore {
     }
 
     fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
-        // Listeners are told of every change here.
+        // Listeners are notified of every change here.
         self.ready(key, |access| Ok((access.slot(key), true)))
     }
 
@@ -307,7 +310,7 @@ impl Store for MemoryStore {
             Ok(())
         });
         match written {
-            // The own key named as a sibling holds the new record.
+            // If the own key is among the siblings, it holds the new record.
             Ok(()) => self.unlink(siblings, Some(key)),
             Err(error) => Box::pin(future::ready(Err(error))),
         }
@@ -412,7 +415,8 @@ impl Store for MemoryStore {
     }
 
     fn later(&self, operation: Operation) {
-        // Every operation here is over when it is first looked at. An error says that the store is closed.
+        // Every operation here completes when it is first polled. An error means that the store is
+        // closed.
         drop(operation.run(self).now_or_never());
     }
 
@@ -436,7 +440,7 @@ impl Store for MemoryStore {
     }
 }
 
-/// A lock whose holder panicked is still a lock: no step leaves a shard half changed.
+/// Ignores poison: no step leaves a shard half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

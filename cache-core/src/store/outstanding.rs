@@ -1,13 +1,15 @@
-//! Operations that this process has to do in its store and could not: they come first once the store can be reached again.
+//! Operations that failed in the store and must be done as soon as it can be reached again.
 //!
 //! ```text
-//! add(operation) ──> list ──> settle: before the next connection is used, on this one at once or at its next heartbeat
-//!                      └────> a lease whose time is over is dropped: it has ended by itself
+//! add(operation) ──> list ──> settle: before the next connection is used; on this connection
+//!                      │              at once, or at its next heartbeat
+//!                      └────> a lease that has expired is dropped
 //! ```
 //!
-//! Invariant: the list is bounded, and an operation leaves it only when the store has answered it, when its time is over, or when
-//! the list is full. Each operation may be done twice and at any later time: a release compares its token, a removal and a new version
-//! only make misses. So what may have been executed already is added without asking.
+//! Invariant: the list is bounded, and an operation leaves it only when the store has answered it,
+//! when it has expired, or when the list is full. Each operation may be executed twice and at any
+//! later time: a release compares its token; a removal and a new version only cause misses. So an
+//! operation that may have been executed already is added without a check.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,19 +26,20 @@ use crate::sabotage::{self, Guard};
 
 /// How many operations are kept. About 200 bytes each.
 const MOST: usize = 10_000;
-/// How many leases go in one trip.
+/// How many leases go in one round trip.
 const MOST_LEASES_IN_A_TRIP: usize = 1000;
-/// How many removals are under way at a time.
+/// How many removals are in progress at a time.
 const MOST_REMOVALS_AT_ONCE: usize = 100;
 
-/// Something to do in the store, now or later.
+/// An operation in the store, now or later.
 #[derive(Clone)]
 pub(crate) enum Operation {
-    /// Gives a lease back that ends by itself after this time.
+    /// Releases a lease that expires by itself after this time.
     Release(Claim, Duration),
     /// Removes an entry, or lifts a fence on it.
     Remove(Removal),
-    /// Gives each of these versions a new value, then lifts this fence on these tags, in this order.
+    /// Gives each of these versions a new value, then lifts this fence on these tags, in this
+    /// order.
     Lift(Token, Vec<Arc<str>>, Vec<Arc<str>>),
     /// Gives each of these versions a new value, in this order.
     Renew(Vec<Arc<str>>),
@@ -49,18 +52,18 @@ pub(crate) struct Removal {
     pub(crate) base: Arc<str>,
     /// The function's registry of builds.
     pub(crate) registry: Arc<str>,
-    /// And its version.
+    /// The function's version.
     pub(crate) version: Arc<str>,
     /// The builds that are known here.
     pub(crate) builds: Vec<Arc<str>>,
-    /// This one alone is taken away, of all fences on the entry.
+    /// If set, only this fence on the entry is lifted; other fences stay.
     pub(crate) fence: Option<Token>,
 }
 
-/// The operations that wait. One for each link to a store.
+/// The waiting operations. One list for each link to a store.
 pub(crate) struct Outstanding {
     waiting: Mutex<Waiting>,
-    /// Held while operations are done, so that who settles afterwards waits for their answers.
+    /// Held while operations run, so that the next settle waits for their answers.
     settling: tokio::sync::Mutex<()>,
     added: Notify,
     clock: Clock,
@@ -71,7 +74,7 @@ pub(crate) struct Outstanding {
 struct Waiting {
     leases: VecDeque<Lease>,
     invalidations: VecDeque<Invalidation>,
-    /// The bound was hit since the list was last empty, and that was told.
+    /// The list was full since it was last empty, and that was reported.
     is_told: bool,
 }
 
@@ -130,7 +133,7 @@ impl Outstanding {
         self.added.notified().await;
     }
 
-    /// How many operations wait.
+    /// Returns how many operations wait.
     #[cfg(feature = "testing")]
     pub(crate) fn len(&self) -> usize {
         let waiting = self.waiting();
@@ -142,10 +145,12 @@ impl Outstanding {
         waiting.leases.is_empty() && waiting.invalidations.is_empty()
     }
 
-    /// Does all that waits now: invalidations, then leases, the oldest first. What another call is doing is done when this one ends.
+    /// Runs all waiting operations: invalidations, then leases, the oldest first. Operations of a
+    /// concurrent call are done, too, when this returns.
     ///
-    /// Cancelled or failed as unavailable, what was not answered waits on. A lease that the store refuses to give back is left to its time;
-    /// an invalidation that it refuses waits for the next occasion.
+    /// If it is cancelled or the store becomes unavailable, operations without an answer stay in
+    /// the list. A lease that the store refuses to release is left to expire; an invalidation that
+    /// it refuses waits for the next settle.
     pub(crate) async fn settle(&self, store: &dyn Store) -> Result<()> {
         let _settling = self.settling.lock().await;
         if self.is_empty() {
@@ -163,7 +168,8 @@ impl Outstanding {
 }
 
 impl Waiting {
-    /// Whether something was given up for the first time in a while. A lease ends by itself, so leases go first.
+    /// Drops an operation if the list is too long. A lease expires by itself, so leases are dropped
+    /// first. Returns whether this is the first time since the list was last empty.
     fn keep_bound(&mut self) -> bool {
         if self.leases.len().saturating_add(self.invalidations.len()) <= MOST {
             return false;
@@ -175,7 +181,7 @@ impl Waiting {
     }
 }
 
-/// What is being done. Dropped, what is left waits on, before all that was added meanwhile.
+/// The operations in progress. When dropped, the remaining ones go back to the front of the list.
 struct Taken<'a> {
     from: &'a Outstanding,
     left: Waiting,
@@ -183,7 +189,7 @@ struct Taken<'a> {
 }
 
 impl Taken<'_> {
-    /// In one trip, in the order in which they were added.
+    /// Renews the versions in one round trip, in the order in which they were added.
     async fn renew_versions(&mut self, store: &dyn Store) -> Result<()> {
         let mut seen = BTreeSet::new();
         let versions: Vec<Arc<str>> = self.versions().filter(|key| seen.insert(*key)).cloned().collect();
@@ -245,7 +251,7 @@ impl Taken<'_> {
         while !self.left.leases.is_empty() {
             let chunk = self.left.leases.len().min(MOST_LEASES_IN_A_TRIP);
             let claims: Vec<Claim> = self.left.leases.iter().take(chunk).map(|lease| lease.claim.clone()).collect();
-            // A refused one is left to its time.
+            // A refused lease is left to expire.
             is_refused(store.release_many(&claims, None).await)?;
             self.left.leases.drain(..chunk);
         }
@@ -268,10 +274,10 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// Whether the store refused; an error if it gave no answer.
+/// Returns whether the store refused; an error if it gave no answer.
 fn is_refused(answer: Result<()>) -> Result<bool> {
     match answer.map_err(|error: Error| (error.kind(), error)) {
-        // Done on the primary.
+        // Executed on the primary.
         Ok(()) | Err((ErrorKind::NotReplicated, _)) => Ok(false),
         Err((ErrorKind::Unavailable | ErrorKind::Closed, error)) => Err(error),
         Err(_) => Ok(true),
@@ -279,7 +285,7 @@ fn is_refused(answer: Result<()>) -> Result<bool> {
 }
 
 impl Operation {
-    /// Does it now.
+    /// Runs the operation now.
     pub(crate) async fn run(&self, store: &dyn Store) -> Result<()> {
         match self {
             Self::Release(claim, _) => store.release(&claim.key, claim.token, claim.over, None).await,
@@ -291,7 +297,8 @@ impl Operation {
 }
 
 impl Removal {
-    /// Ends, since each round removes builds that this very call had not known.
+    /// Removes the records of all builds. Terminates, since each round removes builds that this
+    /// call did not know before.
     async fn run(&self, store: &dyn Store) -> Result<()> {
         let mut sent: BTreeSet<Arc<str>> = BTreeSet::new();
         let mut builds = self.builds.clone();
@@ -307,7 +314,7 @@ impl Removal {
                 None => store.remove(siblings).await?,
             };
             if found.is_empty() {
-                // Nobody tells which builds have stored something (R25).
+                // Which builds have stored something is unknown (R25).
                 store.renew_versions(std::slice::from_ref(&self.version)).await?;
             }
             builds = found.iter().map(|build| Arc::from(build.as_str())).collect();

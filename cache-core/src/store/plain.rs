@@ -1,4 +1,4 @@
-//! What values that other programs share need of a store, beside what objects need.
+//! Store operations for values shared with other programs, in addition to those for objects.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::error::Result;
 pub(crate) struct Put {
     /// `None`: without expiry.
     pub(crate) expiry: Option<Expiry>,
-    /// Keeps the time that the present value has left.
+    /// Keeps the present value's time to live.
     pub(crate) keep_expiry: bool,
     pub(crate) when: When,
 }
 
-/// On which condition.
+/// The condition of a write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum When {
-    /// None.
+    /// No condition.
     #[default]
     Always,
     /// The key does not exist.
@@ -30,7 +30,7 @@ pub(crate) enum When {
     Present,
 }
 
-/// What a command answered.
+/// The reply to a command.
 #[derive(Clone, PartialEq)]
 pub(crate) enum Reply {
     Nil,
@@ -42,13 +42,13 @@ pub(crate) enum Reply {
     Map(Vec<(Self, Self)>),
 }
 
-/// What a run computed for a plain key, to be stored by [`PlainStore::fill_plain`].
+/// A computed value for a plain key, to be stored by [`PlainStore::fill_plain`].
 pub(crate) struct PlainFill<'a> {
     pub(crate) key: &'a str,
-    /// The run's lease: see [`plain_lease_key`].
+    /// The lease of the compute: see [`plain_lease_key`].
     pub(crate) lease: &'a str,
     pub(crate) token: Token,
-    /// What stood under the key when the run began; `None`: nothing.
+    /// The content of the key when the compute began; `None`: the key was absent.
     pub(crate) over: Option<Bytes>,
     pub(crate) bytes: Bytes,
     pub(crate) expiry: Expiry,
@@ -56,36 +56,38 @@ pub(crate) struct PlainFill<'a> {
 
 /// The operations.
 pub(crate) trait PlainStore: Send + Sync + 'static {
-    /// The time left of a key of any type. `None`: there is no such key; `Some(None)`: it has no
-    /// expiry.
+    /// Returns the time to live of a key of any type. `None`: there is no such key; `Some(None)`:
+    /// it has no expiry.
     fn time_left<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Option<Duration>>>>;
 
-    /// Writes, and ends the lease of a run for this key. `false`: the condition was not met.
+    /// Writes, and ends the lease of a compute for this key. Returns `false` if the condition was
+    /// not met.
     fn put_plain<'a>(&'a self, key: &'a str, lease: &'a str, bytes: Bytes, put: Put) -> BoxFuture<'a, Result<bool>>;
 
-    /// Removes a key of any type, and ends the lease of a run for it. `false`: there was none.
+    /// Removes a key of any type, and ends the lease of a compute for it. Returns `false` if the
+    /// key was absent.
     fn remove_plain<'a>(&'a self, key: &'a str, lease: &'a str) -> BoxFuture<'a, Result<bool>>;
 
-    /// Adds to a whole number; the sum. The time left stays as it is.
+    /// Adds to a whole number and returns the sum. The time to live does not change.
     fn increment<'a>(&'a self, key: &'a str, by: i64) -> BoxFuture<'a, Result<i64>>;
 
-    /// The same for a field of a hash.
+    /// Adds to a whole number in a field of a hash and returns the sum.
     fn hash_increment<'a>(&'a self, key: &'a str, field: &'a str, by: i64) -> BoxFuture<'a, Result<i64>>;
 
-    /// Sends a command as it is.
+    /// Sends a command unchanged.
     fn command(&self, words: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Reply>>;
 
-    /// As [`load`](super::Store::load); `true`: the next change of the key is told to the
-    /// listeners.
+    /// Like [`load`](super::Store::load). `true`: the listeners are notified of the next change of
+    /// the key.
     fn load_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>>;
 
-    /// Stores if the lease is still this run's, and exactly what stood under the key when it began
-    /// still does. The lease is gone afterwards. `false`: nothing was stored.
+    /// Stores if the lease still belongs to this compute, and the key still has exactly the content
+    /// from when it began. The lease is released. Returns `false` if nothing was stored.
     fn fill_plain<'a>(&'a self, fill: PlainFill<'a>) -> BoxFuture<'a, Result<bool>>;
 }
 
-/// Where the lease of a run for a plain key stands: under a name of its own, so that no other
-/// program reads it, and in the slot of the key, whether that has a hash tag or not.
+/// Returns the key of the lease of a compute for a plain key. The name is separate, so that no
+/// other program reads it, and in the slot of the key, whether that has a hash tag or not.
 pub(crate) fn plain_lease_key(key: &str) -> String {
     match hash_tag(key) {
         Some(tag) => format!("{{{tag}}}:l:{key}"),
@@ -93,14 +95,15 @@ pub(crate) fn plain_lease_key(key: &str) -> String {
     }
 }
 
-/// What Redis Cluster takes the slot of a key from, if not from all of it.
+/// Returns the part of a key that Redis Cluster derives the slot from, if that is not the whole
+/// key.
 fn hash_tag(key: &str) -> Option<&str> {
     let (_, rest) = key.split_once('{')?;
     let (tag, _) = rest.split_once('}')?;
     (!tag.is_empty()).then_some(tag)
 }
 
-/// The plain key that this is the lease of, where that has a hash tag.
+/// Returns the plain key of this lease, if that has a hash tag.
 pub(crate) fn plain_key_of(lease: &str) -> Option<&str> {
     let (_tag, key) = lease.strip_prefix('{')?.split_once("}:l:")?;
     Some(key)

@@ -1,8 +1,9 @@
-//! What a store tells of changes: who waits for which key, and who listens to all of them.
+//! Notifications of changes: waiters for single keys, and listeners for all of them.
 //!
-//! Invariant: a waiter that is registered before its read is sent is woken by every change after that read: by the change, or,
-//! if the link that would carry it is lost, by [`Pushes::gap`]. Being woken without a change is allowed. Everything here only moves
-//! map entries: changes arrive on the connection's driver task.
+//! Invariant: a waiter that is registered before its read is sent is woken by every change after
+//! that read: by the change, or, if the connection that would deliver it is lost, by
+//! [`Pushes::gap`]. A wake-up without a change is allowed. Everything here only moves map entries,
+//! since changes arrive on the connection's driver task.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -15,14 +16,15 @@ use tokio::sync::oneshot;
 
 use crate::sabotage::{self, Guard};
 
-/// Waiters of one process; one more falls back to polling. About 200 bytes each.
+/// The maximum number of waiters in one process; further ones fall back to polling. About 200 bytes
+/// each.
 const MAX_WAITERS: usize = 65_536;
 
-/// Told of changes, at once and in their order. It must neither block nor panic.
+/// Is notified of changes, synchronously and in order. It must neither block nor panic.
 pub(crate) trait Listener: Send + Sync {
-    /// The key was written, removed, or has run out of time, by whoever it was.
+    /// The key was written or removed by any client, or has expired.
     fn changed(&self, key: &str);
-    /// Anything may have changed: the link was lost, or everything was flushed.
+    /// Anything may have changed: the connection was lost, or everything was flushed.
     fn gap(&self);
 }
 
@@ -42,7 +44,7 @@ struct Waiting {
     keys: HashMap<Box<str>, Vec<Registered>>,
 }
 
-/// A waiter's number and what wakes it.
+/// A waiter's number and the sender that wakes it.
 type Registered = (u64, oneshot::Sender<()>);
 
 /// Resolves at the first change of its key. Dropping it deregisters.
@@ -54,14 +56,14 @@ pub(crate) struct Waiter {
 }
 
 impl Pushes {
-    /// Every change from now on, for as long as the listener lives.
+    /// Notifies the listener of every change from now on, for as long as it lives.
     pub(crate) fn listen(&self, listener: Weak<dyn Listener>) {
         let mut listeners = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
         listeners.retain(|listener| listener.strong_count() > 0);
         listeners.push(listener);
     }
 
-    /// `None`: too many wait already.
+    /// Registers a waiter; `None` if too many wait already.
     pub(crate) fn register(self: &Arc<Self>, key: &str) -> Option<Waiter> {
         let key: Box<str> = key.into();
         let (wake, woken) = oneshot::channel();
@@ -77,7 +79,8 @@ impl Pushes {
         Some(Waiter { pushes: Arc::clone(self), key, id, woken })
     }
 
-    /// A key has changed. Listeners first: whoever is woken must not find what has been replaced.
+    /// Handles a change of a key. Listeners come first: a woken caller must not find a replaced
+    /// value.
     pub(crate) fn changed(&self, key: &str) {
         for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
             listener.changed(key);
@@ -88,11 +91,11 @@ impl Pushes {
             waiting.count = waiting.count.saturating_sub(woken.as_ref().map_or(0, Vec::len));
             woken
         };
-        // Dropping a sender wakes its waiter: after the lock is free.
+        // Dropping a sender wakes its waiter, so it is done after the lock is released.
         drop(woken);
     }
 
-    /// Anything may have changed.
+    /// Handles a gap: anything may have changed.
     pub(crate) fn gap(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
@@ -103,13 +106,13 @@ impl Pushes {
             waiting.count = 0;
             std::mem::take(&mut waiting.keys)
         };
-        // Who has waited longest goes first.
+        // The caller that has waited longest is woken first.
         let mut woken: Vec<Registered> = woken.into_values().flatten().collect();
         woken.sort_unstable_by_key(|(id, _)| *id);
         drop(woken);
     }
 
-    /// How many gaps there have been.
+    /// Returns how many gaps there have been.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
     }
@@ -118,7 +121,7 @@ impl Pushes {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many wait, for how many keys.
+    /// Returns the number of waiters, and of keys they wait for.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn count(&self) -> (usize, usize) {
         let waiting = self.waiting();

@@ -1,8 +1,9 @@
 //! The Redis store.
 //!
-//! A hit is one plain GET. What compares before it writes is a script; what writes several keys is a pipeline, and needs no
-//! MULTI: between its commands another process may run a fill, but a fill compares the lease or the fill id that the
-//! first command of the pipeline has already replaced (R2).
+//! A hit is one plain GET. An operation that compares before it writes is a script. An operation
+//! that writes several keys is a pipeline, and needs no MULTI: between its commands another process
+//! may run a fill, but a fill compares the lease or the fill id that the first command of the
+//! pipeline has already replaced (R2).
 //!
 //! All types of the client stay inside this module.
 
@@ -60,12 +61,13 @@ use crate::error::{ErrorKind, Result};
 use crate::events::{Events, Table};
 use crate::store::supervisor::{Supervised, Transport as _};
 
-/// Where the server does not push: how long a waiter sleeps before it looks again.
+/// How long a waiter sleeps before it checks again if the server does not push.
 const POLL: Duration = Duration::from_millis(100);
-/// Redis counts expiries in a signed number of milliseconds since 1970; 100 years stay clear of its end.
+/// Redis counts expiries in a signed number of milliseconds since 1970; 100 years stay clear of its
+/// end.
 const LONGEST_EXPIRY_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
 
-/// A Redis server, or anything that speaks its protocol.
+/// A Redis server, or another server with its protocol.
 pub(crate) struct RedisStore {
     link: Arc<Link>,
     reads: Arc<Reads>,
@@ -77,14 +79,17 @@ pub(crate) struct RedisStore {
 }
 
 impl RedisStore {
-    /// Connects once, within the connect timeout. A server that cannot be reached is no error: connecting goes on in the background,
-    /// and calls fail at once with [`ErrorKind::Unavailable`] until it works.
+    /// Connects once, within the connect timeout.
+    ///
+    /// A server that cannot be reached is not an error unless it `is_required`: connecting goes on
+    /// in the background, and calls fail at once with [`ErrorKind::Unavailable`] until it works.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`]: only a change can mend it (wrong password, database, certificate, protocol).
-    /// [`ErrorKind::Closed`]: there is no tokio runtime, or `background` was shut down.
-    /// [`ErrorKind::Unavailable`]: the server cannot be reached, if it `is_required`.
+    /// - [`ErrorKind::Configuration`]: only a change can fix it (wrong password, database,
+    ///   certificate, protocol).
+    /// - [`ErrorKind::Closed`]: there is no tokio runtime, or `background` was shut down.
+    /// - [`ErrorKind::Unavailable`]: the server cannot be reached, if it `is_required`.
     pub(crate) async fn connect(
         config: RedisConfig,
         is_required: bool,
@@ -96,7 +101,7 @@ impl RedisStore {
         let mut connection = Supervised::new(Arc::clone(&link), link.config.max_staleness);
         match connection.open().await {
             Ok(()) => {}
-            // The caller is told.
+            // Returned to the caller.
             Err(error) if error.kind() == ErrorKind::Configuration => return Err(error),
             Err(error) if is_required => return Err(error.of(&link.config.to_string())),
             Err(error) => link.failed(&error),
@@ -128,8 +133,8 @@ impl RedisStore {
         Ok(store)
     }
 
-    /// Runs `operation` again where the runtime that carried the connection has ended under it. For
-    /// what may be done twice.
+    /// Runs `operation` again if the runtime that carried the connection ended during it. For
+    /// operations that may be executed twice.
     async fn steadily<T, F: Future<Output = Result<T>>>(&self, operation: impl Fn() -> F) -> Result<T> {
         let mut tries = 0_u32;
         loop {
@@ -141,7 +146,8 @@ impl RedisStore {
         }
     }
 
-    /// What ends values: all commands in one trip, and as many replicas as was asked for have them.
+    /// Runs an invalidation: all commands in one round trip, then waits for the configured number
+    /// of replicas.
     async fn invalidation(&self, step: &'static str, pipeline: &Pipeline) -> Result<Replies> {
         match &self.replicated {
             Some(replicated) => replicated.run(step, pipeline).await,
@@ -207,7 +213,7 @@ impl Store for RedisStore {
             let (mut found, tracked) = self.steadily(read).await?;
             self.sizes.saw(key, found.first().and_then(Option::as_ref).map_or(0, Bytes::len));
             let value = if found.is_empty() { None } else { found.remove(0) };
-            // A value of another type is nothing to MGET: taking the lease tells.
+            // MGET returns nothing for a value of another type; taking the lease finds it.
             Ok((Slot::of(value, None), found.into_iter().map(version).collect(), tracked))
         })
     }
@@ -236,8 +242,8 @@ impl Store for RedisStore {
     fn read_and_watch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, Wake)>> {
         const STEP: &str = "wait";
         Box::pin(async move {
-            // Registered first, then the session is taken: a session that is lost in between wakes this waiter.
-            // Cancelled below, the waiter is dropped and deregisters.
+            // Registered before the session is taken, so that a session lost in between wakes this
+            // waiter. Cancelled below, the waiter is dropped and deregisters.
             let waiter = self.link.pushes.register(key);
             if waiter.is_none() {
                 self.link.events.table_full(Table::Waiters);
@@ -271,7 +277,7 @@ impl Store for RedisStore {
         lease: Duration,
         over: Over,
     ) -> BoxFuture<'a, Result<Acquired>> {
-        // A lease beside a record, taken twice, would look like somebody else's.
+        // A refresh lease that was taken twice would look like another caller's.
         match over {
             Over::Nothing => Box::pin(self.steadily(move || leases::acquire(self, key, token, lease, over))),
             Over::Record(_) => Box::pin(leases::acquire(self, key, token, lease, over)),
@@ -416,7 +422,8 @@ impl Store for RedisStore {
             }
             pipeline.add_command(on(siblings.builds, "SMEMBERS"));
             if self.replicated.is_some() {
-                // Always a write: where another process has removed the key a moment ago, that one is waited for too.
+                // Always a write: if another process removed the key a moment ago, this waits for
+                // that removal, too.
                 pipeline.cmd("PEXPIRE").arg(siblings.builds).arg(ms(REGISTRY_EXPIRY));
             }
             let mut replies = self.invalidation(STEP, &pipeline).await?;
@@ -525,7 +532,7 @@ impl Store for RedisStore {
     fn settle(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if self.link.is_up() {
-                // What fails is told by its connection.
+                // A failure is reported by its connection.
                 drop(self.link.outstanding.settle(self).await);
             }
         })
@@ -540,7 +547,8 @@ impl Store for RedisStore {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        // Nothing to wait for: the sockets close as their tasks are dropped, which `Background::shutdown` waits for.
+        // Nothing to wait for: the sockets close as their tasks are dropped, which
+        // `Background::shutdown` waits for.
         self.link.close();
         self.channels.close();
         self.replicated.iter().for_each(Replicated::close);
@@ -554,7 +562,7 @@ fn on(key: &str, name: &str) -> Cmd {
     command
 }
 
-/// What Redis takes as an expiry: at least one millisecond, and not beyond its range.
+/// Converts an expiry to the range of Redis: at least one millisecond.
 fn ms(expiry: Duration) -> u64 {
     millis(expiry).clamp(1, LONGEST_EXPIRY_MS)
 }

@@ -1,4 +1,4 @@
-//! Keeps one connection: when it is set up, published, trusted, given up and made again.
+//! Keeps one connection: decides when it is set up, published, trusted, given up and made again.
 //!
 //! ```text
 //!          connect ──> set up ──> work off ──> gap, trust, publish ──> watch <──> ask
@@ -6,13 +6,13 @@
 //!    ^──────────────────── unpublish, revoke, gap <── lost, no answer ───┘
 //! ```
 //!
-//! [`Rules`] decides, without I/O; [`Supervised`] carries out what it says over a [`Transport`].
-//! The Redis store and the simulation differ in their transport only.
+//! [`Rules`] decides, without I/O; [`Supervised`] carries out its decisions over a [`Transport`].
+//! The Redis store and the simulation differ only in their transport.
 //!
-//! Invariants: what depends on pushes is emptied after a session is unpublished, and again before
-//! the next one is published. What was read is trusted for `max_staleness` from the *sending* of
-//! the last request that was answered: pushes and replies come in order on one connection, so every
-//! change that was complete before that request was sent has been handled.
+//! Invariants: everything that depends on pushes is emptied after a session is unpublished, and
+//! again before the next one is published. A read is trusted for `max_staleness` from the *sending*
+//! of the last request that was answered. Pushes and replies arrive in order on one connection, so
+//! every change that was complete before that request was sent has been handled.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,33 +25,32 @@ use crate::sabotage::{self, Guard};
 /// What happened to the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The connection stands; its set-up is about to be sent.
+    /// The connection is open; its set-up is about to be sent.
     Connected,
     /// The set-up was answered. `tracking`: the server tracks reads.
     SetUp { tracking: bool },
-    /// What had to be done before the first use is done. `answered`: the server answered a request
-    /// of it.
+    /// The work before the first use is done. `answered`: the server answered one of its requests.
     WorkedOff { answered: bool },
     /// A heartbeat is about to be sent.
     Asking,
     /// The heartbeat was answered.
     Answered,
-    /// The monotonic clock stood still for a time, as while the machine slept.
+    /// The monotonic clock stopped for a time, as it does while the machine sleeps.
     ClockJumped,
     /// The attempt to connect failed.
     Failed,
     /// The connection was lost, or a heartbeat was not answered.
     Lost,
-    /// The store was closed, or nobody supervises it any more.
+    /// The store was closed, or the supervisor has ended.
     Closed,
 }
 
-/// What is to be done, in this order, before anything else happens.
+/// An effect to carry out, in order, before anything else happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Tell waiters and listeners that anything may have changed.
+    /// Notify waiters and listeners that anything may have changed.
     Gap,
-    /// Trust what is read until then, on the coarse clock.
+    /// Trust reads until this time, on the coarse clock.
     Trust(u64),
     /// Trust nothing.
     Revoke,
@@ -61,22 +60,22 @@ pub(crate) enum Effect {
     Unpublish,
 }
 
-/// What ends the use of a session. The gap comes last: whoever registers after it cannot read
-/// through that session any more.
+/// The effects that end the use of a session. The gap comes last: a caller that registers after it
+/// can no longer read through that session.
 pub(crate) const LOSS: [Effect; 3] = [Effect::Unpublish, Effect::Revoke, Effect::Gap];
 
-/// Decides. Time is passed in; nothing here waits.
+/// Makes the decisions. Time is passed in; nothing here waits.
 #[derive(Debug)]
 pub(crate) struct Rules {
     max_staleness: u64,
     backoff: Backoff,
     tracking: bool,
-    /// When the request was sent that is not answered yet.
+    /// When the request in progress was sent.
     sent_at: u64,
-    /// When the last request was sent that was answered.
+    /// When the last answered request was sent.
     answered_at: u64,
-    /// Whether that clock has not stood still since the first of them was sent. If it has, an
-    /// answer says nothing of the time since.
+    /// Whether the clock has not stopped since the first of them was sent. If it has, an answer
+    /// proves nothing about the time since.
     is_continuous: bool,
 }
 
@@ -92,7 +91,7 @@ impl Rules {
         }
     }
 
-    /// Returns what `event` leads to. `now`: the coarse clock, read after it happened.
+    /// Returns the effects of `event`. `now`: the coarse clock, read after the event.
     pub(crate) fn on(&mut self, event: Event, now: u64) -> Vec<Effect> {
         match event {
             Event::Connected | Event::Asking => {
@@ -111,12 +110,13 @@ impl Rules {
             }
             Event::Answered => {
                 self.answered_at = self.sent_at;
-                // Only now: a server that accepts and hangs up at once must not be hammered.
+                // Not before: a server that accepts connections and closes them at once must not be
+                // flooded.
                 self.backoff.reset();
                 let from = if sabotage::is(Guard::TrustFromSending) { now } else { self.answered_at };
                 if self.is_trusted() { vec![self.trust_from(from)] } else { Vec::new() }
             }
-            // What the connection has told in the meantime is not handled yet.
+            // Notifications that arrived in the meantime are not handled yet.
             Event::ClockJumped => {
                 self.is_continuous = false;
                 vec![Effect::Revoke, Effect::Gap]
@@ -154,7 +154,7 @@ impl Rules {
 
 /// Why the wait for the next heartbeat is over.
 pub(crate) enum Seen {
-    /// It is time, or a call had no answer.
+    /// The heartbeat is due, or a call had no answer.
     Due,
     /// The connection is lost.
     Lost(Error),
@@ -167,13 +167,14 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// One connection.
     type Session: Send + Sync;
 
-    /// The coarse clock.
+    /// Returns the coarse clock.
     fn now(&self) -> u64;
 
-    /// Whether that clock has stood still, as while the machine slept, since this was asked last.
+    /// Returns whether that clock has stopped since the last call, as it does while the machine
+    /// sleeps.
     fn has_slept(&self) -> bool;
 
-    /// Whether no session may be published any more.
+    /// Returns whether no session may be published any more.
     fn is_closed(&self) -> bool;
 
     /// Waits before the next attempt; ends early once the store is closed.
@@ -188,11 +189,11 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// Connects and logs in.
     fn connect(&self) -> impl Future<Output = Result<Self::Session>> + Send;
 
-    /// Makes the connection ready; returns whether the server tracks its reads.
+    /// Makes the connection ready. Returns whether the server tracks its reads.
     fn set_up(&self, session: &mut Self::Session) -> impl Future<Output = Result<bool>> + Send;
 
-    /// Does what has to be done on a connection before any call uses it; returns whether the server
-    /// was asked and has answered. By default nothing has.
+    /// Does the work that must be done on a connection before any call uses it. Returns whether the
+    /// server was asked and has answered. The default does nothing.
     fn work_off(&self, session: &Arc<Self::Session>) -> impl Future<Output = Result<bool>> + Send {
         let _ = session;
         std::future::ready(Ok(false))
@@ -201,29 +202,29 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// Waits until a heartbeat is due, or the session is over.
     fn watch(&self, session: &Arc<Self::Session>) -> impl Future<Output = Seen> + Send;
 
-    /// Asks for a sign of life, within the response timeout.
+    /// Sends a heartbeat and waits for the answer, within the response timeout.
     fn ask(&self, session: &Self::Session) -> impl Future<Output = Result<()>> + Send;
 
-    /// Carries out an effect. `session`: the one that is to be published.
+    /// Carries out an effect. `session`: the one to publish.
     fn apply(&self, effect: Effect, session: Option<&Arc<Self::Session>>);
 
-    /// Tells that connecting failed.
+    /// Reports that connecting failed.
     fn failed(&self, error: &Error);
 
-    /// Tells that a session is published.
+    /// Reports that a session is published.
     fn connected(&self);
 
-    /// Tells that something which is outstanding could not be done after a heartbeat.
+    /// Reports that outstanding work could not be done after a heartbeat.
     fn not_worked_off(&self, error: &Error) {
         let _ = error;
     }
 
-    /// Tells that a session was lost.
+    /// Reports that a session was lost.
     fn lost(&self, error: &Error);
 }
 
-/// A transport and the rules that it is used by. Dropped at any await, it unpublishes its session:
-/// a connection that nobody watches is used by nobody.
+/// A transport and the rules for its use. Dropped at any await, it unpublishes its session, so that
+/// no call uses a connection that is not supervised.
 pub(crate) struct Supervised<T: Transport> {
     transport: Arc<T>,
     rules: Rules,
@@ -239,7 +240,7 @@ impl<T: Transport> Supervised<T> {
     ///
     /// # Errors
     ///
-    /// Why no session was published.
+    /// The reason why no session was published.
     pub(crate) async fn open(&mut self) -> Result<()> {
         let transport = Arc::clone(&self.transport);
         let attempt = async {
@@ -251,7 +252,8 @@ impl<T: Transport> Supervised<T> {
             Ok(session)
         };
         let prepared = match transport.in_time(attempt).await {
-            // As much as there is to do: each step of it has a bound of its own.
+            // Not bounded as a whole, since the amount of work varies; each step has a limit of its
+            // own.
             Ok(session) => {
                 let session = Arc::new(session);
                 transport.work_off(&session).await.map(|answered| (session, answered))
@@ -296,7 +298,7 @@ impl<T: Transport> Supervised<T> {
         }
     }
 
-    /// Returns why the session is over; `None`: the store was closed.
+    /// Returns why the session is over; `None` if the store was closed.
     async fn watch_over(&mut self, session: &Arc<T::Session>) -> Option<Error> {
         let transport = Arc::clone(&self.transport);
         loop {
@@ -314,11 +316,11 @@ impl<T: Transport> Supervised<T> {
         }
     }
 
-    /// One heartbeat.
+    /// Sends one heartbeat.
     ///
     /// # Errors
     ///
-    /// It was not answered.
+    /// The heartbeat was not answered.
     pub(crate) async fn beat(&mut self, session: &T::Session) -> Result<()> {
         let transport = Arc::clone(&self.transport);
         self.look_at_the_clock();
@@ -349,7 +351,7 @@ impl<T: Transport> Drop for Supervised<T> {
 }
 
 /// Full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"): processes that lost the
-/// server together come back spread out.
+/// server at the same time reconnect spread out.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
@@ -358,7 +360,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(2);
-    /// Even the luckiest draw leaves the server a breath.
+    /// The shortest pause, so that even the lowest draw does not flood the server.
     const SHORTEST: Duration = Duration::from_millis(5);
 
     pub(crate) fn next(&mut self) -> Duration {
@@ -378,7 +380,7 @@ mod tests {
 
     const STALENESS: Duration = Duration::from_millis(2000);
 
-    /// Rules of a session that was connected at 100, and set up at 130.
+    /// Makes the rules of a session that was connected at 100 and set up at 130.
     fn set_up(tracking: bool) -> Rules {
         let mut rules = Rules::new(STALENESS);
         assert_eq!(rules.on(Event::Connected, 100), []);
@@ -429,7 +431,7 @@ mod tests {
         assert_eq!(rules.on(Event::ClockJumped, 800), [Effect::Revoke, Effect::Gap]);
         assert_eq!(rules.on(Event::Asking, 801), []);
         assert_eq!(rules.on(Event::Answered, 810), [Effect::Trust(2801)]);
-        // The answer came before it stood still, or after that.
+        // The answer came before the clock stopped, or after that.
         assert_eq!(rules.on(Event::Asking, 1600), []);
         assert_eq!(rules.on(Event::ClockJumped, 1610), [Effect::Revoke, Effect::Gap]);
         assert_eq!(rules.on(Event::Answered, 1610), []);

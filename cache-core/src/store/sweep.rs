@@ -1,10 +1,10 @@
-//! Finding records that an invalidation of a tag, a function or everything has ended: nobody reads
-//! them any more, and they stand until their ttl.
+//! Finds records that an invalidation of a tag, a function or everything has ended: they are never
+//! served again, but stay in the store until their ttl.
 //!
-//! Invariant: what is taken for dead stays dead. A record's head is read first and the versions
-//! after it: a version that differs then was renewed since, and no version ever comes back. A tag
-//! that is fenced tells nothing, since its fence may be withdrawn. What is removed is compared with
-//! the head that was read, so a record that was stored meanwhile stays.
+//! Invariant: a record that is considered dead stays dead. A record's head is read first and the
+//! versions after it: a version that differs then was renewed since, and no version is ever
+//! repeated. A fenced tag decides nothing, since its fence may be withdrawn. Removal compares the
+//! head that was read, so a record that was stored in the meantime stays.
 
 use std::sync::Arc;
 
@@ -17,36 +17,37 @@ use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::key::versions::{function_key, namespace_key, origin, tag_key};
 
-/// Value keys with the first bytes of what stands there.
+/// Value keys with the first bytes of their content.
 pub(crate) type Heads = Vec<(String, Bytes)>;
 
-/// What stands under the key of a version.
+/// The content of a version key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// Nothing: what was stored under it is a miss for good.
+    /// Nothing: entries under it are misses for good.
     Nothing,
-    /// A fence, or the store cannot tell.
+    /// A fence, or the store does not know.
     Unknown,
     Version(Version),
 }
 
-/// A record, and where the versions stand that it was stored under.
+/// A record, and the keys of the versions that it was stored under.
 pub(crate) struct Suspect {
     envelope: Envelope,
-    /// Of the namespace, the function, each tag: in this order.
+    /// The keys for the namespace, the function and each tag, in this order.
     pub(crate) versions: Vec<Arc<str>>,
 }
 
 pub(crate) trait SweepStore {
-    /// Some value keys that begin with `prefix`, with the heads of their records, and where to go
-    /// on; zero: begin, and over. What is no record is left out. A step looks at a bounded part of
-    /// the store.
+    /// Returns some value keys that begin with `prefix`, with the heads of their records, and the
+    /// position to continue from. Zero is the start, and the end. Values that are not records are
+    /// left out. One step checks a bounded part of the store.
     fn heads<'a>(&'a self, prefix: &'a str, from: u64) -> BoxFuture<'a, Result<(Heads, u64)>>;
 
-    /// What stands under these keys of versions. Nobody is told of their changes for this.
+    /// Returns the content of these version keys. Does not track them.
     fn standing<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Standing>>>;
 
-    /// Removes each of these whose record still begins with exactly these bytes; how many.
+    /// Removes each of these keys whose record still begins with exactly these bytes. Returns how
+    /// many.
     fn remove_heads<'a>(&'a self, heads: &'a Heads) -> BoxFuture<'a, Result<u64>>;
 }
 
@@ -57,7 +58,7 @@ impl Standing {
 }
 
 impl Suspect {
-    /// `None`: it is no record, or none that goes by versions.
+    /// Parses a record's head; `None` if it is not a record, or has no versions.
     pub(crate) fn of(value_key: &str, head: &[u8]) -> Option<Self> {
         let (namespace, name) = origin(value_key)?;
         let (envelope, _) = Envelope::peek(head)?;
@@ -67,8 +68,8 @@ impl Suspect {
         Some(Self { envelope, versions })
     }
 
-    /// Whether it can never be served again. `standing`: what stands under
-    /// [`versions`](Self::versions), read after its head was.
+    /// Returns whether the record can never be served again. `standing`: the content of
+    /// [`versions`](Self::versions), read after the record's head.
     pub(crate) fn is_dead(&self, standing: &[Standing]) -> bool {
         let [namespace, function, tags @ ..] = standing else { return false };
         let is_ended = match (namespace, function) {
@@ -87,7 +88,7 @@ impl Suspect {
     }
 }
 
-/// Of the versions that every entry has.
+/// Returns the digest of the versions that every entry has.
 pub(crate) fn digest(namespace: Version, function: Version) -> u128 {
     let mut bytes = [0; 32];
     let both = [namespace, function].map(|version| version.bits().to_le_bytes());
@@ -145,7 +146,7 @@ mod tests {
         ] {
             assert!(is_dead(ended), "{ended:?}");
         }
-        // Too little of it, what goes by no versions, and what is no value key.
+        // Too few bytes, a record without versions, and keys that are not value keys.
         assert!(Suspect::of("app:post:7@f1", &record[..head - 1]).is_none());
         assert!(Suspect::of("app:post:7@object", &seal(&Envelope { versions: None, ..envelope }, 1)).is_none());
         let long = format!("app:{}~{}@f1", "n".repeat(400), "0".repeat(32));

@@ -1,4 +1,4 @@
-//! What sessions need of a store.
+//! The store operations of sessions.
 
 use std::time::Duration;
 
@@ -9,50 +9,50 @@ use crate::error::Result;
 use crate::store::cells::{Limit, OverLimit};
 use crate::store::{Entered, Entering, Kind, Mark, Replaced};
 
-/// The answer to `replace`.
+/// The result of `replace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RawReplaced {
     /// Replaced.
     Done,
-    /// Other bytes stood under the old key.
+    /// The old key had other bytes.
     Conflict,
-    /// Nothing stood under the old key.
+    /// The old key was absent.
     Gone,
-    /// Something stood under the new key.
+    /// The new key already existed.
     Taken,
 }
 
-/// A write of a key with its entry in an index. What is left out changes nothing.
+/// A write of a key with its entry in an index. Fields that are not set change nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RawEntering<'a> {
     pub key: &'a str,
     pub bytes: &'a [u8],
     pub expiry: Option<Duration>,
-    /// The key and the bytes it is made from.
+    /// The key and the bytes that the new one is made from.
     pub over: Option<(&'a str, &'a [u8])>,
     pub deletes: &'a [&'a str],
     pub index: &'a str,
     pub member: &'a str,
-    /// How long the entry has.
+    /// How long the entry lasts.
     pub left: Duration,
     /// Index and member.
     pub leaves: Option<(&'a str, &'a str)>,
-    /// Prefix, how many, and whether one more is refused.
+    /// Prefix, the maximum, and whether one more is refused.
     pub limit: Option<(&'a str, usize, bool)>,
-    /// Key, and how long it has.
+    /// Key, and how long it lasts.
     pub mark: Option<(&'a str, Duration)>,
 }
 
-/// The answer to `enter`.
+/// The result of `enter`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RawEntered {
     /// Written; these members were ended.
     Done(Vec<String>),
-    /// This stood there.
+    /// These other bytes were found.
     Conflict(Vec<u8>),
-    /// Nothing stood there.
+    /// The key was absent.
     Gone,
-    /// Something stood under the new key.
+    /// The new key already existed.
     Taken,
     /// One too many.
     Full,
@@ -105,7 +105,7 @@ impl RawStore {
         })
     }
 
-    /// The bytes, and whether the mark stands.
+    /// Returns the bytes, and whether the mark exists.
     pub async fn load_marked(&self, key: &str, mark: &str) -> Result<(Option<Vec<u8>>, bool)> {
         let (loaded, marked) = self.store.load_marked(key, mark).await?;
         Ok((loaded.map(|(bytes, _)| bytes.into()), marked))
@@ -115,7 +115,7 @@ impl RawStore {
         self.store.delete_marked(key, Mark { key: mark, lasts }).await
     }
 
-    /// Members and how long each has left.
+    /// Returns the members and how long each has left.
     pub async fn index_members(&self, key: &str) -> Result<Vec<(String, Duration)>> {
         let members = self.store.index_members(key).await?;
         Ok(members.into_iter().map(|(member, ends)| (member, self.store.now().until(ends))).collect())
@@ -129,7 +129,7 @@ impl RawStore {
         self.store.index_remove(key, &owned(members)).await
     }
 
-    /// All pages of a list, each key once, sorted; and how many pages there were.
+    /// Returns all pages of a list, each key once, sorted; and how many pages there were.
     pub async fn list(&self, prefix: &str, indexes: bool) -> Result<(Vec<String>, usize)> {
         let kind = if indexes { Kind::Index } else { Kind::Bytes };
         let (mut all, mut from, mut pages) = (std::collections::BTreeSet::new(), 0, 0_usize);

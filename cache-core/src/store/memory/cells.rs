@@ -1,4 +1,4 @@
-//! What cells need: single keys, and several at once.
+//! The operations of cells: single keys, and several at once.
 
 use bytes::Bytes;
 use futures::future::{self, BoxFuture};
@@ -10,7 +10,8 @@ use crate::sabotage::{self, Guard};
 use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Swapped};
 
 impl MemoryStore {
-    /// Runs `step` on all shards. Always locked in the same order, so that two of them never wait for each other.
+    /// Runs `step` on all shards. They are always locked in the same order, so that two calls never
+    /// wait for each other.
     fn with_all<T>(&self, step: impl FnOnce(&mut Shards<'_>) -> Result<T>) -> Result<T> {
         self.check_open()?;
         let now = self.now();
@@ -28,14 +29,14 @@ impl MemoryStore {
     }
 }
 
-/// A hold on the whole store.
+/// Access to the whole store.
 struct Shards<'a>(&'a MemoryStore, Vec<Access<'a>>);
 
 impl<'a> Shards<'a> {
-    /// Where the key belongs.
+    /// Returns the shard of the key.
     fn of(&mut self, key: &str) -> &mut Access<'a> {
         let index = self.0.shard_index(key);
-        #[expect(clippy::indexing_slicing, reason = "one for each shard")]
+        #[expect(clippy::indexing_slicing, reason = "there is one for each shard")]
         &mut self.1[index]
     }
 
@@ -45,7 +46,8 @@ impl<'a> Shards<'a> {
         }
     }
 
-    /// The living members of its index but itself and the one that leaves, the first to end at the head.
+    /// Returns the live members of its index except itself and the one that leaves, ordered by
+    /// their end.
     fn others(&mut self, entering: &Entering<'_>, prefix: &str) -> Result<Vec<String>> {
         let members = index::members(self.of(entering.index), entering.index)?;
         let leaves = |member: &str| entering.leaves == Some((entering.index, member));
@@ -71,7 +73,7 @@ impl<'a> Shards<'a> {
         if is_new && self.of(key).get(key).is_some() {
             return Ok(Entered::Taken);
         }
-        // Of another type: known before anything is changed.
+        // Detects a wrong type before anything is changed.
         for index in [Some(entering.index), entering.leaves.map(|(index, _)| index)].into_iter().flatten() {
             index::members(self.of(index), index)?;
         }
@@ -209,7 +211,7 @@ impl CellStore for MemoryStore {
         self.ready(key, |access| index::remove(access, key, members))
     }
 
-    /// A shard a step.
+    /// Each step lists one shard.
     fn list<'a>(&'a self, prefix: &'a str, kind: Kind, from: u64) -> BoxFuture<'a, Result<(Vec<String>, u64)>> {
         let list = || {
             self.check_open()?;

@@ -15,10 +15,10 @@ use crate::store::Message;
 /// How many messages a slow subscriber may lag behind.
 const CHANNEL_BUFFER: usize = 1024;
 
-/// By their names; each has a subscriber.
+/// The channels by name; each has a subscriber.
 pub(super) type Channels = Arc<Mutex<HashMap<String, broadcast::Sender<Bytes>>>>;
 
-/// Takes a channel out of the table with its last subscriber.
+/// Removes a channel from the table with its last subscriber.
 struct Leave {
     channels: Channels,
     name: String,
@@ -34,13 +34,13 @@ impl Drop for Leave {
 }
 
 impl MemoryStore {
-    /// As [`Store::publish`](crate::store::Store::publish).
+    /// Like [`Store::publish`](crate::store::Store::publish).
     pub(super) fn send(&self, channel: &str, message: Bytes) -> Result<u64> {
         self.check_open()?;
         let mut channels = lock(&self.channels);
         let receivers = match channels.get(channel) {
             None => 0,
-            // An error says that the last subscriber has gone.
+            // An error means that the last subscriber has gone.
             Some(sender) => sender.send(message).unwrap_or_else(|_| {
                 channels.remove(channel);
                 0
@@ -49,7 +49,7 @@ impl MemoryStore {
         Ok(receivers as u64)
     }
 
-    /// As [`Store::subscribe`](crate::store::Store::subscribe).
+    /// Like [`Store::subscribe`](crate::store::Store::subscribe).
     pub(super) fn receive(&self, channel: &str) -> Result<BoxStream<'static, Message>> {
         self.check_open()?;
         let leave = Leave { channels: Arc::clone(&self.channels), name: channel.to_owned() };
@@ -57,7 +57,7 @@ impl MemoryStore {
             .entry(channel.to_owned())
             .or_insert_with(|| broadcast::Sender::new(CHANNEL_BUFFER))
             .subscribe();
-        // Dropped in this order: the receiver is gone when the table is looked at.
+        // Dropped in this order: the receiver is gone when the table is checked.
         let messages = stream::unfold((receiver, leave), |(mut receiver, leave)| async move {
             match receiver.recv().await {
                 Ok(payload) => Some((Message::Payload(payload), (receiver, leave))),

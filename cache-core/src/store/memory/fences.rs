@@ -1,4 +1,4 @@
-//! Write fences: a set of them in the place of a record, which stands aside meanwhile, or of a version.
+//! Write fences: a set of them replaces a record, which is put aside meanwhile, or a version.
 
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ impl MemoryStore {
 }
 
 impl Access<'_> {
-    /// `false`: there are too many.
+    /// Adds a fence. Returns `false` if there are too many.
     fn raise(&mut self, key: &str, fence: Token, limit: Expiry) -> bool {
         let aside = aside_key(key);
         self.remove(&lease_key(key));
@@ -83,7 +83,8 @@ impl Access<'_> {
         told_apart
     }
 
-    /// A record has an end; what has none is somebody else's, and goes as with an invalidation.
+    /// Puts the record aside. A record has an expiry; a value without one was written by another
+    /// program, and is dropped as by an invalidation.
     fn put_aside(&mut self, key: &str) -> Before {
         let is_record = matches!(self.slot(key), Slot::Bytes(_));
         let ends = self.get(key).and_then(|entry| entry.expires).filter(|_| is_record);
@@ -149,7 +150,7 @@ impl Access<'_> {
                     others.end_before();
                     self.stand(key, &others);
                 }
-                // Whoever reads next makes another one.
+                // The next reader makes another one.
                 None => {
                     self.remove(key);
                 }
@@ -186,7 +187,7 @@ impl Access<'_> {
     }
 }
 
-/// Those that are left without this one, if there are any.
+/// Returns the fences that are left without this one, if there are any.
 fn without(fence: Token, mut fences: Fences) -> Option<Fences> {
     fences.remove(fence);
     if fences.is_empty() { None } else { Some(fences) }

@@ -1,4 +1,4 @@
-//! Hashes, as plain values have them.
+//! The hashes of plain values.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use super::shard::{Access, Value, wrong_type};
 use crate::error::Result;
 
 impl Access<'_> {
-    /// Changes a hash in place; the weight follows.
+    /// Changes a hash in place and updates the weight.
     pub(super) fn hash<T>(
         &mut self,
         key: &str,

@@ -1,4 +1,4 @@
-//! Indexes: members that end by themselves.
+//! Indexes, whose members expire.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub(super) fn remove(access: &mut Access<'_>, key: &str, gone: &[String]) -> Res
     Ok(removed as u64)
 }
 
-/// Those that have not ended.
+/// Returns the members that have not ended.
 fn standing(access: &mut Access<'_>, key: &str) -> Result<Members> {
     let now = access.now;
     match access.get(key).map(|entry| &entry.value) {
@@ -43,7 +43,7 @@ fn standing(access: &mut Access<'_>, key: &str) -> Result<Members> {
     }
 }
 
-/// For as long as the last of them.
+/// Stores the members until the last of them ends.
 fn store(access: &mut Access<'_>, key: &str, members: Members) {
     match members.values().max().map(|last| access.now.until(*last)) {
         Some(left) if !left.is_zero() => access.put(key, Value::Index(members), Some(left)),

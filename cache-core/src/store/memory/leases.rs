@@ -1,4 +1,4 @@
-//! Leases and fills. Each is compared with what stands there, under the lock that it is written under.
+//! Leases and fills. Each operation compares the content and writes under the same lock.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::store::{
     Acquired, Claim, Expiry, Fill, Filled, Over, Slot, THROTTLE_MARK, Token, has_fill_id, is_unawaited, lease_key,
 };
 
-/// As [`Store::acquire`](crate::store::Store::acquire); the others likewise.
+/// Like [`Store::acquire`](crate::store::Store::acquire); the other functions likewise.
 pub(super) fn acquire(
     access: &mut Access<'_>,
     key: &str,
@@ -33,7 +33,7 @@ pub(super) fn acquire(
     Ok(Acquired::Ours)
 }
 
-/// Beside a record, which is kept for at least as long.
+/// Takes the lease of a refresh. The record is kept for at least as long.
 fn beside(access: &mut Access<'_>, key: &str, token: Token, lease: Duration) -> Result<Acquired> {
     let lease_key = lease_key(key);
     let (acquired, token) = match access.bytes(&lease_key)? {
@@ -158,7 +158,7 @@ pub(super) fn release(
         None => drop(access.remove(&place)),
     }
     if let Over::Record(_) = over {
-        // Whoever waits for the refresh watches the record.
+        // Callers that wait for the refresh watch the record.
         access.changed.push(key.into());
     }
     Ok(())
@@ -168,14 +168,14 @@ pub(super) fn throttle(access: &mut Access<'_>, key: &str, token: Token, throttl
     let held = access.holds(key, token, Over::Record(0));
     if held {
         access.put(&lease_key(key), Value::Bytes(Bytes::from_static(THROTTLE_MARK.as_bytes())), Some(throttle));
-        // As a touch of the expiry does on Redis: whoever waits for the record looks again.
+        // Like touching the expiry on Redis: callers that wait for the record check again.
         access.changed.push(key.into());
     }
     Ok(held)
 }
 
 impl Access<'_> {
-    /// Whether this attempt's lease stands: in the value key, or in the second one.
+    /// Returns whether this attempt's lease is held: in the value key, or in the lease key.
     fn holds(&mut self, key: &str, token: Token, over: Over) -> bool {
         let (key, mark) = match over {
             Over::Nothing => (key.to_owned(), token.mark()),
@@ -184,7 +184,7 @@ impl Access<'_> {
         matches!(self.bytes(&key), Ok(Some(bytes)) if bytes == mark.as_bytes())
     }
 
-    /// Whether a test has removed the guard against what stands there now.
+    /// Test only: returns whether the guard against the current content is disabled.
     fn is_unguarded(&mut self, key: &str, over: Over) -> bool {
         match (over, self.slot(key)) {
             (Over::Nothing, Slot::Absent) => sabotage::is(Guard::RemovalEndsLease),
@@ -194,8 +194,9 @@ impl Access<'_> {
         }
     }
 
-    /// Keeps the record beside a lease for at least as long (R28). Twice as long, so that only every other renewal changes it: each
-    /// change is told to whoever has the record in L1.
+    /// Keeps the record of a refresh for at least as long as its lease (R28). It sets twice that
+    /// time, so that only every other renewal changes the record: each change is notified to all
+    /// processes with the record in L1.
     fn keep(&mut self, key: &str, lease: Duration) {
         if self.left(key).is_some_and(|left| left < lease) {
             self.expire(key, Some(lease.saturating_mul(2)));

@@ -1,4 +1,4 @@
-//! Values that other programs would share, if they could reach this process.
+//! Plain values, which other programs would share if they could reach this process.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl PlainStore for MemoryStore {
     }
 
     fn load_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>> {
-        // Listeners are told of every change here.
+        // Listeners are notified of every change here.
         self.ready(key, |access| Ok((access.bytes(key)?.map(|bytes| (bytes, access.left(key))), true)))
     }
 
@@ -82,7 +82,7 @@ impl PlainStore for MemoryStore {
     }
 }
 
-/// As Redis adds: to digits as it would write them itself.
+/// Adds like Redis: only to digits in the form that it would write itself.
 fn sum(found: Option<&[u8]>, by: i64) -> Result<i64> {
     let number = match found {
         None => Some(0),

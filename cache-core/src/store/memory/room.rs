@@ -1,4 +1,4 @@
-//! What an entry weighs, and which to give up.
+//! The weight of an entry, and eviction.
 
 use std::sync::atomic::Ordering;
 
@@ -9,17 +9,17 @@ use crate::clock::Timestamp;
 use crate::events::Event;
 use crate::store::CellStore as _;
 
-/// What an entry costs beside its key and bytes: table slot, two allocations, bookkeeping.
+/// The cost of an entry without its key and bytes: table slot, two allocations, bookkeeping.
 const ENTRY_OVERHEAD: usize = 128;
-/// How many entries are looked at to find one to give up.
+/// How many entries are sampled for each eviction.
 const EVICTION_SAMPLE: usize = 5;
-/// Among how many entries those that an invalidation has ended are looked for, before others go:
-/// about half a millisecond.
+/// How many entries are searched for invalidated records before others are evicted: about half a
+/// millisecond.
 const MOST_LOOKS: usize = 2048;
 
 impl MemoryStore {
-    /// Gives up entries until the limit holds: those that an invalidation has ended, as far as a
-    /// few steps find them; expired ones, else the least recently used of a sample.
+    /// Removes entries until the limit holds: first invalidated ones, as far as a few steps find
+    /// them, then expired ones, or else the least recently used of a sample.
     pub(super) fn make_room(&self) {
         let mut looks = MOST_LOOKS;
         while looks > 0 && self.sweep.is_due() && self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
@@ -29,7 +29,7 @@ impl MemoryStore {
         let now = self.now();
         let mut evicted = 0_u64;
         let mut changed = Vec::new();
-        // Each round visits every shard once; a round that frees nothing ends it.
+        // Each round visits every shard once; a round that frees nothing ends the loop.
         while self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
             let before = evicted;
             for shard in &self.shards {
@@ -60,7 +60,7 @@ impl MemoryStore {
 }
 
 impl Shard {
-    /// The position of an expired entry, else of the least recently used of a sample.
+    /// Returns the position of an expired entry, or else of the least recently used of a sample.
     pub(super) fn victim(&self, now: Timestamp) -> Option<usize> {
         let len = self.entries.len();
         let mut best: Option<(u64, usize)> = None;

@@ -1,4 +1,5 @@
-//! What lies under one lock, and what one operation does there: what has run out is gone, what is used is remembered, what changes is told.
+//! The content of one lock, and the access of one operation to it: drops expired entries, records
+//! uses, and collects changes to notify.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::MutexGuard;
@@ -29,7 +30,7 @@ pub(super) enum Value {
     Bytes(Bytes),
     Hash(BTreeMap<String, Bytes>),
     Set(BTreeSet<String>),
-    /// Members with when they end.
+    /// Members with their expiry.
     Index(BTreeMap<String, Timestamp>),
 }
 
@@ -39,7 +40,7 @@ impl Entry {
     }
 }
 
-/// One operation's hold on a shard.
+/// One operation's access to a shard.
 pub(super) struct Access<'a> {
     pub(super) store: &'a MemoryStore,
     pub(super) shard: MutexGuard<'a, Shard>,

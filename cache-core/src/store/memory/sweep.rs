@@ -1,8 +1,8 @@
-//! Records that an invalidation has ended are given up before anything that may be served still: a
-//! few at each write, more when room is needed.
+//! Removes invalidated records before any that may still be served: a few at each write, more when
+//! memory is needed.
 //!
 //! ```text
-//! a version is renewed ──> a pass is due ── each write looks at some more entries ──> none is due
+//! a version is renewed ──> a pass is due ── each write checks some more entries ──> none is due
 //! ```
 //!
 //! Invariant: one shard is locked at a time, and for no more than a step.
@@ -22,29 +22,29 @@ use crate::error::Result;
 use crate::store::sweep::{Heads, Standing, Suspect, SweepStore};
 use crate::store::{CellStore as _, Version};
 
-/// Entries that a write looks at while a pass is due. It adds one at most, so a pass ends after a
-/// quarter as many writes as there are entries.
+/// How many entries a write checks while a pass is due. A write adds at most one, so a pass ends
+/// after a quarter as many writes as there are entries.
 pub(super) const A_FEW: usize = 4;
-/// Entries that are looked at in one hold of a shard.
+/// How many entries are checked during one lock of a shard.
 pub(super) const A_STEP: usize = 256;
 
-/// How far the pass is.
+/// The progress of the pass.
 #[derive(Default)]
 pub(super) struct Sweep {
     /// Rises when a version ends.
     ended: AtomicU64,
-    /// What it was when the last whole pass began.
+    /// Its value when the last complete pass began.
     swept: AtomicU64,
     pass: Mutex<Pass>,
     is_off: bool,
 }
 
 struct Pass {
-    /// What `ended` was when it began.
+    /// The value of `ended` when the pass began.
     ended: u64,
     shard: usize,
-    /// Positions from this one on are done. Downwards: what is removed is replaced by the last
-    /// entry, which was looked at.
+    /// Positions from this one on are done. The pass goes downwards: a removed entry is replaced by
+    /// the last one, which was checked already.
     from: usize,
 }
 
@@ -55,7 +55,7 @@ impl Default for Pass {
 }
 
 impl Sweep {
-    /// A version was renewed.
+    /// Records that a version was renewed.
     pub(super) fn version_ended(&self) {
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
@@ -66,15 +66,15 @@ impl Sweep {
 }
 
 impl MemoryStore {
-    /// Never sweeps: in which order that finds records is not the same from run to run.
+    /// Turns sweeping off, since the order in which it finds records differs between runs.
     #[cfg(feature = "testing")]
     pub(crate) fn unswept(mut self) -> Self {
         self.sweep.is_off = true;
         self
     }
 
-    /// Goes on with the pass that is due, in one shard; how many entries it has looked at. `None`:
-    /// another thread is at it.
+    /// Continues the due pass in one shard. Returns how many entries were checked; `None` if
+    /// another thread is sweeping.
     pub(super) fn sweep_some(&self, looks: usize) -> Option<usize> {
         let mut pass = self.sweep.pass.try_lock().ok()?;
         if pass.shard >= SHARDS {
@@ -95,8 +95,8 @@ impl MemoryStore {
         Some(looked_at)
     }
 
-    /// The records below this position of a shard, the position down to which it was looked at, and
-    /// how many entries that were.
+    /// Returns the records below this position of a shard, the position down to which it was
+    /// checked, and how many entries were checked.
     fn heads_of(&self, shard: usize, from: usize, looks: usize, prefix: &str) -> (Heads, usize, usize) {
         let now = self.now();
         let shard = self.lock_shard(shard);
@@ -122,7 +122,7 @@ impl MemoryStore {
         suspect.is_dead(&standing)
     }
 
-    /// Without counting it as a use.
+    /// Returns the state of a version without counting a use.
     fn standing_of(&self, version: &str) -> Standing {
         let now = self.now();
         let shard = self.shard(version);
@@ -137,7 +137,7 @@ impl MemoryStore {
         let mut removed = 0_u64;
         for (key, head) in heads {
             let mut shard = self.shard(key);
-            // A record's head holds its fill id: another one has another.
+            // A record's head contains its fill id, so another record has another head.
             let stands = matches!(shard.entries.get(key.as_str()).map(|entry| &entry.value),
                 Some(Value::Bytes(bytes)) if bytes.starts_with(head));
             let gone = if stands { shard.entries.swap_remove_entry(key.as_str()) } else { None };
@@ -155,7 +155,7 @@ impl MemoryStore {
 }
 
 impl SweepStore for MemoryStore {
-    /// A place is a shard and a position in it, from one on.
+    /// A cursor is a shard and a position in it, counted from one.
     fn heads<'a>(&'a self, prefix: &'a str, from: u64) -> BoxFuture<'a, Result<(Heads, u64)>> {
         let heads = || {
             self.check_open()?;

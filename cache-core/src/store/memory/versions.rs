@@ -1,4 +1,4 @@
-//! Versions: values like any other, made where they are missing.
+//! Versions: values like any other, made if they are missing.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ impl MemoryStore {
                 if make && access.get(key).is_none() {
                     let version = if sabotage::is(Guard::LostVersionIsNew) { first_version() } else { new_version() };
                     access.put(key, version, Some(VERSION_EXPIRY));
-                    // Nobody can hold what did not exist.
+                    // There can be no copy of a version that did not exist.
                     access.changed.pop();
                 }
-                // Of another type, it is no version.
+                // A value of another type is not a version.
                 let version = access.bytes(key).ok().flatten().and_then(|bytes| Version::of(&bytes));
-                // Never a fence: that has a limit.
+                // Never a fence, which has a limit.
                 if make && version.is_some() && access.left(key).is_some_and(|left| left < VERSION_RENEWED_BELOW) {
                     access.expire(key, Some(VERSION_EXPIRY));
-                    // It is what it was.
+                    // The version itself has not changed.
                     access.changed.pop();
                 }
                 Ok(version)
@@ -35,7 +35,7 @@ impl MemoryStore {
     pub(super) fn renew_all(&self, keys: &[Arc<str>]) -> Result<()> {
         keys.iter().try_for_each(|key| {
             self.with(key, |access| {
-                // What was stored under one that was lost is a miss anyway (I5).
+                // Entries under a lost version are misses anyway (I5).
                 if access.get(key).is_some() {
                     access.put(key, new_version(), Some(VERSION_EXPIRY));
                     self.sweep.version_ended();
@@ -46,7 +46,7 @@ impl MemoryStore {
     }
 }
 
-/// As [`Store::register_build`](crate::store::Store::register_build).
+/// Like [`Store::register_build`](crate::store::Store::register_build).
 pub(super) fn register_build(
     access: &mut Access<'_>,
     builds: &str,
@@ -72,7 +72,7 @@ pub(super) fn new_version() -> Value {
     Value::Bytes(Version::random().hex().into())
 }
 
-/// What a counter would begin with again.
+/// Returns the value that a counter would restart from.
 fn first_version() -> Value {
     Value::Bytes("1".into())
 }

@@ -1,7 +1,8 @@
 //! The operations on several keys: a pipeline for each [trip](super::trips).
 //!
-//! Between the commands of a pipeline the server may run those of other clients; each command is atomic by itself, and that is
-//! all that is promised. A script that the server has forgotten meanwhile is given again with the one operation that missed it.
+//! Between the commands of a pipeline the server may run those of other clients. Each command is
+//! atomic by itself; the pipeline is not. A script that the server has lost in the meantime is
+//! loaded again with the operation that missed it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,14 +21,15 @@ use crate::error::{ErrorKind, Result};
 use crate::store::batch::acquire_one;
 use crate::store::{Acquired, Claim, FILL_ID_AT, Fill, Filled, Place, ReadMany, Slot, Store as _, Want};
 
-/// As many versions go along with values. More of them are trips of their own, before those.
+/// How many versions are read together with values. More of them take round trips of their own,
+/// before the values.
 const VERSIONS_ALONG: usize = 64;
 
 impl RedisStore {
     pub(super) async fn read_all(&self, keys: &[Arc<str>], versions: &[Arc<str>], track: bool) -> Result<ReadMany> {
         const STEP: &str = "read";
         let along = if versions.len() <= VERSIONS_ALONG { versions } else { &[] };
-        // First: a record that was stored under later ones than these does not agree with them.
+        // The versions first: a record that was stored under later ones does not agree with them.
         let (mut found, mut all_tracked) = if along.len() < versions.len() {
             self.many_versions(STEP, versions, true).await?
         } else {
@@ -39,7 +41,7 @@ impl RedisStore {
             let (some, others) = rest.split_at(self.sizes.fitting(rest.iter().map(|key| &**key)));
             rest = others;
             let versions = along.take().unwrap_or_default();
-            // After a fault nothing more is read: the caller goes without all of it.
+            // After a failure nothing more is read: the caller gets none of it.
             if failed.load(Ordering::Relaxed) || (some.is_empty() && versions.is_empty()) {
                 return None;
             }
@@ -81,14 +83,14 @@ impl RedisStore {
         for (key, value) in keys.iter().zip(&found) {
             self.sizes.saw(key, value.as_ref().map_or(0, Bytes::len));
         }
-        // A value of another type is nothing to MGET: taking the lease tells.
+        // MGET returns nothing for a value of another type; taking the lease finds it.
         let slots = found.into_iter().map(|value| Slot::of(value, None)).collect();
         Ok((slots, versions.into_iter().map(version).collect(), tracked))
     }
 
     pub(super) async fn acquire_all(&self, wants: &[Want], lease: Duration) -> Result<Vec<Result<Acquired>>> {
         let mut sent = 0_usize;
-        // What stands in the way comes along with the answer.
+        // The reply includes the content that is in the way, so the size of the values counts.
         let next = || {
             let rest = wants.get(sent..)?;
             let range = sent..sent.saturating_add(self.sizes.fitting(rest.iter().map(|want| &*want.key)));
@@ -212,7 +214,8 @@ impl RedisStore {
     }
 }
 
-/// What a fill came to: the script's reply, whether the read behind it was tracked, and what that found.
+/// Evaluates the replies of a fill: the script's reply, whether the read after it was tracked, and
+/// what that read found.
 pub(super) fn filled(
     step: &'static str,
     fill: &Fill,
@@ -223,7 +226,7 @@ pub(super) fn filled(
         return Ok(Filled::Refused);
     }
     let stands = stands.map(|stands| reply::bytes(step, stands)).transpose()?.flatten();
-    // Somebody else may have written in between: then what is tracked is theirs.
+    // Another client may have written in between: then its record is the tracked one.
     let is_ours = stands.as_deref().is_some_and(|stands| fill.record.get(FILL_ID_AT) == Some(stands));
     Ok(if tracked && is_ours { Filled::Tracked } else { Filled::Stored })
 }

@@ -1,18 +1,19 @@
 //! Which runtime carries the connection (D9).
 //!
-//! The tasks of a connection live on the runtime of who has made it. When that runtime ends, as
-//! that of a test does, they are dropped. Whoever calls next, on a runtime that lives, makes them
-//! again there and waits for the first attempt to connect; others who call meanwhile wait too.
+//! The tasks of a connection run on the runtime of the caller that made it. When that runtime ends,
+//! as that of a test does, they are dropped. The next caller on a live runtime starts them again
+//! there and waits for the first attempt to connect; other callers wait meanwhile, too.
 //!
 //! ```text
-//! Kept ──(its tasks are dropped)──> Ending ──> Ended ──(a call)──> Starting ──(the first attempt is over)──> Kept
+//! Kept ──(its tasks are dropped)──> Ending ──> Ended ──(a call)──> Starting
+//!   ^────────────────(the first attempt is over)──────────────────────┘
 //! ```
 //!
-//! While it is `Ending`, its session is unpublished. A call that finds no session then knows that it
-//! has to wait for `Ended`.
+//! While it is `Ending`, its session is unpublished. A call that finds no session then knows that
+//! it has to wait for `Ended`.
 //!
 //! Invariant: a connection is taken over only after the supervisor of the last one was dropped, so
-//! that two never change what is published.
+//! that two supervisors never change what is published.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,29 +48,30 @@ impl Default for Carrier {
 }
 
 impl Carrier {
-    /// How often the connection was taken over.
+    /// Returns how often the connection was taken over.
     pub(super) fn takeovers(&self) -> u64 {
         self.takeovers.load(Ordering::Acquire)
     }
 
-    /// Whether the connection has no supervisor, or its first attempt to connect is under way.
+    /// Returns whether the connection has no supervisor, or its first attempt to connect is in
+    /// progress.
     pub(super) fn is_changing(&self) -> bool {
         *self.state.borrow() != State::Kept
     }
 
-    /// Whether the supervisor that asks was made by a take-over.
+    /// Returns whether the calling supervisor was made by a take-over.
     pub(super) fn is_starting(&self) -> bool {
         *self.state.borrow() == State::Starting
     }
 
-    /// The first attempt to connect is over.
+    /// Records that the first attempt to connect is over.
     pub(super) fn started(&self) {
         self.state.send_replace(State::Kept);
     }
 
-    /// Takes the connection over if its runtime has ended, and waits for the first attempt to connect;
-    /// at most for `limit`. `is_abandoned`: the runtime of the connection has ended, so its supervisor is
-    /// about to be dropped.
+    /// Takes the connection over if its runtime has ended, and waits for the first attempt to
+    /// connect, at most for `limit`. `is_abandoned`: the runtime of the connection has ended, so
+    /// its supervisor is about to be dropped.
     pub(super) async fn take_over(&self, background: &Background, is_abandoned: impl Fn() -> bool, limit: Duration) {
         if *self.state.borrow() == State::Kept && !is_abandoned() {
             return;
@@ -89,7 +91,7 @@ impl Carrier {
                     }
                     State::Kept | State::Starting | State::Ending | State::Ended => {}
                 }
-                // An error says that the sender is gone, which `self` holds: it cannot be.
+                // An error would mean that the sender is gone, but `self` holds it.
                 if changes.changed().await.is_err() {
                     return;
                 }
@@ -98,7 +100,7 @@ impl Carrier {
         let _elapsed = timeout(limit, taken).await;
     }
 
-    /// Whether the caller is the one to do it.
+    /// Starts a take-over. Returns whether the caller is the one to do it.
     fn begin(&self) -> bool {
         let begun = self.state.send_if_modified(|state| {
             let is_ended = *state == State::Ended;
@@ -114,7 +116,7 @@ impl Carrier {
     }
 }
 
-/// Dropped before the connection is.
+/// Dropped before the connection.
 struct Ending(Arc<Link>);
 
 impl Drop for Ending {
@@ -132,10 +134,10 @@ impl Drop for Ended {
     }
 }
 
-/// The supervisor of a connection. Made before its task is: one that is dropped before it ran is
-/// over too. The fields are dropped in this order.
+/// The supervisor of a connection. Made before its task, so that a task dropped before it ran
+/// counts as ended, too. The fields are dropped in this order.
 pub(super) struct Kept {
-    #[expect(dead_code, reason = "only its drop counts")]
+    #[expect(dead_code, reason = "only its drop has an effect")]
     ending: Ending,
     connection: Supervised<Link>,
     ended: Ended,

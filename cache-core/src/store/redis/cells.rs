@@ -1,5 +1,5 @@
-//! What cells need: single keys, writes of several keys at once, indexes whose members end by
-//! themselves, and lists of keys.
+//! The operations of cells: single keys, writes of several keys at once, indexes whose members
+//! expire, and lists of keys.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::store::cells::OverLimit;
 use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Swapped};
 
-/// How many keys a step of a list looks at, about.
+/// The approximate number of keys that one step of a list checks.
 const LISTED: u32 = 100;
 
 impl CellStore for RedisStore {
@@ -92,7 +92,7 @@ impl CellStore for RedisStore {
             let set = on(mark.key, "SET").arg(MARK).arg("PX").arg(ms(mark.lasts)).to_owned();
             pipeline.add_command(set).add_command(on(key, "UNLINK"));
             let mut replies = self.link.pipeline(STEP, &pipeline).await?;
-            // A server that is full takes no mark, but still deletes, and that is what counts.
+            // A server without memory refuses the mark but still deletes, which is what matters.
             let _mark = replies.raw()?;
             Ok(reply::count(STEP, replies.raw()?)? > 0)
         })
@@ -196,12 +196,12 @@ impl CellStore for RedisStore {
     }
 }
 
-/// As the scripts take it: empty for none.
+/// Formats an expiry for the scripts: empty for none.
 fn milliseconds(expiry: Option<Expiry>) -> String {
     expiry.map_or_else(String::new, |expiry| ms(expiry).to_string())
 }
 
-/// What begins with exactly this text.
+/// Returns a pattern for keys that begin with exactly this text.
 pub(super) fn pattern(prefix: &str) -> String {
     let mut pattern = String::with_capacity(prefix.len().saturating_add(1));
     for letter in prefix.chars() {

@@ -1,4 +1,4 @@
-//! Where the server is and how to talk to it, read from a URL.
+//! The address of the server and the connection's settings, read from a URL.
 //!
 //! ```text
 //! redis://[user[:password]@]host[:port][/db][?option=value&..]
@@ -6,11 +6,12 @@
 //! redis+unix:///path/to/socket[?db=3&user=..&password=..]
 //! ```
 //!
-//! Other clients' names of the schemes work too, and so do their options as far as they ask for
-//! nothing that we do otherwise: see [`foreign`].
+//! Other clients' names of the schemes are accepted, and so are their options unless they ask for a
+//! behaviour that differs from ours: see [`foreign`].
 //!
-//! Invariant: no error, `Debug` or `Display` text contains the password. A URL that is misread may have parts of the password
-//! anywhere, so errors quote nothing from a URL but what is nearly the name of a known scheme or option.
+//! Invariant: no error, `Debug` or `Display` text contains the password. A URL that is parsed
+//! wrongly may have parts of the password anywhere, so errors quote a part of a URL only if it is
+//! nearly the name of a known scheme or option.
 
 mod foreign;
 
@@ -23,7 +24,7 @@ use crate::store::address::Parts;
 
 const DEFAULT_PORT: u16 = 6379;
 const STEP: &str = "configure";
-/// `memory` never comes here, but may have been meant.
+/// `memory` is handled elsewhere, but may have been meant.
 const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "memory"];
 const OPTIONS: [&str; 12] = [
     "connect_timeout",
@@ -39,9 +40,10 @@ const OPTIONS: [&str; 12] = [
     "user",
     "password",
 ];
-/// How long replicas may take where the URL does not say.
+/// How long replicas may take unless the URL sets it.
 const REPLICA_TIMEOUT: Duration = Duration::from_millis(500);
-/// Longer waits than this are a slip of the pen, and would make a fault look like a hang.
+/// The longest accepted timeout. A longer one is probably a mistake, and would make a failure look
+/// like a hang.
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// Everything needed to connect.
@@ -51,28 +53,30 @@ pub(crate) struct RedisConfig {
     pub(crate) user: Option<String>,
     pub(crate) password: Option<String>,
     pub(crate) db: u16,
-    /// For one attempt to connect, from the name look-up to the end of the set-up. Default: 1 s.
+    /// For one attempt to connect, from the name lookup to the end of the set-up. Default: 1 s.
     pub(crate) connect_timeout: Duration,
-    /// For one operation, waiting in the queue included. Default: 500 ms.
+    /// For one operation, including the time in the queue. Default: 500 ms.
     pub(crate) response_timeout: Duration,
     /// The time between two checks of an idle connection. Default: 1 s. Costs one `TIME` each.
     pub(crate) heartbeat: Duration,
-    /// How old a value of the in-process tier may be against the server at most. Default: 2 s.
+    /// How old a value of the local tier may be at most, compared with the server. Default: 2 s.
     pub(crate) max_staleness: Duration,
     /// How many replicas an invalidation waits for. Default: none.
     pub(crate) replicas: Option<Replicas>,
     /// Shown by `CLIENT LIST`. Default: `cache-core`.
     pub(crate) client_name: String,
-    /// The first part of all keys, which the user of this connection must have the right to.
+    /// The first part of all keys. The user of this connection needs the right to keys that start
+    /// with it.
     pub(crate) namespace: Option<String>,
-    /// How the program has given the address, and who logs in: what to change is named accordingly.
+    /// How the program sets the address and the login, so that errors name the right setting to
+    /// change.
     pub(crate) address_by: Given,
     pub(crate) login_by: Given,
-    /// Options of other clients that the URL has and that change nothing.
+    /// Options of other clients in the URL that have no effect.
     pub(crate) ignored: Vec<&'static str>,
 }
 
-/// How a program gives a setting.
+/// How a program sets an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Given {
     /// In a URL.
@@ -88,7 +92,7 @@ enum Scheme {
     Unix,
 }
 
-/// How many replicas, and how long they may take.
+/// How many replicas to wait for, and how long they may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Replicas {
     pub(crate) count: u32,
@@ -96,11 +100,11 @@ pub(crate) struct Replicas {
 }
 
 impl Replicas {
-    /// `None`: not to be waited for.
+    /// Makes the setting; `None` if there are no replicas to wait for.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`]: a timeout that is none.
+    /// [`ErrorKind::Configuration`]: the timeout is out of range.
     pub(crate) fn new(count: u32, timeout: Duration) -> Result<Option<Self>> {
         if timeout < Duration::from_millis(1) || timeout > LONGEST {
             return Err(wrong("the time that replicas may take must be between 1ms and 600s"));
@@ -126,7 +130,7 @@ pub(crate) enum Address {
 }
 
 impl RedisConfig {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
     ///
@@ -148,7 +152,7 @@ impl RedisConfig {
         Ok(config)
     }
 
-    /// Reads an address in parts; [`log_in`](Self::log_in) adds who logs in.
+    /// Makes a configuration from the parts of an address; [`log_in`](Self::log_in) adds the login.
     ///
     /// # Errors
     ///
@@ -180,11 +184,11 @@ impl RedisConfig {
         })
     }
 
-    /// Who logs in, where the URL does not say.
+    /// Sets the login if the URL does not.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`]: it does.
+    /// [`ErrorKind::Configuration`]: the URL sets it, too.
     pub(crate) fn log_in(&mut self, parts: &Parts) -> Result<()> {
         let said = self.user.is_some() || self.password.is_some();
         for (name, part) in [("username", &parts.username), ("password", &parts.password)] {
@@ -237,7 +241,7 @@ impl RedisConfig {
     }
 
     fn over_unix(rest: &str, query: &Query) -> Result<Self> {
-        // As redis-py has it: `unix://user:password@/path`.
+        // The form of redis-py: `unix://user:password@/path`.
         let (login, path) = match rest.find("@/") {
             Some(at) if !rest.starts_with('/') => {
                 (rest.get(..at), rest.get(at.saturating_add(1)..).unwrap_or_default())
@@ -280,13 +284,13 @@ impl RedisConfig {
 }
 
 impl RedisConfig {
-    /// The time between two checks: often enough that what was read stays trusted in between.
+    /// Returns the time between two checks: short enough that reads stay trusted in between.
     pub(crate) fn beat(&self) -> Duration {
         self.heartbeat.min(self.max_staleness.mul_f64(0.5))
     }
 }
 
-/// The URL without its password and options.
+/// Writes the URL without its password and options.
 impl fmt::Display for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let credentials = match (&self.user, &self.password) {
@@ -320,7 +324,7 @@ impl fmt::Debug for RedisConfig {
 }
 
 impl Scheme {
-    /// Also by the names that other clients have for it.
+    /// Parses a scheme, also by the names that other clients use.
     fn of(name: &str) -> Result<Self> {
         match name.to_ascii_lowercase().as_str() {
             "redis" | "valkey" => Ok(Self::Tcp),
@@ -341,7 +345,7 @@ impl Scheme {
 #[derive(Default)]
 struct Query {
     options: Vec<(&'static str, String)>,
-    /// Those of other clients that change nothing.
+    /// Options of other clients that have no effect.
     ignored: Vec<&'static str>,
 }
 
@@ -358,7 +362,7 @@ impl Query {
                 return Err(wrong(format!("the option `{known}` is given twice")));
             }
             if value.is_empty() && matches!(known, "user" | "password") {
-                // Empty is none, as in `redis://:@host`.
+                // Empty means not set, as in `redis://:@host`.
                 continue;
             }
             if value.is_empty() {
@@ -481,7 +485,8 @@ fn decoded_if_any(text: &str) -> Result<Option<String>> {
     if text.is_empty() { Ok(None) } else { decoded(text).map(Some) }
 }
 
-/// Resolves `%XX`. A `%` that begins none is an error: it would be a different password from the one that was meant.
+/// Decodes `%XX`. Any other `%` is an error: the result would be a different password from the one
+/// that was meant.
 fn decoded(text: &str) -> Result<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -515,7 +520,8 @@ fn unknown(what: &str, given: &str, known: &[&str]) -> String {
     }
 }
 
-/// How many insertions, deletions, replacements and swaps of neighbours make `a` into `b` (optimal string alignment).
+/// Returns how many insertions, deletions, replacements and swaps of neighbours turn `a` into `b`
+/// (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(32).collect(), b.chars().take(32).collect());
     let mut before: Vec<usize> = Vec::new();

@@ -1,10 +1,10 @@
-//! The one connection that all calls share, and the supervisor that keeps it.
+//! The one connection that all calls share, and its supervisor's transport.
 //!
-//! When it is made, used and given up is decided by [`supervisor`](crate::store::supervisor); here
-//! is its I/O.
+//! [`supervisor`](crate::store::supervisor) decides when it is made, used and given up; this module
+//! does the I/O.
 //!
 //! Invariants: without a session a call fails at once. A call fails once no byte has arrived for
-//! one response timeout, waiting in the client's queue included: see [`wire`](super::wire).
+//! one response timeout, including the time in the client's queue: see [`wire`](super::wire).
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,17 +31,18 @@ use crate::store::outstanding::Outstanding;
 use crate::store::pushes::Pushes;
 use crate::store::supervisor::{Effect, LOSS, Seen, Transport};
 
-/// The first with `SET .. NX GET`, which takes a lease in one trip. Valkey counts on from Redis 7.2.
+/// The oldest supported version, the first with `SET .. NX GET`, which takes a lease in one round
+/// trip. Valkey's version numbers go on from Redis 7.2.
 const OLDEST: (u32, u32) = (7, 0);
 
-/// How often a failure to connect is told that stays the same.
+/// How often a failure to connect is reported while its reason stays the same.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// The shared side of the connection.
 pub(super) struct Link {
     pub(super) config: RedisConfig,
     dialer: Dialer,
-    /// Where connections are driven. Not owned: its tasks own this.
+    /// Runs the connections' drivers. Not owned: its tasks own this.
     background: Weak<Background>,
     clock: Clock,
     pub(super) events: Events,
@@ -49,9 +50,9 @@ pub(super) struct Link {
     sleep: SleepWatch,
     session: RwLock<Option<Arc<Session>>>,
     pub(super) pushes: Arc<Pushes>,
-    /// Until when what this connection has read tracked may be served.
+    /// Until when tracked reads of this connection may be served.
     pub(super) trust: Arc<Trust>,
-    /// A call had no answer in time: look at the connection now.
+    /// Notified when a call had no answer in time: check the connection now.
     doubt: Notify,
     closed: watch::Sender<bool>,
     told_of_missing_tracking: AtomicBool,
@@ -59,19 +60,20 @@ pub(super) struct Link {
     told_of_missing_info: AtomicBool,
     /// Which runtime keeps the connection.
     pub(super) carrier: Carrier,
-    /// An operation was refused for a right that the set-up had found: the heartbeat looks again.
+    /// An operation was refused for a right that the set-up had found: the heartbeat checks again.
     are_rights_doubted: AtomicBool,
-    /// When they may be doubted again, on the coarse clock: a program may be refused all the time what is not ours.
+    /// When the rights may be checked again, on the coarse clock. A program may be refused all the
+    /// time for keys that are not ours.
     rights_due: AtomicU64,
-    /// What the next connection has to do before calls use it.
+    /// What the next connection must do before calls use it.
     pub(super) outstanding: Outstanding,
-    /// Does it.
+    /// The store that runs the outstanding operations.
     pub(super) store: OnceLock<Weak<RedisStore>>,
     /// The connection that was used last.
     predecessor: Mutex<Option<Identity>>,
     /// Why there is no connection.
     fault: Mutex<Option<Arc<str>>>,
-    /// Why connecting failed, as it was told last.
+    /// Why connecting failed, as last reported.
     told_of_failure: Mutex<Option<(Arc<str>, Stopwatch)>>,
 }
 
@@ -80,11 +82,11 @@ tokio::task_local! {
     static SETTING_UP: Arc<Session>;
 }
 
-/// Which connection it is at its server.
+/// The identity of a connection at its server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     id: u64,
-    /// A server that was started anew counts from one: the id alone may be somebody else's.
+    /// A restarted server counts from one: the id alone may belong to another connection.
     address: Box<str>,
     server_run: Option<Box<str>>,
 }
@@ -134,7 +136,7 @@ impl Link {
         self.offset.now(&self.clock)
     }
 
-    /// Milliseconds of the coarse clock.
+    /// Returns the milliseconds of the coarse clock.
     pub(super) fn coarse(&self) -> u64 {
         self.clock.coarse()
     }
@@ -146,7 +148,7 @@ impl Link {
     /// Resolves once the store is closed.
     pub(super) async fn until_closed(&self) {
         let mut closed = self.closed.subscribe();
-        // An error says that the sender is gone, which `self` holds: it cannot be.
+        // An error would mean that the sender is gone, but `self` holds it.
         drop(closed.wait_for(|closed| *closed).await);
     }
 
@@ -155,8 +157,8 @@ impl Link {
         LOSS.into_iter().for_each(|effect| self.apply(effect, None));
     }
 
-    /// The session to use for a call. At once, but for calls after the runtime of the connection has
-    /// ended: those wait for the first attempt to connect on a runtime that lives.
+    /// Returns the session to use for a call. Immediate, except after the runtime of the connection
+    /// has ended: those calls wait for the first attempt to connect on a live runtime.
     pub(super) async fn session(&self, step: &'static str) -> Result<Arc<Session>> {
         if let Some(session) = self.usable() {
             return Ok(session);
@@ -179,14 +181,14 @@ impl Link {
         self.current().is_some_and(|session| session.wire.is_abandoned())
     }
 
-    /// How often the connection was taken over.
+    /// Returns how often the connection was taken over.
     pub(super) fn takeovers(&self) -> u64 {
         self.carrier.takeovers()
     }
 
-    /// Whether an operation failed because the runtime that carried the connection has ended since it
-    /// began, after so many take-overs. It is tried a few times: of tests that run at the same time, one
-    /// ends after the other.
+    /// Returns whether an operation failed because the runtime that carried the connection has
+    /// ended since the operation began at this count of take-overs. A few tries are allowed: tests
+    /// that run at the same time end one after the other.
     pub(super) fn may_try_again(&self, error: &Error, takeovers: u64, tries: &mut u32) -> bool {
         const MOST: u32 = 8;
         *tries = tries.saturating_add(1);
@@ -198,7 +200,7 @@ impl Link {
         self.carrier.takeovers() != takeovers || self.carrier.is_changing() || self.is_abandoned()
     }
 
-    /// An operation was refused for a missing right.
+    /// Records that an operation was refused for a missing right.
     fn doubt_rights(&self) {
         if self.clock.coarse() >= self.rights_due.load(Ordering::Relaxed) {
             self.are_rights_doubted.store(true, Ordering::Release);
@@ -206,7 +208,7 @@ impl Link {
         }
     }
 
-    /// Looks again whether the user has the rights that the set-up has found.
+    /// Checks again whether the user has the rights that the set-up has found.
     async fn check_rights(&self, session: &Session) -> Result<()> {
         if !self.are_rights_doubted.swap(false, Ordering::AcqRel) {
             return Ok(());
@@ -215,23 +217,23 @@ impl Link {
         self.rights_due.store(due, Ordering::Relaxed);
         let mut connection = session.wire.client();
         let check = rights::check(&mut connection, &self.config, &[]);
-        // Without an answer the heartbeat decides, which follows.
+        // Without an answer the heartbeat that follows decides.
         timeout(self.config.response_timeout, check).await.unwrap_or(Ok(()))
     }
 
-    /// The error of a call that finds no connection.
+    /// Makes the error of a call that finds no connection.
     pub(super) fn disconnected(&self, step: &'static str) -> Error {
         let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
         faults::disconnected(step, &self.config, fault.as_deref())
     }
 
-    /// What `watch` returns of a connection that is over.
+    /// Makes the result of `watch` for a connection that is over.
     fn ended(&self, error: Error) -> Seen {
         self.note_fault(&error);
         Seen::Lost(error)
     }
 
-    /// Keeps why there is no connection, for the errors of calls.
+    /// Stores why there is no connection, for the errors of calls.
     fn note_fault(&self, error: &Error) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.why().into());
     }
@@ -252,7 +254,7 @@ impl Link {
         self.bounded(step, &session, script.invoke_async(&mut connection)).await
     }
 
-    /// Gives the server all scripts again.
+    /// Loads all scripts into the server again.
     pub(super) async fn load_scripts(&self, step: &'static str) -> Result<()> {
         let session = self.session(step).await?;
         let connection = session.wire.client();
@@ -260,7 +262,8 @@ impl Link {
         timeout(self.config.response_timeout, load).await.map_err(|_elapsed| faults::timed_out(step))
     }
 
-    /// All commands in one trip, contiguous on this connection; not atomic. Error replies are values.
+    /// Sends all commands in one round trip, contiguous on this connection; not atomic. Error
+    /// replies are values.
     pub(super) async fn pipeline(&self, step: &'static str, pipeline: &Pipeline) -> Result<Replies> {
         let session = self.session(step).await?;
         self.pipeline_on(&session, step, pipeline).await
@@ -280,7 +283,8 @@ impl Link {
         Ok(Replies::new(step, values))
     }
 
-    /// Cancelled while waiting, a command may still be executed; its reply is dropped by the driver, so nobody else gets it.
+    /// Bounds a call by the response timeout. Cancelled while waiting, a command may still be
+    /// executed; the driver drops its reply, so no other call gets it.
     async fn bounded<T>(
         &self,
         step: &'static str,
@@ -302,7 +306,7 @@ impl Link {
         }
     }
 
-    /// A bare connection, logged in. Without a time limit of its own.
+    /// Opens a bare connection and logs in. Has no time limit of its own.
     pub(super) async fn log_in(
         &self,
         on_push: impl Fn(PushInfo) -> Result<(), std::fmt::Error> + Send + Sync + 'static,
@@ -311,7 +315,7 @@ impl Link {
         self.dialer.dial(&self.config, &background, on_push).await
     }
 
-    /// Which connection this is, if the server may be asked.
+    /// Returns the identity of this connection, if the server may be asked.
     pub(super) async fn identify(&self, connection: &mut MultiplexedConnection) -> Option<Identity> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("CLIENT").arg("INFO");
@@ -327,7 +331,8 @@ impl Link {
         Some(Identity { id, address, server_run: reply::server_run(server) })
     }
 
-    /// Ends a connection that is not used any more, at its server: what it has sent and was not executed never will be (R26).
+    /// Ends an abandoned connection at its server: commands that it has sent and that were not
+    /// executed never will be (R26).
     pub(super) async fn kill(&self, connection: &mut MultiplexedConnection, old: &Identity, new: Option<&Identity>) {
         let has_restarted = new.is_some_and(|new| new.server_run != old.server_run);
         if has_restarted {
@@ -335,7 +340,7 @@ impl Link {
         }
         let mut command = redis::cmd("CLIENT");
         command.arg("KILL").arg("ID").arg(old.id).arg("ADDR").arg(&*old.address);
-        // A fault of the connection shows at its next use.
+        // A failure of the connection shows at its next use.
         if let Ok(reply) = connection.send_packed_command(&command).await
             && let Err(error) = reply::checked("connect", reply)
         {
@@ -353,7 +358,7 @@ impl Link {
         self.predecessor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Does what is outstanding on this connection, also if it is not published yet.
+    /// Runs the outstanding operations on this connection, even if it is not published yet.
     async fn settle(&self, session: &Arc<Session>) -> Result<()> {
         match self.store.get().and_then(Weak::upgrade) {
             Some(store) => SETTING_UP.scope(Arc::clone(session), self.outstanding.settle(&*store)).await,
@@ -361,7 +366,7 @@ impl Link {
         }
     }
 
-    /// `before`: what our boot clock showed before the request was sent.
+    /// Learns the server's time. `before`: what our boot clock showed before the request was sent.
     fn learn_time(&self, before: u64, reply: &Value) {
         if let Some(server) = reply::time(reply) {
             self.offset.learn_between(server, before, self.clock.boot());
@@ -453,7 +458,7 @@ impl Transport for Link {
         }
         let time = replies.raw()?;
         self.learn_time(before, &time);
-        // Who may not run INFO is taken at their word.
+        // Without the right to run INFO the server's version is not checked.
         let server = replies.raw()?;
         if let Some(version) = reply::server_version(&server).filter(|version| *version < OLDEST) {
             return Err(faults::too_old(version));
@@ -478,7 +483,7 @@ impl Transport for Link {
         Ok(session.tracking)
     }
 
-    /// Where it fails, the next connection does it. The trust goes by the set-up and the
+    /// On failure the next connection does the work. Trust depends on the set-up and the
     /// heartbeats.
     async fn work_off(&self, session: &Arc<Session>) -> Result<bool> {
         self.settle(session).await.map(|()| false)
@@ -496,15 +501,15 @@ impl Transport for Link {
                     Ok(()) => Seen::Due,
                     Err(error) => {
                         let seen = self.ended(error);
-                        // As far as what is left of the rights allows it, and after the last call
-                        // has begun.
+                        // As far as the remaining rights allow it, and after the last call has
+                        // begun.
                         LOSS.into_iter().for_each(|effect| self.apply(effect, None));
                         drop(self.settle(session).await);
                         seen
                     }
                 },
-                // Where that fails, the heartbeat says whether the connection is to blame; what is
-                // left follows the next one.
+                // If that fails, the heartbeat decides whether the connection is to blame; the next
+                // connection does the rest.
                 () = self.outstanding.added() => if self.settle(session).await.is_err() { return Seen::Due },
                 () = sleep(self.config.beat()) => return Seen::Due,
             }
@@ -530,7 +535,7 @@ impl Transport for Link {
     fn apply(&self, effect: Effect, session: Option<&Arc<Session>>) {
         let publish = |session: Option<Arc<Session>>| {
             let mut current = self.session.write().unwrap_or_else(PoisonError::into_inner);
-            // Closing sets the mark before it comes here: nothing is published after it.
+            // Closing sets the flag before it comes here, so nothing is published after it.
             *current = session.filter(|_| !self.is_closed());
         };
         match effect {
@@ -546,7 +551,7 @@ impl Transport for Link {
         }
     }
 
-    /// When the reason is a new one, and now and then while it stays.
+    /// Reports when the reason changes, and from time to time while it stays the same.
     fn failed(&self, error: &Error) {
         self.note_fault(error);
         let reason = reason(error);

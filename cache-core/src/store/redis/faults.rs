@@ -1,13 +1,14 @@
-//! What went wrong, in the crate's own words.
+//! Errors of the Redis store, in the crate's own words.
 //!
-//! Invariant: no text from the server gets through but the error's code. Server messages can quote arguments, which are keys and payloads.
+//! Invariant: of the server's texts only the error's code is passed on. Server messages can quote
+//! arguments, which are keys and payloads.
 
 use redis::{ErrorKind as RedisKind, RedisError, ServerError, Value};
 
 use super::config::{Address, Given, RedisConfig};
 use crate::error::{Error, ErrorKind};
 
-/// A failed operation.
+/// Makes the error of a failed operation.
 pub(super) fn of(step: &'static str, error: &RedisError) -> Error {
     if error.is_timeout() {
         return timed_out(step);
@@ -17,7 +18,7 @@ pub(super) fn of(step: &'static str, error: &RedisError) -> Error {
     }
     let new = |kind, detail: &str| Error::new(kind, step).detail(detail);
     match error.kind() {
-        // The system's own words: no argument of a command gets in there.
+        // The system's own message, which contains no argument of a command.
         RedisKind::Io => new(ErrorKind::Unavailable, &format!("the connection broke: {error}")),
         RedisKind::Parse => {
             new(ErrorKind::Unavailable, "the server's answer could not be read; the connection is made anew")
@@ -27,12 +28,12 @@ pub(super) fn of(step: &'static str, error: &RedisError) -> Error {
     }
 }
 
-/// An error reply.
+/// Makes the error of an error reply.
 pub(super) fn of_server(step: &'static str, error: &ServerError) -> Error {
     of_code(step, error.code())
 }
 
-/// The server does not know a script that was called by its hash.
+/// Returns whether the server does not know a script that was called by its hash.
 pub(super) fn is_unknown_script(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if error.code() == "NOSCRIPT")
 }
@@ -42,7 +43,8 @@ pub(super) fn unexpected(step: &'static str) -> Error {
     Error::new(ErrorKind::Refused, step).detail("the server's answer has an unexpected type")
 }
 
-/// There is no connection at the moment. `why`: what the last attempt came to, or what ended the last connection.
+/// There is no connection at the moment. `why`: why the last attempt failed, or the last connection
+/// ended.
 pub(super) fn disconnected(step: &'static str, config: &RedisConfig, why: Option<&str>) -> Error {
     let why = why.map_or_else(String::new, |why| format!(" ({why})"));
     let detail = format!("not connected to {config}{why}; connecting goes on in the background");
@@ -62,19 +64,20 @@ pub(super) fn timed_out(step: &'static str) -> Error {
 
 /// An attempt to connect took longer than its timeout.
 pub(super) fn no_connection_in_time(config: &RedisConfig) -> Error {
-    // A plain port waits for the rest of what it takes for a command.
+    // A plain port takes the TLS handshake for an incomplete command and waits for the rest.
     let hint = if matches!(config.address, Address::Tls { .. }) { "; is this its TLS port?" } else { "" };
     Error::new(ErrorKind::Unavailable, "connect")
         .detail(format!("the server did not answer within {} ms{hint}", config.connect_timeout.as_millis()))
 }
 
-/// A server that lacks what the store needs.
+/// The server is older than the oldest supported version.
 pub(super) fn too_old((major, minor): (u32, u32)) -> Error {
     Error::new(ErrorKind::Configuration, "connect")
         .detail(format!("the server is Redis {major}.{minor}; it must be Redis 7.0, Valkey 7.2 or later"))
 }
 
-/// An attempt to connect that failed. [`ErrorKind::Configuration`] if only a change can mend it.
+/// Makes the error of a failed attempt to connect. [`ErrorKind::Configuration`] if only a change
+/// can fix it.
 pub(super) fn of_connect(error: &RedisError, config: &RedisConfig) -> Error {
     const STEP: &str = "connect";
     let configuration = |detail: String| Error::new(ErrorKind::Configuration, STEP).detail(detail);
@@ -127,7 +130,7 @@ fn with_tls(config: &RedisConfig) -> &'static str {
     }
 }
 
-/// `ERR` has no finer code: the message is looked at, never shown.
+/// `ERR` has no finer code: the message is checked, never shown.
 fn of_plain_refusal(error: &RedisError, config: &RedisConfig) -> Error {
     let says = |words: &str| error.detail().is_some_and(|detail| detail.contains(words));
     let (kind, detail) = if says("max number of clients") {
@@ -143,7 +146,7 @@ fn of_plain_refusal(error: &RedisError, config: &RedisConfig) -> Error {
         };
         (ErrorKind::Configuration, detail)
     } else {
-        // Before a `HELLO 3` that was answered nothing else is sent but what is looked for above.
+        // Until `HELLO 3` is answered, only the commands checked above are sent.
         (ErrorKind::Configuration, NO_RESP3)
     };
     Error::new(kind, "connect").detail(detail)
@@ -204,7 +207,8 @@ fn described(code: &str) -> String {
         "NOSCRIPT" => "the server forgot a script that was just loaded",
         _ => "the server answered with an error",
     };
-    // A code is upper-case letters; anything else came out of a script or a proxy and may be data.
+    // A code consists of upper-case letters; anything else came from a script or a proxy and may be
+    // data.
     if !code.is_empty() && code.len() <= 24 && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
         format!("{words} ({code})")
     } else {

@@ -1,5 +1,5 @@
-//! Write fences and new versions. A script for each key: the keys of an entry in other builds are
-//! in slots of their own.
+//! Write fences and new versions. Each key needs a script of its own, since the keys of an entry in
+//! other builds are in other slots.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub(super) async fn withdraw(store: &RedisStore, fence: Token, keys: &[String]) 
     run_all(store, "withdraw", &[], keys.iter().map(script).collect(), None).await.map(drop)
 }
 
-/// Gives each that stands a new version, in this order.
+/// Gives each existing version a new one, in this order.
 pub(super) async fn renew_versions(store: &RedisStore, step: &'static str, versions: &[Arc<str>]) -> Result<()> {
     run_all(store, step, versions, Vec::new(), None).await.map(drop)
 }
@@ -89,21 +89,21 @@ pub(super) async fn withdraw_versions(
     run_all(store, "withdraw", kinds, tags.iter().map(script).collect(), None).await.map(drop)
 }
 
-/// What concerns one key.
+/// A request for one key.
 enum Request<'a> {
-    /// Another version, if one stands.
+    /// Replaces the version, if there is one.
     Renew(&'a str),
     Script(ScriptInvocation<'a>),
-    /// The builds in it are read.
+    /// Reads the builds of the registry.
     Registry(&'a str),
 }
 
-/// What the scripts answer, in their order, and the builds of the registry.
+/// The replies of the scripts, in order, and the builds of the registry.
 type Answers = (Vec<i64>, Vec<String>);
 
-/// Renews versions, runs scripts, then reads a registry. Mostly one trip; where there are very many,
-/// one after the other, so that each is sent only after those before it were done: the kinds before
-/// their tags, the registry at last. After one that failed no other is sent.
+/// Renews versions, runs scripts, then reads a registry. Usually one round trip. If there are very
+/// many requests, the round trips run one after the other, so that each is sent only after those
+/// before it: the kinds before their tags, the registry last. After a failed one no other is sent.
 async fn run_all(
     store: &RedisStore,
     step: &'static str,
@@ -124,19 +124,20 @@ async fn run_all(
     Ok(answers)
 }
 
-/// One trip.
+/// Runs one round trip.
 async fn run(store: &RedisStore, step: &'static str, requests: &[Request<'_>], answers: &mut Answers) -> Result<()> {
     let mut pipeline = redis::pipe();
     let is_replicated = store.replicated.is_some();
     for request in requests {
         match request {
-            // Nothing is written where none stands: what was stored under one that was lost is a miss anyway (I5).
+            // An absent version is not written: entries under a lost version are misses anyway
+            // (I5).
             Request::Renew(key) => {
                 let version = Version::random().hex();
                 pipeline.cmd("SET").arg(key).arg(&version).arg("XX").arg("PX").arg(ms(VERSION_EXPIRY));
                 if is_replicated {
-                    // Always a write: a replica may still have the one that was lost here a moment ago, and that
-                    // loss is waited for too.
+                    // Always a write: a replica may still have the version that was lost here a
+                    // moment ago, and this waits for that loss, too.
                     pipeline.cmd("SET").arg(key).arg(&version).arg("NX").arg("PX").arg(1);
                 }
             }
@@ -167,8 +168,8 @@ async fn run(store: &RedisStore, step: &'static str, requests: &[Request<'_>], a
     Ok(())
 }
 
-/// A script's number. One that the server did not know has done nothing: it is run again, and given
-/// to it.
+/// Returns a script's reply. A script that the server did not know has done nothing: it is loaded
+/// and run again.
 async fn known(store: &RedisStore, step: &'static str, script: &ScriptInvocation<'_>, answer: Value) -> Result<i64> {
     if !faults::is_unknown_script(&answer) {
         return reply::integer(step, answer);

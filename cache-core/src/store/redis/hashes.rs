@@ -1,11 +1,11 @@
-//! Hashes, which other programs read and write too.
+//! Hashes, which other programs read and write, too.
 
 use bytes::Bytes;
 
 use super::{RedisStore, on, reply};
 use crate::error::Result;
 
-/// As [`Store::hash_set`](crate::store::Store::hash_set); the others likewise.
+/// Like [`Store::hash_set`](crate::store::Store::hash_set); the other functions likewise.
 pub(super) async fn set(store: &RedisStore, key: &str, fields: Vec<(String, Bytes)>) -> Result<()> {
     if fields.is_empty() {
         return Ok(());

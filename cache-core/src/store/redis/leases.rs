@@ -1,4 +1,4 @@
-//! Leases and fills, one at a time. Each is compared on the server with what stands there.
+//! Leases and fills, one at a time. Each is compared on the server with the current content.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{RedisStore, faults, ms, on, reply, scripts};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Acquired, Claim, Expiry, Fill, Filled, Over, Token, lease_key};
 
-/// As [`Store::acquire`](crate::store::Store::acquire); the others likewise.
+/// Like [`Store::acquire`](crate::store::Store::acquire); the other functions likewise.
 pub(super) async fn acquire(
     store: &RedisStore,
     key: &str,
@@ -110,8 +110,9 @@ pub(super) async fn release(
     }
 }
 
-/// Ends a lease where the script that compares is refused, as for a right that was lost: without a
-/// comparison. If it was somebody else's by now, that is an invalidation.
+/// Ends a lease without a comparison, if the server refuses the script that compares, for example
+/// because a right was lost. If the lease belongs to another caller by now, the effect is an
+/// invalidation.
 pub(super) async fn remove(store: &RedisStore, key: &str, over: Over) -> Result<()> {
     let key = match over {
         Over::Nothing => key.to_owned(),

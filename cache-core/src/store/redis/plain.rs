@@ -120,7 +120,7 @@ impl PlainStore for RedisStore {
     }
 }
 
-/// Any reply. An error reply within a list is an error of all of it.
+/// Converts any reply. An error reply within a list makes all of it an error.
 fn any(step: &'static str, value: Value) -> Result<Reply> {
     let all = |items: Vec<Value>| items.into_iter().map(|item| any(step, item)).collect::<Result<Vec<Reply>>>();
     Ok(match reply::checked(step, value)? {

@@ -1,10 +1,11 @@
-//! Messages on channels, over a connection of their own.
+//! Messages on channels, over a separate connection.
 //!
-//! Their own, because a slow reader of messages must not stand between a call and its reply. It is made with the first
-//! subscription and given up with the last. Subscribers of one channel share one subscription at the server.
+//! It is separate, because a slow reader of messages must not block replies to calls. It is made
+//! with the first subscription and dropped with the last. Subscribers of one channel share one
+//! subscription at the server.
 //!
-//! Invariant: what the task has subscribed at the server follows the map of wanted channels; a subscriber that was told "ready"
-//! sees every message after that, or [`Message::Interrupted`].
+//! Invariant: the subscriptions at the server follow the map of wanted channels; a subscriber whose
+//! subscription was confirmed sees every message after that, or [`Message::Interrupted`].
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -27,9 +28,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Message;
 use crate::store::supervisor::Backoff;
 
-/// Messages a slow subscriber may lag behind before it misses some and is told so.
+/// How many messages a slow subscriber may lag behind before it misses some and is notified of
+/// that.
 const BUFFER: usize = 1024;
-/// Channels of one process.
+/// The maximum number of channels of one process.
 const MAX_CHANNELS: usize = 4096;
 
 #[derive(Default)]
@@ -50,22 +52,22 @@ struct Channel {
     subscribers: usize,
 }
 
-/// How far the server is with a channel.
+/// The state of a channel at the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subscription {
     Pending,
     Confirmed,
-    /// The channel is given up: trying again would only be refused again.
+    /// The channel is given up: another attempt would be refused again.
     Refused,
 }
 
-/// One subscriber's share of a channel; the last one to go gives the channel up.
+/// One subscriber's share of a channel; the last one to leave removes the channel.
 struct Membership {
     channels: Arc<Channels>,
     name: String,
 }
 
-/// Resolves when the server has confirmed the subscription.
+/// Subscribes to a channel and resolves when the server has confirmed it.
 pub(super) async fn subscribe(
     channels: &Arc<Channels>,
     link: &Arc<Link>,
@@ -73,7 +75,7 @@ pub(super) async fn subscribe(
     name: &str,
 ) -> Result<BoxStream<'static, Message>> {
     const STEP: &str = "subscribe";
-    // Fails at once while the server is away, like every call.
+    // Fails at once while the server is unreachable, like every call.
     drop(link.session(STEP).await?);
     let (membership, messages, mut subscription) = channels.join(name, STEP)?;
     if !channels.start(link, background) {
@@ -81,7 +83,7 @@ pub(super) async fn subscribe(
     }
     channels.changed.notify_one();
     let bound = link.config.connect_timeout.saturating_add(link.config.response_timeout);
-    // Cancelled here, the membership ends and the task gives the channel up.
+    // Cancelled here, the membership ends and the task removes the channel.
     let settled = subscription.wait_for(|state| *state != Subscription::Pending);
     match timeout(bound, settled).await.map(|state| state.map(|state| *state)) {
         Ok(Ok(Subscription::Refused)) => {
@@ -137,7 +139,7 @@ impl Channels {
         let Ok(name) = std::str::from_utf8(name) else { return };
         let state = self.state();
         if let Some(channel) = state.wanted.get(name) {
-            // An error says that the last subscriber is leaving.
+            // An error means that the last subscriber is leaving.
             drop(channel.messages.send(Message::Payload(Bytes::copy_from_slice(payload))));
         }
     }
@@ -149,12 +151,13 @@ impl Channels {
         }
     }
 
-    /// The server has confirmed these. `again`: after a lost connection.
+    /// Records that the server has confirmed these channels. `again`: after a lost connection.
     fn confirm(&self, names: &HashSet<String>, again: bool) {
         let state = self.state();
         for channel in names.iter().filter_map(|name| state.wanted.get(name)) {
             if again {
-                // Told once more after the server has confirmed: what a reader looks up from now on cannot be missed as well.
+                // Sent again after the confirmation: whatever a reader looks up from now on cannot
+                // be missed as well.
                 drop(channel.messages.send(Message::Interrupted));
             }
             channel.subscription.send_replace(Subscription::Confirmed);
@@ -196,7 +199,8 @@ impl Drop for Membership {
     }
 }
 
-/// Whoever subscribed would wait for ever without the task, so its end, also by being dropped at any await, is theirs.
+/// Ends the streams when the task ends, also if it is dropped at any await. Without the task
+/// subscribers would wait forever.
 struct EndsStreams(Arc<Channels>);
 
 impl Drop for EndsStreams {
@@ -216,7 +220,7 @@ async fn run(channels: Arc<Channels>, link: Arc<Link>) {
                 again = false;
                 channels.changed.notified().await;
             }
-            // The main connection tells of faults; here one only tries again.
+            // The main connection reports failures; this one only tries again.
             if let Ok(()) = serve(&channels, &link, again, &mut backoff).await {
                 again = false;
                 continue;
@@ -232,7 +236,7 @@ async fn run(channels: Arc<Channels>, link: Arc<Link>) {
     }
 }
 
-/// One connection's life. `Ok`: nobody wants a channel any more.
+/// Serves one connection. `Ok`: no channel is wanted any more.
 async fn serve(channels: &Arc<Channels>, link: &Link, again: bool, backoff: &mut Backoff) -> Result<()> {
     let lost = Arc::new(Notify::new());
     let (target, told) = (Arc::clone(channels), Arc::clone(&lost));
@@ -268,7 +272,8 @@ async fn serve(channels: &Arc<Channels>, link: &Link, again: bool, backoff: &mut
                 answer => answer?,
             }
         }
-        // Also those of old: a channel that was left and joined again in one go has a new entry.
+        // Includes old ones: a channel that was left and joined again between two rounds has a new
+        // entry.
         channels.confirm(&wanted, again && subscribed.is_empty());
         subscribed = wanted;
         tokio::select! {
@@ -282,7 +287,8 @@ async fn serve(channels: &Arc<Channels>, link: &Link, again: bool, backoff: &mut
     }
 }
 
-/// One command each, all at once: the server refuses a command as a whole if the user may not see one of its channels.
+/// Sends one command for each channel, all at once: the server refuses a command as a whole if the
+/// user has no right to one of its channels.
 async fn subscribe_each(
     bound: Duration,
     connection: &MultiplexedConnection,

@@ -1,22 +1,22 @@
-//! Reads that would queue anyway go out together.
+//! Batches reads that would queue anyway.
 //!
 //! ```text
-//! a read ── nothing is under way ──> GET, at once, by its caller
-//!        └─ else ──> waits for the next MGET: one is under way at a time, with as many keys as are
-//!                    expected to bring a MiB
+//! a read ── nothing in progress ──> GET, at once, by its caller
+//!        └─ else ──> waits for the next MGET: one is in progress at a time, with as many keys as
+//!                     are expected to return a MiB
 //! ```
 //!
-//! Invariant: a read is sent after it was asked for, so what the caller has set up before (a mark
-//! in L1) is in place when the server looks, and nobody gets what was read before a write that was
-//! answered before they asked. A read fails by its own trip, never by that of another: its time
-//! counts from when it is sent. What has waited for [`LONGEST`] response timeouts when its turn
-//! comes is not sent any more, and a trip takes no more than as many; so no read takes longer than
-//! twice that, and while the server stands still all fail as soon as the connection is given up.
-//! An MGET waits for another MGET only, which a task of the store drives: never for a GET, whose
-//! caller may have stopped to poll it.
+//! Invariant: a read is sent after it was requested, so everything that its caller has set up
+//! before (a mark in L1) is in place when the server reads, and no caller gets a value that was
+//! read before a write that was answered before its request. A read fails by its own round trip,
+//! never by that of another: its time counts from when it is sent. A read that has waited for
+//! [`LONGEST`] response timeouts when its turn comes is not sent any more, and a round trip takes
+//! at most as long; so no read takes longer than twice that. If the server stops answering, all
+//! fail as soon as the connection is given up. An MGET waits only for another MGET, which a task of
+//! the store drives. It never waits for a GET, whose caller may have stopped polling it.
 //!
-//! The task may end with its runtime (D9): it is made again elsewhere, and a read that it has left
-//! without an answer is sent by its caller.
+//! The task may end with its runtime (D9). It is then started again elsewhere, and a read that it
+//! left without an answer is sent by its caller.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -43,41 +43,41 @@ use crate::store::{Reading, Slot};
 use crate::sync::{Mutex, MutexGuard};
 
 const STEP: &str = "read";
-/// How many keys an MGET has at most. The server does nothing else while it answers.
+/// The maximum number of keys of an MGET. The server does nothing else while it answers.
 const MOST_KEYS: usize = 128;
 
-/// The slot, and whether its next change is told.
+/// The slot, and whether its next change is notified.
 type Answer = Result<(Slot, bool)>;
 
-/// Where reads are asked for.
+/// The queue of reads.
 pub(super) struct Reads {
     queue: Mutex<Queue>,
-    /// There is something to send, and no MGET is under way.
+    /// Notified when there is something to send and no MGET is in progress.
     wake: Notify,
     sizes: Arc<Sizes>,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// A GET is under way.
+    /// A GET is in progress.
     alone: bool,
-    /// An MGET is.
+    /// An MGET is in progress.
     together: bool,
-    /// Nobody sends what would wait here.
+    /// No task sends reads that would wait here.
     closed: bool,
-    /// How often the task was made that sends it.
+    /// How often the sending task was started.
     servers: u64,
-    /// What is not sent yet, the oldest first.
+    /// Batches that are not sent yet, the oldest first.
     batches: VecDeque<Arc<Batch>>,
 }
 
-/// A read as it was taken up.
+/// A read that was accepted.
 enum Taken<'a> {
     Alone(Alone<'a>),
     Waits(Waiting),
 }
 
-/// That a GET is under way, until this is dropped.
+/// A GET is in progress until this is dropped.
 struct Alone<'a>(&'a Reads);
 
 impl Drop for Alone<'_> {
@@ -91,7 +91,7 @@ impl Reads {
         Self { queue: Mutex::default(), wake: Notify::new(), sizes }
     }
 
-    /// Dropped while waiting, a read may still be sent; its answer goes to nobody.
+    /// Starts a read. Dropped while waiting, a read may still be sent; its answer is discarded.
     pub(super) fn begin<'a>(&'a self, link: &'a Link, key: &'a str, track: bool) -> Reading<'a> {
         let asked = Asked { reads: self, link, key, track, takeovers: link.takeovers() };
         let Some(session) = link.usable() else { return Reading::Boxed(Box::pin(asked.again())) };
@@ -121,7 +121,7 @@ impl Reads {
         }
         let joined = queue.batches.back().and_then(|last| last.join(now, key, track));
         let waiting = joined.unwrap_or_else(|| {
-            // All who waited for it may have gone.
+            // All callers that waited for it may be gone.
             while queue.batches.back().is_some_and(|last| last.is_unwanted()) {
                 queue.batches.pop_back();
             }
@@ -139,7 +139,7 @@ impl Reads {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is to be sent next; `None`: nobody waits. `longest`: how long one waits at most.
+    /// Returns what to send next; `None` if no read waits. `longest`: the maximum wait of a read.
     fn next_trip(&self, now: u64, longest: Duration) -> Option<Trip<'_>> {
         let mut queue = self.queue();
         while let Some(first) = queue.batches.front() {
@@ -157,14 +157,14 @@ impl Reads {
     }
 }
 
-/// What was asked for.
+/// A requested read.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     reads: &'a Reads,
     link: &'a Link,
     key: &'a str,
     track: bool,
-    /// How often the connection had been taken over then.
+    /// How often the connection had been taken over at that time.
     takeovers: u64,
 }
 
@@ -175,7 +175,8 @@ impl Asked<'_> {
         Ok((slot, tracked))
     }
 
-    /// Sent by its caller, on a connection that is taken over first if its runtime has ended.
+    /// Sends the read from its caller. If the runtime of the connection has ended, the connection
+    /// is taken over first.
     async fn again(self) -> Answer {
         let mut tries = 0_u32;
         loop {
@@ -192,7 +193,7 @@ impl Asked<'_> {
     }
 }
 
-/// A read that waits for others to go with.
+/// A read that waits to be sent with others.
 pub(crate) struct Queued<'a> {
     asked: Asked<'a>,
     state: State<'a>,
@@ -223,7 +224,7 @@ impl Future for Queued<'_> {
     }
 }
 
-/// Sends what waits, until the store is closed. Reads wait for it from this call on.
+/// Sends waiting reads until the store is closed. Reads wait for it from this call on.
 pub(super) fn serve(link: Arc<Link>, reads: Arc<Reads>) -> impl Future<Output = ()> + Send + 'static {
     let closing = Closing::new(reads);
     async move { send_all(&link, &closing.reads).await }
@@ -248,7 +249,7 @@ async fn send_all(link: &Link, reads: &Reads) {
     }
 }
 
-/// Whoever waits when the task ends, however it does, is told.
+/// Wakes all waiting callers when the task ends, however it ends.
 struct Closing {
     reads: Arc<Reads>,
     server: u64,
@@ -261,7 +262,7 @@ impl Closing {
         queue.servers = queue.servers.wrapping_add(1);
         let server = queue.servers;
         drop(queue);
-        // What came in the meantime.
+        // Sends reads that came in the meantime.
         reads.wake.notify_one();
         Self { reads, server }
     }
@@ -270,7 +271,8 @@ impl Closing {
 impl Drop for Closing {
     fn drop(&mut self) {
         let mut queue = self.reads.queue();
-        // The end of a runtime drops its tasks one by one: the next may be at work already.
+        // When a runtime ends, it drops its tasks one by one: the next sending task may be running
+        // already.
         if queue.servers != self.server {
             return;
         }
@@ -285,7 +287,7 @@ impl Drop for Closing {
 struct Trip<'a> {
     reads: &'a Reads,
     batch: Arc<Batch>,
-    /// Where they are in the batch.
+    /// Their positions in the batch.
     places: Vec<usize>,
 }
 
@@ -327,14 +329,14 @@ impl Trip<'_> {
 
 impl Drop for Trip<'_> {
     fn drop(&mut self) {
-        // What is left has no answer: the task has ended.
+        // The rest has no answer: the task has ended.
         if !self.places.is_empty() {
             let closed = self.places.drain(..).map(|place| (place, Err(faults::closed(STEP))));
             self.batch.answer(closed, &self.reads.sizes);
         }
         let mut queue = self.reads.queue();
         queue.together = false;
-        // Of a task that is dropped late, when the next one is at work already.
+        // For a task that is dropped late, when the next one is running already.
         if !queue.batches.is_empty() {
             self.reads.wake.notify_one();
         }
@@ -357,7 +359,7 @@ async fn alone(link: &Link, session: &Session, key: &str, track: bool) -> Answer
     Ok((reply::slot(STEP, replies.raw()?, None)?, tracked))
 }
 
-/// A value of another type is nothing to MGET: taking the lease tells.
+/// MGET returns nothing for a value of another type; taking the lease finds it.
 fn slots(found: &mut Vec<(Slot, bool)>, count: usize, value: Value, tracked: bool) -> Result<()> {
     let Value::Array(values) = reply::checked(STEP, value)? else { return Err(faults::unexpected(STEP)) };
     if values.len() != count {

@@ -1,16 +1,19 @@
 //! Invalidations that return only once replicas have them (R24).
 //!
 //! ```text
-//! write ─> connection of their own ─> reply ─> ticket ─┐
-//! write ─> ..                        ─> reply ─> ticket ─┴─> one WAIT for all that have a ticket ─> enough replicas?
+//! write ─> separate connection ─> reply ─> ticket ─┐
+//! write ─> ..                  ─> reply ─> ticket ─┴─> one WAIT for all that have a ticket
+//!                                                      ─> enough replicas?
 //! ```
 //!
-//! Their own connection, because WAIT counts the writes of the connection it is sent on, and holds up whatever comes after it there: on the
-//! shared one, every call of the process. Who comes while a WAIT is under way shares the next one, so a replica that does not answer
-//! costs a caller two timeouts at most, however many callers there are.
+//! They use a separate connection, because WAIT counts the writes of the connection it is sent on
+//! and blocks everything after it on that connection: on the shared one, every call of the process.
+//! Callers that come while a WAIT is in progress share the next one, so a replica that does not
+//! answer costs a caller two timeouts at most, however many callers there are.
 //!
-//! Invariant: a WAIT covers a write only if it was sent on the same connection after that write's reply. A ticket belongs to one
-//! connection, and is drawn after the reply. The connection is made with the first such write and anew after a fault; nothing is repeated.
+//! Invariant: a WAIT covers a write only if it was sent on the same connection after that write's
+//! reply. A ticket belongs to one connection, and is drawn after the reply. The connection is made
+//! with the first such write and again after a failure; no command is repeated.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -43,11 +46,11 @@ struct Writer {
     lost: Arc<AtomicBool>,
     /// Writes that were answered.
     tickets: AtomicU64,
-    /// Held while a WAIT is under way.
+    /// Locked while a WAIT is in progress.
     round: Mutex<Round>,
 }
 
-/// What the last WAIT came to.
+/// The result of the last WAIT.
 #[derive(Default)]
 struct Round {
     /// All tickets up to this one.
@@ -60,14 +63,15 @@ impl Replicated {
         Self { link, wanted, current: Mutex::default() }
     }
 
-    /// Runs the commands, contiguous, in one trip, and waits for the replicas. An error reply is for the caller to see first: what was refused
-    /// is not waited for.
+    /// Runs the commands, contiguous, in one round trip, and waits for the replicas. If a reply is
+    /// an error, it returns at once: a refused command is not waited for.
     ///
-    /// Cancelled while waiting, the writes have been executed or not, and the others that wait go on.
+    /// Cancelled while waiting, the writes may or may not have been executed, and the other waiting
+    /// callers go on.
     pub(super) async fn run(&self, step: &'static str, pipeline: &Pipeline) -> Result<Replies> {
         let writer = self.writer(step).await?;
         let mut connection = writer.wire.client();
-        // A WAIT may stand before them.
+        // A WAIT may be in front of them.
         let bound = self.wanted.timeout.saturating_add(self.link.config.response_timeout);
         let sent = connection.send_packed_commands(pipeline, 0, pipeline.len());
         let values = writer.within(step, bound, sent).await?;
@@ -79,13 +83,13 @@ impl Replicated {
 
     async fn acknowledged(&self, step: &'static str, writer: &Writer) -> Result<()> {
         let ticket = writer.tickets.fetch_add(1, Ordering::SeqCst).saturating_add(1);
-        // In their order: who waits here is covered by the round of the first of them.
+        // The lock is fair: callers that wait here are covered by the round of the first of them.
         let mut round = writer.round.lock().await;
         if round.covered < ticket {
             let covers = writer.tickets.load(Ordering::SeqCst);
             let mut command = redis::cmd("WAIT");
             command.arg(self.wanted.count).arg(millis(self.wanted.timeout).max(1));
-            // Before this one may stand a WAIT whose caller was dropped.
+            // A WAIT whose caller was dropped may be in front of this one.
             let bound = self.wanted.timeout.saturating_mul(2).saturating_add(self.link.config.response_timeout);
             let mut connection = writer.wire.client();
             let answer = writer.within(step, bound, connection.send_packed_command(&command)).await?;
@@ -102,9 +106,9 @@ impl Replicated {
         )))
     }
 
-    /// The connection, made anew if there is none that works.
+    /// Returns the connection; makes a new one if there is none that works.
     async fn writer(&self, step: &'static str) -> Result<Arc<Writer>> {
-        // Fails at once while the server is away, like every call.
+        // Fails at once while the server is unreachable, like every call.
         drop(self.link.session(step).await?);
         let mut current = self.current.lock().await;
         if let Some(writer) = current.as_ref().filter(|writer| writer.is_usable()) {
@@ -134,9 +138,9 @@ impl Replicated {
         Ok(Arc::clone(current.insert(Arc::new(writer))))
     }
 
-    /// Gives the connection up.
+    /// Drops the connection.
     pub(super) fn close(&self) {
-        // Held by somebody: then it fails there, since the store is closed.
+        // If the lock is held, the call that holds it fails, since the store is closed.
         if let Ok(mut current) = self.current.try_lock() {
             *current = None;
         }
@@ -148,7 +152,7 @@ impl Writer {
         !self.lost.load(Ordering::Acquire) && !self.wire.is_abandoned()
     }
 
-    /// A connection that did not answer in time is not used again.
+    /// Waits for a call. A connection that did not answer in time is not used again.
     async fn within<T>(
         &self,
         step: &'static str,

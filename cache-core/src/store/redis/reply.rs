@@ -1,4 +1,4 @@
-//! From the client's values to ours.
+//! Converts the client's values to ours.
 
 use std::time::Duration;
 
@@ -21,17 +21,17 @@ impl Replies {
         Self { step, values: values.into_iter() }
     }
 
-    /// The next reply as it is: an error reply is a value.
+    /// Returns the next reply unchanged: an error reply is a value.
     pub(super) fn raw(&mut self) -> Result<Value> {
         self.values.next().ok_or_else(|| faults::unexpected(self.step))
     }
 
-    /// Whether one of those that are left is an error reply.
+    /// Returns whether one of the remaining replies is an error reply.
     pub(super) fn any_refused(&self) -> bool {
         self.values.as_slice().iter().any(|value| matches!(value, Value::ServerError(_)))
     }
 
-    /// The next reply; an error reply is an error.
+    /// Returns the next reply; an error reply is an error.
     pub(super) fn value(&mut self) -> Result<Value> {
         checked(self.step, self.raw()?)
     }
@@ -53,7 +53,7 @@ pub(super) fn bytes(step: &'static str, value: Value) -> Result<Option<Bytes>> {
     }
 }
 
-/// The reply of MGET.
+/// Parses the reply of MGET.
 pub(super) fn all_bytes(step: &'static str, value: Value) -> Result<Vec<Option<Bytes>>> {
     let Value::Array(items) = checked(step, value)? else { return Err(faults::unexpected(step)) };
     items.into_iter().map(|item| bytes(step, item)).collect()
@@ -70,19 +70,19 @@ pub(super) fn count(step: &'static str, value: Value) -> Result<u64> {
     integer(step, value).map(|number| u64::try_from(number).unwrap_or(0))
 }
 
-/// Members and scores in turn.
+/// Parses members and scores, which alternate.
 pub(super) fn scored(step: &'static str, value: Value) -> Result<Vec<(String, Timestamp)>> {
     let mut texts = texts(step, value)?.into_iter();
     let mut members = Vec::new();
     while let (Some(member), Some(score)) = (texts.next(), texts.next()) {
         let score: f64 = score.parse().map_err(|_| faults::unexpected(step))?;
-        // A score below zero is before the epoch's first moment.
+        // A score below zero becomes the epoch's first moment.
         members.push((member, Timestamp::from_millis(score as u64)));
     }
     Ok(members)
 }
 
-/// The reply of SCAN: keys, and where to go on.
+/// Parses the reply of SCAN: keys, and the next cursor.
 pub(super) fn page(step: &'static str, value: Value) -> Result<(Vec<String>, u64)> {
     let Value::Array(parts) = checked(step, value)? else { return Err(faults::unexpected(step)) };
     let mut parts = parts.into_iter();
@@ -93,7 +93,7 @@ pub(super) fn page(step: &'static str, value: Value) -> Result<(Vec<String>, u64
     Ok((texts(step, keys)?, next))
 }
 
-/// The reply of `SET .. NX`: whether it was set.
+/// Parses the reply of `SET .. NX`: whether the key was set.
 pub(super) fn was_set(step: &'static str, value: Value) -> Result<bool> {
     match checked(step, value)? {
         Value::Okay => Ok(true),
@@ -102,7 +102,7 @@ pub(super) fn was_set(step: &'static str, value: Value) -> Result<bool> {
     }
 }
 
-/// What a value key holds: `value` is the reply of a GET.
+/// Returns the content of a value key from the reply of a GET.
 pub(super) fn slot(step: &'static str, value: Value, left: Option<Duration>) -> Result<Slot> {
     match value {
         Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(Slot::WrongType),
@@ -110,7 +110,7 @@ pub(super) fn slot(step: &'static str, value: Value, left: Option<Duration>) -> 
     }
 }
 
-/// The reply of PTTL. `None`: no expiry. An absent key has zero left.
+/// Parses the reply of PTTL. `None`: no expiry. An absent key has zero left.
 pub(super) fn time_left(step: &'static str, value: Value) -> Result<Option<Duration>> {
     match integer(step, value)? {
         -1 => Ok(None),
@@ -118,7 +118,7 @@ pub(super) fn time_left(step: &'static str, value: Value) -> Result<Option<Durat
     }
 }
 
-/// A set or list of texts. What is not UTF-8 was not written by us and is left out.
+/// Parses a set or list of texts. Texts that are not UTF-8 were not written by us and are left out.
 pub(super) fn texts(step: &'static str, value: Value) -> Result<Vec<String>> {
     let (Value::Array(items) | Value::Set(items)) = checked(step, value)? else {
         return Err(faults::unexpected(step));
@@ -126,7 +126,7 @@ pub(super) fn texts(step: &'static str, value: Value) -> Result<Vec<String>> {
     Ok(items.into_iter().filter_map(text).collect())
 }
 
-/// The reply of HGETALL.
+/// Parses the reply of HGETALL.
 pub(super) fn fields(step: &'static str, value: Value) -> Result<Vec<(String, Bytes)>> {
     let Value::Map(pairs) = checked(step, value)? else { return Err(faults::unexpected(step)) };
     let mut fields = Vec::with_capacity(pairs.len());
@@ -138,7 +138,7 @@ pub(super) fn fields(step: &'static str, value: Value) -> Result<Vec<(String, By
     Ok(fields)
 }
 
-/// The reply of TIME: seconds and microseconds.
+/// Parses the reply of TIME: seconds and microseconds.
 pub(super) fn time(value: &Value) -> Option<Timestamp> {
     let Value::Array(parts) = value else { return None };
     let mut numbers = parts.iter().map(|part| match part {
@@ -149,35 +149,36 @@ pub(super) fn time(value: &Value) -> Option<Timestamp> {
     Some(Timestamp(seconds.saturating_mul(1000).saturating_add(micros / 1000)))
 }
 
-/// A field of the reply of `INFO`.
+/// Returns a field of the reply of `INFO`.
 fn info<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
     long_text(value)?.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
 }
 
-/// In the reply of `INFO stats`.
+/// Returns the number of evicted keys from the reply of `INFO stats`.
 pub(super) fn evicted_keys(value: &Value) -> Option<u64> {
     info(value, "evicted_keys")?.trim_end().parse().ok()
 }
 
-/// Major and minor version in the reply of `INFO server`.
+/// Returns major and minor version from the reply of `INFO server`.
 pub(super) fn server_version(value: &Value) -> Option<(u32, u32)> {
     let version = info(value, "redis_version")?;
     let mut numbers = version.trim_end().split('.').map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next()??))
 }
 
-/// Whether it is a node of a Cluster, by the reply of `INFO server`.
+/// Returns whether the server is a node of a Cluster, from the reply of `INFO server`.
 pub(super) fn is_of_a_cluster(value: &Value) -> bool {
     ["redis_mode", "server_mode"].into_iter().any(|field| info(value, field).map(str::trim_end) == Some("cluster"))
 }
 
-/// The server's run in the reply of `INFO server`: another one after each start.
+/// Returns the server's run id from the reply of `INFO server`; it changes with each start.
 pub(super) fn server_run(value: &Value) -> Option<Box<str>> {
     let run = long_text(value)?.lines().find_map(|line| line.strip_prefix("run_id:"))?;
     Some(run.trim_end().into())
 }
 
-/// The connection's id and address in the reply of `CLIENT INFO`, as the server sees them.
+/// Returns the connection's id and address from the reply of `CLIENT INFO`, as the server sees
+/// them.
 pub(super) fn client(value: &Value) -> Option<(u64, Box<str>)> {
     let mut fields = long_text(value)?.split_ascii_whitespace();
     let mut field = |name: &str| fields.find_map(|field| field.strip_prefix(name));

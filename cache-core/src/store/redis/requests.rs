@@ -1,4 +1,5 @@
-//! The requests about leases and fills, as one operation and a batch of them send them, and what their replies mean.
+//! The requests for leases and fills, shared by single operations and batches, and the meaning of
+//! their replies.
 
 use std::time::Duration;
 
@@ -16,31 +17,31 @@ pub(super) fn set_lease(key: &str, token: Token, lease: Duration) -> Cmd {
     command
 }
 
-/// The reply of [`set_lease`]: what stood there, so that it was not set.
+/// Evaluates the reply of [`set_lease`]: the content of the key, if it was not set.
 pub(super) fn or_ours(found: Slot) -> Acquired {
     if found == Slot::Absent { Acquired::Ours } else { Acquired::Found(found) }
 }
 
-/// Whether the lease that stands there is this one: it was taken before, and the answer was lost.
+/// Returns whether the lease in the key is this one: it was taken before, and the answer was lost.
 pub(super) fn is_ours(found: &Value, token: Token) -> bool {
     matches!(found, Value::BulkString(found) if *found == token.mark().as_bytes())
 }
 
-/// Takes the lease beside a record.
+/// Takes the lease of a refresh, next to a record.
 pub(super) fn beside_script(key: &str, token: Token, lease: Duration, fill_id: u64) -> ScriptInvocation<'static> {
     let mut script = refresh(&scripts::ACQUIRE_REFRESH, key);
     script.arg(&fill_id.to_le_bytes()[..]).arg(token.hex()).arg(ms(lease));
     script
 }
 
-/// Takes the lease instead of a record.
+/// Takes the lease in the place of a record.
 pub(super) fn in_place_script(key: &str, token: Token, lease: Duration, fill_id: u64) -> ScriptInvocation<'static> {
     let mut script = scripts::ACQUIRE_IN_PLACE.key(key);
     script.arg(&fill_id.to_le_bytes()[..]).arg(token.mark()).arg(ms(lease));
     script
 }
 
-/// Takes the lease instead of the mark of a run that stored nothing.
+/// Takes the lease in the place of the mark of a compute that stored nothing.
 pub(super) fn over_mark_script(key: &str, token: Token, lease: Duration, mark: Token) -> ScriptInvocation<'static> {
     let mut script = scripts::ACQUIRE_OVER_MARK.key(key);
     script.arg(mark.unstored()).arg(token.unawaited().mark()).arg(ms(lease));
@@ -68,7 +69,7 @@ pub(super) fn fill_script(
     }
 }
 
-/// A write registers nothing: a read of what was written does, without moving the value.
+/// A write does not start tracking; a read does, and this one does not transfer the value.
 pub(super) fn track_filled(pipeline: &mut Pipeline, key: &str) {
     pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
     pipeline.cmd("GETRANGE").arg(key).arg(FILL_ID_AT.start).arg(FILL_ID_AT.end.saturating_sub(1));
@@ -118,14 +119,15 @@ pub(super) fn refresh(script: &'static Script, key: &str) -> ScriptInvocation<'s
     script
 }
 
-/// The reply of the scripts that take a lease.
+/// Parses the reply of the scripts that take a lease.
 pub(super) fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
     let Value::Array(parts) = reply::checked(step, value)? else { return Err(faults::unexpected(step)) };
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next()) {
         (Some(Value::Int(1)), _) => Ok(Acquired::Ours),
         (Some(Value::Int(0)), Some(found)) => reply::slot(step, found, None).map(Acquired::Found),
-        // `return {0, false}`: a false at the end of a table is kept as nil by some versions and cut off by others.
+        // `return {0, false}`: some versions keep a false at the end of a table as nil, others cut
+        // it off.
         (Some(Value::Int(0)), None) => Ok(Acquired::Found(Slot::Absent)),
         (Some(Value::Int(2)), Some(left)) => {
             reply::time_left(step, left).map(|left| Acquired::Found(Slot::Leased(left)))

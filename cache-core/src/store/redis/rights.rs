@@ -1,13 +1,13 @@
-//! Whether the user of a connection has every right that the engine needs (D8).
+//! Checks that the user of a connection has every right that the engine needs (D8).
 //!
-//! Reads are tried on keys of the namespace that do not exist; what else the engine calls, a script
-//! asks the server about. All go in one trip, and none is a write: while the server holds writes
-//! back (`CLIENT PAUSE WRITE`, as failovers do) they are answered. What only some programs use
-//! (channels, hashes, `SCAN`) is not tried: its error says what is missing. `INFO`, `CLIENT INFO`,
-//! `CLIENT KILL` and `TOUCH` are not needed.
+//! Reads are tried on keys of the namespace that do not exist; for all other commands a script asks
+//! the server. All are sent in one round trip, and none is a write: they are answered even while
+//! the server blocks writes (`CLIENT PAUSE WRITE`, which failovers use). Commands that only some
+//! programs use (channels, hashes, `SCAN`) are not tried: their errors name the missing right.
+//! `INFO`, `CLIENT INFO`, `CLIENT KILL` and `TOUCH` are not required.
 //!
-//! Invariant: a connection is not published while a right is missing. Without one of them a lease
-//! would be taken that cannot be given back, and callers would wait for its end.
+//! Invariant: a connection is not published while a right is missing. With one of them missing, a
+//! lease might be taken that cannot be released, and callers would wait for its end.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -19,10 +19,10 @@ use super::config::RedisConfig;
 use super::{faults, on, reply};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Asks for the rights. `ARGV`: keys that do not exist. Returns what may not be called: with the
-/// first key, else `wait`; and `~` where only another key may not be written. A server that cannot
-/// tell is taken to allow it. Each command has all its arguments: Redis 7.0 looks for the keys of a
-/// `SET` behind its last argument.
+/// Asks for the rights. `ARGV`: keys that do not exist. Returns the commands that may not be
+/// called: with the first key, or `wait`; and `~` if only another key may not be written. A server
+/// that cannot answer is assumed to allow it. Each command has all its arguments: Redis 7.0 looks
+/// for the keys of a `SET` behind its last argument.
 static ASK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "#!lua flags=no-writes\n\
@@ -46,13 +46,16 @@ static ASK: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// What needs the right to write a key, of what is asked for.
+/// The commands among them that need the right to write a key.
 const WRITES: [&str; 9] = ["pexpire", "pexpireat", "persist", "setrange", "unlink", "rename", "del", "sadd", "set"];
 
+/// Tries the commands and asks for the rights. `answered`: the replies to commands that the caller
+/// has tried already, by the rule that allows each.
+///
 /// # Errors
 ///
 /// [`ErrorKind::Configuration`]: a right is missing, or this is a node of a Cluster. The text names
-/// what to add. `answered`: what the caller has tried already, by the rule that allows it.
+/// what to add.
 pub(super) async fn check(
     connection: &mut MultiplexedConnection,
     config: &RedisConfig,
@@ -87,7 +90,7 @@ pub(super) async fn check(
         if config.replicas.is_none() {
             refused.remove("wait");
         }
-        // A key that may not be used is refused to every command that is asked for with it.
+        // A key without rights is refused to every command that is asked for with it.
         let is_key_refused = !missing.is_disjoint(&tried.patterns);
         if refused.remove("~") || WRITES.iter().all(|name| refused.contains(*name)) {
             missing.extend(tried.patterns.iter().cloned());
@@ -98,11 +101,11 @@ pub(super) async fn check(
     if missing.is_empty() { Ok(()) } else { Err(lacks(&missing, config)) }
 }
 
-/// What is sent, each with the rule that allows it.
+/// The commands to try, each with the rule that allows it.
 struct Tried {
     commands: Vec<(&'static str, Cmd)>,
     keys: [String; 3],
-    /// What the keys of the namespace look like.
+    /// The patterns of the namespace's keys.
     patterns: BTreeSet<String>,
 }
 
@@ -110,7 +113,7 @@ impl Tried {
     fn new(config: &RedisConfig) -> Self {
         let namespace = config.namespace.as_deref().unwrap_or("cache");
         let name = format!("rights-{:032x}", crate::random::u128());
-        // A value, a version, a lease: the shapes that keys have.
+        // A value, a version, a lease: the forms of keys.
         let key = format!("{namespace}:{name}:");
         let keys = [key.clone(), format!("{namespace}@{name}"), format!("{{{key}}}:l")];
         let mut caching = redis::cmd("CLIENT");
@@ -125,7 +128,7 @@ impl Tried {
             ("+mget", many),
             ("+pttl", on(&key, "PTTL")),
             ("+smembers", on(&key, "SMEMBERS")),
-            // The last: it concerns the next command only, which is none of a key.
+            // The last: it applies to the next command only, which has no key.
             ("+client|caching", caching),
         ];
         let patterns = [format!("~{namespace}:*"), format!("~{namespace}@*"), format!("~{{{namespace}:*")];
@@ -134,7 +137,7 @@ impl Tried {
     }
 }
 
-/// What the user may not.
+/// What the user may not use.
 #[derive(Debug, PartialEq, Eq)]
 enum Refusal {
     Command,
@@ -144,16 +147,17 @@ enum Refusal {
 fn refusal(answer: &Value) -> Option<Refusal> {
     let Value::ServerError(error) = answer else { return None };
     let text = (error.code() == "NOPERM").then(|| error.details().unwrap_or_default())?;
-    // Redis and Valkey word it differently over time; only the refusal of a command names it.
+    // The wording differs between versions of Redis and Valkey; only the refusal of a command names
+    // it.
     Some(if text.contains(" run ") { Refusal::Command } else { Refusal::Key })
 }
 
-/// Whether an operation was refused for a missing right, also within a script.
+/// Returns whether an operation was refused for a missing right, also within a script.
 pub(super) fn is_refusal(error: &ServerError) -> bool {
     is_missing_right(error.code(), error.details())
 }
 
-/// The same of an error's code and text.
+/// Returns the same for an error's code and text.
 pub(super) fn is_missing_right(code: &str, text: Option<&str>) -> bool {
     let text = text.unwrap_or_default();
     code == "NOPERM" || text.contains("user executing the script") || text.contains("ACL failure in script")
@@ -164,7 +168,8 @@ fn is_of_a_cluster(answer: &Value) -> bool {
     matches!(error.code(), "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN")
 }
 
-/// Such a node answers for some keys, and refuses what concerns several.
+/// Makes the error for a node of a Cluster, which serves some keys and refuses commands with
+/// several.
 pub(super) fn of_a_cluster() -> Error {
     Error::new(ErrorKind::Configuration, "connect").detail(
         "the server is a node of a Redis Cluster, which is not supported yet: write the URL of a server that is in \

@@ -1,8 +1,9 @@
-//! The scripts: each compares before it changes something, in one atomic step.
+//! The Lua scripts: each compares before it changes something, in one atomic step.
 //!
-//! A hit never runs one (a script costs the server ten times a GET). Invariant: a script touches keys of one slot only,
-//! `KEYS[1]` = the value key, `KEYS[2]` = its lease key, and reads of a large value only what it compares.
-//! `pcall` where the value key may hold another type: that is an answer, not a fault.
+//! A hit never runs one (a script costs the server ten times a GET). Invariant: a script touches
+//! keys of one slot only, `KEYS[1]` = the value key, `KEYS[2]` = its lease key, and reads of a
+//! large value only what it compares. `pcall` is used where the value key may hold another type:
+//! that is an answer, not a failure.
 
 pub(super) mod fences;
 
@@ -14,8 +15,9 @@ use redis::aio::MultiplexedConnection;
 
 use crate::store::FILL_ID_AT;
 
-/// Gives all scripts to the server, so that the first use of each is one trip and not three. Without the right to do so, or after
-/// SCRIPT FLUSH, a script is given again when it is missed.
+/// Loads all scripts into the server, so that the first use of each takes one round trip instead of
+/// three. Without the right to do so, or after SCRIPT FLUSH, a script is sent again when the server
+/// reports it missing.
 pub(super) async fn load_all(connection: &MultiplexedConnection) {
     let all = [
         &ACQUIRE_REFRESH,
@@ -52,16 +54,18 @@ pub(super) async fn load_all(connection: &MultiplexedConnection) {
         // hash.
         async move { redis::pipe().load_script(script).query_async::<redis::Value>(&mut connection).await }
     });
-    // A fault of the connection shows at its next use; anything else is no fault.
+    // A failure of the connection shows at its next use; other errors are not failures.
     drop(join_all(loads).await);
 }
 
-/// The first lines of the scripts that compare.
+/// Makes a script that starts with the helpers for comparing.
 ///
-/// `keep`: the record under `KEYS[1]` is kept for at least as long as a lease beside it (R28). Twice as long, so that only every other
-/// renewal changes it: each change is told to whoever has the record in L1. `touch`: wakes those who wait for a change of the key.
+/// `keep`: extends the record under `KEYS[1]` to at least the life of a lease next to it (R28). It
+/// sets twice that time, so that only every other renewal changes the record: each change is
+/// notified to all processes with the record in L1. `touch`: wakes callers that wait for a change
+/// of the key.
 fn script(body: &str) -> Script {
-    // GETRANGE counts its last byte in.
+    // The range of GETRANGE includes its last byte.
     let (from, to) = (FILL_ID_AT.start, FILL_ID_AT.end.saturating_sub(1));
     let prelude = format!(
         "local function stands(mark) return redis.pcall('GETRANGE', KEYS[1], 0, 33) == mark end \
@@ -79,9 +83,10 @@ fn script(body: &str) -> Script {
     Script::new(&(prelude + body))
 }
 
-/// `KEYS`: value, lease. `ARGV`: fill id, token, ms. Returns `{1}` ours; `{0, bytes or false}` other record;
-/// `{2, ms left}` somebody else's lease; `{3}` another type; `{4, ms left}` the last refresh failed; `{5}` ours, over the mark of a run that
-/// stored nothing, so nobody waits for it; `{6, ms left}` somebody else's of that kind.
+/// `KEYS`: value, lease. `ARGV`: fill id, token, ms. Returns `{1}` ours; `{0, bytes or false}`
+/// other record; `{2, ms left}` another caller's lease; `{3}` another type; `{4, ms left}` the last
+/// refresh failed; `{5}` ours, over the mark of a compute that stored nothing, so other callers do
+/// not wait for it; `{6, ms left}` another caller's lease of that kind.
 pub(super) static ACQUIRE_REFRESH: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if not filled_by(ARGV[1]) then \
@@ -105,7 +110,8 @@ pub(super) static ACQUIRE_REFRESH: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: value. `ARGV`: fill id, mark, ms. Returns `{1}` ours; `{0, bytes or false}` another record; `{3}` another type.
+/// `KEYS`: value. `ARGV`: fill id, mark, ms. Returns `{1}` ours; `{0, bytes or false}` another
+/// record; `{3}` another type.
 pub(super) static ACQUIRE_IN_PLACE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if not filled_by(ARGV[1]) then \
@@ -118,8 +124,8 @@ pub(super) static ACQUIRE_IN_PLACE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: value. `ARGV`: the mark of a run that stored nothing, lease, ms. Returns `{1}` ours; `{0, bytes or false}` something else;
-/// `{3}` another type.
+/// `KEYS`: value. `ARGV`: the mark of a compute that stored nothing, lease, ms. Returns `{1}` ours;
+/// `{0, bytes or false}` something else; `{3}` another type.
 pub(super) static ACQUIRE_OVER_MARK: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if not stands(ARGV[1]) then \
@@ -141,8 +147,8 @@ pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: lease, plain key. `ARGV`: the two forms of the lease, value, ms, and what stood under the key when the run
-/// began, if anything did.
+/// `KEYS`: lease, plain key. `ARGV`: the two forms of the lease, value, ms, and the content of the
+/// key when the compute began, if there was any.
 pub(super) static FILL_PLAIN: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if not stands(ARGV[1]) and not stands(ARGV[2]) then return 0 end \
@@ -176,7 +182,7 @@ pub(super) static REWRITE_HEAD: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: the key with the lease. `ARGV`: what must stand there, ms.
+/// `KEYS`: the key with the lease. `ARGV`: the content it must have, ms.
 pub(super) static RENEW: LazyLock<Script> =
     LazyLock::new(|| script("if not stands(ARGV[1]) then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])"));
 
@@ -189,8 +195,9 @@ pub(super) static RENEW_REFRESH: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: the key with the lease, the record beside it if there is one. `ARGV`: the two forms of the lease; the mark of a run that
-/// stored nothing and its ms, or nothing. Where there is no memory for a mark, the lease goes without one.
+/// `KEYS`: the key with the lease, the record next to it if there is one. `ARGV`: the two forms of
+/// the lease; the mark of a compute that stored nothing and its ms, or nothing. If there is no
+/// memory for a mark, the lease is released without one.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local found = redis.pcall('GETRANGE', KEYS[1], 0, 33) \
@@ -201,7 +208,8 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: value, lease. `ARGV`: token, ms. The expiry is set to what it is: that wakes those who wait for the record.
+/// `KEYS`: value, lease. `ARGV`: token, ms. Sets the record's expiry to its current value, which
+/// wakes callers that wait for the record.
 pub(super) static THROTTLE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then return 0 end \
@@ -211,12 +219,12 @@ pub(super) static THROTTLE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: value. `ARGV`: the bytes that must stand there.
+/// `KEYS`: value. `ARGV`: the bytes it must have.
 pub(super) static DISCARD: LazyLock<Script> = LazyLock::new(|| {
     script("if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('UNLINK', KEYS[1])")
 });
 
-/// `KEYS`: value. `ARGV`: the first bytes of what must stand there.
+/// `KEYS`: value. `ARGV`: the first bytes it must have.
 pub(super) static REMOVE_HEAD: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if redis.pcall('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then return 0 end \
@@ -224,7 +232,7 @@ pub(super) static REMOVE_HEAD: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: value. Removes a value that is no string.
+/// `KEYS`: value. Removes a value that is not a string.
 pub(super) static DISCARD_WRONG_TYPE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local kind = redis.call('TYPE', KEYS[1])['ok'] \
@@ -233,7 +241,8 @@ pub(super) static DISCARD_WRONG_TYPE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: value. `ARGV`: expected, new, ms or empty for the time that is left. Returns 1 done, -1 gone, else what stands there.
+/// `KEYS`: value. `ARGV`: expected, new, ms or empty to keep the time to live. Returns 1 done, -1
+/// gone, else the bytes found.
 pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local found = redis.call('GET', KEYS[1]) \
@@ -245,8 +254,8 @@ pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: old, new, mark. `ARGV`: expected, new, ms or empty for no expiry, the mark's ms or empty for none. Returns 1 done, 0 conflict,
-/// -1 gone, -2 taken.
+/// `KEYS`: old, new, mark. `ARGV`: expected, new, ms or empty for no expiry, the mark's ms or empty
+/// for none. Returns 1 done, 0 conflict, -1 gone, -2 taken.
 pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local found = redis.call('GET', KEYS[1]) \
@@ -261,15 +270,18 @@ pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: index, new, what it is made from, an index that a member leaves, mark, and all that is deleted along with it.
-/// `ARGV`: ms of the entry, member, bytes, ms or empty for no expiry, how (`create`, `swap`,
-/// `replace`), expected, the member that leaves,
-/// the prefix of members' keys, how many there may be or empty, `refuse` or empty for ending the first, the mark's ms or empty for none.
-/// Returns the members that were ended; what stands there instead of the expected; -1 gone, -2 taken, -3 one too many.
+/// `KEYS`: index, new, the key it is made from, an index that a member leaves, mark, and all keys
+/// to delete. `ARGV`: ms of the entry, member, bytes, ms or empty for no expiry, how (`create`,
+/// `swap`, `replace`), expected, the member that leaves, the prefix of members' keys, the limit of
+/// members or empty, `refuse` or empty for ending the first, the mark's ms or empty for none.
+/// Returns the members that were ended; the bytes found instead of the expected; -1 gone, -2 taken,
+/// -3 over the limit.
 ///
-/// A first write that Redis refuses, out of memory, has changed nothing; after it, none is refused. So the value comes first. Keys of members are
-/// not known before: a server that wants all of a script's keys declared, as a Cluster, cannot run
-/// it. The time is the server's: by a node's clock that is ahead, all entries would be over (R14).
+/// If Redis refuses the first write because it is out of memory, nothing has changed; after the
+/// first write none is refused. So the value is written first. Keys of members are not known
+/// before: a server that requires all of a script's keys to be declared, such as a Cluster, cannot
+/// run it. The time is the server's: by the clock of a process that is ahead, all entries would
+/// have ended (R14).
 pub(super) static ENTER: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local how, leaves, most, ended, now = ARGV[5], ARGV[7], tonumber(ARGV[9]), {}, now() \
@@ -307,7 +319,7 @@ pub(super) static ENTER: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: index. Returns members and when they end, in turn, as text.
+/// `KEYS`: index. Returns members and when they end, alternating, as text.
 pub(super) static INDEX_MEMBERS: LazyLock<Script> = LazyLock::new(|| {
     script(
         "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now()) \
@@ -325,7 +337,8 @@ pub(super) static INDEX_PUT: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: registry, the function's version. `ARGV`: fingerprint, ms, a new version, its ms. Returns the version that stands then.
+/// `KEYS`: registry, the function's version. `ARGV`: fingerprint, ms, a new version, its ms.
+/// Returns the version afterwards.
 pub(super) static REGISTER_BUILD: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if redis.call('EXISTS', KEYS[1]) == 0 and redis.call('EXISTS', KEYS[2]) == 1 then \
@@ -337,6 +350,6 @@ pub(super) static REGISTER_BUILD: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: value. Takes the expiry away. Returns 0 if nothing stands there.
+/// `KEYS`: value. Removes the expiry. Returns 0 if the key is absent.
 pub(super) static PERSIST: LazyLock<Script> =
     LazyLock::new(|| script("redis.call('PERSIST', KEYS[1]) return redis.call('EXISTS', KEYS[1])"));

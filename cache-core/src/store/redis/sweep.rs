@@ -1,4 +1,4 @@
-//! Records that an invalidation has ended, found by `SCAN` and removed by comparison.
+//! Finds invalidated records by `SCAN` and removes them by comparison.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::error::Result;
 use crate::key::versions::origin;
 use crate::store::sweep::{Heads, Standing, SweepStore};
 
-/// How many keys of the server a step looks at, about.
+/// The approximate number of the server's keys that one step checks.
 const SCANNED: u32 = 250;
 /// How much of a record is read at first: enough for a dozen tags.
 const HEAD_BYTES: usize = 512;
-/// And for all the tags that a record can have.
+/// How much is read for all the tags that a record can have.
 const WHOLE_HEAD_BYTES: usize = 64 << 10;
 
 impl SweepStore for RedisStore {
@@ -94,7 +94,7 @@ impl RedisStore {
         let mut replies = self.link.pipeline(STEP, &pipeline).await?;
         let mut found = Vec::with_capacity(keys.len());
         for key in keys {
-            // Of another type by now, it is no record.
+            // A key of another type is no longer a record.
             if let Ok(Some(bytes)) = reply::bytes(STEP, replies.raw()?) {
                 found.push((key, bytes));
             }

@@ -1,16 +1,18 @@
-//! The server's pushes: each change of a key that was read tracked on this connection, once.
+//! The server's invalidation pushes: one for each key that was read tracked on this connection, at
+//! its next change.
 
 use redis::Value;
 
 use crate::store::pushes::Pushes;
 
-/// Handles an invalidation push: a list of keys, or nothing for all of them (FLUSHALL, a full tracking table).
+/// Handles an invalidation push: a list of keys, or nothing for all of them (FLUSHALL, a full
+/// tracking table).
 pub(super) fn invalidated(pushes: &Pushes, data: &[Value]) {
     match data {
         [Value::Array(keys)] => {
             for key in keys {
                 match key {
-                    // What is not UTF-8 is no key of ours.
+                    // Our keys are UTF-8.
                     Value::BulkString(key) => std::str::from_utf8(key).map_or((), |key| pushes.changed(key)),
                     Value::SimpleString(key) => pushes.changed(key),
                     _ => {}

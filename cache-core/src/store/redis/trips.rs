@@ -1,13 +1,14 @@
-//! How much goes into one trip.
+//! How much goes into one round trip.
 //!
 //! ```text
-//! what is written  its bytes are known ────────────────────────────> cut at a MiB
-//! what is read     expected: what this function's records had so far ─> cut at a MiB of that; few keys while nothing is known
+//! writes  their bytes are known ────────────────────────────────> cut at a MiB
+//! reads   expected size: this function's recent records ────────> cut at a MiB of that;
+//!                                                                 few keys while nothing is known
 //! ```
 //!
-//! Invariant: a trip asks for [`MOST_KEYS`] keys at most and carries about [`MOST_BYTES`], or a
-//! single larger value. So the server does nothing else for about a millisecond only, and what
-//! waits behind a trip waits for a MiB.
+//! Invariant: a round trip asks for [`MOST_KEYS`] keys at most and carries about [`MOST_BYTES`], or
+//! a single larger value. So the server is busy with it for about a millisecond only, and a request
+//! behind it waits for a MiB.
 
 use std::future::Future;
 use std::ops::Range;
@@ -20,34 +21,34 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 
-/// How many bytes a trip carries, in either direction.
+/// How many bytes a round trip carries, in either direction.
 pub(super) const MOST_BYTES: usize = 1 << 20;
-/// How many keys a trip has.
+/// How many keys a round trip has.
 pub(super) const MOST_KEYS: usize = 1000;
-/// How many trips of one operation are under way at a time: one that the server works on, one that
-/// is on its way.
+/// How many round trips of one operation are in progress at a time: one that the server works on,
+/// one in transit.
 const AT_A_TIME: usize = 2;
-/// What a command takes beside its key and value: its name, a script's hash, a token, lengths.
+/// The size of a command without its key and value: its name, a script's hash, a token, lengths.
 pub(super) const COMMAND_BYTES: usize = 256;
-/// How many keys are read at once of a function nothing is known of: as many as most batches have.
-/// It is the one trip that may bring more than a MiB.
+/// How many keys of an unknown function are read at once: as many as most batches have. This is the
+/// only round trip that may return more than a MiB.
 const FIRST_KEYS: usize = 128;
-/// How many keys more with each that was read.
+/// How many more keys are read at once for each record seen.
 const MORE_KEYS: usize = 8;
-/// What a record is taken for while none was seen, only keys without one.
+/// The assumed size of a record if only keys without a record were seen.
 const UNSEEN_BYTES: u32 = 4096;
-/// Functions share a place where their names' hashes meet; then the larger records decide.
+/// Functions whose names' hashes collide share an entry; the larger records decide then.
 const PLACES: u64 = 512;
 
-/// How large the records of each function are, by what came and went lately.
+/// The sizes of each function's records, estimated from recent reads and writes.
 pub(super) struct Sizes(Box<[AtomicU64]>);
 
 /// What is known of one function's records.
 #[derive(Clone, Copy)]
 struct Known {
-    /// The largest, lately; zero: none was seen.
+    /// The largest recent size; zero: none was seen.
     bytes: u32,
-    /// How many were seen since one surprised.
+    /// How many were seen since the last surprisingly large one.
     seen: u32,
 }
 
@@ -56,10 +57,10 @@ impl Sizes {
         Self((0..PLACES).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// Records of so many bytes came or went under this key; zero: there was none.
+    /// Records the size of a record that was read or written under this key; zero: there was none.
     pub(super) fn saw(&self, key: &str, bytes: usize) {
         let Some(place) = self.place(key) else { return };
-        // Two at the same time may lose one another: it is an estimate.
+        // One of two concurrent updates may be lost: it is an estimate.
         let known = Known::of(place.load(Ordering::Relaxed));
         let next = known.after(u32::try_from(bytes).unwrap_or(u32::MAX));
         if next.bits() != known.bits() {
@@ -67,7 +68,7 @@ impl Sizes {
         }
     }
 
-    /// How many of these keys to read in one trip: at least one, if there is one.
+    /// Returns how many of these keys to read in one round trip: at least one, if there is one.
     pub(super) fn fitting<'k>(&self, keys: impl Iterator<Item = &'k str>) -> usize {
         let (mut count, mut bytes) = (0_usize, 0_usize);
         for key in keys.take(MOST_KEYS) {
@@ -81,8 +82,8 @@ impl Sizes {
         count
     }
 
-    /// By namespace and function: what stands before the second colon. Other keys are a kind of
-    /// their own.
+    /// Returns the entry by namespace and function, which is the text in front of the second colon.
+    /// Other keys share an entry.
     fn place(&self, key: &str) -> Option<&AtomicU64> {
         let mut parts = key.splitn(3, ':');
         let of_function = match (parts.next(), parts.next(), parts.next()) {
@@ -110,7 +111,7 @@ impl Known {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// How many keys of it are worth the risk.
+    /// Returns how many keys may be read at once.
     fn most(self) -> usize {
         FIRST_KEYS.saturating_add(usize::try_from(self.seen).unwrap_or(usize::MAX).saturating_mul(MORE_KEYS))
     }
@@ -119,16 +120,16 @@ impl Known {
         if bytes == 0 {
             return Self { seen: self.seen.saturating_add(1).min(MOST_KEYS as u32), ..self };
         }
-        // Much larger than all before: what was small so far says little.
+        // Much larger than all before: earlier small sizes prove little.
         let surprise = bytes > UNSEEN_BYTES && bytes / 4 > self.bytes;
         let seen = if surprise { 0 } else { self.seen.saturating_add(1).min(MOST_KEYS as u32) };
-        // A largest one is forgotten by and by.
+        // An old maximum is forgotten gradually.
         let lower = self.bytes.saturating_sub(self.bytes.saturating_sub(bytes).div_ceil(16));
         Self { bytes: bytes.max(lower), seen }
     }
 }
 
-/// Cuts what is written into trips: each the next so many of `items` whose bytes fit.
+/// Splits writes into round trips: each takes the next `items` whose bytes fit.
 pub(super) fn by_bytes<T>(items: &[T], bytes_of: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
     let (mut trips, mut start, mut bytes) = (Vec::new(), 0_usize, 0_usize);
     for (at, item) in items.iter().enumerate() {
@@ -145,9 +146,8 @@ pub(super) fn by_bytes<T>(items: &[T], bytes_of: impl Fn(&T) -> usize) -> Vec<Ra
     trips
 }
 
-/// Sends trips, a few at a time, and returns their answers in order. `next` makes each trip when
-/// its turn has come, so that it can go by what those before it have brought; `None`: there is no
-/// more.
+/// Sends round trips, a few at a time, and returns their answers in order. `next` makes each one
+/// when its turn comes, so that it can depend on the answers before it; `None` ends the sequence.
 pub(super) async fn in_turn<F: Future>(mut next: impl FnMut() -> Option<F>) -> Vec<F::Output> {
     let (mut under_way, mut answers, mut all_sent) = (FuturesOrdered::new(), Vec::new(), false);
     loop {
@@ -164,9 +164,10 @@ pub(super) async fn in_turn<F: Future>(mut next: impl FnMut() -> Option<F>) -> V
     }
 }
 
-/// The answers to all items, one for each, of trips that take the next so many each. After a trip
-/// that failed no other is sent: its items and those behind have its error. If nothing was done at
-/// all, that is the error of all.
+/// Returns one answer for each item, from round trips that take the next items each.
+///
+/// After a failed round trip no other is sent: its items and all later ones have its error. If
+/// nothing was done at all, that is the error of the whole call.
 pub(super) async fn each<T, F>(
     mut next: impl FnMut() -> Option<Range<usize>>,
     trip: impl Fn(Range<usize>) -> F,
@@ -185,7 +186,7 @@ where
             };
             answered.inspect(|_| any_done.store(true, Ordering::Relaxed)).unwrap_or_else(|error| {
                 let again = std::iter::repeat_with(|| Err(error.again())).take(count).collect();
-                // An error says that another has failed before.
+                // An error means that another round trip has failed before.
                 let _first = failed.set(error);
                 again
             })

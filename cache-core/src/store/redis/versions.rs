@@ -1,4 +1,5 @@
-//! Versions: read together with what is stored under them, made where they are missing, and kept from running out while they are in use.
+//! Versions: read together with the values under them, made if they are missing, and renewed while
+//! they are in use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use crate::error::Result;
 use crate::store::{VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version};
 
 impl RedisStore {
-    /// Any number of versions, in as many trips as they take, tracked where the server tracks.
+    /// Reads any number of versions in as many round trips as they need, tracked if the server
+    /// tracks.
     pub(super) async fn many_versions(
         &self,
         step: &'static str,
@@ -33,9 +35,12 @@ impl RedisStore {
         Ok((found, all_tracked))
     }
 
-    /// MGET of values and versions: the versions are tracked where the server tracks, the values only
-    /// with `track`. `make`: behind a SET for each version that may not exist, and one that has little
-    /// time left is renewed: two trips more, once a month for each process and version.
+    /// Reads values and versions with MGET. The versions are tracked if the server tracks, the
+    /// values only with `track`.
+    ///
+    /// `make`: sends a SET in front for each version that may not exist, and renews a version with
+    /// little time left, which takes two more round trips, once a month for each process and
+    /// version.
     pub(super) async fn versions(
         &self,
         step: &'static str,
@@ -57,17 +62,18 @@ impl RedisStore {
         let mut pipeline = redis::pipe();
         for (key, version) in aging {
             let mut script = scripts::RENEW.key(&**key);
-            // Compared: a fence that was raised meanwhile keeps its limit.
+            // Compared: a fence that was raised in the meantime keeps its limit.
             script.arg(version.hex()).arg(ms(VERSION_EXPIRY));
             pipeline.invoke_script(&script);
         }
-        // Whatever the replies: a server that takes no writes still answers reads, and who reads next tries again.
+        // The replies are ignored: a server that refuses writes still answers reads, and the next
+        // reader tries again.
         let _replies: Replies = self.link.pipeline(step, &pipeline).await?;
-        // The server tells of the renewal as of a change, so what was read before it is worth nothing.
+        // The server notifies the renewal as a change, so earlier reads are invalid.
         self.read_versions_once(step, values, versions, make, track).await.map(|(found, _, tracked)| (found, tracked))
     }
 
-    /// What was found, and how much time versions have left.
+    /// Returns what was found, and how much time each version has left.
     async fn read_versions_once(
         &self,
         step: &'static str,
@@ -82,7 +88,8 @@ impl RedisStore {
             let made = Version::random().hex();
             pipeline.cmd("SET").arg(&**key).arg(made).arg("NX").arg("PX").arg(ms(VERSION_EXPIRY));
         }
-        // The server remembers all keys of a tracked command: what nobody keeps is read by another one.
+        // The server remembers all keys of a tracked command, so values that are not kept are read
+        // by another one.
         let apart = !track && !values.is_empty();
         if apart {
             pipeline.cmd("MGET").arg(values);
@@ -100,7 +107,8 @@ impl RedisStore {
         }
         let mut replies = self.link.pipeline_on(&session, step, &pipeline).await?;
         for _ in versions.iter().filter(|_| make) {
-            // A server that takes no writes still answers reads: a version that is missing then agrees with nothing.
+            // A server that refuses writes still answers reads: a missing version then agrees with
+            // no entry.
             let _made = replies.raw()?;
         }
         let mut found = if apart { reply::all_bytes(step, replies.raw()?)? } else { Vec::new() };
@@ -114,7 +122,7 @@ impl RedisStore {
     }
 }
 
-/// What stands under the key of a version, if it is one.
+/// Returns the version from the content of its key, if it is one.
 pub(super) fn version(bytes: Option<Bytes>) -> Option<Version> {
     bytes.and_then(|bytes| Version::of(&bytes))
 }

@@ -1,4 +1,4 @@
-//! Keys that are in use in this process, and whether the server evicts any.
+//! Touches keys that are in use in this process, and reads the server's number of evictions.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use super::trips::{by_bytes, in_turn};
 use super::{RedisStore, reply};
 use crate::error::Result;
 
-/// How many keys one command has. The server looks each of them up, and does nothing else
+/// How many keys one command has. The server looks up each of them, and does nothing else
 /// meanwhile.
 const KEYS_OF_A_COMMAND: usize = 200;
 
-/// `TOUCH` is a look-up that moves no value: it renews what LRU and LFU go by, tells nobody, and is
-/// not tracked.
+/// Sends `TOUCH`, a lookup without a value: it updates the state of LRU and LFU, notifies no
+/// client, and is not tracked.
 pub(super) async fn touch(store: &RedisStore, keys: &[Arc<str>]) -> Result<()> {
     const STEP: &str = "touch";
     let mut trips = by_bytes(keys, |key| key.len()).into_iter();
@@ -29,7 +29,8 @@ pub(super) async fn touch(store: &RedisStore, keys: &[Arc<str>]) -> Result<()> {
     touched.await.into_iter().collect()
 }
 
-/// `None`: the server, or its user's rights, do not tell.
+/// Returns the number of evicted keys; `None` if the server does not report it, or the user has no
+/// right to it.
 pub(super) async fn evictions(store: &RedisStore) -> Result<Option<u64>> {
     const STEP: &str = "evictions";
     let mut command = redis::cmd("INFO");

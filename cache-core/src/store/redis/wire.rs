@@ -1,13 +1,15 @@
-//! One connection to the server: the socket, the client's driver on it, and whether bytes move.
+//! One connection to the server: the socket, the client's driver on it, and a counter of progress.
 //!
 //! ```text
 //! client's driver ──> Watched ──> TCP | TLS | Unix socket
-//!                        └─ moves: rises with each piece that arrives, and with each that a full socket takes
+//!                        └─ moves: rises with each piece that arrives,
+//!                           and with each piece that a full socket accepts
 //! ```
 //!
-//! Invariant: an answer is waited for as long as bytes move, since answers come in the order of
-//! requests: a small request behind a large reply is not given up while that arrives. What stands
-//! still for one response timeout has failed, and so has what takes [`LONGEST`] of them.
+//! Invariant: a call waits for its answer as long as bytes move, since answers come in the order of
+//! requests: a small request behind a large reply is not given up while that arrives. A call
+//! without progress for one response timeout has failed, and so has one that takes [`LONGEST`] of
+//! them.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -35,11 +37,11 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How many response timeouts an answer may take, however steadily bytes arrive.
 pub(super) const LONGEST: u32 = 20;
-/// How often within a response timeout it is asked whether bytes move: a stall is found that much
-/// late.
+/// How often within a response timeout progress is checked. A stall is found late by up to one of
+/// these intervals.
 const LOOKS: u32 = 4;
 
-/// How connections are made.
+/// Makes connections.
 pub(super) struct Dialer {
     address: Address,
     login: RedisConnectionInfo,
@@ -84,8 +86,8 @@ impl Dialer {
         })
     }
 
-    /// A connection, logged in. Without a time limit of its own. Cancelled, it leaves a socket that
-    /// closes by itself.
+    /// Opens a connection and logs in. Has no time limit of its own. Cancelled, it leaves a socket
+    /// that closes by itself.
     pub(super) async fn dial(
         &self,
         config: &RedisConfig,
@@ -96,7 +98,7 @@ impl Dialer {
         let socket = self.socket().await.map_err(|error| failed(error.into()))?;
         let moves = Arc::new(AtomicU64::new(0));
         let watched = Watched { socket, moves: Arc::clone(&moves), is_full: false };
-        // Our own limits cover the client's queue as well, which its own do not.
+        // Our own limits include the client's queue, which the client's limits do not.
         let settings = AsyncConnectionConfig::new().set_response_timeout(None).set_push_sender(on_push);
         let made = MultiplexedConnection::new_with_config(&self.login, watched, settings).await;
         let (connection, driver) = made.map_err(failed)?;
@@ -104,7 +106,7 @@ impl Dialer {
         let drive = async move {
             tokio::select! {
                 () = driver => {}
-                // The last user of the connection is gone: nobody waits for what is left.
+                // The last user of the connection is gone: the rest is not needed.
                 _dropped = gone => {}
             }
         };
@@ -128,13 +130,13 @@ impl Dialer {
             }
             #[cfg(unix)]
             Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-            #[allow(unreachable_patterns, reason = "with all features on Unix there is no other")]
+            #[allow(unreachable_patterns, reason = "with all features on Unix there are no others")]
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
 
-/// Whichever address of the name answers first.
+/// Connects to the address of the name that answers first.
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
     if addresses.is_empty() {
@@ -142,9 +144,9 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     }
     let (stream, _others) =
         select_ok(addresses.into_iter().map(|address| Box::pin(TcpStream::connect(address)))).await?;
-    // With Nagle a small command waits for the last one's acknowledgement.
+    // With Nagle's algorithm a small command waits for the acknowledgement of the last one.
     stream.set_nodelay(true)?;
-    // A connection that is given up is reset: what this machine has not sent yet is never sent (R26).
+    // An abandoned connection is reset: what this machine has not sent yet is never sent (R26).
     redis::io::tcp::socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     Ok(stream)
 }
@@ -183,10 +185,10 @@ mod tls {
                     return Err(unusable("the certificate file of `tls_ca` has no certificate"));
                 }
             }
-            // None at all is told by the handshake: nothing is trusted then.
+            // If there are none, the handshake fails: nothing is trusted then.
             None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
         }
-        // What the program has chosen for itself stands.
+        // A provider that the program has installed is used.
         let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -204,8 +206,8 @@ pub(super) struct Wire {
     _alive: Arc<oneshot::Sender<Infallible>>,
 }
 
-/// The client's driver. The mark is set before the driver is dropped: whoever is told by that of a
-/// lost connection finds it.
+/// The client's driver. The mark is set before the driver is dropped, so a caller that sees the
+/// lost connection also sees the mark.
 struct Driven {
     mark: Abandoned,
     driver: BoxFuture<'static, ()>,
@@ -240,19 +242,19 @@ impl Drop for Abandoned {
 pub(super) struct Stalled;
 
 impl Wire {
-    /// Whether the runtime that drove it has ended.
+    /// Returns whether the runtime that drove it has ended.
     pub(super) fn is_abandoned(&self) -> bool {
         self.is_abandoned.load(Ordering::Acquire)
     }
 
-    /// The client's own handle. Calls through it have no time limit but that of
+    /// Returns the client's own handle. Calls through it have no time limit except that of
     /// [`within`](Self::within).
     pub(super) fn client(&self) -> MultiplexedConnection {
         self.connection.clone()
     }
 
-    /// Waits for a call on this connection: while bytes move, and [`LONGEST`] response timeouts at
-    /// most.
+    /// Waits for a call on this connection while bytes move, and for [`LONGEST`] response timeouts
+    /// at most.
     pub(super) async fn within<T>(
         &self,
         response: Duration,
@@ -288,8 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 struct Watched {
     socket: Box<dyn Socket>,
     moves: Arc<AtomicU64>,
-    /// The system's buffer took no more: what it takes next shows that the other side has taken
-    /// some.
+    /// The system's buffer was full: if it accepts more, the other side has taken some.
     is_full: bool,
 }
 
@@ -315,7 +316,7 @@ impl AsyncWrite for Watched {
         let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
         match &written {
             Poll::Pending => self.is_full = true,
-            // Into a buffer with room bytes go also when nobody takes them any more.
+            // A buffer with room accepts bytes even if the other side does not read any more.
             Poll::Ready(_) if self.is_full => {
                 self.is_full = false;
                 self.moved();
@@ -345,8 +346,8 @@ mod tests {
 
     const RESPONSE: Duration = Duration::from_millis(400);
 
-    /// How long a call that never ends is waited for, while a byte comes as often as that, for so
-    /// long.
+    /// Returns how long a call that never ends is waited for while a byte arrives `times` times,
+    /// once per `every`.
     async fn waited(every: Duration, times: u32) -> Duration {
         let (moves, began) = (AtomicU64::new(0), Instant::now());
         let bytes = async {

@@ -1,23 +1,24 @@
-//! Options that URLs of other clients have.
+//! Options of other clients in URLs.
 //!
-//! A provider's URL, or one that another program uses too, may have options that another client
-//! knows. What changes nothing here is accepted, and told with an event; what has a name of its own
-//! here is an error that names it, since units differ; what cannot be had is an error that says so.
+//! A provider's URL, or one that another program also uses, may have options that another client
+//! knows. Options without an effect here are accepted and reported with an event. An option that
+//! has another name here is an error that names it, since units differ. An option that is not
+//! supported is an error that says so.
 //!
-//! Invariant: nothing of the URL is quoted, only names that stand here.
+//! Invariant: errors quote nothing of the URL, only names from this file.
 
 use super::{OPTIONS, Scheme, unknown, wrong};
 use crate::error::Result;
 
-/// What an option of another client comes to.
+/// The effect of an option of another client.
 enum Meaning {
-    /// It changes nothing here.
+    /// It has no effect here.
     Ignored,
-    /// What to write instead.
+    /// The option to use instead.
     Ours(&'static str),
-    /// Fine with one of these values, which is what happens anyway; otherwise an error.
+    /// Accepted with one of these values, which match the behaviour here; otherwise an error.
     Only(&'static [&'static str], &'static str),
-    /// It cannot be had.
+    /// It is not supported.
     Never(&'static str),
 }
 
@@ -27,7 +28,7 @@ const IN_THE_URL: &str = "`redis://user:password@host:port/db`, or `db`, `user` 
 const YES: &[&str] = &["true", "1", "yes", "on"];
 const NO: &[&str] = &["false", "0", "no", "off"];
 
-/// By names as [`plain`] makes them.
+/// By names in the form of [`plain`].
 const FOREIGN: &[(&str, Meaning)] = &[
     // redis-rs, ioredis, redis-py, go-redis, Lettuce, StackExchange.Redis, Celery.
     ("decoderesponses", Meaning::Ignored),
@@ -87,14 +88,14 @@ const FOREIGN: &[(&str, Meaning)] = &[
     ("sslkeyfile", Meaning::Never("certificates of clients are not supported yet")),
 ];
 
-/// What an option that is none of ours comes to. Returns the name of one that is to be told of.
+/// Handles an option that is not one of ours. Returns its name if it should be reported.
 ///
 /// # Errors
 ///
 /// What to write instead.
 pub(super) fn option(name: &str, value: &str, scheme: Scheme) -> Result<Option<&'static str>> {
     let (name_as_given, name, value) = (name, plain(name), value.to_ascii_lowercase());
-    // Ours, but for capitals and underscores.
+    // One of ours, except for capitals and underscores.
     if let Some(ours) = OPTIONS.into_iter().find(|ours| plain(ours) == name) {
         return Err(wrong(format!("options are written with `_` and small letters: `{ours}`")));
     }
@@ -120,7 +121,7 @@ pub(super) fn option(name: &str, value: &str, scheme: Scheme) -> Result<Option<&
     }
 }
 
-/// Without what clients write differently.
+/// Normalizes a name: removes what clients write differently.
 fn plain(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
 }

@@ -71,7 +71,7 @@ fn addresses_in_parts_are_read() {
         assert!(error.contains("a name or an address alone"), "{host}: {error}");
     }
     assert!(RedisConfig::of_host(&Parts { port: Some(0), ..parts("h") }).is_err());
-    // Beside a URL that has none.
+    // With a URL that has no password.
     let login = Parts { password: Some("secret".into()), ..Parts::default() };
     let mut config = parsed("redis://h/2");
     config.log_in(&login).unwrap();

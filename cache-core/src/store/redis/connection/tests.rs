@@ -1,4 +1,4 @@
-//! The connection in front of a server that does things to the clock before it answers.
+//! The connection with a server that changes the clock before it answers.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -11,12 +11,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Called with the name of each command, before its answer is sent.
 type Hook = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// A link to a server that answers what a connection and its heartbeats ask.
+/// Makes a link to a server that answers the commands of a connection and its heartbeats.
 fn link(clock: &Clock, background: &Arc<Background>, hook: impl Fn(&str) + Send + Sync + 'static) -> Arc<Link> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let config = RedisConfig::parse(&format!("redis://{}", listener.local_addr().unwrap())).unwrap();
     let hook: Hook = Arc::new(hook);
-    // Each test has one connection, and its thread ends with that.
+    // Each test has one connection, and the thread ends with it.
     std::thread::spawn(move || serve(listener.accept().unwrap().0, &hook));
     Arc::new(Link::new(config, clock.clone(), Events::new(Vec::new(), clock), background).unwrap())
 }
@@ -37,7 +37,7 @@ fn serve(mut stream: TcpStream, hook: &Hook) {
     }
 }
 
-/// The first command's name, and how many bytes the command has; `None`: not all of it is there.
+/// Returns the first command's name and length in bytes; `None` if it is not complete yet.
 fn command(bytes: &[u8]) -> Option<(String, usize)> {
     let line = |from: usize| {
         let end = from + bytes.get(from..)?.windows(2).position(|end| end == b"\r\n")?;
@@ -127,7 +127,7 @@ async fn a_machine_that_has_slept_trusts_nothing_from_before() {
     supervised.beat(&session).await.unwrap();
     assert_eq!((link.pushes.epoch(), link.trust.until()), (gaps + 1, clock.coarse() + bound));
 
-    // Between its request and the answer, which says nothing of what was told meanwhile.
+    // Between its request and the answer, which proves nothing about notifications in the meantime.
     let asleep = clock.clone();
     at_time.set(move || asleep.suspend(HOUR));
     supervised.beat(&session).await.unwrap();

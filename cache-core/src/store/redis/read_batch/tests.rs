@@ -1,4 +1,4 @@
-//! What becomes of those who wait: without a server, by hand.
+//! The outcome of waiting reads, without a server.
 
 use futures::FutureExt as _;
 
@@ -11,7 +11,7 @@ fn reads() -> Reads {
     Reads::new(Arc::new(Sizes::new()))
 }
 
-/// A read that finds another one under way.
+/// Starts a read while another one is in progress.
 fn wait(reads: &Reads, now: u64, key: &str, track: bool) -> Waiting {
     match reads.take(now, key, track).unwrap() {
         Taken::Waits(waiting) => waiting,
@@ -30,14 +30,14 @@ fn bytes(text: &'static str) -> Slot {
     Slot::Bytes(Bytes::from_static(text.as_bytes()))
 }
 
-/// Each of its keys is read as itself, tracked.
+/// Answers each key with its own text, tracked.
 fn answer(mut trip: Trip<'_>, texts: &[&'static str]) {
     assert_eq!(keys(&trip), texts);
     let answers = trip.places.drain(..).zip(texts).map(|(place, text)| (place, Ok((bytes(text), true))));
     trip.batch.answer(answers, &trip.reads.sizes);
 }
 
-/// As they go into the command.
+/// Returns the keys as in the command.
 fn keys(trip: &Trip<'_>) -> Vec<String> {
     let command = trip.batch.mget(&trip.places);
     let texts = command.args_iter().skip(1).map(|argument| match argument {
@@ -57,13 +57,13 @@ fn a_read_goes_alone_only_while_nothing_is_under_way() {
     drop(alone(&reads));
     let under_way = alone(&reads);
     let first = wait(&reads, 0, "a", false);
-    // It is not held up by one whose caller may have stopped to poll it.
+    // An MGET is not held up by a GET whose caller may have stopped polling it.
     let trip = reads.next_trip(0, LONGEST_WAIT).unwrap();
     drop(under_way);
     let second = wait(&reads, 0, "b", false);
     answer(trip, &["a"]);
     assert_eq!(outcome(first), Some(Ok(bytes("a"))));
-    // Whoever waits goes first.
+    // Waiting reads go first.
     let third = wait(&reads, 0, "c", false);
     answer(reads.next_trip(0, LONGEST_WAIT).unwrap(), &["b", "c"]);
     assert_eq!((outcome(second), outcome(third)), (Some(Ok(bytes("b"))), Some(Ok(bytes("c")))));
@@ -81,7 +81,7 @@ fn readers_of_one_key_share_its_place_and_one_that_is_dropped_leaves_the_others_
         let other = wait(&reads, 0, "b", false);
         three[dropped] = None;
         let trip = reads.next_trip(0, LONGEST_WAIT).unwrap();
-        // Another one while it is under way.
+        // Another one while the round trip is in progress.
         three[(dropped + 1) % 3] = None;
         answer(trip, &["a", "b"]);
         let left = three.into_iter().flatten().next().unwrap();
@@ -110,7 +110,7 @@ fn whoever_asks_after_a_key_was_taken_to_be_sent_does_not_share_what_it_brings()
 fn nobody_joins_a_batch_of_which_a_part_was_sent() {
     let reads = reads();
     let _under_way = alone(&reads);
-    // Large ones: few go together.
+    // Large values: few go together.
     reads.sizes.saw("app:f:0", super::super::trips::MOST_BYTES);
     let first = wait(&reads, 0, "app:f:1", false);
     let second = wait(&reads, 0, "app:f:2", false);
@@ -180,7 +180,7 @@ fn a_task_that_ends_after_the_next_was_made_takes_nothing_from_it() {
     assert!(reads.wake.notified().now_or_never().is_some(), "nothing is under way any more");
     answer(reads.next_trip(0, LONGEST_WAIT).unwrap(), &["b"]);
     assert_eq!(outcome(waits), Some(Ok(bytes("b"))));
-    // One that is made after the end of the last takes reads again.
+    // A task that is made after the end of the last one accepts reads again.
     drop(new);
     assert!(reads.take(0, "a", false).is_err());
     let _newest = Closing::new(Arc::clone(&reads));

@@ -1,4 +1,4 @@
-//! Reads that wait for one MGET, each key with all who asked for it.
+//! Reads that wait for one MGET. Each key has a list of its readers.
 //!
 //! ```text
 //! key ─> place ─> reader ─> reader ..
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Invariant: a place is shared only by readers that came before it was taken to be sent. Each
-//! reader has an end of its own: one that is dropped, or has waited for too long, takes nothing
-//! from the others of its place. A place whose readers are all gone is not sent.
+//! reader ends independently: one that is dropped, or has waited for too long, takes nothing from
+//! the others of its place. A place whose readers are all gone is not sent.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -27,7 +27,7 @@ use super::super::trips::Sizes;
 use super::{Answer, MOST_KEYS, STEP, bytes_of};
 use crate::sync::{Mutex, MutexGuard};
 
-/// How many readers a batch has at most: those that are gone count until it is sent.
+/// How many readers a batch has at most. Readers that are gone count until it is sent.
 const MOST_READERS: usize = 16_384;
 
 /// Keys that are read together.
@@ -37,13 +37,13 @@ pub(super) struct Batch(Mutex<Inside>);
 struct Inside {
     places: Vec<Place>,
     readers: Vec<Reader>,
-    /// The keys, one behind the other.
+    /// The keys, concatenated.
     texts: String,
-    /// Where a key is, by its hash. Of two keys that share one, the first.
+    /// The place of a key, by its hash. If two keys have the same hash, the first.
     by_hash: HashMap<u64, usize, BuildHasherDefault<AsItIs>>,
     /// How many readers wait.
     waiting: usize,
-    /// Up to where places were taken to be sent. From the first one on nobody joins.
+    /// Places before this index were taken to be sent. No reader joins once it is above zero.
     taken: usize,
 }
 
@@ -53,7 +53,7 @@ struct Place {
     track: bool,
     /// How many of its readers wait.
     waiting: usize,
-    /// Its readers are a list.
+    /// The first of its linked list of readers.
     first: Option<usize>,
 }
 
@@ -71,13 +71,13 @@ enum State {
     Gone,
 }
 
-/// A read that waits for its answer. Dropped, it leaves the others theirs.
+/// A read that waits for its answer. Dropping it does not affect other readers.
 pub(crate) struct Waiting {
     batch: Arc<Batch>,
     reader: usize,
 }
 
-/// Keys are hashed before they come here.
+/// A hasher that passes through keys that are hashes already.
 #[derive(Default)]
 struct AsItIs(u64);
 
@@ -96,7 +96,7 @@ impl Hasher for AsItIs {
 }
 
 impl Batch {
-    /// With one reader.
+    /// Makes a batch with one reader.
     pub(super) fn new(now: u64, key: &str, track: bool) -> (Arc<Self>, Waiting) {
         let mut inside = Inside::default();
         let reader = inside.add(now, key, track);
@@ -104,26 +104,26 @@ impl Batch {
         (Arc::clone(&batch), Waiting { batch, reader })
     }
 
-    /// `None`: it is full, or being sent.
+    /// Adds a reader; `None` if the batch is full, or being sent.
     pub(super) fn join(self: &Arc<Self>, now: u64, key: &str, track: bool) -> Option<Waiting> {
         let mut inside = self.inside();
         let is_open = inside.taken == 0 && inside.places.len() < MOST_KEYS && inside.readers.len() < MOST_READERS;
         is_open.then(|| Waiting { batch: Arc::clone(self), reader: inside.add(now, key, track) })
     }
 
-    /// Whether all who waited have gone.
+    /// Returns whether all readers are gone.
     pub(super) fn is_unwanted(&self) -> bool {
         self.inside().waiting == 0
     }
 
-    /// Whether all places were taken.
+    /// Returns whether all places were taken.
     pub(super) fn is_taken(&self) -> bool {
         let inside = self.inside();
         inside.taken >= inside.places.len()
     }
 
-    /// Takes the places of the next trip, from where the last one ended. Readers that have waited
-    /// for `longest` milliseconds are told so instead.
+    /// Takes the places of the next round trip, from where the last one ended. Readers that have
+    /// waited for `longest` milliseconds get a timeout instead.
     pub(super) fn take(&self, now: u64, longest: u64, sizes: &Sizes) -> Vec<usize> {
         let mut wakers = Vec::new();
         let mut inside = self.inside();
@@ -149,7 +149,8 @@ impl Batch {
         next
     }
 
-    /// Those that are to be tracked last, if any can be. How many are not.
+    /// Sorts the places so that tracked ones come last, if tracking is possible. Returns how many
+    /// are not tracked.
     pub(super) fn sort(&self, of: &mut [usize], tracks: bool) -> usize {
         let inside = self.inside();
         let is_tracked = |at: &usize| tracks && inside.places.get(*at).is_some_and(|place| place.track);
@@ -167,7 +168,7 @@ impl Batch {
         command
     }
 
-    /// Tells the readers of these places.
+    /// Answers the readers of these places.
     pub(super) fn answer(&self, answers: impl Iterator<Item = (usize, Answer)>, sizes: &Sizes) {
         let mut wakers = Vec::with_capacity(answers.size_hint().0);
         let mut inside = self.inside();
@@ -181,7 +182,7 @@ impl Batch {
             let (mut next, mut answer) = (place.first.take(), Some(answer));
             while let Some(reader) = next.and_then(|next| readers.get_mut(next)) {
                 next = reader.next;
-                // The last one has it as it is.
+                // The last one gets the original.
                 let own = if next.is_some() { answer.as_ref().map(again) } else { answer.take() };
                 wakers.extend(own.and_then(|own| reader.answer(own)));
             }
@@ -190,7 +191,7 @@ impl Batch {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Nobody sends it any more.
+    /// Fails all readers: the batch will not be sent any more.
     pub(super) fn close(&self) {
         let mut inside = self.inside();
         let readers = inside.readers.iter_mut();
@@ -250,7 +251,7 @@ impl Place {
 }
 
 impl Reader {
-    /// Whom to wake.
+    /// Stores the answer and returns the waker to call.
     fn answer(&mut self, answer: Answer) -> Option<Waker> {
         let State::Waits(waker) = &mut self.state else { return None };
         let waker = waker.take();
@@ -290,7 +291,7 @@ impl Drop for Waiting {
                 place.waiting = place.waiting.saturating_sub(1);
             }
         }
-        // What it may hold is dropped without the lock.
+        // A destructor of the answer must not run under the lock.
         drop(inside);
         drop(before);
     }

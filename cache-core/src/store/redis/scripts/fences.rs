@@ -1,7 +1,9 @@
-//! The scripts of write fences: what [`Fences`](crate::store::fences::Fences) does, where the fences stand.
+//! The scripts of write fences: the same as [`Fences`](crate::store::fences::Fences), executed in
+//! the server.
 //!
-//! All times are the server's. The first command that may be refused, out of memory, has another write before it, after which a script goes
-//! on: so no record is put aside without its fence.
+//! All times are the server's. In each script the first command that may be refused for lack of
+//! memory comes after another write, and a script is not interrupted after a write: so no record is
+//! put aside without its fence.
 
 use std::sync::LazyLock;
 
@@ -9,8 +11,8 @@ use redis::Script;
 
 use crate::store::fences::FENCES_MAX;
 
-/// The first lines: `before` is what stood under `KEYS[1]` before the fences there, `nil` if there are none; `standing` are those that
-/// have not run out.
+/// Makes a script with the common first lines. `before` is the content of `KEYS[1]` before its
+/// fences, `nil` if there are none; `standing` are the fences that have not expired.
 fn script(body: &str) -> Script {
     let prelude = format!(
         "local none = string.rep('0', 32) \
@@ -53,9 +55,11 @@ fn script(body: &str) -> Script {
     Script::new(&(prelude + body))
 }
 
-/// `KEYS`: value, lease, aside. `ARGV`: token, ms. Returns 1 if there are too many to tell it apart.
+/// `KEYS`: value, lease, aside. `ARGV`: token, ms. Returns 1 if there are too many fences to track
+/// this one.
 ///
-/// A record has an end; what has none is somebody else's, and goes as with an invalidation.
+/// A record has an expiry; a value without one was written by another program, and is dropped as by
+/// an invalidation.
 pub(in super::super) static RAISE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if before then \
@@ -106,7 +110,7 @@ pub(in super::super) static WITHDRAW: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// `KEYS`: version. `ARGV`: token, ms. Returns 1 if there are too many to tell it apart.
+/// `KEYS`: version. `ARGV`: token, ms. Returns 1 if there are too many fences to track this one.
 pub(in super::super) static FENCE_VERSION: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if not before then before = size == 32 and string.find(found, '^%x+$') and found or none end \
