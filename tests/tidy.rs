@@ -5,6 +5,7 @@
 //! workspace.
 
 mod blog;
+mod circles;
 mod layers;
 mod options;
 mod promises;
@@ -50,6 +51,13 @@ fn assert_none(findings: &[Finding]) {
 #[test]
 fn modules_use_only_layers_below_their_own() {
     assert_none(&layers::check(&source::below("cache-core/src")));
+}
+
+#[test]
+fn no_two_files_import_each_other() {
+    for folder in ["cache-core/src/", "cache-macros/src/"] {
+        assert_none(&circles::check(&source::below(folder), folder));
+    }
 }
 
 #[test]

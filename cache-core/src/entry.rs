@@ -16,18 +16,18 @@ use crate::call::flight;
 use crate::call::lifetime::lifetime_for;
 use crate::call::plan::Plan;
 use crate::engine::Engine;
-use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::Event;
-use crate::freshness::{Freshness, verdict};
-use crate::history::{Refusal, What};
 use crate::key::EntryKey;
+use crate::mutants::{self, Invariant};
+use crate::observe::events::Event;
+use crate::observe::history::{Refusal, What};
 use crate::options::LocalTier;
-use crate::sabotage::{self, Guard};
-use crate::shape::{Returns, ValueType};
 use crate::store::Slot;
-use crate::tag::Agreement;
 use crate::value::Erased;
+use crate::value::envelope::Envelope;
+use crate::value::freshness::{Freshness, verdict};
+use crate::value::return_type::{Returns, ValueType};
+use crate::versions::snapshot::Agreement;
 use crate::why::Why;
 
 /// The entry of a cached function for certain arguments, from `f::entry(args)`.
@@ -318,7 +318,7 @@ impl<'a> Forget<'a> {
     }
 
     fn now(&self) {
-        if sabotage::is(Guard::OwnWriteForgets) {
+        if mutants::removed(Invariant::OwnWriteForgets) {
             return;
         }
         self.engine.flights.detach(self.key);

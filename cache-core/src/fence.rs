@@ -25,12 +25,12 @@ use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::entry::CachedEntry;
 use crate::error::{ErrorKind, Result};
-use crate::events::Event;
-use crate::history::What;
 use crate::key::EntryKey;
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
+use crate::observe::events::Event;
+use crate::observe::history::What;
 use crate::store::{Operation, Token};
-use crate::tag;
+use crate::versions::keys;
 
 /// How long a fence stays raised after its holder has died.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -100,7 +100,7 @@ impl FenceBuilder {
 
     /// Adds a function whose entries are all invalidated when the fence is lifted.
     pub(crate) fn function(mut self, name: &str) -> Self {
-        self.on.functions.push(tag::function_key(&self.cache.0.namespace, name).into());
+        self.on.functions.push(keys::function_key(&self.cache.0.namespace, name).into());
         self
     }
 
@@ -223,11 +223,11 @@ impl Drop for Fence {
 
 async fn raise(engine: &Engine, on: &On, token: Token, limit: Duration) -> Result<Raised> {
     let entries = on.entries.iter().map(|key| engine.detached(key, engine.builds.raise(key, token, limit)));
-    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
+    let keys = keys::keys_of_tags(&engine.namespace, &on.tags);
     // The kinds too: a run whose tags are not known yet must not store anything.
     let (kinds, tags) = kinds_and_tags(&keys, on);
     let tags = engine.versions.forgetting(&keys, async {
-        if sabotage::is(Guard::FenceRefusesFills) {
+        if mutants::removed(Invariant::FenceRefusesFills) {
             return engine.store.renew_versions(&keys).await;
         }
         if !tags.is_empty() && engine.store.fence_versions(token, limit, kinds, tags).await? {
@@ -244,10 +244,10 @@ async fn raise(engine: &Engine, on: &On, token: Token, limit: Duration) -> Resul
 /// since.
 async fn lift(engine: &Engine, on: &On, token: Token) -> Result<()> {
     let entries = on.entries.iter().map(|key| engine.detached(key, engine.builds.lift(key, token)));
-    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
+    let keys = keys::keys_of_tags(&engine.namespace, &on.tags);
     let (kinds, tags) = kinds_and_tags(&keys, on);
     // The kinds before the tags, as in every invalidation of tags.
-    let renewed = if sabotage::is(Guard::LiftRenewsKinds) { &[] } else { kinds };
+    let renewed = if mutants::removed(Invariant::LiftRenewsKinds) { &[] } else { kinds };
     let versions: Vec<Arc<str>> = renewed.iter().chain(&on.functions).cloned().collect();
     let all: Vec<Arc<str>> = versions.iter().chain(tags).cloned().collect();
     let tags = async {
@@ -268,7 +268,7 @@ fn lift_later(engine: &Engine, on: &On, token: Token) {
         engine.forget(key);
         engine.store.later(Operation::Remove(engine.builds.removal(key, Some(token))));
     }
-    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
+    let keys = keys::keys_of_tags(&engine.namespace, &on.tags);
     let (kinds, tags) = kinds_and_tags(&keys, on);
     let versions: Vec<Arc<str>> = kinds.iter().chain(&on.functions).cloned().collect();
     let all: Vec<Arc<str>> = versions.iter().chain(tags).cloned().collect();
@@ -284,7 +284,7 @@ fn lift_later(engine: &Engine, on: &On, token: Token) {
 async fn withdraw(engine: &Engine, on: &On, token: Token, Raised(fenced): &Raised) -> Result<()> {
     let entries = on.entries.iter().zip(fenced);
     let entries = entries.map(|(key, fenced)| engine.detached(key, engine.builds.withdraw(key, token, fenced)));
-    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
+    let keys = keys::keys_of_tags(&engine.namespace, &on.tags);
     // The kinds are renewed here as well: what was computed under the fence may have seen the
     // write, so it must not be stored after the fence either.
     let (kinds, tags) = kinds_and_tags(&keys, on);

@@ -19,13 +19,14 @@ use crate::call::flight::Stages;
 use crate::call::plan::Plan;
 use crate::call::read_through::Probed;
 use crate::call::{flight, read_through, refresh};
-pub use crate::codec::{Codec, DefaultCodec};
 pub use crate::key::{Displayed, TagWriter};
 #[cfg(feature = "sessions")]
 pub use crate::session::{assert_name as assert_session_name, field as session_field};
-pub use crate::shape::{
-    BatchProbe, BatchReturn, ByIoError, ErrorProbe, Original, Parts, Probe, Returns, Rules, Sharing, Tags, share_field,
+pub use crate::value::codec::{Codec, DefaultCodec};
+pub use crate::value::return_type::{
+    BatchProbe, BatchReturn, ByIoError, ErrorProbe, Original, Parts, Probe, Returns, Sharing, share_field,
 };
+pub use crate::value::rules::{Rules, Tags};
 
 pub use self::batch::BatchMiss;
 pub use self::plain::{PlainCached, PlainMiss, look_up_plain};
@@ -38,33 +39,33 @@ mod plain;
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
 pub mod via {
     pub use super::invalidates::via::{OfAny as _, OfResult as _};
-    pub use crate::shape::batch_via::{BatchOfOptions as _, BatchOfResults as _, BatchOfValues as _};
-    pub use crate::shape::error_via::{
+    pub use crate::value::return_type::batch_via::{BatchOfOptions as _, BatchOfResults as _, BatchOfValues as _};
+    pub use crate::value::return_type::error_via::{
         CannotBeOverdue as _, CannotShare as _, OverdueByIoError as _, OverdueByItself as _, SharesByClone as _,
         SharesByError as _, SharesByImpl as _, SharesByMessage as _, SharesByView as _,
     };
-    pub use crate::shape::payload_via::{
+    pub use crate::value::return_type::payload_via::{
         AllowsTheRest as _, RefusesSecrets as _, SeesBoth as _, SeesComparable as _, SeesNothing as _,
         SeesWeighable as _,
     };
-    pub use crate::shape::via::{
+    pub use crate::value::return_type::via::{
         JustOption as _, JustPlain as _, JustShared as _, ResultOption as _, ResultPlain as _, ResultShared as _,
     };
 }
 
 use crate::cache::Cache;
 use crate::call::lookup::AtHand;
+use crate::coordination::single_flight::Landing;
 use crate::entry::{CachedEntry, UnboundEntry};
-use crate::events::Event;
-use crate::fingerprint::fingerprint_text;
-use crate::function_stats::FunctionNumber;
 use crate::key::EntryKey;
 use crate::key::{self, KeyPart, KeyText, KeyWriter};
 use crate::local::{Hit, LocalKeyRef, Origin, ParsedKey};
+use crate::observe::events::Event;
+use crate::observe::function_stats::FunctionNumber;
 use crate::options::{EntryOptions, LocalTier};
-use crate::shape::SharedRules;
-use crate::single_flight::Landing;
-use crate::tag;
+use crate::value::fingerprint::fingerprint_text;
+use crate::value::rules::SharedRules;
+use crate::versions::keys;
 
 /// The cache that is installed, or one in memory.
 #[must_use]
@@ -253,7 +254,7 @@ impl<R: Send + 'static> Cached<R> {
     /// Faults of the store.
     pub async fn invalidate_all(&self, cache: &Cache) -> crate::Result<()> {
         let name = &self.resolve(cache).name;
-        cache.0.versions.renew(&[tag::function_key(&cache.0.namespace, name).into()]).await
+        cache.0.versions.renew(&[keys::function_key(&cache.0.namespace, name).into()]).await
     }
 
     /// The name and fingerprint of this instance; worked out at its first call.

@@ -34,7 +34,6 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use xxhash_rust::xxh3::xxh3_128;
 
-pub(crate) use crate::envelope::FILL_ID_AT;
 use crate::error::Result;
 pub(crate) use crate::store::batch::{Claim, Fill, Place, ReadMany, Want};
 pub(crate) use crate::store::cells::{CellStore, Entered, Entering, Kind, MARK, Mark, Replaced};
@@ -42,6 +41,7 @@ pub(crate) use crate::store::outstanding::{Operation, Removal};
 pub(crate) use crate::store::plain::{PlainFill, PlainStore, Put, Reply, When, plain_key_of, plain_lease_key};
 pub(crate) use crate::store::pushes::Listener;
 use crate::store::sweep::SweepStore;
+pub(crate) use crate::value::envelope::FILL_ID_AT;
 
 pub(crate) mod address;
 pub(crate) mod batch;
@@ -118,7 +118,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) const VERSION_EXPIRY: Duration = DAY.saturating_mul(90);
 
 /// A version that is read with less than this time left is renewed. Each process reads the versions
-/// in use again within half of it: see [`tag`](crate::tag).
+/// in use again within half of it: see [`tag`](crate::versions::snapshot).
 pub(crate) const VERSION_RENEWED_BELOW: Duration = DAY.saturating_mul(60);
 
 /// The longest lifetime of a record, whatever its ttl. The registry of builds outlives it.

@@ -18,7 +18,7 @@ pub use self::sessions::{RawEntered, RawEntering, RawReplaced};
 use crate::background::Background;
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::events::{Event, Events};
+use crate::observe::events::{Event, Events};
 use crate::store::{self, Claim, FILL_ID_AT, Fill, Filled, Listener, Store, Token, Version, Want};
 
 /// One store with what it needs.

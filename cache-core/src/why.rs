@@ -8,15 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use crate::cache::Cache;
 use crate::clock::wall_time;
-use crate::codec::DefaultCodec;
 use crate::engine::Engine;
-use crate::events::StaleCause;
-use crate::history::Noted;
-pub use crate::history::{By, Refusal, Scope, What};
 use crate::key::Key;
-use crate::shape::{CacheValue, Plain, ValueType};
-use crate::tag;
+use crate::observe::events::StaleCause;
+use crate::observe::history::Noted;
+pub use crate::observe::history::{By, Refusal, Scope, What};
+use crate::value::codec::DefaultCodec;
+use crate::value::return_type::{CacheValue, Plain, ValueType};
 use crate::versions::Dependency;
+use crate::versions::keys;
 
 /// What a process knows of an entry, from [`CachedEntry::why`](crate::CachedEntry::why) or
 /// [`Cache::why`](crate::Cache::why).
@@ -122,8 +122,8 @@ impl Engine {
         let found = self.local.as_ref().filter(|_| !is_off).map(|local| local.inspect(key));
         let under = found.iter().flatten().flat_map(|found| found.under.iter());
         let mut wide: Vec<(String, Option<Box<str>>)> =
-            vec![(tag::namespace_key(&self.namespace), None), (tag::function_key(&self.namespace, name), None)];
-        wide.extend(tags.iter().map(|text| (tag::tag_key(&self.namespace, text), Some(text.clone()))));
+            vec![(keys::namespace_key(&self.namespace), None), (keys::function_key(&self.namespace, name), None)];
+        wide.extend(tags.iter().map(|text| (keys::tag_key(&self.namespace, text), Some(text.clone()))));
         for key in under.map(Dependency::key) {
             if !wide.iter().any(|(known, _)| **known == **key) {
                 let tag = key.split_once("@tag:").map(|(_, tag)| tag.into());
@@ -151,7 +151,7 @@ impl Engine {
             Some(Some(found)) => Local::Kept(Kept {
                 fresh_for: found.fresh,
                 served_for: found.served,
-                unknown_version: found.under.iter().find(|on| !on.holds()).map(|on| tag::scope(on.key())),
+                unknown_version: found.under.iter().find(|on| !on.holds()).map(|on| keys::scope(on.key())),
                 is_trusted: found.is_trusted,
             }),
         };

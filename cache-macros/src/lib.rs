@@ -21,6 +21,7 @@ mod golden;
 mod invalidates;
 mod key_part;
 mod object;
+mod placeholders;
 mod plain;
 mod plan;
 mod session_data;

@@ -32,15 +32,15 @@ use tokio::sync::{mpsc, oneshot};
 use self::look::{Bases, Unserved};
 use crate::call::patience::Patience;
 use crate::call::plan::{Plan, Tally};
+use crate::coordination::lease::{Lease, Told};
+use crate::coordination::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic, Running};
 use crate::engine::Engine;
-use crate::events::StaleCause;
-use crate::history::What;
-use crate::lease::{Lease, Told};
+use crate::observe::events::StaleCause;
+use crate::observe::history::What;
 use crate::options::FlightScope;
-use crate::shape::{BatchReturn, Form as _, Optional, Parts};
-use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic, Running};
 use crate::store::{Slot, has_fill_id};
 use crate::value::Erased;
+use crate::value::return_type::{BatchReturn, Form as _, Optional, Parts};
 
 /// How many keys are read, leased or stored at a time. A larger batch takes several rounds, and its
 /// function is called once all the same. The store also cuts what it sends by bytes.

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 
-use crate::single_flight::{Caller, Flight, Landing, Lender, Panic, Running, Waiting};
+use crate::coordination::single_flight::{Caller, Flight, Landing, Lender, Panic, Running, Waiting};
 use crate::value::Erased;
 
 /// What the function returned: its value or its error, types erased.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::call::plan::Plan;
 use crate::engine::Engine;
-use crate::events::Table;
-use crate::history::What;
+use crate::observe::events::Table;
+use crate::observe::history::What;
 
 /// No refresh of this record from this process for that long.
 pub(crate) fn leave_alone(engine: &Engine, plan: &Plan, fill_id: u64, rest: Option<Duration>) {

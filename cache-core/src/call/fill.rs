@@ -10,19 +10,19 @@ use bytes::Bytes;
 use crate::call::lifetime::{Lifetime, lifetime_for};
 use crate::call::plan::Plan;
 use crate::call::revalidate::OldRecord;
-use crate::codec::Finding;
+use crate::coordination::lease::{End, Lease};
+use crate::coordination::refresh::Serving;
 use crate::engine::Engine;
-use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Event, reason};
-use crate::history::{Refusal, What};
-use crate::lease::{End, Lease};
+use crate::observe::events::{Event, reason};
+use crate::observe::history::{Refusal, What};
 use crate::options::LocalTier;
-use crate::refresh::Serving;
 use crate::store::Filled;
-use crate::tag::{Basis, Under};
 use crate::value::Erased;
+use crate::value::codec::Finding;
+use crate::value::envelope::Envelope;
 use crate::versions::Dependencies;
+use crate::versions::snapshot::{Basis, Under};
 
 /// Stores the value under the lease, or gives the lease back.
 pub(super) async fn fill(

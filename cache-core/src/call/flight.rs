@@ -19,9 +19,9 @@ use crate::call::body::{Function, Lending, Lent, OwnedFunction, Returned};
 use crate::call::lead::{Read, lead};
 use crate::call::plan::{Plan, Tally};
 use crate::call::task::drive;
+use crate::coordination::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic};
 use crate::engine::Engine;
 use crate::options::FlightScope;
-use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic};
 
 /// How often a caller begins a run that ends without an outcome before it runs its function alone.
 const MAX_ABANDONED: u32 = 3;

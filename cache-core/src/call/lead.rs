@@ -8,11 +8,11 @@ use crate::call::plain;
 use crate::call::plan::{Plan, Tally};
 use crate::call::refresh::{refresh_behind, run_at_most};
 use crate::call::run::{Fallback, run_under};
+use crate::coordination::single_flight::{Landing, Leader};
 use crate::engine::Engine;
-use crate::history::What;
-use crate::single_flight::{Landing, Leader};
+use crate::observe::history::What;
 use crate::store::Slot;
-use crate::tag::Basis;
+use crate::versions::snapshot::Basis;
 
 /// What stood in the store when a call looked, and the versions that it goes by.
 pub(crate) struct Read {

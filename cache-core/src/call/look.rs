@@ -8,16 +8,16 @@ use crate::call::patience::Patience;
 use crate::call::plan::Plan;
 use crate::call::record::{Hit, Stored, decode, kept, noted};
 use crate::clock::Stopwatch;
+use crate::coordination::lease::{Lease, Obstacle};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Event, StaleCause};
-use crate::history::What;
-use crate::lease::{Lease, Obstacle};
 use crate::local::Mark;
+use crate::observe::events::{Event, StaleCause};
+use crate::observe::history::What;
 use crate::options::{FlightScope, LocalTier};
 use crate::store::{Over, Slot, THROTTLE_MARK, lease_key};
-use crate::tag::Basis;
 use crate::value::Erased;
+use crate::versions::snapshot::Basis;
 
 /// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
+use crate::coordination::refresh::{Serving, Terms};
 use crate::engine::Engine;
-use crate::envelope::Envelope;
-use crate::events::bump;
-use crate::function_stats::FunctionNumber;
-use crate::history::What;
 use crate::local::{Hit, LocalKeyRef, ParsedKey};
+use crate::observe::events::bump;
+use crate::observe::function_stats::FunctionNumber;
+use crate::observe::history::What;
 use crate::options::{EntryOptions, LocalTier};
-use crate::refresh::{Serving, Terms};
-use crate::shape::ValueType;
 use crate::store::Slot;
-use crate::tag::{Agreement, Basis};
 use crate::value::Erased;
+use crate::value::envelope::Envelope;
+use crate::value::return_type::ValueType;
+use crate::versions::snapshot::{Agreement, Basis};
 
 /// What [`Engine::at_hand`] comes to.
 pub(crate) enum AtHand<T> {

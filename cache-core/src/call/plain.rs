@@ -26,20 +26,21 @@ use crate::call::look::{LONGEST_WAIT, begin_to_wait};
 use crate::call::patience::Patience;
 use crate::call::plan::{Plan, Tally};
 use crate::call::run::{compute, tell, within};
-use crate::codec::{Codec as _, Json, plain};
+use crate::coordination::lease::{End, Lease, Obstacle};
+use crate::coordination::single_flight::{Landing, Leader};
 use crate::engine::Engine;
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
-use crate::events::{Event, reason};
-use crate::function_stats::FunctionNumber;
-use crate::history::{Refusal, What};
 use crate::key::EntryKey;
-use crate::lease::{End, Lease, Obstacle};
 use crate::local::{Mark, ParsedKey, Service};
+use crate::observe::events::{Event, reason};
+use crate::observe::function_stats::FunctionNumber;
+use crate::observe::history::{Refusal, What};
 use crate::options::{FlightScope, LocalTier};
-use crate::shape::{Rules, ValueType};
-use crate::single_flight::{Landing, Leader};
 use crate::store::{Over, Slot, plain_lease_key};
 use crate::value::Erased;
+use crate::value::codec::{Codec as _, Json, plain};
+use crate::value::return_type::ValueType;
+use crate::value::rules::Rules;
 use crate::versions::Dependencies;
 
 /// An absent value, where `negative_ttl` says to store it.

@@ -3,18 +3,19 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::coordination::refresh::Terms;
+use crate::coordination::single_flight::Landing;
 use crate::engine::Engine;
 use crate::error::DeadlineExceeded;
-use crate::events::{Counters, Event, Table, bump};
-use crate::function_stats::{FunctionCounters, FunctionNumber};
-use crate::history::What;
 use crate::key::EntryKey;
+use crate::observe::events::{Counters, Event, Table, bump};
+use crate::observe::function_stats::{FunctionCounters, FunctionNumber};
+use crate::observe::history::What;
 use crate::options::LocalTier;
-use crate::refresh::Terms;
-use crate::shape::{Returns, Rules, ValueType};
-use crate::single_flight::Landing;
-use crate::tag::Basis;
 use crate::value::Erased;
+use crate::value::return_type::{Returns, ValueType};
+use crate::value::rules::Rules;
+use crate::versions::snapshot::Basis;
 
 /// One call: what is asked for, and by which rules.
 pub(crate) struct Plan {

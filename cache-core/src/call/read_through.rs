@@ -26,14 +26,14 @@ use crate::call::record::Hit;
 use crate::call::record::kept;
 use crate::call::record::{Stored, decode};
 use crate::call::refresh::refresh_here;
+use crate::coordination::single_flight::Landing;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::history::What;
+use crate::observe::history::What;
 use crate::options::FlightScope;
-use crate::single_flight::Landing;
 use crate::store::Slot;
-use crate::tag::Basis;
 use crate::value::Erased;
+use crate::versions::snapshot::Basis;
 
 /// What reading the store before any run came to.
 pub(crate) enum Probed {

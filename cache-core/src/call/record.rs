@@ -5,16 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::call::plan::Plan;
+use crate::coordination::refresh::Serving;
 use crate::engine::Engine;
-use crate::envelope::{Envelope, Unreadable};
 use crate::error::Result;
-use crate::events::Event;
-use crate::history::{Scope, What};
 use crate::local::Mark;
-use crate::refresh::Serving;
-use crate::tag::{Agreement, Basis};
+use crate::observe::events::Event;
+use crate::observe::history::{Scope, What};
 use crate::value::Erased;
+use crate::value::envelope::{Envelope, Unreadable};
 use crate::versions::Dependencies;
+use crate::versions::snapshot::{Agreement, Basis};
 
 /// What stored bytes are to this call.
 pub(crate) enum Stored {

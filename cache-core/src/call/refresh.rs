@@ -11,15 +11,15 @@ use crate::call::cooldown::{leave_alone, rest_from_now};
 use crate::call::plan::Plan;
 use crate::call::run::{Fallback, run_under, within};
 use crate::call::task::drive;
+use crate::coordination::lease::{Lease, Obstacle};
+use crate::coordination::refresh::{Begun, Ticket};
+use crate::coordination::single_flight::{Caller, Landing, Leader};
 use crate::engine::Engine;
-use crate::events::StaleCause;
-use crate::history::What;
-use crate::lease::{Lease, Obstacle};
-use crate::refresh::{Begun, Ticket};
-use crate::single_flight::{Caller, Landing, Leader};
+use crate::observe::events::StaleCause;
+use crate::observe::history::What;
 use crate::store::{Over, Slot, has_fill_id};
-use crate::tag::Basis;
 use crate::value::Erased;
+use crate::versions::snapshot::Basis;
 
 /// How long a key is left alone whose refresh was skipped.
 const AFTER_SKIP: Duration = Duration::from_millis(100);

@@ -7,14 +7,14 @@ use bytes::Bytes;
 
 use crate::call::lifetime::Lifetime;
 use crate::call::plan::Plan;
+use crate::coordination::lease::{End, Lease};
 use crate::engine::Engine;
-use crate::envelope::Envelope;
 use crate::error::Result;
-use crate::history::{Refusal, What};
-use crate::lease::{End, Lease};
+use crate::observe::history::{Refusal, What};
 use crate::store::{Over, Slot};
-use crate::tag::{Agreement, Basis};
 use crate::value::Erased;
+use crate::value::envelope::Envelope;
+use crate::versions::snapshot::{Agreement, Basis};
 
 /// The record that a refresh is to replace, and its value as the function was given it.
 pub(super) struct OldRecord {

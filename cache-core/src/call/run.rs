@@ -17,16 +17,16 @@ use crate::call::cooldown::leave_alone;
 use crate::call::fill::fill;
 use crate::call::plan::Plan;
 use crate::call::revalidate::OldRecord;
+use crate::coordination::lease::{End, Lease, Told};
+use crate::coordination::single_flight::{Landing, Leader};
 use crate::engine::Engine;
 use crate::error::DeadlineExceeded;
-use crate::events::{Event, StaleCause};
-use crate::history::What;
-use crate::lease::{End, Lease, Told};
-use crate::sabotage::{self, Guard};
-use crate::single_flight::{Landing, Leader};
+use crate::mutants::{self, Invariant};
+use crate::observe::events::{Event, StaleCause};
+use crate::observe::history::What;
 use crate::store::Over;
-use crate::tag::Basis;
 use crate::value::Erased;
+use crate::versions::snapshot::Basis;
 
 /// What there is if the function comes to nothing.
 pub(crate) enum Fallback {
@@ -135,8 +135,8 @@ pub(super) async fn run_under(
 /// What stands after the run, where a test has removed the guard that goes by what stood before it.
 async fn late_basis(engine: &Engine, plan: &Plan, fallback: &Fallback) -> Option<Basis> {
     let is_behind = matches!(fallback, Fallback::Served);
-    let guard = if is_behind { Guard::VersionsFromBeforeRefresh } else { Guard::VersionsFromBeforeRun };
-    if !sabotage::is(guard) {
+    let guard = if is_behind { Invariant::VersionsFromBeforeRefresh } else { Invariant::VersionsFromBeforeRun };
+    if !mutants::removed(guard) {
         return None;
     }
     let mut basis = plan.basis(engine);

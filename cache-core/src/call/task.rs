@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use crate::background::Background;
-use crate::single_flight::{Landing, Leader, Panic};
+use crate::coordination::single_flight::{Landing, Leader, Panic};
 
 /// Spawns a run. It ends when nobody waits for it any more, and a panic in it is the outcome of its flight (S10).
 ///

@@ -13,13 +13,14 @@ use crate::cache::Cache;
 use crate::call::batch::{self, Returned};
 use crate::call::lookup::AtHand;
 use crate::call::plan::Plan;
+use crate::coordination::single_flight::Landing;
 use crate::key::EntryKey;
 use crate::key::{self, KeyText, KeyWriter};
 use crate::local::{Hit, ParsedKey};
 use crate::options::LocalTier;
-use crate::shape::{BatchReturn, Parts, Returns, Rules};
-use crate::single_flight::Landing;
 use crate::value::Erased;
+use crate::value::return_type::{BatchReturn, Parts, Returns};
+use crate::value::rules::Rules;
 
 /// What the function of one id would return.
 type One<T, E> = Result<Option<T>, E>;

@@ -35,7 +35,7 @@ use self::shard::{Access, Shard, Value, wrong_type};
 use self::sweep::Sweep;
 use crate::clock::{Clock, SteadyTime};
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Events, Table};
+use crate::observe::events::{Events, Table};
 use crate::store::pushes::Pushes;
 use crate::store::{
     Acquired, CellStore as _, Expiry, Fill, Filled, Listener, Message, Operation, Over, Raised, Siblings, Slot, Store,

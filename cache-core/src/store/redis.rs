@@ -58,7 +58,7 @@ use super::{
 use crate::background::Background;
 use crate::clock::{Clock, millis};
 use crate::error::{ErrorKind, Result};
-use crate::events::{Events, Table};
+use crate::observe::events::{Events, Table};
 use crate::store::supervisor::{Supervised, Transport as _};
 
 /// How long a waiter sleeps before it checks again if the server does not push.

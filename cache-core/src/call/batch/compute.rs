@@ -14,16 +14,16 @@ use crate::call::fill::{Storable, storable};
 use crate::call::lifetime::lifetime_for;
 use crate::call::plan::Tally;
 use crate::call::run::{Fallback, give_up, within};
+use crate::coordination::lease::{End, Lease, Renewals, Told};
+use crate::coordination::single_flight::{Landing, Running};
 use crate::error::{DeadlineExceeded, Result};
-use crate::events::{Event, StaleCause};
-use crate::history::{Refusal, What};
-use crate::lease::{End, Lease, Renewals, Told};
+use crate::mutants::{self, Invariant};
+use crate::observe::events::{Event, StaleCause};
+use crate::observe::history::{Refusal, What};
 use crate::options::LocalTier;
-use crate::sabotage::{self, Guard};
-use crate::single_flight::{Landing, Running};
 use crate::store::Filled;
-use crate::tag::Basis;
 use crate::value::Erased;
+use crate::versions::snapshot::Basis;
 
 impl Batch<'_> {
     /// Runs the function for these, stores what it returns, gives the other leases back, and lands them.
@@ -176,7 +176,7 @@ impl Batch<'_> {
             kept.push((plan, value, mark.zip(kept_by), record.len(), fresh_for));
         }
         let filled = self.engine.leases.fill_many(records).await;
-        if sabotage::is(Guard::BatchMarksBeforeFill)
+        if mutants::removed(Invariant::BatchMarksBeforeFill)
             && let Some(local) = &self.engine.local
         {
             for (plan, _, kept_by, ..) in &mut kept {

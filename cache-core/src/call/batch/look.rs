@@ -8,18 +8,18 @@ use crate::call::cooldown::leave_alone;
 use crate::call::patience::Patience;
 use crate::call::plan::{Plan, Tally};
 use crate::call::record::{Old, Served, Stored, judge, noted};
-use crate::envelope::{Envelope, Unreadable};
+use crate::coordination::lease::{Obstacle, Renewals, Told};
+use crate::coordination::single_flight::Landing;
 use crate::error::Result;
-use crate::events::{Event, StaleCause};
-use crate::history::What;
-use crate::lease::{Obstacle, Renewals, Told};
 use crate::local::Mark;
+use crate::mutants::{self, Invariant};
+use crate::observe::events::{Event, StaleCause};
+use crate::observe::history::What;
 use crate::options::{FlightScope, LocalTier};
-use crate::sabotage::{self, Guard};
-use crate::single_flight::Landing;
 use crate::store::{Place, Slot, THROTTLE_MARK, lease_key};
-use crate::tag::{Agreement, Basis};
 use crate::value::Erased;
+use crate::value::envelope::{Envelope, Unreadable};
+use crate::versions::snapshot::{Agreement, Basis};
 
 /// The versions that ids go by: one for all, or one each if their tags differ.
 pub(super) struct Bases(Vec<Basis>);
@@ -246,7 +246,7 @@ impl<'a> Batch<'a> {
                         break;
                     }
                 };
-            let is_late = sabotage::is(Guard::BatchMarksBeforeRead);
+            let is_late = mutants::removed(Invariant::BatchMarksBeforeRead);
             let marks = if is_late { plans.iter().map(mark).collect() } else { marks };
             let all = positions.zip(slots).zip(marks);
             read.extend(all.map(|((position, slot), mark)| Read { position, slot, mark: mark.filter(|_| tracked) }));

@@ -73,7 +73,7 @@ impl MemoryStore {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::events::Events;
+    use crate::observe::events::Events;
 
     #[tokio::test]
     // C1

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::shard::{Access, Value};
 use crate::error::Result;
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
 use crate::store::{
     Acquired, Claim, Expiry, Fill, Filled, Over, Slot, THROTTLE_MARK, Token, has_fill_id, is_unawaited, lease_key,
 };
@@ -187,9 +187,9 @@ impl Access<'_> {
     /// Test only: returns whether the guard against the current content is disabled.
     fn is_unguarded(&mut self, key: &str, over: Over) -> bool {
         match (over, self.slot(key)) {
-            (Over::Nothing, Slot::Absent) => sabotage::is(Guard::RemovalEndsLease),
-            (Over::Nothing, Slot::Bytes(_)) => sabotage::is(Guard::WriteEndsLease),
-            (Over::Record(_), _) => sabotage::is(Guard::RefreshReplacesItsRecord),
+            (Over::Nothing, Slot::Absent) => mutants::removed(Invariant::RemovalEndsLease),
+            (Over::Nothing, Slot::Bytes(_)) => mutants::removed(Invariant::WriteEndsLease),
+            (Over::Record(_), _) => mutants::removed(Invariant::RefreshReplacesItsRecord),
             (Over::Nothing, _) => false,
         }
     }

@@ -6,7 +6,7 @@ use super::shard::{Shard, Value};
 use super::sweep::A_STEP;
 use super::{MemoryStore, lock};
 use crate::clock::Timestamp;
-use crate::events::Event;
+use crate::observe::events::Event;
 use crate::store::CellStore as _;
 
 /// The cost of an entry without its key and bytes: table slot, two allocations, bookkeeping.

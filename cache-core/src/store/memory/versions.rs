@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::MemoryStore;
 use super::shard::{Access, Value, wrong_type};
 use crate::error::Result;
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
 use crate::store::{Expiry, VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version};
 
 impl MemoryStore {
@@ -13,7 +13,8 @@ impl MemoryStore {
         let read = |key: &Arc<str>| {
             self.with(key, |access| {
                 if make && access.get(key).is_none() {
-                    let version = if sabotage::is(Guard::LostVersionIsNew) { first_version() } else { new_version() };
+                    let version =
+                        if mutants::removed(Invariant::LostVersionIsNew) { first_version() } else { new_version() };
                     access.put(key, version, Some(VERSION_EXPIRY));
                     // There can be no copy of a version that did not exist.
                     access.changed.pop();
@@ -59,7 +60,7 @@ pub(super) fn register_build(
         Some(Value::Set(members)) => Some(members.clone()),
         Some(_) => return Err(wrong_type()),
     };
-    if known.is_none() && access.get(version).is_some() && !sabotage::is(Guard::LostRegistryEndsEntries) {
+    if known.is_none() && access.get(version).is_some() && !mutants::removed(Invariant::LostRegistryEndsEntries) {
         access.put(version, new_version(), Some(VERSION_EXPIRY));
     }
     let mut members = known.unwrap_or_default();
