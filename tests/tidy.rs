@@ -4,6 +4,7 @@
 //! A rule is a function from a [`Source`] to [`Finding`]s. The first tests below run them over the
 //! workspace.
 
+mod architecture;
 mod blog;
 mod circles;
 mod layers;
@@ -51,6 +52,13 @@ fn assert_none(findings: &[Finding]) {
 #[test]
 fn modules_use_only_layers_below_their_own() {
     assert_none(&layers::check(&source::below("cache-core/src")));
+}
+
+#[test]
+fn the_page_of_the_architecture_names_what_is_there() {
+    let page = source::text(architecture::PAGE).unwrap_or_default();
+    assert_none(&architecture::check_layers(&page, layers::ROWS));
+    assert_none(&architecture::check_pictures(&page, &source::below("cache-core/src")));
 }
 
 #[test]

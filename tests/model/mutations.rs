@@ -38,7 +38,7 @@ macro_rules! guards {
         $(#[$attribute])*
         fn $name() {
             let aim: &[Aim] = &[$(Aim::Function($function))? $($aim)?];
-            is_found_without(Guard::$guard, $seed, aim.first().copied());
+            is_found_without(Invariant::$guard, $seed, aim.first().copied());
         }
     )*};
 }

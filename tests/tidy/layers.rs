@@ -6,7 +6,7 @@ use super::Finding;
 use super::source::{Source, is_part_of_word};
 
 /// Every module, lowest row first. Planned modules have a row too.
-const ROWS: &[&[&str]] = &[
+pub(super) const ROWS: &[&[&str]] = &[
     // Values without state, and the two modules that use the runtime: time, and the only spawn.
     &["clock", "error", "random", "recent", "background", "mutants", "sync"],
     &["key", "options"],
