@@ -507,7 +507,7 @@ impl CacheBuilder {
         });
         let listener: Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(&coherence) as Arc<dyn Listener>));
         store.listen(listener);
-        let (clock, is_at_hand) = (self.clock.clone(), store.is_at_hand());
+        let (clock, reads_synchronously) = (self.clock.clone(), store.reads_synchronously());
         let namespace: Box<str> = namespace.unwrap_or_else(|| "cache".to_owned()).into();
         let limits = Limits {
             lease: self.lease,
@@ -543,7 +543,7 @@ impl CacheBuilder {
             events: events.clone(),
         });
         // The embedded store sees each hit itself.
-        if !is_at_hand {
+        if !reads_synchronously {
             let weak = Arc::downgrade(&in_use);
             let keep_warm = move || keep_warm::keep_warm(Weak::clone(&weak), clock.clone(), Arc::clone(&changes));
             let first = keep_warm();

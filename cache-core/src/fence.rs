@@ -28,7 +28,7 @@ use crate::error::{ErrorKind, Result};
 use crate::key::EntryKey;
 use crate::mutants::{self, Invariant};
 use crate::observe::events::Event;
-use crate::observe::history::What;
+use crate::observe::history::HistoryEvent;
 use crate::store::{Operation, Token};
 use crate::versions::keys;
 
@@ -233,7 +233,7 @@ async fn raise(engine: &Engine, on: &On, token: Token, limit: Duration) -> Resul
         if !tags.is_empty() && engine.store.fence_versions(token, limit, kinds, tags).await? {
             engine.events.emit(Event::TooManyFences { name: None });
         }
-        tags.iter().for_each(|tag| engine.history.note(tag, What::FenceRaised));
+        tags.iter().for_each(|tag| engine.history.note(tag, HistoryEvent::FenceRaised));
         Ok(())
     });
     let (entries, ()) = futures::future::try_join(few_at_a_time(entries), tags).await?;

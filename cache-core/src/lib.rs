@@ -124,7 +124,7 @@ pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
 pub use observe::events;
 pub use observe::function_stats::FunctionStats;
-pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy, Revalidated};
+pub use options::{Deadline, EntryOptions, LocalTier, RefreshBy, Revalidated, SingleFlightScope};
 pub use plain::{
     ExactContent, PlainCommand, PlainEntry, PlainExact, PlainHash, PlainValues, Reply, SetOptions, TimeToLive,
     UnboundPlainEntry,

@@ -134,11 +134,11 @@ pub(crate) type Versioned = (Slot, Vec<Option<Version>>, bool);
 
 /// Which record a fill may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Over {
+pub(crate) enum Replaces {
     /// None: there was no record, and the lease is in the value key itself.
     Nothing,
     /// A stale record with this fill id. The lease is in the lease key.
-    Record(u64),
+    Stale(u64),
 }
 
 /// The result of [`Store::acquire`].
@@ -305,18 +305,18 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
 
     /// Takes the lease for one attempt unless another attempt holds it.
     ///
-    /// `Over::Nothing`: only if the value key is absent. `Over::Record(id)`: only if that very
+    /// `Replaces::Nothing`: only if the value key is absent. `Replaces::Stale(id)`: only if that very
     /// record is still there; it is then kept for at least as long as the lease (R28).
     fn acquire<'a>(
         &'a self,
         key: &'a str,
         token: Token,
         lease: Duration,
-        over: Over,
+        over: Replaces,
     ) -> BoxFuture<'a, Result<Acquired>>;
 
     /// Takes the lease for one attempt and replaces the record with this fill id, which may no
-    /// longer be served. The lease is then an `Over::Nothing` lease.
+    /// longer be served. The lease is then an `Replaces::Nothing` lease.
     fn acquire_in_place<'a>(
         &'a self,
         key: &'a str,
@@ -326,7 +326,7 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
     ) -> BoxFuture<'a, Result<Acquired>>;
 
     /// Takes the lease for one attempt and replaces the mark that the compute with the token `mark`
-    /// left. The lease is then an `Over::Nothing` lease of `token.unawaited()`, and other callers
+    /// left. The lease is then an `Replaces::Nothing` lease of `token.unawaited()`, and other callers
     /// do not wait for it.
     fn acquire_over_mark<'a>(
         &'a self,
@@ -354,7 +354,7 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
 
     /// Extends the lease if this attempt still holds it. The record of a refresh is kept for at
     /// least as long (R28).
-    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>>;
+    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Replaces, lease: Duration) -> BoxFuture<'a, Result<bool>>;
 
     /// Releases the lease, in either form, if this attempt still holds it. Callers that wait for a
     /// change of the key are woken. `unstored`: the compute ended and stored nothing; a mark
@@ -363,7 +363,7 @@ pub(crate) trait Store: CellStore + SweepStore + PlainStore {
         &'a self,
         key: &'a str,
         token: Token,
-        over: Over,
+        over: Replaces,
         unstored: Option<Duration>,
     ) -> BoxFuture<'a, Result<()>>;
 
@@ -669,11 +669,11 @@ impl Token {
     }
 
     /// Returns the forms that this attempt's lease may have in its key.
-    pub(crate) fn forms(self, over: Over) -> [String; 2] {
+    pub(crate) fn forms(self, over: Replaces) -> [String; 2] {
         let awaited = Self::from_bits(self.bits);
         match over {
-            Over::Nothing => [awaited.mark(), self.unawaited().mark()],
-            Over::Record(_) => [awaited.hex(), self.unawaited().hex()],
+            Replaces::Nothing => [awaited.mark(), self.unawaited().mark()],
+            Replaces::Stale(_) => [awaited.hex(), self.unawaited().hex()],
         }
     }
 }

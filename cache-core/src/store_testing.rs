@@ -605,11 +605,11 @@ impl From<RawSlot> for store::Slot {
     }
 }
 
-impl From<RawOver> for store::Over {
+impl From<RawOver> for store::Replaces {
     fn from(over: RawOver) -> Self {
         match over {
             RawOver::Nothing => Self::Nothing,
-            RawOver::Record(id) => Self::Record(id),
+            RawOver::Record(id) => Self::Stale(id),
         }
     }
 }

@@ -10,10 +10,10 @@ use futures::{FutureExt as _, TryFutureExt as _};
 
 use super::Cache;
 use crate::call::batch::{self, Returned};
-use crate::call::lookup::AtHand;
+use crate::call::lookup::Lookup;
 use crate::call::plan::{OldValue, Plan};
 use crate::call::{read_through, refresh};
-use crate::coordination::single_flight::Landing;
+use crate::coordination::single_flight::FlightOutcome;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::key::EntryKey;
@@ -178,12 +178,11 @@ impl Cache {
         let mut seen = HashSet::with_capacity(ids.len());
         let (mut asked, mut missing, mut plans) = (Vec::new(), Vec::new(), Vec::new());
         for id in ids.iter().filter(|id| seen.insert(*id)) {
-            let key = self.0.key_by_hand(&key(id), value);
+            let key = self.0.unnamed_key(&key(id), value);
             let options = &rules.options;
             let take = Optional::<C::Value>::restore;
-            let at_hand =
-                self.0.at_hand(&key.value_key, &key.name, &value, Some((options, false)), options.local, take);
-            let hit = if let AtHand::Value(hit) = at_hand {
+            let lookup = self.0.lookup(&key.value_key, &key.name, &value, Some((options, false)), options.local, take);
+            let hit = if let Lookup::Hit(hit) = lookup {
                 self.0.meter_hit(|| key.clone());
                 hit
             } else {
@@ -232,16 +231,16 @@ impl Cache {
         F: Future<Output = Result<Erased, E>> + Send,
     {
         let value = const { ValueType::of::<V, E, DefaultCodec>() };
-        let key = self.0.key_by_hand(&key, value);
+        let key = self.0.unnamed_key(&key, value);
         let take = |value: &Erased| V::restore(value);
         let asked = Some((options, false));
-        let due = match self.0.at_hand(&key.value_key, &key.name, &value, asked, options.local, take) {
-            AtHand::Value(value) => {
+        let due = match self.0.lookup(&key.value_key, &key.name, &value, asked, options.local, take) {
+            Lookup::Hit(value) => {
                 self.0.meter_hit(|| key.clone());
                 return Ok(value);
             }
-            AtHand::Due(value, fill_id) => Some((value, fill_id)),
-            AtHand::Nothing => None,
+            Lookup::HitRefresh(value, fill_id) => Some((value, fill_id)),
+            Lookup::Miss => None,
         };
         let rules = Arc::new(Rules::of(options.clone()));
         let plan = Plan { old, ..Plan::new(key, value, rules, options.local) };
@@ -253,7 +252,7 @@ impl Cache {
                 Some((value, fill_id)) => {
                     let engine = Arc::clone(&self.0);
                     let refreshed = refresh::refresh_here(engine, Arc::new(plan), fill_id, boxed(function)).await;
-                    refreshed.unwrap_or_else(|| Landing::Value(V::erase(value)))
+                    refreshed.unwrap_or_else(|| FlightOutcome::Value(V::erase(value)))
                 }
                 None => read_through::read_or_run_here(&self.0, plan, function, boxed).await,
             }
@@ -286,18 +285,21 @@ impl Cache {
 }
 
 /// What a caller gets of a run.
-pub(crate) fn landed<V: Form, E: Send + Sync + 'static>(landing: Landing, name: &str) -> Result<V::Value, Arc<E>> {
+pub(crate) fn landed<V: Form, E: Send + Sync + 'static>(
+    landing: FlightOutcome,
+    name: &str,
+) -> Result<V::Value, Arc<E>> {
     match landing {
-        Landing::Value(value) => match V::restore(&value) {
+        FlightOutcome::Value(value) => match V::restore(&value) {
             Some(value) => Ok(value),
             None => mismatch(name),
         },
-        Landing::Failed(error) => match error.downcast::<E>() {
+        FlightOutcome::Failed(error) => match error.downcast::<E>() {
             Ok(error) => Err(error),
             Err(_) => mismatch(name),
         },
-        Landing::Panicked(panic) => panic.resume(name),
-        Landing::Abandoned => mismatch(name),
+        FlightOutcome::Panicked(panic) => panic.resume(name),
+        FlightOutcome::Abandoned => mismatch(name),
     }
 }
 
@@ -307,7 +309,7 @@ fn mismatch(name: &str) -> ! {
 }
 
 impl Engine {
-    pub(crate) fn key_by_hand(&self, key: &Key, value: ValueType) -> EntryKey {
+    pub(crate) fn unnamed_key(&self, key: &Key, value: ValueType) -> EntryKey {
         let fingerprint = fingerprint_text((value.fingerprint)(), 0, value.codec_id);
         EntryKey::new(&self.namespace, &key.name().into(), key.args(), &fingerprint.into())
     }
@@ -329,7 +331,7 @@ mod tests {
         let compute = || async { Ok::<_, Infallible>(1_u32) };
         assert_eq!(cache.get_or_compute(Key::new("k"), &options, compute).await, Ok(1));
         let value = ValueType::of::<Plain<u32>, Infallible, DefaultCodec>();
-        let key = cache.0.key_by_hand(&Key::new("k"), value);
+        let key = cache.0.unnamed_key(&Key::new("k"), value);
         let plan = Arc::new(Plan::new(key, value, Arc::new(Rules::of(options)), LocalTier::Cache));
         // The record that this refresh was begun for had another fill id.
         let function = Box::pin(async { unreachable!("the store has a newer value") });
@@ -364,7 +366,7 @@ mod tests {
             };
             read(7).await;
             let value = ValueType::of::<Plain<i32>, Infallible, DefaultCodec>();
-            let entry = cache.0.key_by_hand(&key, value);
+            let entry = cache.0.unnamed_key(&key, value);
             cache.0.builds.remove(&entry).await.unwrap();
             assert_eq!(read(8).await, 8);
         }

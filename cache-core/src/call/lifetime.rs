@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::call::plan::Plan;
-use crate::coordination::refresh::Terms;
+use crate::coordination::refresh::StalenessPolicy;
 use crate::engine::Engine;
 use crate::mutants::{self, Invariant};
 use crate::store::RECORD_EXPIRY_MAX;
@@ -18,7 +18,7 @@ pub(crate) struct Lifetime {
 
 impl Lifetime {
     /// How long the record stands.
-    pub(super) fn expiry(self, terms: Terms, cost: Duration) -> Duration {
+    pub(super) fn expiry(self, terms: StalenessPolicy, cost: Duration) -> Duration {
         self.fresh.saturating_add(self.stale).saturating_add(terms.kept_beyond(cost)).min(RECORD_EXPIRY_MAX)
     }
 }

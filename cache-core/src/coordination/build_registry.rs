@@ -20,10 +20,10 @@ use crate::key::versions::function_key;
 use crate::key::{EntryKey, builds_key};
 use crate::mutants::{self, Invariant};
 use crate::observe::events::{Event, Events, Table};
-use crate::observe::history::{History, What};
+use crate::observe::history::{History, HistoryEvent};
 use crate::recent::Recent;
 use crate::store::{Operation, REGISTRY_EXPIRY, Raised, Removal, Siblings, Store, Token, Version};
-use crate::versions::snapshot::{Basis, VersionReader};
+use crate::versions::snapshot::{VersionReader, VersionSnapshot};
 
 /// How often a build that goes on filling says so again.
 const REGISTER_EVERY: Duration = Duration::from_secs(600);
@@ -106,11 +106,11 @@ impl Builds {
 
     /// Makes sure that this build is registered under the function's version that all of these have: before what they are the basis of is
     /// computed.
-    pub(crate) async fn register_all(&self, bases: &mut [Basis], key: &EntryKey) -> Result<()> {
+    pub(crate) async fn register_all(&self, bases: &mut [VersionSnapshot], key: &EntryKey) -> Result<()> {
         for _ in 0..MAX_VERSIONS {
-            let Some(version) = bases.iter().find_map(Basis::function) else { return Ok(()) };
+            let Some(version) = bases.iter().find_map(VersionSnapshot::function) else { return Ok(()) };
             let stands = self.register(key, version).await?;
-            let differs = |basis: &Basis| basis.function().is_some() && basis.function() != stands;
+            let differs = |basis: &VersionSnapshot| basis.function().is_some() && basis.function() != stands;
             if !bases.iter().any(differs) {
                 return Ok(());
             }
@@ -144,7 +144,7 @@ impl Builds {
     /// Unlinks the records of every build.
     pub(crate) async fn remove(&self, key: &EntryKey) -> Result<()> {
         let removed = self.reach(key, &Write::Remove).await.map(drop);
-        self.noted(key, What::Removed, removed)
+        self.noted(key, HistoryEvent::Removed, removed)
     }
 
     /// Puts this fence in the places of the records of every build, beside those that stand there; the keys that are fenced.
@@ -152,7 +152,8 @@ impl Builds {
         let raise =
             if mutants::removed(Invariant::FenceRefusesFills) { Write::Remove } else { Write::Raise(fence, limit) };
         let raised = self.reach(key, &raise).await;
-        let what = raised.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |_| What::FenceRaised);
+        let what =
+            raised.as_ref().map_or_else(|error| HistoryEvent::WriteFailed(error.kind()), |_| HistoryEvent::FenceRaised);
         self.history.note(&key.value_key, what);
         raised
     }
@@ -160,12 +161,12 @@ impl Builds {
     /// Takes this fence away, and ends the records of every build: those before it, and those that were stored since it ran out.
     pub(crate) async fn lift(&self, key: &EntryKey, fence: Token) -> Result<()> {
         let lifted = self.reach(key, &Write::Lift(fence)).await.map(drop);
-        self.noted(key, What::FenceLifted, lifted)
+        self.noted(key, HistoryEvent::FenceLifted, lifted)
     }
 
     /// Takes this fence away, and puts back what stood there before it, if no other fence stands there, or was lifted there.
     pub(crate) async fn withdraw(&self, key: &EntryKey, fence: Token, fenced: &[String]) -> Result<()> {
-        self.noted(key, What::FenceWithdrawn, self.store.withdraw(fence, fenced).await)
+        self.noted(key, HistoryEvent::FenceWithdrawn, self.store.withdraw(fence, fenced).await)
     }
 
     /// Writes this build's record and unlinks those of the others, which hold the value before. The build is registered.
@@ -176,7 +177,7 @@ impl Builds {
         if written.as_ref().err().is_none_or(|error| !error.may_have_happened()) {
             follow_up.removal = None;
         }
-        self.noted(key, What::Set, written)
+        self.noted(key, HistoryEvent::Set, written)
     }
 
     /// Sends a write to the keys of every build: those known here, then those that the registry names beyond them. Their keys.
@@ -250,8 +251,8 @@ impl Builds {
     }
 
     /// Puts a write of this process into the history of its key.
-    fn noted(&self, key: &EntryKey, what: What, done: Result<()>) -> Result<()> {
-        let what = done.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |()| what);
+    fn noted(&self, key: &EntryKey, what: HistoryEvent, done: Result<()>) -> Result<()> {
+        let what = done.as_ref().map_or_else(|error| HistoryEvent::WriteFailed(error.kind()), |()| what);
         self.history.note(&key.value_key, what);
         done
     }

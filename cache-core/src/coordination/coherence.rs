@@ -15,7 +15,7 @@ use crate::coordination::keep_warm::Changes;
 use crate::coordination::single_flight::Flights;
 use crate::local::Local;
 use crate::mutants::{self, Invariant};
-use crate::observe::history::{By, History, What};
+use crate::observe::history::{Actor, History, HistoryEvent};
 use crate::store::Listener;
 use crate::versions::keys;
 use crate::versions::{Told, Versions};
@@ -36,7 +36,7 @@ impl Listener for Coherence {
     fn changed(&self, key: &str) {
         let local = self.local.as_ref().filter(|_| !mutants::removed(Invariant::PushDropsEntry));
         if local.is_some_and(|local| local.drop_key(key)) {
-            self.history.note(key, What::Changed);
+            self.history.note(key, HistoryEvent::Changed);
             self.changes.told();
             if local.is_some_and(|local| local.has_let_go()) {
                 self.give_back();
@@ -46,7 +46,7 @@ impl Listener for Coherence {
         // After an invalidation by this process the version is not known any more.
         if told == Told::Known {
             self.changes.told();
-            self.history.note(key, What::Invalidated(keys::scope(key), By::Another));
+            self.history.note(key, HistoryEvent::Invalidated(keys::scope(key), Actor::Another));
         }
     }
 
@@ -64,7 +64,7 @@ impl Listener for Coherence {
         // Renewing a lease does not detect an invalidation by version, and the notification of that
         // may be what was lost.
         self.flights.detach_all();
-        self.history.note_of_all(What::ConnectionLost);
+        self.history.note_of_all(HistoryEvent::ConnectionLost);
         self.give_back();
     }
 }

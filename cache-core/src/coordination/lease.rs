@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 use crate::key::EntryKey;
 use crate::mutants::{self, Invariant};
 use crate::observe::events::{Events, bump};
-use crate::observe::history::{History, What};
+use crate::observe::history::{History, HistoryEvent};
 use crate::options::Limits;
 use crate::store::{
-    Acquired, Claim, Fill, Filled, Operation, Over, Place, PlainFill, Slot, Store, THROTTLE_MARK, Token, Want,
+    Acquired, Claim, Fill, Filled, Operation, Place, PlainFill, Replaces, Slot, Store, THROTTLE_MARK, Token, Want,
     lease_key,
 };
 
@@ -40,7 +40,7 @@ pub(crate) struct Lease {
     leases: Arc<Leases>,
     key: Arc<str>,
     token: Token,
-    over: Over,
+    over: Replaces,
     /// Whether it has still to be given back.
     held: bool,
 }
@@ -75,10 +75,10 @@ impl Leases {
     }
 
     /// Takes it, or tells what stands in the way.
-    pub(crate) async fn acquire(self: &Arc<Self>, key: &EntryKey, over: Over) -> Result<Result<Lease, Obstacle>> {
+    pub(crate) async fn acquire(self: &Arc<Self>, key: &EntryKey, over: Replaces) -> Result<Result<Lease, Obstacle>> {
         let place = match over {
-            Over::Nothing => Place::Empty,
-            Over::Record(fill_id) => Place::Beside(fill_id),
+            Replaces::Nothing => Place::Empty,
+            Replaces::Stale(fill_id) => Place::Beside(fill_id),
         };
         let lease = self.wanted(key, place);
         let acquired = self.store.acquire(&lease.key, lease.token, self.limit, over).await;
@@ -171,12 +171,12 @@ impl Leases {
                     Some(Ok(true)) => {
                         tell(&claim.key, Told::Stood(asked_at));
                         bump(&self.events.count().renewals);
-                        self.history.note(&claim.key, What::LeaseRenewed);
+                        self.history.note(&claim.key, HistoryEvent::LeaseRenewed);
                         true
                     }
                     // Lost: the fill will be refused and told then. Callers that come from now on start anew.
                     Some(Ok(false)) => {
-                        self.history.note(&claim.key, What::LeaseLost);
+                        self.history.note(&claim.key, HistoryEvent::LeaseLost);
                         tell(&claim.key, Told::Lost);
                         false
                     }
@@ -250,12 +250,12 @@ impl Lease {
     fn answered(mut self, acquired: Result<Acquired>) -> Result<Result<Self, Obstacle>> {
         match acquired {
             Ok(Acquired::Ours) => {
-                self.leases.history.note(&self.key, What::LeaseTaken);
+                self.leases.history.note(&self.key, HistoryEvent::LeaseTaken);
                 Ok(Ok(self))
             }
             Ok(Acquired::Unawaited) => {
                 self.token = self.token.unawaited();
-                self.leases.history.note(&self.key, What::LeaseTaken);
+                self.leases.history.note(&self.key, HistoryEvent::LeaseTaken);
                 Ok(Ok(self))
             }
             Ok(Acquired::Found(Slot::Leased(_))) if mutants::removed(Invariant::LeaseIsExclusive) => Ok(Ok(self)),
@@ -321,14 +321,14 @@ impl Lease {
 
     /// Rewrites the first bytes of the record that the lease is beside, if both still stand.
     pub(crate) async fn rewrite_head(mut self, head: Bytes, expiry: Duration) -> Result<bool> {
-        let Over::Record(fill_id) = self.over else { return self.release(End::Free).await.map(|()| false) };
+        let Replaces::Stale(fill_id) = self.over else { return self.release(End::Free).await.map(|()| false) };
         let rewritten = self.leases.store.rewrite_head(&self.key, self.token, fill_id, head, expiry).await?;
         self.held = false;
         Ok(rewritten)
     }
 
     /// Which record it is beside.
-    pub(crate) fn over(&self) -> Over {
+    pub(crate) fn over(&self) -> Replaces {
         self.over
     }
 
@@ -395,11 +395,11 @@ impl Renewals {
                 Ok(true) => {
                     tell(with, Told::Stood(asked_at));
                     bump(&of.events.count().renewals);
-                    of.history.note(&claim.key, What::LeaseRenewed);
+                    of.history.note(&claim.key, HistoryEvent::LeaseRenewed);
                 }
                 // The fill will be refused and told then. Callers that come from now on start anew.
                 Ok(false) => {
-                    of.history.note(&claim.key, What::LeaseLost);
+                    of.history.note(&claim.key, HistoryEvent::LeaseLost);
                     tell(with, Told::Lost);
                 }
                 Err(error) => of.store_failed(&error),

@@ -27,7 +27,7 @@ const MOST_RESTING: usize = 4096;
 
 /// The staleness rules that follow from the options of a function and its cache.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
+pub(crate) struct StalenessPolicy {
     /// How long after its ttl a value is served at once.
     pub(crate) at_once: Duration,
     /// How long after its ttl a value may be served at all.
@@ -41,7 +41,7 @@ pub(crate) struct Terms {
     pub(crate) deadline: Option<Duration>,
 }
 
-impl Terms {
+impl StalenessPolicy {
     /// Makes the rules. `owned`: the function's future owns what it needs, so that it can run in
     /// the background.
     pub(crate) fn new(defaults: &Defaults, options: &EntryOptions, owned: bool) -> Self {
@@ -63,7 +63,7 @@ impl Terms {
     }
 }
 
-impl Terms {
+impl StalenessPolicy {
     /// Returns how long a record is kept after it may last be served. A refresh that was started
     /// before can then still replace it, and callers in the meantime find its lease next to the
     /// record instead of nothing. The next compute rarely takes three times as long as the last.
@@ -80,7 +80,7 @@ impl Terms {
 
 /// How a record may be served now: at once, and for how long.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Serving {
+pub(crate) struct ServeWindow {
     /// Whether it should be refreshed meanwhile.
     pub(crate) is_due: bool,
     fresh: Duration,
@@ -91,9 +91,9 @@ pub(crate) struct Serving {
     fill_id: u64,
 }
 
-impl Serving {
+impl ServeWindow {
     /// Returns how the record may be served; `None` if it may not be served at once.
-    pub(crate) fn of(envelope: &Envelope, terms: &Terms, now: Timestamp) -> Option<Self> {
+    pub(crate) fn of(envelope: &Envelope, terms: &StalenessPolicy, now: Timestamp) -> Option<Self> {
         let fresh = now.until(envelope.fresh_until());
         let at_once = terms.at_once.min(envelope.stale_for);
         let is_due = match verdict(envelope, now) {

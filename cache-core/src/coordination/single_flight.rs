@@ -44,7 +44,7 @@ use crate::versions::Since;
 
 /// The outcome of a run.
 #[derive(Clone)]
-pub(crate) enum Landing {
+pub(crate) enum FlightOutcome {
     /// A value.
     Value(Erased),
     /// The function's own error.
@@ -122,7 +122,7 @@ const NOT_BEGUN: u64 = u64::MAX;
 /// and the simulation of several nodes replays every order from its seed.
 #[derive(Default)]
 struct State {
-    outcome: Option<Landing>,
+    outcome: Option<FlightOutcome>,
     /// The number of waiting callers.
     flights: usize,
     /// Set when a waiting caller found that the lender is stalled.
@@ -153,7 +153,7 @@ impl Flight {
     ///
     /// # Panics
     /// If the run waits for the run from which this call is made: neither would ever end.
-    pub(crate) async fn landed(&self, caller: &Caller, name: &str) -> Landing {
+    pub(crate) async fn landed(&self, caller: &Caller, name: &str) -> FlightOutcome {
         let _waiting = self.wait(caller, name);
         let mut watch = Watch::default();
         poll_fn(|context| {
@@ -179,7 +179,7 @@ impl Flight {
     }
 
     /// Polls for the outcome.
-    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Landing> {
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<FlightOutcome> {
         let mut state = lock(&self.run.state);
         if let Some(landing) = &state.outcome {
             return Poll::Ready(landing.clone());
@@ -220,7 +220,7 @@ impl Leader {
 
     /// Hands the outcome to all waiting callers. Later callers start a new run. Only the first
     /// outcome counts.
-    pub(crate) fn complete(&self, landing: Landing) {
+    pub(crate) fn complete(&self, landing: FlightOutcome) {
         self.detach();
         let mut state = lock(&self.run.state);
         if state.outcome.is_some() {
@@ -288,7 +288,7 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        self.complete(Landing::Abandoned);
+        self.complete(FlightOutcome::Abandoned);
     }
 }
 

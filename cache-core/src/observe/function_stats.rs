@@ -20,7 +20,7 @@ use crate::observe::events::Striped;
 /// function is called or not.
 pub(crate) const MOST: usize = 512;
 /// How many of them may come from keys of `get_or_compute`, so that data leaves room for functions.
-const MOST_BY_HAND: usize = MOST / 2;
+const MOST_UNNAMED: usize = MOST / 2;
 /// The name of all that share counters.
 const OTHERS: &str = "(other)";
 
@@ -37,8 +37,8 @@ impl FunctionNumber {
     }
 
     /// Returns the number of a name that may be data.
-    pub(crate) fn by_hand(name: &str) -> Self {
-        NAMES.number(name, MOST_BY_HAND)
+    pub(crate) fn of_name(name: &str) -> Self {
+        NAMES.number(name, MOST_UNNAMED)
     }
 
     /// Returns the index, from zero; below [`MOST`] if it belongs to this name alone.
@@ -242,11 +242,11 @@ mod tests {
     #[test]
     fn names_are_bounded_and_data_leave_room_for_functions() {
         let names = Names::default();
-        let by_hand: Vec<_> = (0..MOST).map(|n| names.number(&format!("user {n}"), MOST_BY_HAND)).collect();
-        assert_eq!(by_hand.iter().filter(|number| **number != FunctionNumber::OTHER).count(), MOST_BY_HAND);
-        assert_eq!(names.number("user 0", MOST_BY_HAND), by_hand[0]);
+        let by_hand: Vec<_> = (0..MOST).map(|n| names.number(&format!("user {n}"), MOST_UNNAMED)).collect();
+        assert_eq!(by_hand.iter().filter(|number| **number != FunctionNumber::OTHER).count(), MOST_UNNAMED);
+        assert_eq!(names.number("user 0", MOST_UNNAMED), by_hand[0]);
         let functions: Vec<_> = (0..MOST).map(|n| names.number(&format!("f{n}"), MOST)).collect();
-        assert_eq!(functions.iter().filter(|number| **number != FunctionNumber::OTHER).count(), MOST - MOST_BY_HAND);
+        assert_eq!(functions.iter().filter(|number| **number != FunctionNumber::OTHER).count(), MOST - MOST_UNNAMED);
         assert_eq!((&*names.name(functions[3]), &*names.name(FunctionNumber::OTHER)), ("f3", OTHERS));
         assert_eq!(names.number("user 0", MOST), by_hand[0], "a function that shares its name");
     }

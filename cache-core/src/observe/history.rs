@@ -29,7 +29,7 @@ const EVERY_KEY: &str = "";
 /// What happened to an entry, as its process saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum What {
+pub enum HistoryEvent {
     /// Read from the store: a value. If it is past its ttl, it is served while a refresh runs.
     Hit {
         /// How long it was still fresh; zero if it was past its ttl.
@@ -93,7 +93,7 @@ pub enum What {
     /// This process invalidated the entry.
     Removed,
     /// A tag, the function or the namespace was invalidated.
-    Invalidated(Scope, By),
+    Invalidated(Scope, Actor),
     /// This process raised a write fence on the entry or on one of its tags.
     FenceRaised,
     /// This process lifted the fence.
@@ -146,7 +146,7 @@ pub enum Scope {
 /// Who made a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum By {
+pub enum Actor {
     /// This cache.
     ThisProcess,
     /// Another cache or client, as notified by the store.
@@ -190,7 +190,7 @@ pub(crate) struct Noted {
     pub(crate) order: u64,
     /// On the machine's wall clock, since 1970.
     pub(crate) at: Duration,
-    pub(crate) what: What,
+    pub(crate) what: HistoryEvent,
 }
 
 impl History {
@@ -207,7 +207,7 @@ impl History {
     }
 
     /// Notes what happened to a key. Allocates nothing, except for a ring at its first step.
-    pub(crate) fn note(&self, key: &str, what: What) {
+    pub(crate) fn note(&self, key: &str, what: HistoryEvent) {
         let hash = self.hash(key);
         let Some(ring) = self.ring(hash) else { return };
         let at = self.clock.wall_precise();
@@ -218,7 +218,7 @@ impl History {
     }
 
     /// Notes what happened to every key at once.
-    pub(crate) fn note_of_all(&self, what: What) {
+    pub(crate) fn note_of_all(&self, what: HistoryEvent) {
         self.note(EVERY_KEY, what);
     }
 
@@ -271,19 +271,19 @@ impl fmt::Debug for History {
 mod tests {
     use super::*;
 
-    fn kinds(history: &History, key: &str) -> Vec<What> {
+    fn kinds(history: &History, key: &str) -> Vec<HistoryEvent> {
         history.of(key).iter().map(|noted| noted.what).collect()
     }
 
     #[test]
     fn a_key_has_its_own_steps_in_their_order() {
         let history = History::new(64, Clock::manual());
-        history.note("a", What::Missed);
-        history.note("b", What::Set);
-        history.note("a", What::LeaseTaken);
-        history.note_of_all(What::ConnectionLost);
-        assert_eq!(kinds(&history, "a"), [What::Missed, What::LeaseTaken]);
-        assert_eq!(kinds(&history, "b"), [What::Set]);
+        history.note("a", HistoryEvent::Missed);
+        history.note("b", HistoryEvent::Set);
+        history.note("a", HistoryEvent::LeaseTaken);
+        history.note_of_all(HistoryEvent::ConnectionLost);
+        assert_eq!(kinds(&history, "a"), [HistoryEvent::Missed, HistoryEvent::LeaseTaken]);
+        assert_eq!(kinds(&history, "b"), [HistoryEvent::Set]);
         assert_eq!(history.of_all().iter().map(|noted| noted.order).collect::<Vec<_>>(), [3]);
     }
 
@@ -291,12 +291,12 @@ mod tests {
     fn the_oldest_steps_go_and_the_memory_stays_what_it_was() {
         let history = History::new(64, Clock::manual());
         for millis in 0..10 {
-            history.note("a", What::Hit { fresh_for: Duration::from_millis(millis) });
+            history.note("a", HistoryEvent::Hit { fresh_for: Duration::from_millis(millis) });
         }
-        let last = (6..10).map(|millis| What::Hit { fresh_for: Duration::from_millis(millis) });
+        let last = (6..10).map(|millis| HistoryEvent::Hit { fresh_for: Duration::from_millis(millis) });
         assert_eq!(kinds(&history, "a"), last.collect::<Vec<_>>());
         for key in 0..1000 {
-            history.note(&key.to_string(), What::Missed);
+            history.note(&key.to_string(), HistoryEvent::Missed);
         }
         let held = history.rings.iter().map(|ring| ring.lock().unwrap().steps.capacity());
         assert_eq!(held.collect::<Vec<_>>(), [4; RINGS]);
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn turned_off_it_keeps_nothing() {
         let history = History::new(0, Clock::manual());
-        history.note("a", What::Missed);
+        history.note("a", HistoryEvent::Missed);
         assert!(kinds(&history, "a").is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Acquired, Expiry, Filled, Over, Slot, Store, Token, Version};
+use super::{Acquired, Expiry, Filled, Replaces, Slot, Store, Token, Version};
 use crate::error::Result;
 
 /// The content of each key, the versions in the order of their keys, and whether changes of all of
@@ -39,7 +39,7 @@ pub(crate) enum Place {
 pub(crate) struct Claim {
     pub(crate) key: Arc<str>,
     pub(crate) token: Token,
-    pub(crate) over: Over,
+    pub(crate) over: Replaces,
 }
 
 /// A record to store under a lease.
@@ -54,10 +54,10 @@ pub(crate) struct Fill {
 
 impl Place {
     /// Returns what a fill under this lease replaces.
-    pub(crate) fn over(self) -> Over {
+    pub(crate) fn over(self) -> Replaces {
         match self {
-            Self::Empty | Self::Instead(_) | Self::OverMark(_) => Over::Nothing,
-            Self::Beside(fill_id) => Over::Record(fill_id),
+            Self::Empty | Self::Instead(_) | Self::OverMark(_) => Replaces::Nothing,
+            Self::Beside(fill_id) => Replaces::Stale(fill_id),
         }
     }
 }

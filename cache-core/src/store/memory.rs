@@ -38,8 +38,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::observe::events::{Events, Table};
 use crate::store::pushes::Pushes;
 use crate::store::{
-    Acquired, CellStore as _, Expiry, Fill, Filled, Listener, Message, Operation, Over, Raised, Siblings, Slot, Store,
-    Token, Trust, Version, Versioned, Wake, aside_key, lease_key, plain_key_of,
+    Acquired, CellStore as _, Expiry, Fill, Filled, Listener, Message, Operation, Raised, Replaces, Siblings, Slot,
+    Store, Token, Trust, Version, Versioned, Wake, aside_key, lease_key, plain_key_of,
 };
 
 const SHARDS: usize = 64;
@@ -230,7 +230,7 @@ impl Store for MemoryStore {
         key: &'a str,
         token: Token,
         lease: Duration,
-        over: Over,
+        over: Replaces,
     ) -> BoxFuture<'a, Result<Acquired>> {
         self.ready(key, |access| leases::acquire(access, key, token, lease, over))
     }
@@ -270,7 +270,7 @@ impl Store for MemoryStore {
         self.ready(key, |access| leases::rewrite_head(access, key, token, fill_id, head, expiry))
     }
 
-    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
+    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Replaces, lease: Duration) -> BoxFuture<'a, Result<bool>> {
         self.ready(key, |access| leases::renew(access, key, token, over, lease))
     }
 
@@ -278,7 +278,7 @@ impl Store for MemoryStore {
         &'a self,
         key: &'a str,
         token: Token,
-        over: Over,
+        over: Replaces,
         unstored: Option<Duration>,
     ) -> BoxFuture<'a, Result<()>> {
         self.ready(key, |access| leases::release(access, key, token, over, unstored))

@@ -51,8 +51,8 @@ use self::reply::Replies;
 use self::trips::Sizes;
 use self::versions::version;
 use super::{
-    Acquired, Claim, Expiry, FILL_ID_AT, Fill, Filled, Listener, Message, Operation, Over, REGISTRY_EXPIRY, Raised,
-    ReadMany, Reading, Siblings, Slot, Store, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, Want, aside_key,
+    Acquired, Claim, Expiry, FILL_ID_AT, Fill, Filled, Listener, Message, Operation, REGISTRY_EXPIRY, Raised, ReadMany,
+    Reading, Replaces, Siblings, Slot, Store, Token, Trust, VERSION_EXPIRY, Version, Versioned, Wake, Want, aside_key,
     lease_key,
 };
 use crate::background::Background;
@@ -275,12 +275,12 @@ impl Store for RedisStore {
         key: &'a str,
         token: Token,
         lease: Duration,
-        over: Over,
+        over: Replaces,
     ) -> BoxFuture<'a, Result<Acquired>> {
         // A refresh lease that was taken twice would look like another caller's.
         match over {
-            Over::Nothing => Box::pin(self.steadily(move || leases::acquire(self, key, token, lease, over))),
-            Over::Record(_) => Box::pin(leases::acquire(self, key, token, lease, over)),
+            Replaces::Nothing => Box::pin(self.steadily(move || leases::acquire(self, key, token, lease, over))),
+            Replaces::Stale(_) => Box::pin(leases::acquire(self, key, token, lease, over)),
         }
     }
 
@@ -319,7 +319,7 @@ impl Store for RedisStore {
         Box::pin(leases::rewrite_head(self, key, token, fill_id, head, expiry))
     }
 
-    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
+    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Replaces, lease: Duration) -> BoxFuture<'a, Result<bool>> {
         Box::pin(self.steadily(move || leases::renew(self, key, token, over, lease)))
     }
 
@@ -327,7 +327,7 @@ impl Store for RedisStore {
         &'a self,
         key: &'a str,
         token: Token,
-        over: Over,
+        over: Replaces,
         unstored: Option<Duration>,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.steadily(move || leases::release(self, key, token, over, unstored)))

@@ -26,7 +26,7 @@ use crate::key::versions::tag_key;
 use crate::mutants::{self, Invariant};
 use crate::observe::events::{Event, Events};
 use crate::observe::function_stats::FunctionNumber;
-use crate::observe::history::{By, History, Scope, What};
+use crate::observe::history::{Actor, History, HistoryEvent, Scope};
 use crate::store::sweep::digest;
 use crate::store::{Slot, Store, VERSION_RENEWED_BELOW, Version};
 use crate::value::Erased;
@@ -45,7 +45,7 @@ fn due_after(now: u64) -> u64 {
 }
 
 /// The versions that one call goes by, as they were when the store was last read.
-pub(crate) struct Basis {
+pub(crate) struct VersionSnapshot {
     /// Of the namespace and the function.
     own: [Seen; 2],
     /// Of the tags and of the kinds of tags by value: in this order.
@@ -62,7 +62,7 @@ struct Seen {
 }
 
 /// Whether a record was stored under the versions that stand.
-pub(crate) enum Agreement {
+pub(crate) enum VersionCheck {
     /// It was. `Some`: what L1 has to go by; `None`: changes of it are not told here, or L1 is not to
     /// keep it.
     Yes(Option<Dependencies>),
@@ -72,7 +72,7 @@ pub(crate) enum Agreement {
     Fenced,
 }
 
-impl Basis {
+impl VersionSnapshot {
     /// Nothing is read yet.
     pub(crate) fn new(reader: &VersionReader, name: &str, number: FunctionNumber, rules: &Rules) -> Self {
         // One too many is enough to store nothing.
@@ -232,21 +232,21 @@ impl Basis {
 
     /// Whether a record was stored under the versions that stand. One more trip if it has tags that nothing is known of.
     /// `keeps`: what it holds may be kept in L1.
-    pub(crate) async fn agrees(&self, reader: &VersionReader, record: &Envelope, keeps: bool) -> Result<Agreement> {
-        let Some(by_value) = self.compare(reader, record) else { return Ok(Agreement::No) };
+    pub(crate) async fn agrees(&self, reader: &VersionReader, record: &Envelope, keeps: bool) -> Result<VersionCheck> {
+        let Some(by_value) = self.compare(reader, record) else { return Ok(VersionCheck::No) };
         if by_value.iter().all(|seen| seen.version.is_some()) {
             return Ok(self.conclude(record, &by_value, keeps));
         }
         let all = [(self, record, keeps)];
         let all = Box::pin(Self::agree_all(reader, &all)).await?;
-        Ok(all.into_iter().next().unwrap_or(Agreement::No))
+        Ok(all.into_iter().next().unwrap_or(VersionCheck::No))
     }
 
     /// The same for several records, each by its basis.
     pub(crate) async fn agree_all(
         reader: &VersionReader,
         records: &[(&Self, &Envelope, bool)],
-    ) -> Result<Vec<Agreement>> {
+    ) -> Result<Vec<VersionCheck>> {
         let mut all: Vec<Option<Vec<Seen>>> =
             records.iter().map(|(basis, record, _)| basis.compare(reader, record)).collect();
         let unknown = keys_of(all.iter().flatten().flatten().filter(|seen| seen.version.is_none()));
@@ -259,18 +259,23 @@ impl Basis {
             }
         }
         let conclude = |((basis, record, keeps), by_value): (&(&Self, &Envelope, bool), Option<Vec<Seen>>)| {
-            by_value.map_or(Agreement::No, |by_value| basis.conclude(record, &by_value, *keeps))
+            by_value.map_or(VersionCheck::No, |by_value| basis.conclude(record, &by_value, *keeps))
         };
         Ok(records.iter().zip(all).map(conclude).collect())
     }
 
     /// The same without a trip. `None`: only the store can tell.
-    pub(crate) fn agrees_now(&mut self, reader: &VersionReader, record: &Envelope, keeps: bool) -> Option<Agreement> {
+    pub(crate) fn agrees_now(
+        &mut self,
+        reader: &VersionReader,
+        record: &Envelope,
+        keeps: bool,
+    ) -> Option<VersionCheck> {
         self.seen_mut().for_each(Seen::look);
         if !self.is_complete() {
             return None;
         }
-        let Some(by_value) = self.compare(reader, record) else { return Some(Agreement::No) };
+        let Some(by_value) = self.compare(reader, record) else { return Some(VersionCheck::No) };
         by_value.iter().all(|seen| seen.version.is_some()).then(|| self.conclude(record, &by_value, keeps))
     }
 
@@ -299,15 +304,15 @@ impl Basis {
         record.tags.iter().filter(|tag| !self.tags.contains(&tag.name))
     }
 
-    fn conclude(&self, record: &Envelope, by_value: &[Seen], keeps: bool) -> Agreement {
+    fn conclude(&self, record: &Envelope, by_value: &[Seen], keeps: bool) -> VersionCheck {
         let mut all = self.by_value(record).zip(by_value);
         if all.any(|(tag, seen)| seen.version.is_some_and(|version| version.bits() != tag.version)) {
-            return Agreement::No;
+            return VersionCheck::No;
         }
         if by_value.iter().any(|seen| seen.version.is_none()) {
-            return Agreement::Fenced;
+            return VersionCheck::Fenced;
         }
-        Agreement::Yes(if keeps { self.dependencies(by_value) } else { None })
+        VersionCheck::Yes(if keeps { self.dependencies(by_value) } else { None })
     }
 
     /// What L1 has to go by, if changes of all of it are told here.
@@ -468,9 +473,11 @@ impl VersionReader {
     /// Puts an invalidation of this process into the history of what it was of.
     pub(crate) fn note_invalidated(&self, keys: &[Arc<str>], done: &Result<()>) {
         for key in keys {
-            let invalidated = What::Invalidated(scope(key), By::ThisProcess);
-            self.history
-                .note(key, done.as_ref().map_or_else(|error| What::WriteFailed(error.kind()), |()| invalidated));
+            let invalidated = HistoryEvent::Invalidated(scope(key), Actor::ThisProcess);
+            self.history.note(
+                key,
+                done.as_ref().map_or_else(|error| HistoryEvent::WriteFailed(error.kind()), |()| invalidated),
+            );
         }
     }
 

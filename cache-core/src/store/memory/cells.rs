@@ -111,7 +111,7 @@ impl CellStore for MemoryStore {
         self.time.now(&self.clock)
     }
 
-    fn is_at_hand(&self) -> bool {
+    fn reads_synchronously(&self) -> bool {
         true
     }
 

@@ -8,7 +8,7 @@ use super::shard::{Access, Value};
 use crate::error::Result;
 use crate::mutants::{self, Invariant};
 use crate::store::{
-    Acquired, Claim, Expiry, Fill, Filled, Over, Slot, THROTTLE_MARK, Token, has_fill_id, is_unawaited, lease_key,
+    Acquired, Claim, Expiry, Fill, Filled, Replaces, Slot, THROTTLE_MARK, Token, has_fill_id, is_unawaited, lease_key,
 };
 
 /// Like [`Store::acquire`](crate::store::Store::acquire); the other functions likewise.
@@ -17,13 +17,13 @@ pub(super) fn acquire(
     key: &str,
     token: Token,
     lease: Duration,
-    over: Over,
+    over: Replaces,
 ) -> Result<Acquired> {
     let slot = access.slot(key);
     match over {
-        Over::Nothing if slot != Slot::Absent => return Ok(Acquired::Found(slot)),
-        Over::Nothing => access.put(key, Value::Bytes(token.mark().into()), Some(lease)),
-        Over::Record(id) => {
+        Replaces::Nothing if slot != Slot::Absent => return Ok(Acquired::Found(slot)),
+        Replaces::Nothing => access.put(key, Value::Bytes(token.mark().into()), Some(lease)),
+        Replaces::Stale(id) => {
             if !access.record_is(key, id) {
                 return Ok(Acquired::Found(slot));
             }
@@ -91,7 +91,7 @@ pub(super) fn fill(access: &mut Access<'_>, fill: &Fill) -> Result<Filled> {
         return Ok(Filled::Refused);
     }
     access.remove(&lease_key(key));
-    if let Over::Record(id) = over
+    if let Replaces::Stale(id) = over
         && !access.record_is(key, id)
         && !unguarded
     {
@@ -109,7 +109,7 @@ pub(super) fn rewrite_head(
     head: Bytes,
     expiry: Expiry,
 ) -> Result<bool> {
-    if !access.holds(key, token, Over::Record(fill_id)) {
+    if !access.holds(key, token, Replaces::Stale(fill_id)) {
         return Ok(false);
     }
     access.remove(&lease_key(key));
@@ -122,13 +122,13 @@ pub(super) fn rewrite_head(
     Ok(true)
 }
 
-pub(super) fn renew(access: &mut Access<'_>, key: &str, token: Token, over: Over, lease: Duration) -> Result<bool> {
+pub(super) fn renew(access: &mut Access<'_>, key: &str, token: Token, over: Replaces, lease: Duration) -> Result<bool> {
     if !access.holds(key, token, over) {
         return Ok(false);
     }
     Ok(match over {
-        Over::Nothing => access.expire(key, Some(lease)),
-        Over::Record(id) => {
+        Replaces::Nothing => access.expire(key, Some(lease)),
+        Replaces::Stale(id) => {
             if access.record_is(key, id) {
                 access.keep(key, lease);
             }
@@ -141,12 +141,12 @@ pub(super) fn release(
     access: &mut Access<'_>,
     key: &str,
     token: Token,
-    over: Over,
+    over: Replaces,
     unstored: Option<Duration>,
 ) -> Result<()> {
     let place = match over {
-        Over::Nothing => key.to_owned(),
-        Over::Record(_) => lease_key(key),
+        Replaces::Nothing => key.to_owned(),
+        Replaces::Stale(_) => lease_key(key),
     };
     let forms = token.forms(over);
     let is_own = |bytes: &Bytes| forms.iter().any(|form| bytes == form.as_bytes());
@@ -157,7 +157,7 @@ pub(super) fn release(
         Some(rest) => access.put(&place, Value::Bytes(token.unstored().into()), Some(rest)),
         None => drop(access.remove(&place)),
     }
-    if let Over::Record(_) = over {
+    if let Replaces::Stale(_) = over {
         // Callers that wait for the refresh watch the record.
         access.changed.push(key.into());
     }
@@ -165,7 +165,7 @@ pub(super) fn release(
 }
 
 pub(super) fn throttle(access: &mut Access<'_>, key: &str, token: Token, throttle: Duration) -> Result<bool> {
-    let held = access.holds(key, token, Over::Record(0));
+    let held = access.holds(key, token, Replaces::Stale(0));
     if held {
         access.put(&lease_key(key), Value::Bytes(Bytes::from_static(THROTTLE_MARK.as_bytes())), Some(throttle));
         // Like touching the expiry on Redis: callers that wait for the record check again.
@@ -176,21 +176,21 @@ pub(super) fn throttle(access: &mut Access<'_>, key: &str, token: Token, throttl
 
 impl Access<'_> {
     /// Returns whether this attempt's lease is held: in the value key, or in the lease key.
-    fn holds(&mut self, key: &str, token: Token, over: Over) -> bool {
+    fn holds(&mut self, key: &str, token: Token, over: Replaces) -> bool {
         let (key, mark) = match over {
-            Over::Nothing => (key.to_owned(), token.mark()),
-            Over::Record(_) => (lease_key(key), token.hex()),
+            Replaces::Nothing => (key.to_owned(), token.mark()),
+            Replaces::Stale(_) => (lease_key(key), token.hex()),
         };
         matches!(self.bytes(&key), Ok(Some(bytes)) if bytes == mark.as_bytes())
     }
 
     /// Test only: returns whether the guard against the current content is disabled.
-    fn is_unguarded(&mut self, key: &str, over: Over) -> bool {
+    fn is_unguarded(&mut self, key: &str, over: Replaces) -> bool {
         match (over, self.slot(key)) {
-            (Over::Nothing, Slot::Absent) => mutants::removed(Invariant::RemovalEndsLease),
-            (Over::Nothing, Slot::Bytes(_)) => mutants::removed(Invariant::WriteEndsLease),
-            (Over::Record(_), _) => mutants::removed(Invariant::RefreshReplacesItsRecord),
-            (Over::Nothing, _) => false,
+            (Replaces::Nothing, Slot::Absent) => mutants::removed(Invariant::RemovalEndsLease),
+            (Replaces::Nothing, Slot::Bytes(_)) => mutants::removed(Invariant::WriteEndsLease),
+            (Replaces::Stale(_), _) => mutants::removed(Invariant::RefreshReplacesItsRecord),
+            (Replaces::Nothing, _) => false,
         }
     }
 

@@ -9,7 +9,7 @@ use super::MemoryStore;
 use super::hashes::read_hash;
 use super::shard::Value;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Loaded, Over, PlainFill, PlainStore, Put, Reply, When};
+use crate::store::{Loaded, PlainFill, PlainStore, Put, Replaces, Reply, When};
 
 impl PlainStore for MemoryStore {
     fn time_left<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Option<Duration>>>> {
@@ -67,7 +67,7 @@ impl PlainStore for MemoryStore {
     fn fill_plain<'a>(&'a self, fill: PlainFill<'a>) -> BoxFuture<'a, Result<bool>> {
         let PlainFill { key, lease, token, over, bytes, expiry } = fill;
         self.ready(key, |access| {
-            let forms = token.forms(Over::Nothing);
+            let forms = token.forms(Replaces::Nothing);
             let is_ours = access.bytes(lease)?.is_some_and(|found| forms.iter().any(|form| *found == *form.as_bytes()));
             if !is_ours {
                 return Ok(false);

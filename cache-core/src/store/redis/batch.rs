@@ -234,13 +234,13 @@ pub(super) fn filled(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Over, Token};
+    use crate::store::{Replaces, Token};
 
     #[test]
     // R6, T4
     fn a_fill_is_tracked_only_if_the_server_says_so_and_its_own_record_still_stands() {
         let record = Bytes::from((0..64).collect::<Vec<u8>>());
-        let claim = Claim { key: "k".into(), token: Token::from_bits(1), over: Over::Nothing };
+        let claim = Claim { key: "k".into(), token: Token::from_bits(1), over: Replaces::Nothing };
         let fill = Fill { claim, record: record.clone(), expiry: Duration::from_secs(1), track: true };
         let after = |stored: i64, tracked: bool, stands: Option<Value>| {
             filled("fill", &fill, Value::Int(stored), (tracked, stands)).unwrap()

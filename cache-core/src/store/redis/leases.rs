@@ -11,7 +11,7 @@ use super::requests::{
 };
 use super::{RedisStore, faults, ms, on, reply, scripts};
 use crate::error::{ErrorKind, Result};
-use crate::store::{Acquired, Claim, Expiry, Fill, Filled, Over, Token, lease_key};
+use crate::store::{Acquired, Claim, Expiry, Fill, Filled, Replaces, Token, lease_key};
 
 /// Like [`Store::acquire`](crate::store::Store::acquire); the other functions likewise.
 pub(super) async fn acquire(
@@ -19,18 +19,18 @@ pub(super) async fn acquire(
     key: &str,
     token: Token,
     lease: Duration,
-    over: Over,
+    over: Replaces,
 ) -> Result<Acquired> {
     const STEP: &str = "acquire";
     match over {
-        Over::Nothing => {
+        Replaces::Nothing => {
             let found = store.link.command(STEP, &set_lease(key, token, lease)).await?;
             if is_ours(&found, token) {
                 return Ok(Acquired::Ours);
             }
             reply::slot(STEP, found, None).map(or_ours)
         }
-        Over::Record(id) => acquired(STEP, store.run(STEP, &beside_script(key, token, lease, id)).await?),
+        Replaces::Stale(id) => acquired(STEP, store.run(STEP, &beside_script(key, token, lease, id)).await?),
     }
 }
 
@@ -92,7 +92,13 @@ pub(super) async fn rewrite_head(
     Ok(reply::integer(STEP, store.run(STEP, &script).await?)? == 1)
 }
 
-pub(super) async fn renew(store: &RedisStore, key: &str, token: Token, over: Over, lease: Duration) -> Result<bool> {
+pub(super) async fn renew(
+    store: &RedisStore,
+    key: &str,
+    token: Token,
+    over: Replaces,
+    lease: Duration,
+) -> Result<bool> {
     let script = renew_script(key, token, over, lease);
     Ok(reply::integer("renew", store.run("renew", &script).await?)? == 1)
 }
@@ -101,7 +107,7 @@ pub(super) async fn release(
     store: &RedisStore,
     key: &str,
     token: Token,
-    over: Over,
+    over: Replaces,
     unstored: Option<Duration>,
 ) -> Result<()> {
     match store.run("release", &release_script(key, token, over, unstored)).await {
@@ -113,10 +119,10 @@ pub(super) async fn release(
 /// Ends a lease without a comparison, if the server refuses the script that compares, for example
 /// because a right was lost. If the lease belongs to another caller by now, the effect is an
 /// invalidation.
-pub(super) async fn remove(store: &RedisStore, key: &str, over: Over) -> Result<()> {
+pub(super) async fn remove(store: &RedisStore, key: &str, over: Replaces) -> Result<()> {
     let key = match over {
-        Over::Nothing => key.to_owned(),
-        Over::Record(_) => lease_key(key),
+        Replaces::Nothing => key.to_owned(),
+        Replaces::Stale(_) => lease_key(key),
     };
     reply::checked("release", store.link.command("release", &on(&key, "UNLINK")).await?).map(drop)
 }

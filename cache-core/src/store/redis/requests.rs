@@ -8,7 +8,7 @@ use redis::{Cmd, Pipeline, Script, ScriptInvocation, Value};
 
 use super::{faults, ms, reply, scripts};
 use crate::error::Result;
-use crate::store::{Acquired, Expiry, FILL_ID_AT, Over, Slot, Token, lease_key};
+use crate::store::{Acquired, Expiry, FILL_ID_AT, Replaces, Slot, Token, lease_key};
 
 /// Takes the lease if the value key is absent.
 pub(super) fn set_lease(key: &str, token: Token, lease: Duration) -> Cmd {
@@ -51,17 +51,17 @@ pub(super) fn over_mark_script(key: &str, token: Token, lease: Duration, mark: T
 pub(super) fn fill_script(
     key: &str,
     token: Token,
-    over: Over,
+    over: Replaces,
     record: &Bytes,
     expiry: Expiry,
 ) -> ScriptInvocation<'static> {
     match over {
-        Over::Nothing => {
+        Replaces::Nothing => {
             let mut script = scripts::FILL.key(key);
             script.arg(token.mark()).arg(record.as_ref()).arg(ms(expiry));
             script
         }
-        Over::Record(id) => {
+        Replaces::Stale(id) => {
             let mut script = refresh(&scripts::FILL_REFRESH, key);
             script.arg(token.hex()).arg(record.as_ref()).arg(ms(expiry)).arg(&id.to_le_bytes()[..]);
             script
@@ -75,14 +75,14 @@ pub(super) fn track_filled(pipeline: &mut Pipeline, key: &str) {
     pipeline.cmd("GETRANGE").arg(key).arg(FILL_ID_AT.start).arg(FILL_ID_AT.end.saturating_sub(1));
 }
 
-pub(super) fn renew_script(key: &str, token: Token, over: Over, lease: Duration) -> ScriptInvocation<'static> {
+pub(super) fn renew_script(key: &str, token: Token, over: Replaces, lease: Duration) -> ScriptInvocation<'static> {
     match over {
-        Over::Nothing => {
+        Replaces::Nothing => {
             let mut script = scripts::RENEW.key(key);
             script.arg(token.mark()).arg(ms(lease));
             script
         }
-        Over::Record(id) => {
+        Replaces::Stale(id) => {
             let mut script = refresh(&scripts::RENEW_REFRESH, key);
             script.arg(token.hex()).arg(ms(lease)).arg(&id.to_le_bytes()[..]);
             script
@@ -93,12 +93,12 @@ pub(super) fn renew_script(key: &str, token: Token, over: Over, lease: Duration)
 pub(super) fn release_script(
     key: &str,
     token: Token,
-    over: Over,
+    over: Replaces,
     unstored: Option<Duration>,
 ) -> ScriptInvocation<'static> {
     let mut script = match over {
-        Over::Nothing => scripts::RELEASE.key(key),
-        Over::Record(_) => {
+        Replaces::Nothing => scripts::RELEASE.key(key),
+        Replaces::Stale(_) => {
             let mut script = scripts::RELEASE.key(lease_key(key));
             script.key(key);
             script

@@ -17,7 +17,7 @@ use crate::store::memory::MemoryStore;
 use crate::store::sweep::{Heads, Standing, SweepStore};
 use crate::store::{
     Acquired, CellStore, Claim, Entered, Entering, Expiry, Fill, Filled, Kind, Listener, Loaded, Mark, Message,
-    Operation, Over, PlainFill, PlainStore, Put, Raised, ReadMany, Replaced, Reply, Siblings, Slot, Store, Swapped,
+    Operation, PlainFill, PlainStore, Put, Raised, ReadMany, Replaced, Replaces, Reply, Siblings, Slot, Store, Swapped,
     Token, Trust, Version, Versioned, Wake, Want,
 };
 
@@ -196,7 +196,7 @@ impl Store for SimStore {
         key: &'a str,
         token: Token,
         lease: Duration,
-        over: Over,
+        over: Replaces,
     ) -> BoxFuture<'a, Result<Acquired>> {
         let key = key.to_owned();
         self.pass("acquire", move |store| now(store.acquire(&key, token, lease, over)))
@@ -241,7 +241,7 @@ impl Store for SimStore {
         self.call("fill", run).boxed()
     }
 
-    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
+    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Replaces, lease: Duration) -> BoxFuture<'a, Result<bool>> {
         let key = key.to_owned();
         self.pass("renew", move |store| now(store.renew(&key, token, over, lease)))
     }
@@ -250,7 +250,7 @@ impl Store for SimStore {
         &'a self,
         key: &'a str,
         token: Token,
-        over: Over,
+        over: Replaces,
         unstored: Option<Duration>,
     ) -> BoxFuture<'a, Result<()>> {
         let key = key.to_owned();
@@ -477,7 +477,7 @@ impl CellStore for SimStore {
         node.offset.now(&node.clock)
     }
 
-    fn is_at_hand(&self) -> bool {
+    fn reads_synchronously(&self) -> bool {
         false
     }
 

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | any | the first [`CHECKED_WRITES`] of each type and codec in a process are decoded once |
 //! | its fingerprint is incomplete (one of the above, or it validates) | every write is decoded |
-//! | any | every write is searched for parts that are not read back as they are: [`unfit_part`] |
+//! | any | every write is searched for parts that are not read back as they are: [`lossy_part`] |
 //! | comparable | the first [`CHECKED_WRITES`] are decoded and compared: [`Finding::Differs`] |
 //!
 //! A type that fails once, and that MessagePack can hold, is stored as MessagePack from then on.
@@ -27,7 +27,7 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::lossy::unfit_part;
+use super::lossy::lossy_part;
 use super::weigh::estimate;
 use super::{Codec, MsgPack};
 use crate::error::{Error, ErrorKind, Result};
@@ -50,7 +50,7 @@ pub(crate) struct Coding<T> {
     pub(crate) decode: fn(u8, &[u8]) -> Result<T>,
     record: fn() -> &'static Record,
     fallback: fn(&T, &mut Vec<u8>) -> Result<()>,
-    unfit_part: fn(&T, bool) -> Option<&'static str>,
+    lossy_part: fn(&T, bool) -> Option<&'static str>,
     /// Whether two values are equal, for types that implement it.
     equal: Option<fn(&T, &T) -> bool>,
 }
@@ -100,7 +100,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Coding<T> {
                 record
             },
             fallback: MsgPack::encode::<T>,
-            unfit_part: unfit_part::<T>,
+            lossy_part: lossy_part::<T>,
             equal: None,
         }
     }
@@ -169,7 +169,7 @@ impl<T> Coding<T> {
         form: Form<T>,
         on_finding: &mut impl FnMut(Finding),
     ) -> Result<()> {
-        if let Some(what) = (self.unfit_part)(value, form.self_describing) {
+        if let Some(what) = (self.lossy_part)(value, form.self_describing) {
             return Err(Error::new(ErrorKind::Encode, "encode").detail(format!("{} has {what}", form.name)));
         }
         let start = out.len();

@@ -13,7 +13,7 @@ use std::fmt;
 use serde::ser::{self, Serialize, Serializer};
 
 /// Returns a description of a part of this value that the kind of format cannot represent.
-pub(super) fn unfit_part<T: Serialize + ?Sized>(value: &T, self_describing: bool) -> Option<&'static str> {
+pub(super) fn lossy_part<T: Serialize + ?Sized>(value: &T, self_describing: bool) -> Option<&'static str> {
     match value.serialize(Probe { self_describing, in_some: false }) {
         Err(Found::SkippedField) => Some("no form for a skipped field"),
         Err(Found::SomeOfNothing) => Some("the same form for `Some(None)` as for `None`"),
