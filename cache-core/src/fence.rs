@@ -140,6 +140,35 @@ impl FenceBuilder {
         raised.map(|()| fence)
     }
 
+    /// Runs a write behind the fence: raises it, awaits `write`, and lifts it.
+    ///
+    /// The fence is lifted whatever `write` returns, since an error of a commit does not say whether
+    /// it happened. Where it certainly did not, [`raise`](Self::raise) and
+    /// [`withdraw`](Fence::withdraw) keep what was stored.
+    ///
+    /// `write` runs even if the store cannot be reached: an event says so, and everything that the
+    /// fence covers is invalidated after `write`, or before the next connection is used, as long as
+    /// this process lives. Until then a reader may store the row from before the write.
+    ///
+    /// Two round trips. If the call is dropped, the fence is lifted as soon as the store can be
+    /// reached.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub async fn around<T, E>(self, write: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let engine = Arc::clone(&self.cache.0);
+        let (fence, raised) = self.try_raise().await;
+        if let Err(error) = raised {
+            engine.store_failed(&error);
+        }
+        let written = write.await;
+        // A lift that fails is repeated when the fence is dropped.
+        if let Err(error) = fence.lift().await {
+            engine.store_failed(&error);
+        }
+        written
+    }
+
     /// Like [`raise`](Self::raise), but also returns the fence on failure, since it may be raised
     /// in part. Such a fence can only be lifted.
     pub(crate) async fn try_raise(self) -> (Fence, Result<()>) {
