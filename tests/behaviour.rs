@@ -9,6 +9,7 @@ mod builds;
 mod clocks;
 mod coherence;
 mod environment;
+mod examples;
 mod fence;
 mod flight_scopes;
 mod freshness;

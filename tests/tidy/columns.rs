@@ -46,7 +46,8 @@ fn finding(path: &str, at: usize, line: &str) -> Finding {
 #[test]
 fn a_wide_comment_or_line_of_prose_is_found_and_code_and_tables_are_not() {
     let (wide, fits) = ("x".repeat(98), "x".repeat(97));
-    let found = |text: &str| of_comments(&Source::new("a.rs", text)).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let found =
+        |text: &str| of_comments(&Source::new("a.rs", text)).iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(found(&format!("// {wide}\n// {fits}")), ["a.rs:1: 101 columns, 100 are allowed"]);
     assert_eq!(found(&format!("//! {fits}\n/// {fits}")).len(), 2);
     assert!(found(&format!("/// ```\n/// {wide}\n/// ```\nlet long = {wide}{wide};")).is_empty());
