@@ -4,7 +4,7 @@
 //! ```text
 //! read the key ── a value ──> return it; L1 keeps it until its ttl ends or a change is pushed
 //!  └─ nothing ─> share the run of the key in this process:
-//!                 ├─ the lease, in a second key ─> read again ─> run ─> replace what the read found
+//!                 ├─ the lease, in a second key ─> read again ─> run ─> replace what was read
 //!                 ├─ another caller's lease ──> wait for its end, read again
 //!                 └─ a value of another shape, no store ──> run, store nothing
 //! ```
