@@ -72,7 +72,7 @@ impl Engine {
         }
     }
 
-    /// As [`lookup`](Self::lookup), without a look at L1.
+    /// Like [`lookup`](Self::lookup), without a look at L1.
     pub(crate) fn lookup_store<T>(
         &self,
         key: &Arc<str>,

@@ -107,7 +107,7 @@ async fn try_probe(
     }))
 }
 
-/// As [`read_or_run_here`] for plain values: returns the stored value, or runs the function.
+/// Like [`read_or_run_here`], for plain values: returns the stored value, or runs the function.
 pub(crate) fn read_or_run_plain<'a>(engine: &Arc<Engine>, plan: Plan, function: BoxFuture<'a, Returned>) -> Stages<'a> {
     let engine = Arc::clone(engine);
     let first = async move {

@@ -40,7 +40,7 @@ pub(crate) enum Fallback {
     Served,
 }
 
-/// Returns the callback that tells the leader about its lease.
+/// Returns the callback that notifies the leader of changes of its lease.
 pub(super) fn tell(leader: &Leader) -> impl Fn(&str, Told) + Sync {
     |_, told| match told {
         Told::Stood(at) => leader.seen(at),
