@@ -40,8 +40,8 @@ use crate::why::Why;
 #[must_use = "an entry does nothing until one of its methods is called"]
 pub struct CachedEntry<R: 'static>(Bare<R>);
 
-/// The type that [`CachedEntry`] dereferences to. Provides `get` and `set` for functions that do not
-/// return a `Result`.
+/// The type that [`CachedEntry`] dereferences to. Provides `get` and `set` for functions that do
+/// not return a `Result`.
 pub struct Bare<R: 'static> {
     cache: Cache,
     plan: Arc<Plan>,

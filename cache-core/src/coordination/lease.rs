@@ -285,9 +285,9 @@ impl Lease {
         self.held = error.may_have_happened();
     }
 
-    /// Drives `work`, and renews the lease meanwhile. It is renewed after a third of its time, so
-    /// that it does not end. It is also renewed after half the staleness bound, because a run that
-    /// may have been invalidated elsewhere is not joined for longer than that. If the store does
+    /// Drives `work`, and renews the lease meanwhile. The interval is a third of its time, so that
+    /// it does not end, or half the staleness bound if that is shorter, because a run that may have
+    /// been invalidated elsewhere must not be joined for longer than the bound. If the store does
     /// not answer, the run goes on for its waiters. `tell` is called with a key and what was
     /// learned of its lease.
     pub(crate) async fn keep<T>(&self, tell: &(dyn Fn(&str, Told) + Sync), work: impl Future<Output = T>) -> T {

@@ -224,8 +224,8 @@ where
             if (whole || !R::FAILS_BY_ID)
                 && let Some(at) = landings.iter().position(failed)
             {
-                // The other outcomes are dropped, so that the caller gets the error itself and not a
-                // shared one.
+                // The other outcomes are dropped, so that the caller gets the error itself and not
+                // a shared one.
                 let landing = landings.into_iter().nth(at).unwrap_or(FlightOutcome::Abandoned);
                 return fail(returns, landing, &resolved.name);
             }

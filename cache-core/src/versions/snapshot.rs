@@ -291,7 +291,7 @@ impl VersionSnapshot {
     }
 
     /// Returns the tags of the record that this snapshot does not have, in the record's order.
-    /// `None`: a version that both have differs.
+    /// `None`: the record does not match this snapshot.
     fn compare(&self, reader: &VersionReader, record: &Envelope) -> Option<Vec<Seen>> {
         let implicit = self.implicit()?;
         let mut own = self.tagged();
