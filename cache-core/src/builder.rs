@@ -581,32 +581,36 @@ impl CacheBuilder {
 }
 
 impl Cache {
-    /// A cache on Redis: `redis://`, `rediss://` (feature `tls`), `redis+unix://`; or `memory://`. See [`CacheBuilder::url`] for what a URL can say.
+    /// Connects to a store. The URL is `redis://`, `rediss://` (feature `tls`) or `redis+unix://`
+    /// for Redis, or `memory://`. See [`CacheBuilder::url`] for the options in a URL.
     ///
-    /// Starts even if Redis is down: functions run uncached until it is there. To be told instead, see
-    /// [`CacheBuilder::require_store`]. Takes at most the connect timeout, one second by default.
+    /// Succeeds even if Redis is down: functions run uncached until it can be reached. To get an
+    /// error instead, see [`CacheBuilder::require_store`]. Takes at most the connect timeout, by
+    /// default one second.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for what can never work: a wrong URL, user, password or database, a missing right.
+    /// [`ErrorKind::Configuration`] for settings that can never work: a wrong URL, user, password
+    /// or database, or a missing permission.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
         Self::builder().url(url.as_ref()).connect().await
     }
 
-    /// A cache in this process's memory, bounded to 256 MiB.
+    /// Makes a cache in this process's memory, with a limit of 256 MiB.
     #[must_use]
     pub fn in_memory() -> Self {
         Self::builder().in_memory()
     }
 
-    /// By the environment variable `CACHE_URL`; without it, in memory.
+    /// Makes a cache with the URL from the environment variable `CACHE_URL`. If it is not set or
+    /// empty, the cache is in memory.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// The same as [`connect`](Self::connect).
     pub async fn from_env() -> Result<Self> {
         Self::builder().connect_from_env().await
     }
 
-    /// A cache with settings.
+    /// Returns a builder for a cache with other settings.
     #[must_use]
     pub fn builder() -> CacheBuilder {
         CacheBuilder::new()

@@ -1,4 +1,4 @@
-//! The handle.
+//! The handle to a cache.
 
 pub(crate) mod get_or_compute;
 mod global;
@@ -13,7 +13,9 @@ use crate::observe::events::{Event, Stats};
 use crate::observe::function_stats::FunctionStats;
 use crate::versions::keys;
 
-/// A cache: a store, and all that makes reading through it right. Cheap to clone; clones are the same cache.
+/// A handle to a cache: a store, and everything needed to read through it correctly.
+///
+/// Cheap to clone. Clones refer to the same cache.
 ///
 /// ```
 /// # use cache_core::Cache;
@@ -26,54 +28,67 @@ use crate::versions::keys;
 pub struct Cache(pub(crate) Arc<Engine>);
 
 impl Cache {
-    /// Makes every entry of every cached function in this cache's namespace a miss, in every process, build and tier. Runs that are under
-    /// way go on for their callers, and what they compute is not served to others. Objects and plain values stay.
+    /// Makes every entry of every cached function in this cache's namespace a miss, in every
+    /// process, build and tier. Objects and plain values are not affected.
     ///
-    /// One round trip, however many entries there are. If the call is dropped or fails as unavailable, it may have happened or not.
+    /// A run in progress goes on for its callers, and the value it computes is not served to
+    /// others.
+    ///
+    /// One round trip, however many entries there are. If the call is dropped or fails as
+    /// [unavailable](crate::ErrorKind::Unavailable), it may have happened or not.
     ///
     /// # Errors
-    /// Faults of the store: then old values may go on being served, until their ttl.
+    /// Store errors: old values may then be served until their ttl ends.
     pub async fn clear(&self) -> Result<()> {
         self.0.versions.renew(&[keys::namespace_key(&self.0.namespace).into()]).await
     }
 
-    /// Makes every entry with this tag a miss, in every process, build and tier: of functions with `tags(..)`, and of calls with
-    /// [`EntryOptions::tags`]. A tag that no entry has is no error.
+    /// Makes every entry with this tag a miss, in every process, build and tier: entries of
+    /// functions with `tags(..)`, and of calls with
+    /// [`EntryOptions::tags`](crate::EntryOptions::tags). If no entry has the tag, the call
+    /// succeeds.
     ///
-    /// A tag is its text: `author:{author}` of author 7 is `author:7`. One round trip, however many entries there are. Runs
-    /// that are under way go on for their callers, and what they compute is not served to others. If the call is dropped or
-    /// fails as unavailable, it may have happened or not.
+    /// A tag is a text: `author:{author}` with author 7 is `author:7`. A run in progress goes on
+    /// for its callers, and the value it computes is not served to others.
+    ///
+    /// One round trip, however many entries there are. If the call is dropped or fails as
+    /// [unavailable](crate::ErrorKind::Unavailable), it may have happened or not.
     ///
     /// # Errors
-    /// Faults of the store: then old values may go on being served, until their ttl.
+    /// Store errors: old values may then be served until their ttl ends.
     pub async fn invalidate_tag(&self, tag: impl AsRef<str>) -> Result<()> {
         self.invalidate_tags([tag]).await
     }
 
-    /// As [`invalidate_tag`](Self::invalidate_tag), for several tags in one round trip.
+    /// Like [`invalidate_tag`](Self::invalidate_tag), for several tags in one round trip. Without
+    /// tags, it does nothing.
     ///
     /// # Errors
-    /// Faults of the store: then old values may go on being served, until their ttl.
+    /// Store errors: old values may then be served until their ttl ends.
     pub async fn invalidate_tags<T: AsRef<str>>(&self, tags: impl IntoIterator<Item = T>) -> Result<()> {
         let keys = keys::keys_of_tags(&self.0.namespace, tags);
         if keys.is_empty() { Ok(()) } else { self.0.versions.renew(&keys).await }
     }
 
-    /// What happens in this cache from now on. A subscriber that lags more than 1,024 events behind misses some.
+    /// Returns a receiver for the events of this cache from now on. A subscriber that lags more
+    /// than 1,024 events behind misses some.
     #[must_use]
     pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Event> {
         self.0.events.subscribe()
     }
 
-    /// What this cache has done so far.
+    /// Returns what this cache has counted so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.events.count().snapshot(self.0.functions.local_hits())
     }
 
-    /// What this cache has done so far for each function, by name: those that were called, also with keys by hand.
+    /// Returns what this cache has counted so far for each function that was called, by name. This
+    /// includes the key names of [`get_or_compute`](Self::get_or_compute).
     ///
-    /// A process counts 512 names one by one, half of which may come from keys by hand; the others are `(other)`.
+    /// A process counts up to 512 names separately. At most half of them may be names from
+    /// [`get_or_compute`](Self::get_or_compute) keys. All other names are counted together as
+    /// `(other)`.
     ///
     /// ```
     /// # use cache_core::{Cache, cached};
@@ -90,28 +105,32 @@ impl Cache {
         self.0.functions.snapshot()
     }
 
-    /// Whether the store can be used right now. In memory: until [`shutdown`](Self::shutdown).
+    /// Returns whether the store can be used now. The embedded store can be used until
+    /// [`shutdown`](Self::shutdown).
     #[must_use]
     pub fn is_available(&self) -> bool {
         self.0.store.is_available()
     }
 
-    /// Where the store is, without credentials: `redis://user:***@host:6379/0`, or `memory://`.
+    /// Returns the address of the store without credentials, such as `redis://user:***@host:6379/0`
+    /// or `memory://`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.0.address
     }
 
-    /// Closes the connection and ends background work, waiting for it and for runs under way up to five seconds. Cached functions run uncached afterwards.
+    /// Closes the connection and ends background work. Waits up to five seconds for background work
+    /// and runs in progress. Cached functions run uncached afterwards.
     pub async fn shutdown(&self) {
-        // Work first: what it computed may still be stored, and leases of what was ended are given back.
+        // Work ends first: its values can still be stored, and the leases of aborted runs are
+        // released.
         self.0.background.shutdown(SHUTDOWN_LIMIT, self.0.store.settle()).await;
         self.0.store.close().await;
         self.0.events.log_all_repeats();
     }
 }
 
-/// How long a shutdown waits for background work.
+/// How long a shutdown waits for background work and runs.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
 impl fmt::Debug for Cache {

@@ -1,15 +1,15 @@
 //! The path of a call, in the order of its steps.
 //!
 //! ```text
-//! lookup        a value that is found without waiting
-//! read_through  the store, before any run
-//! flight        one run of a key in this process
-//! lead          what one caller does for all ─> look (the store, leases) ─> record (what is stored)
-//! run, refresh  the function, in the foreground and behind an old value ─> body (its future)
-//! fill          what is stored of its value ─> lifetime, revalidate
+//! lookup        fast path: returns a value without waiting
+//! read_through  reads the store, before the function is run
+//! flight        shares one run per key in this process
+//! lead          what the leader of a flight does ─> look (the store, leases) ─> record (decoding)
+//! run, refresh  runs the function, in the foreground or in the background ─> body (its future)
+//! fill          stores the value ─> lifetime, revalidate
 //! ```
 //!
-//! `plain` is the same path for values without a header, `batch` for many ids at once.
+//! `plain` is the same path for values without a header. `batch` is the same path for many ids.
 
 pub(crate) mod batch;
 pub(crate) mod body;

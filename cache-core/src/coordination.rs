@@ -1,4 +1,4 @@
-//! What keeps processes, builds and callers from working against each other.
+//! Coordination of processes, builds and callers.
 
 pub(crate) mod build_registry;
 pub(crate) mod coherence;

@@ -1,6 +1,6 @@
-//! What a cache consists of.
+//! The parts of a cache.
 //!
-//! Each part owns what it uses. This module only holds them together for the calls that need several.
+//! Each part owns what it uses. This module only holds them together for calls that need several.
 
 use std::sync::Arc;
 
@@ -30,9 +30,9 @@ pub(crate) struct Engine {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     pub(crate) namespace: Box<str>,
-    /// L1; `None`: turned off.
+    /// The local tier (L1). `None`: turned off.
     pub(crate) local: Option<Arc<Local>>,
-    /// Listens to the store for as long as this lives.
+    /// Kept here because it listens to the store as long as it is alive.
     pub(crate) _coherence: Arc<Coherence>,
     pub(crate) versions: Arc<VersionReader>,
     pub(crate) flights: Arc<Flights>,
@@ -46,19 +46,19 @@ pub(crate) struct Engine {
     pub(crate) functions: Functions,
     /// `None`: turned off.
     pub(crate) meter: Option<Meter>,
-    /// Touched in the store for as long as this lives.
+    /// Kept here because the entries in use are touched in the store as long as it is alive.
     pub(crate) _in_use: Arc<InUse>,
 }
 
 impl Engine {
-    /// Samples a hit in L1, if the meter is on and chance says so.
+    /// Samples a hit in L1 at random, if the meter is turned on.
     pub(crate) fn meter_hit(&self, key: impl FnOnce() -> EntryKey) {
         if let Some(meter) = &self.meter {
             meter.hit(key);
         }
     }
 
-    /// Tells of a store fault that a call survived.
+    /// Emits the event of a store error that did not fail the call.
     pub(crate) fn store_failed(&self, error: &Error) {
         self.events.store_failed(error, self.store.is_available());
     }

@@ -1,4 +1,4 @@
-//! One entry: what `f::entry(args)` returns.
+//! Handles to single entries: what `f::entry(args)` returns.
 
 use std::fmt;
 use std::future::Future;
@@ -32,19 +32,21 @@ use crate::why::Why;
 
 /// The entry of a cached function for certain arguments, from `f::entry(args)`.
 ///
-/// `R` is the function's return type; the methods speak of the value in it: of `T` for `T` and `Result<T, E>`, where an
-/// `Option` is a value too. They act on the cache that the function uses, or on that given to [`on`](Self::on).
+/// `R` is the return type of the function. The methods work with the value in it: with `T` for both
+/// `T` and `Result<T, E>`, where an `Option` is a value too. They act on the cache that the
+/// function uses, or on the one given to [`on`](Self::on).
 ///
-/// Unlike the function itself they report faults of the store.
+/// Unlike the function itself, the methods return store errors.
 #[must_use = "an entry does nothing until one of its methods is called"]
 pub struct CachedEntry<R: 'static>(Bare<R>);
 
-/// What a [`CachedEntry`] of a function that returns no `Result` dereferences to; the methods are the same.
+/// The type that [`CachedEntry`] dereferences to. Provides `get` and `set` for functions that do
+/// not return a `Result`.
 pub struct Bare<R: 'static> {
     cache: Cache,
     plan: Arc<Plan>,
     returns: Returns<R>,
-    /// The key's arguments, for the same entry in another cache.
+    /// The arguments in the key, to make the same entry in another cache.
     args: Arc<str>,
 }
 
@@ -76,46 +78,58 @@ impl<R> Deref for CachedEntry<R> {
 }
 
 impl<T: Clone + Send + Sync + 'static, E> CachedEntry<Result<T, E>> {
-    /// The stored value, without running the function. `None`: nothing is stored, or what is stored has run out.
+    /// Returns the stored value without running the function. `None`: no value is stored, or it is
+    /// no longer fresh.
     ///
-    /// One round trip.
+    /// One round trip, and one more if the value has tags whose versions are not known in this
+    /// process.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn get(&self) -> Result<Option<T>> {
         Ok(self.0.peek().await?.and_then(Result::ok))
     }
 
-    /// Stores a value as if the function had returned it: with its ttl, `cache_if` and `negative_ttl`. A run that is under way
-    /// does not overwrite it. A value that those rules do not store is removed instead.
+    /// Stores a value as if the function had returned it: with its ttl, `cache_if` and
+    /// `negative_ttl`. A value that those rules do not store is removed instead. A run in progress
+    /// does not overwrite it.
     ///
-    /// One round trip, and one more at a function's first write. If the call is dropped or fails as unavailable, the value may have been stored or not.
+    /// One round trip. One more if versions are not known in this process, as at the first write of
+    /// a function, and one more if tags depend on the value. If the call is dropped or fails as
+    /// unavailable, the value may have been stored or not.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
+    /// Store errors; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be
+    /// stored. The old value is removed in that case.
     pub async fn set(&self, value: T) -> Result<()> {
         self.0.store((self.0.returns.of.split)(Ok(value))).await
     }
 }
 
 impl<T: Clone + Send + Sync + 'static> Bare<T> {
-    /// The stored value, without running the function. `None`: nothing is stored, or what is stored has run out.
+    /// Returns the stored value without running the function. `None`: no value is stored, or it is
+    /// no longer fresh.
     ///
-    /// One round trip.
+    /// One round trip, and one more if the value has tags whose versions are not known in this
+    /// process.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn get(&self) -> Result<Option<T>> {
         self.peek().await
     }
 
-    /// Stores a value as if the function had returned it: with its ttl, `cache_if` and `negative_ttl`. A run that is under way
-    /// does not overwrite it. A value that those rules do not store is removed instead.
+    /// Stores a value as if the function had returned it: with its ttl, `cache_if` and
+    /// `negative_ttl`. A value that those rules do not store is removed instead. A run in progress
+    /// does not overwrite it.
     ///
-    /// One round trip, and one more at a function's first write. If the call is dropped or fails as unavailable, the value may have been stored or not.
+    /// One round trip. One more if versions are not known in this process, as at the first write of
+    /// a function, and one more if tags depend on the value. If the call is dropped or fails as
+    /// unavailable, the value may have been stored or not.
     ///
     /// # Errors
-    /// Faults of the store; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be stored. The old value is then gone.
+    /// Store errors; [`ErrorKind::Encode`] and [`ErrorKind::Limit`] for a value that cannot be
+    /// stored. The old value is removed in that case.
     pub async fn set(&self, value: T) -> Result<()> {
         self.store((self.returns.of.split)(value)).await
     }
@@ -134,7 +148,7 @@ impl<R: 'static> CachedEntry<R> {
         &self.0.plan.key
     }
 
-    /// The same entry in another cache.
+    /// Returns the same entry in another cache.
     pub fn on(self, cache: &Cache) -> Self {
         let Bare { plan, returns, args, .. } = self.0;
         let key = EntryKey::new(&cache.0.namespace, &plan.key.name, &args, &plan.key.fingerprint);
@@ -144,30 +158,36 @@ impl<R: 'static> CachedEntry<R> {
         Self(Bare { cache: cache.clone(), plan, returns, args })
     }
 
-    /// Removes the entry, in every build of the program that shares the store, and ends the runs that are under way for
-    /// it: what they compute goes to their callers and is not stored. Once this has returned, no value from before it is served.
+    /// Removes the entry, in every build of the program that shares the store. Also ends its runs
+    /// in progress: their values go to their callers and are not stored.
     ///
-    /// One round trip, and one more where another build is found. If the call is dropped or fails as unavailable, the entry may have been removed or not.
+    /// Once this has returned, this process serves no value from before it. Other processes follow
+    /// as soon as they are notified.
+    ///
+    /// One round trip, and one more if another build is found. If the call is dropped or fails as
+    /// unavailable, the entry may have been removed or not.
     ///
     /// # Errors
-    /// Faults of the store: then old values may go on being served, until their ttl.
+    /// Store errors: old values may then be served until their ttl ends.
     pub async fn invalidate(&self) -> Result<()> {
         let (engine, key) = (&self.0.cache.0, &self.0.plan.key);
         engine.detached(key, engine.builds.remove(key)).await
     }
 
-    /// The key as it stands in Redis.
+    /// Returns the key in Redis.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.0.plan.key.value_key
     }
 
-    /// Why the entry is as it is: what this process keeps of it, whether it would be served, and what happened to it here, as a short
-    /// text and as data. For a person who looks for the reason of an old value, a miss or a slow call.
+    /// Explains the state of the entry in this process: what is kept of it, whether it would be
+    /// served, and what happened to it here. The result is data, and a short text for a person who
+    /// looks for the cause of an old value, a miss or a slow call.
     ///
-    /// Neither waits nor asks the store. What other processes did shows where it reached this one: a push that dropped what was
-    /// kept, a lease that was lost. Hits in this process are not among the steps. The history is bounded for the whole
-    /// cache: see [`CacheBuilder::history`](crate::CacheBuilder::history).
+    /// Does not wait and does not ask the store. Steps of other processes are visible only by their
+    /// effect here: a push that dropped the local value, or a lease that was lost. Hits in the
+    /// local tier are not recorded. The history has a bound for the whole cache: see
+    /// [`CacheBuilder::history`](crate::CacheBuilder::history).
     #[must_use]
     pub fn why(&self) -> Why {
         let Bare { cache, plan, .. } = &self.0;
@@ -175,10 +195,10 @@ impl<R: 'static> CachedEntry<R> {
         cache.0.why(&plan.key.value_key, &plan.key.name, &plan.rules.options.tags, is_off)
     }
 
-    /// How long the stored value will still be served; `None`: nothing is stored.
+    /// Returns how long the stored value is still fresh, or `None` if there is no fresh value.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn ttl(&self) -> Result<Option<Duration>> {
         let engine = &self.0.cache.0;
         Ok(self.0.record().await?.map(|(envelope, _)| engine.store.now().until(envelope.fresh_until())))
@@ -186,7 +206,7 @@ impl<R: 'static> CachedEntry<R> {
 }
 
 impl<R: Send + 'static> CachedEntry<R> {
-    /// For generated code: runs the function whatever is stored, and stores what it returns.
+    /// For generated code: runs the function whatever is stored, and stores its value.
     #[doc(hidden)]
     pub fn __refresh<'a, F>(self, function: F) -> BoxFuture<'a, R>
     where
@@ -254,7 +274,7 @@ impl<R: 'static> Bare<R> {
         let Some((lifetime, value)) = storable else {
             return engine.detached(&plan.key, engine.builds.remove(&plan.key)).await;
         };
-        // Read before the write: what is invalidated from now on takes this value with it.
+        // Read before the write, so that an invalidation from now on also invalidates this value.
         let mut basis = plan.basis(engine);
         engine.builds.introduce(&plan.key, basis.read_unknown(&engine.versions)).await?;
         engine.builds.register_all(std::slice::from_mut(&mut basis), &plan.key).await?;
@@ -267,7 +287,7 @@ impl<R: 'static> Bare<R> {
                 engine.detached(&plan.key, engine.builds.write(&plan.key, record, expiry)).await
             }
             Err(error) => {
-                // What stands there is older than what the caller wanted there.
+                // The stored value is older than the one that the caller wanted to store.
                 engine.detached(&plan.key, engine.builds.remove(&plan.key)).await?;
                 Err(error)
             }
@@ -275,14 +295,15 @@ impl<R: 'static> Bare<R> {
     }
 }
 
-/// The entry of a function whose cache depends on arguments that the entry does not have: say which with [`on`](Self::on).
+/// The entry of a function whose cache depends on arguments that the entry does not have. Select
+/// the cache with [`on`](Self::on).
 #[must_use = "an entry does nothing until one of its methods is called"]
 pub struct UnboundEntry<R: 'static> {
     pub(crate) key: String,
     pub(crate) bind: Bind<R>,
 }
 
-/// Makes the entry once its cache is known.
+/// Makes the entry for a given cache.
 type Bind<R> = Box<dyn FnOnce(&Cache) -> CachedEntry<R> + Send>;
 
 impl<R> fmt::Debug for UnboundEntry<R> {
@@ -292,19 +313,20 @@ impl<R> fmt::Debug for UnboundEntry<R> {
 }
 
 impl<R: 'static> UnboundEntry<R> {
-    /// The function's key name and the key's arguments, `<name>:<arguments>`: what every cache has in common.
+    /// Returns the part of the key that is the same in every cache: `<name>:<arguments>`, with the
+    /// function's key name.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The entry in this cache.
+    /// Returns the entry in this cache.
     pub fn on(self, cache: &Cache) -> CachedEntry<R> {
         (self.bind)(cache)
     }
 }
 
-/// Forgets what this process has of a key, when it is made and when it is dropped.
+/// Forgets what this process knows of a key, when it is made and when it is dropped.
 pub(crate) struct Forget<'a> {
     engine: &'a Engine,
     key: &'a str,
@@ -335,15 +357,17 @@ impl Drop for Forget<'_> {
 }
 
 impl Engine {
-    /// No caller that comes after this gets what this process has of a key.
+    /// Forgets what this process knows of a key, so that later callers do not get it.
     pub(crate) fn forget(&self, key: &EntryKey) {
         drop(Forget::new(self, &key.value_key));
     }
 
-    /// Runs a write of a key so that no caller that begins after it gets what was there before: the L1 entry is dropped and the run
-    /// under way is detached before the write is sent, and again after its answer (R9, T7).
+    /// Runs a write of a key. No caller that begins after it gets what was there before: the L1
+    /// entry is dropped and the run in progress is detached before the write is sent, and again
+    /// after its reply (R9, T7).
     pub(crate) async fn detached<T>(&self, key: &EntryKey, write: impl Future<Output = Result<T>>) -> Result<T> {
-        // Held over the await: dropped there, what the write may have replaced goes all the same.
+        // Held over the await: if the call is dropped there, the old value is forgotten all the
+        // same.
         let _before_and_after = Forget::new(self, &key.value_key);
         let result = write.await;
         result.map_err(|error| match error.kind() {

@@ -38,7 +38,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 const AT_A_TIME: usize = 64;
 
 impl Cache {
-    /// A write fence, for a transaction: raised before the write, lifted after the commit, so that no reader stores the row from before.
+    /// Returns a builder for a write fence around a transaction. Raise the fence before the write
+    /// and lift it after the commit. In between, no reader stores a value from before the write.
     ///
     /// ```
     /// # use cache_core::{Cache, cached};

@@ -57,7 +57,7 @@ pub trait CacheObject: CacheValue {
 }
 
 impl Cache {
-    /// The objects of one type, which live in this cache's store.
+    /// Returns the objects of one type in this cache's store.
     #[must_use]
     pub fn objects<T: CacheObject>(&self) -> Objects<T> {
         Objects::new(self.clone())

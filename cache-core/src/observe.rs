@@ -1,4 +1,5 @@
-//! What a cache reports: events and counters, the counters of each function, the history of keys.
+//! Everything that a cache reports: events and counters, counters per function, the history of
+//! keys.
 
 pub mod events;
 pub(crate) mod function_stats;

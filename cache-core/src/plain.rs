@@ -60,7 +60,7 @@ pub struct PlainValues {
 }
 
 impl Cache {
-    /// Values that programs in other languages read and write too.
+    /// Returns access to values that programs in other languages also read and write.
     #[must_use]
     pub fn plain(&self) -> PlainValues {
         PlainValues::new(self.clone())

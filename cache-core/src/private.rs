@@ -1,4 +1,4 @@
-//! What generated code names; nothing else may. It changes without notice.
+//! Items that only generated code may use. They change without notice.
 
 #[path = "private/invalidates.rs"]
 mod invalidates;
@@ -36,7 +36,7 @@ mod batch;
 #[path = "private/plain.rs"]
 mod plain;
 
-/// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
+/// The traits of [`Probe`]'s methods, without their names, which may be names of the user's types.
 pub mod via {
     pub use super::invalidates::via::{OfAny as _, OfResult as _};
     pub use crate::value::return_type::batch_via::{BatchOfOptions as _, BatchOfResults as _, BatchOfValues as _};
@@ -67,20 +67,21 @@ use crate::value::fingerprint::fingerprint_text;
 use crate::value::rules::SharedRules;
 use crate::versions::keys;
 
-/// The cache that is installed, or one in memory.
+/// Returns the installed cache. If there is none, installs one in memory.
 #[must_use]
 #[inline]
 pub fn installed() -> &'static Cache {
     Cache::global()
 }
 
-/// What is fixed about one cached function. One `static` each.
+/// The constant properties of one cached function. One `static` each.
 pub struct Function {
     ident: &'static str,
     named: Option<&'static str>,
     version: u64,
     first: OnceLock<Resolved>,
-    /// Further instances of a generic function or of a method of a generic type; leaked, one per instance.
+    /// Further instances of a generic function or of a method of a generic type. Leaked, one per
+    /// instance.
     others: Mutex<Vec<&'static Resolved>>,
 }
 
@@ -95,7 +96,7 @@ struct Resolved {
     origin: Origin,
     function: FunctionNumber,
     fingerprint_complete: bool,
-    /// Known once it ran: what it was called with, and whether its future owned what it needed.
+    /// Set by its first run: its options, and whether its future owned everything it used.
     options: OnceLock<(EntryOptions, bool)>,
     rules: SharedRules,
 }
@@ -107,20 +108,20 @@ impl fmt::Debug for Function {
 }
 
 impl Function {
-    /// A function called `ident`.
+    /// Makes a function called `ident`.
     #[must_use]
     pub const fn new(ident: &'static str) -> Self {
         Self { ident, named: None, version: 0, first: OnceLock::new(), others: Mutex::new(Vec::new()) }
     }
 
-    /// With a key name of the user's choice, which the macro has checked.
+    /// Sets a key name chosen by the user, which the macro has checked.
     #[must_use]
     pub const fn named(mut self, name: &'static str) -> Self {
         self.named = Some(name);
         self
     }
 
-    /// With a version that is part of the fingerprint.
+    /// Sets the version that is part of the fingerprint.
     #[must_use]
     pub const fn version(mut self, version: u64) -> Self {
         self.version = version;
@@ -128,7 +129,7 @@ impl Function {
     }
 }
 
-/// A cached function with its types: what its companions share.
+/// A cached function with its types, shared by its companions.
 pub struct Cached<R: 'static> {
     function: &'static Function,
     owner: Owner,
@@ -137,10 +138,10 @@ pub struct Cached<R: 'static> {
     local: LocalTier,
 }
 
-/// What a function belongs to, by `type_name`.
+/// The owner of a function, by `type_name`.
 #[derive(Debug, Clone, Copy)]
 enum Owner {
-    /// A free function: the path of its companion type is its own path.
+    /// A free function. The path of its companion type is its own path.
     Path(&'static str),
     /// A method of this type.
     Type(&'static str),
@@ -160,33 +161,35 @@ impl<R> fmt::Debug for Cached<R> {
 }
 
 impl<R: Send + 'static> Cached<R> {
-    /// A free function; `path` is the `type_name` of its companion.
+    /// Makes a free function. `path` is the `type_name` of its companion.
     #[must_use]
     pub const fn function(function: &'static Function, path: &'static str, returns: Returns<R>) -> Self {
         Self { function, owner: Owner::Path(path), of: "", returns, local: LocalTier::Cache }
     }
 
-    /// A method; `owner` is the `type_name` of `Self`.
+    /// Makes a method. `owner` is the `type_name` of `Self`.
     #[must_use]
     pub const fn method(function: &'static Function, owner: &'static str, returns: Returns<R>) -> Self {
         Self { function, owner: Owner::Type(owner), of: "", returns, local: LocalTier::Cache }
     }
 
-    /// One instance of a generic function; `of` is the `type_name` of the type parameters that its result can depend on.
+    /// Selects one instance of a generic function. `of` is the `type_name` of the type parameters
+    /// that its result can depend on.
     #[must_use]
     pub const fn instance(mut self, of: &'static str) -> Self {
         self.of = of;
         self
     }
 
-    /// What the tier in this process does with the values.
+    /// Sets what the local tier does with the values.
     #[must_use]
     pub const fn local(mut self, local: LocalTier) -> Self {
         self.local = local;
         self
     }
 
-    /// Where a plain hit was not to be had, or is to be told to the meter. `key`: what to look for in L1, if it stands there uncut.
+    /// Slow path: no plain L1 hit, or the hit must be sampled by the consistency meter. `key`: the
+    /// key in L1, if the store does not shorten it.
     fn lookup_cold(self, cache: &Cache, key: Option<&LocalKeyRef<'_>>, args: &str) -> Result<R, Box<Miss<R>>> {
         let resolved = self.resolve(cache);
         let hit = key.and_then(|key| cache.0.in_local(key, || resolved.function, self.returns.of.ok));
@@ -199,7 +202,7 @@ impl<R: Send + 'static> Cached<R> {
         let (value_key, name, value) = (&entry.value_key, &entry.name, &self.returns.of.value);
         let found = match hit {
             Some(Hit::Due(value, fill_id)) => cache.0.due(value_key, value, fill_id),
-            // A key that is cut in the store stands in L1 as it is cut.
+            // A key that the store shortens is shortened in L1 too.
             _ if key.is_none() => cache.0.lookup(value_key, name, value, options, self.local, self.returns.of.ok),
             _ => cache.0.lookup_store(value_key, name, value, options, self.local, self.returns.of.ok),
         };
@@ -221,17 +224,17 @@ impl<R: Send + 'static> Cached<R> {
         }))
     }
 
-    /// A hit that the consistency meter may sample.
+    /// Offers a hit to the consistency meter.
     fn metered(self, cache: &Cache, resolved: &Resolved, args: &str) {
         cache.0.meter_hit(|| EntryKey::new(&cache.0.namespace, &resolved.name, args, &resolved.fingerprint));
     }
 
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     pub fn entry(&self, cache: &Cache, rules: Rules, args: impl FnOnce(&mut KeyWriter<'_>)) -> CachedEntry<R> {
         self.entry_of(cache, Arc::new(rules), written(args))
     }
 
-    /// The entry of these arguments, where only the caller can say in which cache.
+    /// Returns the entry of these arguments if only the caller knows the cache.
     pub fn unbound_entry(&self, rules: Rules, args: impl FnOnce(&mut KeyWriter<'_>)) -> UnboundEntry<R> {
         let (this, args) = (*self, written(args));
         UnboundEntry {
@@ -251,13 +254,13 @@ impl<R: Send + 'static> Cached<R> {
     /// Makes every entry of this instance a miss, in every build.
     ///
     /// # Errors
-    /// Faults of the store.
+    /// Store errors.
     pub async fn invalidate_all(&self, cache: &Cache) -> crate::Result<()> {
         let name = &self.resolve(cache).name;
         cache.0.versions.renew(&[keys::function_key(&cache.0.namespace, name).into()]).await
     }
 
-    /// The name and fingerprint of this instance; worked out at its first call.
+    /// Returns the name and fingerprint of this instance, which are computed at its first call.
     fn resolve(&self, cache: &Cache) -> &'static Resolved {
         match self.function.first.get() {
             Some(first) if self.is_first(first) => first,
@@ -265,7 +268,8 @@ impl<R: Send + 'static> Cached<R> {
         }
     }
 
-    /// A function that is no method and has no parameters for types is one.
+    /// Returns whether this is the first instance. A free function without type parameters has only
+    /// one.
     #[inline(always)]
     fn is_first(&self, first: &Resolved) -> bool {
         (matches!(self.owner, Owner::Path(_)) && self.of.is_empty()) || self.is_of(first)
@@ -274,7 +278,7 @@ impl<R: Send + 'static> Cached<R> {
     #[inline(always)]
     fn is_of(&self, resolved: &Resolved) -> bool {
         let (Owner::Path(owner) | Owner::Type(owner)) = self.owner;
-        // Mostly the same constant, so that no byte is compared.
+        // Mostly the same constant, so no bytes are compared.
         same(resolved.owner, owner) && same(resolved.of, self.of) && resolved.value == (self.returns.of.value.type_id)()
     }
 
@@ -319,7 +323,7 @@ impl<R: Send + 'static> Cached<R> {
             function: FunctionNumber::of_function(&name),
             name: name.into(),
             fingerprint: text.into(),
-            // A version says that its owner keeps track of changes.
+            // With a version, the owner of the function keeps track of changes.
             fingerprint_complete: fingerprint.complete || self.function.version != 0,
             options: OnceLock::new(),
             rules: SharedRules::default(),
@@ -341,14 +345,14 @@ impl<R: Send + 'static> Cached<R> {
     }
 }
 
-/// The value, if the store has it at hand. `args` writes the key's arguments; `cached` is called again where the value is further away, so that a
-/// plain hit in this process needs none of it in memory.
+/// Returns the value if it can be read without waiting. `args` writes the arguments of the key.
+/// `cached` is called again on the slow path, so that a plain L1 hit does not keep it in memory.
 ///
-/// Neither waits nor, beyond the value itself, allocates.
+/// Does not wait, and allocates nothing but the value.
 ///
 /// # Errors
 /// The miss, to be run.
-// In the caller, where all of `cached()` is constants.
+// Inlined into the caller, where everything in `cached()` is constant.
 #[inline(always)]
 pub fn look_up<R: Send + 'static>(
     cached: impl Fn() -> Cached<R>,
@@ -382,7 +386,8 @@ fn lookup_written<R: Send + 'static>(
     cached().lookup_cold(cache, key.as_ref().map(ParsedKey::as_ref).as_ref(), args)
 }
 
-/// The same for arguments that are this one part. Most can be compared as they are, and need not be written.
+/// Like [`look_up`], for arguments that consist of this one part. Most parts can be compared
+/// directly, without writing them as text.
 ///
 /// # Errors
 /// The miss, to be run.
@@ -403,7 +408,8 @@ pub fn look_up_part<R: Send + 'static, P: KeyPart + ?Sized>(
     lookup_part_written(&cached, cache, part)
 }
 
-/// A plain hit. `cached` is asked for the conversion where it is used, so that the compiler knows it there.
+/// Returns a plain L1 hit. `cached` is called where the conversion is used, so that the compiler
+/// knows it there.
 #[inline(always)]
 fn in_local_plain<R: Send + 'static>(
     cached: &impl Fn() -> Cached<R>,
@@ -424,7 +430,7 @@ fn lookup_part_written<R: Send + 'static, P: KeyPart + ?Sized>(
     look_up(cached, cache, |key| key.member(part))
 }
 
-/// The name and fingerprint of this instance; worked out at its first call.
+/// Returns the name and fingerprint of this instance, which are computed at its first call.
 #[inline(always)]
 fn resolve<R: Send + 'static>(cached: &impl Fn() -> Cached<R>, cache: &Cache) -> &'static Resolved {
     let this = cached();
@@ -445,7 +451,8 @@ fn same(a: &'static str, b: &'static str) -> bool {
     (std::ptr::eq(a.as_ptr(), b.as_ptr()) && a.len() == b.len()) || a == b
 }
 
-/// A `type_name` as a key shows it: dots for `::`, no white space, no lifetimes (which some compilers print and others do not).
+/// Formats a `type_name` for a key: dots for `::`, no white space, and no lifetimes, which only
+/// some compilers print.
 fn readable(type_name: &str) -> String {
     let mut out = type_name.replace("{{closure}}", "closure").replace("::", ".");
     while let Some(at) = out.find("'_") {
@@ -455,8 +462,7 @@ fn readable(type_name: &str) -> String {
     out.replace("<>", "").replace(' ', "")
 }
 
-/// The companion of a function stands in a module of its own, which is no part of the function's
-/// path.
+/// Removes the module of a companion, which is not part of the function's path.
 fn without_companion_module(path: &str) -> Cow<'_, str> {
     let split = path.rsplit_once("::").and_then(|(rest, name)| Some((rest.rsplit_once("::")?, name)));
     match split {
@@ -471,7 +477,7 @@ fn written(args: impl FnOnce(&mut KeyWriter<'_>)) -> Arc<str> {
     text.as_str().into()
 }
 
-/// A call that runs, from [`Miss::run_here`].
+/// A running call, from [`Miss::run_here`].
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<'a, R: 'static>(Calling<'a, R>);
 
@@ -499,13 +505,14 @@ impl<R> Future for Call<'_, R> {
     }
 }
 
-/// A call that found nothing at hand. Boxed once it runs, so that the calling future stays small.
+/// A call without a value that can be read at once. Boxed when it runs, so that the calling future
+/// stays small.
 #[must_use = "a miss does nothing until it runs"]
 pub struct Miss<R: 'static> {
     cache: Cache,
     key: EntryKey,
     resolved: &'static Resolved,
-    /// A value to return while the record with this fill id is computed anew.
+    /// A value to return while the record with this fill id is refreshed.
     due: Option<(R, u64)>,
     returns: Returns<R>,
     local: LocalTier,
@@ -518,8 +525,8 @@ impl<R> fmt::Debug for Miss<R> {
 }
 
 impl<R: Send + 'static> Miss<R> {
-    /// Runs the pipeline with a future that owns all it needs: callers that join share this very run, and it goes on
-    /// while any of them waits.
+    /// Runs the slow path with a future that owns everything it uses. Callers that join share this
+    /// run, and it goes on while any of them waits.
     #[cold]
     #[inline(never)]
     pub fn run_shared<F>(self, rules: Rules, function: F) -> BoxFuture<'static, R>
@@ -543,7 +550,7 @@ impl<R: Send + 'static> Miss<R> {
                 }
                 Probed::Miss(read) => {
                     let function = function.map(returns.of.split).boxed();
-                    // In memory of its own: a hit needs none of it.
+                    // Boxed, so that a hit needs no memory for it.
                     flight::run_shared(&cache.0, plan, read, function).boxed().await
                 }
             };
@@ -552,8 +559,8 @@ impl<R: Send + 'static> Miss<R> {
         .boxed()
     }
 
-    /// Runs the pipeline with a future that borrows from its caller: if that caller is dropped, one of the callers
-    /// that joined starts its own.
+    /// Runs the slow path with a future that borrows from its caller. If that caller is dropped,
+    /// one of the callers that joined starts its own run.
     #[cold]
     #[inline(never)]
     pub fn run_here<'a, F>(self, rules: Rules, function: F) -> Call<'a, R>

@@ -1,4 +1,5 @@
-//! Values: how they are typed, encoded, fingerprinted, wrapped in a record, and how long they are fresh.
+//! Values: how they are typed, encoded, fingerprinted and wrapped in a record, and how long they
+//! are fresh.
 
 pub mod codec;
 pub(crate) mod envelope;

@@ -1,4 +1,4 @@
-//! Versions: what every value depends on, and what an invalidation replaces.
+//! Versions: every value depends on some, and an invalidation replaces them.
 
 pub(crate) mod cells;
 pub(crate) mod functions;

@@ -104,10 +104,11 @@ impl Kept {
 }
 
 impl Cache {
-    /// Why the entry that [`get_or_compute`](Self::get_or_compute) keeps of values of type `T` under `key` is as it is: what this process keeps
-    /// of it, and what happened to it here. No round trip. See [`CachedEntry::why`](crate::CachedEntry::why).
+    /// Explains the state of an entry of [`get_or_compute`](Self::get_or_compute) with values of
+    /// type `T`: what this process keeps of it, and what happened to it here. No round trip. See
+    /// [`CachedEntry::why`](crate::CachedEntry::why).
     ///
-    /// Of its tags only those of a value that is kept are known here.
+    /// Only the tags of a value that is kept here are known.
     #[must_use]
     pub fn why<T: CacheValue>(&self, key: &Key) -> Why {
         let key =
@@ -117,7 +118,8 @@ impl Cache {
 }
 
 impl Engine {
-    /// What is known here of the entry with this key. `tags`: those it has whatever its value is; `is_off`: its function keeps nothing here.
+    /// Explains the entry with this key. `tags`: those that do not depend on the value. `is_off`:
+    /// L1 is turned off for its function.
     pub(crate) fn why(&self, key: &str, name: &str, tags: &[Box<str>], is_off: bool) -> Why {
         let found = self.local.as_ref().filter(|_| !is_off).map(|local| local.inspect(key));
         let under = found.iter().flatten().flat_map(|found| found.under.iter());

@@ -1,4 +1,4 @@
-//! What the placeholders of keys, tags and templates name: parameters, their fields, computed parts.
+//! Resolves the placeholders of keys, tags and templates: parameters, fields and expressions.
 
 use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::quote_spanned;

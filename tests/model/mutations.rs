@@ -1,4 +1,4 @@
-//! Removes each guard in turn. The checker has to find a violation.
+//! Removes each guard in turn. The checker must then find a violation.
 
 use std::io::Write as _;
 
@@ -8,7 +8,7 @@ use super::first_violation;
 use super::functions::{LISTED, OF_AN_OWNER, PICKY, TAGGED};
 use super::simulation::{Aim, Setup, simulate};
 
-/// The most seeds until a mutation must be found.
+/// The maximum number of seeds to try until a mutation is found.
 const SEEDS: u64 = 4000;
 
 /// Checks that a violation is found without `guard`.

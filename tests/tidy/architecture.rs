@@ -1,12 +1,12 @@
-//! The page of the architecture names what is there: the layers of the table, and the items in its
-//! pictures.
+//! Checks that the architecture page matches the sources: the layers of its table, and the items
+//! named in its pictures.
 
 use super::Finding;
 use super::source::{Source, is_part_of_word};
 
 pub(super) const PAGE: &str = "cache-core/docs/architecture.md";
 
-/// Compares the table's rows with these, lowest first.
+/// Compares the rows of the table with `rows`, lowest layer first.
 pub(super) fn check_layers(page: &str, rows: &[&[&str]]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let lines: Vec<(usize, Vec<&str>)> = page.lines().enumerate().filter_map(|(at, line)| row(line, at + 1)).collect();
@@ -21,14 +21,15 @@ pub(super) fn check_layers(page: &str, rows: &[&[&str]]) -> Vec<Finding> {
     findings
 }
 
-/// The modules of a row such as ``| 3 | `observe` | .. |``.
+/// Returns the modules of a row such as ``| 3 | `observe` | .. |``, with its line number.
 fn row(line: &str, at: usize) -> Option<(usize, Vec<&str>)> {
     let mut cells = line.strip_prefix("| ")?.split(" | ");
     cells.next()?.parse::<usize>().ok()?;
     Some((at, cells.next()?.split('`').skip(1).step_by(2).collect()))
 }
 
-/// Finds `Type::item` and `module::item` in text blocks that no file declares.
+/// Finds names in `Type::item` and `module::item` that occur in text blocks and that no file
+/// declares.
 pub(super) fn check_pictures(page: &str, sources: &[Source]) -> Vec<Finding> {
     let declares = |name: &str| {
         let kinds = ["fn ", "struct ", "enum ", "trait ", "mod ", "type "];

@@ -1,4 +1,5 @@
-//! No circle of imports between two files of a crate, except between a module and its own children.
+//! Finds circular imports between two files of a crate. A module and its own children may import
+//! each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,10 +7,10 @@ use super::Finding;
 use super::layers::{paths, root_exports};
 use super::source::{Source, is_part_of_word};
 
-/// The path of a module from the crate's root.
+/// The path of a module from the crate root.
 type Module = Vec<String>;
 
-/// Finds the circles of the crate with this source folder.
+/// Finds the circular imports of the crate with this source folder.
 pub(super) fn check(sources: &[Source], folder: &str) -> Vec<Finding> {
     let files = files(sources, folder);
     let exports = root_exports(sources, folder);
@@ -42,7 +43,7 @@ pub(super) fn check(sources: &[Source], folder: &str) -> Vec<Finding> {
     findings
 }
 
-/// The modules of a crate with their files, without those that only tests use.
+/// Returns the modules of a crate with their files. Leaves out modules that only tests use.
 fn files<'a>(sources: &'a [Source], folder: &str) -> BTreeMap<Module, &'a Source> {
     let module = |source: &'a Source| {
         let path = source.path.strip_prefix(folder)?.strip_suffix(".rs")?;
@@ -52,7 +53,7 @@ fn files<'a>(sources: &'a [Source], folder: &str) -> BTreeMap<Module, &'a Source
     sources.iter().filter_map(module).collect()
 }
 
-/// Whether one of them is the other's parent, or further up.
+/// Returns whether one of them is an ancestor of the other.
 fn is_kin(one: &Module, other: &Module) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
@@ -68,7 +69,8 @@ fn reached<'a>(imports: &BTreeMap<&'a Module, BTreeSet<&'a Module>>, from: &Modu
     seen
 }
 
-/// All paths that begin with `crate::`, `super::` or `self::`, from the crate's root.
+/// Returns all paths that begin with `crate::`, `super::` or `self::`, as paths from the crate
+/// root.
 fn named(code: &str, module: &Module) -> Vec<Module> {
     let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let inner = inline_modules(code);
@@ -102,7 +104,7 @@ fn named(code: &str, module: &Module) -> Vec<Module> {
     found
 }
 
-/// The spans of modules that are written within the file.
+/// Returns the spans of inline modules.
 fn inline_modules(code: &str) -> Vec<std::ops::Range<usize>> {
     let mut spans = Vec::new();
     for (at, _) in code.match_indices("mod ") {
@@ -126,7 +128,7 @@ fn inline_modules(code: &str) -> Vec<std::ops::Range<usize>> {
     spans
 }
 
-/// Returns the circles among files with these contents.
+/// Returns the circular imports among files with these contents.
 fn found(files: &[(&str, &str)]) -> Vec<String> {
     let lib = Source::new("cache-core/src/lib.rs", "pub use a::A;\n");
     let files = files.iter().map(|(path, text)| Source::new(&format!("cache-core/src/{path}.rs"), text));
@@ -152,7 +154,7 @@ fn a_circle_is_found_however_it_is_written() {
 #[test]
 fn a_module_and_its_children_are_no_circle() {
     assert!(found(&[("a", "use self::x::X;"), ("a/x", "use super::A;\nuse crate::b::B;"), ("b", "")]).is_empty());
-    // An inner module's `super` is the file itself.
+    // In an inner module, `super` is the file itself.
     assert!(found(&[("a", "use crate::b::B;"), ("b", "mod c {\n    use super::A;\n}")]).is_empty());
     assert!(
         found(&[("a", "use crate::b::B;"), ("b", "#[cfg(test)]\nmod tests {\n    use crate::a::A;\n}")]).is_empty()

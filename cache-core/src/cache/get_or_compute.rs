@@ -1,4 +1,4 @@
-//! Calls with keys and options by hand: what `#[cached]` does, and anyone may call.
+//! Calls with explicit keys and options: what `#[cached]` does, as methods of the cache.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -26,11 +26,12 @@ use crate::value::return_type::{BatchContainer, CacheValue, Form, Optional, Plai
 use crate::value::rules::Rules;
 
 impl Cache {
-    /// The value stored under `key`; if there is none, what `compute` returns, stored for the next caller.
+    /// Returns the value stored under `key`. If there is none, runs `compute` and stores its value.
     ///
-    /// This is what `#[cached]` does, by hand. Callers of one key share one run, in this process and over all that
-    /// share the store; a fault of the store is an [event](Self::subscribe), and `compute` runs. If the caller that runs
-    /// it is dropped, another that waits runs its own.
+    /// This is the explicit form of `#[cached]`. Callers of one key share one run, in this process
+    /// and across all processes that share the store. If the store fails, `compute` runs and an
+    /// [event](Self::subscribe) is emitted. If the caller that runs `compute` is dropped, another
+    /// waiting caller runs its own.
     ///
     /// ```
     /// # use cache_core::{Cache, EntryOptions, Key};
@@ -43,10 +44,10 @@ impl Cache {
     /// ```
     ///
     /// # Errors
-    /// Those of `compute`, shared by all who waited for that run.
+    /// The error of `compute`, shared by all callers that waited for that run.
     ///
     /// # Panics
-    /// If `compute` panics, or asks for the same key: it would wait for itself for ever.
+    /// If `compute` panics, or if it requests the same key: it would wait for itself forever.
     pub async fn get_or_compute<T, E, C, F>(&self, key: Key, options: &EntryOptions, compute: C) -> Result<T, Arc<E>>
     where
         T: CacheValue,
@@ -57,13 +58,14 @@ impl Cache {
         self.by_hand::<Plain<T>, E, C, F>(key, options, compute).await
     }
 
-    /// As [`get_or_compute`](Self::get_or_compute) for values that may be absent: `None` is stored for `negative_ttl` if that is set, else not at all.
+    /// Like [`get_or_compute`](Self::get_or_compute), for values that may be absent. `None` is
+    /// stored for `negative_ttl` if that is set, and otherwise not stored.
     ///
     /// # Errors
-    /// Those of `compute`, shared by all who waited for that run.
+    /// The error of `compute`, shared by all callers that waited for that run.
     ///
     /// # Panics
-    /// If `compute` panics, or asks for the same key.
+    /// If `compute` panics, or if it requests the same key.
     pub async fn get_or_compute_optional<T, E, C, F>(
         &self,
         key: Key,
@@ -79,10 +81,12 @@ impl Cache {
         self.by_hand::<Optional<T>, E, C, F>(key, options, compute).await
     }
 
-    /// As [`get_or_compute`](Self::get_or_compute) for values that can be asked whether they are still current: `revalidate` is given the
-    /// old value, if there is one, and may give it back. Then its ttl begins anew and nothing but a header is sent to the store.
+    /// Like [`get_or_compute`](Self::get_or_compute), for values that can be revalidated.
+    /// `revalidate` gets the old value, if there is one, and may return it. Its ttl then begins
+    /// again, and only a header is sent to the store.
     ///
-    /// A value is there to be kept for as long after its ttl as `stale_while_revalidate` or `stale_if_error` say; without either there is none.
+    /// An old value is available for as long after its ttl as `stale_while_revalidate` or
+    /// `stale_if_error` say. Without either option there is none.
     ///
     /// ```
     /// # use cache_core::{Cache, EntryOptions, Key, Revalidated};
@@ -103,10 +107,10 @@ impl Cache {
     /// ```
     ///
     /// # Errors
-    /// Those of `revalidate`, shared by all who waited for that run.
+    /// The error of `revalidate`, shared by all callers that waited for that run.
     ///
     /// # Panics
-    /// If `revalidate` panics, or asks for the same key.
+    /// If `revalidate` panics, or if it requests the same key.
     pub async fn get_or_revalidate<T, E, C, F>(
         &self,
         key: Key,
@@ -126,20 +130,27 @@ impl Cache {
             let value = old.as_ref().and_then(Plain::<T>::restore);
             Ok(match revalidate(value).await? {
                 Revalidated::New(value) => Plain::<T>::erase(value),
-                // The very one: that is how the pipeline knows.
+                // The same allocation, by which the engine recognizes that the value was not
+                // modified.
                 Revalidated::NotModified(value) => old.unwrap_or_else(|| Plain::<T>::erase(value)),
             })
         };
         self.run_by_hand::<Plain<T>, E, _>(key, options, Some(old), function).await
     }
 
-    /// As [`get_or_compute`](Self::get_or_compute) for many ids, each an entry of its own under the key that `key` makes of it: what is there is read
-    /// with one trip for all of them, and `compute` is called with the ids that are missing, once; and again with those that another caller
-    /// was computing when it was dropped. An id that it leaves out of its answer is absent: stored for `negative_ttl` if that is set, else not at all.
+    /// Like [`get_or_compute`](Self::get_or_compute), for many ids. Each id is an entry of its own,
+    /// under the key that `key` returns for it.
     ///
-    /// The container can be a `HashMap`, `BTreeMap`, `IndexMap` or `Vec<(Id, Value)>`. Entries and runs are shared with
-    /// [`get_or_compute_optional`](Self::get_or_compute_optional) under the same keys. An old value is fallen back on by `stale_if_error`, and never
-    /// served while a new one is computed: `stale_while_revalidate`, `refresh`, `soft_timeout` and `early` do nothing here.
+    /// Stored values are read with one round trip for all ids. `compute` is called once with the
+    /// ids that are missing. It is called again for ids that another caller was computing when it
+    /// was dropped. An id that the result leaves out is absent: it is stored for `negative_ttl` if
+    /// that is set, and otherwise not stored.
+    ///
+    /// The container can be a `HashMap`, `BTreeMap`, `IndexMap` or `Vec<(Id, Value)>`. Entries and
+    /// runs are shared with [`get_or_compute_optional`](Self::get_or_compute_optional) under the
+    /// same keys. `stale_if_error` applies. An old value is never served while a new one is
+    /// computed, so `stale_while_revalidate`, `refresh`, `soft_timeout` and `early` have no effect
+    /// here.
     ///
     /// ```
     /// # use cache_core::{Cache, EntryOptions, Key};
@@ -152,10 +163,11 @@ impl Cache {
     /// ```
     ///
     /// # Errors
-    /// Those of `compute`: nothing of that call is stored, and all who waited for one of its ids get the error.
+    /// The error of `compute`. No value of that call is stored, and all callers that waited for one
+    /// of its ids get the error.
     ///
     /// # Panics
-    /// If `compute` panics, or asks for one of its keys.
+    /// If `compute` panics, or if it requests one of its own keys.
     pub async fn get_or_compute_many<C, E, K, G, F>(
         &self,
         ids: &[C::Id],
@@ -171,7 +183,7 @@ impl Cache {
         F: Future<Output = Result<C, E>> + Send,
     {
         let value = const { ValueType::of::<Optional<C::Value>, E, DefaultCodec>() };
-        // What is behind a value that is served meanwhile, a batch does not do.
+        // A batch does not refresh in the background.
         let options =
             EntryOptions { stale_while_revalidate: None, soft_timeout: None, early: Some(0.0), ..options.clone() };
         let rules = Arc::new(Rules::of(options));
@@ -260,7 +272,7 @@ impl Cache {
         landed::<V, E>(Box::pin(run).await, &name)
     }
 
-    /// The values of these ids, in their order.
+    /// Returns the values of these ids, in their order.
     async fn run_many<C, E, F>(
         &self,
         plans: &Arc<[Plan]>,
@@ -284,7 +296,7 @@ impl Cache {
     }
 }
 
-/// What a caller gets of a run.
+/// Converts the outcome of a run into what the caller gets.
 pub(crate) fn landed<V: Form, E: Send + Sync + 'static>(
     landing: FlightOutcome,
     name: &str,
@@ -303,7 +315,7 @@ pub(crate) fn landed<V: Form, E: Send + Sync + 'static>(
     }
 }
 
-#[expect(clippy::panic, reason = "flights are told apart by value type, so only a bug in this crate leads here")]
+#[expect(clippy::panic, reason = "flights are keyed by value type, so only a bug in this crate leads here")]
 fn mismatch(name: &str) -> ! {
     panic!("a run of `{name}` came to a value of another type")
 }
@@ -333,7 +345,7 @@ mod tests {
         let value = ValueType::of::<Plain<u32>, Infallible, DefaultCodec>();
         let key = cache.0.unnamed_key(&Key::new("k"), value);
         let plan = Arc::new(Plan::new(key, value, Arc::new(Rules::of(options)), LocalTier::Cache));
-        // The record that this refresh was begun for had another fill id.
+        // The record that this refresh was started for had another fill id.
         let function = Box::pin(async { unreachable!("the store has a newer value") });
         let engine = Arc::clone(&cache.0);
         assert!(refresh::refresh_here(engine, plan, 7, function).await.is_none());
@@ -357,7 +369,7 @@ mod tests {
         assert_eq!(full, [Table::FunctionNames, Table::Builds]);
         assert!(cache.0.builds.names() <= 4096);
         assert!(cache.function_stats().len() <= 513);
-        // What was forgotten is registered again, and an invalidation reaches it.
+        // A forgotten build is registered again, and an invalidation reaches it.
         for number in [0, names - 1] {
             let key = Key::new(format!("name {number}"));
             let read = async |value| {

@@ -1,4 +1,4 @@
-//! The cache of all functions that name no other.
+//! The global cache, which functions use by default.
 
 use std::sync::OnceLock;
 
@@ -9,10 +9,12 @@ use crate::observe::events::Event;
 static INSTALLED: OnceLock<Cache> = OnceLock::new();
 
 impl Cache {
-    /// Makes this the cache of all `#[cached]` functions that name no other. Once per process, at start-up.
+    /// Installs this cache for all `#[cached]` functions that do not name another one. Call it once
+    /// per process, at start-up.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] if there is one already: installed before, or made when a cached function was called first.
+    /// [`ErrorKind::Configuration`] if a cache is already in use: one was installed before, or one
+    /// was made at the first call of a cached function.
     pub fn install(cache: Self) -> Result<()> {
         INSTALLED.set(cache).map_err(|_| {
             let detail =
@@ -21,7 +23,8 @@ impl Cache {
         })
     }
 
-    /// The installed cache. If there is none, one in memory is installed, and [`Event::NotInstalled`] says so.
+    /// Returns the installed cache. If there is none, installs one in memory and emits
+    /// [`Event::NotInstalled`].
     #[must_use]
     #[inline]
     pub fn global() -> &'static Self {

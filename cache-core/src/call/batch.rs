@@ -1,19 +1,21 @@
-//! Partial-miss read-through of many ids: what [`read_through`](crate::call::read_through) does for one key, with one trip for all keys at each step.
+//! Reading through for many ids: the steps of [`read_through`](crate::call::read_through), with one
+//! round trip for all keys at each step.
 //!
 //! ```text
 //! read all ─┬─ fresh records ─> their values: no run, no flight
 //!           └─ else ─> a task: join the flights of these ids
 //!                       ├─ led by others ─> wait for them (while the own ones go on)
-//!                       └─ led here ─┬─ nothing ──────────> take all leases ─> run the function once ─> fill all
-//!                                    ├─ somebody's lease ─> wait for each; those that come free are read again
-//!                                    └─ no store ─────────> run the function
+//!                       └─ led here ─┬─ nothing ────────> take all leases ─> run once ─> fill all
+//!                                    ├─ another's lease ─> wait for each, read it again
+//!                                    └─ no store ────────> run the function
 //! ```
 //!
-//! The function borrows from its caller, who runs it when the task asks for that.
+//! The function borrows from its caller, which runs it when the task asks for it.
 //!
-//! Invariant: nothing is held back while waiting. Leases are held only while the function runs and its values are stored; a flight that
-//! is led here waits for the holder of a lease, who waits for nobody, and never for another flight. So batches that lead and follow
-//! each other crosswise all come to an end.
+//! Invariant: a batch holds no lease while it waits. It holds leases only while the function runs
+//! and its values are stored. A flight that is led here waits for the holder of a lease, which
+//! waits for no other process, and never for another flight. So batches that lead and follow each
+//! other crosswise always finish.
 
 mod compute;
 mod look;
@@ -42,27 +44,29 @@ use crate::store::{Slot, has_fill_id};
 use crate::value::Erased;
 use crate::value::return_type::{BatchReturn, Form as _, Optional, Parts};
 
-/// How many keys are read, leased or stored at a time. A larger batch takes several rounds, and its
-/// function is called once all the same. The store also cuts what it sends by bytes.
+/// How many keys are read, leased or stored at a time. A larger batch takes several rounds; its
+/// function is still called once. The store also limits each request by bytes.
 const MOST_AT_A_TIME: usize = 1000;
-/// How many trips of single ids are under way at a time, where they cannot be put together.
+/// How many round trips of single ids run at the same time, if they cannot be combined.
 const TRIPS_AT_A_TIME: usize = 32;
-/// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
+/// The longest wait for another caller's lease before looking again, whatever time the lease has
+/// left.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// What one call of the function came to: value or error of each id it was asked for, in that order; or an error of all.
+/// What one call of the function returned: value or error of each id, in the order of the ids, or
+/// one error for all.
 pub(crate) type Returned = Result<Vec<Result<Erased, Erased>>, Erased>;
 
-/// The function, asked for ids by their positions.
+/// The function, called with the positions of ids.
 pub(crate) type Function<'a> = dyn Fn(Vec<usize>) -> BoxFuture<'a, Returned> + Send + Sync + 'a;
 
-/// What a call of the function comes to, if it does not panic.
+/// What a call of the function returned, or its panic.
 type Run = Result<Returned, Panic>;
 
-/// A run's end of the function, which its caller runs.
+/// The run's end of the function, which its caller runs.
 struct Calls(mpsc::UnboundedSender<Call>);
 
-/// A call of the function that a run asks its caller for.
+/// A request of a run to its caller, to call the function.
 struct Call {
     ids: Vec<usize>,
     running: Arc<Running>,
@@ -70,7 +74,7 @@ struct Call {
 }
 
 impl Calls {
-    /// `None`: its caller is gone.
+    /// Requests a call. `None`: the caller was dropped.
     async fn call(&self, ids: Vec<usize>, running: Arc<Running>) -> Option<Run> {
         let (returned, awaited) = oneshot::channel();
         self.0.send(Call { ids, running, returned }).ok()?;
@@ -78,9 +82,10 @@ impl Calls {
     }
 }
 
-/// The landing of each plan, in their order. The plans are of one function, each of another key.
+/// Returns the outcome of each plan, in their order. The plans belong to one function, and each has
+/// another key.
 ///
-/// Dropped, its leases are given back, and those who wait for its flights lead them.
+/// If it is dropped, its leases are released, and callers that wait for its flights lead them.
 pub(crate) async fn run<'a>(engine: &Arc<Engine>, plans: &Arc<[Plan]>, function: &Function<'a>) -> Vec<FlightOutcome> {
     let caller = Caller::here();
     for plan in plans.iter() {
@@ -99,14 +104,15 @@ pub(crate) async fn run<'a>(engine: &Arc<Engine>, plans: &Arc<[Plan]>, function:
     let landed = match landed {
         Some(Ok(landed)) => landed,
         Some(Err(panic)) => plans.iter().map(|_| Some(FlightOutcome::Panicked(panic.clone()))).collect(),
-        // Its runtime has ended, or there is none: what is left is computed for this caller alone.
+        // The runtime has ended, or there is none: the rest is computed without storing.
         None => run_alone(plans, open, &caller, function).await,
     };
     let both = probe.into_iter().zip(landed);
     both.map(|(probe, landed)| probe.or(landed).unwrap_or(FlightOutcome::Abandoned)).collect()
 }
 
-/// In a task of its own, which asks for calls of the function. `None`: it ended without an outcome.
+/// Runs the rest in a task, which requests calls of the function. `None`: the task ended without an
+/// outcome.
 async fn run_unserved(
     engine: &Arc<Engine>,
     plans: &Arc<[Plan]>,
@@ -131,7 +137,7 @@ async fn run_unserved(
             landed = AssertUnwindSafe(run).catch_unwind() => landed.map_err(Panic::new),
             () = done.closed() => return,
         };
-        // An error says that its caller has gone.
+        // An error means that the caller was dropped.
         let _gone = done.send(landed);
     };
     background.run(task.boxed()).ok()?;
@@ -174,7 +180,7 @@ fn ids(plans: &[Plan]) -> Vec<Mutex<Id>> {
     plans.iter().map(|_| Mutex::default()).collect()
 }
 
-/// Of each of so many ids.
+/// Converts the result of a run into one outcome per id.
 fn landings(run: Run, count: usize) -> Vec<FlightOutcome> {
     let all = |landing: FlightOutcome| std::iter::repeat_n(landing, count).collect();
     match run {
@@ -186,7 +192,8 @@ fn landings(run: Run, count: usize) -> Vec<FlightOutcome> {
     }
 }
 
-/// What the function returned of each of these, in their order. Of what it was not asked for, nothing is taken.
+/// Returns the result of each of these ids, in their order. Ids that were not requested are
+/// ignored.
 pub(crate) fn by_id<R, K, T, E>(wanted: Vec<K>, returned: R) -> Returned
 where
     R: BatchReturn<Id = K, Value = T, Error = E>,
@@ -196,7 +203,7 @@ where
 {
     let Parts { found, failed } = returned.split().map_err(|error| Arc::new(error) as Erased)?;
     let mut by_id: HashMap<K, Result<T, E>> = found.into_iter().map(|(id, value)| (id, Ok(value))).collect();
-    // Both found and failed: nobody knows.
+    // If an id is both found and failed, the error is used.
     by_id.extend(failed.into_iter().map(|(id, error)| (id, Err(error))));
     let of_id = |id: K| match by_id.remove(&id) {
         Some(Ok(value)) => Ok(Optional::<T>::erase(Some(value))),
@@ -209,59 +216,59 @@ where
 struct Batch<'a> {
     engine: &'a Arc<Engine>,
     plans: &'a [Plan],
-    /// `None`: it only reads.
+    /// `None`: only reads.
     calls: Option<&'a Calls>,
     caller: &'a Caller,
     ids: Vec<Mutex<Id>>,
 }
 
-/// What has become of one id.
+/// The state of one id.
 #[derive(Default)]
 struct Id {
-    /// While others may follow.
+    /// Present while others may follow.
     leader: Option<Leader>,
     landing: Option<FlightOutcome>,
-    /// For another process, and was counted.
+    /// Waited for another process, which is counted once.
     waited: bool,
 }
 
-/// What is to be done next.
+/// The next step of a batch.
 enum Step {
-    /// Ids were looked for.
+    /// A look at some ids has finished.
     Looked(Looked),
-    /// This one is to be looked for again.
+    /// This id must be looked up again.
     Changed(usize),
-    /// Ids have landed.
+    /// Some ids have their outcome.
     Landed,
 }
 
-/// What looking came to, for the ids that have not landed.
+/// The result of a look, for the ids without an outcome.
 struct Looked {
     bases: Bases,
-    /// To be computed.
+    /// To be computed here.
     claims: Vec<Claim>,
-    /// Somebody else computes them.
+    /// Computed by another process.
     leased: Vec<Leased>,
 }
 
 /// An id to be computed.
 struct Claim {
     at: usize,
-    /// Where its basis is.
+    /// Index into [`Looked::bases`].
     position: usize,
-    /// `None`: its value is its callers' alone.
+    /// `None`: the value is not stored.
     lease: Option<Lease>,
-    /// What there is if the function fails.
+    /// The fallback if the function fails.
     old: Option<Erased>,
-    /// Whose record has this fill id.
+    /// The fill id of that fallback's record.
     beside: Option<u64>,
 }
 
-/// An id that somebody else computes.
+/// An id that another process computes.
 struct Leased {
     at: usize,
     left: Option<Duration>,
-    /// The lease is beside the record with this fill id.
+    /// The lease is held next to the record with this fill id.
     beside: Option<u64>,
 }
 
@@ -276,7 +283,7 @@ impl<'a> Batch<'a> {
         lock(&self.ids[at])
     }
 
-    /// Lands all of these ids.
+    /// Completes all of these ids.
     async fn run(&self, unserved: Unserved) {
         let mut open = unserved.ids.clone();
         let mut unserved = Some(unserved);
@@ -291,11 +298,12 @@ impl<'a> Batch<'a> {
                     }
                 }
             }
-            // Side by side: neither waits for the other.
+            // Concurrently, so that neither waits for the other.
             let ((), landed) = tokio::join!(self.lead(own, unserved.take()), join_all(followed));
             for (at, landing) in landed {
                 match landing {
-                    // Its caller is gone: the next round leads it, or follows who does.
+                    // The leader was dropped: the next round leads this flight, or follows its new
+                    // leader.
                     FlightOutcome::Abandoned => open.push(at),
                     landing => self.settle(at, landing),
                 }
@@ -307,13 +315,14 @@ impl<'a> Batch<'a> {
         self.ids.into_iter().map(|id| lock(&id).landing.take()).collect()
     }
 
-    /// Whether this id's run is shared with other callers. A refresh is not served what began before it.
+    /// Returns whether the run of this id is shared with other callers. A refresh does not join a
+    /// run that began before it.
     fn shares(&self, at: usize) -> bool {
         let plan = self.plan(at);
         plan.rules.options.single_flight != SingleFlightScope::None && !plan.refresh
     }
 
-    /// Leads the flight of this id, if nobody does.
+    /// Joins the flight of this id. `None`: this batch leads it.
     fn join(&self, at: usize, unserved: Option<&Unserved>) -> Option<Flight> {
         let plan = self.plan(at);
         let Plan { key, value, .. } = plan;
@@ -344,7 +353,7 @@ impl<'a> Batch<'a> {
         leader.into_iter().for_each(|leader| leader.complete(landing.clone()));
     }
 
-    /// What the run returns for this id was not invalidated before this moment on the boot clock.
+    /// Records that this id was not invalidated before this moment on the boot clock.
     fn seen(&self, at: usize, when: u64) {
         if let Some(leader) = &self.id(at).leader {
             leader.seen(when);
@@ -358,14 +367,14 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Callers of this id that come after this start anew.
+    /// Detaches the flight of this id: later callers start a run of their own.
     fn detach(&self, at: usize) {
         if let Some(leader) = &self.id(at).leader {
             leader.detach();
         }
     }
 
-    /// Lands all of these.
+    /// Completes all ids that this batch leads.
     async fn lead(&self, own: Vec<usize>, unserved: Option<Unserved>) {
         let mut work: FuturesUnordered<BoxFuture<'_, Step>> = FuturesUnordered::new();
         let Some(first) = own.first() else { return };
@@ -378,7 +387,7 @@ impl<'a> Batch<'a> {
                 work.push(self.look(std::mem::take(&mut open), patience, unserved.take()).boxed());
             }
             let Some(mut step) = work.next().await else { return };
-            // All that has happened at the same time: what came free together is read together.
+            // Handles everything that is ready, so that keys released together are read together.
             loop {
                 match step {
                     Step::Landed => {}
@@ -398,7 +407,9 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Reads what is not read yet, and takes the leases of what is not there. `patience`: what is left of it.
+    /// Reads the ids that are not read yet, and takes the leases of those without a value.
+    ///
+    /// `patience`: what the batch has left. `None`: it has used up its looks.
     async fn look(&self, ids: Vec<usize>, patience: Option<Patience>, unserved: Option<Unserved>) -> Step {
         let (bases, read) = match unserved.and_then(|unserved| unserved.of(&ids)) {
             Some((bases, read)) => (bases, Some(read)),
@@ -412,7 +423,7 @@ impl<'a> Batch<'a> {
             ids.iter().for_each(|at| self.plan(*at).note(self.engine, HistoryEvent::StoreFailed(error.kind())));
             self.engine.store_failed(&error);
         }
-        // Whatever the store could not tell of is computed for the callers alone.
+        // Ids that the store could not answer are computed without storing.
         let Looked { claims, leased, .. } = &mut looked;
         let known: HashSet<usize> =
             claims.iter().map(|claim| claim.at).chain(leased.iter().map(|leased| leased.at)).collect();
@@ -441,8 +452,9 @@ impl<'a> Batch<'a> {
                 let left = match (&slot, beside) {
                     (Slot::Leased(left), _) => Some(*left),
                     (Slot::Unawaited(left), _) if is_refresh => Some(*left),
-                    // The lease of a refresh stands in the second key: the record itself tells when it is replaced.
-                    // It may have been given back before the watching began. Where nobody can tell, reading does.
+                    // The lease of a refresh is in the second key, and a watch on the record sees
+                    // the replacement. The lease may have been released before the watch began. If
+                    // that is unknown, the next read decides.
                     (Slot::Bytes(bytes), Some(fill_id))
                         if has_fill_id(bytes, fill_id)
                             && self.engine.leases.is_awaited_beside(key, is_refresh).await.unwrap_or(false) =>
@@ -452,7 +464,8 @@ impl<'a> Batch<'a> {
                     _ => None,
                 };
                 if let Some(left) = left {
-                    // A little over: the server ends a lease when it next looks at the key, not on the millisecond.
+                    // A little longer: the server ends a lease when it next looks at the key, not
+                    // on the millisecond.
                     let left = left.map_or(LONGEST_WAIT, |left| left.saturating_add(Duration::from_millis(5)));
                     tokio::select! {
                         biased;
@@ -461,7 +474,7 @@ impl<'a> Batch<'a> {
                     }
                 }
             }
-            // What reads next finds it too, and computes.
+            // The next read fails too, and the id is then computed.
             Err(error) => self.engine.store_failed(&error),
         }
         Step::Changed(at)

@@ -1,13 +1,14 @@
-//! The function of a run: owned by the run, or lent by the caller that made it.
+//! The function of a run: owned by the run, or lent by the caller that began the run.
 //!
 //! ```text
 //! Owned  ── the run polls it, in its own task
-//! Lent   ── the run asks its caller to run it, and is told what it returned:
+//! Lent   ── the run asks its caller to run it, and gets what it returned:
 //!           run ── start ──> caller polls the function ── returned ──> run
 //! ```
 //!
-//! Invariant: the run itself is never polled by a caller. So leases are renewed and deadlines pass whether or not the caller is
-//! polled, and a function that borrows adds only its own frames to the stack of its caller.
+//! Invariant: a caller never polls the run itself. So leases are renewed and deadlines pass whether
+//! or not the caller is polled. A function that borrows adds only its own frames to the stack of
+//! its caller.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,21 +21,21 @@ use futures::future::BoxFuture;
 use crate::coordination::single_flight::{Caller, Flight, FlightOutcome, Lender, Panic, Running, Waiting};
 use crate::value::Erased;
 
-/// What the function returned: its value or its error, types erased.
+/// The function's value or error, types erased.
 pub(crate) type Returned = Result<Erased, Erased>;
 
-/// A function that owns all it needs.
+/// A function that owns everything it uses.
 pub(crate) type OwnedFunction = BoxFuture<'static, Returned>;
 
 /// The function of a run.
 pub(crate) enum Function {
-    /// Runs in the run's own task.
+    /// Polled in the run's own task.
     Owned(OwnedFunction),
-    /// Runs in its caller.
+    /// Polled by its caller.
     Lent(Borrowed),
 }
 
-/// A function that the caller of a run keeps.
+/// The run's end of a function that its caller keeps.
 pub(crate) struct Borrowed {
     start: oneshot::Sender<Arc<Running>>,
     returned: oneshot::Receiver<Result<Returned, Panic>>,
@@ -56,7 +57,7 @@ impl Function {
         Self::returned(returned)
     }
 
-    /// The outcome of what a function returned.
+    /// Converts what a function returned into an outcome.
     pub(crate) fn returned(returned: Result<Returned, Panic>) -> FlightOutcome {
         match returned {
             Ok(Ok(value)) => FlightOutcome::Value(value),
@@ -70,20 +71,21 @@ impl Function {
 pub(crate) enum Lent<'a> {
     /// With this outcome.
     Landed(FlightOutcome),
-    /// Without one, and without having called the function.
+    /// Without an outcome, before the function was called.
     Unused(BoxFuture<'a, Returned>),
-    /// Without one, while the function was running.
+    /// Without an outcome, while the function was running.
     LeftAlone(BoxFuture<'a, Result<Returned, Panic>>),
 }
 
-/// A caller that has begun a run, and runs the function for it when it asks for that.
+/// A caller that has begun a run, and runs the function when the run asks for it.
 ///
-/// By hand: it is polled between each function and those that the function calls, and takes little of their stack.
+/// The future is written without `async`: it is polled between each function and the functions that
+/// it calls, so it must use little stack.
 ///
-/// Dropped, the run notices when it needs the function, and ends.
+/// If it is dropped, the run ends at the latest when it needs the function.
 pub(crate) struct Lending<'a> {
     lender: Arc<Lender>,
-    /// Made of the lender.
+    /// Made from the lender.
     waker: Waker,
     flight: Flight,
     _waiting: Option<Waiting>,
@@ -94,7 +96,7 @@ pub(crate) struct Lending<'a> {
 }
 
 impl<'a> Lending<'a> {
-    /// `begin` begins the run of this flight.
+    /// Makes the future. `begin` begins the run of this flight.
     pub(crate) fn new(
         function: BoxFuture<'a, Returned>,
         flight: Flight,
@@ -137,21 +139,22 @@ impl<'a> Future for Lending<'a> {
         this.lender.note_poll(context);
         let context = &mut Context::from_waker(&this.waker);
         loop {
-            // First: a run that has ended needs no function any more.
+            // First, because a run that has ended does not need the function.
             if let Poll::Ready(landing) = this.flight.poll(context) {
                 return Poll::Ready(this.landed(landing));
             }
             if let Some(run) = &mut this.run {
                 let Poll::Ready(done) = run.as_mut().poll(context) else { return Poll::Pending };
                 this.run = None;
-                // An error says that the run has ended with its runtime; the value is there all the same.
+                // An error means that the run has ended with its runtime. The value is valid all
+                // the same.
                 if let Some(Err(done)) = this.returned.take().map(|returned| returned.send(done)) {
                     return Poll::Ready(Lent::Landed(Function::returned(done)));
                 }
             } else if let Some(started) = &mut this.started {
                 let Poll::Ready(running) = Pin::new(started).poll(context) else { return Poll::Pending };
                 this.started = None;
-                // An error says that the run does not need the function: its outcome is on the way.
+                // An error means that the run does not need the function: its outcome will follow.
                 let Some((running, function)) = running.ok().zip(this.function.take()) else { return Poll::Pending };
                 this.run = Some(Box::pin(running.run(function)));
             } else {

@@ -1,4 +1,4 @@
-//! Keys whose refresh failed or was skipped: they are left alone for a while.
+//! Cooldown of keys whose refresh failed or was skipped.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::observe::events::Table;
 use crate::observe::history::HistoryEvent;
 
-/// No refresh of this record from this process for that long.
+/// Starts the cooldown of this record: this process does not refresh it during that time.
 pub(crate) fn leave_alone(engine: &Engine, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
     let rest = rest.unwrap_or(engine.limits.refresh_throttle).min(engine.limits.refresh_throttle);
     plan.observed(engine, HistoryEvent::LeftAlone { rest });

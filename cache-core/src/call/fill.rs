@@ -1,6 +1,7 @@
-//! Storing what a function returned: for how long, under which versions, as which bytes.
+//! Stores what a function returned: for how long, under which versions, and in which encoding.
 //!
-//! Invariant: what an invalidation has ended meanwhile is not stored, and what is not stored gives its lease back.
+//! Invariant: a value that was invalidated during its run is not stored. If a value is not stored,
+//! its lease is released.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::value::envelope::Envelope;
 use crate::versions::Dependencies;
 use crate::versions::snapshot::{Under, VersionSnapshot};
 
-/// Stores the value under the lease, or gives the lease back.
+/// Stores the value under the lease, or releases the lease.
 pub(super) async fn fill(
     engine: &Arc<Engine>,
     plan: &Plan,
@@ -68,17 +69,19 @@ pub(super) async fn fill(
     Ok(())
 }
 
-/// A value as it is to be stored.
+/// A value that is ready to be stored.
 pub(crate) struct Storable {
     pub(crate) record: Bytes,
     pub(crate) expiry: Duration,
     /// How long it is fresh.
     pub(crate) fresh_for: Duration,
-    /// What L1 needs to keep it too.
+    /// What L1 needs to keep the value too. `None`: L1 does not keep it.
     pub(crate) kept_by: Option<(ServeWindow, Dependencies)>,
 }
 
-/// `Err`, with an event: the value is its callers' alone, and how its lease is to be given back. A trip if it has tags of its own.
+/// Prepares a value for the store. One round trip if the value has tags of its own.
+///
+/// The inner `Err`, with an event: the value is not stored, and this is how to release its lease.
 pub(crate) async fn storable(
     engine: &Engine,
     plan: &Plan,
@@ -87,14 +90,14 @@ pub(crate) async fn storable(
     lifetime: Lifetime,
     cost: Duration,
 ) -> Result<Result<Storable, End>> {
-    // Stored all the same, it would be a miss for everybody.
+    // If it were stored all the same, each read of it would be a miss.
     let under = match basis.has_changed() {
         true => None,
         false => basis.of_value(&engine.versions, &plan.key.name, &plan.rules, value).await?,
     };
     let Some(mut under) = under else {
         plan.observed(engine, HistoryEvent::FillRefused(Refusal::Outdated));
-        // The next run is stored: it begins after the invalidation.
+        // The next run can store its value, because it begins after the invalidation.
         return Ok(Err(End::Free));
     };
     let dependencies = under.dependencies.take();
@@ -108,7 +111,7 @@ pub(crate) async fn storable(
     Ok(sealed.map(storable).ok_or(End::Unstored))
 }
 
-/// The record of a value; `None`, with an event, if it cannot be stored.
+/// Returns the record of a value. `None`, with an event, if it cannot be stored.
 fn seal(
     engine: &Engine,
     plan: &Plan,
@@ -120,7 +123,7 @@ fn seal(
     match try_seal(engine, plan, value, under, lifetime, cost) {
         Ok(sealed) => Some(sealed),
         Err(error) => {
-            // Too large is told with its size, where that is known.
+            // A value that is too large has already emitted an event of its own.
             if error.kind() != ErrorKind::Limit {
                 let name = Arc::clone(&plan.key.name);
                 engine.events.emit(Event::EncodeFailed { name, reason: reason(&error) });
@@ -130,14 +133,14 @@ fn seal(
     }
 }
 
-/// A record and how long it is kept.
+/// A record, and how long it is kept.
 pub(crate) struct Sealed {
     pub(crate) record: Bytes,
     pub(crate) expiry: Duration,
     serving: Option<ServeWindow>,
 }
 
-/// The record of a value.
+/// Encodes a value as a record.
 pub(crate) fn try_seal(
     engine: &Engine,
     plan: &Plan,

@@ -1,11 +1,12 @@
-//! Sharing one run among the callers of a key in this process.
+//! Shares one run among the callers of a key in this process.
 //!
 //! ```text
 //! join the flight of the key ─┬─ led by another ─> wait for its outcome
-//!                             └─ led here ───────> a task of its own: look, take the lease, run the function, fill
+//!                             └─ led here ───────> a task: look, take the lease, run, fill
 //! ```
 //!
-//! Invariant: a run is a task, ends when nobody waits for it any more, and hands over one outcome, whatever panics in it.
+//! Invariant: a run is a task. It ends when no caller waits for it any more, and it yields exactly
+//! one outcome, whatever panics in it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,10 +24,11 @@ use crate::coordination::single_flight::{Caller, Flight, FlightOutcome, Joined, 
 use crate::engine::Engine;
 use crate::options::SingleFlightScope;
 
-/// How often a caller begins a run that ends without an outcome before it runs its function alone.
+/// How many runs without an outcome a caller begins before it runs its function alone.
 const MAX_ABANDONED: u32 = 3;
 
-/// For a function that owns all it needs. Dropped, the run goes on for the others who wait for it.
+/// Runs a function that owns everything it uses. If this caller is dropped, the run goes on for the
+/// other callers that wait for it.
 pub(crate) async fn run_shared(engine: &Arc<Engine>, plan: Plan, read: Read, function: OwnedFunction) -> FlightOutcome {
     let caller = Caller::here();
     caller.assert_not_inside(&plan.key.value_key, &plan.key.name);
@@ -35,7 +37,8 @@ pub(crate) async fn run_shared(engine: &Arc<Engine>, plan: Plan, read: Read, fun
         let (leader, flight) = match join(engine, &plan, &mut read, &caller) {
             Joined::Lead(leader, flight) => (leader, flight),
             Joined::Follow(flight) => match follow(engine, &plan, flight, &caller).await {
-                // It borrowed from a caller that is gone: a batch, or another function of the name.
+                // The function borrowed from a caller that was dropped: a batch, or another
+                // function of this name.
                 FlightOutcome::Abandoned => {
                     read = None;
                     continue;
@@ -51,7 +54,8 @@ pub(crate) async fn run_shared(engine: &Arc<Engine>, plan: Plan, read: Read, fun
     }
 }
 
-/// For a function that borrows from its caller. Dropped, one of the others who wait for the run leads their own.
+/// Runs a function that borrows from its caller. If this caller is dropped, one of the others that
+/// wait for the run leads its own.
 pub(crate) fn run_here<'a>(
     engine: &Arc<Engine>,
     plan: Arc<Plan>,
@@ -68,7 +72,7 @@ struct Entering {
     engine: Arc<Engine>,
     plan: Arc<Plan>,
     caller: Caller,
-    /// How many runs it has begun that ended without an outcome.
+    /// How many of the runs that it began have ended without an outcome.
     begun: u32,
 }
 
@@ -90,7 +94,7 @@ fn enter<'a>(entering: Entering, read: Option<Read>, function: BoxFuture<'a, Ret
             return Stage::Then(finish(Box::pin(running.run(function))));
         }
         let read = read_of(engine, plan, read);
-        // Outside of a runtime it is dropped, and the function is not used.
+        // Outside of a runtime the run is dropped, and the function is not used.
         let begin = |function| drop(begin(engine, plan, read, function, leader));
         let lending = Lending::new(function, flight, caller, &plan.key.name, begin);
         Stage::Then(lend(lending, entering))
@@ -108,20 +112,20 @@ fn lend<'a>(lending: Lending<'a>, mut entering: Entering) -> BoxFuture<'a, Stage
     lending.map(next).boxed()
 }
 
-/// What the function returns is this caller's, and nobody else's.
+/// Finishes a run whose result goes to this caller only.
 fn finish<'a>(run: BoxFuture<'a, Result<Returned, Panic>>) -> BoxFuture<'a, Stage<'a>> {
     run.map(|returned| Stage::Done(Function::returned(returned))).boxed()
 }
 
-/// A call in stages, one boxed future each. What an earlier one needed of the stack is free again while a later one is polled, so
-/// that functions which call each other find room for hundreds of levels.
+/// A call in stages, one boxed future each. The stack that a stage used is free while later stages
+/// are polled. So functions that call each other can nest hundreds of levels deep.
 pub(crate) struct Stages<'a>(BoxFuture<'a, Stage<'a>>);
 
 /// How a stage ends.
 pub(crate) enum Stage<'a> {
     /// With the outcome of the call.
     Done(FlightOutcome),
-    /// Another one follows.
+    /// With another stage.
     Then(BoxFuture<'a, Stage<'a>>),
 }
 
@@ -151,7 +155,7 @@ impl Future for Stages<'_> {
     }
 }
 
-/// Joins the flight of the key as far as its function shares runs.
+/// Joins the flight of the key, if the function shares runs.
 fn join(engine: &Engine, plan: &Plan, read: &mut Option<Read>, caller: &Caller) -> Joined {
     if plan.rules.options.single_flight == SingleFlightScope::None || plan.refresh {
         let (leader, flight) = Leader::alone(caller);

@@ -1,4 +1,4 @@
-//! What one caller does for all that ask for its key.
+//! What the leader of a flight does for all callers of its key.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::observe::history::HistoryEvent;
 use crate::store::Slot;
 use crate::versions::snapshot::VersionSnapshot;
 
-/// What stood in the store when a call looked, and the versions that it goes by.
+/// The result of a read before the flight, and the versions that it is compared with.
 pub(crate) struct Read {
     pub(super) basis: VersionSnapshot,
-    /// `None`: not read yet. An error: the store does not answer, which was told.
+    /// `None`: not read yet. An error: the store did not answer, and an event was emitted.
     pub(super) slot: Option<Result<Slot, ()>>,
 }
 
-/// Looks, and if there is nothing computes and stores: what one caller does for all.
+/// Looks for a value. If there is none, computes and stores it.
 pub(super) async fn lead(
     engine: &Arc<Engine>,
     plan: &Arc<Plan>,
@@ -40,7 +40,8 @@ pub(super) async fn lead(
         }
         Found::Due(value, fill_id) => {
             plan.count(engine, Tally::Hits);
-            // One that borrows from its caller cannot run behind it: the next call refreshes.
+            // A function that borrows from its caller cannot run in the background. The next call
+            // refreshes.
             if let Function::Owned(function) = function {
                 refresh_behind(engine, plan, fill_id, function);
             }

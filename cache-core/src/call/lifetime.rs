@@ -1,4 +1,4 @@
-//! For how long a value is stored.
+//! Computes how long a value is stored.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ pub(crate) struct Lifetime {
 }
 
 impl Lifetime {
-    /// How long the record stands.
+    /// Returns after how long the record expires in the store.
     pub(super) fn expiry(self, terms: StalenessPolicy, cost: Duration) -> Duration {
         self.fresh.saturating_add(self.stale).saturating_add(terms.kept_beyond(cost)).min(RECORD_EXPIRY_MAX)
     }
 }
 
-/// How long to store this value; `None`: not at all (V2, V3, V4, V5).
+/// Returns how long to store this value. `None`: it is not stored (V2, V3, V4, V5).
 pub(crate) fn lifetime_for(engine: &Engine, plan: &Plan, value: &Erased) -> Option<Lifetime> {
     let rules = &plan.rules;
     let (ttl, stale) = if (plan.value.is_present)(value) {
@@ -36,10 +36,10 @@ pub(crate) fn lifetime_for(engine: &Engine, plan: &Plan, value: &Erased) -> Opti
     } else {
         (rules.options.negative_ttl.or(engine.defaults.negative_ttl)?, Duration::ZERO)
     };
-    // Downward only: a ttl is a promise of how old a value can be.
+    // Jitter only shortens a ttl, because the ttl is a promise about the greatest age of a value.
     let jitter = rules.options.jitter.unwrap_or(engine.defaults.jitter).clamp(0.0, 1.0);
     let shorter = if jitter > 0.0 { ttl.mul_f64(jitter * crate::random::fraction()) } else { Duration::ZERO };
-    // Redis counts whole milliseconds, and refuses zero.
+    // Redis counts whole milliseconds and rejects zero.
     let least = Duration::from_millis(1);
     let fresh = ttl.saturating_sub(shorter).clamp(least, RECORD_EXPIRY_MAX);
     (ttl >= least).then(|| Lifetime { fresh, stale: stale.min(RECORD_EXPIRY_MAX.saturating_sub(fresh)) })

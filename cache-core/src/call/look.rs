@@ -1,4 +1,4 @@
-//! What a call finds in the store, until it may return a value or has to run the function.
+//! Looks in the store until the call may return a value or has to run the function.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,26 +19,30 @@ use crate::store::{Replaces, Slot, THROTTLE_MARK, lease_key};
 use crate::value::Erased;
 use crate::versions::snapshot::VersionSnapshot;
 
-/// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
+/// The longest wait for another caller's lease before looking again, whatever time the lease has
+/// left.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// What looking came to.
+/// The result of a look.
 pub(super) enum Found {
-    /// A value to return.
+    /// Return this value.
     Value(Erased),
-    /// A value to return while the record with this fill id is computed anew.
+    /// Return this value, and refresh the record with this fill id.
     Due(Erased, u64),
-    /// A value past its time, and why it is to be returned all the same.
+    /// Return this expired value, for this reason.
     Old(Erased, StaleCause),
-    /// Nothing fresh, and the right to fill it; a value past its time that may be fallen back on.
+    /// There is no fresh value, and the caller holds the lease. An expired value may serve as a
+    /// fallback.
     Lease(Lease, Option<Erased>),
-    /// The record with this fill id may be fallen back on, and cannot be replaced now: compute for the caller alone.
+    /// The record with this fill id may serve as a fallback, and cannot be replaced now: compute
+    /// without storing.
     Unleased(Erased, u64),
-    /// Nothing usable, and no store to fill: compute for the caller alone.
+    /// There is no usable value, and nothing can be stored: compute without storing.
     Nothing,
 }
 
-/// Reads until there is a value, the lease, or no hope of either. Each round either ends or waits for a change.
+/// Reads until there is a value or the lease, or neither can be had. Each round either ends or
+/// waits for a change.
 pub(super) async fn look(
     engine: &Arc<Engine>,
     plan: &Plan,
@@ -66,7 +70,7 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
         Some(slot) => (slot, None),
         None => engine.builds.introduce(&plan.key, read(engine, plan, basis)).await?,
     };
-    // Since when, once it waits.
+    // When the wait began.
     let mut waited: Option<Stopwatch> = None;
     let mut patience = Patience::new(engine, plan.terms(engine).deadline);
     while patience.look_again() {
@@ -81,7 +85,7 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
                 match engine.leases.acquire(&plan.key, Replaces::Nothing).await? {
                     Ok(lease) => return Ok(Found::Lease(lease, None)),
                     Err(Obstacle::Slot(found)) => found,
-                    // There is no record, so there is none to fall back on.
+                    // There is no record, so there is no fallback.
                     Err(Obstacle::Throttle(_)) => Slot::Absent,
                 }
             }
@@ -94,23 +98,24 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
                         });
                     }
                     Stored::Invalid(fill_id, _) => {
-                        // It has no other use: so the lease stands where those who wait look.
+                        // The record has no other use, so the lease replaces it, where waiters
+                        // look.
                         engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
                         match engine.leases.acquire_in_place(&plan.key, fill_id).await? {
                             Ok(lease) => return Ok(Found::Lease(lease, None)),
                             Err(Obstacle::Slot(found)) => found,
-                            // It is not beside a record.
+                            // The lease is not next to a record, so there is no throttle.
                             Err(Obstacle::Throttle(_)) => Slot::Absent,
                         }
                     }
-                    // As with a fence in the record's place.
+                    // As if the fence had replaced the record.
                     Stored::Fenced => return Ok(Found::Nothing),
                     stored @ (Stored::Value(_) | Stored::Old(_) | Stored::Newer(..)) => {
                         match take_over(engine, plan, stored, waited.as_ref().map(Stopwatch::elapsed)).await? {
                             Next::End(found) => return Ok(found),
                             Next::Look(Some(found)) => found,
                             Next::Look(None) => Slot::Bytes(bytes),
-                            // Somebody else refreshes it.
+                            // Another process refreshes it.
                             Next::Wait(left) => {
                                 waited.get_or_insert_with(|| begin_to_wait(engine, plan));
                                 (slot, mark) = wait(engine, plan, basis, left).await?;
@@ -134,12 +139,13 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
                 engine.store.discard(key, &Slot::WrongType).await?;
                 Slot::Absent
             }
-            // What this caller computes is its own affair: it may be older than the write that the fence is for (R22).
+            // The value may be older than the write that the fence protects, so it is not stored
+            // (R22).
             Slot::Fenced => {
                 plan.observed(engine, HistoryEvent::Fenced);
                 return Ok(Found::Nothing);
             }
-            // The run before stored nothing: those who waited for it run at once, and one of them may store (X7).
+            // The last run stored nothing: its waiters run at once, and one of them may store (X7).
             Slot::Unstored(mark) => {
                 plan.observed(engine, HistoryEvent::NotAwaited);
                 engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
@@ -151,7 +157,7 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
                     Err(Obstacle::Slot(found)) => found,
                 }
             }
-            // A refresh has to store, so it does wait.
+            // A refresh must store its value, so it waits.
             Slot::Unawaited(_) if !plan.refresh => {
                 plan.observed(engine, HistoryEvent::NotAwaited);
                 return Ok(Found::Nothing);
@@ -170,16 +176,19 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
         .detail("others held the key for longer than a run may take; the value is computed without storing it"))
 }
 
-/// How to go on from a record that is to be replaced.
+/// How to continue with a record that must be replaced.
 enum Next {
     End(Found),
-    /// At what stands there now; `None`: the record still does.
+    /// Continue with this slot. `None`: with the same record.
     Look(Option<Slot>),
     Wait(Option<Duration>),
 }
 
-/// Takes the lease beside a record. What may be fallen back on is, where the last refresh failed a moment ago, or another process
-/// takes longer than a caller is willing to wait: whatever else woke it, `waited` is how long it has.
+/// Takes the lease next to a record.
+///
+/// Returns the old value instead if it may serve as a fallback and the last refresh has just
+/// failed, or if another process takes longer than the soft timeout. `waited` is how long the
+/// caller has waited in total, whatever woke it in between.
 async fn take_over(engine: &Arc<Engine>, plan: &Plan, stored: Stored, waited: Option<Duration>) -> Result<Next> {
     let key = &plan.key.value_key;
     let (fill_id, old) = match stored {
@@ -200,12 +209,13 @@ async fn take_over(engine: &Arc<Engine>, plan: &Plan, stored: Stored, waited: Op
             leave_alone(engine, plan, fill_id, left);
             Next::End(Found::Old(old, StaleCause::Throttled))
         }
-        // Whoever has nothing to serve meanwhile, or was told to refresh, is not held up by another's failure.
+        // A caller without a fallback, or one that refreshes, is not delayed by another caller's
+        // failure.
         (Err(Obstacle::Throttle(_)), None) => {
             engine.store.discard(&lease_key(key), &Slot::Bytes(THROTTLE_MARK.into())).await?;
             Next::Look(None)
         }
-        // The run before stored nothing: this caller runs at once too (X7).
+        // The last run stored nothing: this caller runs at once too (X7).
         (Err(Obstacle::Slot(Slot::Unawaited(_))), old) if !plan.refresh => {
             plan.observed(engine, HistoryEvent::NotAwaited);
             Next::End(old.map_or(Found::Nothing, |old| Found::Unleased(old, fill_id)))
@@ -221,7 +231,7 @@ async fn take_over(engine: &Arc<Engine>, plan: &Plan, stored: Stored, waited: Op
     })
 }
 
-/// A read whose value may be kept in L1, if it comes with a mark.
+/// Reads the value. If it comes with a mark, L1 may keep it.
 pub(super) async fn read<'a>(
     engine: &'a Engine,
     plan: &Plan,
@@ -238,7 +248,7 @@ pub(super) async fn read<'a>(
     }
 }
 
-/// Once for a call, however often it is woken.
+/// Records that the call waits. Called once per call, however often it is woken.
 pub(super) fn begin_to_wait(engine: &Engine, plan: &Plan) -> Stopwatch {
     plan.observed(engine, HistoryEvent::Waited);
     engine.clock.start()
@@ -254,7 +264,7 @@ async fn wait<'a>(
     let key = &*plan.key.value_key;
     let (slot, wake) = engine.store.read_and_watch(key).await?;
     match &slot {
-        // The lease of a refresh stands in the second key: the record itself tells when it is replaced.
+        // The lease of a refresh is in the second key. A watch on the record sees the replacement.
         Slot::Bytes(bytes) if plan.refresh || is_to_be_replaced(&decode(engine, plan, basis, bytes, false).await?) => {
             if !engine.leases.is_awaited_beside(key, plan.refresh).await? {
                 return Ok((slot, None));
@@ -265,7 +275,8 @@ async fn wait<'a>(
         _ => return Ok((slot, None)),
     }
     let left = if let Slot::Leased(left) | Slot::Unawaited(left) = &slot { *left } else { left };
-    // A little over: the server ends a lease when it next looks at the key, not on the millisecond.
+    // A little longer: the server ends a lease when it next looks at the key, not on the
+    // millisecond.
     let limit = left.map_or(LONGEST_WAIT, |left| left.saturating_add(Duration::from_millis(5)).min(LONGEST_WAIT));
     tokio::select! {
         biased;
@@ -275,7 +286,7 @@ async fn wait<'a>(
     read(engine, plan, basis).await
 }
 
-/// Whether the lease of whoever computes the value stands beside it.
+/// Returns whether the lease for the next value is held next to this record.
 fn is_to_be_replaced(stored: &Stored) -> bool {
     matches!(stored, Stored::Old(_) | Stored::Newer(..))
 }

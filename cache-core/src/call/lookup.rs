@@ -1,4 +1,4 @@
-//! The fast path of a call: a value that is found without waiting.
+//! The fast path of a call: returns a value without waiting.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use crate::value::envelope::Envelope;
 use crate::value::return_type::ValueType;
 use crate::versions::snapshot::{VersionCheck, VersionSnapshot};
 
-/// What [`Engine::lookup`] comes to.
+/// The result of [`Engine::lookup`].
 pub(crate) enum Lookup<T> {
-    /// To be returned.
+    /// Return this value.
     Hit(T),
-    /// To be returned, while the record with this fill id is computed anew.
+    /// Return this value, and refresh the record with this fill id.
     HitRefresh(T, u64),
-    /// Left to the pipeline.
+    /// Continue with the slow path.
     Miss,
 }
 
 impl Engine {
-    /// The value, if it is in L1 and may be served without a thought.
+    /// Fast path: returns the value from L1 if it is fresh and no refresh can be due.
     #[inline(always)]
     pub(crate) fn in_local_plain<T>(
         &self,
@@ -39,7 +39,7 @@ impl Engine {
         Some(hit)
     }
 
-    /// The value, if it is in L1.
+    /// Returns the value from L1, fresh or due for a refresh.
     pub(crate) fn in_local<T>(
         &self,
         key: &LocalKeyRef<'_>,
@@ -51,8 +51,10 @@ impl Engine {
         Some(hit)
     }
 
-    /// The value, if it is at hand: in L1, or in a store that can tell without waiting. Whatever is wrong with it is left to
-    /// the pipeline. `options`: the function's, as far as they are known, and whether its future owns what it needs.
+    /// Returns the value if it can be read without waiting: from L1, or from a store that reads
+    /// synchronously. Anything unusual is a miss, and the slow path handles it.
+    ///
+    /// `options`: the function's options, if known, and whether its future owns everything it uses.
     pub(crate) fn lookup<T>(
         &self,
         key: &Arc<str>,
@@ -70,7 +72,7 @@ impl Engine {
         }
     }
 
-    /// The same where L1 has been looked at.
+    /// Like [`lookup`](Self::lookup), without a look at L1.
     pub(crate) fn lookup_store<T>(
         &self,
         key: &Arc<str>,
@@ -88,7 +90,8 @@ impl Engine {
         }
     }
 
-    /// One refresh is enough: while it runs, and after it failed, the value is a value like any other.
+    /// Decides whether a due value needs a refresh. While one runs in this process, and for a while
+    /// after one has failed, the value is a plain hit.
     pub(crate) fn due<T>(&self, key: &str, value: T, fill_id: u64) -> Lookup<T> {
         if self.refreshes.is_resting(key, fill_id, self.clock.coarse()) {
             return Lookup::Hit(value);
@@ -105,12 +108,13 @@ impl Engine {
         tier: LocalTier,
         take: impl Fn(&Erased) -> Option<T>,
     ) -> Lookup<T> {
-        // Before the read, as anywhere else: another thread may write in between.
+        // Before the read, because another thread may write in between.
         let local = self.local.as_ref().filter(|_| tier != LocalTier::Off);
         let mark = local.map(|local| local.begin(key));
         let Some(Slot::Bytes(bytes)) = self.store.read_now(key) else { return Lookup::Miss };
         let Ok((envelope, payload_at)) = Envelope::open(&bytes, key) else { return Lookup::Miss };
-        // All records of a store in this process are of one build, so they have the tags they need.
+        // All records of a store in this process are from one build, so they have the required
+        // tags.
         let number = FunctionNumber::of_name(name);
         let agreement = VersionSnapshot::untagged(&self.versions, name, number).agrees_now(
             &self.versions,

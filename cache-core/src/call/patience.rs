@@ -1,19 +1,18 @@
-//! For how long a call looks for a value, or for the right to compute it, before it computes for
-//! itself without storing.
+//! Limits how long a call looks for a value or a lease before it computes without storing.
 //!
-//! Invariant: bounded in looks, and in time wherever runs are: who holds the lease now has given it
-//! up by the deadline of its run, so a caller that has found neither value nor lease for longer is
-//! losing the key to others again and again.
+//! Invariant: the number of looks is bounded, and the time too if runs have a deadline. The holder
+//! of a lease gives it up by the deadline of its run. So a caller that has waited longer without a
+//! value or a lease is losing the key to others again and again.
 
 use std::time::Duration;
 
 use crate::clock::Stopwatch;
 use crate::engine::Engine;
 
-/// How often one call looks at most.
+/// The maximum number of looks of one call.
 const MOST_LOOKS: usize = 1000;
 
-/// What is left of it.
+/// The looks and the time that one call has left.
 #[derive(Debug, Clone)]
 pub(crate) struct Patience {
     since: Stopwatch,
@@ -23,13 +22,13 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// `deadline`: of a run of this function.
+    /// Makes the limits of one call. `deadline`: that of a run of this function.
     pub(crate) fn new(engine: &Engine, deadline: Option<Duration>) -> Self {
         let longest = deadline.map(|deadline| deadline.saturating_add(engine.limits.lease));
         Self { since: engine.clock.start(), longest, looks: 0 }
     }
 
-    /// Counts one look more. `false`: it would be one too many, or too late.
+    /// Counts one more look. Returns `false` if a limit is reached.
     pub(crate) fn look_again(&mut self) -> bool {
         self.looks = self.looks.saturating_add(1);
         self.looks <= MOST_LOOKS && self.longest.is_none_or(|longest| self.since.elapsed() < longest)

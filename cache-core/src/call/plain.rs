@@ -1,16 +1,16 @@
-//! Reading through a key that other programs share: JSON without a header, no versions, no
+//! Reading through a plain key, which other programs share: JSON without a header, versions or
 //! namespace.
 //!
 //! ```text
-//! read the key ── a value ──> return it; this process keeps it until its end, or until the push of a change
+//! read the key ── a value ──> return it; L1 keeps it until its ttl ends or a change is pushed
 //!  └─ nothing ─> share the run of the key in this process:
-//!                 ├─ the lease, a key of its own beside it ──> read again ──> run ──> store over what the read found
-//!                 ├─ somebody else's lease ──> wait for its end, read again
+//!                 ├─ the lease, in a second key ─> read again ─> run ─> replace what was read
+//!                 ├─ another caller's lease ──> wait for its end, read again
 //!                 └─ a value of another shape, no store ──> run, store nothing
 //! ```
 //!
-//! Invariant: nothing but values ever stands under the key, and a fill replaces only what stood
-//! there when its run began. An invalidation of ours removes the lease with the value, so a run
+//! Invariant: the key only ever holds values, and a fill replaces only the bytes that were there
+//! when its run began. An invalidation by this library removes the lease with the value, so a run
 //! that it overtook stores nothing (R1, R2).
 
 use std::panic::AssertUnwindSafe;
@@ -43,18 +43,18 @@ use crate::value::return_type::ValueType;
 use crate::value::rules::Rules;
 use crate::versions::Dependencies;
 
-/// An absent value, where `negative_ttl` says to store it.
+/// An absent value, as it is stored if `negative_ttl` is set.
 const ABSENT: &[u8] = b"null";
 
 impl Plan {
-    /// Of a plain key. `value` is of the codec [`Json`].
+    /// Makes the plan of a plain key. `value` uses the codec [`Json`].
     pub(crate) fn plain(key: &str, name: &Arc<str>, value: ValueType, rules: Arc<Rules>, local: LocalTier) -> Self {
         let of = |key: String| EntryKey { value_key: key.into(), name: Arc::clone(name), fingerprint: "".into() };
         Self { plain: Some(of(plain_lease_key(key))), ..Self::new(of(key.to_owned()), value, rules, local) }
     }
 }
 
-/// The stored value, for whoever wants no run. `None`: there is none of this type.
+/// Returns the stored value without a run. `None`: there is none, or it has another type.
 pub(crate) async fn peek(engine: &Engine, plan: &Plan) -> Result<Option<Erased>> {
     Ok(match look(engine, plan).await?.0 {
         Standing::Value(value) => Some(value),
@@ -62,13 +62,14 @@ pub(crate) async fn peek(engine: &Engine, plan: &Plan) -> Result<Option<Erased>>
     })
 }
 
-/// The bytes of a value and how long to store them. `None`: the function's rules do not store it.
+/// Returns the bytes of a value and how long to store them. `None`: the function's rules do not
+/// store it.
 pub(crate) fn storable(engine: &Engine, plan: &Plan, value: &Erased) -> Result<Option<(Bytes, Duration)>> {
     let Some(lifetime) = lifetime_for(engine, plan, value) else { return Ok(None) };
     Ok(Some((encode(engine, plan, value)?, lifetime.fresh)))
 }
 
-/// What one caller does for all.
+/// Looks for a value. If there is none, computes and stores it.
 pub(super) async fn lead(
     engine: &Arc<Engine>,
     plan: &Plan,
@@ -92,42 +93,42 @@ pub(super) async fn lead(
     run(engine, plan, filling, function, leader).await
 }
 
-/// What stands under the key, as this call sees it.
+/// The content of the key, as this call sees it.
 pub(super) enum Standing {
     Nothing,
     Value(Erased),
-    /// Something of another type, which is somebody else's and stays.
+    /// Content of another type. It belongs to another program and stays.
     Foreign,
 }
 
-/// What a look found that this process does not keep.
+/// What a look found if this process does not keep the value.
 #[derive(Default)]
 pub(super) struct Seen<'a> {
     bytes: Option<Bytes>,
     mark: Option<Mark<'a>>,
 }
 
-/// The right to store, and over what.
+/// The right to store, and the bytes to replace.
 struct Filling<'a> {
     lease: Lease,
     over: Option<Bytes>,
-    /// Tells of changes since, if they are told to this process.
+    /// Reports changes since the read, if this process is notified of them.
     mark: Option<Mark<'a>>,
 }
 
 enum Found<'a> {
     Value(Erased),
     Lease(Filling<'a>),
-    /// Compute for the caller alone.
+    /// Compute without storing.
     Alone,
 }
 
-/// Reads the key, and keeps its value in this process. What is not kept comes with the bytes and
-/// the mark.
+/// Reads the key, and keeps its value in L1. If the value is not kept, also returns its bytes and
+/// its mark.
 pub(super) async fn look<'a>(engine: &'a Engine, plan: &Plan) -> Result<(Standing, Option<Seen<'a>>)> {
     let key = &plan.key.value_key;
     let mark = engine.local.as_ref().filter(|_| plan.local != LocalTier::Off).map(|local| local.begin(key));
-    // A list or a hash of somebody else's is refused, and so a fault like any other.
+    // A key that holds a list or a hash is refused, which is a store error like any other.
     let (found, tracked) = match &mark {
         Some(_) => engine.store.load_tracked(key).await?,
         None => (engine.store.load(key).await?, false),
@@ -156,24 +157,23 @@ pub(super) async fn look<'a>(engine: &'a Engine, plan: &Plan) -> Result<(Standin
     Ok((Standing::Value(value), None))
 }
 
-/// Takes the lease, or waits for whoever has it. Each round either ends or waits for a change.
+/// Takes the lease, or waits for its holder. Each round either ends or waits for a change.
 async fn find<'a>(engine: &'a Arc<Engine>, plan: &Plan, lease_key: &EntryKey) -> Result<Found<'a>> {
     let mut patience = Patience::new(engine, plan.terms(engine).deadline);
     let mut has_waited = false;
     while patience.look_again() {
         let mut taken = engine.leases.acquire(lease_key, Replaces::Nothing).await?;
-        // The run before stored nothing: those who waited for it run at once, and one of them may
-        // store (X7).
+        // The last run stored nothing: its waiters run at once, and one of them may store (X7).
         if let Err(Obstacle::Slot(Slot::Unstored(mark))) = taken {
             taken = engine.leases.acquire_over_mark(lease_key, mark).await?;
         }
         let left = match taken {
             Ok(lease) => return under(engine, plan, lease).await,
             Err(Obstacle::Slot(Slot::Leased(left))) => left,
-            // A refresh has to store, so it does wait.
+            // A refresh must store its value, so it waits.
             Err(Obstacle::Slot(Slot::Unawaited(left))) if plan.refresh => left,
             Err(Obstacle::Slot(Slot::Absent)) => continue,
-            // Nobody waits for those, and of what somebody else put there nothing is known.
+            // These leases have no waiters, or the content of the lease key is unknown.
             Err(_) => return Ok(Found::Alone),
         };
         if plan.rules.options.single_flight != SingleFlightScope::Cluster {
@@ -193,7 +193,8 @@ async fn find<'a>(engine: &'a Arc<Engine>, plan: &Plan, lease_key: &EntryKey) ->
         .detail("others held the key for longer than a run may take; the value is computed without storing it"))
 }
 
-/// With the lease: what was stored before it was taken, and else what the fill is to replace.
+/// Under the lease, reads the key again: returns a value that was stored before, or what to
+/// replace.
 async fn under<'a>(engine: &'a Engine, plan: &Plan, lease: Lease) -> Result<Found<'a>> {
     let found = match look(engine, plan).await? {
         (Standing::Value(value), None) => Found::Value(value),
@@ -209,7 +210,7 @@ async fn under<'a>(engine: &'a Engine, plan: &Plan, lease: Lease) -> Result<Foun
     Ok(found)
 }
 
-/// Waits until the lease has ended, or must have.
+/// Waits until the lease has ended or must have ended.
 async fn wait(engine: &Engine, plan: &Plan, lease_key: &EntryKey, left: Option<Duration>) -> Result<()> {
     let (slot, wake) = engine.store.read_and_watch(&lease_key.value_key).await?;
     let left = match slot {
@@ -217,7 +218,8 @@ async fn wait(engine: &Engine, plan: &Plan, lease_key: &EntryKey, left: Option<D
         Slot::Unawaited(now) if plan.refresh => now.or(left),
         _ => return Ok(()),
     };
-    // A little over: the server ends a lease when it next looks at the key, not on the millisecond.
+    // A little longer: the server ends a lease when it next looks at the key, not on the
+    // millisecond.
     let limit = left.map_or(LONGEST_WAIT, |left| left.saturating_add(Duration::from_millis(5)).min(LONGEST_WAIT));
     tokio::select! {
         biased;
@@ -227,8 +229,8 @@ async fn wait(engine: &Engine, plan: &Plan, lease_key: &EntryKey, left: Option<D
     Ok(())
 }
 
-/// Runs the function under the lease, if there is one, and stores what it returns; gives the lease
-/// back otherwise.
+/// Runs the function, under the lease if there is one, and stores what it returns. Otherwise
+/// releases the lease.
 async fn run(
     engine: &Arc<Engine>,
     plan: &Plan,
@@ -247,7 +249,7 @@ async fn run(
                 None => run.as_mut().await,
             }
         };
-        // Dropped here: the lease is given back, and a waiter takes over.
+        // Dropped here at the deadline: the lease is released, and a waiter takes over.
         within(engine, deadline, kept).await
     };
     if let Some(FlightOutcome::Value(value)) = &landing {
@@ -268,8 +270,7 @@ async fn run(
         plan.observed(engine, HistoryEvent::DeadlinePassed);
     }
     if let Some(filling) = filling {
-        // Its caller has gone before the function came to anything: one of those who wait takes the
-        // lease.
+        // The caller was dropped before the function returned: one of the waiters takes the lease.
         let end = if matches!(landing, Some(FlightOutcome::Abandoned)) { End::Free } else { End::Unstored };
         if let Err(error) = filling.lease.release(end).await {
             engine.store_failed(&error);
@@ -277,7 +278,7 @@ async fn run(
     }
     match (landing, plan.overdue) {
         (Some(landing), _) => landing,
-        // As without a plain key: see `run_under`.
+        // As for values with a header: see `run_under`.
         (None, Some(overdue)) => FlightOutcome::Failed(overdue(DeadlineExceeded::new(deadline.unwrap_or_default()))),
         (None, None) if is_lent => FlightOutcome::Abandoned,
         (None, None) => {
@@ -287,7 +288,7 @@ async fn run(
     }
 }
 
-/// Stores the value under the lease, or gives the lease back.
+/// Stores the value under the lease, or releases the lease.
 async fn fill(engine: &Engine, plan: &Plan, filling: Filling<'_>, value: &Erased) -> Result<()> {
     let Filling { lease, over, mark } = filling;
     let (bytes, expiry) = match storable(engine, plan, value) {
@@ -305,7 +306,8 @@ async fn fill(engine: &Engine, plan: &Plan, filling: Filling<'_>, value: &Erased
             return lease.release(End::Unstored).await;
         }
     };
-    // What was set and removed again meanwhile is gone, but this process was told.
+    // A value that was set and removed meanwhile leaves no trace in the store, but the push was
+    // received.
     if mark.is_some_and(|mark| mark.has_changed()) {
         plan.observed(engine, HistoryEvent::FillRefused(Refusal::Outdated));
         return lease.release(End::Free).await;
@@ -314,7 +316,7 @@ async fn fill(engine: &Engine, plan: &Plan, filling: Filling<'_>, value: &Erased
         plan.observed(engine, HistoryEvent::FillRefused(Refusal::LeaseLost));
         return Ok(());
     }
-    // Before the push of it: what a refresh has replaced is not served here any more (T7).
+    // Before its push arrives: L1 must not serve the value that a refresh has replaced (T7).
     if let Some(local) = &engine.local {
         local.drop_key(&plan.key.value_key);
     }
@@ -355,7 +357,7 @@ pub(super) fn failed(engine: &Engine, plan: &Plan, error: &Error) {
     engine.store_failed(error);
 }
 
-/// The value, if this process keeps it.
+/// Returns the value from L1.
 pub(crate) fn in_local<T>(engine: &Engine, plan: &Plan, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
     let local = engine.local.as_ref().filter(|_| plan.local != LocalTier::Off)?;
     let hit = local.get_plain(&ParsedKey::parse(&plan.key.value_key).as_ref(), take)?;

@@ -1,4 +1,4 @@
-//! One call: what is asked for, and by which rules.
+//! One call: its key, its type and its rules.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -17,27 +17,27 @@ use crate::value::return_type::{Returns, ValueType};
 use crate::value::rules::Rules;
 use crate::versions::snapshot::VersionSnapshot;
 
-/// One call: what is asked for, and by which rules.
+/// One call: its key, its type and its rules.
 pub(crate) struct Plan {
     pub(crate) key: EntryKey,
     pub(crate) value: ValueType,
     pub(crate) rules: Arc<Rules>,
     pub(crate) local: LocalTier,
-    /// Run the function even if a value stands, and replace it.
+    /// Run the function even if there is a value, and replace it.
     pub(crate) refresh: bool,
-    /// Makes the function's own error of a passed deadline, if there is a way.
+    /// Makes the function's own error from a passed deadline, if its error type allows it.
     pub(crate) overdue: Option<fn(DeadlineExceeded) -> Erased>,
-    /// Where the function looks for the value that it may keep.
+    /// Where the function finds the old value, which it may keep.
     pub(crate) old: Option<Arc<OldValue>>,
-    /// The function's future owns what it needs, and may go on without its caller.
+    /// The function's future owns everything it uses, and may outlive its caller.
     pub(crate) owned: bool,
-    /// The key of the lease, where the value is plain: shared with other programs.
+    /// The key of the lease if the value is plain, that is shared with other programs.
     pub(crate) plain: Option<EntryKey>,
-    /// That of the function, if it is known or was asked for.
+    /// The number of the function, once it is known.
     pub(crate) number: OnceLock<FunctionNumber>,
 }
 
-/// What is counted of a function, and of its cache.
+/// A counter of a function and of its cache.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Tally {
     Hits,
@@ -70,7 +70,7 @@ impl Tally {
         }
     }
 
-    /// `None`: its event counts.
+    /// Returns the counter of the cache. `None`: it is counted when the event is emitted.
     fn of_cache(self, counters: &Counters) -> Option<&AtomicU64> {
         Some(match self {
             Self::Hits => &counters.hits,
@@ -103,7 +103,8 @@ impl Plan {
         }
     }
 
-    /// Notes a step in the key's history, counts it for the function and its cache, and emits its event.
+    /// Adds a step to the key's history, counts it for the function and its cache, and emits its
+    /// event.
     pub(crate) fn observed(&self, engine: &Engine, what: HistoryEvent) {
         self.note(engine, what);
         let tally = match what {
@@ -122,7 +123,7 @@ impl Plan {
         self.emit_event_of(engine, what);
     }
 
-    /// Emits the event that goes with a step, if there is one.
+    /// Emits the event of a step, if it has one.
     fn emit_event_of(&self, engine: &Engine, what: HistoryEvent) {
         let name = || Arc::clone(&self.key.name);
         engine.events.emit(match what {
@@ -135,12 +136,12 @@ impl Plan {
         });
     }
 
-    /// Notes a step in the key's history only: of one id among those of a batch, which count once.
+    /// Only adds a step to the key's history. For the ids of a batch, which is counted once.
     pub(crate) fn note(&self, engine: &Engine, what: HistoryEvent) {
         engine.history.note(&self.key.value_key, what);
     }
 
-    /// Counts for the function, and for its cache.
+    /// Counts for the function and for its cache.
     pub(crate) fn count(&self, engine: &Engine, tally: Tally) {
         let number = self.number();
         if number.is_one_of_others() {
@@ -154,12 +155,12 @@ impl Plan {
         }
     }
 
-    /// That of its function.
+    /// Returns the number of the function.
     pub(crate) fn number(&self) -> FunctionNumber {
         *self.number.get_or_init(|| FunctionNumber::of_name(&self.key.name))
     }
 
-    /// What a value of it depends on; nothing is read yet.
+    /// Returns the versions that a value depends on, not read yet.
     pub(crate) fn basis(&self, engine: &Engine) -> VersionSnapshot {
         VersionSnapshot::new(&engine.versions, &self.key.name, self.number(), &self.rules)
     }
@@ -169,11 +170,12 @@ impl Plan {
     }
 }
 
-/// The value past its time that a function is given before it runs. It returns this very value to keep it.
+/// The expired value that a function is given before it runs. To keep it, the function returns this
+/// same value.
 pub(crate) type OldValue = Mutex<Option<Erased>>;
 
 impl<R> Returns<R> {
-    /// What the caller gets of a run.
+    /// Converts the outcome of a run into what the caller gets.
     pub(crate) fn land(self, landing: FlightOutcome, name: &str) -> R {
         let returned = match landing {
             FlightOutcome::Value(value) => (self.of.ok)(&value),
@@ -183,7 +185,7 @@ impl<R> Returns<R> {
         };
         #[expect(
             clippy::panic,
-            reason = "flights are told apart by value type, and abandoned ones are led anew; only a bug here leads to it"
+            reason = "flights are keyed by value type, and abandoned flights are led again; only a bug here leads to it"
         )]
         returned.unwrap_or_else(|| panic!("a run of `{name}` came to a value of another type"))
     }

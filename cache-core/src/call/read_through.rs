@@ -1,15 +1,15 @@
-//! The pipeline after a miss in this process, top to bottom.
+//! The slow path after a miss in this process, top to bottom.
 //!
 //! ```text
 //! read ── a fresh record ──> its value: no run, no flight
-//!  └─ else ─> share the run of the key in this process, a task of its own:
-//!              ├─ a record past its time ─> serve it and refresh, or run the function and fall back on it
-//!              ├─ nothing ─────> take the lease ──> run the function ──> fill
+//!  └─ else ─> share the run of the key in this process, in a task:
+//!              ├─ an expired record ─> serve and refresh it, or run with it as fallback
+//!              ├─ no record ───> take the lease ──> run the function ──> fill
 //!              ├─ a lease ─────> wait for the push or its end, read again
 //!              └─ no store ────> run the function
 //! ```
 //!
-//! Invariant: a fault of the store never reaches the caller, and a computed value always does.
+//! Invariant: a store error never reaches the caller, and a computed value always does.
 
 use std::sync::Arc;
 
@@ -35,20 +35,20 @@ use crate::store::Slot;
 use crate::value::Erased;
 use crate::versions::snapshot::VersionSnapshot;
 
-/// What reading the store before any run came to.
+/// The result of reading the store before any run.
 pub(crate) enum Probed {
-    /// A value to return.
+    /// Return this value.
     Value(Erased),
-    /// A value to return while the record with this fill id is computed anew.
+    /// Return this value, and refresh the record with this fill id.
     Due(Erased, u64),
-    /// Left to a run.
+    /// The value must be computed.
     Miss(Read),
 }
 
-/// Reads the store before any flight is entered: a fresh record needs none.
+/// Reads the store before any flight is entered. A fresh record needs no flight.
 pub(crate) async fn probe(engine: &Engine, plan: &Plan) -> Probed {
     let mut basis = plan.basis(engine);
-    // Whoever finds a run under way waits for it: what it will bring is not there yet.
+    // If a run is under way, the caller waits for it: its value is not in the store yet.
     let is_running = || engine.flights.find(&plan.key.value_key, (plan.value.type_id)()).is_some();
     if plan.rules.options.single_flight != SingleFlightScope::None && is_running() {
         return Probed::Miss(Read { basis, slot: None });
@@ -64,7 +64,8 @@ pub(crate) async fn probe(engine: &Engine, plan: &Plan) -> Probed {
     }
 }
 
-/// A call whose function borrows from its caller. `boxed` is called where the function may be needed.
+/// Runs a call whose function borrows from its caller. `boxed` is called only if the function may
+/// be needed.
 pub(crate) fn read_or_run_here<'a, F: Send + 'a>(
     engine: &Arc<Engine>,
     plan: Plan,
@@ -106,12 +107,12 @@ async fn try_probe(
     }))
 }
 
-/// The same for plain values: what is stored, else what the function returns.
+/// Like [`read_or_run_here`], for plain values: returns the stored value, or runs the function.
 pub(crate) fn read_or_run_plain<'a>(engine: &Arc<Engine>, plan: Plan, function: BoxFuture<'a, Returned>) -> Stages<'a> {
     let engine = Arc::clone(engine);
     let first = async move {
-        // A run under way is not waited for if there is a value: whoever wrote that, wrote it
-        // since.
+        // If there is a value, a run under way is not waited for: the value was written after the
+        // run began.
         match plain::look(&engine, &plan).await {
             Ok((plain::Standing::Value(value), _)) => {
                 plan.count(&engine, Tally::Hits);

@@ -1,4 +1,4 @@
-//! What is stored under a key, opened and judged: the one place that does so.
+//! Decodes and judges stored bytes. All call paths use this module for it.
 
 use std::sync::Arc;
 
@@ -16,41 +16,44 @@ use crate::value::envelope::{Envelope, Unreadable};
 use crate::versions::Dependencies;
 use crate::versions::snapshot::{VersionCheck, VersionSnapshot};
 
-/// What stored bytes are to this call.
+/// What stored bytes mean for this call.
 pub(crate) enum Stored {
     /// A value that may be returned at once.
     Value(Served),
-    /// A record past its time.
+    /// A record past its lifetime.
     Old(Old),
-    /// A record from before an invalidation, with its fill id: never served again, however stale a value may be (R17). Without a scope: of an
-    /// absence, where the function has none.
+    /// A record from before an invalidation, with its fill id. It is never served again, not even
+    /// as a stale value (R17). Without a scope: an absent value, and the function always returns
+    /// one.
     Invalid(u64, Option<Scope>),
-    /// A record under a fence on a tag of its value: not served now, and left where it is.
+    /// A record with a fenced tag. It is not served now, and stays in the store.
     Fenced,
-    /// A record of a build that knows more, with its fill id: it stays until it is replaced, as one past its time.
+    /// A record of a newer build, with its fill id. It stays until it is replaced, like an expired
+    /// one.
     Newer(u64, &'static str),
-    /// No record of this function.
+    /// Not a record of this function.
     Foreign(&'static str),
 }
 
-/// A value that may be returned, and what is known of it.
+/// A value that may be returned, with its metadata.
 pub(crate) struct Served {
     pub(crate) value: Erased,
     pub(crate) fill_id: u64,
     pub(crate) payload_bytes: usize,
     pub(crate) serving: ServeWindow,
-    /// What L1 has to go by; `None`: it cannot.
+    /// The versions that L1 must check. `None`: L1 cannot keep the value.
     pub(crate) under: Option<Dependencies>,
 }
 
-/// What is past its time; a value if it may be fallen back on.
+/// A record past its lifetime. The value is present if it may serve as a fallback.
 pub(crate) struct Old {
     pub(crate) fill_id: u64,
     pub(crate) value: Option<Erased>,
 }
 
-/// Takes a trip only for a record with tags that nothing is known of. `keeps`: the value may be kept
-/// in L1.
+/// Decodes stored bytes. One round trip only if the record has tags of unknown versions.
+///
+/// `keeps`: L1 may keep the value.
 pub(super) async fn decode(
     engine: &Engine,
     plan: &Plan,
@@ -70,7 +73,7 @@ pub(super) async fn decode(
     })
 }
 
-/// Puts what was read into the history of its key.
+/// Adds a read to the history of its key.
 pub(crate) fn noted(engine: &Engine, plan: &Plan, stored: Stored) -> Stored {
     let what = match &stored {
         Stored::Value(value) => HistoryEvent::Hit { fresh_for: value.serving.fresh() },
@@ -88,7 +91,7 @@ pub(crate) fn noted(engine: &Engine, plan: &Plan, stored: Stored) -> Stored {
     stored
 }
 
-/// A record whose versions stand.
+/// Judges a record whose versions are current.
 pub(crate) fn judge(
     engine: &Engine,
     plan: &Plan,
@@ -107,13 +110,14 @@ pub(crate) fn judge(
             Stored::Value(Served { value, fill_id, payload_bytes: payload.len(), serving, under })
         }
         (Ok(Some(value)), None) => Stored::Old(Old { fill_id, value: Some(value) }),
-        // A function that always returns one shares its name with one that need not: to this call it is a miss.
+        // The stored value is absent, but this function always returns a value. A function of the
+        // same name may return `None`. For this call it is a miss.
         (Ok(None), _) => Stored::Invalid(fill_id, None),
         (Err(_), _) => Stored::Foreign("the payload is not a value of this type"),
     }
 }
 
-/// A value that was read, kept in L1 if it may be.
+/// Stores a value that was read in L1, if it may be kept there.
 pub(super) fn kept(engine: &Engine, plan: &Plan, served: Served, mark: Option<Mark<'_>>) -> Hit {
     let Served { value, fill_id, payload_bytes, serving, under } = served;
     if let Some((mark, under)) = mark.zip(under) {
@@ -123,7 +127,7 @@ pub(super) fn kept(engine: &Engine, plan: &Plan, served: Served, mark: Option<Ma
     Hit { value, due: (serving.is_due && !is_resting()).then_some(fill_id) }
 }
 
-/// A value to return; `due`: while the record with this fill id is computed anew.
+/// A value to return. `due`: the record with this fill id needs a refresh.
 pub(super) struct Hit {
     pub(super) value: Erased,
     pub(super) due: Option<u64>,

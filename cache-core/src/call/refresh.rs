@@ -1,4 +1,4 @@
-//! Computing the next value while the old one is served.
+//! Refreshes: computing the next value while the old one is served.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use crate::store::{Replaces, Slot, has_fill_id};
 use crate::value::Erased;
 use crate::versions::snapshot::VersionSnapshot;
 
-/// How long a key is left alone whose refresh was skipped.
+/// How long a key is not refreshed again after a refresh was skipped.
 const AFTER_SKIP: Duration = Duration::from_millis(100);
 
-/// Takes a place among the refreshes of this process, if this key needs one and there is one.
+/// Starts a refresh in this process. `None`: this key needs none now, or the limit is reached.
 fn begin(engine: &Engine, plan: &Plan, fill_id: u64) -> Option<Ticket> {
     match engine.refreshes.begin(&plan.key.value_key, fill_id, engine.clock.coarse()) {
         Begun::Ticket(ticket) => {
@@ -34,7 +34,7 @@ fn begin(engine: &Engine, plan: &Plan, fill_id: u64) -> Option<Ticket> {
         Begun::Resting => None,
         Begun::Full => {
             plan.observed(engine, HistoryEvent::RefreshSkipped);
-            // Else a key that is asked for often would tell it at each hit.
+            // Otherwise a key that is requested often would emit the event at each hit.
             if plan.terms(engine).soft_timeout.is_none() {
                 rest_from_now(engine, plan, fill_id, AFTER_SKIP);
             }
@@ -43,18 +43,20 @@ fn begin(engine: &Engine, plan: &Plan, fill_id: u64) -> Option<Ticket> {
     }
 }
 
-/// Computes the next value in the background: no caller waits for it, and no caller's end ends it (F1, F10).
+/// Computes the next value in the background. No caller waits for it, and it does not end when a
+/// caller does (F1, F10).
 pub(crate) fn refresh_behind(engine: &Arc<Engine>, plan: &Arc<Plan>, fill_id: u64, function: OwnedFunction) {
     let Some(ticket) = begin(engine, plan, fill_id) else { return };
     let (owned, plan) = (Arc::clone(engine), Arc::clone(plan));
-    // After the shutdown nobody can, and nobody needs it.
+    // After the shutdown no task can be spawned, and a refresh is not needed.
     let _spawned = engine.background.work(async move {
         let (leader, _nobody_waits) = Leader::alone(&Caller::default());
         refresh(&owned, &plan, fill_id, Function::Owned(function), &leader, ticket).await;
     });
 }
 
-/// Computes the next value in this caller; `None`: somebody else does, or it came to nothing, and the old one is to be returned.
+/// Computes the next value in this caller. `None`: another refresh runs, or this one failed, and
+/// the caller returns the old value.
 pub(crate) async fn refresh_here(
     engine: Arc<Engine>,
     plan: Arc<Plan>,
@@ -70,7 +72,7 @@ pub(crate) async fn refresh_here(
             let refreshed = refresh(&engine, &plan, fill_id, function, &leader, ticket).await;
             refreshed.unwrap_or(FlightOutcome::Abandoned)
         };
-        // Outside of a runtime it is dropped, and the old value stays.
+        // Outside of a runtime the run is dropped, and the old value stays.
         drop(drive(&background, leader, run));
     };
     match Lending::new(function, flight, &caller, &name, begin).await {
@@ -81,8 +83,8 @@ pub(crate) async fn refresh_here(
     }
 }
 
-/// One refresh over all processes: the lease is to be had only while the record that is due still stands, so a newer one ends it here
-/// (F9). The ticket goes at the end.
+/// Runs one refresh over all processes. The lease is granted only while the due record is in the
+/// store, so a newer record ends the refresh here (F9). The ticket is released at the end.
 async fn refresh(
     engine: &Arc<Engine>,
     plan: &Plan,
@@ -91,13 +93,14 @@ async fn refresh(
     leader: &Leader,
     _ticket: Ticket,
 ) -> Option<FlightOutcome> {
-    // Before the run, as in the foreground (R4).
+    // Read before the run, as in the foreground (R4).
     let mut basis = plan.basis(engine);
     if let Err(error) = basis.read_unknown(&engine.versions).await {
         engine.store_failed(&error);
         return None;
     }
-    // The record may be of the version before, and this build may not be registered under the one that stands (R25).
+    // The record may be from before the current function version, and this build may not be
+    // registered under that version (R25).
     if let Err(error) = engine.builds.register_all(std::slice::from_mut(&mut basis), &plan.key).await {
         engine.store_failed(&error);
         return None;
@@ -119,8 +122,8 @@ async fn refresh(
     }
 }
 
-/// Runs the function in the background and waits for it no longer than the soft timeout: then its callers get the old value, and
-/// the run goes on and is stored (F5).
+/// Runs the function in the background and waits for it up to the soft timeout. After that, callers
+/// get the old value, and the run goes on and stores its value (F5).
 pub(super) async fn run_at_most(
     engine: &Arc<Engine>,
     plan: &Arc<Plan>,
@@ -146,15 +149,16 @@ pub(super) async fn run_at_most(
     let _spawned = engine.background.work(async move {
         let landing = run_under(&owned, &of_run, Some(lease), &of_task, function, fallback, &leader).await;
         drop(ticket);
-        // An error says that nobody waits any more.
+        // An error means that no caller waits any more.
         let _nobody = sender.send(landing);
     });
     match within(engine, soft_timeout, &mut landed).await {
         Some(Ok(landing)) => landing,
-        // Dropped without a word: the cache was shut down.
+        // The sender was dropped: the cache was shut down.
         Some(Err(_)) => serve_old(engine, plan, old),
         None => match engine.store.read(&plan.key.value_key).await {
-            // Invalidated meanwhile: there is no old value any more, and so no soft timeout (R17, F6).
+            // Invalidated meanwhile: the old value must not be served, so the soft timeout does not
+            // apply (R17, F6).
             Ok(slot) if !matches!(&slot, Slot::Bytes(bytes) if has_fill_id(bytes, fill_id)) => {
                 landed.await.unwrap_or(FlightOutcome::Value(old))
             }

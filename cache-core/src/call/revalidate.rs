@@ -1,4 +1,4 @@
-//! Values that their function may keep: "not modified" renews the times of a record and leaves its payload where it is.
+//! Revalidation: a "not modified" renews the times of a record and leaves its payload in the store.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::value::Erased;
 use crate::value::envelope::Envelope;
 use crate::versions::snapshot::{VersionCheck, VersionSnapshot};
 
-/// The record that a refresh is to replace, and its value as the function was given it.
+/// The record that a refresh will replace, and its value as it was given to the function.
 pub(super) struct StaleRecord {
     pub(super) value: Erased,
     envelope: Envelope,
@@ -25,7 +25,7 @@ pub(super) struct StaleRecord {
 }
 
 impl StaleRecord {
-    /// Gives the function what stands beside the lease, if it asks for that. One round trip more.
+    /// Gives the function the old value, if it asks for it. One more round trip.
     pub(super) async fn offer_old_value(
         engine: &Engine,
         plan: &Plan,
@@ -46,7 +46,8 @@ impl StaleRecord {
         if envelope.fill_id != fill_id {
             return None;
         }
-        // Renewed, it keeps the versions it names: those of this run, or it would be a miss for everybody.
+        // A renewed record keeps its versions. If they are not those of this run, each read would
+        // be a miss.
         match basis.agrees(&engine.versions, &envelope, false).await {
             Ok(VersionCheck::Yes(_)) => {}
             Ok(VersionCheck::No | VersionCheck::Fenced) => return None,
@@ -61,7 +62,7 @@ impl StaleRecord {
         Some(Self { value, envelope, payload_at, bytes })
     }
 
-    /// The same value for another lifetime: only the header is sent. Guarded as a fill is.
+    /// Stores the same value with a new lifetime. Only the header is sent. Guarded like a fill.
     pub(super) async fn renew(
         mut self,
         engine: &Engine,

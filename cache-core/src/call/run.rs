@@ -1,10 +1,10 @@
-//! Running the function: under a lease and a deadline, in the foreground or behind a value that is served meanwhile.
+//! Runs the function: under a lease and a deadline, in the foreground or in the background.
 //!
-//! | run | who waits | it fails | its deadline passes |
+//! | run | waiters | it fails | its deadline passes |
 //! |---|---|---|---|
-//! | nothing at hand | its callers | the error is theirs | theirs too, or it goes on without its key |
-//! | an old value to fall back on | its callers | the old value, throttle | the old value, throttle |
-//! | behind a served value | nobody | an event, throttle | an event, throttle |
+//! | without an old value | callers | an error | an error, or it goes on without its key |
+//! | with an old value as fallback | callers | the old value, throttle | the old value, throttle |
+//! | behind a served value | none | an event, throttle | an event, throttle |
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -28,19 +28,19 @@ use crate::store::Replaces;
 use crate::value::Erased;
 use crate::versions::snapshot::VersionSnapshot;
 
-/// What there is if the function comes to nothing.
+/// What to serve if the function fails.
 pub(crate) enum Fallback {
     /// Nothing.
     None,
-    /// A value past its time, whose record the lease is beside.
+    /// An expired value. The lease is held next to its record.
     Old(Erased),
-    /// A value past its time, of the record with this fill id. There is no lease.
+    /// An expired value, from the record with this fill id. There is no lease.
     Unleased(Erased, u64),
-    /// A value that its callers have got already.
+    /// The callers already have a value.
     Served,
 }
 
-/// What a run does with what was learned of its lease.
+/// Returns the callback that notifies the leader of changes of its lease.
 pub(super) fn tell(leader: &Leader) -> impl Fn(&str, Told) + Sync {
     |_, told| match told {
         Told::Stood(at) => leader.seen(at),
@@ -48,9 +48,10 @@ pub(super) fn tell(leader: &Leader) -> impl Fn(&str, Told) + Sync {
     }
 }
 
-/// Runs the function under the lease, if there is one, and stores what it returns; gives the lease back otherwise.
+/// Runs the function, under the lease if there is one, and stores what it returns. Otherwise
+/// releases the lease.
 ///
-/// `leader`: of those who wait for this run in this process.
+/// `leader`: the leader of the callers that wait for this run in this process.
 pub(super) async fn run_under(
     engine: &Arc<Engine>,
     plan: &Plan,
@@ -72,7 +73,7 @@ pub(super) async fn run_under(
                 None => run.as_mut().await,
             }
         };
-        // Dropped here: the lease is given back, and a waiter takes over.
+        // Dropped here at the deadline: the lease is released, and a waiter takes over.
         within(engine, deadline, kept).await
     };
     let cause = match &landing {
@@ -102,10 +103,11 @@ pub(super) async fn run_under(
             StaleCause::DeadlinePassed
         }
     };
-    // Its caller has gone before the function came to anything: one of those who wait takes the lease.
+    // The caller was dropped before the function returned: one of the waiters takes the lease.
     let end = if matches!(landing, Some(FlightOutcome::Abandoned)) { End::Free } else { End::Unstored };
     let stands = give_up(engine, plan, lease, &fallback, end).await;
-    // Also where an invalidation of everything has ended it, or one by tag: that leaves its key alone (R17).
+    // The versions are checked too: an invalidation by tag, or of everything, does not touch the
+    // key (R17).
     let may_be_served = matches!(fallback, Fallback::Old(_) | Fallback::Unleased(..));
     let stands = stands && (!may_be_served || basis.stands(&engine.versions).await);
     match (landing, fallback) {
@@ -119,10 +121,11 @@ pub(super) async fn run_under(
         }
         (Some(landing), _) => landing,
         (None, _) => match plan.overdue {
-            // The run ends here: nothing can be stored by it any more.
+            // The run ends here and can no longer store anything.
             Some(overdue) => FlightOutcome::Failed(overdue(DeadlineExceeded::new(deadline.unwrap_or_default()))),
-            // Its callers cannot be told: the key is free for others. A function that borrows goes on for its own caller, one that
-            // owns for all who wait for it. What it returns is not stored.
+            // The error type cannot express the deadline. The key is released for others. A
+            // function that borrows goes on for its own caller, one that owns for all its waiters.
+            // Its value is not stored.
             None if is_lent => FlightOutcome::Abandoned,
             None => {
                 leader.detach();
@@ -132,7 +135,7 @@ pub(super) async fn run_under(
     }
 }
 
-/// What stands after the run, where a test has removed the guard that goes by what stood before it.
+/// Test only: re-reads the versions after the run when the corresponding guard is disabled.
 async fn late_basis(engine: &Engine, plan: &Plan, fallback: &Fallback) -> Option<VersionSnapshot> {
     let is_behind = matches!(fallback, Fallback::Served);
     let guard = if is_behind { Invariant::VersionsFromBeforeRefresh } else { Invariant::VersionsFromBeforeRun };
@@ -144,8 +147,9 @@ async fn late_basis(engine: &Engine, plan: &Plan, fallback: &Fallback) -> Option
     Some(basis)
 }
 
-/// Gives the lease back; where there is something to serve, for the throttle's time to nobody. Whether the record beside it still stood:
-/// else it was invalidated meanwhile, and is not to be served (R17).
+/// Releases the lease. If there is a value to serve, no process refreshes it until the throttle
+/// ends. Returns whether the record next to the lease was still there. If not, it was invalidated
+/// meanwhile and must not be served (R17).
 pub(crate) async fn give_up(
     engine: &Arc<Engine>,
     plan: &Plan,
@@ -170,12 +174,12 @@ pub(crate) async fn give_up(
     };
     done.unwrap_or_else(|error| {
         engine.store_failed(&error);
-        // Nobody can tell; an old value is what is left.
+        // Unknown. The old value is the best that is left.
         true
     })
 }
 
-/// Runs the function for its callers.
+/// Runs the function, and records its start and end.
 pub(super) async fn compute(engine: &Engine, plan: &Plan, function: Function, leader: &Leader) -> FlightOutcome {
     plan.observed(engine, HistoryEvent::RunBegan);
     let started = engine.clock.start();

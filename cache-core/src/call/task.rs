@@ -1,4 +1,4 @@
-//! A run as a task of its own.
+//! Drives a run as a task.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use futures::future::BoxFuture;
 use crate::background::Background;
 use crate::coordination::single_flight::{FlightOutcome, Leader, Panic};
 
-/// Spawns a run. It ends when nobody waits for it any more, and a panic in it is the outcome of its flight (S10).
+/// Spawns a run as a task. The task ends when no caller waits for it. A panic in it is the outcome
+/// of its flight (S10).
 ///
 /// # Errors
-/// The run itself, outside of a runtime.
+/// Returns the run itself outside of a runtime.
 pub(crate) fn drive<F>(
     background: &Background,
     leader: Leader,

@@ -1,11 +1,14 @@
-//! Which builds of a program store under a function's name, so that an invalidation reaches the records of all of them.
+//! The registry of builds: which builds of a program store under a function's name, so that an
+//! invalidation reaches the records of all of them.
 //!
-//! Invariant: a build is in the registry before its first lease, hence before any compute whose value it could store. An
-//! invalidation unlinks what it knows of, learns the rest in the same trip, and unlinks that too (R21).
+//! Invariant: a build is in the registry before its first lease, and so before any compute whose
+//! value it could store. An invalidation unlinks the records that it knows of, learns of the others
+//! in the same round trip, and unlinks those too (R21).
 //!
-//! A registry can be lost. Whoever makes it anew gives the function another version in the same step, and an invalidation that finds
-//! none does so before it is done: so a record ends at the latest when it would no longer be found (R25). Hence a build is known to be
-//! registered only as long as the function is at the version that it was registered under.
+//! A registry can be lost. A build that creates it again gives the function a new version in the
+//! same step, and an invalidation that finds no registry renews the version before it returns. So a
+//! record is invalid at the latest when it could no longer be found (R25). For this reason a
+//! registration is valid only while the function has the version that it was made under.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -25,11 +28,11 @@ use crate::recent::Recent;
 use crate::store::{Operation, REGISTRY_EXPIRY, Raised, Removal, Siblings, Store, Token, Version};
 use crate::versions::snapshot::{VersionReader, VersionSnapshot};
 
-/// How often a build that goes on filling says so again.
+/// How often a build that keeps filling registers again.
 const REGISTER_EVERY: Duration = Duration::from_secs(600);
 
-/// How many names are known at once. Of one that was forgotten, the registry tells again at its
-/// next use: a trip more.
+/// How many names are known at once. A forgotten name is read from the registry at its next use,
+/// with one more round trip.
 const MOST_NAMES: usize = 4096;
 
 /// How often a function's version may change under a caller that is about to compute.
@@ -48,19 +51,20 @@ pub(crate) struct Builds {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Fingerprints seen in the registry, ever.
+    /// Fingerprints that were seen in the registry.
     fingerprints: BTreeSet<Arc<str>>,
-    /// Which of ours are registered, or could not be a moment ago.
+    /// This process's builds that are registered, or whose registration has just failed.
     registered: HashMap<Arc<str>, Registered>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Registered {
-    /// On the coarse clock.
+    /// The time, on the coarse clock.
     at: u64,
-    /// Of the store.
+    /// The epoch of the store.
     epoch: u64,
-    /// Of the function. `None`: it had none, or the store did not answer, so nothing can be stored yet.
+    /// The function's version. `None`: it had none, or the store did not answer, so nothing can be
+    /// stored yet.
     version: Option<Version>,
 }
 
@@ -77,19 +81,23 @@ impl Builds {
         Self { known, store, namespace: namespace.into(), versions, clock, history, events }
     }
 
-    /// Reads something of a function, and in the same moment says that this build may store under its name, if this process has not said
-    /// so yet. Before the read: then a function that nobody has used has no version to be renewed.
+    /// Runs a read for a function. At the same time registers this build, if this process has not
+    /// done so yet. The registration is sent first: a function that has never been used has no
+    /// version to renew.
     pub(crate) async fn introduce<T>(&self, key: &EntryKey, read: impl Future<Output = T>) -> T {
         if self.lock().get(&*key.name).is_some_and(|known| known.registered.contains_key(&key.fingerprint)) {
             return read.await;
         }
-        // A fault is told where it matters: before a lease is asked for.
+        // An error is reported where it matters: before a lease is taken.
         let (_told_later, read) = futures::future::join(Box::pin(self.register_now(key)), read).await;
         read
     }
 
-    /// Makes sure that this build is in the registry while the function is at this version. One trip the first time, every ten minutes, and
-    /// for each new version of the function; else nothing. The function's version since: if it is another one, that one counts.
+    /// Makes sure that this build is registered while the function has this version. One round trip
+    /// the first time, every ten minutes, and for each new version of the function; otherwise none.
+    ///
+    /// Returns the function's current version. If it differs from `version`, it is the one that
+    /// counts.
     pub(crate) async fn register(&self, key: &EntryKey, version: Version) -> Result<Option<Version>> {
         let (now, epoch) = (self.clock.coarse(), self.store.epoch());
         let registered = self.lock().get(&*key.name).and_then(|known| known.registered.get(&key.fingerprint).copied());
@@ -104,8 +112,8 @@ impl Builds {
         self.register_now(key).await
     }
 
-    /// Makes sure that this build is registered under the function's version that all of these have: before what they are the basis of is
-    /// computed.
+    /// Makes sure that this build is registered under the function version of all these snapshots.
+    /// Must be called before a value that depends on them is computed.
     pub(crate) async fn register_all(&self, bases: &mut [VersionSnapshot], key: &EntryKey) -> Result<()> {
         for _ in 0..MAX_VERSIONS {
             let Some(version) = bases.iter().find_map(VersionSnapshot::function) else { return Ok(()) };
@@ -114,7 +122,7 @@ impl Builds {
             if !bases.iter().any(differs) {
                 return Ok(());
             }
-            // It was renewed, perhaps by this very step: whether or not it was told yet.
+            // The version was renewed, perhaps by this step. This process may not be notified yet.
             self.versions.cells.changed(&function_key(&self.namespace, &key.name));
             for basis in bases.iter_mut() {
                 basis.look_again(&self.versions).await?;
@@ -147,7 +155,8 @@ impl Builds {
         self.noted(key, HistoryEvent::Removed, removed)
     }
 
-    /// Puts this fence in the places of the records of every build, beside those that stand there; the keys that are fenced.
+    /// Puts this fence in the place of the records of every build, and adds it to the fences there.
+    /// Returns the fenced keys.
     pub(crate) async fn raise(&self, key: &EntryKey, fence: Token, limit: Duration) -> Result<Vec<String>> {
         let raise =
             if mutants::removed(Invariant::FenceRefusesFills) { Write::Remove } else { Write::Raise(fence, limit) };
@@ -158,20 +167,24 @@ impl Builds {
         raised
     }
 
-    /// Takes this fence away, and ends the records of every build: those before it, and those that were stored since it ran out.
+    /// Removes this fence and the records of every build: those from before it, and those stored
+    /// since its time limit ended.
     pub(crate) async fn lift(&self, key: &EntryKey, fence: Token) -> Result<()> {
         let lifted = self.reach(key, &Write::Lift(fence)).await.map(drop);
         self.noted(key, HistoryEvent::FenceLifted, lifted)
     }
 
-    /// Takes this fence away, and puts back what stood there before it, if no other fence stands there, or was lifted there.
+    /// Removes this fence, and restores what was there before it, unless another fence is there or
+    /// was lifted there.
     pub(crate) async fn withdraw(&self, key: &EntryKey, fence: Token, fenced: &[String]) -> Result<()> {
         self.noted(key, HistoryEvent::FenceWithdrawn, self.store.withdraw(fence, fenced).await)
     }
 
-    /// Writes this build's record and unlinks those of the others, which hold the value before. The build is registered.
+    /// Writes this build's record and unlinks those of the other builds, which hold the old value.
+    /// This build must be registered.
     pub(crate) async fn write(&self, key: &EntryKey, record: Bytes, ttl: Duration) -> Result<()> {
-        // Dropped or unanswered, the write may be executed late, after somebody else's (R26).
+        // If it is dropped or gets no answer, the write may run late, after a write of another
+        // caller (R26).
         let mut follow_up = FollowUp { store: &self.store, removal: Some(self.removal(key, None)) };
         let written = self.reach(key, &Write::Set(record, ttl)).await.map(drop);
         if written.as_ref().err().is_none_or(|error| !error.may_have_happened()) {
@@ -180,17 +193,19 @@ impl Builds {
         self.noted(key, HistoryEvent::Set, written)
     }
 
-    /// Sends a write to the keys of every build: those known here, then those that the registry names beyond them. Their keys.
+    /// Sends a write to the keys of every build: first those known here, then the others in the
+    /// registry. Returns the keys.
     async fn reach(&self, key: &EntryKey, write: &Write) -> Result<Vec<String>> {
         let registry = builds_key(&self.namespace, &key.name);
-        // Of this very write: what another one in this process has learned, this one has still to be sent to.
+        // Collected per write: builds that another write of this process has learned of must still
+        // get this one.
         let mut sent = BTreeSet::from([Arc::clone(&key.fingerprint)]);
         let mut keys = vec![key.value_key.to_string()];
         keys.extend(self.known(key).iter().filter_map(|build| unsent(key, build, &mut sent)));
         let write_to = async |keys: &[String], is_first: bool| {
             let siblings = Siblings { keys, builds: &registry };
             match write {
-                // The own key holds the new record.
+                // This build's own key gets the new record.
                 Write::Set(record, ttl) if is_first => {
                     self.store.write(&key.value_key, record.clone(), *ttl, siblings).await
                 }
@@ -207,10 +222,10 @@ impl Builds {
         };
         let mut found = write_to(&keys, true).await?;
         if found.is_empty() && !mutants::removed(Invariant::LostRegistryEndsEntries) {
-            // Nobody tells which builds have stored something.
+            // Without a registry it is unknown which builds have stored something.
             self.versions.renew(&[function_key(&self.namespace, &key.name).into()]).await?;
         }
-        // Ends: what was sent grows towards what the registry holds.
+        // This loop ends, because `sent` grows towards the content of the registry.
         loop {
             let rest: Vec<String> = found.iter().filter_map(|build| unsent(key, build, &mut sent)).collect();
             self.learn(key, found);
@@ -222,7 +237,7 @@ impl Builds {
         }
     }
 
-    /// What an invalidation of this entry, or the lift of a fence on it, comes to that is done later.
+    /// Returns an invalidation of this entry, or the lift of a fence on it, that is done later.
     pub(crate) fn removal(&self, key: &EntryKey, fence: Option<Token>) -> Removal {
         let known = self.lock();
         let known = known.get(&key.name).map(|known| &known.fingerprints);
@@ -236,7 +251,7 @@ impl Builds {
         }
     }
 
-    /// The builds known here.
+    /// Returns the builds known here.
     fn known(&self, key: &EntryKey) -> Vec<Arc<str>> {
         if mutants::removed(Invariant::BuildsAreReached) {
             return Vec::new();
@@ -250,14 +265,14 @@ impl Builds {
         known.fingerprints.extend(found.into_iter().map(Arc::from));
     }
 
-    /// Puts a write of this process into the history of its key.
+    /// Adds a write by this process to the history of its key.
     fn noted(&self, key: &EntryKey, what: HistoryEvent, done: Result<()>) -> Result<()> {
         let what = done.as_ref().map_or_else(|error| HistoryEvent::WriteFailed(error.kind()), |()| what);
         self.history.note(&key.value_key, what);
         done
     }
 
-    /// How many names are known.
+    /// Returns how many names are known.
     #[cfg(test)]
     pub(crate) fn names(&self) -> usize {
         self.lock().len()
@@ -268,7 +283,7 @@ impl Builds {
     }
 }
 
-/// Invalidates the entry after a write of it that may have been executed or not, unless that is known.
+/// Invalidates the entry after a write of it that may have happened, unless the outcome is known.
 struct FollowUp<'a> {
     store: &'a Arc<dyn Store>,
     removal: Option<Removal>,
@@ -282,16 +297,16 @@ impl Drop for FollowUp<'_> {
     }
 }
 
-/// What is done to the records of an entry in every build.
+/// A write to the records of an entry in every build.
 enum Write {
     Remove,
-    /// This build's is replaced, those of the others are removed.
+    /// This build's record is replaced, those of the other builds are removed.
     Set(Bytes, Duration),
     Raise(Token, Duration),
     Lift(Token),
 }
 
-/// The key of the entry in another build, the first time.
+/// Returns the key of the entry in another build, if it is not in `sent` yet.
 fn unsent(key: &EntryKey, build: &str, sent: &mut BTreeSet<Arc<str>>) -> Option<String> {
     sent.insert(Arc::from(build)).then(|| key.of_build(build))
 }

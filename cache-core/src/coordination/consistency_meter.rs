@@ -1,14 +1,15 @@
-//! The consistency meter: is what L1 serves what the store holds? Off unless it is asked for.
+//! The consistency meter: measures whether L1 serves what the store holds. Off by default.
 //!
 //! ```text
-//! a hit in L1, sampled ─> read the record's fill id and its versions, untracked ─ the same ─> a sample
-//!                                                   └ not the same ─> wait for max_staleness
-//!                                                                        ├ L1 serves it no more ─> a sample
-//!                                                                        └ it does ─> a sample, stale: an event
+//! a hit in L1, sampled ─> read the record's fill id and versions, untracked ─ the same ─> a sample
+//!                           └ not the same ─> wait for max_staleness
+//!                                                ├ L1 no longer serves it ─> a sample
+//!                                                └ it does ─> a sample, stale: an event
 //! ```
 //!
-//! Invariant: what is reported was replaced in the store before the answer of the read, and is served longer than `max_staleness` after
-//! it; a push that is under way is never reported. Nothing here mends what it finds: reads are not tracked, and L1 is not touched.
+//! Invariant: a reported value was replaced in the store before the answer of the read, and is
+//! served longer than `max_staleness` after it. A push on its way is never reported. The meter
+//! repairs nothing: its reads are not tracked, and L1 is not touched.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +26,7 @@ use crate::observe::events::{Event, Events, bump};
 use crate::store::{Store, Version};
 use crate::versions::{Dependencies, Dependency};
 
-/// Samples under way at the same time. A hit that comes while there are that many is not sampled.
+/// The maximum number of concurrent samples. A hit beyond that is not sampled.
 const MOST: usize = 64;
 
 /// The meter of one cache.
@@ -45,16 +46,16 @@ pub(crate) struct Tiers {
     pub(crate) max_staleness: Duration,
 }
 
-/// The place of one sample among those under way.
+/// A sample's slot among the concurrent ones.
 struct Place(Arc<AtomicUsize>);
 
 impl Meter {
-    /// Samples this share of the hits. `None`: no hit is sampled.
+    /// Makes a meter that samples this share of the hits. `None`: no hit is sampled.
     pub(crate) fn new(share: f64, background: Arc<Background>, tiers: Tiers) -> Option<Self> {
         (share > 0.0).then(|| Self { share, under_way: Arc::default(), background, tiers: Arc::new(tiers) })
     }
 
-    /// Samples this hit if chance says so. The key is only made then.
+    /// Samples this hit at random. The key is only made for a sample.
     pub(crate) fn hit(&self, key: impl FnOnce() -> EntryKey) {
         if crate::random::fraction() < self.share
             && let Some(place) = self.place()
@@ -84,7 +85,7 @@ impl Meter {
 
     fn place(&self) -> Option<Place> {
         let place = Place(Arc::clone(&self.under_way));
-        // Dropped where it is one too many.
+        // Dropped here if there are too many.
         (self.under_way.fetch_add(1, Ordering::AcqRel) < MOST).then_some(place)
     }
 }
@@ -95,15 +96,15 @@ impl Drop for Place {
     }
 }
 
-/// What a sample comes to.
+/// The result of a sample.
 enum Verdict {
     Current,
-    /// Served that long after it was replaced, at least.
+    /// Served for at least this long after it was replaced.
     Stale(Duration),
 }
 
 impl Tiers {
-    /// `None`: L1 does not serve it any more, so there is nothing to compare.
+    /// Compares one key. `None`: L1 no longer serves it, so there is nothing to compare.
     async fn compare(&self, key: &str) -> Result<Option<Verdict>> {
         let Some(Inspected { fill_id, under, .. }) = self.served(key) else { return Ok(None) };
         let known: Option<Vec<Version>> = under.iter().map(Dependency::version).collect();
@@ -111,7 +112,7 @@ impl Tiers {
         if self.store.holds(key, fill_id).await? && self.versions(&under).await? == known {
             return Ok(Some(Verdict::Current));
         }
-        // Replaced before this, by however little.
+        // The value was replaced before this moment.
         let answered = self.clock.start();
         answered.reaches(self.max_staleness).await;
         let still = self.served(key).is_some_and(|now| now.fill_id == fill_id);

@@ -1,4 +1,4 @@
-//! Keeps keys that are hit in this process from going cold in the store.
+//! Keeps keys that are hit in this process recently used in the store.
 //!
 //! ```text
 //! at rest     once a minute ──────> TOUCH what was hit since, 200 keys per command
@@ -6,9 +6,10 @@
 //!                      └─ yes ────> TOUCH at once, and each second until it stops
 //! ```
 //!
-//! Hits in L1 and uses of known versions do not reach the store. So a server that evicts by last or
-//! most frequent use takes the hottest keys for the coldest: the record of a value that is always
-//! hit locally, and above all the versions, whose loss makes every entry under them a miss.
+//! Hits in L1 and uses of known versions do not reach the store. So a server that evicts the least
+//! recently or least frequently used keys would evict the hottest ones: the record of a value that
+//! is always hit locally, and above all the versions, whose loss makes every entry under them a
+//! miss.
 //!
 //! Invariant: at most [`KEYS_AT_A_TIME`] keys per [`BREATH`], however many are hot.
 
@@ -83,7 +84,7 @@ pub(crate) struct InUse {
     pub(crate) events: Events,
 }
 
-/// Touches what is in use, for as long as the cache lives, which owns `in_use`.
+/// Touches what is in use, as long as the cache, which owns `in_use`, is alive.
 pub(crate) async fn keep_warm(in_use: Weak<InUse>, clock: Clock, changes: Arc<Changes>) {
     let mut evictions = Evictions::default();
     loop {

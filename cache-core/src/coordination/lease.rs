@@ -1,7 +1,8 @@
-//! The right to fill a key, over all processes that share the store.
+//! Leases: the right to fill a key, over all processes that share the store.
 //!
-//! Invariant: a token belongs to one attempt. Whatever else touches the key (an invalidation, a set, an eviction, a `DEL`
-//! typed by hand) ends the lease, and a fill without its lease stores nothing (R1, R2, R10, R12).
+//! Invariant: a token belongs to one attempt. Any other change of the key (an invalidation, a
+//! `set`, an eviction, a `DEL` typed by a person) ends the lease, and a fill without its lease
+//! stores nothing (R1, R2, R10, R12).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::store::{
     lease_key,
 };
 
-/// How long the mark of a run that stored nothing stands: those who waited for it take over meanwhile (X7).
+/// How long the mark of a run that stored nothing is kept. In that time its waiters take over (X7).
 const UNSTORED_FOR: Duration = Duration::from_secs(1);
 
 /// The leases of one cache.
@@ -35,30 +36,31 @@ pub(crate) struct Leases {
     max_staleness: Duration,
 }
 
-/// A lease that was ours when it was taken. Dropped, it is given back as soon as the store can be reached.
+/// A lease that was ours when it was taken. If it is dropped, it is released as soon as the store
+/// can be reached.
 pub(crate) struct Lease {
     leases: Arc<Leases>,
     key: Arc<str>,
     token: Token,
     over: Replaces,
-    /// Whether it has still to be given back.
+    /// Whether it must still be released.
     held: bool,
 }
 
-/// What is learned of a lease while its run goes on.
+/// What the run learns of its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// It stood after this moment on the boot clock.
+    /// It was still ours after this moment on the boot clock.
     Stood(u64),
-    /// It is another's now: the run is not to be joined any more.
+    /// It was lost: callers must not join the run any more.
     Lost,
 }
 
-/// What stands in the way of a lease.
+/// The reason why a lease could not be taken.
 pub(crate) enum Obstacle {
-    /// This is there now.
+    /// The key has this content.
     Slot(Slot),
-    /// The last refresh of the record failed, and the next one has to wait that long.
+    /// The last refresh of the record failed, and the next one must wait for this long.
     Throttle(Option<Duration>),
 }
 
@@ -74,7 +76,7 @@ impl Leases {
         Arc::new(Self { store, clock, history, events, limit, max_staleness })
     }
 
-    /// Takes it, or tells what stands in the way.
+    /// Takes the lease, or returns what prevents it.
     pub(crate) async fn acquire(self: &Arc<Self>, key: &EntryKey, over: Replaces) -> Result<Result<Lease, Obstacle>> {
         let place = match over {
             Replaces::Nothing => Place::Empty,
@@ -85,7 +87,7 @@ impl Leases {
         lease.answered(acquired)
     }
 
-    /// Takes it in the place of a record that an invalidation has ended.
+    /// Takes the lease in the place of an invalidated record.
     pub(crate) async fn acquire_in_place(
         self: &Arc<Self>,
         key: &EntryKey,
@@ -96,7 +98,8 @@ impl Leases {
         lease.answered(acquired)
     }
 
-    /// Takes it in the place of the mark of a run that stored nothing. Others do not wait for it (X7).
+    /// Takes the lease in the place of the mark of a run that stored nothing. Others do not wait
+    /// for it (X7).
     pub(crate) async fn acquire_over_mark(
         self: &Arc<Self>,
         key: &EntryKey,
@@ -107,7 +110,7 @@ impl Leases {
         lease.answered(acquired)
     }
 
-    /// Takes one for each, or tells what stands in the way, in one trip.
+    /// Takes a lease for each key, or returns what prevents it, in one round trip.
     pub(crate) async fn acquire_many(
         self: &Arc<Self>,
         wanted: &[(&EntryKey, Place)],
@@ -118,7 +121,7 @@ impl Leases {
             Want { key: Arc::clone(key), token: *token, place: *place }
         };
         let wants: Vec<Want> = leases.iter().zip(wanted).map(want).collect();
-        // Dropped here: all of them are given back.
+        // Dropped here: all of them are released.
         match self.store.acquire_many(&wants, self.limit).await {
             Ok(answers) => Ok(leases.into_iter().zip(answers).map(|(lease, answer)| lease.answered(answer)).collect()),
             Err(error) => {
@@ -130,7 +133,8 @@ impl Leases {
 
     fn wanted(self: &Arc<Self>, key: &EntryKey, place: Place) -> Lease {
         let token = self.token();
-        // Made before the request: dropped while that is under way, the lease may be ours all the same.
+        // Made before the request: if the call is dropped during the request, the lease may be
+        // ours.
         Lease {
             leases: Arc::clone(self),
             key: Arc::clone(&key.value_key),
@@ -140,7 +144,7 @@ impl Leases {
         }
     }
 
-    /// As [`Lease::keep`], for the leases of one run: they are renewed together.
+    /// Like [`Lease::keep`], for the leases of one run, which are renewed together.
     pub(crate) async fn keep_all<T>(
         &self,
         leases: &[Lease],
@@ -152,7 +156,7 @@ impl Leases {
         let started = self.clock.start();
         let renewal = async {
             let mut claims: Vec<Claim> = leases.iter().map(Lease::claim).collect();
-            // Counted from the start, so that a slow renewal does not push the next one back.
+            // Counted from the start, so that a slow renewal does not delay the next one.
             for renewals in 1_u32.. {
                 if claims.is_empty() {
                     break;
@@ -174,7 +178,8 @@ impl Leases {
                         self.history.note(&claim.key, HistoryEvent::LeaseRenewed);
                         true
                     }
-                    // Lost: the fill will be refused and told then. Callers that come from now on start anew.
+                    // The lease is lost, so the fill will be refused. Later callers start a new
+                    // run.
                     Some(Ok(false)) => {
                         self.history.note(&claim.key, HistoryEvent::LeaseLost);
                         tell(&claim.key, Told::Lost);
@@ -196,7 +201,7 @@ impl Leases {
         }
     }
 
-    /// Fills under each of these leases that is still ours, in one trip.
+    /// Fills under each of these leases that is still ours, in one round trip.
     pub(crate) async fn fill_many(&self, fills: Vec<(Lease, Bytes, Duration, bool)>) -> Result<Vec<Result<Filled>>> {
         let fill = |(lease, record, expiry, track): &(Lease, Bytes, Duration, bool)| Fill {
             claim: lease.claim(),
@@ -211,7 +216,7 @@ impl Leases {
         Ok(filled)
     }
 
-    /// Gives them back in one trip.
+    /// Releases the leases in one round trip.
     pub(crate) async fn release_many(&self, leases: Vec<Lease>, end: End) -> Result<()> {
         if leases.is_empty() {
             return Ok(());
@@ -222,18 +227,19 @@ impl Leases {
         Ok(())
     }
 
-    /// Whether a lease beside the record of this key stands that this caller waits for. It is given back in its own key, and whoever waits
-    /// watches the record: so it is looked at once more after the watching began.
+    /// Returns whether there is a lease next to the record of this key that this caller waits for.
+    /// A release changes only the lease key, while waiters watch the record. So they call this once
+    /// more after the watch has begun.
     pub(crate) async fn is_awaited_beside(&self, key: &str, is_refresh: bool) -> Result<bool> {
         Ok(match self.store.read(&lease_key(key)).await? {
             Slot::Bytes(bytes) => bytes != THROTTLE_MARK.as_bytes(),
-            // A refresh has to store, so it does wait.
+            // A refresh must store its value, so it waits.
             Slot::Unawaited(_) => is_refresh,
             _ => false,
         })
     }
 
-    /// A new token. Without its guard it is the client's, as in libraries that leave it at that.
+    /// Returns a new token. Test only: without the guard it identifies the client, not the attempt.
     fn token(self: &Arc<Self>) -> Token {
         if mutants::removed(Invariant::TokenOfAttempt) {
             return Token::from_bits(Arc::as_ptr(self).addr() as u128);
@@ -274,15 +280,16 @@ impl Lease {
         }
     }
 
-    /// An answer that did not come says nothing: the lease may be ours, and is given back in any case (R11).
+    /// Handles a missing answer. The lease may be ours, so it is released in any case (R11).
     fn unanswered(mut self, error: &Error) {
         self.held = error.may_have_happened();
     }
 
-    /// Drives `work`, and renews the lease while that goes on: at a third of its time, so that it
-    /// does not end, and at half the staleness bound, since a run that may have been invalidated
-    /// elsewhere is not joined for longer than that. Where the store does not answer, the run goes
-    /// on for those who wait for it. `tell` is called with a key and what was learned of its lease.
+    /// Drives `work`, and renews the lease meanwhile. The interval is a third of its time, so that
+    /// it does not end, or half the staleness bound if that is shorter, because a run that may have
+    /// been invalidated elsewhere must not be joined for longer than the bound. If the store does
+    /// not answer, the run goes on for its waiters. `tell` is called with a key and what was
+    /// learned of its lease.
     pub(crate) async fn keep<T>(&self, tell: &(dyn Fn(&str, Told) + Sync), work: impl Future<Output = T>) -> T {
         self.leases.keep_all(std::slice::from_ref(self), tell, work).await
     }
@@ -291,7 +298,8 @@ impl Lease {
         Claim { key: Arc::clone(&self.key), token: self.token, over: self.over }
     }
 
-    /// Stores the record if the lease is still ours. `track`: whoever asks keeps the value while no change of it is told.
+    /// Stores the record if the lease is still ours. `track`: L1 keeps the value until it is
+    /// notified of a change.
     pub(crate) async fn fill(mut self, record: Bytes, expiry: Duration, track: bool) -> Result<Filled> {
         let fill = Fill { claim: self.claim(), record, expiry, track };
         let filled = self.leases.store.fill(&fill).await?;
@@ -299,7 +307,8 @@ impl Lease {
         Ok(filled)
     }
 
-    /// Stores a plain value if the lease is still ours, over exactly what stood there. The lease is the key beside it.
+    /// Stores a plain value if the lease is still ours, and only over exactly the bytes in `over`.
+    /// The lease is a second key.
     pub(crate) async fn fill_plain(
         mut self,
         key: &str,
@@ -314,12 +323,12 @@ impl Lease {
         Ok(stored)
     }
 
-    /// There is nothing to give back any more.
+    /// Marks the lease as released.
     fn forget(mut self) {
         self.held = false;
     }
 
-    /// Rewrites the first bytes of the record that the lease is beside, if both still stand.
+    /// Rewrites the first bytes of the record next to the lease, if both are still there.
     pub(crate) async fn rewrite_head(mut self, head: Bytes, expiry: Duration) -> Result<bool> {
         let Replaces::Stale(fill_id) = self.over else { return self.release(End::Free).await.map(|()| false) };
         let rewritten = self.leases.store.rewrite_head(&self.key, self.token, fill_id, head, expiry).await?;
@@ -327,19 +336,20 @@ impl Lease {
         Ok(rewritten)
     }
 
-    /// Which record it is beside.
+    /// Returns the record that the lease is next to.
     pub(crate) fn over(&self) -> Replaces {
         self.over
     }
 
-    /// Gives it back after a failed refresh: no process tries again for that long. Whether it was still ours, and so the record still stood.
+    /// Releases the lease after a failed refresh: no process retries during the throttle. Returns
+    /// whether the lease was still ours, and so the record was still there.
     pub(crate) async fn throttle(mut self, throttle: Duration) -> Result<bool> {
         let stood = self.leases.store.throttle(&self.key, self.token, throttle).await?;
         self.held = false;
         Ok(stood)
     }
 
-    /// Gives it back, so that the next caller need not wait for its end.
+    /// Releases the lease, so that the next caller need not wait for its end.
     pub(crate) async fn release(mut self, end: End) -> Result<()> {
         self.leases.store.release(&self.key, self.token, self.over, end.unstored()).await?;
         self.held = false;
@@ -347,12 +357,12 @@ impl Lease {
     }
 }
 
-/// What a lease that is given back leaves for those who wait for it.
+/// What a released lease leaves for its waiters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Nothing: one of them takes the lease, and the others wait for that one.
+    /// Nothing: one of them takes the lease, and the others wait for it.
     Free,
-    /// A mark for a moment: the run ended and stored nothing, so each process runs at once (X7).
+    /// A mark for a moment: the run stored nothing, so each process runs at once (X7).
     Unstored,
 }
 
@@ -362,17 +372,18 @@ impl End {
     }
 }
 
-/// Keeps leases that are taken, or stored under, in many trips: outside of [`Leases::keep_all`], which is for the run between.
+/// Renews leases that are taken, or filled, in many round trips. During the run itself,
+/// [`Leases::keep_all`] does it.
 pub(crate) struct Renewals(Stopwatch);
 
 impl Renewals {
-    /// For leases that are young.
+    /// Starts the time for leases that were taken just now.
     pub(crate) fn start(of: &Leases) -> Self {
         Self(of.clock.start())
     }
 
-    /// Renews all of these, where a third of a lease's time has passed since it did so last. `tell`
-    /// is called with what comes with a lease and what was learned of it.
+    /// Renews all of these if a third of a lease's time has passed since the last renewal. `tell`
+    /// is called with the number of a lease and what was learned of it.
     pub(crate) async fn renew_when_due<'a>(
         &mut self,
         of: &Leases,
@@ -397,7 +408,7 @@ impl Renewals {
                     bump(&of.events.count().renewals);
                     of.history.note(&claim.key, HistoryEvent::LeaseRenewed);
                 }
-                // The fill will be refused and told then. Callers that come from now on start anew.
+                // The fill will be refused. Later callers start a new run.
                 Ok(false) => {
                     of.history.note(&claim.key, HistoryEvent::LeaseLost);
                     tell(with, Told::Lost);
@@ -408,13 +419,14 @@ impl Renewals {
     }
 }
 
-/// A caller that is dropped must not make the next one wait for the lease's end.
+/// If a caller is dropped, the next one must not have to wait for the end of the lease.
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.held {
             return;
         }
-        // From anywhere, also outside a runtime. After the shutdown the lease runs out by itself.
+        // Works in any thread, also outside a runtime. After the shutdown the lease expires by
+        // itself.
         self.leases.store.later(Operation::Release(self.claim(), self.leases.limit));
     }
 }

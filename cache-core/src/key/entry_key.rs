@@ -1,9 +1,9 @@
-//! The key of an entry, in all its forms.
+//! The key of an entry, with its parts.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// An entry's key in all its forms.
+/// An entry's key, with its parts.
 #[derive(Clone)]
 pub(crate) struct EntryKey {
     /// `<namespace>:<name>:<arguments>@<fingerprint>`
@@ -18,14 +18,14 @@ impl EntryKey {
         Self { value_key, name: Arc::clone(name), fingerprint: Arc::clone(fingerprint) }
     }
 
-    /// The key of the same entry in another build.
+    /// Returns the key of the same entry in another build.
     pub(crate) fn of_build(&self, fingerprint: &str) -> String {
         let base = self.value_key.strip_suffix(&*self.fingerprint).unwrap_or(&self.value_key);
         format!("{base}{fingerprint}")
     }
 }
 
-// Arguments may be personal data: only the name shows.
+// Arguments may be personal data, so only the name is shown.
 impl fmt::Debug for EntryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:..@{}", self.name, self.fingerprint)

@@ -22,7 +22,7 @@ use crate::value::Erased;
 use crate::value::return_type::{BatchReturn, Parts, Returns};
 use crate::value::rules::Rules;
 
-/// What the function of one id would return.
+/// The return type of the function for one id.
 type One<T, E> = Result<Option<T>, E>;
 
 impl<T, E> Cached<One<T, E>>
@@ -30,7 +30,8 @@ where
     T: Clone + Send + Sync + 'static,
     E: Send + 'static,
 {
-    /// The values, if all of them are at hand. `args` writes the key's arguments for one id.
+    /// Returns the values if all of them can be read without waiting. `args` writes the key's
+    /// arguments for one id.
     ///
     /// Does not wait.
     ///
@@ -67,7 +68,7 @@ where
         Err(Box::new(self.batch_miss(cache, resolved, asked, missing, false)))
     }
 
-    /// All of them, to be computed anew whatever is stored.
+    /// Returns a miss for all ids, to be computed whatever is stored.
     pub fn refresh_all<R, K>(
         &self,
         cache: &Cache,
@@ -108,7 +109,8 @@ where
         BatchMiss { cache, resolved, asked, missing, returns, local, refresh }
     }
 
-    /// One that is past its time, or soon will be, is left to the pipeline: a batch refreshes nothing in the background.
+    /// Looks up one id. A value that is expired or due for a refresh is a miss, because a batch
+    /// does not refresh in the background.
     fn look_up_one(&self, cache: &Cache, resolved: &'static Resolved, args: &KeyText) -> Result<Option<T>, EntryKey> {
         let take = |returned: One<T, E>| returned.ok().flatten();
         let key = || EntryKey::new(&cache.0.namespace, &resolved.name, args.as_str(), &resolved.fingerprint);
@@ -134,14 +136,14 @@ where
     }
 }
 
-/// A call that did not find everything at hand.
+/// A call without values for some of its ids.
 #[must_use = "a miss does nothing until it runs"]
 pub struct BatchMiss<R: BatchReturn, K> {
     cache: Cache,
     resolved: &'static Resolved,
-    /// Each id once, with what was at hand.
+    /// Each id once, with its value if there was one.
     asked: Vec<(K, Option<Option<R::Value>>)>,
-    /// Which of them were not.
+    /// The positions and keys of those without a value.
     missing: Vec<(usize, EntryKey)>,
     returns: Returns<R::One>,
     local: LocalTier,
@@ -162,10 +164,13 @@ where
     T: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// Runs the pipeline. `rules`: of an id; the same for all, if `alike`. `function` is called with the ids that are missing: once, and
-    /// again with those of another caller who was dropped before they were there.
+    /// Runs the slow path. `rules` returns the rules of an id; if `alike`, they are the same for
+    /// all ids.
     ///
-    /// Dropped, it ends, and others who wait for its ids start their own.
+    /// `function` is called once with the ids that are missing. It is called again for ids that
+    /// another caller was computing when it was dropped.
+    ///
+    /// If the future is dropped, the run ends, and callers that wait for its ids start their own.
     pub fn run<'a>(
         self,
         alike: bool,
@@ -219,7 +224,8 @@ where
             if (whole || !R::FAILS_BY_ID)
                 && let Some(at) = landings.iter().position(failed)
             {
-                // Alone, so that it is the very error that the function returned.
+                // The other outcomes are dropped, so that the caller gets the error itself and not
+                // a shared one.
                 let landing = landings.into_iter().nth(at).unwrap_or(FlightOutcome::Abandoned);
                 return fail(returns, landing, &resolved.name);
             }
@@ -246,7 +252,7 @@ where
         Err(Ok(failed)) => failed,
         #[expect(
             clippy::panic,
-            reason = "only a failure of the whole call comes here, and what has none cannot fail so"
+            reason = "only a failure of the whole call leads here, and such a type has an error of the whole call"
         )]
         Ok(()) | Err(Err(_)) => panic!("a run of `{name}` failed in a way that its return type does not know"),
     }

@@ -1,12 +1,13 @@
 //! One call of a function with `#[invalidates]`.
 //!
 //! ```text
-//! begin ── a fence on all that is named ──> the function's body
+//! begin ── a fence on everything that is named ──> the function's body
 //!   Ok, or no `Result` ──> lift       Err ──> withdraw; with `always`: lift
-//!   a panic, a dropped future ──> what became of the write nobody knows: lifted in the background
+//!   a panic, a dropped future ──> the write may have happened: lifted in the background
 //! ```
 //!
-//! Invariant: a fault of the store is an event. It is never the caller's error, and keeps no write from happening.
+//! Invariant: a store error is an event. It is never the caller's error, and it does not prevent
+//! the write.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,27 +22,27 @@ use crate::entry::CachedEntry;
 use crate::fence::{Fence, FenceBuilder};
 use crate::key::TagWriter;
 
-/// What a write is to invalidate.
+/// The entries, tags and functions that a write invalidates.
 #[must_use = "nothing is fenced before `begin`"]
 pub struct Write {
-    /// One for each cache that it is about.
+    /// One for each cache involved.
     fences: Vec<FenceBuilder>,
     always: bool,
 }
 
 impl Write {
-    /// In the caches of its entries; without entries, in the installed one.
+    /// Makes a write in the caches of its entries. Without entries, in the installed cache.
     #[expect(clippy::new_without_default, reason = "only generated code makes one")]
     pub const fn new() -> Self {
         Self { fences: Vec::new(), always: false }
     }
 
-    /// In this cache.
+    /// Makes a write in this cache.
     pub fn on(cache: &Cache) -> Self {
         Self { fences: vec![cache.fence()], always: false }
     }
 
-    /// An entry. All of them come before the rest.
+    /// Adds an entry. All entries must be added before tags and functions.
     pub fn entry<E: OfItsCache>(mut self, entry: E) -> Self {
         let at = self.fences.iter().position(|fence| Arc::ptr_eq(&fence.cache().0, &entry.cache().0));
         let fence = match at {
@@ -52,18 +53,18 @@ impl Write {
         self
     }
 
-    /// A tag.
+    /// Adds a tag.
     pub fn tag(self, write: impl FnOnce(&mut TagWriter)) -> Self {
         let mut tag = TagWriter::default();
         write(&mut tag);
         match tag.into_text() {
             Some(text) => self.each(|fence| fence.tag(text.as_str())),
-            // A placeholder is `None`, and nothing is stored under it.
+            // A placeholder is `None`, and no entry has such a tag.
             None => self,
         }
     }
 
-    /// All entries of a function.
+    /// Adds all entries of a function.
     pub fn all<R: Send + 'static>(self, function: Cached<R>) -> Self {
         self.each(|fence| {
             let name = Arc::clone(&function.resolve(fence.cache()).name);
@@ -71,12 +72,12 @@ impl Write {
         })
     }
 
-    /// How long the fence stands if its holder dies.
+    /// Sets how long the fence stays raised if its holder dies.
     pub fn limit(self, limit: Duration) -> Self {
         self.each(|fence| fence.limit(limit))
     }
 
-    /// Also after an `Err`.
+    /// Invalidates also after an `Err`.
     pub const fn always(mut self) -> Self {
         self.always = true;
         self
@@ -87,7 +88,8 @@ impl Write {
         async move {
             let raise = |fence: FenceBuilder| async move {
                 let cache = fence.cache().clone();
-                // One that may stand in part is kept: it is to be lifted after the write, not before it.
+                // A fence that may be raised in part is kept: it must be lifted after the write,
+                // not before it.
                 let (fence, raised) = fence.try_raise().await;
                 raised.unwrap_or_else(|error| cache.0.store_failed(&error));
                 (cache, fence)
@@ -112,7 +114,7 @@ impl fmt::Debug for Write {
     }
 }
 
-/// A write under its fences. Dropped, they are lifted in the background.
+/// A write under its fences. If it is dropped, they are lifted in the background.
 #[must_use = "the fences are to be ended when the write's outcome is known"]
 pub struct Begun {
     fences: Vec<(Cache, Fence)>,
@@ -120,9 +122,9 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Lifts the fences of a write that happened, and takes away those of one that did not.
+    /// Lifts the fences of a write that happened, and withdraws those of one that did not.
     ///
-    /// Dropped half way, the rest is lifted in the background.
+    /// If the future is dropped, the remaining fences are lifted in the background.
     pub fn end(self, happened: bool) -> BoxFuture<'static, ()> {
         let happened = happened || self.always;
         let end = move |(cache, fence): (Cache, Fence)| async move {
@@ -139,7 +141,7 @@ impl fmt::Debug for Begun {
     }
 }
 
-/// An entry that says which cache it is in.
+/// An entry with a known cache.
 #[diagnostic::on_unimplemented(
     message = "only an argument of the cached function says which cache this entry is in",
     label = "an entry of no cache yet",
@@ -147,9 +149,9 @@ impl fmt::Debug for Begun {
     note = "a function with `plain` has no fences: call `f::entry(..).invalidate()` after the write instead"
 )]
 pub trait OfItsCache {
-    /// The cache.
+    /// Returns the cache.
     fn cache(&self) -> &Cache;
-    /// The fence, on this entry too.
+    /// Adds this entry to the fence.
     fn fenced(&self, fence: FenceBuilder) -> FenceBuilder;
 }
 
@@ -163,7 +165,7 @@ impl<R> OfItsCache for CachedEntry<R> {
     }
 }
 
-/// What an entry is asked with and the body needs too.
+/// An argument that both the entry and the body need.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no `Clone`, so it cannot be given to the entry and to the body",
     label = "needed twice: for the entry, and in the body",
@@ -172,15 +174,15 @@ impl<R> OfItsCache for CachedEntry<R> {
 pub trait Argument: Clone {}
 impl<T: Clone> Argument for T {}
 
-/// A copy for the entry.
+/// Returns a copy for the entry.
 pub fn argument<T: Argument>(argument: &T) -> T {
     argument.clone()
 }
 
-/// What the body has returned, to be asked for its outcome: `(&Returned(&value)).happened()`.
+/// The value that the body returned, to find out the outcome: `(&Returned(&value)).happened()`.
 pub struct Returned<'a, R>(pub &'a R);
 
-// The last resort is taken by value, through the reference.
+// The fallback takes it by value, through the reference.
 impl<R> Clone for Returned<'_, R> {
     fn clone(&self) -> Self {
         *self
@@ -188,20 +190,20 @@ impl<R> Clone for Returned<'_, R> {
 }
 impl<R> Copy for Returned<'_, R> {}
 
-// What is returned may be personal data.
+// The returned value may be personal data.
 impl<R> fmt::Debug for Returned<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Returned")
     }
 }
 
-/// The traits that the outcome comes from.
+/// The traits that determine the outcome.
 pub(super) mod via {
     use super::Returned;
 
-    /// First: a `Result`, by any alias.
+    /// Tried first: a `Result`, under any alias.
     pub trait OfResult {
-        /// Whether the write happened.
+        /// Returns whether the write happened.
         fn happened(self) -> bool;
     }
     impl<T, E> OfResult for &Returned<'_, Result<T, E>> {
@@ -210,9 +212,9 @@ pub(super) mod via {
         }
     }
 
-    /// Last: any other type says nothing else.
+    /// Tried last: any other type. Returning it means that the write happened.
     pub trait OfAny {
-        /// Whether the write happened.
+        /// Returns whether the write happened.
         fn happened(self) -> bool;
     }
     impl<R> OfAny for Returned<'_, R> {

@@ -18,8 +18,8 @@ use crate::plain::{PlainEntry, UnboundPlainEntry};
 use crate::value::return_type::Returns;
 use crate::value::rules::Rules;
 
-/// A cached function with its types, whose entries are plain keys. A type of its own: there are no
-/// versions by which all of its entries could be invalidated.
+/// A cached function with its types, whose entries are plain keys. It is a separate type because
+/// plain keys have no versions, so its entries cannot be invalidated together.
 pub struct PlainCached<R: 'static>(Cached<R>);
 
 impl<R> fmt::Debug for PlainCached<R> {
@@ -29,18 +29,18 @@ impl<R> fmt::Debug for PlainCached<R> {
 }
 
 impl<R: Send + 'static> PlainCached<R> {
-    /// The function, whose codec is JSON.
+    /// Makes the function. Its codec is JSON.
     #[must_use]
     pub const fn new(cached: Cached<R>) -> Self {
         Self(cached)
     }
 
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     pub fn entry(&self, cache: &Cache, rules: Rules, args: impl FnOnce(&mut KeyWriter<'_>)) -> PlainEntry<R> {
         entry_of(self.0, cache, rules, &written(args))
     }
 
-    /// The entry of these arguments, where only the caller can say in which cache.
+    /// Returns the entry of these arguments if only the caller knows the cache.
     pub fn unbound_entry(&self, rules: Rules, args: impl FnOnce(&mut KeyWriter<'_>)) -> UnboundPlainEntry<R> {
         let (cached, key) = (self.0, written(args));
         UnboundPlainEntry::new(Arc::clone(&key), Box::new(move |cache| entry_of(cached, cache, rules, &key)))
@@ -53,7 +53,7 @@ fn entry_of<R: Send + 'static>(cached: Cached<R>, cache: &Cache, rules: Rules, k
     PlainEntry::new(cache.clone(), Arc::new(plan), cached.returns)
 }
 
-/// The value, if this process keeps it. `args` writes the key.
+/// Returns the value from L1. `args` writes the key.
 ///
 /// # Errors
 /// The miss, to be run.
@@ -74,7 +74,7 @@ pub fn look_up_plain<R: Send + 'static>(
     Err(Box::new(PlainMiss { cache: cache.clone(), key, resolved, returns: cached.returns, local: cached.local }))
 }
 
-/// A call that found nothing in this process.
+/// A call without a value in this process.
 #[must_use = "a miss does nothing until it runs"]
 pub struct PlainMiss<R: 'static> {
     cache: Cache,
@@ -91,8 +91,8 @@ impl<R> fmt::Debug for PlainMiss<R> {
 }
 
 impl<R: Send + 'static> PlainMiss<R> {
-    /// Runs the pipeline. If the caller that runs the function is dropped, one of those that joined
-    /// starts its own.
+    /// Runs the slow path. If the caller that runs the function is dropped, one of the callers that
+    /// joined starts its own run.
     #[cold]
     #[inline(never)]
     pub fn run<'a, F>(self, rules: Rules, function: F) -> BoxFuture<'a, R>

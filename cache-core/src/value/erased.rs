@@ -1,7 +1,7 @@
-//! A value whose type only the caller knows.
+//! Type-erased values.
 
 use std::any::Any;
 use std::sync::Arc;
 
-/// A value whose type the engine does not name.
+/// A type-erased value. Only the caller knows its type.
 pub(crate) type Erased = Arc<dyn Any + Send + Sync>;

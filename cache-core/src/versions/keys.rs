@@ -1,4 +1,4 @@
-//! Which versions an invalidation renews, and what a version is of.
+//! Which versions an invalidation renews, and the scope of a version key.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::key::versions::kind_key;
 pub(crate) use crate::key::versions::{function_key, namespace_key, tag_key};
 use crate::observe::history::Scope;
 
-/// Of what a key of this module is the version.
+/// Returns the scope of a version key.
 pub(crate) fn scope(version_key: &str) -> Scope {
     match version_key.split_once('@') {
         Some((name, "version")) if !name.contains(':') => Scope::Namespace,
@@ -17,7 +17,7 @@ pub(crate) fn scope(version_key: &str) -> Scope {
     }
 }
 
-/// The keys that an invalidation of tags renews: each tag, and before it its kind.
+/// Returns the keys that an invalidation of tags renews: each tag, and before it its kind.
 pub(crate) fn keys_of_tags(namespace: &str, tags: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<Arc<str>> {
     let (mut kinds, mut keys): (Vec<Arc<str>>, Vec<Arc<str>>) = (Vec::new(), Vec::new());
     let mut known = HashSet::new();
@@ -27,7 +27,8 @@ pub(crate) fn keys_of_tags(namespace: &str, tags: impl IntoIterator<Item = impl 
         kinds.extend(kind.filter(|kind| known.insert(Arc::clone(kind))));
         keys.push(tag_key(namespace, &tag_name(tag)).into());
     }
-    // The kinds first: a run that reads its tag's old version must not find the kind's new one afterwards.
+    // The kinds first: a run that reads the old version of its tag must not then find the new one
+    // of the kind.
     kinds.append(&mut keys);
     kinds
 }

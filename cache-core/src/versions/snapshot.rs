@@ -1,4 +1,5 @@
-//! What a value is stored under: the versions of its namespace, its function and its tags.
+//! Version snapshots: the versions that a value is stored under, of its namespace, function and
+//! tags.
 //!
 //! ```text
 //! <namespace>@version         all entries of the namespace
@@ -7,12 +8,14 @@
 //! <namespace>@tags:<kind>     changes with every tag of the kind: the text before the first `:`
 //! ```
 //!
-//! Invariant: a record names the versions that were read before its run began. An invalidation writes new random versions, so
-//! a record from before it agrees with none ever again, and a version that is lost agrees with nothing (R3, R4, R14, R15, R16).
+//! Invariant: a record names the versions that were read before its run began. An invalidation
+//! writes new random versions, so a record from before it never matches again, and a lost version
+//! matches nothing (R3, R4, R14, R15, R16).
 //!
-//! A tag that depends on the value is known only after the run. Its version is read then, and after it that of its kind: if the kind
-//! has not changed since before the run, neither had the tag when it was read. An invalidation renews them the other way round, the kind
-//! first. So no single moment is needed at which all of them are read.
+//! A tag that depends on the value is known only after the run. Its version is read then, and after
+//! it the version of its kind. If the kind has not changed since before the run, the tag had not
+//! changed either when it was read. An invalidation renews them in the reverse order, the kind
+//! first. So the versions need not all be read at the same moment.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -36,46 +39,50 @@ use crate::versions::functions::FunctionVersions;
 use crate::versions::keys::scope;
 use crate::versions::{self, Cell, Dependencies, Dependency, Pending, Since, Versions};
 
-/// How many tags an entry can have: a page of elements with one each. Each is 16 bytes and its name in the record, and a load on every hit. A record holds 255.
+/// The maximum number of tags of an entry: enough for a page of elements with one tag each. Each
+/// takes 16 bytes and its name in the record, and one load on every hit. The record format allows
+/// 255.
 pub(crate) const MAX_TAGS: usize = 128;
 
-/// When to look at versions again that are read now, in milliseconds of the coarse clock.
+/// Returns when versions that are read now must be read again, in milliseconds of the coarse clock.
 fn due_after(now: u64) -> u64 {
     now.saturating_add(millis(VERSION_RENEWED_BELOW) / 2)
 }
 
-/// The versions that one call goes by, as they were when the store was last read.
+/// The versions that one call depends on, as of the last read.
 pub(crate) struct VersionSnapshot {
-    /// Of the namespace and the function.
+    /// The versions of the namespace and the function.
     own: [Seen; 2],
-    /// Of the tags and of the kinds of tags by value: in this order.
+    /// The versions of `tags`, then those of the kinds of tags that depend on the value.
     others: Vec<Seen>,
     /// The tags that do not depend on the value.
     tags: Vec<Box<str>>,
 }
 
-/// A version as it was seen.
+/// A version as it was last seen.
 struct Seen {
     cell: Arc<Cell>,
     version: Option<Version>,
     at: Pending,
 }
 
-/// Whether a record was stored under the versions that stand.
+/// Whether the versions of a record are current.
 pub(crate) enum VersionCheck {
-    /// It was. `Some`: what L1 has to go by; `None`: changes of it are not told here, or L1 is not to
-    /// keep it.
+    /// They are. The dependencies are what L1 must check. `None`: this process is not notified of
+    /// changes, or L1 must not keep the value.
     Yes(Option<Dependencies>),
-    /// A version has changed since. Such a record is never served again, not even as a stale one (R17).
+    /// A version has changed since. The record is never served again, not even as a stale value
+    /// (R17).
     No,
-    /// A tag of its value is fenced: nobody is served it now, and it is served again if the write did not happen.
+    /// A tag of the value is fenced. The value is not served now. It is served again if the write
+    /// did not happen.
     Fenced,
 }
 
 impl VersionSnapshot {
-    /// Nothing is read yet.
+    /// Makes a snapshot in which no version is read yet.
     pub(crate) fn new(reader: &VersionReader, name: &str, number: FunctionNumber, rules: &Rules) -> Self {
-        // One too many is enough to store nothing.
+        // One tag above the limit is enough to store nothing.
         let tags: Vec<_> = rules.options.tags.iter().take(MAX_TAGS.saturating_add(1)).cloned().collect();
         let tag_keys = tags.iter().map(|tag| tag_key(&reader.namespace, tag));
         let kind_keys = rules.kinds.iter().map(|kind| kind_key(&reader.namespace, kind));
@@ -83,7 +90,7 @@ impl VersionSnapshot {
         Self { others, tags, ..Self::untagged(reader, name, number) }
     }
 
-    /// The same of a function without tags.
+    /// Makes a snapshot for a function without tags.
     pub(crate) fn untagged(reader: &VersionReader, name: &str, number: FunctionNumber) -> Self {
         reader.look_again_when_due();
         let known = &reader.of_functions;
@@ -100,7 +107,7 @@ impl VersionSnapshot {
         self.own.iter_mut().chain(&mut self.others)
     }
 
-    /// Reads the value, and in the same trip what is not known of the versions.
+    /// Reads the value, and in the same round trip the versions that are unknown.
     pub(crate) async fn read(&mut self, reader: &VersionReader, key: &str, track: bool) -> Result<(Slot, bool)> {
         self.seen_mut().for_each(Seen::look);
         let unknown: Vec<Arc<str>> = self.unknown().map(|seen| Arc::clone(seen.cell.key())).collect();
@@ -111,7 +118,7 @@ impl VersionSnapshot {
                 self.take(found, tracked);
                 (slot, tracked)
             }
-            // The versions are tracked, the value is not: nobody keeps it.
+            // The versions are tracked, the value is not: L1 does not keep it.
             (false, false) => {
                 let (slots, found, tracked) = reader.store.read_many(&[key.into()], &unknown, false).await?;
                 self.take(found, tracked);
@@ -122,7 +129,8 @@ impl VersionSnapshot {
         Ok((slot, tracked && track))
     }
 
-    /// As [`read`](Self::read), for several values at once; `bases`: all that they go by.
+    /// Like [`read`](Self::read), for several values at once. `bases`: all snapshots they depend
+    /// on.
     pub(crate) async fn read_many(
         reader: &VersionReader,
         bases: &mut [Self],
@@ -142,18 +150,18 @@ impl VersionSnapshot {
         Ok((slots, tracked && track))
     }
 
-    /// What was known when a read was sent may have been told to have changed since.
+    /// Reads versions again if this process was notified of a change since the read was sent.
     pub(crate) async fn look_again(&mut self, reader: &VersionReader) -> Result<()> {
         let mut lost = false;
         for seen in self.seen_mut().filter(|seen| seen.version.is_some() && seen.cell.has_changed(seen.at)) {
             seen.look();
             lost |= seen.version.is_none();
         }
-        // Seldom: in memory of its own, a hit needs none of it.
+        // Rare, so it is boxed: a hit needs no memory for it.
         if lost { Box::pin(self.read_unknown(reader)).await } else { Ok(()) }
     }
 
-    /// Reads what is not known of the versions.
+    /// Reads the unknown versions.
     pub(crate) async fn read_unknown(&mut self, reader: &VersionReader) -> Result<()> {
         self.seen_mut().filter(|seen| seen.version.is_none()).for_each(Seen::look);
         let unknown: Vec<Arc<str>> = self.unknown().map(|seen| Arc::clone(seen.cell.key())).collect();
@@ -164,7 +172,7 @@ impl VersionSnapshot {
         Ok(())
     }
 
-    /// The function's version.
+    /// Returns the function's version.
     pub(crate) fn function(&self) -> Option<Version> {
         let [_, function] = &self.own;
         function.version
@@ -180,27 +188,29 @@ impl VersionSnapshot {
         }
     }
 
-    /// What it goes by, as it was when it was last looked at.
+    /// Returns the cells with the moments at which they were last seen.
     pub(crate) fn since(&self) -> Vec<Since> {
         self.seen().map(|seen| Since { cell: Arc::clone(&seen.cell), at: seen.at }).collect()
     }
 
-    /// Whether a value can be stored under these versions: one that is fenced, or could not be made, agrees with nothing.
+    /// Returns whether all versions are known. If not, nothing can be stored under them: a version
+    /// is fenced, or could not be created.
     pub(crate) fn is_complete(&self) -> bool {
         self.unknown().next().is_none()
     }
 
-    /// What has ended a record that does not agree.
+    /// Returns what has invalidated a record that does not match.
     pub(crate) fn ended_by(&self, record: &Envelope) -> Scope {
         if record.versions == self.implicit() { Scope::Tag } else { Scope::FunctionOrNamespace }
     }
 
-    /// Whether one of them is known to have changed since it was read.
+    /// Returns whether a version is known to have changed since it was read.
     pub(crate) fn has_changed(&self) -> bool {
         self.seen().any(|seen| seen.cell.has_changed(seen.at))
     }
 
-    /// Whether all of them still stand; one more trip if that is not known. Where the store does not answer, nobody can tell, and they do.
+    /// Returns whether all versions are still current. One more round trip if that is not known. If
+    /// the store is unreachable, the versions are assumed unchanged.
     pub(crate) async fn stands(&self, reader: &VersionReader) -> bool {
         if self.has_changed() {
             return false;
@@ -215,13 +225,13 @@ impl VersionSnapshot {
         now.seen().zip(self.seen()).all(|(now, then)| now.version.is_some() && now.version == then.version)
     }
 
-    /// The digest of the versions that every entry has.
+    /// Returns the digest of the versions that every entry has.
     fn implicit(&self) -> Option<u128> {
         let [namespace, function] = &self.own;
         Some(digest(namespace.version?, function.version?))
     }
 
-    /// The tags with their versions.
+    /// Returns the tags with their versions.
     fn tagged(&self) -> impl Iterator<Item = (&str, &Seen)> {
         self.tags.iter().map(|tag| &**tag).zip(&self.others)
     }
@@ -230,8 +240,8 @@ impl VersionSnapshot {
         self.others.iter().skip(self.tags.len())
     }
 
-    /// Whether a record was stored under the versions that stand. One more trip if it has tags that nothing is known of.
-    /// `keeps`: what it holds may be kept in L1.
+    /// Checks whether the versions of a record are current. One more round trip if it has tags of
+    /// unknown versions. `keeps`: L1 may keep the value.
     pub(crate) async fn agrees(&self, reader: &VersionReader, record: &Envelope, keeps: bool) -> Result<VersionCheck> {
         let Some(by_value) = self.compare(reader, record) else { return Ok(VersionCheck::No) };
         if by_value.iter().all(|seen| seen.version.is_some()) {
@@ -242,7 +252,7 @@ impl VersionSnapshot {
         Ok(all.into_iter().next().unwrap_or(VersionCheck::No))
     }
 
-    /// The same for several records, each by its basis.
+    /// Like [`agrees`](Self::agrees), for several records, each with its own snapshot.
     pub(crate) async fn agree_all(
         reader: &VersionReader,
         records: &[(&Self, &Envelope, bool)],
@@ -251,7 +261,8 @@ impl VersionSnapshot {
             records.iter().map(|(basis, record, _)| basis.compare(reader, record)).collect();
         let unknown = keys_of(all.iter().flatten().flatten().filter(|seen| seen.version.is_none()));
         if !unknown.is_empty() {
-            // One that is missing is made, so that it differs from the record's for good (R16). What is unknown then is fenced.
+            // A missing version is created, so that it differs from the record's for good (R16). If
+            // it is still unknown after that, it is fenced.
             let (found, tracked) = reader.store.read_versions(&unknown, true).await?;
             let found: HashMap<Arc<str>, Option<Version>> = unknown.into_iter().zip(found).collect();
             for seen in all.iter_mut().flatten().flatten().filter(|seen| seen.version.is_none()) {
@@ -264,7 +275,7 @@ impl VersionSnapshot {
         Ok(records.iter().zip(all).map(conclude).collect())
     }
 
-    /// The same without a trip. `None`: only the store can tell.
+    /// Like [`agrees`](Self::agrees), without a round trip. `None`: only the store knows.
     pub(crate) fn agrees_now(
         &mut self,
         reader: &VersionReader,
@@ -279,11 +290,13 @@ impl VersionSnapshot {
         by_value.iter().all(|seen| seen.version.is_some()).then(|| self.conclude(record, &by_value, keeps))
     }
 
-    /// The tags of the record that this basis does not have, in the record's order. `None`: it does not agree in what both have.
+    /// Returns the tags of the record that this snapshot does not have, in the record's order.
+    /// `None`: the record does not match this snapshot.
     fn compare(&self, reader: &VersionReader, record: &Envelope) -> Option<Vec<Seen>> {
         let implicit = self.implicit()?;
         let mut own = self.tagged();
-        // Also a record of a build that did not have the tag yet: no invalidation of the tag would reach it.
+        // A record of a build without the tag does not match either: an invalidation of the tag
+        // would not reach it.
         let has = |(tag, seen): (&str, &Seen)| {
             record
                 .tags
@@ -315,7 +328,7 @@ impl VersionSnapshot {
         VersionCheck::Yes(if keeps { self.dependencies(by_value) } else { None })
     }
 
-    /// What L1 has to go by, if changes of all of it are told here.
+    /// Returns what L1 must check. `None`: this process is not notified of all changes.
     fn dependencies(&self, by_value: &[Seen]) -> Option<Dependencies> {
         let [namespace, function] = &self.own;
         let own = [namespace.depend()?, function.depend()?];
@@ -324,9 +337,10 @@ impl VersionSnapshot {
         Some(versions::shared(Some(own), others?))
     }
 
-    /// What to write into the record of a value whose run began after these versions were read. `None`: it must not be stored.
+    /// Returns what to write into the record of a value whose run began after these versions were
+    /// read. `None`: it must not be stored.
     ///
-    /// One trip if the value has tags of its own.
+    /// One round trip if tags depend on the value.
     pub(crate) async fn of_value(
         &self,
         reader: &VersionReader,
@@ -358,7 +372,7 @@ impl VersionSnapshot {
             if !has_guard {
                 found.reverse();
             }
-            // Read after the tags: were one of them another since its run began, so would be its kind.
+            // Read after the tags: if a tag had changed since the run began, so would its kind.
             let of_kinds = found.split_off(by_value.len().min(found.len()));
             let stand = self.kinds().zip(of_kinds).all(|(kind, version)| version == kind.version);
             if !stand && !mutants::removed(Invariant::KindsFromBeforeRun) {
@@ -373,7 +387,7 @@ impl VersionSnapshot {
     }
 }
 
-/// Their keys, each once.
+/// Returns their keys, without duplicates.
 fn keys_of<'a>(seen: impl Iterator<Item = &'a Seen>) -> Vec<Arc<str>> {
     let mut keys: Vec<Arc<str>> = seen.map(|seen| Arc::clone(seen.cell.key())).collect();
     keys.sort_unstable();
@@ -381,11 +395,11 @@ fn keys_of<'a>(seen: impl Iterator<Item = &'a Seen>) -> Vec<Arc<str>> {
     keys
 }
 
-/// What a record says of the versions it is stored under.
+/// The versions in a record.
 pub(crate) struct Under {
     pub(crate) versions: Option<u128>,
     pub(crate) tags: Vec<TagVersion>,
-    /// What L1 has to go by; `None`: changes of it are not told here.
+    /// What L1 must check. `None`: this process is not notified of changes.
     pub(crate) dependencies: Option<Dependencies>,
 }
 
@@ -394,19 +408,19 @@ impl Seen {
         Self { at: cell.begin(), cell, version: None }
     }
 
-    /// With the version, if it is known to stand.
+    /// Makes it with the version, if that is known to be current.
     fn known(cell: Arc<Cell>) -> Self {
         let mut seen = Self::of(cell);
         seen.look();
         seen
     }
 
-    /// Takes what is known to stand.
+    /// Takes the version that is known to be current.
     fn look(&mut self) {
         (self.at, self.version) = self.cell.look();
     }
 
-    /// Takes what a read brought that was sent after the last look.
+    /// Takes the result of a read that was sent after the last look.
     fn set(&mut self, version: Option<Version>, tracked: bool) {
         self.version = version;
         if let Some(version) = version.filter(|_| tracked) {
@@ -419,14 +433,14 @@ impl Seen {
     }
 }
 
-/// Reads the versions of one cache, and renews them.
+/// Reads and renews the versions of one cache.
 pub(crate) struct VersionReader {
     store: Arc<dyn Store>,
     namespace: Box<str>,
-    /// What is known of them.
+    /// What this process knows of them.
     pub(crate) cells: Arc<Versions>,
     of_functions: FunctionVersions,
-    /// When they are to be looked at again, on the coarse clock.
+    /// When they must be read again, on the coarse clock.
     due: AtomicU64,
     clock: Clock,
     history: Arc<History>,
@@ -450,7 +464,8 @@ impl VersionReader {
         self.events.store_failed(error, self.store.is_available());
     }
 
-    /// What is known of versions is forgotten once a month, so that those in use are read, and with that renewed, long before they would run out.
+    /// Forgets all versions once a month. So those in use are read again, and thereby renewed, long
+    /// before they expire.
     fn look_again_when_due(&self) {
         let (now, due) = (self.clock.coarse(), self.due.load(Ordering::Relaxed));
         let is_due =
@@ -460,8 +475,8 @@ impl VersionReader {
         }
     }
 
-    /// Gives these keys new versions. No caller that begins after it gets what was there before: what this process knows is
-    /// forgotten before the write is sent, and again after its answer.
+    /// Gives these keys new versions. No caller that begins after it gets what was there before:
+    /// this process forgets the old versions before the write is sent, and again after its reply.
     pub(crate) async fn renew(&self, keys: &[Arc<str>]) -> Result<()> {
         let reversed: Vec<Arc<str>> = keys.iter().rev().cloned().collect();
         let in_order = if mutants::removed(Invariant::KindsBeforeTags) { &reversed } else { keys };
@@ -470,7 +485,7 @@ impl VersionReader {
         renewed
     }
 
-    /// Puts an invalidation of this process into the history of what it was of.
+    /// Adds an invalidation by this process to the history of its keys.
     pub(crate) fn note_invalidated(&self, keys: &[Arc<str>], done: &Result<()>) {
         for key in keys {
             let invalidated = HistoryEvent::Invalidated(scope(key), Actor::ThisProcess);
@@ -481,14 +496,14 @@ impl VersionReader {
         }
     }
 
-    /// No caller that comes after this gets what this process knows of these versions.
+    /// Forgets what this process knows of these versions, so that later callers do not get it.
     pub(crate) fn forget(&self, keys: &[Arc<str>]) {
         drop(Forget::new(self, keys));
     }
 
     /// Runs a write that changes these versions.
     pub(crate) async fn forgetting<T>(&self, keys: &[Arc<str>], write: impl Future<Output = Result<T>>) -> Result<T> {
-        // Held over the await: dropped there, the write may have happened all the same.
+        // Held over the await: if the call is dropped there, the write may still have happened.
         let _before_and_after = Forget::new(self, keys);
         write.await
     }

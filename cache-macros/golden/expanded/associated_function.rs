@@ -75,7 +75,7 @@ impl Settings {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     pub fn load_entry(tenant: u32) -> ::cache_core::CachedEntry<Result<Self, Error>> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         Self::__load_cached()
@@ -141,7 +141,9 @@ impl Settings {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     pub async fn load_invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         Self::__load_cached().invalidate_all(__cache).await

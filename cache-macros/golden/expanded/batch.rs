@@ -111,7 +111,7 @@ impl __companion_users::users {
             .rules(__options)
             .erase()
     }
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     pub fn entry(
         tenant: u32,
         ids: u64,
@@ -192,7 +192,9 @@ impl __companion_users::users {
             )
             .await
     }
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     pub async fn invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_users::users::__cached().invalidate_all(__cache).await
@@ -286,7 +288,7 @@ impl Repo {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     fn names_entry(
         ids: u64,
     ) -> ::cache_core::CachedEntry<
@@ -376,7 +378,9 @@ impl Repo {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     async fn names_invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         Self::__names_cached().invalidate_all(__cache).await

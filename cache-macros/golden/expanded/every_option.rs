@@ -150,7 +150,7 @@ impl __companion_UserCache::UserCache {
             )
             .erase()
     }
-    /// The entry of these arguments, once told in which cache: `.on(&cache)`.
+    /// Returns the entry of these arguments. Select its cache with `.on(&cache)`.
     pub(crate) fn entry(
         tenant: Tenant,
         id: u64,
@@ -224,7 +224,9 @@ impl __companion_UserCache::UserCache {
             )
             .await
     }
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     pub(crate) async fn invalidate_all(
         __cache: &our::cache::Cache,
     ) -> our::cache::Result<()> {

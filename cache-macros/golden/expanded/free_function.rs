@@ -86,7 +86,7 @@ impl __companion_user::user {
             .rules(__options)
             .erase()
     }
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     pub fn entry(id: u64) -> ::cache_core::CachedEntry<Res<User>> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_user::user::__cached()
@@ -123,7 +123,9 @@ impl __companion_user::user {
             .__refresh(__companion_user::user::__body(db, id))
             .await
     }
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     pub async fn invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_user::user::__cached().invalidate_all(__cache).await

@@ -102,7 +102,7 @@ impl __companion_load::load {
             .rules(__options)
             .erase()
     }
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     fn entry<'a, T, const N: usize>(
         ids: [u64; N],
     ) -> ::cache_core::CachedEntry<Result<Vec<T>, Error>>
@@ -164,7 +164,9 @@ impl __companion_load::load {
             .__refresh(__companion_load::load::__body::<D, T, N>(db, ids))
             .await
     }
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     async fn invalidate_all<'a, T, const N: usize>() -> ::cache_core::Result<()>
     where
         T: Row<'a> + CacheValue,

@@ -74,7 +74,7 @@ impl Repo {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     pub fn user_entry(id: u64) -> ::cache_core::CachedEntry<Res<User>> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         Self::__user_cached()
@@ -139,7 +139,9 @@ impl Repo {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     pub async fn user_invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         Self::__user_cached().invalidate_all(__cache).await

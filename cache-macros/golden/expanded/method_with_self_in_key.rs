@@ -78,7 +78,7 @@ impl<C: Connection> Repo<C> {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     fn user_entry(&self, id: u64) -> ::cache_core::CachedEntry<Res<User>> {
         let __cache: &::cache_core::Cache = &self.cache;
         Self::__user_cached()
@@ -147,7 +147,9 @@ impl<C: Connection> Repo<C> {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     async fn user_invalidate_all(&self) -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = &self.cache;
         Self::__user_cached().invalidate_all(__cache).await

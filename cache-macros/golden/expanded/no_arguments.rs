@@ -78,7 +78,7 @@ impl __companion_front_page::front_page {
             .rules(__options)
             .erase()
     }
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     fn entry() -> ::cache_core::CachedEntry<String> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_front_page::front_page::__cached()
@@ -100,7 +100,9 @@ impl __companion_front_page::front_page {
             .__refresh(__companion_front_page::front_page::__body())
             .await
     }
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     async fn invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_front_page::front_page::__cached().invalidate_all(__cache).await

@@ -111,7 +111,7 @@ impl __companion_user::user {
             .rules(__options)
             .erase()
     }
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     #[allow(clippy::too_many_arguments)]
     fn entry(
         a: u8,
@@ -200,7 +200,9 @@ impl __companion_user::user {
             .__refresh(__companion_user::user::__body(a, b, c, d, e, f, g, h))
             .await
     }
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     #[allow(clippy::too_many_arguments)]
     async fn invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();

@@ -86,7 +86,7 @@ impl __companion_total::total {
             .rules(__options)
             .erase()
     }
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     fn entry(year: u32, country: String) -> ::cache_core::CachedEntry<u64> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_total::total::__cached()
@@ -126,7 +126,9 @@ impl __companion_total::total {
             .__refresh(__companion_total::total::__body(year, country))
             .await
     }
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     async fn invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_total::total::__cached().invalidate_all(__cache).await

@@ -108,7 +108,7 @@ impl __companion_user::user {
             .rules(__options)
             .erase()
     }
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     fn entry(__arg0: Path<u64>, __arg1: (bool, u32)) -> ::cache_core::CachedEntry<User> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_user::user::__cached()
@@ -176,7 +176,9 @@ impl __companion_user::user {
             .__refresh(__companion_user::user::__body(__arg0, __arg1, __arg2))
             .await
     }
-    /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+    /// Makes every entry of the function a miss, in every process and build.
+    ///
+    /// One round trip, however many entries there are.
     async fn invalidate_all() -> ::cache_core::Result<()> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_user::user::__cached().invalidate_all(__cache).await

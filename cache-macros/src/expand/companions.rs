@@ -278,7 +278,7 @@ impl Context<'_> {
         if plan.entry.bound {
             let cache = self.cache();
             return quote_spanned! {*mixed=>
-                /// The entry of these arguments.
+                /// Returns the entry of these arguments.
                 #(#attrs)*
                 #vis fn #ident #generics(#inputs) -> #krate::#bound<#returned> #where_clause {
                     let __cache: &#krate::Cache = #cache;
@@ -287,7 +287,7 @@ impl Context<'_> {
             };
         }
         quote_spanned! {*mixed=>
-            /// The entry of these arguments, once told in which cache: `.on(&cache)`.
+            /// Returns the entry of these arguments. Select its cache with `.on(&cache)`.
             #(#attrs)*
             #vis fn #ident #generics(#inputs) -> #krate::#unbound<#returned> #where_clause {
                 #cached.unbound_entry(#rules, #key)
@@ -402,7 +402,9 @@ impl Context<'_> {
             (TokenStream::new(), self.cache())
         };
         quote_spanned! {*mixed=>
-            /// Makes every entry of the function a miss, in every process and build. One round trip, however many there are.
+            /// Makes every entry of the function a miss, in every process and build.
+            ///
+            /// One round trip, however many entries there are.
             #(#attrs)*
             #vis async fn #ident #generics(#input) -> #krate::Result<()> #where_clause {
                 let __cache: &#krate::Cache = #cache;

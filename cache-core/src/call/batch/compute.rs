@@ -1,4 +1,5 @@
-//! The run of a batch: one call of the function under the leases of all ids it is asked for, and what becomes of each.
+//! The run of a batch: one call of the function under the leases of all its ids, and their
+//! outcomes.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -26,7 +27,8 @@ use crate::value::Erased;
 use crate::versions::snapshot::VersionSnapshot;
 
 impl Batch<'_> {
-    /// Runs the function for these, stores what it returns, gives the other leases back, and lands them.
+    /// Runs the function for these ids, stores what it returns, releases the other leases, and
+    /// completes the ids.
     pub(super) async fn compute(&self, mut claims: Vec<Claim>, bases: Bases) -> Step {
         claims.sort_unstable_by_key(|claim| claim.at);
         let engine = self.engine;
@@ -43,7 +45,7 @@ impl Batch<'_> {
         let (mut run, began) = (Box::pin(self.call(&ids)), engine.clock.boot());
         ids.iter().for_each(|at| self.seen(*at, began));
         let returned = {
-            // Seldom asked for, and then mostly for all of them.
+            // Rarely needed, and then mostly for all keys.
             let by_key: OnceLock<HashMap<&str, usize>> = OnceLock::new();
             let of_keys = || ids.iter().map(|at| (&*self.plan(*at).key.value_key, *at)).collect();
             let tell = |key: &str, told: Told| {
@@ -52,7 +54,7 @@ impl Batch<'_> {
                 }
             };
             let kept = engine.leases.keep_all(&leases, &tell, run.as_mut());
-            // Dropped here: the leases are given back, and those who wait take over.
+            // Dropped here at the deadline: the leases are released, and waiters take over.
             within(engine, deadline, kept).await
         };
         let cost = started.elapsed();
@@ -65,7 +67,7 @@ impl Batch<'_> {
             self.pass_deadline(claims, &bases, deadline.unwrap_or_default(), run).await;
             return Step::Landed;
         };
-        // Its caller has gone, and this run goes with it.
+        // The caller was dropped, and this run ends with it.
         let Some(returned) = returned else { return Step::Landed };
         let (mut values, mut failures) = (Vec::new(), Vec::new());
         for (claim, landing) in claims.into_iter().zip(landings(returned, ids.len())) {
@@ -88,7 +90,7 @@ impl Batch<'_> {
         Step::Landed
     }
 
-    /// Has the caller call the function. `None`: it has gone.
+    /// Requests a call of the function from the caller. `None`: the caller was dropped.
     async fn call(&self, ids: &[usize]) -> Option<Run> {
         let one = self.plan(*ids.first()?);
         let running = {
@@ -100,7 +102,7 @@ impl Batch<'_> {
         self.calls?.call(ids.to_vec(), running).await
     }
 
-    /// Stores the values, then lands them.
+    /// Stores the values, then completes their ids.
     async fn store(&self, mut values: Vec<(Claim, Erased)>, bases: &Bases, cost: Duration) {
         let (mut unstored, mut free, mut renewals) = (Vec::new(), Vec::new(), Renewals::start(&self.engine.leases));
         for from in (0..values.len()).step_by(MOST_AT_A_TIME) {
@@ -116,7 +118,7 @@ impl Batch<'_> {
             });
             let mut fills = Vec::new();
             loop {
-                // Each may have tags of its own to be looked at.
+                // Each value may have tags of its own, whose versions are read.
                 let some = join_all(prepared.by_ref().take(TRIPS_AT_A_TIME)).await;
                 if some.is_empty() {
                     break;
@@ -145,8 +147,8 @@ impl Batch<'_> {
         }
     }
 
-    /// What is to be stored for this value. A panic of a closure or a `Serialize` costs the fill,
-    /// never the value (S10).
+    /// Prepares a value for the store. A panic of a closure or a `Serialize` costs the fill, never
+    /// the value (S10).
     async fn prepare(
         &self,
         at: usize,
@@ -171,7 +173,7 @@ impl Batch<'_> {
         })
     }
 
-    /// In as many trips as their bytes take.
+    /// Stores the records, in as many round trips as their bytes need.
     async fn fill(&self, fills: Vec<(usize, Erased, Lease, Storable)>) {
         let (mut kept, mut records) = (Vec::new(), Vec::new());
         for (at, value, lease, Storable { record, expiry, fresh_for, kept_by }) in fills {
@@ -218,8 +220,8 @@ impl Batch<'_> {
         }
     }
 
-    /// Gives the leases back, then lands what there is instead: an old value that still stands, or the failure. What is left without either
-    /// is not landed.
+    /// Releases the leases, then completes the ids with an old value that is still valid, or with
+    /// the failure. An id with neither stays open.
     async fn fail(&self, failures: Vec<(Claim, FlightOutcome)>, bases: &Bases, cause: StaleCause) {
         let (mut leases, mut failed, mut old) = (Vec::new(), Vec::new(), Vec::new());
         for (Claim { at, position, lease, old: value, beside }, landing) in failures {
@@ -230,7 +232,7 @@ impl Batch<'_> {
                             (None, Some(fill_id)) => Fallback::Unleased(Arc::clone(&value), fill_id),
                             _ => Fallback::Old(Arc::clone(&value)),
                         };
-                        // Not what an invalidation has ended meanwhile (R17).
+                        // Not a value that was invalidated meanwhile (R17).
                         let stands = give_up(self.engine, self.plan(at), lease, &fallback, End::Unstored).await
                             && match bases.of(position) {
                                 Some(basis) => basis.stands(&self.engine.versions).await,
@@ -261,7 +263,8 @@ impl Batch<'_> {
         tokio::join!(released, served);
     }
 
-    /// The keys are free, and nothing that the run comes to is stored.
+    /// Handles a passed deadline: the keys are released, and nothing that the run returns is
+    /// stored.
     async fn pass_deadline(
         &self,
         claims: Vec<Claim>,
@@ -280,13 +283,14 @@ impl Batch<'_> {
         };
         let failures = claims.into_iter().map(|claim| (claim, landing.clone())).collect();
         self.fail(failures, bases, StaleCause::DeadlinePassed).await;
-        // Its caller cannot be told: the run goes on for it. Those who wait take over.
+        // The error type cannot express the deadline: the run goes on for its caller, and waiters
+        // take over.
         let left: Vec<bool> = ids.iter().map(|at| self.id(*at).landing.is_none()).collect();
         if !left.contains(&true) {
             return;
         }
         for (at, _) in ids.iter().zip(&left).filter(|(_, left)| **left) {
-            // Dropped, it abandons the flight.
+            // Dropping the leader abandons the flight.
             let leader = self.id(*at).leader.take();
             drop(leader);
         }

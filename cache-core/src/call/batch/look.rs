@@ -1,4 +1,5 @@
-//! What stands under the keys of a batch: values land, what is not there is leased, all ids with one trip at each step.
+//! Looks for the ids of a batch in the store: returns values and takes leases, with one round trip
+//! for all ids at each step.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::value::Erased;
 use crate::value::envelope::{Envelope, Unreadable};
 use crate::versions::snapshot::{VersionCheck, VersionSnapshot};
 
-/// The versions that ids go by: one for all, or one each if their tags differ.
+/// The versions that the ids depend on: one snapshot for all, or one each if their tags differ.
 pub(super) struct Bases(Vec<VersionSnapshot>);
 
 impl Bases {
@@ -32,7 +33,7 @@ impl Bases {
         }
     }
 
-    /// Of these positions, in this order.
+    /// Keeps these positions, in this order.
     fn only(self, positions: &[usize]) -> Self {
         if self.0.len() <= 1 {
             return self;
@@ -49,25 +50,25 @@ impl Bases {
     }
 }
 
-/// What stood under a key. `None`: the store did not answer, which was told.
+/// The content of a key. `None`: the store did not answer, and an event was emitted.
 pub(super) type Answered = Option<Slot>;
 
-/// The ids that the store has no fresh value of.
+/// The ids without a fresh value in the store.
 pub(super) struct Unserved {
     pub(super) ids: Vec<usize>,
-    /// In their order.
+    /// In the order of `ids`.
     pub(super) bases: Bases,
-    /// What stood under their keys, in their order. `None`: not read yet.
+    /// The contents of their keys, in the order of `ids`. `None`: not read yet.
     slots: Option<Vec<Answered>>,
 }
 
 impl Unserved {
     pub(super) fn position(&self, at: usize) -> Option<usize> {
-        // They rise.
+        // The ids are in ascending order.
         self.ids.binary_search(&at).ok()
     }
 
-    /// What was read of these ids. `None`: nothing.
+    /// Returns what was read for these ids. `None`: nothing was read.
     pub(super) fn of(self, ids: &[usize]) -> Option<(Bases, Vec<Answered>)> {
         let positions: Vec<usize> = ids.iter().filter_map(|at| self.position(*at)).collect();
         let bases = self.bases.only(&positions);
@@ -77,7 +78,7 @@ impl Unserved {
     }
 }
 
-/// An id with what stands under its key.
+/// An id and the content of its key.
 struct Read<'a> {
     position: usize,
     slot: Slot,
@@ -88,25 +89,25 @@ struct Read<'a> {
 struct Wanted {
     position: usize,
     place: Place,
-    /// The record that the lease is to replace.
+    /// The record that the lease replaces.
     slot: Slot,
     old: Option<Erased>,
 }
 
-/// A record's header and where its payload begins, or why it is none; `None`: no bytes.
+/// A record's header and where its payload begins, or why it is not a record. `None`: no bytes.
 type Opened = Option<std::result::Result<(Envelope, usize), Unreadable>>;
 
-/// What is to be done about an id.
+/// What to do about an id.
 enum Verdict {
-    /// Nothing any more.
+    /// Nothing, it is complete.
     Landed,
-    /// To be computed, if the lease is to be had.
+    /// Compute it under this lease, if the lease can be taken.
     Want(Place, Option<Erased>),
-    /// Somebody else computes it.
+    /// Wait: another process computes it.
     Leased(Option<std::time::Duration>),
-    /// To be computed for its callers alone.
+    /// Compute it without storing.
     Uncached,
-    /// There is something that is no record, and has to go.
+    /// Remove the content of the key, which is not a record.
     Foreign(&'static str),
 }
 
@@ -121,10 +122,10 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Serves what the store has fresh, before any flight is entered. What is left is for a run.
+    /// Serves the fresh values of the store, before any flight is entered. Returns the rest.
     pub(super) async fn probe(&self) -> Unserved {
         let all: Vec<usize> = (0..self.plans.len()).collect();
-        // Whoever finds a run under way waits for it: what it will bring is not there yet.
+        // If a run is under way, the caller waits for it: its value is not in the store yet.
         let is_running = |at: &usize| {
             let Plan { key, value, .. } = self.plan(*at);
             self.shares(*at) && self.engine.flights.find(&key.value_key, (value.type_id)()).is_some()
@@ -146,10 +147,10 @@ impl<'a> Batch<'a> {
         Unserved { bases: bases.only(&ids), ids, slots: Some(slots) }
     }
 
-    /// What stands under the ids that have no value to return.
+    /// Serves the fresh values. Returns the other ids with the contents of their keys.
     async fn try_probe(&self, all: &[usize], bases: &mut Bases) -> Result<Vec<(usize, Answered)>> {
         let read = self.introduce(all, bases).await?;
-        // Their trip failed, one before it did not.
+        // Their round trip failed, while an earlier one succeeded.
         let unanswered = read.len()..all.len();
         let opened: Vec<Opened> =
             read.iter().map(|Read { position, slot, .. }| self.open(all, *position, slot)).collect();
@@ -184,7 +185,7 @@ impl<'a> Batch<'a> {
         Ok(left)
     }
 
-    /// Lands a value that was read.
+    /// Completes an id with a value that was read.
     fn serve(&self, at: usize, served: Served, mark: Option<Mark<'_>>) {
         let plan = self.plan(at);
         if let Some((mark, under)) = mark.zip(served.under) {
@@ -217,7 +218,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Reads; beside the first read of the function in this process, its build is registered.
+    /// Reads. At the first read of the function in this process, also registers its build.
     async fn introduce(&self, ids: &[usize], bases: &mut Bases) -> Result<Vec<Read<'a>>> {
         let Some(first) = ids.first() else { return Ok(Vec::new()) };
         self.engine.builds.introduce(&self.plan(*first).key, self.read(ids, bases)).await
@@ -243,7 +244,7 @@ impl<'a> Batch<'a> {
                 {
                     Ok(found) => found,
                     Err(error) if read.is_empty() => return Err(error),
-                    // What was read before is good. The others are computed for their callers alone.
+                    // What was read so far is valid. The rest is computed without storing.
                     Err(error) => {
                         let left = ids.iter().skip(start);
                         left.for_each(|at| self.plan(*at).note(self.engine, HistoryEvent::StoreFailed(error.kind())));
@@ -259,7 +260,7 @@ impl<'a> Batch<'a> {
         Ok(read)
     }
 
-    /// Lands the ids that have a value to return; those that are to be computed, if nobody else does.
+    /// Completes the ids that have a value to return. Returns those that need a lease.
     async fn sort(&self, ids: &[usize], read: Vec<Read<'a>>, looked: &mut Looked) -> Result<Vec<Wanted>> {
         let Looked { bases, claims, leased } = looked;
         let opened: Vec<Opened> =
@@ -300,7 +301,7 @@ impl<'a> Batch<'a> {
         Some(Envelope::open(bytes, &self.plan(*ids.get(position)?).key.value_key))
     }
 
-    /// Lands the id if there is a value to return.
+    /// Judges the content of a key. Completes the id if there is a value to return.
     fn verdict(
         &self,
         at: usize,
@@ -316,12 +317,13 @@ impl<'a> Batch<'a> {
                 plan.note(engine, HistoryEvent::Missed);
                 return Verdict::Want(Place::Empty, None);
             }
-            // What is computed here may be older than the write that the fence is for (R22).
+            // The value may be older than the write that the fence protects, so it is not stored
+            // (R22).
             Slot::Fenced => {
                 plan.note(engine, HistoryEvent::Fenced);
                 return Verdict::Uncached;
             }
-            // The run before stored nothing: those who waited for it run at once, and one of them may store (X7).
+            // The last run stored nothing: its waiters run at once, and one of them may store (X7).
             Slot::Unstored(mark) => {
                 plan.note(engine, HistoryEvent::NotAwaited);
                 return Verdict::Want(Place::OverMark(mark), None);
@@ -367,7 +369,7 @@ impl<'a> Batch<'a> {
             },
             Stored::Invalid(fill_id, _) => Verdict::Want(Place::Instead(fill_id), None),
             Stored::Newer(fill_id, _) => Verdict::Want(Place::Beside(fill_id), None),
-            // As with a fence in the record's place.
+            // As if the fence had replaced the record.
             Stored::Fenced => Verdict::Uncached,
             Stored::Foreign(reason) => Verdict::Foreign(reason),
         }
@@ -377,7 +379,7 @@ impl<'a> Batch<'a> {
         self.engine.refreshes.resting(&plan.key.value_key, fill_id, self.engine.clock.coarse())
     }
 
-    /// Takes the leases; what stands in their way is to be sorted again.
+    /// Takes the leases. Returns the ids that have to be judged again, because of what they found.
     async fn acquire(&self, ids: &[usize], wanted: Vec<Wanted>, looked: &mut Looked) -> Result<Vec<Read<'a>>> {
         let at_of = |wanted: &Wanted| ids.get(wanted.position).copied();
         if let Some(first) = wanted.first().and_then(at_of) {
@@ -387,10 +389,10 @@ impl<'a> Batch<'a> {
         let mut wanted = wanted.into_iter();
         let mut renewals = Renewals::start(&self.engine.leases);
         loop {
-            // The first of many would end before the last is taken.
+            // Renewed meanwhile, or the first of many leases would end before the last is taken.
             let taken = looked.claims.iter().filter_map(|claim| Some((claim.at, claim.lease.as_ref()?)));
             let tell = |at, told| {
-                // Nothing is computed yet: that they stand says nothing of a value.
+                // Nothing is computed yet, so a held lease says nothing about a value.
                 if told == Told::Lost {
                     self.detach(at);
                 }
@@ -407,7 +409,7 @@ impl<'a> Batch<'a> {
                 let beside = if let Place::Beside(fill_id) = place { Some(fill_id) } else { None };
                 match answer {
                     Ok(Ok(lease)) => looked.claims.push(Claim { at, position, lease: Some(lease), old, beside }),
-                    // Somebody else refreshes it.
+                    // Another process refreshes it.
                     Ok(Err(Obstacle::Slot(Slot::Unawaited(_)))) if beside.is_some() && !self.plan(at).refresh => {
                         self.plan(at).note(self.engine, HistoryEvent::NotAwaited);
                         looked.claims.push(Claim { at, position, lease: None, old, beside });
@@ -415,7 +417,7 @@ impl<'a> Batch<'a> {
                     Ok(Err(Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)))) if beside.is_some() => {
                         looked.leased.push(Leased { at, left, beside });
                     }
-                    // Another took the mark: this one runs at once too.
+                    // Another caller took the mark: this one runs at once too.
                     Ok(Err(Obstacle::Slot(Slot::Unstored(_)))) if matches!(place, Place::OverMark(_)) => {
                         looked.claims.push(Claim { at, position, lease: None, old: None, beside: None });
                     }
@@ -425,7 +427,7 @@ impl<'a> Batch<'a> {
                             leave_alone(self.engine, self.plan(at), beside.unwrap_or_default(), left);
                             self.serve_old(at, old, StaleCause::Throttled);
                         }
-                        // Whoever has nothing to serve meanwhile is not held up by another's failure.
+                        // A caller without a fallback is not delayed by another caller's failure.
                         None => {
                             let throttle = Slot::Bytes(THROTTLE_MARK.into());
                             let key = lease_key(&self.plan(at).key.value_key);

@@ -7,13 +7,13 @@ use serde::de;
 /// Why a pass was aborted.
 #[derive(Debug)]
 pub(super) enum Halt {
-    /// The type's own code refused the input; the names that its error mentions.
+    /// The type's own code rejected the input. Contains the names that its error mentions.
     Fresh(Vec<&'static str>),
-    /// The next pass tries something else here.
+    /// The next pass tries another input here.
     Retry,
     /// No value can be made here.
     Dead,
-    /// Recursion without an exit at this place; there may be one elsewhere.
+    /// Recursion without an exit here. There may be one elsewhere.
     Cut,
 }
 
