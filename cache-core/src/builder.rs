@@ -175,7 +175,7 @@ impl CacheBuilder {
     }
 
     /// Sets how many refreshes may run in the background at the same time. A refresh beyond this
-    /// limit is skipped with [`Event::RefreshSkipped`](crate::observe::events::Event::RefreshSkipped); a
+    /// limit is skipped with [`Event::RefreshSkipped`](crate::events::Event::RefreshSkipped); a
     /// caller may try again a tenth of a second later. Zero turns background refreshes off.
     /// Default: 64.
     #[must_use]
@@ -284,7 +284,7 @@ impl CacheBuilder {
     ///
     /// This does not apply to a connection that is lost later: functions then run uncached until it
     /// is back. The embedded store (`memory://`) can always be reached. Default: the program starts
-    /// and emits [`Event::ConnectFailed`](crate::observe::events::Event::ConnectFailed).
+    /// and emits [`Event::ConnectFailed`](crate::events::Event::ConnectFailed).
     #[must_use]
     pub fn require_store(mut self) -> Self {
         self.is_required = true;
@@ -305,8 +305,8 @@ impl CacheBuilder {
     /// This measures whether the local tier is coherent.
     ///
     /// A value that is served longer than [`max_staleness`](Self::max_staleness) after it was
-    /// replaced emits [`Event::StaleBeyondBound`](crate::observe::events::Event::StaleBeyondBound) and is
-    /// counted in [`Stats::meter_stale`](crate::observe::events::Stats::meter_stale). Callers do not wait
+    /// replaced emits [`Event::StaleBeyondBound`](crate::events::Event::StaleBeyondBound) and is
+    /// counted in [`Stats::meter_stale`](crate::events::Stats::meter_stale). Callers do not wait
     /// for the comparison. At most 64 comparisons run at the same time; hits beyond that are not
     /// sampled.
     ///

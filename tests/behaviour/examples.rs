@@ -10,7 +10,8 @@ async fn output_of(example: &str) -> Vec<String> {
     let tests: PathBuf = std::env::current_exe().unwrap();
     let path = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples").join(example);
     let output = Command::new(&path).env_remove("CACHE_URL").output().await;
-    let output = output.unwrap_or_else(|error| panic!("{}: {error}; `cargo test --workspace` builds it", path.display()));
+    let output =
+        output.unwrap_or_else(|error| panic!("{}: {error}; `cargo test --workspace` builds it", path.display()));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{example}: {errors}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()

@@ -163,7 +163,7 @@ impl Functions {
 /// [`Cache::function_stats`](crate::Cache::function_stats).
 ///
 /// Counters only ever rise; each is the function's share of the counter of the same name in
-/// [`Stats`](crate::observe::events::Stats).
+/// [`Stats`](crate::events::Stats).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct FunctionStats {

@@ -91,7 +91,7 @@ pub(crate) enum Unreadable {
 }
 
 impl Unreadable {
-    /// Returns the reason for [`Event::Undecodable`](crate::observe::events::Event::Undecodable).
+    /// Returns the reason for [`Event::Undecodable`](crate::events::Event::Undecodable).
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Foreign(reason) | Self::Newer(_, reason) => reason,
