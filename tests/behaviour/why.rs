@@ -26,7 +26,7 @@ fn why(cache: &Cache) -> Why {
 
 /// Returns the steps without their times and durations.
 fn steps(why: &Why) -> Vec<String> {
-    let name = |what: What| {
+    let name = |what: HistoryEvent| {
         let text = format!("{what:?}");
         text.split_once(" {").map_or(text.clone(), |(name, _)| name.to_owned())
     };

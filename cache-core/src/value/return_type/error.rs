@@ -72,7 +72,7 @@ use crate::value::Erased;
     note = "add `#[derive(cache_core::ShareError)]` to `{Self}`, or `#[derive(Clone)]`; for `sqlx::Error` turn on the feature `sqlx` of cache-core",
     note = "an error of another crate goes into an `Arc`, or into your own error with `#[derive(ShareError)]`: there on its field `#[share(io)]` \
             copies by `From<std::io::Error>`, `#[share(with = path)]` by a function",
-    note = "or let every caller run the function itself: `#[cached(flight = \"none\")]`"
+    note = "or let every caller run the function itself: `#[cached(single_flight = \"none\")]`"
 )]
 pub trait ShareError {
     /// Returns a copy for another caller.

@@ -15,21 +15,21 @@ macro_rules! functions {
         mod $scope {
             use super::*;
 
-            #[cached(ttl = 60, skip(cache, gate), cache = &cache, flight = $flight)]
+            #[cached(ttl = 60, skip(cache, gate), cache = &cache, single_flight = $flight)]
             pub(super) async fn owning(cache: Cache, gate: Gate, id: u32) -> u32 {
                 let _ = &cache;
                 gate.pass().await;
                 id
             }
 
-            #[cached(ttl = 60, skip(cache, gate), cache = cache, flight = $flight)]
+            #[cached(ttl = 60, skip(cache, gate), cache = cache, single_flight = $flight)]
             async fn borrowing(cache: &Cache, gate: &Gate, id: u32) -> u32 {
                 let _ = cache;
                 gate.pass().await;
                 id
             }
 
-            #[cached(batch, ttl = 60, skip(cache, gate), cache = cache, flight = $flight)]
+            #[cached(batch, ttl = 60, skip(cache, gate), cache = cache, single_flight = $flight)]
             async fn many(cache: &Cache, gate: &Gate, ids: &[u32]) -> HashMap<u32, u32> {
                 let _ = cache;
                 gate.pass().await;

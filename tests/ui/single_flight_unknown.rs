@@ -1,6 +1,6 @@
 use cache_core::cached;
 
-#[cached(flight = "procces")]
+#[cached(single_flight = "procces")]
 async fn f(id: u64) -> u64 {
     id
 }
