@@ -8,12 +8,12 @@
 
 mod cells;
 mod channels;
+mod eviction;
 mod fences;
 mod hashes;
 mod index;
 mod leases;
 mod plain;
-mod room;
 mod shard;
 mod sweep;
 mod versions;
@@ -100,7 +100,7 @@ impl MemoryStore {
 
     fn keep_bounds(&self) {
         if self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
-            self.make_room();
+            self.evict();
         }
     }
 

@@ -8,11 +8,10 @@
 //! All types of the client stay inside this module.
 
 mod batch;
-mod carrier;
 mod cells;
 mod config;
 mod connection;
-mod faults;
+mod error;
 mod fences;
 mod hashes;
 mod leases;
@@ -25,6 +24,7 @@ mod requests;
 mod rights;
 mod scripts;
 mod sweep;
+mod takeover;
 mod tracking;
 mod trips;
 mod versions;
@@ -40,7 +40,6 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use redis::{Cmd, Pipeline, ScriptInvocation, Value};
 
-use self::carrier::Kept;
 pub(crate) use self::config::{RedisConfig, Replicas};
 use self::connection::Link;
 use self::pubsub::Channels;
@@ -48,6 +47,7 @@ pub(crate) use self::read_batch::Queued;
 use self::read_batch::Reads;
 use self::replicas::Replicated;
 use self::reply::Replies;
+use self::takeover::Kept;
 use self::trips::Sizes;
 use self::versions::version;
 use super::{
@@ -114,7 +114,7 @@ impl RedisStore {
         drop(link.store.set(Arc::downgrade(&store)));
         let keep = {
             let link = Arc::clone(link);
-            move |connection| carrier::supervise(Kept::new(connection, Arc::clone(&link)))
+            move |connection| takeover::supervise(Kept::new(connection, Arc::clone(&link)))
         };
         let anew = {
             let (link, keep) = (Arc::clone(link), keep.clone());
@@ -128,12 +128,12 @@ impl RedisStore {
         };
         let supervised = background.lasting(keep(connection), anew);
         if !supervised || !background.lasting(serve(), move || Box::pin(serve())) {
-            return Err(faults::closed("connect"));
+            return Err(error::closed("connect"));
         }
         Ok(store)
     }
 
-    /// Runs `operation` again if the runtime that carried the connection ended during it. For
+    /// Runs `operation` again if the runtime of the connection ended during it. For
     /// operations that may be executed twice.
     async fn steadily<T, F: Future<Output = Result<T>>>(&self, operation: impl Fn() -> F) -> Result<T> {
         let mut tries = 0_u32;

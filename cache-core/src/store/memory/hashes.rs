@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::room::weight;
+use super::eviction::weight;
 use super::shard::{Access, Value, wrong_type};
 use crate::error::Result;
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::MemoryStore;
-use super::room::weight;
+use super::eviction::weight;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Expiry, Slot};

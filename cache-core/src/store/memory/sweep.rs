@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures::future::{self, BoxFuture};
 
-use super::room::weight;
+use super::eviction::weight;
 use super::shard::Value;
 use super::{MemoryStore, SHARDS};
 use crate::envelope::Envelope;

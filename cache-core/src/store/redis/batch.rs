@@ -16,7 +16,7 @@ use super::requests::{
     set_lease, track_filled,
 };
 use super::trips::{by_bytes, each, in_turn};
-use super::{RedisStore, faults, leases, reply, version};
+use super::{RedisStore, error, leases, reply, version};
 use crate::error::{ErrorKind, Result};
 use crate::store::batch::acquire_one;
 use crate::store::{Acquired, Claim, FILL_ID_AT, Fill, Filled, Place, ReadMany, Slot, Store as _, Want};
@@ -117,7 +117,7 @@ impl RedisStore {
             let answer = replies.raw()?;
             answers.push(match want.place {
                 Place::Empty => reply::slot(STEP, answer, None).map(or_ours),
-                _ if faults::is_unknown_script(&answer) => acquire_one(self, want, lease).await,
+                _ if error::is_unknown_script(&answer) => acquire_one(self, want, lease).await,
                 Place::Instead(_) | Place::Beside(_) | Place::OverMark(_) => acquired(STEP, answer),
             });
         }
@@ -151,7 +151,7 @@ impl RedisStore {
                 true => (replies.value().is_ok(), Some(replies.raw()?)),
                 false => (false, None),
             };
-            answers.push(if faults::is_unknown_script(&stored) {
+            answers.push(if error::is_unknown_script(&stored) {
                 self.fill(fill).await
             } else {
                 filled(STEP, fill, stored, stands)
@@ -175,7 +175,7 @@ impl RedisStore {
         let mut answers = Vec::with_capacity(claims.len());
         for Claim { key, token, over } in claims {
             let answer = replies.raw()?;
-            answers.push(if faults::is_unknown_script(&answer) {
+            answers.push(if error::is_unknown_script(&answer) {
                 self.renew(key, *token, *over, lease).await
             } else {
                 reply::integer(STEP, answer).map(|renewed| renewed == 1)
@@ -201,7 +201,7 @@ impl RedisStore {
         let mut answers = Vec::with_capacity(claims.len());
         for Claim { key, token, over } in claims {
             let answer = replies.raw()?;
-            answers.push(if faults::is_unknown_script(&answer) {
+            answers.push(if error::is_unknown_script(&answer) {
                 self.release(key, *token, *over, unstored).await
             } else {
                 match reply::checked(STEP, answer) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redis::{ScriptInvocation, Value};
 
 use super::trips::MOST_KEYS;
-use super::{RedisStore, faults, ms, on, reply, scripts};
+use super::{RedisStore, error, ms, on, reply, scripts};
 use crate::error::Result;
 use crate::store::{Expiry, REGISTRY_EXPIRY, Raised, Siblings, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
 
@@ -171,7 +171,7 @@ async fn run(store: &RedisStore, step: &'static str, requests: &[Request<'_>], a
 /// Returns a script's reply. A script that the server did not know has done nothing: it is loaded
 /// and run again.
 async fn known(store: &RedisStore, step: &'static str, script: &ScriptInvocation<'_>, answer: Value) -> Result<i64> {
-    if !faults::is_unknown_script(&answer) {
+    if !error::is_unknown_script(&answer) {
         return reply::integer(step, answer);
     }
     store.link.load_scripts(step).await?;

@@ -9,7 +9,7 @@ use super::requests::{
     acquired, beside_script, fill_script, in_place_script, is_ours, or_ours, over_mark_script, refresh, release_script,
     renew_script, set_lease, track_filled,
 };
-use super::{RedisStore, faults, ms, on, reply, scripts};
+use super::{RedisStore, error, ms, on, reply, scripts};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Acquired, Claim, Expiry, Fill, Filled, Over, Token, lease_key};
 
@@ -70,7 +70,7 @@ pub(super) async fn fill(store: &RedisStore, fill: &Fill) -> Result<Filled> {
     }
     let mut replies = store.link.pipeline_on(&session, STEP, &pipeline).await?;
     let stored = replies.raw()?;
-    if faults::is_unknown_script(&stored) {
+    if error::is_unknown_script(&stored) {
         let stored = reply::integer(STEP, store.run(STEP, &script).await?)?;
         return Ok(if stored == 1 { Filled::Stored } else { Filled::Refused });
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use redis::Value;
 
-use super::{RedisStore, faults, ms, on, reply, scripts};
+use super::{RedisStore, error, ms, on, reply, scripts};
 use crate::error::Result;
 use crate::store::{Loaded, PlainFill, PlainStore, Put, Reply, When};
 
@@ -138,6 +138,6 @@ fn any(step: &'static str, value: Value) -> Result<Reply> {
             Reply::Map(pairs.into_iter().map(pair).collect::<Result<_>>()?)
         }
         Value::Attribute { data, .. } => any(step, *data)?,
-        _ => return Err(faults::unexpected(step)),
+        _ => return Err(error::unexpected(step)),
     })
 }

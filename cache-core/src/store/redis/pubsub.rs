@@ -22,7 +22,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
 use super::connection::Link;
-use super::faults;
+use super::error;
 use crate::background::Background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Message;
@@ -79,7 +79,7 @@ pub(super) async fn subscribe(
     drop(link.session(STEP).await?);
     let (membership, messages, mut subscription) = channels.join(name, STEP)?;
     if !channels.start(link, background) {
-        return Err(faults::closed(STEP));
+        return Err(error::closed(STEP));
     }
     channels.changed.notify_one();
     let bound = link.config.connect_timeout.saturating_add(link.config.response_timeout);
@@ -91,8 +91,8 @@ pub(super) async fn subscribe(
                 .detail("the user may not subscribe to this channel (NOPERM); give it `+subscribe +unsubscribe` and `&channel` in the server's ACL"));
         }
         Ok(Ok(_confirmed)) => {}
-        Ok(Err(_closed)) => return Err(faults::closed(STEP)),
-        Err(_elapsed) => return Err(faults::timed_out(STEP)),
+        Ok(Err(_closed)) => return Err(error::closed(STEP)),
+        Err(_elapsed) => return Err(error::timed_out(STEP)),
     }
     let stream = stream::unfold((messages, membership), |(mut messages, membership)| async move {
         let message = match messages.recv().await {
@@ -250,7 +250,7 @@ async fn serve(channels: &Arc<Channels>, link: &Link, again: bool, backoff: &mut
     };
     let bound = link.config.response_timeout;
     let connect = timeout(link.config.connect_timeout, link.log_in(on_push));
-    let wire = connect.await.map_err(|_elapsed| faults::timed_out("subscribe"))??;
+    let wire = connect.await.map_err(|_elapsed| error::timed_out("subscribe"))??;
     let mut connection = wire.client();
     let mut subscribed: HashSet<String> = HashSet::new();
     loop {
@@ -310,7 +310,7 @@ async fn ping(bound: Duration, connection: &mut MultiplexedConnection) -> Result
 
 async fn within<T>(bound: Duration, call: impl Future<Output = redis::RedisResult<T>>) -> Result<T> {
     match timeout(bound, call).await {
-        Ok(reply) => reply.map_err(|error| faults::of("subscribe", &error)),
-        Err(_elapsed) => Err(faults::timed_out("subscribe")),
+        Ok(reply) => reply.map_err(|error| error::of("subscribe", &error)),
+        Err(_elapsed) => Err(error::timed_out("subscribe")),
     }
 }

@@ -36,7 +36,7 @@ use self::waiting::{Batch, Waiting};
 use super::connection::{Link, Session};
 use super::trips::Sizes;
 use super::wire::LONGEST;
-use super::{faults, on, reply};
+use super::{error, on, reply};
 use crate::clock::millis;
 use crate::error::Result;
 use crate::store::{Reading, Slot};
@@ -113,7 +113,7 @@ impl Reads {
     fn take(&self, now: u64, key: &str, track: bool) -> Result<Taken<'_>> {
         let mut queue = self.queue();
         if queue.closed {
-            return Err(faults::closed(STEP));
+            return Err(error::closed(STEP));
         }
         if !queue.alone && !queue.together && queue.batches.is_empty() {
             queue.alone = true;
@@ -331,7 +331,7 @@ impl Drop for Trip<'_> {
     fn drop(&mut self) {
         // The rest has no answer: the task has ended.
         if !self.places.is_empty() {
-            let closed = self.places.drain(..).map(|place| (place, Err(faults::closed(STEP))));
+            let closed = self.places.drain(..).map(|place| (place, Err(error::closed(STEP))));
             self.batch.answer(closed, &self.reads.sizes);
         }
         let mut queue = self.reads.queue();
@@ -361,9 +361,9 @@ async fn alone(link: &Link, session: &Session, key: &str, track: bool) -> Answer
 
 /// MGET returns nothing for a value of another type; taking the lease finds it.
 fn slots(found: &mut Vec<(Slot, bool)>, count: usize, value: Value, tracked: bool) -> Result<()> {
-    let Value::Array(values) = reply::checked(STEP, value)? else { return Err(faults::unexpected(STEP)) };
+    let Value::Array(values) = reply::checked(STEP, value)? else { return Err(error::unexpected(STEP)) };
     if values.len() != count {
-        return Err(faults::unexpected(STEP));
+        return Err(error::unexpected(STEP));
     }
     for value in values {
         let bytes: Option<Bytes> = reply::bytes(STEP, value)?;

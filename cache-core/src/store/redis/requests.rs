@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Script, ScriptInvocation, Value};
 
-use super::{faults, ms, reply, scripts};
+use super::{error, ms, reply, scripts};
 use crate::error::Result;
 use crate::store::{Acquired, Expiry, FILL_ID_AT, Over, Slot, Token, lease_key};
 
@@ -121,7 +121,7 @@ pub(super) fn refresh(script: &'static Script, key: &str) -> ScriptInvocation<'s
 
 /// Parses the reply of the scripts that take a lease.
 pub(super) fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
-    let Value::Array(parts) = reply::checked(step, value)? else { return Err(faults::unexpected(step)) };
+    let Value::Array(parts) = reply::checked(step, value)? else { return Err(error::unexpected(step)) };
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next()) {
         (Some(Value::Int(1)), _) => Ok(Acquired::Ours),
@@ -138,6 +138,6 @@ pub(super) fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
         (Some(Value::Int(6)), Some(left)) => {
             reply::time_left(step, left).map(|left| Acquired::Found(Slot::Unawaited(left)))
         }
-        _ => Err(faults::unexpected(step)),
+        _ => Err(error::unexpected(step)),
     }
 }

@@ -1,4 +1,4 @@
-//! Which runtime carries the connection (D9).
+//! Moves the connection to another runtime when its own one ends (D9).
 //!
 //! The tasks of a connection run on the runtime of the caller that made it. When that runtime ends,
 //! as that of a test does, they are dropped. The next caller on a live runtime starts them again
@@ -36,18 +36,18 @@ enum State {
 
 /// The state of one store's connection.
 #[derive(Debug)]
-pub(super) struct Carrier {
+pub(super) struct Takeover {
     state: watch::Sender<State>,
     takeovers: AtomicU64,
 }
 
-impl Default for Carrier {
+impl Default for Takeover {
     fn default() -> Self {
         Self { state: watch::Sender::new(State::Kept), takeovers: AtomicU64::new(0) }
     }
 }
 
-impl Carrier {
+impl Takeover {
     /// Returns how often the connection was taken over.
     pub(super) fn takeovers(&self) -> u64 {
         self.takeovers.load(Ordering::Acquire)
@@ -121,7 +121,7 @@ struct Ending(Arc<Link>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.carrier.state.send_replace(State::Ending);
+        self.0.takeover.state.send_replace(State::Ending);
     }
 }
 
@@ -130,7 +130,7 @@ struct Ended(Arc<Link>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.carrier.state.send_replace(State::Ended);
+        self.0.takeover.state.send_replace(State::Ended);
     }
 }
 
@@ -152,11 +152,11 @@ impl Kept {
 /// Keeps the connection up until the store is closed.
 pub(super) async fn supervise(mut kept: Kept) {
     let link = Arc::clone(&kept.ended.0);
-    if link.carrier.is_starting() {
+    if link.takeover.is_starting() {
         if let Err(error) = kept.connection.open().await {
             link.failed(&error);
         }
-        link.carrier.started();
+        link.takeover.started();
     }
     kept.connection.run().await;
 }

@@ -20,7 +20,7 @@ const MOST_LOOKS: usize = 2048;
 impl MemoryStore {
     /// Removes entries until the limit holds: first invalidated ones, as far as a few steps find
     /// them, then expired ones, or else the least recently used of a sample.
-    pub(super) fn make_room(&self) {
+    pub(super) fn evict(&self) {
         let mut looks = MOST_LOOKS;
         while looks > 0 && self.sweep.is_due() && self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
             let Some(looked_at) = self.sweep_some(A_STEP) else { break };
