@@ -25,6 +25,7 @@ mod rights;
 mod scripts;
 mod sweep;
 mod takeover;
+mod task;
 mod tracking;
 mod trips;
 mod versions;
@@ -47,7 +48,7 @@ pub(crate) use self::read_batch::Queued;
 use self::read_batch::Reads;
 use self::replicas::Replicated;
 use self::reply::Replies;
-use self::takeover::Kept;
+use self::task::ConnectionTask;
 use self::trips::Sizes;
 use self::versions::version;
 use super::{
@@ -114,7 +115,7 @@ impl RedisStore {
         drop(link.store.set(Arc::downgrade(&store)));
         let keep = {
             let link = Arc::clone(link);
-            move |connection| takeover::supervise(Kept::new(connection, Arc::clone(&link)))
+            move |connection| ConnectionTask::new(connection, Arc::clone(&link)).run()
         };
         let anew = {
             let (link, keep) = (Arc::clone(link), keep.clone());

@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::eviction::weight;
-use super::shard::{Access, Value, wrong_type};
+use super::shard::{Access, Value, weight, wrong_type};
 use crate::error::Result;
 
 impl Access<'_> {

@@ -15,16 +15,13 @@
 //! Invariant: a connection is taken over only after the supervisor of the last one was dropped, so
 //! that two supervisors never change what is published.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::connection::Link;
 use crate::background::Background;
-use crate::store::supervisor::{Supervised, Transport as _};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -62,6 +59,16 @@ impl Takeover {
     /// Returns whether the calling supervisor was made by a take-over.
     pub(super) fn is_starting(&self) -> bool {
         *self.state.borrow() == State::Starting
+    }
+
+    /// Records that the supervisor is about to be dropped.
+    pub(super) fn ending(&self) {
+        self.state.send_replace(State::Ending);
+    }
+
+    /// Records that the supervisor was dropped.
+    pub(super) fn ended(&self) {
+        self.state.send_replace(State::Ended);
     }
 
     /// Records that the first attempt to connect is over.
@@ -114,49 +121,4 @@ impl Takeover {
         }
         begun
     }
-}
-
-/// Dropped before the connection.
-struct Ending(Arc<Link>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.takeover.state.send_replace(State::Ending);
-    }
-}
-
-/// Dropped after the connection, whose drop unpublishes its session.
-struct Ended(Arc<Link>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.takeover.state.send_replace(State::Ended);
-    }
-}
-
-/// The supervisor of a connection. Made before its task, so that a task dropped before it ran
-/// counts as ended, too. The fields are dropped in this order.
-pub(super) struct Kept {
-    #[expect(dead_code, reason = "only its drop has an effect")]
-    ending: Ending,
-    connection: Supervised<Link>,
-    ended: Ended,
-}
-
-impl Kept {
-    pub(super) fn new(connection: Supervised<Link>, link: Arc<Link>) -> Self {
-        Self { ending: Ending(Arc::clone(&link)), connection, ended: Ended(link) }
-    }
-}
-
-/// Keeps the connection up until the store is closed.
-pub(super) async fn supervise(mut kept: Kept) {
-    let link = Arc::clone(&kept.ended.0);
-    if link.takeover.is_starting() {
-        if let Err(error) = kept.connection.open().await {
-            link.failed(&error);
-        }
-        link.takeover.started();
-    }
-    kept.connection.run().await;
 }
