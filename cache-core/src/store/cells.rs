@@ -8,12 +8,28 @@
 //! Invariant: a cell and its entry in an index are written in one step, so neither exists without
 //! the other, and a limit on the entries holds under concurrency.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::{Expiry, Loaded, Swapped};
+use super::Expiry;
 use crate::clock::Timestamp;
 use crate::error::Result;
+
+/// Bytes and their remaining time to live; `None`: no expiry.
+pub(crate) type Loaded = (Bytes, Option<Duration>);
+
+/// The result of [`CellStore::swap`].
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Swapped {
+    /// The new bytes were written.
+    Done,
+    /// These other bytes were found; nothing was changed.
+    Conflict(Bytes),
+    /// The key was absent; nothing was changed.
+    Gone,
+}
 
 /// The result of [`CellStore::replace`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::future::{self, BoxFuture};
 use futures::stream::{self, BoxStream};
 use tokio::sync::broadcast;
 
 use super::{MemoryStore, lock};
 use crate::error::Result;
-use crate::store::Message;
+use crate::store::{ChannelStore, Message};
 
 /// How many messages a slow subscriber may lag behind.
 const CHANNEL_BUFFER: usize = 1024;
@@ -90,5 +91,15 @@ mod tests {
         assert_eq!(lock(&store.channels).len(), 1);
         assert_eq!(store.send("stays", Bytes::from_static(b"m")).unwrap(), 1);
         assert!(stays.next().await == Some(Message::Payload(Bytes::from_static(b"m"))));
+    }
+}
+
+impl ChannelStore for MemoryStore {
+    fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(future::ready(self.send(channel, message)))
+    }
+
+    fn subscribe<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
+        Box::pin(future::ready(self.receive(channel)))
     }
 }

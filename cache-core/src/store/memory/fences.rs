@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use futures::future::{self, BoxFuture};
+
 use super::MemoryStore;
 use super::shard::{Access, Value};
 use super::versions::new_version;
 use crate::error::Result;
 use crate::sabotage::{self, Guard};
 use crate::store::fences::{Before, Fences};
-use crate::store::{Expiry, Raised, Siblings, Slot, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
+use crate::store::{Expiry, FenceStore, Raised, Siblings, Slot, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
 
 impl MemoryStore {
     pub(super) fn raise(&self, fence: Token, limit: Expiry, siblings: Siblings<'_>) -> Result<Raised> {
@@ -191,4 +193,46 @@ impl Access<'_> {
 fn without(fence: Token, mut fences: Fences) -> Option<Fences> {
     fences.remove(fence);
     if fences.is_empty() { None } else { Some(fences) }
+}
+
+impl FenceStore for MemoryStore {
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
+        Box::pin(future::ready(self.raise(fence, limit, siblings)))
+    }
+
+    fn lift<'a>(&'a self, fence: Token, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(future::ready(self.lift(fence, siblings)))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(future::ready(self.withdraw(fence, keys)))
+    }
+
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(future::ready(self.fence_versions(fence, limit, kinds, tags)))
+    }
+
+    fn lift_versions<'a>(
+        &'a self,
+        fence: Token,
+        versions: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(future::ready(self.lift_versions(fence, versions, tags)))
+    }
+
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(future::ready(self.withdraw_versions(fence, kinds, tags)))
+    }
 }

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 
+use super::MemoryStore;
 use super::shard::{Access, Value};
 use crate::error::Result;
 use crate::sabotage::{self, Guard};
 use crate::store::{
-    Acquired, Claim, Expiry, Fill, Filled, Over, Slot, THROTTLE_MARK, Token, has_fill_id, is_unawaited, lease_key,
+    Acquired, Claim, Expiry, Fill, Filled, LeaseStore, Over, Slot, THROTTLE_MARK, Token, has_fill_id, is_unawaited,
+    lease_key,
 };
 
 /// Like [`Store::acquire`](crate::store::Store::acquire); the other functions likewise.
@@ -205,5 +208,70 @@ impl Access<'_> {
 
     fn record_is(&mut self, key: &str, fill_id: u64) -> bool {
         matches!(self.bytes(key), Ok(Some(record)) if has_fill_id(&record, fill_id))
+    }
+}
+
+impl LeaseStore for MemoryStore {
+    fn acquire<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        over: Over,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        self.ready(key, |access| acquire(access, key, token, lease, over))
+    }
+
+    fn acquire_in_place<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        fill_id: u64,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        self.ready(key, |access| acquire_in_place(access, key, token, lease, fill_id))
+    }
+
+    fn acquire_over_mark<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        mark: Token,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        self.ready(key, |access| acquire_over_mark(access, key, token, lease, mark))
+    }
+
+    fn fill<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Filled>> {
+        self.ready(&fill.claim.key, |access| self::fill(access, fill))
+    }
+
+    fn rewrite_head<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        fill_id: u64,
+        head: Bytes,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| rewrite_head(access, key, token, fill_id, head, expiry))
+    }
+
+    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| renew(access, key, token, over, lease))
+    }
+
+    fn release<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        over: Over,
+        unstored: Option<Duration>,
+    ) -> BoxFuture<'a, Result<()>> {
+        self.ready(key, |access| release(access, key, token, over, unstored))
+    }
+
+    fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| self::throttle(access, key, token, throttle))
     }
 }

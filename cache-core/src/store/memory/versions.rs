@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use futures::future::{self, BoxFuture};
+
 use super::MemoryStore;
 use super::shard::{Access, Value, wrong_type};
 use crate::error::Result;
 use crate::sabotage::{self, Guard};
-use crate::store::{Expiry, VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version};
+use crate::store::{Expiry, VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version, VersionStore};
 
 impl MemoryStore {
     pub(super) fn versions(&self, keys: &[Arc<str>], make: bool) -> Result<Vec<Option<Version>>> {
@@ -75,4 +77,28 @@ pub(super) fn new_version() -> Value {
 /// Returns the value that a counter would restart from.
 fn first_version() -> Value {
     Value::Bytes("1".into())
+}
+
+impl VersionStore for MemoryStore {
+    fn read_versions<'a>(
+        &'a self,
+        versions: &'a [Arc<str>],
+        make: bool,
+    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
+        Box::pin(future::ready(self.versions(versions, make).map(|versions| (versions, true))))
+    }
+
+    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(future::ready(self.renew_all(versions)))
+    }
+
+    fn register_build<'a>(
+        &'a self,
+        builds: &'a str,
+        version: &'a str,
+        fingerprint: &'a str,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        self.ready(builds, |access| register_build(access, builds, version, fingerprint, expiry))
+    }
 }

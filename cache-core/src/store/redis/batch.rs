@@ -16,10 +16,11 @@ use super::requests::{
     set_lease, track_filled,
 };
 use super::trips::{by_bytes, each, in_turn};
-use super::{RedisStore, error, leases, reply, version};
+use super::versions::version;
+use super::{RedisStore, error, leases, reply};
 use crate::error::{ErrorKind, Result};
-use crate::store::batch::acquire_one;
-use crate::store::{Acquired, Claim, FILL_ID_AT, Fill, Filled, Place, ReadMany, Slot, Store as _, Want};
+use crate::store::leases::acquire_one;
+use crate::store::{Acquired, Claim, FILL_ID_AT, Fill, Filled, LeaseStore as _, Place, ReadMany, Slot, Want};
 
 /// How many versions are read together with values. More of them take round trips of their own,
 /// before the values.

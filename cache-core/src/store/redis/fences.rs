@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use redis::{ScriptInvocation, Value};
 
 use super::trips::MOST_KEYS;
 use super::{RedisStore, error, ms, on, reply, scripts};
 use crate::error::Result;
-use crate::store::{Expiry, REGISTRY_EXPIRY, Raised, Siblings, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
+use crate::store::{
+    Expiry, FenceStore, REGISTRY_EXPIRY, Raised, Siblings, Token, VERSION_EXPIRY, Version, aside_key, lease_key,
+};
 
 pub(super) async fn raise(store: &RedisStore, fence: Token, limit: Expiry, siblings: Siblings<'_>) -> Result<Raised> {
     let script = |key: &String| {
@@ -178,4 +181,46 @@ async fn known(store: &RedisStore, step: &'static str, script: &ScriptInvocation
     let mut pipeline = redis::pipe();
     pipeline.invoke_script(script);
     reply::integer(step, store.invalidation(step, &pipeline).await?.raw()?)
+}
+
+impl FenceStore for RedisStore {
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
+        Box::pin(self.steadily(move || raise(self, fence, limit, siblings)))
+    }
+
+    fn lift<'a>(&'a self, fence: Token, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(self.steadily(move || lift(self, fence, siblings)))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(withdraw(self, fence, keys))
+    }
+
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.steadily(move || fence_versions(self, fence, limit, kinds, tags)))
+    }
+
+    fn lift_versions<'a>(
+        &'a self,
+        fence: Token,
+        versions: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.steadily(move || lift_versions(self, fence, versions, tags)))
+    }
+
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(withdraw_versions(self, fence, kinds, tags))
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 
 use super::batch::filled;
 use super::requests::{
@@ -11,7 +12,7 @@ use super::requests::{
 };
 use super::{RedisStore, error, ms, on, reply, scripts};
 use crate::error::{ErrorKind, Result};
-use crate::store::{Acquired, Claim, Expiry, Fill, Filled, Over, Token, lease_key};
+use crate::store::{Acquired, Claim, Expiry, Fill, Filled, LeaseStore, Over, Token, Want, lease_key};
 
 /// Like [`Store::acquire`](crate::store::Store::acquire); the other functions likewise.
 pub(super) async fn acquire(
@@ -125,4 +126,89 @@ pub(super) async fn throttle(store: &RedisStore, key: &str, token: Token, thrott
     let mut script = refresh(&scripts::THROTTLE, key);
     script.arg(token.hex()).arg(ms(throttle));
     Ok(reply::integer("throttle", store.run("throttle", &script).await?)? == 1)
+}
+
+impl LeaseStore for RedisStore {
+    fn acquire<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        over: Over,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        // A refresh lease that was taken twice would look like another caller's.
+        match over {
+            Over::Nothing => Box::pin(self.steadily(move || acquire(self, key, token, lease, over))),
+            Over::Record(_) => Box::pin(acquire(self, key, token, lease, over)),
+        }
+    }
+
+    fn acquire_in_place<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        fill_id: u64,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        Box::pin(acquire_in_place(self, key, token, lease, fill_id))
+    }
+
+    fn acquire_over_mark<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        lease: Duration,
+        mark: Token,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        Box::pin(acquire_over_mark(self, key, token, lease, mark))
+    }
+
+    fn fill<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Filled>> {
+        Box::pin(self.steadily(move || self::fill(self, fill)))
+    }
+
+    fn rewrite_head<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        fill_id: u64,
+        head: Bytes,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(rewrite_head(self, key, token, fill_id, head, expiry))
+    }
+
+    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.steadily(move || renew(self, key, token, over, lease)))
+    }
+
+    fn release<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        over: Over,
+        unstored: Option<Duration>,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.steadily(move || release(self, key, token, over, unstored)))
+    }
+
+    fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self::throttle(self, key, token, throttle))
+    }
+
+    fn acquire_many<'a>(&'a self, wants: &'a [Want], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<Acquired>>>> {
+        Box::pin(self.steadily(move || self.acquire_all(wants, lease)))
+    }
+
+    fn fill_many<'a>(&'a self, fills: &'a [Fill]) -> BoxFuture<'a, Result<Vec<Result<Filled>>>> {
+        Box::pin(self.steadily(move || self.fill_all(fills)))
+    }
+
+    fn renew_many<'a>(&'a self, claims: &'a [Claim], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<bool>>>> {
+        Box::pin(self.steadily(move || self.renew_all(claims, lease)))
+    }
+
+    fn release_many<'a>(&'a self, claims: &'a [Claim], unstored: Option<Duration>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.steadily(move || self.release_all(claims, unstored)))
+    }
 }

@@ -8,9 +8,13 @@ use redis::Value;
 
 use super::{RedisStore, error, ms, on, reply, scripts};
 use crate::error::Result;
-use crate::store::{Loaded, PlainFill, PlainStore, Put, Reply, When};
+use crate::store::{Expiry, Loaded, PlainFill, PlainStore, Put, Reply, When};
 
 impl PlainStore for RedisStore {
+    fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { self.steadily(|| self.set("put", key, &bytes, expiry, false)).await.map(drop) })
+    }
+
     fn time_left<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Option<Duration>>>> {
         const STEP: &str = "ttl";
         Box::pin(async move {
@@ -67,13 +71,6 @@ impl PlainStore for RedisStore {
     fn increment<'a>(&'a self, key: &'a str, by: i64) -> BoxFuture<'a, Result<i64>> {
         const STEP: &str = "increment";
         Box::pin(async move { reply::integer(STEP, self.link.command(STEP, on(key, "INCRBY").arg(by)).await?) })
-    }
-
-    fn hash_increment<'a>(&'a self, key: &'a str, field: &'a str, by: i64) -> BoxFuture<'a, Result<i64>> {
-        const STEP: &str = "increment";
-        Box::pin(
-            async move { reply::integer(STEP, self.link.command(STEP, on(key, "HINCRBY").arg(field).arg(by)).await?) },
-        )
     }
 
     fn command(&self, words: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Reply>> {

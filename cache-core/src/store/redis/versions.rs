@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 
 use super::reply::{self, Replies};
 use super::trips::{MOST_KEYS, in_turn};
-use super::{RedisStore, ms, scripts};
+use super::{RedisStore, fences, ms, scripts};
 use crate::error::Result;
-use crate::store::{VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version};
+use crate::store::{Expiry, VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version, VersionStore};
 
 impl RedisStore {
     /// Reads any number of versions in as many round trips as they need, tracked if the server
@@ -125,4 +126,35 @@ impl RedisStore {
 /// Returns the version from the content of its key, if it is one.
 pub(super) fn version(bytes: Option<Bytes>) -> Option<Version> {
     bytes.and_then(|bytes| Version::of(&bytes))
+}
+
+impl VersionStore for RedisStore {
+    fn read_versions<'a>(
+        &'a self,
+        versions: &'a [Arc<str>],
+        make: bool,
+    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
+        Box::pin(self.steadily(move || self.many_versions("versions", versions, make)))
+    }
+
+    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
+        const STEP: &str = "invalidate";
+        Box::pin(self.steadily(move || fences::renew_versions(self, STEP, versions)))
+    }
+
+    fn register_build<'a>(
+        &'a self,
+        builds: &'a str,
+        version: &'a str,
+        fingerprint: &'a str,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        const STEP: &str = "register";
+        Box::pin(self.steadily(move || async move {
+            let mut script = scripts::REGISTER_BUILD.key(builds);
+            script.key(version).arg(fingerprint).arg(ms(expiry));
+            script.arg(Version::random().hex()).arg(ms(VERSION_EXPIRY));
+            Ok(self::version(reply::bytes(STEP, self.run(STEP, &script).await?)?))
+        }))
+    }
 }

@@ -16,9 +16,10 @@ use crate::store::cells::Limit;
 use crate::store::memory::MemoryStore;
 use crate::store::sweep::{Heads, Standing, SweepStore};
 use crate::store::{
-    Acquired, CellStore, Claim, Entered, Entering, Expiry, Fill, Filled, Kind, Listener, Loaded, Mark, Message,
-    Operation, Over, PlainFill, PlainStore, Put, Raised, ReadMany, Replaced, Reply, Siblings, Slot, Store, Swapped,
-    Token, Trust, Version, Versioned, Wake, Want,
+    Acquired, CellStore, ChannelStore, Claim, Entered, Entering, Expiry, FenceStore, Fill, Filled, HashStore, Kind,
+    LeaseStore, Listener, Loaded, Mark, Message, Operation, Over, PlainFill, PlainStore, Put, Raised, ReadMany,
+    Replaced, Reply, Siblings, Slot, Store, Swapped, Token, Trust, ValueStore, Version, VersionStore, Versioned, Wake,
+    Want,
 };
 
 /// How long a waiter sleeps if too many are waiting already.
@@ -111,64 +112,6 @@ fn refused<T: Send + 'static>() -> BoxFuture<'static, Result<T>> {
 }
 
 impl Store for SimStore {
-    fn read_now(&self, _key: &str) -> Option<Slot> {
-        None
-    }
-
-    fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>> {
-        let key = key.to_owned();
-        self.pass("read", move |store| now(store.read(&key)))
-    }
-
-    fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
-        let key = key.to_owned();
-        let run = move |world: &World, store: &MemoryStore, connection| {
-            let slot = now(store.read(&key))?;
-            world.track(&key, connection);
-            Ok((slot, true))
-        };
-        self.call("tracked read", run).boxed()
-    }
-
-    fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>> {
-        let (key, versions) = (key.to_owned(), versions.to_vec());
-        let run = move |world: &World, store: &MemoryStore, connection| {
-            let (slot, found, _) = now(store.read_versioned(&key, &versions))?;
-            world.track(&key, connection);
-            versions.iter().for_each(|version| world.track(version, connection));
-            Ok((slot, found, true))
-        };
-        self.call("versioned read", run).boxed()
-    }
-
-    fn read_versions<'a>(
-        &'a self,
-        versions: &'a [Arc<str>],
-        make: bool,
-    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
-        async move {
-            let (first, rest) = self.apart(versions);
-            let (mut found, _) = self.read_some(first, make).await?;
-            if !rest.is_empty() {
-                found.extend(self.read_some(rest, make).await?.0);
-            }
-            Ok((found, true))
-        }
-        .boxed()
-    }
-
-    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
-        async move {
-            let (first, rest) = self.apart(versions);
-            for versions in [first, rest].into_iter().filter(|versions| !versions.is_empty()) {
-                let versions = versions.to_vec();
-                self.pass("renewal of versions", move |store| now(store.renew_versions(&versions))).await?;
-            }
-            Ok(())
-        }
-        .boxed()
-    }
-
     fn listen(&self, listener: Weak<dyn Listener>) {
         self.world.state().nodes[self.node].pushes.listen(listener);
     }
@@ -177,20 +120,28 @@ impl Store for SimStore {
         Arc::clone(&self.world.state().nodes[self.node].trust)
     }
 
-    fn read_and_watch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, Wake)>> {
-        async move {
-            let pushes = Arc::clone(&self.world.state().nodes[self.node].pushes);
-            let waiter = pushes.register(key);
-            let (slot, _) = self.read_tracked(key).await?;
-            let wake = match waiter {
-                Some(waiter) => waiter.boxed(),
-                None => tokio::time::sleep(POLL).boxed(),
-            };
-            Ok((slot, wake))
-        }
-        .boxed()
+    fn later(&self, operation: Operation) {
+        self.world.later(self.node, operation);
     }
 
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        future::ready(()).boxed()
+    }
+
+    fn is_available(&self) -> bool {
+        self.world.state().nodes[self.node].current.is_some()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.world.state().nodes[self.node].epoch
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        future::ready(()).boxed()
+    }
+}
+
+impl LeaseStore for SimStore {
     fn acquire<'a>(
         &'a self,
         key: &'a str,
@@ -241,6 +192,18 @@ impl Store for SimStore {
         self.call("fill", run).boxed()
     }
 
+    fn rewrite_head<'a>(
+        &'a self,
+        key: &'a str,
+        token: Token,
+        fill_id: u64,
+        head: Bytes,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let key = key.to_owned();
+        self.pass("rewrite", move |store| now(store.rewrite_head(&key, token, fill_id, head, expiry)))
+    }
+
     fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
         let key = key.to_owned();
         self.pass("renew", move |store| now(store.renew(&key, token, over, lease)))
@@ -257,119 +220,9 @@ impl Store for SimStore {
         self.pass("release", move |store| now(store.release(&key, token, over, unstored)))
     }
 
-    fn rewrite_head<'a>(
-        &'a self,
-        key: &'a str,
-        token: Token,
-        fill_id: u64,
-        head: Bytes,
-        expiry: Expiry,
-    ) -> BoxFuture<'a, Result<bool>> {
-        let key = key.to_owned();
-        self.pass("rewrite", move |store| now(store.rewrite_head(&key, token, fill_id, head, expiry)))
-    }
-
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
         let key = key.to_owned();
         self.pass("throttle", move |store| now(store.throttle(&key, token, throttle)))
-    }
-
-    fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>> {
-        let (key, what) = (key.to_owned(), what.clone());
-        self.pass("discard", move |store| now(store.discard(&key, &what)))
-    }
-
-    fn write<'a>(
-        &'a self,
-        key: &'a str,
-        record: Bytes,
-        expiry: Expiry,
-        siblings: Siblings<'a>,
-    ) -> BoxFuture<'a, Result<Vec<String>>> {
-        let (key, keys, builds) = (key.to_owned(), siblings.keys.to_vec(), siblings.builds.to_owned());
-        self.pass("write", move |store| {
-            now(store.write(&key, record, expiry, Siblings { keys: &keys, builds: &builds }))
-        })
-    }
-
-    fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
-        let (keys, builds) = (siblings.keys.to_vec(), siblings.builds.to_owned());
-        self.pass("remove", move |store| now(store.remove(Siblings { keys: &keys, builds: &builds })))
-    }
-
-    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
-        let (keys, builds) = (siblings.keys.to_vec(), siblings.builds.to_owned());
-        self.pass("fence", move |store| {
-            now(Store::raise(store, fence, limit, Siblings { keys: &keys, builds: &builds }))
-        })
-    }
-
-    fn lift<'a>(&'a self, fence: Token, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
-        let (keys, builds) = (siblings.keys.to_vec(), siblings.builds.to_owned());
-        self.pass("lift", move |store| now(Store::lift(store, fence, Siblings { keys: &keys, builds: &builds })))
-    }
-
-    fn withdraw<'a>(&'a self, fence: Token, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
-        let keys = keys.to_vec();
-        self.pass("withdrawal", move |store| now(Store::withdraw(store, fence, &keys)))
-    }
-
-    fn fence_versions<'a>(
-        &'a self,
-        fence: Token,
-        limit: Expiry,
-        kinds: &'a [Arc<str>],
-        tags: &'a [Arc<str>],
-    ) -> BoxFuture<'a, Result<bool>> {
-        let (kinds, tags) = (kinds.to_vec(), tags.to_vec());
-        self.pass("fence of versions", move |store| now(Store::fence_versions(store, fence, limit, &kinds, &tags)))
-    }
-
-    fn lift_versions<'a>(
-        &'a self,
-        fence: Token,
-        versions: &'a [Arc<str>],
-        tags: &'a [Arc<str>],
-    ) -> BoxFuture<'a, Result<()>> {
-        let (versions, tags) = (versions.to_vec(), tags.to_vec());
-        self.pass("lift of versions", move |store| now(Store::lift_versions(store, fence, &versions, &tags)))
-    }
-
-    fn withdraw_versions<'a>(
-        &'a self,
-        fence: Token,
-        kinds: &'a [Arc<str>],
-        tags: &'a [Arc<str>],
-    ) -> BoxFuture<'a, Result<()>> {
-        let (kinds, tags) = (kinds.to_vec(), tags.to_vec());
-        self.pass("withdrawal of versions", move |store| now(Store::withdraw_versions(store, fence, &kinds, &tags)))
-    }
-
-    fn register_build<'a>(
-        &'a self,
-        builds: &'a str,
-        version: &'a str,
-        fingerprint: &'a str,
-        expiry: Expiry,
-    ) -> BoxFuture<'a, Result<Option<Version>>> {
-        let (builds, version, fingerprint) = (builds.to_owned(), version.to_owned(), fingerprint.to_owned());
-        self.pass("register", move |store| now(store.register_build(&builds, &version, &fingerprint, expiry)))
-    }
-
-    fn read_many<'a>(
-        &'a self,
-        keys: &'a [Arc<str>],
-        versions: &'a [Arc<str>],
-        track: bool,
-    ) -> BoxFuture<'a, Result<ReadMany>> {
-        let (keys, versions) = (keys.to_vec(), versions.to_vec());
-        let run = move |world: &World, store: &MemoryStore, connection| {
-            let (slots, found, _) = now(store.read_many(&keys, &versions, track))?;
-            let tracked = keys.iter().filter(|_| track).chain(&versions);
-            tracked.for_each(|key| world.track(key, connection));
-            Ok((slots, found, true))
-        };
-        self.call("read of many", run).boxed()
     }
 
     fn acquire_many<'a>(&'a self, wants: &'a [Want], lease: Duration) -> BoxFuture<'a, Result<Vec<Result<Acquired>>>> {
@@ -415,12 +268,197 @@ impl Store for SimStore {
         let claims = claims.to_vec();
         self.pass("release many", move |store| now(store.release_many(&claims, unstored)))
     }
+}
 
-    fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
-        let key = key.to_owned();
-        self.pass("put", move |store| now(store.put(&key, bytes, expiry)))
+impl VersionStore for SimStore {
+    fn read_versions<'a>(
+        &'a self,
+        versions: &'a [Arc<str>],
+        make: bool,
+    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
+        async move {
+            let (first, rest) = self.apart(versions);
+            let (mut found, _) = self.read_some(first, make).await?;
+            if !rest.is_empty() {
+                found.extend(self.read_some(rest, make).await?.0);
+            }
+            Ok((found, true))
+        }
+        .boxed()
     }
 
+    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let (first, rest) = self.apart(versions);
+            for versions in [first, rest].into_iter().filter(|versions| !versions.is_empty()) {
+                let versions = versions.to_vec();
+                self.pass("renewal of versions", move |store| now(store.renew_versions(&versions))).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn register_build<'a>(
+        &'a self,
+        builds: &'a str,
+        version: &'a str,
+        fingerprint: &'a str,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        let (builds, version, fingerprint) = (builds.to_owned(), version.to_owned(), fingerprint.to_owned());
+        self.pass("register", move |store| now(store.register_build(&builds, &version, &fingerprint, expiry)))
+    }
+}
+
+impl FenceStore for SimStore {
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
+        let (keys, builds) = (siblings.keys.to_vec(), siblings.builds.to_owned());
+        self.pass("fence", move |store| {
+            now(FenceStore::raise(store, fence, limit, Siblings { keys: &keys, builds: &builds }))
+        })
+    }
+
+    fn lift<'a>(&'a self, fence: Token, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
+        let (keys, builds) = (siblings.keys.to_vec(), siblings.builds.to_owned());
+        self.pass("lift", move |store| now(FenceStore::lift(store, fence, Siblings { keys: &keys, builds: &builds })))
+    }
+
+    fn withdraw<'a>(&'a self, fence: Token, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        let keys = keys.to_vec();
+        self.pass("withdrawal", move |store| now(FenceStore::withdraw(store, fence, &keys)))
+    }
+
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<bool>> {
+        let (kinds, tags) = (kinds.to_vec(), tags.to_vec());
+        self.pass("fence of versions", move |store| now(FenceStore::fence_versions(store, fence, limit, &kinds, &tags)))
+    }
+
+    fn lift_versions<'a>(
+        &'a self,
+        fence: Token,
+        versions: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>> {
+        let (versions, tags) = (versions.to_vec(), tags.to_vec());
+        self.pass("lift of versions", move |store| now(FenceStore::lift_versions(store, fence, &versions, &tags)))
+    }
+
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>> {
+        let (kinds, tags) = (kinds.to_vec(), tags.to_vec());
+        self.pass("withdrawal of versions", move |store| {
+            now(FenceStore::withdraw_versions(store, fence, &kinds, &tags))
+        })
+    }
+}
+
+impl ValueStore for SimStore {
+    fn read_now(&self, _key: &str) -> Option<Slot> {
+        None
+    }
+
+    fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Slot>> {
+        let key = key.to_owned();
+        self.pass("read", move |store| now(store.read(&key)))
+    }
+
+    fn read_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, bool)>> {
+        let key = key.to_owned();
+        let run = move |world: &World, store: &MemoryStore, connection| {
+            let slot = now(store.read(&key))?;
+            world.track(&key, connection);
+            Ok((slot, true))
+        };
+        self.call("tracked read", run).boxed()
+    }
+
+    fn read_versioned<'a>(&'a self, key: &'a str, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Versioned>> {
+        let (key, versions) = (key.to_owned(), versions.to_vec());
+        let run = move |world: &World, store: &MemoryStore, connection| {
+            let (slot, found, _) = now(store.read_versioned(&key, &versions))?;
+            world.track(&key, connection);
+            versions.iter().for_each(|version| world.track(version, connection));
+            Ok((slot, found, true))
+        };
+        self.call("versioned read", run).boxed()
+    }
+
+    fn read_and_watch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Slot, Wake)>> {
+        async move {
+            let pushes = Arc::clone(&self.world.state().nodes[self.node].pushes);
+            let waiter = pushes.register(key);
+            let (slot, _) = self.read_tracked(key).await?;
+            let wake = match waiter {
+                Some(waiter) => waiter.boxed(),
+                None => tokio::time::sleep(POLL).boxed(),
+            };
+            Ok((slot, wake))
+        }
+        .boxed()
+    }
+
+    fn read_many<'a>(
+        &'a self,
+        keys: &'a [Arc<str>],
+        versions: &'a [Arc<str>],
+        track: bool,
+    ) -> BoxFuture<'a, Result<ReadMany>> {
+        let (keys, versions) = (keys.to_vec(), versions.to_vec());
+        let run = move |world: &World, store: &MemoryStore, connection| {
+            let (slots, found, _) = now(store.read_many(&keys, &versions, track))?;
+            let tracked = keys.iter().filter(|_| track).chain(&versions);
+            tracked.for_each(|key| world.track(key, connection));
+            Ok((slots, found, true))
+        };
+        self.call("read of many", run).boxed()
+    }
+
+    fn discard<'a>(&'a self, key: &'a str, what: &'a Slot) -> BoxFuture<'a, Result<()>> {
+        let (key, what) = (key.to_owned(), what.clone());
+        self.pass("discard", move |store| now(store.discard(&key, &what)))
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a str,
+        record: Bytes,
+        expiry: Expiry,
+        siblings: Siblings<'a>,
+    ) -> BoxFuture<'a, Result<Vec<String>>> {
+        let (key, keys, builds) = (key.to_owned(), siblings.keys.to_vec(), siblings.builds.to_owned());
+        self.pass("write", move |store| {
+            now(store.write(&key, record, expiry, Siblings { keys: &keys, builds: &builds }))
+        })
+    }
+
+    fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
+        let (keys, builds) = (siblings.keys.to_vec(), siblings.builds.to_owned());
+        self.pass("remove", move |store| now(store.remove(Siblings { keys: &keys, builds: &builds })))
+    }
+}
+
+impl ChannelStore for SimStore {
+    fn publish<'a>(&'a self, _channel: &'a str, _message: Bytes) -> BoxFuture<'a, Result<u64>> {
+        refused()
+    }
+
+    fn subscribe<'a>(&'a self, _channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
+        refused()
+    }
+}
+
+impl HashStore for SimStore {
     fn hash_set<'a>(&'a self, _key: &'a str, _fields: Vec<(String, Bytes)>) -> BoxFuture<'a, Result<()>> {
         refused()
     }
@@ -441,32 +479,8 @@ impl Store for SimStore {
         refused()
     }
 
-    fn publish<'a>(&'a self, _channel: &'a str, _message: Bytes) -> BoxFuture<'a, Result<u64>> {
+    fn hash_increment<'a>(&'a self, _key: &'a str, _field: &'a str, _by: i64) -> BoxFuture<'a, Result<i64>> {
         refused()
-    }
-
-    fn subscribe<'a>(&'a self, _channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
-        refused()
-    }
-
-    fn later(&self, operation: Operation) {
-        self.world.later(self.node, operation);
-    }
-
-    fn settle(&self) -> BoxFuture<'_, ()> {
-        future::ready(()).boxed()
-    }
-
-    fn is_available(&self) -> bool {
-        self.world.state().nodes[self.node].current.is_some()
-    }
-
-    fn epoch(&self) -> u64 {
-        self.world.state().nodes[self.node].epoch
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        future::ready(()).boxed()
     }
 }
 
@@ -601,6 +615,11 @@ impl SweepStore for SimStore {
 
 // No node of the simulation shares values with other programs.
 impl PlainStore for SimStore {
+    fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
+        let key = key.to_owned();
+        self.pass("put", move |store| now(store.put(&key, bytes, expiry)))
+    }
+
     fn time_left<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<Option<Option<Duration>>>> {
         refused()
     }
@@ -614,10 +633,6 @@ impl PlainStore for SimStore {
     }
 
     fn increment<'a>(&'a self, _key: &'a str, _by: i64) -> BoxFuture<'a, Result<i64>> {
-        refused()
-    }
-
-    fn hash_increment<'a>(&'a self, _key: &'a str, _field: &'a str, _by: i64) -> BoxFuture<'a, Result<i64>> {
         refused()
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, BoxStream};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
@@ -22,11 +22,11 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
 use super::connection::Link;
-use super::error;
+use super::{RedisStore, error, on, reply};
 use crate::background::Background;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::Message;
 use crate::store::supervisor::Backoff;
+use crate::store::{ChannelStore, Message};
 
 /// How many messages a slow subscriber may lag behind before it misses some and is notified of
 /// that.
@@ -67,8 +67,21 @@ struct Membership {
     name: String,
 }
 
+impl ChannelStore for RedisStore {
+    fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            let reply = self.link.command("publish", on(channel, "PUBLISH").arg(message.as_ref())).await?;
+            reply::count("publish", reply)
+        })
+    }
+
+    fn subscribe<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
+        Box::pin(subscribe(&self.channels, &self.link, &self.background, channel))
+    }
+}
+
 /// Subscribes to a channel and resolves when the server has confirmed it.
-pub(super) async fn subscribe(
+async fn subscribe(
     channels: &Arc<Channels>,
     link: &Arc<Link>,
     background: &Background,
