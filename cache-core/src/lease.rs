@@ -17,7 +17,7 @@ use crate::key::EntryKey;
 use crate::options::Limits;
 use crate::sabotage::{self, Guard};
 use crate::store::{
-    Acquired, Claim, Fill, Filled, Operation, Over, Place, PlainFill, Slot, Store, THROTTLE_MARK, Token, Want,
+    Acquired, Claim, Fill, Filled, Operation, Over, Place, PlainFill, Rewrite, Slot, Store, THROTTLE_MARK, Token, Want,
     lease_key,
 };
 
@@ -81,7 +81,7 @@ impl Leases {
             Over::Record(fill_id) => Place::Beside(fill_id),
         };
         let lease = self.wanted(key, place);
-        let acquired = self.store.acquire(&lease.key, lease.token, self.limit, over).await;
+        let acquired = self.store.acquire(&lease.want(place), self.limit).await;
         lease.answered(acquired)
     }
 
@@ -92,7 +92,7 @@ impl Leases {
         fill_id: u64,
     ) -> Result<Result<Lease, Obstacle>> {
         let lease = self.wanted(key, Place::Instead(fill_id));
-        let acquired = self.store.acquire_in_place(&lease.key, lease.token, self.limit, fill_id).await;
+        let acquired = self.store.acquire(&lease.want(Place::Instead(fill_id)), self.limit).await;
         lease.answered(acquired)
     }
 
@@ -103,7 +103,7 @@ impl Leases {
         mark: Token,
     ) -> Result<Result<Lease, Obstacle>> {
         let lease = self.wanted(key, Place::OverMark(mark));
-        let acquired = self.store.acquire_over_mark(&lease.key, lease.token, self.limit, mark).await;
+        let acquired = self.store.acquire(&lease.want(Place::OverMark(mark)), self.limit).await;
         lease.answered(acquired)
     }
 
@@ -113,10 +113,7 @@ impl Leases {
         wanted: &[(&EntryKey, Place)],
     ) -> Result<Vec<Result<Result<Lease, Obstacle>>>> {
         let leases: Vec<Lease> = wanted.iter().map(|(key, place)| self.wanted(key, *place)).collect();
-        let want = |(lease, (_, place)): (&Lease, &(_, Place))| {
-            let Lease { key, token, .. } = lease;
-            Want { key: Arc::clone(key), token: *token, place: *place }
-        };
+        let want = |(lease, (_, place)): (&Lease, &(_, Place))| lease.want(*place);
         let wants: Vec<Want> = leases.iter().zip(wanted).map(want).collect();
         // Dropped here: all of them are given back.
         match self.store.acquire_many(&wants, self.limit).await {
@@ -287,6 +284,10 @@ impl Lease {
         self.leases.keep_all(std::slice::from_ref(self), tell, work).await
     }
 
+    fn want(&self, place: Place) -> Want {
+        Want { key: Arc::clone(&self.key), token: self.token, place }
+    }
+
     fn claim(&self) -> Claim {
         Claim { key: Arc::clone(&self.key), token: self.token, over: self.over }
     }
@@ -322,7 +323,8 @@ impl Lease {
     /// Rewrites the first bytes of the record that the lease is beside, if both still stand.
     pub(crate) async fn rewrite_head(mut self, head: Bytes, expiry: Duration) -> Result<bool> {
         let Over::Record(fill_id) = self.over else { return self.release(End::Free).await.map(|()| false) };
-        let rewritten = self.leases.store.rewrite_head(&self.key, self.token, fill_id, head, expiry).await?;
+        let rewrite = Rewrite { key: &self.key, token: self.token, fill_id, head, expiry };
+        let rewritten = self.leases.store.rewrite_head(rewrite).await?;
         self.held = false;
         Ok(rewritten)
     }
@@ -341,7 +343,7 @@ impl Lease {
 
     /// Gives it back, so that the next caller need not wait for its end.
     pub(crate) async fn release(mut self, end: End) -> Result<()> {
-        self.leases.store.release(&self.key, self.token, self.over, end.unstored()).await?;
+        self.leases.store.release(&self.claim(), end.unstored()).await?;
         self.held = false;
         Ok(())
     }

@@ -51,6 +51,18 @@ pub(crate) struct Mark<'a> {
     pub lasts: Expiry,
 }
 
+/// A write of `bytes` under `key`, which must be absent. `old` is deleted, which must have exactly
+/// the bytes `expected`.
+#[derive(Clone, Copy)]
+pub(crate) struct Replacing<'a> {
+    pub old: &'a str,
+    pub expected: &'a Bytes,
+    pub key: &'a str,
+    pub bytes: &'a Bytes,
+    pub expiry: Option<Expiry>,
+    pub mark: Option<Mark<'a>>,
+}
+
 /// A write of one key together with its entry in an index.
 #[derive(Clone, Copy)]
 pub(crate) struct Entering<'a> {
@@ -154,17 +166,8 @@ pub(crate) trait CellStore: Send + Sync + 'static {
     /// the key was absent.
     fn delete_marked<'a>(&'a self, key: &'a str, mark: Mark<'a>) -> BoxFuture<'a, Result<bool>>;
 
-    /// Writes `bytes` under `key`, which must be absent, and deletes `old`, which must have exactly
-    /// the bytes `expected`.
-    fn replace<'a>(
-        &'a self,
-        old: &'a str,
-        expected: Bytes,
-        key: &'a str,
-        bytes: Bytes,
-        expiry: Option<Expiry>,
-        mark: Option<Mark<'a>>,
-    ) -> BoxFuture<'a, Result<Replaced>>;
+    /// Writes one key in the place of another.
+    fn replace<'a>(&'a self, replacing: Replacing<'a>) -> BoxFuture<'a, Result<Replaced>>;
 
     /// Executes all of the write or nothing.
     fn enter<'a>(&'a self, entering: Entering<'a>) -> BoxFuture<'a, Result<Entered>>;

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-pub(crate) use self::encoding::{Before, FENCES_MAX, Fences};
+#[cfg(feature = "redis")]
+pub(crate) use self::layout::FENCES_MAX;
+pub(crate) use self::set::{Before, Fences};
 use super::Expiry;
 use super::token::Token;
 use super::values::Siblings;
 use crate::error::Result;
 
-pub(crate) mod encoding;
+pub(super) mod layout;
+mod set;
 
 /// The result of [`FenceStore::raise`].
 #[derive(Debug)]

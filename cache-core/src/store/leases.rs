@@ -1,5 +1,6 @@
 //! Leases: the right to fill a key, and fills under it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use futures::future::BoxFuture;
 
 use super::Expiry;
 use super::slot::Slot;
-use super::token::{Over, Token};
+use super::token::{Over, Token, lease_key};
 use crate::error::Result;
 
 /// A lease to take.
@@ -24,9 +25,10 @@ pub(crate) struct Want {
 pub(crate) enum Place {
     /// In the value key, if that is absent.
     Empty,
-    /// In the value key, in the place of the record with this fill id.
+    /// In the value key, in the place of the record with this fill id, which may no longer be
+    /// served.
     Instead(u64),
-    /// In the lease key, next to the record with this fill id.
+    /// In the lease key, next to the record with this fill id, if that very record is still there.
     Beside(u64),
     /// In the value key, in the place of the mark that the compute with this token left.
     OverMark(Token),
@@ -48,6 +50,15 @@ pub(crate) struct Fill {
     pub(crate) expiry: Expiry,
     /// Whether to track the next change of the key, because the caller keeps the value, too.
     pub(crate) track: bool,
+}
+
+/// New first bytes for the record that a refresh would replace.
+pub(crate) struct Rewrite<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) token: Token,
+    pub(crate) fill_id: u64,
+    pub(crate) head: Bytes,
+    pub(crate) expiry: Expiry,
 }
 
 /// The result of [`LeaseStore::acquire`].
@@ -80,38 +91,10 @@ pub(crate) enum Filled {
 
 /// The operations on leases.
 pub(crate) trait LeaseStore: Send + Sync + 'static {
-    /// Takes the lease for one attempt unless another attempt holds it.
-    ///
-    /// `Over::Nothing`: only if the value key is absent. `Over::Record(id)`: only if that very
-    /// record is still there; it is then kept for at least as long as the lease (R28).
-    fn acquire<'a>(
-        &'a self,
-        key: &'a str,
-        token: Token,
-        lease: Duration,
-        over: Over,
-    ) -> BoxFuture<'a, Result<Acquired>>;
-
-    /// Takes the lease for one attempt and replaces the record with this fill id, which may no
-    /// longer be served. The lease is then an `Over::Nothing` lease.
-    fn acquire_in_place<'a>(
-        &'a self,
-        key: &'a str,
-        token: Token,
-        lease: Duration,
-        fill_id: u64,
-    ) -> BoxFuture<'a, Result<Acquired>>;
-
-    /// Takes the lease for one attempt and replaces the mark that the compute with the token `mark`
-    /// left. The lease is then an `Over::Nothing` lease of `token.unawaited()`, and other callers
-    /// do not wait for it.
-    fn acquire_over_mark<'a>(
-        &'a self,
-        key: &'a str,
-        token: Token,
-        lease: Duration,
-        mark: Token,
-    ) -> BoxFuture<'a, Result<Acquired>>;
+    /// Takes the lease for one attempt, if the key is as its [`Place`] requires. The record of a
+    /// refresh is then kept for at least as long as the lease (R28). A lease in the place of a mark
+    /// is one of [`Token::unawaited`]: other callers do not wait for it.
+    fn acquire<'a>(&'a self, want: &'a Want, lease: Duration) -> BoxFuture<'a, Result<Acquired>>;
 
     /// Stores the record if this attempt still holds the lease and, for a refresh, the record it
     /// replaces is still there. The lease is released. The listeners are notified of the next
@@ -120,29 +103,16 @@ pub(crate) trait LeaseStore: Send + Sync + 'static {
 
     /// Like [`fill`](Self::fill) of a refresh, but replaces only the first bytes of the record and
     /// keeps the payload. `false`: refused.
-    fn rewrite_head<'a>(
-        &'a self,
-        key: &'a str,
-        token: Token,
-        fill_id: u64,
-        head: Bytes,
-        expiry: Expiry,
-    ) -> BoxFuture<'a, Result<bool>>;
+    fn rewrite_head<'a>(&'a self, rewrite: Rewrite<'a>) -> BoxFuture<'a, Result<bool>>;
 
     /// Extends the lease if this attempt still holds it. The record of a refresh is kept for at
     /// least as long (R28).
-    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>>;
+    fn renew<'a>(&'a self, claim: &'a Claim, lease: Duration) -> BoxFuture<'a, Result<bool>>;
 
     /// Releases the lease, in either form, if this attempt still holds it. Callers that wait for a
     /// change of the key are woken. `unstored`: the compute ended and stored nothing; a mark
     /// records that for this long.
-    fn release<'a>(
-        &'a self,
-        key: &'a str,
-        token: Token,
-        over: Over,
-        unstored: Option<Duration>,
-    ) -> BoxFuture<'a, Result<()>>;
+    fn release<'a>(&'a self, claim: &'a Claim, unstored: Option<Duration>) -> BoxFuture<'a, Result<()>>;
 
     /// Releases the lease of a refresh after a failure, if this attempt still holds it, and blocks
     /// the next lease for `throttle`. Callers that wait for a change of the key are woken. `false`:
@@ -170,6 +140,16 @@ pub(crate) trait LeaseStore: Send + Sync + 'static {
     }
 }
 
+impl Claim {
+    /// Returns the key that holds the lease.
+    pub(super) fn lease_key(&self) -> Cow<'_, str> {
+        match self.over {
+            Over::Nothing => Cow::Borrowed(&*self.key),
+            Over::Record(_) => Cow::Owned(lease_key(&self.key)),
+        }
+    }
+}
+
 impl Place {
     /// Returns what a fill under this lease replaces.
     pub(crate) fn over(self) -> Over {
@@ -180,14 +160,7 @@ impl Place {
     }
 }
 
-pub(super) async fn acquire_one<S: LeaseStore + ?Sized>(store: &S, want: &Want, lease: Duration) -> Result<Acquired> {
-    let Want { key, token, place } = want;
-    match place {
-        Place::Empty | Place::Beside(_) => store.acquire(key, *token, lease, place.over()).await,
-        Place::Instead(fill_id) => store.acquire_in_place(key, *token, lease, *fill_id).await,
-        Place::OverMark(mark) => store.acquire_over_mark(key, *token, lease, *mark).await,
-    }
-}
+// Runs one operation after the other, for stores without round trips to save.
 
 async fn acquire_each<S: LeaseStore + ?Sized>(
     store: &S,
@@ -196,7 +169,7 @@ async fn acquire_each<S: LeaseStore + ?Sized>(
 ) -> Result<Vec<Result<Acquired>>> {
     let mut answers = Vec::with_capacity(wants.len());
     for want in wants {
-        answers.push(acquire_one(store, want, lease).await);
+        answers.push(store.acquire(want, lease).await);
     }
     Ok(answers)
 }
@@ -211,15 +184,15 @@ async fn fill_each<S: LeaseStore + ?Sized>(store: &S, fills: &[Fill]) -> Result<
 
 async fn renew_each<S: LeaseStore + ?Sized>(store: &S, claims: &[Claim], lease: Duration) -> Result<Vec<Result<bool>>> {
     let mut answers = Vec::with_capacity(claims.len());
-    for Claim { key, token, over } in claims {
-        answers.push(store.renew(key, *token, *over, lease).await);
+    for claim in claims {
+        answers.push(store.renew(claim, lease).await);
     }
     Ok(answers)
 }
 
 async fn release_each<S: LeaseStore + ?Sized>(store: &S, claims: &[Claim], unstored: Option<Duration>) -> Result<()> {
-    for Claim { key, token, over } in claims {
-        store.release(key, *token, *over, unstored).await?;
+    for claim in claims {
+        store.release(claim, unstored).await?;
     }
     Ok(())
 }

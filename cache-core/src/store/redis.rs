@@ -7,7 +7,6 @@
 //!
 //! All types of the client stay inside this module.
 
-mod batch;
 mod cells;
 mod channels;
 mod config;
@@ -15,12 +14,13 @@ mod connection;
 mod error;
 mod fences;
 mod hashes;
+mod invalidation;
 mod leases;
 mod plain;
 mod read_batch;
 mod replicas;
 mod reply;
-mod requests;
+mod retry;
 mod rights;
 mod scripts;
 mod sweep;
@@ -33,13 +33,12 @@ mod versions;
 mod warm;
 mod wire;
 
-use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use redis::{Cmd, Pipeline, ScriptInvocation, Value};
+use redis::{Cmd, ScriptInvocation, Value};
 
 use self::channels::Channels;
 pub(crate) use self::config::{RedisConfig, Replicas};
@@ -47,7 +46,6 @@ use self::connection::Link;
 pub(crate) use self::read_batch::Queued;
 use self::read_batch::Reads;
 use self::replicas::Replicated;
-use self::reply::Replies;
 use self::task::ConnectionTask;
 use self::trips::Sizes;
 use super::{Expiry, Listener, Operation, Store, Trust};
@@ -125,28 +123,6 @@ impl RedisStore {
             return Err(error::closed("connect"));
         }
         Ok(store)
-    }
-
-    /// Runs `operation` again if the runtime of the connection ended during it. For
-    /// operations that may be executed twice.
-    async fn steadily<T, F: Future<Output = Result<T>>>(&self, operation: impl Fn() -> F) -> Result<T> {
-        let mut tries = 0_u32;
-        loop {
-            let before = self.link.takeovers();
-            match operation().await {
-                Err(error) if self.link.may_try_again(&error, before, &mut tries) => {}
-                done => return done,
-            }
-        }
-    }
-
-    /// Runs an invalidation: all commands in one round trip, then waits for the configured number
-    /// of replicas.
-    async fn invalidation(&self, step: &'static str, pipeline: &Pipeline) -> Result<Replies> {
-        match &self.replicated {
-            Some(replicated) => replicated.run(step, pipeline).await,
-            None => self.link.pipeline(step, pipeline).await,
-        }
     }
 
     async fn run(&self, step: &'static str, script: &ScriptInvocation<'_>) -> Result<Value> {

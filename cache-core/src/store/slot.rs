@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::fences::encoding::is_fence;
+use super::fences::layout::is_fence;
 use super::token::{LEASE_LEN, LEASE_MARK, Token, is_unawaited};
 use crate::envelope::FILL_ID_AT;
 

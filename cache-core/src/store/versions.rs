@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Expiry;
-use super::fences::encoding::is_fence;
+use super::fences::layout::is_fence;
 use crate::error::Result;
 
 /// The version of a namespace, function or tag: 128 random bits, so that no version is ever

@@ -186,18 +186,11 @@ impl Link {
         self.takeover.takeovers()
     }
 
-    /// Returns whether an operation failed because the runtime of the connection has
-    /// ended since the operation began at this count of take-overs. A few tries are allowed: tests
-    /// that run at the same time end one after the other.
-    pub(super) fn may_try_again(&self, error: &Error, takeovers: u64, tries: &mut u32) -> bool {
-        const MOST: u32 = 8;
-        *tries = tries.saturating_add(1);
+    /// Returns whether an operation failed because the runtime of the connection has ended since the
+    /// operation began at this count of take-overs.
+    pub(super) fn was_lost_with_its_runtime(&self, error: &Error, takeovers: u64) -> bool {
         let is_of_the_link = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed) && !self.is_closed();
-        *tries < MOST && is_of_the_link && self.has_changed_hands(takeovers)
-    }
-
-    fn has_changed_hands(&self, takeovers: u64) -> bool {
-        self.takeover.takeovers() != takeovers || self.takeover.is_changing() || self.is_abandoned()
+        is_of_the_link && (self.takeover.takeovers() != takeovers || self.takeover.is_changing() || self.is_abandoned())
     }
 
     /// Records that an operation was refused for a missing right.

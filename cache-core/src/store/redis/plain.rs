@@ -6,13 +6,14 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use redis::Value;
 
+use super::retry::retry;
 use super::{RedisStore, error, ms, on, reply, scripts};
 use crate::error::Result;
 use crate::store::{Expiry, Loaded, PlainFill, PlainStore, Put, Reply, When};
 
 impl PlainStore for RedisStore {
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.steadily(|| self.set("put", key, &bytes, expiry, false)).await.map(drop) })
+        Box::pin(async move { retry(&self.link, || self.set("put", key, &bytes, expiry, false)).await.map(drop) })
     }
 
     fn time_left<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Option<Duration>>>> {

@@ -34,6 +34,7 @@ mod waiting;
 
 use self::waiting::{Batch, Waiting};
 use super::connection::{Link, Session};
+use super::retry::{Tries, retry};
 use super::trips::Sizes;
 use super::wire::LONGEST;
 use super::{error, on, reply};
@@ -93,13 +94,13 @@ impl Reads {
 
     /// Starts a read. Dropped while waiting, a read may still be sent; its answer is discarded.
     pub(super) fn begin<'a>(&'a self, link: &'a Link, key: &'a str, track: bool) -> Reading<'a> {
-        let asked = Asked { reads: self, link, key, track, takeovers: link.takeovers() };
+        let mut asked = Asked { reads: self, link, key, track, tries: Tries::new(link) };
         let Some(session) = link.usable() else { return Reading::Boxed(Box::pin(asked.again())) };
         match self.take(link.coarse(), key, track) {
             Ok(Taken::Waits(waiting)) => Reading::Waits(Queued { asked, state: State::Waits(waiting) }),
             Ok(Taken::Alone(under_way)) => Reading::Boxed(Box::pin(async move {
                 match asked.alone(&session).await {
-                    Err(error) if link.may_try_again(&error, asked.takeovers, &mut 0) => {
+                    Err(error) if asked.tries.is_retryable(link, &error) => {
                         drop(under_way);
                         asked.again().await
                     }
@@ -164,8 +165,7 @@ struct Asked<'a> {
     link: &'a Link,
     key: &'a str,
     track: bool,
-    /// How often the connection had been taken over at that time.
-    takeovers: u64,
+    tries: Tries,
 }
 
 impl Asked<'_> {
@@ -178,18 +178,7 @@ impl Asked<'_> {
     /// Sends the read from its caller. If the runtime of the connection has ended, the connection
     /// is taken over first.
     async fn again(self) -> Answer {
-        let mut tries = 0_u32;
-        loop {
-            let before = self.link.takeovers();
-            let answer = match self.link.session(STEP).await {
-                Ok(session) => self.alone(&session).await,
-                Err(error) => Err(error),
-            };
-            match answer {
-                Err(error) if self.link.may_try_again(&error, before, &mut tries) => {}
-                answer => return answer,
-            }
-        }
+        retry(self.link, move || async move { self.alone(&*self.link.session(STEP).await?).await }).await
     }
 }
 
@@ -213,7 +202,7 @@ impl Future for Queued<'_> {
         loop {
             match &mut this.state {
                 State::Waits(waiting) => match ready!(Pin::new(waiting).poll(context)) {
-                    Err(error) if this.asked.link.may_try_again(&error, this.asked.takeovers, &mut 0) => {
+                    Err(error) if this.asked.tries.is_retryable(this.asked.link, &error) => {
                         this.state = State::Again(Box::pin(this.asked.again()));
                     }
                     answer => return Poll::Ready(answer),

@@ -1,12 +1,15 @@
 //! Value keys: reads, waiting for a change, and explicit writes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::versions::version;
+use super::retry::retry;
+use super::trips::in_turn;
+use super::versions::version_of;
 use super::{RedisStore, ms, on, reply, scripts, warm};
 use crate::error::Result;
 use crate::events::Table;
@@ -15,6 +18,9 @@ use crate::store::{
     lease_key,
 };
 
+/// How many versions are read together with values. More of them take round trips of their own,
+/// before the values.
+const VERSIONS_ALONG: usize = 64;
 /// How long a waiter sleeps before it checks again if the server does not push.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -49,11 +55,11 @@ impl ValueStore for RedisStore {
         const STEP: &str = "read";
         Box::pin(async move {
             let read = || self.versions(STEP, std::slice::from_ref(&key), versions, true, true);
-            let (mut found, tracked) = self.steadily(read).await?;
+            let (mut found, tracked) = retry(&self.link, read).await?;
             self.sizes.saw(key, found.first().and_then(Option::as_ref).map_or(0, Bytes::len));
             let value = if found.is_empty() { None } else { found.remove(0) };
             // MGET returns nothing for a value of another type; taking the lease finds it.
-            Ok((Slot::of(value, None), found.into_iter().map(version).collect(), tracked))
+            Ok((Slot::of(value, None), found.into_iter().map(version_of).collect(), tracked))
         })
     }
 
@@ -94,7 +100,7 @@ impl ValueStore for RedisStore {
         versions: &'a [Arc<str>],
         track: bool,
     ) -> BoxFuture<'a, Result<ReadMany>> {
-        Box::pin(self.steadily(move || self.read_all(keys, versions, track)))
+        self.retried(move || self.read_all(keys, versions, track))
     }
 
     fn touch<'a>(&'a self, keys: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
@@ -142,7 +148,7 @@ impl ValueStore for RedisStore {
 
     fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
         const STEP: &str = "remove";
-        Box::pin(self.steadily(move || async move {
+        self.retried(move || async move {
             let mut pipeline = redis::pipe();
             if !siblings.keys.is_empty() {
                 let mut unlink = redis::cmd("UNLINK");
@@ -162,6 +168,70 @@ impl ValueStore for RedisStore {
                 replies.value()?;
             }
             reply::texts(STEP, replies.raw()?)
-        }))
+        })
+    }
+}
+
+impl RedisStore {
+    async fn read_all(&self, keys: &[Arc<str>], versions: &[Arc<str>], track: bool) -> Result<ReadMany> {
+        const STEP: &str = "read";
+        let along = if versions.len() <= VERSIONS_ALONG { versions } else { &[] };
+        // The versions first: a record that was stored under later ones does not agree with them.
+        let (mut found, mut all_tracked) = if along.len() < versions.len() {
+            self.many_versions(STEP, versions, true).await?
+        } else {
+            (Vec::new(), true)
+        };
+        let (mut rest, mut along) = (keys, Some(along).filter(|along| !along.is_empty()));
+        let failed = AtomicBool::new(false);
+        let trips = in_turn(|| {
+            let (some, others) = rest.split_at(self.sizes.fitting(rest.iter().map(|key| &**key)));
+            rest = others;
+            let versions = along.take().unwrap_or_default();
+            // After a failure nothing more is read: the caller gets none of it.
+            if failed.load(Ordering::Relaxed) || (some.is_empty() && versions.is_empty()) {
+                return None;
+            }
+            let failed = &failed;
+            Some(async move {
+                let read = self.read_some(STEP, some, versions, track).await;
+                failed.fetch_or(read.is_err(), Ordering::Relaxed);
+                read
+            })
+        });
+        let mut slots = Vec::with_capacity(keys.len());
+        for read in trips.await {
+            let (some, versions, tracked) = read?;
+            slots.extend(some);
+            found.extend(versions);
+            all_tracked &= tracked;
+        }
+        Ok((slots, found, all_tracked && (track || !versions.is_empty())))
+    }
+
+    async fn read_some(
+        &self,
+        step: &'static str,
+        keys: &[Arc<str>],
+        versions: &[Arc<str>],
+        track: bool,
+    ) -> Result<ReadMany> {
+        let values: Vec<&str> = keys.iter().map(|key| &**key).collect();
+        let (mut found, tracked) = if !versions.is_empty() {
+            self.versions(step, &values, versions, true, track).await?
+        } else if track {
+            self.versions(step, &values, &[], false, true).await?
+        } else {
+            let reply = self.link.command(step, redis::cmd("MGET").arg(&values)).await?;
+            // Nothing was to be tracked.
+            (reply::all_bytes(step, reply)?, true)
+        };
+        let versions = found.split_off(keys.len().min(found.len()));
+        for (key, value) in keys.iter().zip(&found) {
+            self.sizes.saw(key, value.as_ref().map_or(0, Bytes::len));
+        }
+        // MGET returns nothing for a value of another type; taking the lease finds it.
+        let slots = found.into_iter().map(|value| Slot::of(value, None)).collect();
+        Ok((slots, versions.into_iter().map(version_of).collect(), tracked))
     }
 }

@@ -17,9 +17,9 @@ use crate::store::memory::MemoryStore;
 use crate::store::sweep::{Heads, Standing, SweepStore};
 use crate::store::{
     Acquired, CellStore, ChannelStore, Claim, Entered, Entering, Expiry, FenceStore, Fill, Filled, HashStore, Kind,
-    LeaseStore, Listener, Loaded, Mark, Message, Operation, Over, PlainFill, PlainStore, Put, Raised, ReadMany,
-    Replaced, Reply, Siblings, Slot, Store, Swapped, Token, Trust, ValueStore, Version, VersionStore, Versioned, Wake,
-    Want,
+    LeaseStore, Listener, Loaded, Mark, Message, Operation, PlainFill, PlainStore, Put, Raised, ReadMany, Replaced,
+    Replacing, Reply, Rewrite, Siblings, Slot, Store, Swapped, Token, Trust, ValueStore, Version, VersionStore,
+    Versioned, Wake, Want,
 };
 
 /// How long a waiter sleeps if too many are waiting already.
@@ -142,37 +142,9 @@ impl Store for SimStore {
 }
 
 impl LeaseStore for SimStore {
-    fn acquire<'a>(
-        &'a self,
-        key: &'a str,
-        token: Token,
-        lease: Duration,
-        over: Over,
-    ) -> BoxFuture<'a, Result<Acquired>> {
-        let key = key.to_owned();
-        self.pass("acquire", move |store| now(store.acquire(&key, token, lease, over)))
-    }
-
-    fn acquire_in_place<'a>(
-        &'a self,
-        key: &'a str,
-        token: Token,
-        lease: Duration,
-        fill_id: u64,
-    ) -> BoxFuture<'a, Result<Acquired>> {
-        let key = key.to_owned();
-        self.pass("acquire in place", move |store| now(store.acquire_in_place(&key, token, lease, fill_id)))
-    }
-
-    fn acquire_over_mark<'a>(
-        &'a self,
-        key: &'a str,
-        token: Token,
-        lease: Duration,
-        mark: Token,
-    ) -> BoxFuture<'a, Result<Acquired>> {
-        let key = key.to_owned();
-        self.pass("acquire over a mark", move |store| now(store.acquire_over_mark(&key, token, lease, mark)))
+    fn acquire<'a>(&'a self, want: &'a Want, lease: Duration) -> BoxFuture<'a, Result<Acquired>> {
+        let want = want.clone();
+        self.pass("acquire", move |store| now(store.acquire(&want, lease)))
     }
 
     fn fill<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Filled>> {
@@ -192,32 +164,22 @@ impl LeaseStore for SimStore {
         self.call("fill", run).boxed()
     }
 
-    fn rewrite_head<'a>(
-        &'a self,
-        key: &'a str,
-        token: Token,
-        fill_id: u64,
-        head: Bytes,
-        expiry: Expiry,
-    ) -> BoxFuture<'a, Result<bool>> {
+    fn rewrite_head<'a>(&'a self, rewrite: Rewrite<'a>) -> BoxFuture<'a, Result<bool>> {
+        let Rewrite { key, token, fill_id, head, expiry } = rewrite;
         let key = key.to_owned();
-        self.pass("rewrite", move |store| now(store.rewrite_head(&key, token, fill_id, head, expiry)))
+        let rewrite =
+            move |store: &MemoryStore| now(store.rewrite_head(Rewrite { key: &key, token, fill_id, head, expiry }));
+        self.pass("rewrite", rewrite)
     }
 
-    fn renew<'a>(&'a self, key: &'a str, token: Token, over: Over, lease: Duration) -> BoxFuture<'a, Result<bool>> {
-        let key = key.to_owned();
-        self.pass("renew", move |store| now(store.renew(&key, token, over, lease)))
+    fn renew<'a>(&'a self, claim: &'a Claim, lease: Duration) -> BoxFuture<'a, Result<bool>> {
+        let claim = claim.clone();
+        self.pass("renew", move |store| now(store.renew(&claim, lease)))
     }
 
-    fn release<'a>(
-        &'a self,
-        key: &'a str,
-        token: Token,
-        over: Over,
-        unstored: Option<Duration>,
-    ) -> BoxFuture<'a, Result<()>> {
-        let key = key.to_owned();
-        self.pass("release", move |store| now(store.release(&key, token, over, unstored)))
+    fn release<'a>(&'a self, claim: &'a Claim, unstored: Option<Duration>) -> BoxFuture<'a, Result<()>> {
+        let claim = claim.clone();
+        self.pass("release", move |store| now(store.release(&claim, unstored)))
     }
 
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
@@ -536,19 +498,14 @@ impl CellStore for SimStore {
         self.pass("end of a session", move |store| now(store.delete_marked(&key, Mark { key: &mark, lasts })))
     }
 
-    fn replace<'a>(
-        &'a self,
-        old: &'a str,
-        expected: Bytes,
-        key: &'a str,
-        bytes: Bytes,
-        expiry: Option<Expiry>,
-        mark: Option<Mark<'a>>,
-    ) -> BoxFuture<'a, Result<Replaced>> {
-        let (old, key, mark) = (old.to_owned(), key.to_owned(), mark.map(|mark| (mark.key.to_owned(), mark.lasts)));
+    fn replace<'a>(&'a self, replacing: Replacing<'a>) -> BoxFuture<'a, Result<Replaced>> {
+        let Replacing { old, expected, key, bytes, expiry, mark } = replacing;
+        let (old, expected, key, bytes) = (old.to_owned(), expected.clone(), key.to_owned(), bytes.clone());
+        let mark = mark.map(|mark| (mark.key.to_owned(), mark.lasts));
         self.pass("replacement of a session", move |store| {
             let mark = mark.as_ref().map(|(key, lasts)| Mark { key, lasts: *lasts });
-            now(store.replace(&old, expected, &key, bytes, expiry, mark))
+            let (old, expected, key, bytes) = (&old, &expected, &key, &bytes);
+            now(store.replace(Replacing { old, expected, key, bytes, expiry, mark }))
         })
     }
 

@@ -1,11 +1,4 @@
-//! The stored form of fences: the content of a value key or of a tag's version key while writes are in progress.
-//!
-//! ```text
-//! "F"  before 32  (token 32 hex, end 15) for each fence, 17 at most
-//!      before: of a record, its expiry, ms since 1970, decimal;
-//!              of a version, the version, hex; zeros: nothing is restored
-//!      end: ms since 1970 on the server's clock, decimal
-//! ```
+//! The fences of one key, read from their [bytes](super::layout) and written back.
 //!
 //! Invariant: `before` is other than zeros only while no fence of the set has been lifted or has
 //! expired, so what is restored is the content from before all of them (R27). The scripts of the
@@ -13,22 +6,11 @@
 
 use bytes::Bytes;
 
+use super::layout::{BEFORE_LEN, FENCES_MAX, HEAD_LEN, HOLDER_LEN, TOKEN_LEN, is_fence};
 use crate::clock::Timestamp;
 use crate::store::token::Token;
 use crate::store::versions::Version;
 
-/// How many fences of one key are tracked separately. One more has no token of its own and ends
-/// only by expiry.
-pub(crate) const FENCES_MAX: usize = 16;
-
-/// The first byte.
-const MARK: u8 = b'F';
-const BEFORE_LEN: usize = 32;
-const TOKEN_LEN: usize = 32;
-const END_LEN: usize = 15;
-const HEAD_LEN: usize = 1 + BEFORE_LEN;
-const HOLDER_LEN: usize = TOKEN_LEN + END_LEN;
-const LEN_MAX: usize = HEAD_LEN + HOLDER_LEN * (FENCES_MAX + 1);
 /// The token of fences beyond the limit.
 const NAMELESS: u128 = 0;
 
@@ -54,15 +36,6 @@ pub(crate) enum Before {
 struct Holder {
     token: u128,
     ends: Timestamp,
-}
-
-/// Returns whether these bytes are fences.
-pub(crate) fn is_fence(bytes: &[u8]) -> bool {
-    bytes.len() > HEAD_LEN
-        && bytes.len() <= LEN_MAX
-        && bytes.len().saturating_sub(HEAD_LEN).is_multiple_of(HOLDER_LEN)
-        && bytes.first() == Some(&MARK)
-        && bytes.iter().skip(1).all(u8::is_ascii_hexdigit)
 }
 
 impl Fences {
