@@ -24,9 +24,10 @@
 //! ```
 
 //!
-//! One trait for each noun ([`leases`], [`versions`], [`values`], [`fences`], [`channels`], ..), with
-//! the types of its arguments. Each store implements it in its file of that noun, for example
-//! `redis/leases.rs`. [`Store`] is all of them, and what concerns the store itself.
+//! There is a trait for each noun ([`leases`], [`versions`], [`values`], [`fences`], [`channels`],
+//! ..), in one file with the types of its arguments. Each store implements it in its file of that
+//! noun, for example `redis/leases.rs`. [`Store`] is all of them, and what concerns the store
+//! itself.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
