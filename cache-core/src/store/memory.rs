@@ -27,13 +27,13 @@ use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
 
 use self::channels::Channels;
-use self::shard::{Access, Shard, Value, wrong_type};
+use self::shard::{Access, Shard};
 use self::sweep::Sweep;
 use crate::clock::{Clock, SteadyTime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Events;
 use crate::store::pushes::Pushes;
-use crate::store::{CellStore as _, Listener, Operation, Siblings, Store, Trust, aside_key, lease_key, plain_key_of};
+use crate::store::{CellStore as _, Listener, Operation, Store, Trust, plain_key_of};
 
 const SHARDS: usize = 64;
 
@@ -102,31 +102,6 @@ impl MemoryStore {
         step: impl FnOnce(&mut Access<'_>) -> Result<T>,
     ) -> BoxFuture<'a, Result<T>> {
         Box::pin(future::ready(self.with(key, step)))
-    }
-
-    /// Unlinks all siblings except `but`, with their leases and the records put aside. Returns the
-    /// known builds.
-    fn unlink<'a>(&self, siblings: Siblings<'a>, but: Option<&str>) -> BoxFuture<'a, Result<Vec<String>>> {
-        for key in siblings.keys.iter().filter(|key| Some(key.as_str()) != but) {
-            let removed = self.with(key, |access| {
-                access.remove(key);
-                access.remove(&lease_key(key));
-                access.remove(&aside_key(key));
-                Ok(())
-            });
-            if let Err(error) = removed {
-                return Box::pin(future::ready(Err(error)));
-            }
-        }
-        Box::pin(future::ready(self.builds(siblings.builds)))
-    }
-
-    fn builds(&self, registry: &str) -> Result<Vec<String>> {
-        self.with(registry, |access| match access.get(registry).map(|entry| &entry.value) {
-            None => Ok(Vec::new()),
-            Some(Value::Set(members)) => Ok(members.iter().cloned().collect()),
-            Some(_) => Err(wrong_type()),
-        })
     }
 
     fn check_open(&self) -> Result<()> {

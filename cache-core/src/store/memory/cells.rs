@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use futures::future::{self, BoxFuture};
 
-use super::{Access, MemoryStore, SHARDS, Value, index};
+use super::shard::{Access, Value};
+use super::{MemoryStore, SHARDS, index};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::sabotage::{self, Guard};

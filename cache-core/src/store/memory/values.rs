@@ -12,7 +12,7 @@ use super::MemoryStore;
 use super::shard::Value;
 use crate::error::Result;
 use crate::events::Table;
-use crate::store::{Expiry, Siblings, Slot, ValueStore, Versioned, Wake, lease_key};
+use crate::store::{Expiry, Siblings, Slot, ValueStore, Versioned, Wake, aside_key, lease_key};
 
 /// How long a waiter sleeps if too many wait already.
 const POLL: Duration = Duration::from_millis(100);
@@ -91,5 +91,24 @@ impl ValueStore for MemoryStore {
 
     fn remove<'a>(&'a self, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
         self.unlink(siblings, None)
+    }
+}
+
+impl MemoryStore {
+    /// Unlinks all siblings except `but`, with their leases and the records put aside. Returns the
+    /// known builds.
+    fn unlink<'a>(&self, siblings: Siblings<'a>, but: Option<&str>) -> BoxFuture<'a, Result<Vec<String>>> {
+        for key in siblings.keys.iter().filter(|key| Some(key.as_str()) != but) {
+            let removed = self.with(key, |access| {
+                access.remove(key);
+                access.remove(&lease_key(key));
+                access.remove(&aside_key(key));
+                Ok(())
+            });
+            if let Err(error) = removed {
+                return Box::pin(future::ready(Err(error)));
+            }
+        }
+        Box::pin(future::ready(self.builds(siblings.builds)))
     }
 }

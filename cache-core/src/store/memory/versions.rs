@@ -83,6 +83,15 @@ impl MemoryStore {
             })
         })
     }
+
+    /// Returns the builds of this registry.
+    pub(super) fn builds(&self, registry: &str) -> Result<Vec<String>> {
+        self.with(registry, |access| match access.get(registry).map(|entry| &entry.value) {
+            None => Ok(Vec::new()),
+            Some(Value::Set(members)) => Ok(members.iter().cloned().collect()),
+            Some(_) => Err(wrong_type()),
+        })
+    }
 }
 
 pub(super) fn new_version() -> Value {
