@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+#[cfg(any(feature = "redis", feature = "testing"))]
 pub(crate) use crate::envelope::FILL_ID_AT;
 use crate::error::Result;
 pub(crate) use crate::store::cells::{
@@ -54,7 +55,9 @@ use crate::store::sweep::SweepStore;
 pub(crate) use crate::store::token::LEASE_MARK;
 pub(crate) use crate::store::token::{Over, THROTTLE_MARK, Token, is_unawaited, lease_key};
 pub(crate) use crate::store::trust::Trust;
-pub(crate) use crate::store::values::{RECORD_EXPIRY_MAX, ReadMany, Siblings, ValueStore, Versioned, Wake};
+#[cfg(any(feature = "redis", feature = "testing"))]
+pub(crate) use crate::store::values::ReadMany;
+pub(crate) use crate::store::values::{RECORD_EXPIRY_MAX, Siblings, ValueStore, Versioned, Wake};
 pub(crate) use crate::store::versions::{
     REGISTRY_EXPIRY, VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version, VersionStore,
 };

@@ -8,8 +8,6 @@ use futures::stream::BoxStream;
 
 use crate::error::Result;
 
-/// A second-tier store.
-
 /// One item of a subscription.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Message {
