@@ -56,7 +56,7 @@ mod simulation;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cache_core::testing::sim::Guard;
+use cache_core::testing::sim::Invariant;
 
 use history::Rule;
 use shrink::{fails, shrink};
@@ -133,7 +133,7 @@ fn replay() {
 #[test]
 fn a_failing_run_is_made_short() {
     let broken =
-        Setup { without: Some(Guard::PushDropsEntry), aim: Some(simulation::Aim::Function(0)), ..Setup::default() };
+        Setup { without: Some(Invariant::PushDropsEntry), aim: Some(simulation::Aim::Function(0)), ..Setup::default() };
     let (setup, outcome) = first_violation(100, &broken).expect("L1 is deaf to pushes");
     let shrunk = shrink(&setup).expect("a seed decides everything");
     assert_eq!((outcome.violation.unwrap().rule, shrunk.violation.rule), (Rule::Staleness, Rule::Staleness));

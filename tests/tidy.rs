@@ -4,7 +4,10 @@
 //! A rule is a function from a [`Source`] to [`Finding`]s. The first tests below run them over the
 //! workspace.
 
+mod architecture;
 mod blog;
+mod circles;
+mod columns;
 mod layers;
 mod options;
 mod promises;
@@ -50,6 +53,29 @@ fn assert_none(findings: &[Finding]) {
 #[test]
 fn modules_use_only_layers_below_their_own() {
     assert_none(&layers::check(&source::below("cache-core/src")));
+}
+
+#[test]
+fn the_page_of_the_architecture_names_what_is_there() {
+    let page = source::text(architecture::PAGE).unwrap_or_default();
+    assert_none(&architecture::check_layers(&page, layers::ROWS));
+    assert_none(&architecture::check_pictures(&page, &source::below("cache-core/src")));
+}
+
+#[test]
+fn comments_and_pages_have_at_most_a_hundred_columns() {
+    // The lines of fixtures are quoted by the compiler.
+    let is_fixture = |path: &str| path.starts_with("tests/ui/") || path.contains("/golden/");
+    let sources: Vec<Source> = source::all().into_iter().filter(|source| !is_fixture(&source.path)).collect();
+    let of_pages = source::pages().into_iter().flat_map(|(path, page)| columns::of_page(&path, &page));
+    assert_none(&sources.iter().flat_map(columns::of_comments).chain(of_pages).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_two_files_import_each_other() {
+    for folder in ["cache-core/src/", "cache-macros/src/"] {
+        assert_none(&circles::check(&source::below(folder), folder));
+    }
 }
 
 #[test]

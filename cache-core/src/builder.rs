@@ -9,27 +9,27 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::background::Background;
-use crate::builds::Builds;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::coherence::Coherence;
+use crate::coordination::build_registry::Builds;
+use crate::coordination::coherence::Coherence;
+use crate::coordination::consistency_meter::{Meter, Tiers};
+use crate::coordination::keep_warm::{self, Changes, InUse};
+use crate::coordination::lease::Leases;
+use crate::coordination::refresh::Refreshes;
+use crate::coordination::single_flight::Flights;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Event, Events, Observer};
-use crate::function_stats::Functions;
-use crate::history::History;
-use crate::lease::Leases;
 use crate::local::Local;
-use crate::meter::{Meter, Tiers};
+use crate::observe::events::{Event, Events, Observer};
+use crate::observe::function_stats::Functions;
+use crate::observe::history::History;
 use crate::options::{Defaults, Limits};
-use crate::refresh::Refreshes;
-use crate::single_flight::Flights;
 use crate::store::address::Parts;
 use crate::store::memory::MemoryStore;
 use crate::store::{Listener, Store};
-use crate::tag::VersionReader;
-use crate::touch::{self, Changes, InUse};
 use crate::versions::Versions;
+use crate::versions::snapshot::VersionReader;
 
 /// The name of the environment variable that [`Cache::from_env`] reads.
 pub const CACHE_URL: &str = "CACHE_URL";
@@ -175,7 +175,7 @@ impl CacheBuilder {
     }
 
     /// Sets how many refreshes may run in the background at the same time. A refresh beyond this
-    /// limit is skipped with [`Event::RefreshSkipped`](crate::events::Event::RefreshSkipped); a
+    /// limit is skipped with [`Event::RefreshSkipped`](crate::observe::events::Event::RefreshSkipped); a
     /// caller may try again a tenth of a second later. Zero turns background refreshes off.
     /// Default: 64.
     #[must_use]
@@ -284,7 +284,7 @@ impl CacheBuilder {
     ///
     /// This does not apply to a connection that is lost later: functions then run uncached until it
     /// is back. The embedded store (`memory://`) can always be reached. Default: the program starts
-    /// and emits [`Event::ConnectFailed`](crate::events::Event::ConnectFailed).
+    /// and emits [`Event::ConnectFailed`](crate::observe::events::Event::ConnectFailed).
     #[must_use]
     pub fn require_store(mut self) -> Self {
         self.is_required = true;
@@ -305,8 +305,8 @@ impl CacheBuilder {
     /// This measures whether the local tier is coherent.
     ///
     /// A value that is served longer than [`max_staleness`](Self::max_staleness) after it was
-    /// replaced emits [`Event::StaleBeyondBound`](crate::events::Event::StaleBeyondBound) and is
-    /// counted in [`Stats::meter_stale`](crate::events::Stats::meter_stale). Callers do not wait
+    /// replaced emits [`Event::StaleBeyondBound`](crate::observe::events::Event::StaleBeyondBound) and is
+    /// counted in [`Stats::meter_stale`](crate::observe::events::Stats::meter_stale). Callers do not wait
     /// for the comparison. At most 64 comparisons run at the same time; hits beyond that are not
     /// sampled.
     ///
@@ -507,7 +507,7 @@ impl CacheBuilder {
         });
         let listener: Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(&coherence) as Arc<dyn Listener>));
         store.listen(listener);
-        let (clock, is_at_hand) = (self.clock.clone(), store.is_at_hand());
+        let (clock, reads_synchronously) = (self.clock.clone(), store.reads_synchronously());
         let namespace: Box<str> = namespace.unwrap_or_else(|| "cache".to_owned()).into();
         let limits = Limits {
             lease: self.lease,
@@ -543,9 +543,9 @@ impl CacheBuilder {
             events: events.clone(),
         });
         // The embedded store sees each hit itself.
-        if !is_at_hand {
+        if !reads_synchronously {
             let weak = Arc::downgrade(&in_use);
-            let keep_warm = move || touch::keep_warm(Weak::clone(&weak), clock.clone(), Arc::clone(&changes));
+            let keep_warm = move || keep_warm::keep_warm(Weak::clone(&weak), clock.clone(), Arc::clone(&changes));
             let first = keep_warm();
             let _needs_a_runtime = background.lasting(first, move || Box::pin(keep_warm()));
         }

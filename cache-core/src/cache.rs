@@ -1,6 +1,6 @@
 //! The handle.
 
-pub(crate) mod by_hand;
+pub(crate) mod get_or_compute;
 mod global;
 
 use std::fmt;
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::events::{Event, Stats};
-use crate::function_stats::FunctionStats;
-use crate::tag;
+use crate::observe::events::{Event, Stats};
+use crate::observe::function_stats::FunctionStats;
+use crate::versions::keys;
 
 /// A cache: a store, and all that makes reading through it right. Cheap to clone; clones are the same cache.
 ///
@@ -34,7 +34,7 @@ impl Cache {
     /// # Errors
     /// Faults of the store: then old values may go on being served, until their ttl.
     pub async fn clear(&self) -> Result<()> {
-        self.0.versions.renew(&[tag::namespace_key(&self.0.namespace).into()]).await
+        self.0.versions.renew(&[keys::namespace_key(&self.0.namespace).into()]).await
     }
 
     /// Makes every entry with this tag a miss, in every process, build and tier: of functions with `tags(..)`, and of calls with
@@ -55,7 +55,7 @@ impl Cache {
     /// # Errors
     /// Faults of the store: then old values may go on being served, until their ttl.
     pub async fn invalidate_tags<T: AsRef<str>>(&self, tags: impl IntoIterator<Item = T>) -> Result<()> {
-        let keys = tag::keys_of_tags(&self.0.namespace, tags);
+        let keys = keys::keys_of_tags(&self.0.namespace, tags);
         if keys.is_empty() { Ok(()) } else { self.0.versions.renew(&keys).await }
     }
 

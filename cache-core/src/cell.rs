@@ -276,7 +276,7 @@ impl<K: CellKind> Cells<K> {
     /// Waits for a step for at most the time in `left`, and subtracts the time it took. Returns
     /// `None` if the time ran out; the step is then dropped. A store in this process has no limit.
     pub(crate) async fn within<T>(&self, left: &mut Duration, step: impl Future<Output = T> + Send) -> Option<T> {
-        if self.store.is_at_hand() {
+        if self.store.reads_synchronously() {
             return Some(step.await);
         }
         let watch = self.clock.start();

@@ -5,23 +5,23 @@
 use std::sync::Arc;
 
 use crate::background::Background;
-use crate::builds::Builds;
 use crate::clock::Clock;
-use crate::coherence::Coherence;
+use crate::coordination::build_registry::Builds;
+use crate::coordination::coherence::Coherence;
+use crate::coordination::consistency_meter::Meter;
+use crate::coordination::keep_warm::InUse;
+use crate::coordination::lease::Leases;
+use crate::coordination::refresh::Refreshes;
+use crate::coordination::single_flight::Flights;
 use crate::error::Error;
-use crate::events::Events;
-use crate::function_stats::Functions;
-use crate::history::History;
 use crate::key::EntryKey;
-use crate::lease::Leases;
 use crate::local::Local;
-use crate::meter::Meter;
+use crate::observe::events::Events;
+use crate::observe::function_stats::Functions;
+use crate::observe::history::History;
 use crate::options::{Defaults, Limits};
-use crate::refresh::Refreshes;
-use crate::single_flight::Flights;
 use crate::store::Store;
-use crate::tag::VersionReader;
-use crate::touch::InUse;
+use crate::versions::snapshot::VersionReader;
 
 /// The parts of one cache, shared by all its handles.
 pub(crate) struct Engine {

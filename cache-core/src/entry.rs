@@ -16,18 +16,18 @@ use crate::call::flight;
 use crate::call::lifetime::lifetime_for;
 use crate::call::plan::Plan;
 use crate::engine::Engine;
-use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::Event;
-use crate::freshness::{Freshness, verdict};
-use crate::history::{Refusal, What};
 use crate::key::EntryKey;
+use crate::mutants::{self, Invariant};
+use crate::observe::events::Event;
+use crate::observe::history::{HistoryEvent, Refusal};
 use crate::options::LocalTier;
-use crate::sabotage::{self, Guard};
-use crate::shape::{Returns, ValueType};
 use crate::store::Slot;
-use crate::tag::Agreement;
 use crate::value::Erased;
+use crate::value::envelope::Envelope;
+use crate::value::freshness::{Freshness, verdict};
+use crate::value::return_type::{Returns, ValueType};
+use crate::versions::snapshot::VersionCheck;
 use crate::why::Why;
 
 /// The entry of a cached function for certain arguments, from `f::entry(args)`.
@@ -219,7 +219,7 @@ impl<R: 'static> Bare<R> {
         };
         match Envelope::open(&bytes, &key.value_key) {
             Ok((envelope, _))
-                if !matches!(basis.agrees(&engine.versions, &envelope, false).await?, Agreement::Yes(_)) =>
+                if !matches!(basis.agrees(&engine.versions, &envelope, false).await?, VersionCheck::Yes(_)) =>
             {
                 Ok(None)
             }
@@ -259,7 +259,7 @@ impl<R: 'static> Bare<R> {
         engine.builds.introduce(&plan.key, basis.read_unknown(&engine.versions)).await?;
         engine.builds.register_all(std::slice::from_mut(&mut basis), &plan.key).await?;
         let Some(under) = basis.of_value(&engine.versions, &plan.key.name, &plan.rules, &value).await? else {
-            plan.observed(engine, What::FillRefused(Refusal::Outdated));
+            plan.observed(engine, HistoryEvent::FillRefused(Refusal::Outdated));
             return engine.detached(&plan.key, engine.builds.remove(&plan.key)).await;
         };
         match try_seal(engine, plan, &value, under, lifetime, Duration::ZERO) {
@@ -318,7 +318,7 @@ impl<'a> Forget<'a> {
     }
 
     fn now(&self) {
-        if sabotage::is(Guard::OwnWriteForgets) {
+        if mutants::removed(Invariant::OwnWriteForgets) {
             return;
         }
         self.engine.flights.detach(self.key);

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// A failure of the cache itself.
 ///
-/// A cached function never returns it: there the failure is an [`Event`](crate::events::Event) and
+/// A cached function never returns it: there the failure is an [`Event`](crate::observe::events::Event) and
 /// the function computes. Explicit operations (`connect`, `set`, `invalidate`, objects, `plain`)
 /// return it.
 pub struct Error {

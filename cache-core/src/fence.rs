@@ -25,12 +25,12 @@ use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::entry::CachedEntry;
 use crate::error::{ErrorKind, Result};
-use crate::events::Event;
-use crate::history::What;
 use crate::key::EntryKey;
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
+use crate::observe::events::Event;
+use crate::observe::history::HistoryEvent;
 use crate::store::{Operation, Token};
-use crate::tag;
+use crate::versions::keys;
 
 /// How long a fence stays raised after its holder has died.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -100,7 +100,7 @@ impl FenceBuilder {
 
     /// Adds a function whose entries are all invalidated when the fence is lifted.
     pub(crate) fn function(mut self, name: &str) -> Self {
-        self.on.functions.push(tag::function_key(&self.cache.0.namespace, name).into());
+        self.on.functions.push(keys::function_key(&self.cache.0.namespace, name).into());
         self
     }
 
@@ -138,6 +138,35 @@ impl FenceBuilder {
             fence.engine = None;
         }
         raised.map(|()| fence)
+    }
+
+    /// Runs a write behind the fence: raises it, awaits `write`, and lifts it.
+    ///
+    /// The fence is lifted whatever `write` returns, since an error of a commit does not say whether
+    /// it happened. Where it certainly did not, [`raise`](Self::raise) and
+    /// [`withdraw`](Fence::withdraw) keep what was stored.
+    ///
+    /// `write` runs even if the store cannot be reached: an event says so, and everything that the
+    /// fence covers is invalidated after `write`, or before the next connection is used, as long as
+    /// this process lives. Until then a reader may store the row from before the write.
+    ///
+    /// Two round trips. If the call is dropped, the fence is lifted as soon as the store can be
+    /// reached.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub async fn around<T, E>(self, write: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let engine = Arc::clone(&self.cache.0);
+        let (fence, raised) = self.try_raise().await;
+        if let Err(error) = raised {
+            engine.store_failed(&error);
+        }
+        let written = write.await;
+        // A lift that fails is repeated when the fence is dropped.
+        if let Err(error) = fence.lift().await {
+            engine.store_failed(&error);
+        }
+        written
     }
 
     /// Like [`raise`](Self::raise), but also returns the fence on failure, since it may be raised
@@ -223,17 +252,17 @@ impl Drop for Fence {
 
 async fn raise(engine: &Engine, on: &On, token: Token, limit: Duration) -> Result<Raised> {
     let entries = on.entries.iter().map(|key| engine.detached(key, engine.builds.raise(key, token, limit)));
-    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
+    let keys = keys::keys_of_tags(&engine.namespace, &on.tags);
     // The kinds too: a run whose tags are not known yet must not store anything.
     let (kinds, tags) = kinds_and_tags(&keys, on);
     let tags = engine.versions.forgetting(&keys, async {
-        if sabotage::is(Guard::FenceRefusesFills) {
+        if mutants::removed(Invariant::FenceRefusesFills) {
             return engine.store.renew_versions(&keys).await;
         }
         if !tags.is_empty() && engine.store.fence_versions(token, limit, kinds, tags).await? {
             engine.events.emit(Event::TooManyFences { name: None });
         }
-        tags.iter().for_each(|tag| engine.history.note(tag, What::FenceRaised));
+        tags.iter().for_each(|tag| engine.history.note(tag, HistoryEvent::FenceRaised));
         Ok(())
     });
     let (entries, ()) = futures::future::try_join(few_at_a_time(entries), tags).await?;
@@ -244,10 +273,10 @@ async fn raise(engine: &Engine, on: &On, token: Token, limit: Duration) -> Resul
 /// since.
 async fn lift(engine: &Engine, on: &On, token: Token) -> Result<()> {
     let entries = on.entries.iter().map(|key| engine.detached(key, engine.builds.lift(key, token)));
-    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
+    let keys = keys::keys_of_tags(&engine.namespace, &on.tags);
     let (kinds, tags) = kinds_and_tags(&keys, on);
     // The kinds before the tags, as in every invalidation of tags.
-    let renewed = if sabotage::is(Guard::LiftRenewsKinds) { &[] } else { kinds };
+    let renewed = if mutants::removed(Invariant::LiftRenewsKinds) { &[] } else { kinds };
     let versions: Vec<Arc<str>> = renewed.iter().chain(&on.functions).cloned().collect();
     let all: Vec<Arc<str>> = versions.iter().chain(tags).cloned().collect();
     let tags = async {
@@ -268,7 +297,7 @@ fn lift_later(engine: &Engine, on: &On, token: Token) {
         engine.forget(key);
         engine.store.later(Operation::Remove(engine.builds.removal(key, Some(token))));
     }
-    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
+    let keys = keys::keys_of_tags(&engine.namespace, &on.tags);
     let (kinds, tags) = kinds_and_tags(&keys, on);
     let versions: Vec<Arc<str>> = kinds.iter().chain(&on.functions).cloned().collect();
     let all: Vec<Arc<str>> = versions.iter().chain(tags).cloned().collect();
@@ -284,7 +313,7 @@ fn lift_later(engine: &Engine, on: &On, token: Token) {
 async fn withdraw(engine: &Engine, on: &On, token: Token, Raised(fenced): &Raised) -> Result<()> {
     let entries = on.entries.iter().zip(fenced);
     let entries = entries.map(|(key, fenced)| engine.detached(key, engine.builds.withdraw(key, token, fenced)));
-    let keys = tag::keys_of_tags(&engine.namespace, &on.tags);
+    let keys = keys::keys_of_tags(&engine.namespace, &on.tags);
     // The kinds are renewed here as well: what was computed under the fence may have seen the
     // write, so it must not be stored after the fence either.
     let (kinds, tags) = kinds_and_tags(&keys, on);

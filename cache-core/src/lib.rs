@@ -51,42 +51,29 @@
 
 mod background;
 mod builder;
-mod builds;
 mod cache;
 mod call;
 #[cfg(feature = "sessions")]
 mod cell;
 pub mod clock;
-pub mod codec;
-mod coherence;
+mod coordination;
 mod engine;
 mod entry;
-mod envelope;
 mod error;
-pub mod events;
 mod fence;
-mod fingerprint;
-mod freshness;
-mod function_stats;
-mod function_versions;
 #[cfg(test)]
 mod golden;
-mod history;
 mod key;
-mod lease;
 mod local;
-mod meter;
+mod mutants;
 mod object;
+mod observe;
 mod options;
 mod plain;
 mod random;
 mod recent;
-mod refresh;
-mod sabotage;
 #[cfg(feature = "sessions")]
 pub mod session;
-mod shape;
-mod single_flight;
 #[cfg_attr(not(any(feature = "sessions", feature = "testing")), allow(dead_code, reason = "needed only by sessions"))]
 mod store;
 #[cfg(feature = "testing")]
@@ -94,10 +81,8 @@ mod store;
 pub mod store_testing;
 mod sweep;
 mod sync;
-mod tag;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-mod touch;
 mod value;
 mod versions;
 pub mod why;
@@ -135,16 +120,18 @@ pub use cache_macros::{CacheObject, KeyPart, NotCacheable, ShareError, invalidat
 pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
 pub use fence::{Fence, FenceBuilder};
-pub use function_stats::FunctionStats;
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
 pub use object::{CacheObject, Objects};
-pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy, Revalidated};
+pub use observe::events;
+pub use observe::function_stats::FunctionStats;
+pub use options::{Deadline, EntryOptions, LocalTier, RefreshBy, Revalidated, SingleFlightScope};
 pub use plain::{
     ExactContent, PlainCommand, PlainEntry, PlainExact, PlainHash, PlainValues, Reply, SetOptions, TimeToLive,
     UnboundPlainEntry,
 };
-pub use shape::{BatchContainer, CacheValue, NotCacheable, Partial, ShareError, SharedError, Weigh};
 pub use sweep::{SweepCursor, Swept};
+pub use value::codec;
+pub use value::return_type::{BatchContainer, CacheValue, NotCacheable, Partial, ShareError, SharedError, Weigh};
 
 #[doc = include_str!("../docs/README.md")]
 #[cfg(any(doc, doctest))]

@@ -22,30 +22,30 @@ use std::time::Duration;
 
 use papaya::{Guard as _, HashMapRef, LocalGuard, ResizeMode};
 
+use self::entry::{AheadMs, Candidate, Dead, Hashed, Kept, Look, This};
+use self::eviction::{Place, Queues, Verdict};
 pub(crate) use self::inspect::Inspected;
-use self::kept::{AheadMs, Candidate, Dead, Hashed, Kept, Look, This};
 pub(crate) use self::key::{LocalKeyRef, Origin, ParsedKey};
-use self::queues::{Place, Queues, Verdict};
 use self::warm::Origins;
 use crate::clock::{Clock, millis};
-use crate::freshness::HIGHEST_DRAW;
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
 use crate::store::Trust;
 use crate::sync::{Mutex, MutexGuard, SHARDS};
 use crate::value::Erased;
+use crate::value::freshness::HIGHEST_DRAW;
 use crate::versions::Dependencies;
 
 // Explicit paths, since `tests/interleavings` includes this file from another folder.
+#[path = "local/entry.rs"]
+mod entry;
+#[path = "local/eviction.rs"]
+mod eviction;
 #[path = "local/inspect.rs"]
 mod inspect;
-#[path = "local/kept.rs"]
-mod kept;
 #[path = "local/key.rs"]
 mod key;
 #[path = "local/let_go.rs"]
 mod let_go;
-#[path = "local/queues.rs"]
-mod queues;
 #[path = "local/warm.rs"]
 mod warm;
 
@@ -181,7 +181,7 @@ impl Local {
 
     #[inline(always)]
     fn trusted_until(&self) -> u64 {
-        if sabotage::is(Guard::TrustEnds) { u64::MAX } else { self.trust.until() }
+        if mutants::removed(Invariant::TrustEnds) { u64::MAX } else { self.trust.until() }
     }
 
     #[inline(always)]
@@ -273,7 +273,7 @@ impl Local {
     /// its epoch.
     fn put(&self, mut kept: Kept, look: &Look<LocalKeyRef<'_>>, guard: &LocalGuard<'_>) -> bool {
         let mut order = self.order();
-        if sabotage::is(Guard::ChangePoisonsFill) {
+        if mutants::removed(Invariant::ChangePoisonsFill) {
             kept.epoch = order.epoch;
         }
         if !kept.is_of(order.epoch) {
@@ -304,7 +304,7 @@ impl Local {
             self.bury_one(&mut order, guard);
         }
         while order.is_over() && self.bury_one(&mut order, guard) {}
-        if !sabotage::is(Guard::LocalIsBounded) {
+        if !mutants::removed(Invariant::LocalIsBounded) {
             self.evict(&mut order, guard);
         }
         let epoch = order.epoch;
@@ -436,7 +436,7 @@ impl Mark<'_> {
             // The versions were read after the mark was made. A gap ends the epoch of versions
             // before that of the tier, so this check is enough.
             && kept.under.are_known()
-            || sabotage::is(Guard::ChangePoisonsFill);
+            || mutants::removed(Invariant::ChangePoisonsFill);
         let kept = unchanged && local.put(kept, &look, &guard);
         drop(marks);
         // Destructors run after the locks are released.

@@ -14,12 +14,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::cache::Cache;
-use crate::codec::Codec;
-use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{self, KeyPart, KeyText, KeyWriter};
-use crate::shape::CacheValue;
 use crate::store::Swapped;
+use crate::value::codec::Codec;
+use crate::value::envelope::Envelope;
+use crate::value::return_type::CacheValue;
 
 /// How many times [`Objects::update`] tries against conflicting updates.
 const UPDATE_ATTEMPTS: u32 = 100;

@@ -29,8 +29,8 @@ pub struct EntryOptions {
     pub deadline: Deadline,
     /// See [`early`](Self::early).
     pub early: Option<f64>,
-    /// See [`flight`](Self::flight).
-    pub flight: FlightScope,
+    /// See [`single_flight`](Self::single_flight).
+    pub single_flight: SingleFlightScope,
     /// See [`local`](Self::local).
     pub local: LocalTier,
     pub(crate) tags: Vec<Box<str>>,
@@ -89,7 +89,7 @@ pub enum Revalidated<T> {
 /// Which callers of one key share one compute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum FlightScope {
+pub enum SingleFlightScope {
     /// All processes that share the store: one computes, the others wait for its value.
     #[default]
     Cluster,
@@ -124,7 +124,7 @@ impl EntryOptions {
             soft_timeout: None,
             deadline: Deadline::Cache,
             early: None,
-            flight: FlightScope::Cluster,
+            single_flight: SingleFlightScope::Cluster,
             local: LocalTier::Cache,
             tags: Vec::new(),
         }
@@ -271,10 +271,10 @@ impl EntryOptions {
         }
     }
 
-    /// Sets which callers share one compute. Default: [`FlightScope::Cluster`].
+    /// Sets which callers share one compute. Default: [`SingleFlightScope::Cluster`].
     #[must_use]
-    pub const fn flight(mut self, scope: FlightScope) -> Self {
-        self.flight = scope;
+    pub const fn single_flight(mut self, scope: SingleFlightScope) -> Self {
+        self.single_flight = scope;
         self
     }
 }

@@ -26,16 +26,17 @@ pub use self::hash::PlainHash;
 use self::options::checked;
 pub use self::options::{SetOptions, TimeToLive};
 use crate::cache::Cache;
-use crate::cache::by_hand::landed;
+use crate::cache::get_or_compute::landed;
 use crate::call::plan::Plan;
 use crate::call::read_through::read_or_run_plain;
-use crate::codec::{Json, plain as form};
 use crate::entry::Forget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{EntryOptions, LocalTier};
-use crate::shape::{CacheValue, Form as _, Plain, Rules, ValueType};
 use crate::store::{Message, Store, plain_lease_key};
 use crate::value::Erased;
+use crate::value::codec::{Json, plain as form};
+use crate::value::return_type::{CacheValue, Form as _, Plain, ValueType};
+use crate::value::rules::Rules;
 
 /// Values shared with other programs, from [`Cache::plain`]. Every operation is one round trip.
 ///

@@ -19,13 +19,14 @@ use crate::call::flight::Stages;
 use crate::call::plan::Plan;
 use crate::call::read_through::Probed;
 use crate::call::{flight, read_through, refresh};
-pub use crate::codec::{Codec, DefaultCodec};
 pub use crate::key::{Displayed, TagWriter};
 #[cfg(feature = "sessions")]
 pub use crate::session::{assert_name as assert_session_name, field as session_field};
-pub use crate::shape::{
-    BatchProbe, BatchReturn, ByIoError, ErrorProbe, Original, Parts, Probe, Returns, Rules, Sharing, Tags, share_field,
+pub use crate::value::codec::{Codec, DefaultCodec};
+pub use crate::value::return_type::{
+    BatchProbe, BatchReturn, ByIoError, ErrorProbe, Original, Parts, Probe, Returns, Sharing, share_field,
 };
+pub use crate::value::rules::{Rules, Tags};
 
 pub use self::batch::BatchMiss;
 pub use self::plain::{PlainCached, PlainMiss, look_up_plain};
@@ -38,33 +39,33 @@ mod plain;
 /// The traits of [`Probe`]'s methods, without their names: the user's types may be called the same.
 pub mod via {
     pub use super::invalidates::via::{OfAny as _, OfResult as _};
-    pub use crate::shape::batch_via::{BatchOfOptions as _, BatchOfResults as _, BatchOfValues as _};
-    pub use crate::shape::error_via::{
+    pub use crate::value::return_type::batch_via::{BatchOfOptions as _, BatchOfResults as _, BatchOfValues as _};
+    pub use crate::value::return_type::error_via::{
         CannotBeOverdue as _, CannotShare as _, OverdueByIoError as _, OverdueByItself as _, SharesByClone as _,
         SharesByError as _, SharesByImpl as _, SharesByMessage as _, SharesByView as _,
     };
-    pub use crate::shape::payload_via::{
+    pub use crate::value::return_type::payload_via::{
         AllowsTheRest as _, RefusesSecrets as _, SeesBoth as _, SeesComparable as _, SeesNothing as _,
         SeesWeighable as _,
     };
-    pub use crate::shape::via::{
+    pub use crate::value::return_type::via::{
         JustOption as _, JustPlain as _, JustShared as _, ResultOption as _, ResultPlain as _, ResultShared as _,
     };
 }
 
 use crate::cache::Cache;
-use crate::call::lookup::AtHand;
+use crate::call::lookup::Lookup;
+use crate::coordination::single_flight::FlightOutcome;
 use crate::entry::{CachedEntry, UnboundEntry};
-use crate::events::Event;
-use crate::fingerprint::fingerprint_text;
-use crate::function_stats::FunctionNumber;
 use crate::key::EntryKey;
 use crate::key::{self, KeyPart, KeyText, KeyWriter};
 use crate::local::{Hit, LocalKeyRef, Origin, ParsedKey};
+use crate::observe::events::Event;
+use crate::observe::function_stats::FunctionNumber;
 use crate::options::{EntryOptions, LocalTier};
-use crate::shape::SharedRules;
-use crate::single_flight::Landing;
-use crate::tag;
+use crate::value::fingerprint::fingerprint_text;
+use crate::value::rules::SharedRules;
+use crate::versions::keys;
 
 /// The cache that is installed, or one in memory.
 #[must_use]
@@ -186,7 +187,7 @@ impl<R: Send + 'static> Cached<R> {
     }
 
     /// Where a plain hit was not to be had, or is to be told to the meter. `key`: what to look for in L1, if it stands there uncut.
-    fn look_up_slowly(self, cache: &Cache, key: Option<&LocalKeyRef<'_>>, args: &str) -> Result<R, Box<Miss<R>>> {
+    fn lookup_cold(self, cache: &Cache, key: Option<&LocalKeyRef<'_>>, args: &str) -> Result<R, Box<Miss<R>>> {
         let resolved = self.resolve(cache);
         let hit = key.and_then(|key| cache.0.in_local(key, || resolved.function, self.returns.of.ok));
         if let Some(Hit::Fresh(value)) = hit {
@@ -199,16 +200,16 @@ impl<R: Send + 'static> Cached<R> {
         let found = match hit {
             Some(Hit::Due(value, fill_id)) => cache.0.due(value_key, value, fill_id),
             // A key that is cut in the store stands in L1 as it is cut.
-            _ if key.is_none() => cache.0.at_hand(value_key, name, value, options, self.local, self.returns.of.ok),
-            _ => cache.0.at_hand_in_store(value_key, name, value, options, self.local, self.returns.of.ok),
+            _ if key.is_none() => cache.0.lookup(value_key, name, value, options, self.local, self.returns.of.ok),
+            _ => cache.0.lookup_store(value_key, name, value, options, self.local, self.returns.of.ok),
         };
         let due = match found {
-            AtHand::Value(value) => {
+            Lookup::Hit(value) => {
                 cache.0.meter_hit(|| entry.clone());
                 return Ok(value);
             }
-            AtHand::Due(value, fill_id) => Some((value, fill_id)),
-            AtHand::Nothing => None,
+            Lookup::HitRefresh(value, fill_id) => Some((value, fill_id)),
+            Lookup::Miss => None,
         };
         Err(Box::new(Miss {
             cache: cache.clone(),
@@ -253,7 +254,7 @@ impl<R: Send + 'static> Cached<R> {
     /// Faults of the store.
     pub async fn invalidate_all(&self, cache: &Cache) -> crate::Result<()> {
         let name = &self.resolve(cache).name;
-        cache.0.versions.renew(&[tag::function_key(&cache.0.namespace, name).into()]).await
+        cache.0.versions.renew(&[keys::function_key(&cache.0.namespace, name).into()]).await
     }
 
     /// The name and fingerprint of this instance; worked out at its first call.
@@ -364,12 +365,12 @@ pub fn look_up<R: Send + 'static>(
             return Ok(hit);
         }
     }
-    look_up_written(&cached, cache, resolved, is_uncut, text)
+    lookup_written(&cached, cache, resolved, is_uncut, text)
 }
 
 #[cold]
 #[inline(never)]
-fn look_up_written<R: Send + 'static>(
+fn lookup_written<R: Send + 'static>(
     cached: &impl Fn() -> Cached<R>,
     cache: &Cache,
     resolved: &'static Resolved,
@@ -378,7 +379,7 @@ fn look_up_written<R: Send + 'static>(
 ) -> Result<R, Box<Miss<R>>> {
     let args = text.written();
     let key = is_uncut.then(|| ParsedKey::of_args(resolved.origin, args));
-    cached().look_up_slowly(cache, key.as_ref().map(ParsedKey::as_ref).as_ref(), args)
+    cached().lookup_cold(cache, key.as_ref().map(ParsedKey::as_ref).as_ref(), args)
 }
 
 /// The same for arguments that are this one part. Most can be compared as they are, and need not be written.
@@ -399,7 +400,7 @@ pub fn look_up_part<R: Send + 'static, P: KeyPart + ?Sized>(
     {
         return Ok(hit);
     }
-    look_up_part_written(&cached, cache, part)
+    lookup_part_written(&cached, cache, part)
 }
 
 /// A plain hit. `cached` is asked for the conversion where it is used, so that the compiler knows it there.
@@ -415,7 +416,7 @@ fn in_local_plain<R: Send + 'static>(
 
 #[cold]
 #[inline(never)]
-fn look_up_part_written<R: Send + 'static, P: KeyPart + ?Sized>(
+fn lookup_part_written<R: Send + 'static, P: KeyPart + ?Sized>(
     cached: &impl Fn() -> Cached<R>,
     cache: &Cache,
     part: &P,
@@ -534,11 +535,11 @@ impl<R: Send + 'static> Miss<R> {
         async move {
             let name = Arc::clone(&plan.key.name);
             let landing = match read_through::probe(&cache.0, &plan).await {
-                Probed::Value(value) => Landing::Value(value),
+                Probed::Value(value) => FlightOutcome::Value(value),
                 Probed::Due(value, fill_id) => {
                     let function = function.map(returns.of.split).boxed();
                     refresh::refresh_behind(&cache.0, &Arc::new(plan), fill_id, function);
-                    Landing::Value(value)
+                    FlightOutcome::Value(value)
                 }
                 Probed::Miss(read) => {
                     let function = function.map(returns.of.split).boxed();
@@ -569,8 +570,9 @@ impl<R: Send + 'static> Miss<R> {
             }
             Some((value, fill_id)) => {
                 let refresh = refresh::refresh_here(cache.0, Arc::new(plan), fill_id, split(function));
-                let landed =
-                    move |refreshed: Option<Landing>| refreshed.map_or(value, |landing| returns.land(landing, &name));
+                let landed = move |refreshed: Option<FlightOutcome>| {
+                    refreshed.map_or(value, |landing| returns.land(landing, &name))
+                };
                 Calling::Refreshes(refresh.map(landed).boxed())
             }
         })

@@ -36,8 +36,6 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-#[cfg(any(feature = "redis", feature = "testing"))]
-pub(crate) use crate::envelope::FILL_ID_AT;
 use crate::error::Result;
 pub(crate) use crate::store::cells::{
     CellStore, Entered, Entering, Kind, Loaded, MARK, Mark, Replaced, Replacing, Swapped,
@@ -53,7 +51,7 @@ pub(crate) use crate::store::slot::{Slot, has_fill_id};
 use crate::store::sweep::SweepStore;
 #[cfg(test)]
 pub(crate) use crate::store::token::LEASE_MARK;
-pub(crate) use crate::store::token::{Over, THROTTLE_MARK, Token, is_unawaited, lease_key};
+pub(crate) use crate::store::token::{Replaces, THROTTLE_MARK, Token, is_unawaited, lease_key};
 pub(crate) use crate::store::trust::Trust;
 #[cfg(any(feature = "redis", feature = "testing"))]
 pub(crate) use crate::store::values::ReadMany;
@@ -61,6 +59,8 @@ pub(crate) use crate::store::values::{RECORD_EXPIRY_MAX, Siblings, ValueStore, V
 pub(crate) use crate::store::versions::{
     REGISTRY_EXPIRY, VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version, VersionStore,
 };
+#[cfg(any(feature = "redis", feature = "testing"))]
+pub(crate) use crate::value::envelope::FILL_ID_AT;
 
 pub(crate) mod address;
 pub(crate) mod cells;

@@ -18,7 +18,7 @@ pub use self::sessions::{RawEntered, RawEntering, RawReplaced};
 use crate::background::Background;
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::events::{Event, Events};
+use crate::observe::events::{Event, Events};
 use crate::store::{self, Claim, FILL_ID_AT, Fill, Filled, Listener, Place, Rewrite, Store, Token, Version, Want};
 
 /// One store with what it needs.
@@ -614,11 +614,11 @@ impl From<RawSlot> for store::Slot {
     }
 }
 
-impl From<RawOver> for store::Over {
+impl From<RawOver> for store::Replaces {
     fn from(over: RawOver) -> Self {
         match over {
             RawOver::Nothing => Self::Nothing,
-            RawOver::Record(id) => Self::Record(id),
+            RawOver::Record(id) => Self::Stale(id),
         }
     }
 }

@@ -15,7 +15,7 @@ pub use self::session_store::{BrokenPromise, check_session_store};
 #[doc(hidden)]
 #[must_use]
 pub fn weight<T: crate::CacheValue>(value: &T) -> usize {
-    size_of::<T>().saturating_add(crate::codec::Coding::weigh(value, size_of::<T>()).unwrap_or(0))
+    size_of::<T>().saturating_add(crate::value::codec::Coding::weigh(value, size_of::<T>()).unwrap_or(0))
 }
 
 /// The stored record, as the engine writes and reads it. Not a stable interface; for fuzzing and
@@ -28,10 +28,10 @@ pub mod record {
     use serde::de::DeserializeOwned;
 
     use crate::clock::Clock;
-    use crate::codec::{Codec, Coding};
-    use crate::envelope::{Envelope, Unreadable};
     use crate::error::{Error, ErrorKind, Result};
     use crate::key::{Key, write_value_key};
+    use crate::value::codec::{Codec, Coding};
+    use crate::value::envelope::{Envelope, Unreadable};
 
     /// Returns the record of a value under a key.
     ///

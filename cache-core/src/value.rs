@@ -1,7 +1,11 @@
-//! A value whose type only the caller knows.
+//! Values: how they are typed, encoded, fingerprinted, wrapped in a record, and how long they are fresh.
 
-use std::any::Any;
-use std::sync::Arc;
+pub mod codec;
+pub(crate) mod envelope;
+mod erased;
+pub(crate) mod fingerprint;
+pub(crate) mod freshness;
+pub(crate) mod return_type;
+pub(crate) mod rules;
 
-/// A value whose type the engine does not name.
-pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
+pub(crate) use self::erased::Erased;

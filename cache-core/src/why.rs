@@ -8,15 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use crate::cache::Cache;
 use crate::clock::wall_time;
-use crate::codec::DefaultCodec;
 use crate::engine::Engine;
-use crate::events::StaleCause;
-use crate::history::Noted;
-pub use crate::history::{By, Refusal, Scope, What};
 use crate::key::Key;
-use crate::shape::{CacheValue, Plain, ValueType};
-use crate::tag;
+use crate::observe::events::StaleCause;
+use crate::observe::history::Noted;
+pub use crate::observe::history::{Actor, HistoryEvent, Refusal, Scope};
+use crate::value::codec::DefaultCodec;
+use crate::value::return_type::{CacheValue, Plain, ValueType};
 use crate::versions::Dependency;
+use crate::versions::keys;
 
 /// What a process knows of an entry, from [`CachedEntry::why`](crate::CachedEntry::why) or
 /// [`Cache::why`](crate::Cache::why).
@@ -73,7 +73,7 @@ pub struct Step {
     /// The time, by this machine's clock.
     pub at: SystemTime,
     /// What happened.
-    pub what: What,
+    pub what: HistoryEvent,
     /// The tag, for an invalidation or a fence of a tag.
     pub tag: Option<Box<str>>,
 }
@@ -111,7 +111,7 @@ impl Cache {
     #[must_use]
     pub fn why<T: CacheValue>(&self, key: &Key) -> Why {
         let key =
-            self.0.key_by_hand(key, const { ValueType::of::<Plain<T>, std::convert::Infallible, DefaultCodec>() });
+            self.0.unnamed_key(key, const { ValueType::of::<Plain<T>, std::convert::Infallible, DefaultCodec>() });
         self.0.why(&key.value_key, &key.name, &[], false)
     }
 }
@@ -122,8 +122,8 @@ impl Engine {
         let found = self.local.as_ref().filter(|_| !is_off).map(|local| local.inspect(key));
         let under = found.iter().flatten().flat_map(|found| found.under.iter());
         let mut wide: Vec<(String, Option<Box<str>>)> =
-            vec![(tag::namespace_key(&self.namespace), None), (tag::function_key(&self.namespace, name), None)];
-        wide.extend(tags.iter().map(|text| (tag::tag_key(&self.namespace, text), Some(text.clone()))));
+            vec![(keys::namespace_key(&self.namespace), None), (keys::function_key(&self.namespace, name), None)];
+        wide.extend(tags.iter().map(|text| (keys::tag_key(&self.namespace, text), Some(text.clone()))));
         for key in under.map(Dependency::key) {
             if !wide.iter().any(|(known, _)| **known == **key) {
                 let tag = key.split_once("@tag:").map(|(_, tag)| tag.into());
@@ -143,7 +143,7 @@ impl Engine {
         }
         // A connection is lost in several steps.
         noted.dedup_by(|(next, _), (before, _)| {
-            next.what == What::ConnectionLost && before.what == What::ConnectionLost
+            next.what == HistoryEvent::ConnectionLost && before.what == HistoryEvent::ConnectionLost
         });
         let local = match found {
             None => Local::Off,
@@ -151,7 +151,7 @@ impl Engine {
             Some(Some(found)) => Local::Kept(Kept {
                 fresh_for: found.fresh,
                 served_for: found.served,
-                unknown_version: found.under.iter().find(|on| !on.holds()).map(|on| tag::scope(on.key())),
+                unknown_version: found.under.iter().find(|on| !on.holds()).map(|on| keys::scope(on.key())),
                 is_trusted: found.is_trusted,
             }),
         };
@@ -203,14 +203,14 @@ impl fmt::Display for Kept {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.tag, self.what) {
-            (Some(tag), What::Invalidated(_, by)) => write!(f, "tag `{tag}` invalidated by {by}"),
-            (Some(tag), What::FenceRaised) => write!(f, "fence on tag `{tag}` raised by this process"),
+            (Some(tag), HistoryEvent::Invalidated(_, by)) => write!(f, "tag `{tag}` invalidated by {by}"),
+            (Some(tag), HistoryEvent::FenceRaised) => write!(f, "fence on tag `{tag}` raised by this process"),
             (_, what) => what.fmt(f),
         }
     }
 }
 
-impl fmt::Display for What {
+impl fmt::Display for HistoryEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Hit { fresh_for } if fresh_for.is_zero() => f.write_str("hit in the store, past its ttl"),
@@ -273,7 +273,7 @@ impl fmt::Display for Scope {
     }
 }
 
-impl fmt::Display for By {
+impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ThisProcess => "this process",
@@ -324,7 +324,7 @@ mod tests {
     fn the_text_is_short_and_readable() {
         let at = |millis: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(12 * 3_600_000 + 184_123 + millis);
         let step = |millis, what| Step { at: at(millis), what, tag: None };
-        let invalidated = What::Invalidated(Scope::Tag, By::Another);
+        let invalidated = HistoryEvent::Invalidated(Scope::Tag, Actor::Another);
         let why = Why {
             local: Local::Kept(Kept {
                 fresh_for: Duration::from_secs(3590),
@@ -333,9 +333,9 @@ mod tests {
                 is_trusted: true,
             }),
             steps: vec![
-                step(0, What::Missed),
-                step(1, What::RunEnded { after: Duration::from_micros(12_400) }),
-                step(2_001, What::Filled { fresh_for: Duration::from_secs(1_234_567) }),
+                step(0, HistoryEvent::Missed),
+                step(1, HistoryEvent::RunEnded { after: Duration::from_micros(12_400) }),
+                step(2_001, HistoryEvent::Filled { fresh_for: Duration::from_secs(1_234_567) }),
                 Step { tag: Some("author:7".into()), ..step(200_001, invalidated) },
             ],
         };

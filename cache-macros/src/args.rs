@@ -115,7 +115,7 @@ const OPTIONS: [(&str, &str); 25] = [
     ("soft_timeout", "soft_timeout = \"100ms\""),
     ("deadline", "deadline = \"10s\""),
     ("early", "early = 2.0"),
-    ("flight", "flight = \"process\""),
+    ("single_flight", "single_flight = \"process\""),
     ("local", "local = \"5s\""),
     ("crate", "crate = my_crate::cache_core"),
     ("companion", "companion = UserCache"),
@@ -309,7 +309,7 @@ impl Args {
                 self.version = Some(literal);
             }
             "codec" => self.codec = codec(input)?,
-            "flight" => self.flight = flight(input)?,
+            "single_flight" => self.flight = single_flight(input)?,
             "local" => self.local = local(input.parse()?, errors),
             "cache" => self.cache = Some(input.parse()?),
             "cache_if" => self.cache_if = Some(input.parse()?),
@@ -461,8 +461,8 @@ fn local(value: Expr, errors: &mut Errors) -> Option<Local> {
     lifetime("local", value, errors).map(Local::For)
 }
 
-fn flight(input: ParseStream<'_>) -> syn::Result<Flight> {
-    let literal: LitStr = literal("flight = \"process\"", input)?;
+fn single_flight(input: ParseStream<'_>) -> syn::Result<Flight> {
+    let literal: LitStr = literal("single_flight = \"process\"", input)?;
     let word = literal.value();
     match word.as_str() {
         "cluster" => Ok(Flight::Cluster),
@@ -470,7 +470,7 @@ fn flight(input: ParseStream<'_>) -> syn::Result<Flight> {
         "none" => Ok(Flight::None),
         other => {
             let hint = did_you_mean(other, ["cluster", "process", "none"]);
-            let message = format!("unknown flight `{other}`{hint} (\"cluster\", \"process\" or \"none\")");
+            let message = format!("unknown single_flight `{other}`{hint} (\"cluster\", \"process\" or \"none\")");
             Err(syn::Error::new(literal.span(), message))
         }
     }

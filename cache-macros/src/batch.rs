@@ -10,9 +10,9 @@ use crate::args::Args;
 use crate::errors::Errors;
 use crate::expand::Context;
 use crate::generics;
+use crate::placeholders::{no_such_parameter, placeholders};
 use crate::plan::{Batch, KeyStep, Tag};
 use crate::signature::{self, Param};
-use crate::validate::{no_such_parameter, placeholders};
 
 /// Options for serving stale values. A batch never does that.
 const ONE_KEY_ONLY: [&str; 4] = ["stale_while_revalidate", "refresh", "soft_timeout", "early"];

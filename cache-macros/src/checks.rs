@@ -8,8 +8,8 @@ use syn::{Ident, Path, Type, TypeParamBound, TypeTraitObject, WherePredicate};
 
 use crate::args::{Args, Template};
 use crate::errors::Errors;
+use crate::placeholders::placeholders;
 use crate::signature::{Function, Param};
-use crate::validate::placeholders;
 
 /// Checks that every name the body sees is in the key or in `skip`. The ids of a batch are checked
 /// in [`batch`](crate::batch).

@@ -9,7 +9,7 @@ use proc_macro2::Span;
 use syn::spanned::Spanned as _;
 use syn::{Attribute, Ident, ImplItem, Item, Visibility};
 
-use crate::errors::Errors;
+use crate::errors::{Errors, of_a_trait};
 use crate::signature::Function;
 
 /// Reports an error if every cached method of this name in the file belongs to a trait.
@@ -51,15 +51,6 @@ pub(crate) fn refuse_associated_function(function: &Function, errors: &mut Error
         Places { free: 0, others: 0, .. } => errors.at(ident, of_a_trait(ident)),
         Places { .. } => {}
     }
-}
-
-/// Returns the error text for a trait's method, with the alternatives.
-pub(crate) fn of_a_trait(ident: &Ident) -> String {
-    format!(
-        "`{ident}` is a method of a trait, and an `impl Trait for` has no room for the companions of a cached function; cache a \
-         method of the type's own `impl`, `async fn cached_{ident}(..)`, or a free function, and call it here: \
-         `self.cached_{ident}(..).await` (an associated function without `self` there needs `#[cached(method)]`)"
-    )
 }
 
 fn text_of_file(span: Span) -> Option<String> {

@@ -80,6 +80,15 @@ fn edits(from: &str, to: &str) -> usize {
     last.last().copied().unwrap_or(0)
 }
 
+/// Returns the error text for a trait's method, with the alternatives.
+pub(crate) fn of_a_trait(ident: &syn::Ident) -> String {
+    format!(
+        "`{ident}` is a method of a trait, and an `impl Trait for` has no room for the companions of a cached function; cache a \
+         method of the type's own `impl`, `async fn cached_{ident}(..)`, or a free function, and call it here: \
+         `self.cached_{ident}(..).await` (an associated function without `self` there needs `#[cached(method)]`)"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::did_you_mean;

@@ -14,10 +14,10 @@ use syn::{Expr, Path, ReturnType, Type};
 use self::args::{Args, Entry};
 use crate::args::{Lifetime, Template};
 use crate::errors::Errors;
+use crate::placeholders::{names_no_parameter, placeholders, step};
 use crate::plan::KeyStep;
 use crate::signature::{self, Function, Param};
 use crate::template::Piece;
-use crate::validate::{names_no_parameter, placeholders, step};
 
 pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();

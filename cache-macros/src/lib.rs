@@ -21,6 +21,7 @@ mod golden;
 mod invalidates;
 mod key_part;
 mod object;
+mod placeholders;
 mod plain;
 mod plan;
 mod session_data;
@@ -178,7 +179,7 @@ use crate::signature::Function;
 /// - `const`, `unsafe`, `extern` and variadic functions, functions that are not `async`, and
 ///   functions without a body;
 /// - an argument that cannot be part of a key and is not skipped;
-/// - an error type that cannot be shared by several callers, unless `flight = "none"`;
+/// - an error type that cannot be shared by several callers, unless `single_flight = "none"`;
 /// - unknown, repeated and contradicting options.
 ///
 /// A function that calls itself needs a boxed future with a named type somewhere in the cycle, such

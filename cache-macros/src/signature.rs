@@ -304,7 +304,7 @@ pub(crate) fn check(function: &Function, errors: &mut Errors) {
     let sig = &function.sig;
     if sig.asyncness.is_none() {
         if is_of_async_trait(sig) {
-            errors.at(sig.fn_token, crate::enclosing::of_a_trait(&sig.ident));
+            errors.at(sig.fn_token, crate::errors::of_a_trait(&sig.ident));
             // The user did not write what `#[async_trait]` has made of the signature.
             return;
         }

@@ -11,10 +11,10 @@ use syn::ext::IdentExt as _;
 use crate::args::{Args, Template};
 use crate::errors::Errors;
 use crate::expand::Context;
+use crate::placeholders::{bare, names_no_parameter, path, placeholders, refuse_lists, step};
 use crate::plan::{Entry, KeyStep, OfValue, Tag};
 use crate::signature::Param;
 use crate::template::{Piece, Placeholder};
-use crate::validate::{bare, names_no_parameter, path, placeholders, refuse_lists, step};
 
 /// The most tags that can be written. List elements may add more to an entry, up to `MAX_TAGS` in
 /// the library's `tag.rs`.

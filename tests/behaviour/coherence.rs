@@ -379,12 +379,12 @@ fn what_nobody_can_be_told_of_is_served_no_longer_than_the_bound() {
     });
     // From here on the runtime does not run, and neither does the connection.
     server.cli(&["SET", row::entry(7).on(&here).key(), "another program's"]);
-    let at_hand = || row(&here, &Gate::open(), 7, "new").now_or_never().map(Result::unwrap);
-    assert_eq!(at_hand().as_deref(), Some("old"));
+    let lookup = || row(&here, &Gate::open(), 7, "new").now_or_never().map(Result::unwrap);
+    assert_eq!(lookup().as_deref(), Some("old"));
     clock.advance(bound - Duration::from_millis(1));
-    assert_eq!(at_hand().as_deref(), Some("old"));
+    assert_eq!(lookup().as_deref(), Some("old"));
     clock.advance(Duration::from_millis(1));
-    assert_eq!(at_hand(), None, "it has to ask");
+    assert_eq!(lookup(), None, "it has to ask");
 }
 
 /// Described in `local.md` for loops that do nothing else: on one thread, a loop that never yields

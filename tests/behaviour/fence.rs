@@ -389,6 +389,35 @@ on_both_stores! {
         }
     }
 
+    // R22: with `around`, and whatever the commit returns
+    async fn a_reader_beside_a_commit_within_around_stores_nothing_from_before_it(nodes: &Nodes) {
+        let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
+        for fails in [false, true] {
+            let before = table.0.load(SeqCst);
+            for node in [&here, &there] {
+                read(node, &table).await;
+            }
+            let commit = async {
+                // Reads the row from before the commit, and ends after it.
+                let gate = Gate::shut();
+                let (slow, reader) = (gate.clone(), there.clone());
+                let old = Table(AtomicU32::new(before));
+                let slow = tokio::spawn(async move { row(&reader, &old, &slow, 7).await });
+                soon("the reader", gate.arrival()).await;
+                table.0.store(before + 1, SeqCst);
+                gate.let_through(1);
+                assert_eq!(soon("the reader", slow).await.unwrap(), Ok(before));
+                if fails { Err("the connection broke") } else { Ok(before + 1) }
+            };
+            let written = here.fence().entry(&row::entry(7).on(&here)).around(commit).await;
+            assert_eq!(written, if fails { Err("the connection broke") } else { Ok(before + 1) });
+            assert_eq!(stored(&here).await, None);
+            for node in [&here, &there] {
+                eventually("the new row", || async { read(node, &table).await == before + 1 }).await;
+            }
+        }
+    }
+
     // R22
     async fn one_entry_given_twice_is_fenced_once(nodes: &Nodes) {
         let (cache, table) = (nodes.node().await, Table::default());

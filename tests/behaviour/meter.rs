@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cache_core::clock::Clock;
 use cache_core::events::Event;
-use cache_core::testing::sim::{Guard, without};
+use cache_core::testing::sim::{Invariant, without};
 use cache_core::{Cache, EntryOptions, Key, cached};
 use support::{Nodes, Proxy, RedisServer, event, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
@@ -35,7 +35,7 @@ fn with_two_nodes<F: Future<Output = ()>>(deaf: bool, work: impl FnOnce(Clock, C
     let settings = || Cache::builder().clock(clock.clone()).jitter(0.0).early(0.0);
     let there = settings().in_memory();
     let here = settings().consistency_meter(1.0).max_staleness(BOUND).share_store(&there).in_memory();
-    without(deaf.then_some(Guard::PushDropsEntry), || runtime.block_on(work(clock, here, there)));
+    without(deaf.then_some(Invariant::PushDropsEntry), || runtime.block_on(work(clock, here, there)));
 }
 
 #[test]

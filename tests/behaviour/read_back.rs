@@ -63,7 +63,7 @@ async fn skips_in_option(cache: &Cache, id: u64) -> Option<SkipsInOption> {
     Some(SkipsInOption::new(id))
 }
 
-#[cached(ttl = 60, skip(cache), cache = cache, flight = "none")]
+#[cached(ttl = 60, skip(cache), cache = cache, single_flight = "none")]
 async fn skips_in_result(cache: &Cache, id: u64) -> Result<Vec<SkipsInResult>, String> {
     Ok(vec![SkipsInResult::new(id)])
 }

@@ -231,7 +231,7 @@ async fn borrowed_depth(cache: &Cache, n: u32) -> u32 {
     if n == 0 { 0 } else { Box::pin(borrowed_depth(cache, n - 1)).await + 1 }
 }
 
-#[cached(ttl = 60, skip(cache, gate), cache = &cache, flight = "process", tags("mine"))]
+#[cached(ttl = 60, skip(cache, gate), cache = &cache, single_flight = "process", tags("mine"))]
 async fn tagged(cache: Cache, gate: Gate, id: u32) -> u32 {
     let _ = &cache;
     gate.pass().await;

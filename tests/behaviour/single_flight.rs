@@ -31,7 +31,7 @@ async fn joined(cache: &Cache, calls: u64) {
 }
 
 /// Owns its arguments, so its run is shared by all callers that wait for it.
-#[cached(name = "owned", ttl = 60, key = "{id}", skip(cache, gate), cache = &cache, flight = "cluster")]
+#[cached(name = "owned", ttl = 60, key = "{id}", skip(cache, gate), cache = &cache, single_flight = "cluster")]
 async fn owned(cache: Cache, gate: Gate, id: u32) -> Result<u32, String> {
     let _ = &cache;
     gate.pass().await;

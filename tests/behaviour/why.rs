@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache_core::clock::Clock;
-use cache_core::why::{By, Kept, Local, Scope, What, Why};
+use cache_core::why::{Actor, HistoryEvent, Kept, Local, Scope, Why};
 use cache_core::{Cache, EntryOptions, Key, cached};
 use support::{Gate, Nodes, Proxy, RedisServer, eventually, on_both_stores, soon};
 
@@ -123,20 +123,20 @@ on_both_stores! {
             assert!(ended(&why(&here)), "{}", why(&here));
             eventually("the push arrives", || async { ended(&why(&there)) }).await;
             eventually("the push is noted", || async { why(&there).steps().len() > before.1 }).await;
-            for (node, before, by) in [(&here, before.0, By::ThisProcess), (&there, before.1, By::Another)] {
+            for (node, before, by) in [(&here, before.0, Actor::ThisProcess), (&there, before.1, Actor::Another)] {
                 let why = why(node);
                 let new = &why.steps()[before..];
                 // The embedded store may have evicted the record by now, which is a change of its
                 // key.
-                let new = new.iter().filter(|step| step.what != What::Changed);
+                let new = new.iter().filter(|step| step.what != HistoryEvent::Changed);
                 let last: Vec<_> = new.map(|step| (step.what, step.tag.as_deref())).collect();
-                assert_eq!(last, [(What::Invalidated(scope, by), tag)]);
+                assert_eq!(last, [(HistoryEvent::Invalidated(scope, by), tag)]);
             }
             read(&here, "anew").await.unwrap();
             // In Redis the record still exists, and shows what has invalidated it.
             if let Nodes::Redis(_) = nodes {
                 let outdated = if tag.is_some() { Scope::Tag } else { Scope::FunctionOrNamespace };
-                assert_eq!(why(&here).steps()[before.0 + 1].what, What::Outdated(outdated));
+                assert_eq!(why(&here).steps()[before.0 + 1].what, HistoryEvent::Outdated(outdated));
             }
         }
     }

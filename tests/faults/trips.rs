@@ -33,7 +33,9 @@ async fn large(cache: &Cache, db: &Db, ids: &[u32], bytes: usize) -> HashMap<u32
 }
 
 async fn cache(proxy: &Proxy) -> Cache {
-    Cache::builder().url(format!("{}{SHORT}", proxy.url())).connect().await.expect("the server is up")
+    let builder = Cache::builder().url(format!("{}{SHORT}", proxy.url()));
+    // Longer than a busy machine takes to encode all values: leases are not the subject.
+    builder.lease(Duration::from_secs(60)).connect().await.expect("the server is up")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
 
 use crate::doubles::clock::Clock;
-use crate::single_flight::{Caller, Flight, Flights, Joined, Landing, Leader};
+use crate::single_flight::{Caller, Flight, FlightOutcome, Flights, Joined, Leader};
 use crate::versions::{Since, Versions};
 
 /// One key, and the shared state of its callers.
@@ -55,12 +55,12 @@ impl Key {
                     assert_eq!(self.running.fetch_add(1, Ordering::SeqCst), 0, "two runs of one key");
                     let row = self.row.load(Ordering::SeqCst);
                     self.running.fetch_sub(1, Ordering::SeqCst);
-                    leader.complete(Landing::Value(Arc::new(row)));
+                    leader.complete(FlightOutcome::Value(Arc::new(row)));
                     return Some(row);
                 }
                 // A lost wake-up is a deadlock, which the scheduler detects.
                 Joined::Follow(flight) => match landed(flight) {
-                    Landing::Abandoned => {}
+                    FlightOutcome::Abandoned => {}
                     landing => return Some(value(&landing)),
                 },
             }
@@ -84,10 +84,10 @@ impl Key {
         let row = self.row.load(Ordering::SeqCst);
         let work = async {
             thread::yield_now();
-            Landing::Value(Arc::new(row))
+            FlightOutcome::Value(Arc::new(row))
         };
         let landing = match block_on(futures::future::select(Box::pin(leader.unwanted()), Box::pin(work))) {
-            Either::Left(((), _)) => Landing::Abandoned,
+            Either::Left(((), _)) => FlightOutcome::Abandoned,
             Either::Right((landing, _)) => landing,
         };
         leader.complete(landing);
@@ -97,7 +97,7 @@ impl Key {
     fn shared(&self) -> usize {
         loop {
             match landed(self.share()) {
-                Landing::Abandoned => {}
+                FlightOutcome::Abandoned => {}
                 landing => return value(&landing),
             }
         }
@@ -108,13 +108,13 @@ impl Key {
     }
 }
 
-fn landed(flight: Flight) -> Landing {
+fn landed(flight: Flight) -> FlightOutcome {
     block_on(async move { flight.landed(&Caller::default(), "k").await })
 }
 
-fn value(landing: &Landing) -> usize {
+fn value(landing: &FlightOutcome) -> usize {
     match landing {
-        Landing::Value(value) => *value.downcast_ref().unwrap(),
+        FlightOutcome::Value(value) => *value.downcast_ref().unwrap(),
         _ => panic!("no value landed"),
     }
 }
@@ -193,12 +193,12 @@ pub fn a_run_that_ends_detaches_no_other() {
     let Joined::Lead(first, _) = key.join() else { panic!("nobody else runs") };
     key.detach();
     let Joined::Lead(second, _) = key.join() else { panic!("the first is detached") };
-    let ends = thread::spawn(move || first.complete(Landing::Value(Arc::new(1_usize))));
+    let ends = thread::spawn(move || first.complete(FlightOutcome::Value(Arc::new(1_usize))));
     let joins = spawn(&key, |key| matches!(key.join(), Joined::Follow(_)));
     assert!(joins.join().unwrap(), "the second can be joined until it ends");
     ends.join().unwrap();
     assert!(matches!(key.join(), Joined::Follow(_)), "the first has detached the second");
-    second.complete(Landing::Abandoned);
+    second.complete(FlightOutcome::Abandoned);
     assert_eq!(key.flights.attached_keys(), 0);
 }
 
@@ -208,11 +208,11 @@ fn read(key: &Key) -> usize {
         match key.join() {
             Joined::Lead(leader, _) => {
                 let row = key.row.load(Ordering::SeqCst);
-                leader.complete(Landing::Value(Arc::new(row)));
+                leader.complete(FlightOutcome::Value(Arc::new(row)));
                 return row;
             }
             Joined::Follow(flight) => match landed(flight) {
-                Landing::Abandoned => {}
+                FlightOutcome::Abandoned => {}
                 landing => return value(&landing),
             },
         }

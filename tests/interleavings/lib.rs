@@ -23,26 +23,31 @@ mod flights;
 mod tiers;
 
 pub use flights::*;
-pub use sabotage::{Guard, without};
+pub use mutants::{Invariant, without};
 pub use tiers::*;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 
-use doubles::{clock, freshness, key, random, store, sync};
+use doubles::{clock, key, random, store, sync};
 
+#[path = "../../cache-core/src/value/erased.rs"]
+mod erased;
 #[path = "../../cache-core/src/key/text.rs"]
 mod key_text;
 #[path = "../../cache-core/src/local.rs"]
 mod local;
-#[path = "../../cache-core/src/sabotage.rs"]
-mod sabotage;
-#[path = "../../cache-core/src/single_flight.rs"]
+#[path = "../../cache-core/src/mutants.rs"]
+mod mutants;
+#[path = "../../cache-core/src/coordination/single_flight.rs"]
 mod single_flight;
-#[path = "../../cache-core/src/value.rs"]
-mod value;
-#[path = "../../cache-core/src/versions.rs"]
+#[path = "../../cache-core/src/versions/cells.rs"]
 mod versions;
+
+mod value {
+    pub(crate) use crate::doubles::freshness;
+    pub(crate) use crate::erased::Erased;
+}
 
 /// Runs `model` with the steps of its threads in many orders, drawn by a seed: `orders` for each
 /// number of preemptions at random places that races need (Burckhardt et al., "A randomized

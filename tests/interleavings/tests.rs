@@ -7,7 +7,7 @@
 
 use std::panic::catch_unwind;
 
-use interleavings::{Guard, explore, without};
+use interleavings::{Invariant, explore, without};
 
 /// The number of orders for each of the five ways to draw them.
 const ORDERS: usize = 2000;
@@ -16,7 +16,7 @@ fn orders() -> usize {
     std::env::var("INTERLEAVINGS").map_or(ORDERS, |text| text.parse().unwrap())
 }
 
-fn breaks_without(guard: Guard, model: fn()) {
+fn breaks_without(guard: Invariant, model: fn()) {
     // Try more orders if chance did not find it at first.
     let found = [1, 4].iter().any(|times| {
         without(Some(guard), || catch_unwind(|| explore(orders().saturating_mul(*times), model)).is_err())
@@ -66,18 +66,24 @@ models! {
 #[test]
 // R6
 fn a_fill_that_does_not_look_at_changes_is_found() {
-    breaks_without(Guard::ChangePoisonsFill, interleavings::no_fill_survives_a_change_of_its_key);
-    breaks_without(Guard::ChangePoisonsFill, interleavings::no_fill_survives_a_gap);
+    breaks_without(Invariant::ChangePoisonsFill, interleavings::no_fill_survives_a_change_of_its_key);
+    breaks_without(Invariant::ChangePoisonsFill, interleavings::no_fill_survives_a_gap);
 }
 
 #[test]
 // R6: of a version.
 fn a_version_learned_over_a_change_is_found() {
-    breaks_without(Guard::ChangeForgetsRead, interleavings::no_value_is_served_under_a_version_that_was_told_changed);
+    breaks_without(
+        Invariant::ChangeForgetsRead,
+        interleavings::no_value_is_served_under_a_version_that_was_told_changed,
+    );
 }
 
 #[test]
 // R4
 fn a_tier_that_does_not_go_by_versions_is_found() {
-    breaks_without(Guard::VersionEndsLocal, interleavings::no_value_is_served_under_a_version_that_was_told_changed);
+    breaks_without(
+        Invariant::VersionEndsLocal,
+        interleavings::no_value_is_served_under_a_version_that_was_told_changed,
+    );
 }

@@ -1,7 +1,7 @@
 //! Bugs that the simulation has found, reproduced step by step.
 
 use cache_core::events::Event;
-use cache_core::testing::sim::{Guard, World, without};
+use cache_core::testing::sim::{Invariant, World, without};
 use cache_core::{Cache, cached};
 use support::{Gate, event, eventually, soon};
 use tokio::runtime::Builder;
@@ -117,7 +117,7 @@ fn a_run_that_was_last_seen_before_its_process_was_stopped_is_not_joined() {
         without(guard, || runtime.block_on(after_a_stop(seed)))
     };
     for seed in 0..20 {
-        assert_eq!(found(Some(Guard::UnseenRunIsNotJoined), seed), "v1", "seed {seed}: it could be joined");
+        assert_eq!(found(Some(Invariant::UnseenRunIsNotJoined), seed), "v1", "seed {seed}: it could be joined");
         assert_eq!(found(None, seed), "v2", "seed {seed}");
     }
 }
@@ -163,7 +163,7 @@ async fn reported_after(seed: u64) -> (u64, u64) {
 fn the_meter_waits_for_the_bound_from_the_answer_of_its_read_on() {
     for seed in 0..10 {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let deaf = Some(Guard::PushDropsEntry);
+        let deaf = Some(Invariant::PushDropsEntry);
         let (held_up, after) = without(deaf, || runtime.block_on(reported_after(seed)));
         assert!(after >= held_up + 2000, "seed {seed}: held up for {held_up}, reported after {after}");
     }

@@ -162,7 +162,7 @@ macro_rules! build {
             }
 
             /// Does not wait for other processes.
-            #[cached(name = "alone", ttl = 5, key = "{row}", skip(cache, run), cache = cache, flight = "process")]
+            #[cached(name = "alone", ttl = 5, key = "{row}", skip(cache, run), cache = cache, single_flight = "process")]
             async fn alone(cache: &Cache, run: &Run, row: usize) -> Result<Row, Failed> {
                 compute(run, row).await
             }

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use cache_core::testing::sim::Guard;
+use cache_core::testing::sim::Invariant;
 
 use super::first_violation;
 use super::functions::{LISTED, OF_AN_OWNER, PICKY, TAGGED};
@@ -17,7 +17,7 @@ const SEEDS: u64 = 4000;
 /// so that fewer seeds are needed. `recorded` is the seed that found the violation when the table
 /// below was written. It is tried first, because a search takes a minute if few seeds find it.
 #[track_caller]
-fn is_found_without(guard: Guard, recorded: u64, aim: Option<Aim>) {
+fn is_found_without(guard: Invariant, recorded: u64, aim: Option<Aim>) {
     let setup = Setup { seed: recorded, without: Some(guard), aim, ..Setup::default() };
     if simulate(&setup).violation.is_some() {
         return;
@@ -38,7 +38,7 @@ macro_rules! guards {
         $(#[$attribute])*
         fn $name() {
             let aim: &[Aim] = &[$(Aim::Function($function))? $($aim)?];
-            is_found_without(Guard::$guard, $seed, aim.first().copied());
+            is_found_without(Invariant::$guard, $seed, aim.first().copied());
         }
     )*};
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use cache_core::Cache;
-use cache_core::testing::sim::{Guard, MAX_STALENESS, Node, World, flights, without};
+use cache_core::testing::sim::{Invariant, MAX_STALENESS, Node, World, flights, without};
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinSet;
 
@@ -40,7 +40,7 @@ const RUNS: u64 = 2 << 60;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Setup {
     pub(super) seed: u64,
-    pub(super) without: Option<Guard>,
+    pub(super) without: Option<Invariant>,
     pub(super) trace: bool,
     /// Only these operations happen; `None`: all.
     pub(super) only: Option<BTreeSet<Op>>,

@@ -29,7 +29,7 @@ pub(super) fn all() -> Vec<Source> {
 /// Returns every file below a folder, sorted by path.
 pub(super) fn below(folder: &str) -> Vec<Source> {
     let mut paths = Vec::new();
-    collect(&root().join(folder), &mut paths);
+    collect(&root().join(folder), ".rs", &mut paths);
     assert!(!paths.is_empty(), "no Rust file in {folder:?}");
     paths.sort();
     let source = |path: &PathBuf| {
@@ -48,15 +48,28 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
 }
 
-fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
+/// Returns every Markdown page of the workspace with its path, sorted.
+pub(super) fn pages() -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    collect(root(), ".md", &mut paths);
+    collect(&root().join(".github"), ".md", &mut paths);
+    paths.sort();
+    let page = |path: &PathBuf| {
+        let name = path.strip_prefix(root()).expect("below the root").to_str().expect("a name in UTF-8");
+        (name.replace('\\', "/"), fs::read_to_string(path).expect("it was just listed"))
+    };
+    paths.iter().map(page).collect()
+}
+
+fn collect(folder: &Path, ending: &str, paths: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() {
             if !name.starts_with('.') && !["target", "node_modules"].contains(&name) {
-                collect(&path, paths);
+                collect(&path, ending, paths);
             }
-        } else if name.ends_with(".rs") {
+        } else if name.ends_with(ending) {
             paths.push(path);
         }
     }

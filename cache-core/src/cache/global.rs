@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use super::Cache;
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::Event;
+use crate::observe::events::Event;
 
 static INSTALLED: OnceLock<Cache> = OnceLock::new();
 

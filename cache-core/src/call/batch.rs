@@ -32,15 +32,15 @@ use tokio::sync::{mpsc, oneshot};
 use self::look::{Bases, Unserved};
 use crate::call::patience::Patience;
 use crate::call::plan::{Plan, Tally};
+use crate::coordination::lease::{Lease, Told};
+use crate::coordination::single_flight::{Caller, Flight, FlightOutcome, Joined, Leader, Panic, Running};
 use crate::engine::Engine;
-use crate::events::StaleCause;
-use crate::history::What;
-use crate::lease::{Lease, Told};
-use crate::options::FlightScope;
-use crate::shape::{BatchReturn, Form as _, Optional, Parts};
-use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic, Running};
+use crate::observe::events::StaleCause;
+use crate::observe::history::HistoryEvent;
+use crate::options::SingleFlightScope;
 use crate::store::{Slot, has_fill_id};
 use crate::value::Erased;
+use crate::value::return_type::{BatchReturn, Form as _, Optional, Parts};
 
 /// How many keys are read, leased or stored at a time. A larger batch takes several rounds, and its
 /// function is called once all the same. The store also cuts what it sends by bytes.
@@ -81,7 +81,7 @@ impl Calls {
 /// The landing of each plan, in their order. The plans are of one function, each of another key.
 ///
 /// Dropped, its leases are given back, and those who wait for its flights lead them.
-pub(crate) async fn run<'a>(engine: &Arc<Engine>, plans: &Arc<[Plan]>, function: &Function<'a>) -> Vec<Landing> {
+pub(crate) async fn run<'a>(engine: &Arc<Engine>, plans: &Arc<[Plan]>, function: &Function<'a>) -> Vec<FlightOutcome> {
     let caller = Caller::here();
     for plan in plans.iter() {
         caller.assert_not_inside(&plan.key.value_key, &plan.key.name);
@@ -92,18 +92,18 @@ pub(crate) async fn run<'a>(engine: &Arc<Engine>, plans: &Arc<[Plan]>, function:
         (batch.landings(), unserved)
     };
     if unserved.ids.is_empty() {
-        return probe.into_iter().map(|landing| landing.unwrap_or(Landing::Abandoned)).collect();
+        return probe.into_iter().map(|landing| landing.unwrap_or(FlightOutcome::Abandoned)).collect();
     }
     let open = unserved.ids.clone();
     let landed = run_unserved(engine, plans, unserved, &caller, function).await;
     let landed = match landed {
         Some(Ok(landed)) => landed,
-        Some(Err(panic)) => plans.iter().map(|_| Some(Landing::Panicked(panic.clone()))).collect(),
+        Some(Err(panic)) => plans.iter().map(|_| Some(FlightOutcome::Panicked(panic.clone()))).collect(),
         // Its runtime has ended, or there is none: what is left is computed for this caller alone.
         None => run_alone(plans, open, &caller, function).await,
     };
     let both = probe.into_iter().zip(landed);
-    both.map(|(probe, landed)| probe.or(landed).unwrap_or(Landing::Abandoned)).collect()
+    both.map(|(probe, landed)| probe.or(landed).unwrap_or(FlightOutcome::Abandoned)).collect()
 }
 
 /// In a task of its own, which asks for calls of the function. `None`: it ended without an outcome.
@@ -113,7 +113,7 @@ async fn run_unserved(
     unserved: Unserved,
     caller: &Caller,
     function: &Function<'_>,
-) -> Option<Result<Vec<Option<Landing>>, Panic>> {
+) -> Option<Result<Vec<Option<FlightOutcome>>, Panic>> {
     let (calls, mut called) = mpsc::unbounded_channel();
     let (mut done, mut landed) = oneshot::channel();
     let (background, engine) = (Arc::clone(&engine.background), Arc::clone(engine));
@@ -151,8 +151,13 @@ async fn run_unserved(
     }
 }
 
-async fn run_alone(plans: &[Plan], open: Vec<usize>, caller: &Caller, function: &Function<'_>) -> Vec<Option<Landing>> {
-    let mut landed: Vec<Option<Landing>> = plans.iter().map(|_| None).collect();
+async fn run_alone(
+    plans: &[Plan],
+    open: Vec<usize>,
+    caller: &Caller,
+    function: &Function<'_>,
+) -> Vec<Option<FlightOutcome>> {
+    let mut landed: Vec<Option<FlightOutcome>> = plans.iter().map(|_| None).collect();
     let Some(one) = plans.first() else { return landed };
     let keys = open.iter().filter_map(|at| Some(Arc::clone(&plans.get(*at)?.key.value_key)));
     let running = Running::new(&one.key.name, keys, [], caller);
@@ -170,12 +175,14 @@ fn ids(plans: &[Plan]) -> Vec<Mutex<Id>> {
 }
 
 /// Of each of so many ids.
-fn landings(run: Run, count: usize) -> Vec<Landing> {
-    let all = |landing: Landing| std::iter::repeat_n(landing, count).collect();
+fn landings(run: Run, count: usize) -> Vec<FlightOutcome> {
+    let all = |landing: FlightOutcome| std::iter::repeat_n(landing, count).collect();
     match run {
-        Ok(Ok(each)) => each.into_iter().map(|one| one.map_or_else(Landing::Failed, Landing::Value)).collect(),
-        Ok(Err(error)) => all(Landing::Failed(error)),
-        Err(panic) => all(Landing::Panicked(panic)),
+        Ok(Ok(each)) => {
+            each.into_iter().map(|one| one.map_or_else(FlightOutcome::Failed, FlightOutcome::Value)).collect()
+        }
+        Ok(Err(error)) => all(FlightOutcome::Failed(error)),
+        Err(panic) => all(FlightOutcome::Panicked(panic)),
     }
 }
 
@@ -213,7 +220,7 @@ struct Batch<'a> {
 struct Id {
     /// While others may follow.
     leader: Option<Leader>,
-    landing: Option<Landing>,
+    landing: Option<FlightOutcome>,
     /// For another process, and was counted.
     waited: bool,
 }
@@ -289,21 +296,21 @@ impl<'a> Batch<'a> {
             for (at, landing) in landed {
                 match landing {
                     // Its caller is gone: the next round leads it, or follows who does.
-                    Landing::Abandoned => open.push(at),
+                    FlightOutcome::Abandoned => open.push(at),
                     landing => self.settle(at, landing),
                 }
             }
         }
     }
 
-    fn landings(self) -> Vec<Option<Landing>> {
+    fn landings(self) -> Vec<Option<FlightOutcome>> {
         self.ids.into_iter().map(|id| lock(&id).landing.take()).collect()
     }
 
     /// Whether this id's run is shared with other callers. A refresh is not served what began before it.
     fn shares(&self, at: usize) -> bool {
         let plan = self.plan(at);
-        plan.rules.options.flight != FlightScope::None && !plan.refresh
+        plan.rules.options.single_flight != SingleFlightScope::None && !plan.refresh
     }
 
     /// Leads the flight of this id, if nobody does.
@@ -329,7 +336,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn settle(&self, at: usize, landing: Landing) {
+    fn settle(&self, at: usize, landing: FlightOutcome) {
         let mut id = self.id(at);
         let leader = id.leader.take();
         id.landing = Some(landing.clone());
@@ -402,7 +409,7 @@ impl<'a> Batch<'a> {
         if let Some(patience) = patience.filter(|_| !is_unanswered)
             && let Err(error) = self.try_look(&ids, read, &mut looked, patience).await
         {
-            ids.iter().for_each(|at| self.plan(*at).note(self.engine, What::StoreFailed(error.kind())));
+            ids.iter().for_each(|at| self.plan(*at).note(self.engine, HistoryEvent::StoreFailed(error.kind())));
             self.engine.store_failed(&error);
         }
         // Whatever the store could not tell of is computed for the callers alone.
@@ -418,14 +425,14 @@ impl<'a> Batch<'a> {
     }
 
     fn serve_old(&self, at: usize, old: Erased, cause: StaleCause) {
-        self.plan(at).observed(self.engine, What::StaleServed(cause));
-        self.settle(at, Landing::Value(old));
+        self.plan(at).observed(self.engine, HistoryEvent::StaleServed(cause));
+        self.settle(at, FlightOutcome::Value(old));
     }
 
     /// Waits until the key changes or its lease must have ended.
     async fn wait(&self, Leased { at, left, beside }: Leased) -> Step {
         if !std::mem::replace(&mut self.id(at).waited, true) {
-            self.plan(at).observed(self.engine, What::Waited);
+            self.plan(at).observed(self.engine, HistoryEvent::Waited);
         }
         let key = &self.plan(at).key.value_key;
         match self.engine.store.read_and_watch(key).await {

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 
-use crate::single_flight::{Caller, Flight, Landing, Lender, Panic, Running, Waiting};
+use crate::coordination::single_flight::{Caller, Flight, FlightOutcome, Lender, Panic, Running, Waiting};
 use crate::value::Erased;
 
 /// What the function returned: its value or its error, types erased.
@@ -42,26 +42,26 @@ pub(crate) struct Borrowed {
 
 impl Function {
     /// Runs the function.
-    pub(crate) async fn run(self, running: Arc<Running>) -> Landing {
+    pub(crate) async fn run(self, running: Arc<Running>) -> FlightOutcome {
         let returned = match self {
             Self::Owned(function) => running.run(function).await,
             Self::Lent(Borrowed { start, returned }) => match start.send(running) {
                 Ok(()) => match returned.await {
                     Ok(returned) => returned,
-                    Err(oneshot::Canceled) => return Landing::Abandoned,
+                    Err(oneshot::Canceled) => return FlightOutcome::Abandoned,
                 },
-                Err(_running) => return Landing::Abandoned,
+                Err(_running) => return FlightOutcome::Abandoned,
             },
         };
         Self::returned(returned)
     }
 
     /// The outcome of what a function returned.
-    pub(crate) fn returned(returned: Result<Returned, Panic>) -> Landing {
+    pub(crate) fn returned(returned: Result<Returned, Panic>) -> FlightOutcome {
         match returned {
-            Ok(Ok(value)) => Landing::Value(value),
-            Ok(Err(error)) => Landing::Failed(error),
-            Err(panic) => Landing::Panicked(panic),
+            Ok(Ok(value)) => FlightOutcome::Value(value),
+            Ok(Err(error)) => FlightOutcome::Failed(error),
+            Err(panic) => FlightOutcome::Panicked(panic),
         }
     }
 }
@@ -69,7 +69,7 @@ impl Function {
 /// How a run with a lent function ended for its caller.
 pub(crate) enum Lent<'a> {
     /// With this outcome.
-    Landed(Landing),
+    Landed(FlightOutcome),
     /// Without one, and without having called the function.
     Unused(BoxFuture<'a, Returned>),
     /// Without one, while the function was running.
@@ -120,10 +120,10 @@ impl<'a> Lending<'a> {
         }
     }
 
-    fn landed(&mut self, landing: Landing) -> Lent<'a> {
+    fn landed(&mut self, landing: FlightOutcome) -> Lent<'a> {
         match (landing, self.run.take(), self.function.take()) {
-            (Landing::Abandoned, Some(run), _) => Lent::LeftAlone(run),
-            (Landing::Abandoned, None, Some(function)) => Lent::Unused(function),
+            (FlightOutcome::Abandoned, Some(run), _) => Lent::LeftAlone(run),
+            (FlightOutcome::Abandoned, None, Some(function)) => Lent::Unused(function),
             (landing, ..) => Lent::Landed(landing),
         }
     }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crate::call::plan::Plan;
 use crate::engine::Engine;
-use crate::events::Table;
-use crate::history::What;
+use crate::observe::events::Table;
+use crate::observe::history::HistoryEvent;
 
 /// No refresh of this record from this process for that long.
 pub(crate) fn leave_alone(engine: &Engine, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
     let rest = rest.unwrap_or(engine.limits.refresh_throttle).min(engine.limits.refresh_throttle);
-    plan.observed(engine, What::LeftAlone { rest });
+    plan.observed(engine, HistoryEvent::LeftAlone { rest });
     rest_from_now(engine, plan, fill_id, rest);
 }
 

@@ -9,33 +9,33 @@ use bytes::Bytes;
 
 use crate::call::lifetime::{Lifetime, lifetime_for};
 use crate::call::plan::Plan;
-use crate::call::revalidate::OldRecord;
-use crate::codec::Finding;
+use crate::call::revalidate::StaleRecord;
+use crate::coordination::lease::{End, Lease};
+use crate::coordination::refresh::ServeWindow;
 use crate::engine::Engine;
-use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Event, reason};
-use crate::history::{Refusal, What};
-use crate::lease::{End, Lease};
+use crate::observe::events::{Event, reason};
+use crate::observe::history::{HistoryEvent, Refusal};
 use crate::options::LocalTier;
-use crate::refresh::Serving;
 use crate::store::Filled;
-use crate::tag::{Basis, Under};
 use crate::value::Erased;
+use crate::value::codec::Finding;
+use crate::value::envelope::Envelope;
 use crate::versions::Dependencies;
+use crate::versions::snapshot::{Under, VersionSnapshot};
 
 /// Stores the value under the lease, or gives the lease back.
 pub(super) async fn fill(
     engine: &Arc<Engine>,
     plan: &Plan,
     lease: Lease,
-    basis: &Basis,
+    basis: &VersionSnapshot,
     value: &Erased,
     cost: Duration,
-    old: Option<OldRecord>,
+    old: Option<StaleRecord>,
 ) -> Result<()> {
     let Some(lifetime) = lifetime_for(engine, plan, value) else {
-        plan.observed(engine, What::NotStored);
+        plan.observed(engine, HistoryEvent::NotStored);
         return lease.release(End::Unstored).await;
     };
     if let Some(old) = old
@@ -54,7 +54,7 @@ pub(super) async fn fill(
     let bytes = record.len();
     match lease.fill(record, expiry, mark.is_some()).await? {
         Filled::Refused => {
-            plan.observed(engine, What::FillRefused(Refusal::LeaseLost));
+            plan.observed(engine, HistoryEvent::FillRefused(Refusal::LeaseLost));
             return Ok(());
         }
         Filled::Stored => {}
@@ -64,7 +64,7 @@ pub(super) async fn fill(
             }
         }
     }
-    plan.observed(engine, What::Filled { fresh_for });
+    plan.observed(engine, HistoryEvent::Filled { fresh_for });
     Ok(())
 }
 
@@ -75,14 +75,14 @@ pub(crate) struct Storable {
     /// How long it is fresh.
     pub(crate) fresh_for: Duration,
     /// What L1 needs to keep it too.
-    pub(crate) kept_by: Option<(Serving, Dependencies)>,
+    pub(crate) kept_by: Option<(ServeWindow, Dependencies)>,
 }
 
 /// `Err`, with an event: the value is its callers' alone, and how its lease is to be given back. A trip if it has tags of its own.
 pub(crate) async fn storable(
     engine: &Engine,
     plan: &Plan,
-    basis: &Basis,
+    basis: &VersionSnapshot,
     value: &Erased,
     lifetime: Lifetime,
     cost: Duration,
@@ -93,7 +93,7 @@ pub(crate) async fn storable(
         false => basis.of_value(&engine.versions, &plan.key.name, &plan.rules, value).await?,
     };
     let Some(mut under) = under else {
-        plan.observed(engine, What::FillRefused(Refusal::Outdated));
+        plan.observed(engine, HistoryEvent::FillRefused(Refusal::Outdated));
         // The next run is stored: it begins after the invalidation.
         return Ok(Err(End::Free));
     };
@@ -101,7 +101,7 @@ pub(crate) async fn storable(
     let fresh_for = lifetime.fresh;
     let sealed = seal(engine, plan, value, under, lifetime, cost);
     if sealed.is_none() {
-        plan.observed(engine, What::NotStored);
+        plan.observed(engine, HistoryEvent::NotStored);
     }
     let storable =
         |Sealed { record, expiry, serving }| Storable { record, expiry, fresh_for, kept_by: serving.zip(dependencies) };
@@ -134,7 +134,7 @@ fn seal(
 pub(crate) struct Sealed {
     pub(crate) record: Bytes,
     pub(crate) expiry: Duration,
-    serving: Option<Serving>,
+    serving: Option<ServeWindow>,
 }
 
 /// The record of a value.
@@ -178,6 +178,6 @@ pub(crate) fn try_seal(
     Ok(Sealed {
         record: record.into(),
         expiry: lifetime.expiry(terms, cost),
-        serving: Serving::of(&envelope, &terms, envelope.created),
+        serving: ServeWindow::of(&envelope, &terms, envelope.created),
     })
 }

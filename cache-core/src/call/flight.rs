@@ -19,15 +19,15 @@ use crate::call::body::{Function, Lending, Lent, OwnedFunction, Returned};
 use crate::call::lead::{Read, lead};
 use crate::call::plan::{Plan, Tally};
 use crate::call::task::drive;
+use crate::coordination::single_flight::{Caller, Flight, FlightOutcome, Joined, Leader, Panic};
 use crate::engine::Engine;
-use crate::options::FlightScope;
-use crate::single_flight::{Caller, Flight, Joined, Landing, Leader, Panic};
+use crate::options::SingleFlightScope;
 
 /// How often a caller begins a run that ends without an outcome before it runs its function alone.
 const MAX_ABANDONED: u32 = 3;
 
 /// For a function that owns all it needs. Dropped, the run goes on for the others who wait for it.
-pub(crate) async fn run_shared(engine: &Arc<Engine>, plan: Plan, read: Read, function: OwnedFunction) -> Landing {
+pub(crate) async fn run_shared(engine: &Arc<Engine>, plan: Plan, read: Read, function: OwnedFunction) -> FlightOutcome {
     let caller = Caller::here();
     caller.assert_not_inside(&plan.key.value_key, &plan.key.name);
     let (plan, mut read) = (Arc::new(plan), Some(read));
@@ -36,7 +36,7 @@ pub(crate) async fn run_shared(engine: &Arc<Engine>, plan: Plan, read: Read, fun
             Joined::Lead(leader, flight) => (leader, flight),
             Joined::Follow(flight) => match follow(engine, &plan, flight, &caller).await {
                 // It borrowed from a caller that is gone: a batch, or another function of the name.
-                Landing::Abandoned => {
+                FlightOutcome::Abandoned => {
                     read = None;
                     continue;
                 }
@@ -80,7 +80,7 @@ fn enter<'a>(entering: Entering, read: Option<Read>, function: BoxFuture<'a, Ret
             match join(engine, plan, &mut read, caller) {
                 Joined::Lead(leader, flight) => break (leader, flight),
                 Joined::Follow(flight) => match follow(engine, plan, flight, caller).await {
-                    Landing::Abandoned => read = None,
+                    FlightOutcome::Abandoned => read = None,
                     landing => return Stage::Done(landing),
                 },
             }
@@ -120,7 +120,7 @@ pub(crate) struct Stages<'a>(BoxFuture<'a, Stage<'a>>);
 /// How a stage ends.
 pub(crate) enum Stage<'a> {
     /// With the outcome of the call.
-    Done(Landing),
+    Done(FlightOutcome),
     /// Another one follows.
     Then(BoxFuture<'a, Stage<'a>>),
 }
@@ -138,9 +138,9 @@ impl<'a> From<Stages<'a>> for Stage<'a> {
 }
 
 impl Future for Stages<'_> {
-    type Output = Landing;
+    type Output = FlightOutcome;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Landing> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<FlightOutcome> {
         loop {
             match self.0.as_mut().poll(context) {
                 Poll::Ready(Stage::Done(landing)) => return Poll::Ready(landing),
@@ -153,7 +153,7 @@ impl Future for Stages<'_> {
 
 /// Joins the flight of the key as far as its function shares runs.
 fn join(engine: &Engine, plan: &Plan, read: &mut Option<Read>, caller: &Caller) -> Joined {
-    if plan.rules.options.flight == FlightScope::None || plan.refresh {
+    if plan.rules.options.single_flight == SingleFlightScope::None || plan.refresh {
         let (leader, flight) = Leader::alone(caller);
         return Joined::Lead(leader, flight);
     }
@@ -171,7 +171,7 @@ impl Read {
     }
 }
 
-async fn follow(engine: &Engine, plan: &Plan, flight: Flight, caller: &Caller) -> Landing {
+async fn follow(engine: &Engine, plan: &Plan, flight: Flight, caller: &Caller) -> FlightOutcome {
     plan.count(engine, Tally::Joined);
     flight.landed(caller, &plan.key.name).await
 }

@@ -8,15 +8,15 @@ use crate::call::plain;
 use crate::call::plan::{Plan, Tally};
 use crate::call::refresh::{refresh_behind, run_at_most};
 use crate::call::run::{Fallback, run_under};
+use crate::coordination::single_flight::{FlightOutcome, Leader};
 use crate::engine::Engine;
-use crate::history::What;
-use crate::single_flight::{Landing, Leader};
+use crate::observe::history::HistoryEvent;
 use crate::store::Slot;
-use crate::tag::Basis;
+use crate::versions::snapshot::VersionSnapshot;
 
 /// What stood in the store when a call looked, and the versions that it goes by.
 pub(crate) struct Read {
-    pub(super) basis: Basis,
+    pub(super) basis: VersionSnapshot,
     /// `None`: not read yet. An error: the store does not answer, which was told.
     pub(super) slot: Option<Result<Slot, ()>>,
 }
@@ -28,7 +28,7 @@ pub(super) async fn lead(
     read: Read,
     function: Function,
     leader: &Arc<Leader>,
-) -> Landing {
+) -> FlightOutcome {
     if let Some(lease_key) = &plan.plain {
         return plain::lead(engine, plan, lease_key, function, leader).await;
     }
@@ -36,7 +36,7 @@ pub(super) async fn lead(
     let found = match look(engine, plan, &mut basis, slot).await {
         Found::Value(value) => {
             plan.count(engine, Tally::Hits);
-            return Landing::Value(value);
+            return FlightOutcome::Value(value);
         }
         Found::Due(value, fill_id) => {
             plan.count(engine, Tally::Hits);
@@ -44,11 +44,11 @@ pub(super) async fn lead(
             if let Function::Owned(function) = function {
                 refresh_behind(engine, plan, fill_id, function);
             }
-            return Landing::Value(value);
+            return FlightOutcome::Value(value);
         }
         Found::Old(value, cause) => {
-            plan.observed(engine, What::StaleServed(cause));
-            return Landing::Value(value);
+            plan.observed(engine, HistoryEvent::StaleServed(cause));
+            return FlightOutcome::Value(value);
         }
         Found::Lease(lease, old) => (Some(lease), old.map_or(Fallback::None, Fallback::Old)),
         Found::Unleased(old, fill_id) => (None, Fallback::Unleased(old, fill_id)),

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::call::plan::Plan;
+use crate::coordination::refresh::StalenessPolicy;
 use crate::engine::Engine;
-use crate::refresh::Terms;
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
 use crate::store::RECORD_EXPIRY_MAX;
 use crate::value::Erased;
 
@@ -18,7 +18,7 @@ pub(crate) struct Lifetime {
 
 impl Lifetime {
     /// How long the record stands.
-    pub(super) fn expiry(self, terms: Terms, cost: Duration) -> Duration {
+    pub(super) fn expiry(self, terms: StalenessPolicy, cost: Duration) -> Duration {
         self.fresh.saturating_add(self.stale).saturating_add(terms.kept_beyond(cost)).min(RECORD_EXPIRY_MAX)
     }
 }
@@ -28,7 +28,7 @@ pub(crate) fn lifetime_for(engine: &Engine, plan: &Plan, value: &Erased) -> Opti
     let rules = &plan.rules;
     let (ttl, stale) = if (plan.value.is_present)(value) {
         let is_refused = rules.cache_if.as_ref().is_some_and(|cache_if| !cache_if(value));
-        if is_refused && !sabotage::is(Guard::CacheIfIsAsked) {
+        if is_refused && !mutants::removed(Invariant::CacheIfIsAsked) {
             return None;
         }
         let by_value = rules.ttl_of.as_ref().and_then(|ttl_of| ttl_of(value));

@@ -8,16 +8,16 @@ use crate::call::patience::Patience;
 use crate::call::plan::Plan;
 use crate::call::record::{Hit, Stored, decode, kept, noted};
 use crate::clock::Stopwatch;
+use crate::coordination::lease::{Lease, Obstacle};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Event, StaleCause};
-use crate::history::What;
-use crate::lease::{Lease, Obstacle};
 use crate::local::Mark;
-use crate::options::{FlightScope, LocalTier};
-use crate::store::{Over, Slot, THROTTLE_MARK, lease_key};
-use crate::tag::Basis;
+use crate::observe::events::{Event, StaleCause};
+use crate::observe::history::HistoryEvent;
+use crate::options::{LocalTier, SingleFlightScope};
+use crate::store::{Replaces, Slot, THROTTLE_MARK, lease_key};
 use crate::value::Erased;
+use crate::versions::snapshot::VersionSnapshot;
 
 /// How long to wait at most for somebody else's lease before looking again, whatever its time left says.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub(super) enum Found {
 pub(super) async fn look(
     engine: &Arc<Engine>,
     plan: &Plan,
-    basis: &mut Basis,
+    basis: &mut VersionSnapshot,
     slot: Option<std::result::Result<Slot, ()>>,
 ) -> Found {
     let slot = match slot {
@@ -53,14 +53,14 @@ pub(super) async fn look(
     match try_look(engine, plan, basis, slot).await {
         Ok(found) => found,
         Err(error) => {
-            plan.observed(engine, What::StoreFailed(error.kind()));
+            plan.observed(engine, HistoryEvent::StoreFailed(error.kind()));
             engine.store_failed(&error);
             Found::Nothing
         }
     }
 }
 
-async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut Basis, slot: Option<Slot>) -> Result<Found> {
+async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot, slot: Option<Slot>) -> Result<Found> {
     let key = &*plan.key.value_key;
     let (mut slot, mut mark) = match slot {
         Some(slot) => (slot, None),
@@ -76,9 +76,9 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut Basis, slot: Op
         let read_marked = mark.take();
         slot = match slot {
             Slot::Absent => {
-                plan.observed(engine, What::Missed);
+                plan.observed(engine, HistoryEvent::Missed);
                 engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
-                match engine.leases.acquire(&plan.key, Over::Nothing).await? {
+                match engine.leases.acquire(&plan.key, Replaces::Nothing).await? {
                     Ok(lease) => return Ok(Found::Lease(lease, None)),
                     Err(Obstacle::Slot(found)) => found,
                     // There is no record, so there is none to fall back on.
@@ -126,7 +126,7 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut Basis, slot: Op
                 }
             }
             Slot::WrongType => {
-                plan.observed(engine, What::Undecodable);
+                plan.observed(engine, HistoryEvent::Undecodable);
                 engine.events.emit(Event::Undecodable {
                     name: Arc::clone(&plan.key.name),
                     reason: "the key holds a value of another type",
@@ -136,12 +136,12 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut Basis, slot: Op
             }
             // What this caller computes is its own affair: it may be older than the write that the fence is for (R22).
             Slot::Fenced => {
-                plan.observed(engine, What::Fenced);
+                plan.observed(engine, HistoryEvent::Fenced);
                 return Ok(Found::Nothing);
             }
             // The run before stored nothing: those who waited for it run at once, and one of them may store (X7).
             Slot::Unstored(mark) => {
-                plan.observed(engine, What::NotAwaited);
+                plan.observed(engine, HistoryEvent::NotAwaited);
                 engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
                 match engine.leases.acquire_over_mark(&plan.key, mark).await? {
                     Ok(lease) => return Ok(Found::Lease(lease, None)),
@@ -153,10 +153,10 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut Basis, slot: Op
             }
             // A refresh has to store, so it does wait.
             Slot::Unawaited(_) if !plan.refresh => {
-                plan.observed(engine, What::NotAwaited);
+                plan.observed(engine, HistoryEvent::NotAwaited);
                 return Ok(Found::Nothing);
             }
-            Slot::Leased(_) | Slot::Unawaited(_) if plan.rules.options.flight != FlightScope::Cluster => {
+            Slot::Leased(_) | Slot::Unawaited(_) if plan.rules.options.single_flight != SingleFlightScope::Cluster => {
                 return Ok(Found::Nothing);
             }
             Slot::Leased(left) | Slot::Unawaited(left) => {
@@ -194,7 +194,7 @@ async fn take_over(engine: &Arc<Engine>, plan: &Plan, stored: Stored, waited: Op
         return Ok(Next::End(Found::Old(Arc::clone(old), cause)));
     }
     let soft_timeout = plan.terms(engine).soft_timeout;
-    Ok(match (engine.leases.acquire(&plan.key, Over::Record(fill_id)).await?, old) {
+    Ok(match (engine.leases.acquire(&plan.key, Replaces::Stale(fill_id)).await?, old) {
         (Ok(lease), old) => Next::End(Found::Lease(lease, old)),
         (Err(Obstacle::Throttle(left)), Some(old)) => {
             leave_alone(engine, plan, fill_id, left);
@@ -207,7 +207,7 @@ async fn take_over(engine: &Arc<Engine>, plan: &Plan, stored: Stored, waited: Op
         }
         // The run before stored nothing: this caller runs at once too (X7).
         (Err(Obstacle::Slot(Slot::Unawaited(_))), old) if !plan.refresh => {
-            plan.observed(engine, What::NotAwaited);
+            plan.observed(engine, HistoryEvent::NotAwaited);
             Next::End(old.map_or(Found::Nothing, |old| Found::Unleased(old, fill_id)))
         }
         (Err(Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left))), old) => match soft_timeout.zip(old) {
@@ -222,7 +222,11 @@ async fn take_over(engine: &Arc<Engine>, plan: &Plan, stored: Stored, waited: Op
 }
 
 /// A read whose value may be kept in L1, if it comes with a mark.
-pub(super) async fn read<'a>(engine: &'a Engine, plan: &Plan, basis: &mut Basis) -> Result<(Slot, Option<Mark<'a>>)> {
+pub(super) async fn read<'a>(
+    engine: &'a Engine,
+    plan: &Plan,
+    basis: &mut VersionSnapshot,
+) -> Result<(Slot, Option<Mark<'a>>)> {
     let key = &plan.key.value_key;
     match &engine.local {
         Some(local) if plan.local != LocalTier::Off => {
@@ -236,7 +240,7 @@ pub(super) async fn read<'a>(engine: &'a Engine, plan: &Plan, basis: &mut Basis)
 
 /// Once for a call, however often it is woken.
 pub(super) fn begin_to_wait(engine: &Engine, plan: &Plan) -> Stopwatch {
-    plan.observed(engine, What::Waited);
+    plan.observed(engine, HistoryEvent::Waited);
     engine.clock.start()
 }
 
@@ -244,7 +248,7 @@ pub(super) fn begin_to_wait(engine: &Engine, plan: &Plan) -> Stopwatch {
 async fn wait<'a>(
     engine: &'a Arc<Engine>,
     plan: &Plan,
-    basis: &mut Basis,
+    basis: &mut VersionSnapshot,
     left: Option<Duration>,
 ) -> Result<(Slot, Option<Mark<'a>>)> {
     let key = &*plan.key.value_key;

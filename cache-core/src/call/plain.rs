@@ -26,20 +26,21 @@ use crate::call::look::{LONGEST_WAIT, begin_to_wait};
 use crate::call::patience::Patience;
 use crate::call::plan::{Plan, Tally};
 use crate::call::run::{compute, tell, within};
-use crate::codec::{Codec as _, Json, plain};
+use crate::coordination::lease::{End, Lease, Obstacle};
+use crate::coordination::single_flight::{FlightOutcome, Leader};
 use crate::engine::Engine;
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
-use crate::events::{Event, reason};
-use crate::function_stats::FunctionNumber;
-use crate::history::{Refusal, What};
 use crate::key::EntryKey;
-use crate::lease::{End, Lease, Obstacle};
 use crate::local::{Mark, ParsedKey, Service};
-use crate::options::{FlightScope, LocalTier};
-use crate::shape::{Rules, ValueType};
-use crate::single_flight::{Landing, Leader};
-use crate::store::{Over, Slot, plain_lease_key};
+use crate::observe::events::{Event, reason};
+use crate::observe::function_stats::FunctionNumber;
+use crate::observe::history::{HistoryEvent, Refusal};
+use crate::options::{LocalTier, SingleFlightScope};
+use crate::store::{Replaces, Slot, plain_lease_key};
 use crate::value::Erased;
+use crate::value::codec::{Codec as _, Json, plain};
+use crate::value::return_type::ValueType;
+use crate::value::rules::Rules;
 use crate::versions::Dependencies;
 
 /// An absent value, where `negative_ttl` says to store it.
@@ -74,11 +75,11 @@ pub(super) async fn lead(
     lease_key: &EntryKey,
     function: Function,
     leader: &Leader,
-) -> Landing {
+) -> FlightOutcome {
     let filling = match find(engine, plan, lease_key).await {
         Ok(Found::Value(value)) => {
             plan.count(engine, Tally::Hits);
-            return Landing::Value(value);
+            return FlightOutcome::Value(value);
         }
         Ok(Found::Lease(filling)) => Some(filling),
         Ok(Found::Alone) => None,
@@ -133,17 +134,17 @@ pub(super) async fn look<'a>(engine: &'a Engine, plan: &Plan) -> Result<(Standin
     };
     let mark = mark.filter(|_| tracked);
     let Some((bytes, left)) = found else {
-        plan.observed(engine, What::Missed);
+        plan.observed(engine, HistoryEvent::Missed);
         return Ok((Standing::Nothing, Some(Seen { bytes: None, mark })));
     };
     let Some(value) = decode(&plan.value, &bytes) else {
-        plan.observed(engine, What::Undecodable);
+        plan.observed(engine, HistoryEvent::Undecodable);
         let reason = "the plain key holds something else than a value of this type";
         engine.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
         return Ok((Standing::Foreign, Some(Seen { bytes: Some(bytes), mark })));
     };
     let fresh = left.unwrap_or(Duration::MAX);
-    plan.observed(engine, What::Hit { fresh_for: fresh });
+    plan.observed(engine, HistoryEvent::Hit { fresh_for: fresh });
     if plan.refresh {
         return Ok((Standing::Value(value), Some(Seen { bytes: Some(bytes), mark })));
     }
@@ -160,7 +161,7 @@ async fn find<'a>(engine: &'a Arc<Engine>, plan: &Plan, lease_key: &EntryKey) ->
     let mut patience = Patience::new(engine, plan.terms(engine).deadline);
     let mut has_waited = false;
     while patience.look_again() {
-        let mut taken = engine.leases.acquire(lease_key, Over::Nothing).await?;
+        let mut taken = engine.leases.acquire(lease_key, Replaces::Nothing).await?;
         // The run before stored nothing: those who waited for it run at once, and one of them may
         // store (X7).
         if let Err(Obstacle::Slot(Slot::Unstored(mark))) = taken {
@@ -175,7 +176,7 @@ async fn find<'a>(engine: &'a Arc<Engine>, plan: &Plan, lease_key: &EntryKey) ->
             // Nobody waits for those, and of what somebody else put there nothing is known.
             Err(_) => return Ok(Found::Alone),
         };
-        if plan.rules.options.flight != FlightScope::Cluster {
+        if plan.rules.options.single_flight != SingleFlightScope::Cluster {
             return Ok(Found::Alone);
         }
         if !std::mem::replace(&mut has_waited, true) {
@@ -234,7 +235,7 @@ async fn run(
     filling: Option<Filling<'_>>,
     function: Function,
     leader: &Leader,
-) -> Landing {
+) -> FlightOutcome {
     let deadline = plan.terms(engine).deadline;
     let is_lent = matches!(function, Function::Lent(_));
     let mut run = Box::pin(compute(engine, plan, function, leader));
@@ -249,27 +250,27 @@ async fn run(
         // Dropped here: the lease is given back, and a waiter takes over.
         within(engine, deadline, kept).await
     };
-    if let Some(Landing::Value(value)) = &landing {
+    if let Some(FlightOutcome::Value(value)) = &landing {
         if let Some(filling) = filling {
             // A panic of a closure or a `Serialize` costs the fill, never the value (S10).
             match AssertUnwindSafe(fill(engine, plan, filling, value)).catch_unwind().await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => failed(engine, plan, &error),
                 Err(_payload) => {
-                    plan.observed(engine, What::NotStored);
+                    plan.observed(engine, HistoryEvent::NotStored);
                     engine.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
                 }
             }
         }
-        return Landing::Value(Arc::clone(value));
+        return FlightOutcome::Value(Arc::clone(value));
     }
     if landing.is_none() {
-        plan.observed(engine, What::DeadlinePassed);
+        plan.observed(engine, HistoryEvent::DeadlinePassed);
     }
     if let Some(filling) = filling {
         // Its caller has gone before the function came to anything: one of those who wait takes the
         // lease.
-        let end = if matches!(landing, Some(Landing::Abandoned)) { End::Free } else { End::Unstored };
+        let end = if matches!(landing, Some(FlightOutcome::Abandoned)) { End::Free } else { End::Unstored };
         if let Err(error) = filling.lease.release(end).await {
             engine.store_failed(&error);
         }
@@ -277,8 +278,8 @@ async fn run(
     match (landing, plan.overdue) {
         (Some(landing), _) => landing,
         // As without a plain key: see `run_under`.
-        (None, Some(overdue)) => Landing::Failed(overdue(DeadlineExceeded::new(deadline.unwrap_or_default()))),
-        (None, None) if is_lent => Landing::Abandoned,
+        (None, Some(overdue)) => FlightOutcome::Failed(overdue(DeadlineExceeded::new(deadline.unwrap_or_default()))),
+        (None, None) if is_lent => FlightOutcome::Abandoned,
         (None, None) => {
             leader.detach();
             run.await
@@ -292,11 +293,11 @@ async fn fill(engine: &Engine, plan: &Plan, filling: Filling<'_>, value: &Erased
     let (bytes, expiry) = match storable(engine, plan, value) {
         Ok(Some(storable)) => storable,
         Ok(None) => {
-            plan.observed(engine, What::NotStored);
+            plan.observed(engine, HistoryEvent::NotStored);
             return lease.release(End::Unstored).await;
         }
         Err(error) => {
-            plan.observed(engine, What::NotStored);
+            plan.observed(engine, HistoryEvent::NotStored);
             if error.kind() != ErrorKind::Limit {
                 let name = Arc::clone(&plan.key.name);
                 engine.events.emit(Event::EncodeFailed { name, reason: reason(&error) });
@@ -306,18 +307,18 @@ async fn fill(engine: &Engine, plan: &Plan, filling: Filling<'_>, value: &Erased
     };
     // What was set and removed again meanwhile is gone, but this process was told.
     if mark.is_some_and(|mark| mark.has_changed()) {
-        plan.observed(engine, What::FillRefused(Refusal::Outdated));
+        plan.observed(engine, HistoryEvent::FillRefused(Refusal::Outdated));
         return lease.release(End::Free).await;
     }
     if !lease.fill_plain(&plan.key.value_key, over, bytes, expiry).await? {
-        plan.observed(engine, What::FillRefused(Refusal::LeaseLost));
+        plan.observed(engine, HistoryEvent::FillRefused(Refusal::LeaseLost));
         return Ok(());
     }
     // Before the push of it: what a refresh has replaced is not served here any more (T7).
     if let Some(local) = &engine.local {
         local.drop_key(&plan.key.value_key);
     }
-    plan.observed(engine, What::Filled { fresh_for: expiry });
+    plan.observed(engine, HistoryEvent::Filled { fresh_for: expiry });
     Ok(())
 }
 
@@ -350,7 +351,7 @@ fn encode(engine: &Engine, plan: &Plan, value: &Erased) -> Result<Bytes> {
 }
 
 pub(super) fn failed(engine: &Engine, plan: &Plan, error: &Error) {
-    plan.observed(engine, What::StoreFailed(error.kind()));
+    plan.observed(engine, HistoryEvent::StoreFailed(error.kind()));
     engine.store_failed(error);
 }
 
@@ -358,6 +359,6 @@ pub(super) fn failed(engine: &Engine, plan: &Plan, error: &Error) {
 pub(crate) fn in_local<T>(engine: &Engine, plan: &Plan, take: impl FnOnce(&Erased) -> Option<T>) -> Option<T> {
     let local = engine.local.as_ref().filter(|_| plan.local != LocalTier::Off)?;
     let hit = local.get_plain(&ParsedKey::parse(&plan.key.value_key).as_ref(), take)?;
-    engine.functions.local_hit(FunctionNumber::by_hand(&plan.key.name));
+    engine.functions.local_hit(FunctionNumber::of_name(&plan.key.name));
     Some(hit)
 }

@@ -3,18 +3,19 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::coordination::refresh::StalenessPolicy;
+use crate::coordination::single_flight::FlightOutcome;
 use crate::engine::Engine;
 use crate::error::DeadlineExceeded;
-use crate::events::{Counters, Event, Table, bump};
-use crate::function_stats::{FunctionCounters, FunctionNumber};
-use crate::history::What;
 use crate::key::EntryKey;
+use crate::observe::events::{Counters, Event, Table, bump};
+use crate::observe::function_stats::{FunctionCounters, FunctionNumber};
+use crate::observe::history::HistoryEvent;
 use crate::options::LocalTier;
-use crate::refresh::Terms;
-use crate::shape::{Returns, Rules, ValueType};
-use crate::single_flight::Landing;
-use crate::tag::Basis;
 use crate::value::Erased;
+use crate::value::return_type::{Returns, ValueType};
+use crate::value::rules::Rules;
+use crate::versions::snapshot::VersionSnapshot;
 
 /// One call: what is asked for, and by which rules.
 pub(crate) struct Plan {
@@ -103,18 +104,18 @@ impl Plan {
     }
 
     /// Notes a step in the key's history, counts it for the function and its cache, and emits its event.
-    pub(crate) fn observed(&self, engine: &Engine, what: What) {
+    pub(crate) fn observed(&self, engine: &Engine, what: HistoryEvent) {
         self.note(engine, what);
         let tally = match what {
-            What::RunBegan => Tally::Computes,
-            What::RunFailed { .. } | What::DeadlinePassed => Tally::ComputeErrors,
-            What::Filled { .. } => Tally::Fills,
-            What::Renewed { .. } => Tally::Renewed,
-            What::FillRefused(_) => Tally::RefusedFills,
-            What::StaleServed(_) => Tally::Stale,
-            What::RefreshBegan => Tally::Refreshes,
-            What::Waited => Tally::Waited,
-            What::RefreshFailed | What::RefreshSkipped => return self.emit_event_of(engine, what),
+            HistoryEvent::RunBegan => Tally::Computes,
+            HistoryEvent::RunFailed { .. } | HistoryEvent::DeadlinePassed => Tally::ComputeErrors,
+            HistoryEvent::Filled { .. } => Tally::Fills,
+            HistoryEvent::Renewed { .. } => Tally::Renewed,
+            HistoryEvent::FillRefused(_) => Tally::RefusedFills,
+            HistoryEvent::StaleServed(_) => Tally::Stale,
+            HistoryEvent::RefreshBegan => Tally::Refreshes,
+            HistoryEvent::Waited => Tally::Waited,
+            HistoryEvent::RefreshFailed | HistoryEvent::RefreshSkipped => return self.emit_event_of(engine, what),
             _ => return,
         };
         self.count(engine, tally);
@@ -122,20 +123,20 @@ impl Plan {
     }
 
     /// Emits the event that goes with a step, if there is one.
-    fn emit_event_of(&self, engine: &Engine, what: What) {
+    fn emit_event_of(&self, engine: &Engine, what: HistoryEvent) {
         let name = || Arc::clone(&self.key.name);
         engine.events.emit(match what {
-            What::DeadlinePassed => Event::DeadlinePassed { name: name() },
-            What::FillRefused(_) => Event::FillRefused { name: name() },
-            What::StaleServed(cause) => Event::StaleServed { name: name(), cause },
-            What::RefreshFailed => Event::RefreshFailed { name: name() },
-            What::RefreshSkipped => Event::RefreshSkipped { name: name() },
+            HistoryEvent::DeadlinePassed => Event::DeadlinePassed { name: name() },
+            HistoryEvent::FillRefused(_) => Event::FillRefused { name: name() },
+            HistoryEvent::StaleServed(cause) => Event::StaleServed { name: name(), cause },
+            HistoryEvent::RefreshFailed => Event::RefreshFailed { name: name() },
+            HistoryEvent::RefreshSkipped => Event::RefreshSkipped { name: name() },
             _ => return,
         });
     }
 
     /// Notes a step in the key's history only: of one id among those of a batch, which count once.
-    pub(crate) fn note(&self, engine: &Engine, what: What) {
+    pub(crate) fn note(&self, engine: &Engine, what: HistoryEvent) {
         engine.history.note(&self.key.value_key, what);
     }
 
@@ -155,16 +156,16 @@ impl Plan {
 
     /// That of its function.
     pub(crate) fn number(&self) -> FunctionNumber {
-        *self.number.get_or_init(|| FunctionNumber::by_hand(&self.key.name))
+        *self.number.get_or_init(|| FunctionNumber::of_name(&self.key.name))
     }
 
     /// What a value of it depends on; nothing is read yet.
-    pub(crate) fn basis(&self, engine: &Engine) -> Basis {
-        Basis::new(&engine.versions, &self.key.name, self.number(), &self.rules)
+    pub(crate) fn basis(&self, engine: &Engine) -> VersionSnapshot {
+        VersionSnapshot::new(&engine.versions, &self.key.name, self.number(), &self.rules)
     }
 
-    pub(crate) fn terms(&self, engine: &Engine) -> Terms {
-        Terms::new(&engine.defaults, &self.rules.options, self.owned)
+    pub(crate) fn terms(&self, engine: &Engine) -> StalenessPolicy {
+        StalenessPolicy::new(&engine.defaults, &self.rules.options, self.owned)
     }
 }
 
@@ -173,12 +174,12 @@ pub(crate) type OldValue = Mutex<Option<Erased>>;
 
 impl<R> Returns<R> {
     /// What the caller gets of a run.
-    pub(crate) fn land(self, landing: Landing, name: &str) -> R {
+    pub(crate) fn land(self, landing: FlightOutcome, name: &str) -> R {
         let returned = match landing {
-            Landing::Value(value) => (self.of.ok)(&value),
-            Landing::Failed(error) => (self.of.err)(error),
-            Landing::Panicked(panic) => panic.resume(name),
-            Landing::Abandoned => None,
+            FlightOutcome::Value(value) => (self.of.ok)(&value),
+            FlightOutcome::Failed(error) => (self.of.err)(error),
+            FlightOutcome::Panicked(panic) => panic.resume(name),
+            FlightOutcome::Abandoned => None,
         };
         #[expect(
             clippy::panic,

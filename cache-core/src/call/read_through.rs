@@ -26,14 +26,14 @@ use crate::call::record::Hit;
 use crate::call::record::kept;
 use crate::call::record::{Stored, decode};
 use crate::call::refresh::refresh_here;
+use crate::coordination::single_flight::FlightOutcome;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::history::What;
-use crate::options::FlightScope;
-use crate::single_flight::Landing;
+use crate::observe::history::HistoryEvent;
+use crate::options::SingleFlightScope;
 use crate::store::Slot;
-use crate::tag::Basis;
 use crate::value::Erased;
+use crate::versions::snapshot::VersionSnapshot;
 
 /// What reading the store before any run came to.
 pub(crate) enum Probed {
@@ -50,14 +50,14 @@ pub(crate) async fn probe(engine: &Engine, plan: &Plan) -> Probed {
     let mut basis = plan.basis(engine);
     // Whoever finds a run under way waits for it: what it will bring is not there yet.
     let is_running = || engine.flights.find(&plan.key.value_key, (plan.value.type_id)()).is_some();
-    if plan.rules.options.flight != FlightScope::None && is_running() {
+    if plan.rules.options.single_flight != SingleFlightScope::None && is_running() {
         return Probed::Miss(Read { basis, slot: None });
     }
     match try_probe(engine, plan, &mut basis).await {
         Ok(Ok(value)) => value,
         Ok(Err(slot)) => Probed::Miss(Read { basis, slot: Some(Ok(slot)) }),
         Err(error) => {
-            plan.observed(engine, What::StoreFailed(error.kind()));
+            plan.observed(engine, HistoryEvent::StoreFailed(error.kind()));
             engine.store_failed(&error);
             Probed::Miss(Read { basis, slot: Some(Err(())) })
         }
@@ -74,10 +74,12 @@ pub(crate) fn read_or_run_here<'a, F: Send + 'a>(
     let engine = Arc::clone(engine);
     let first = async move {
         match probe(&engine, &plan).await {
-            Probed::Value(value) => Stage::Done(Landing::Value(value)),
+            Probed::Value(value) => Stage::Done(FlightOutcome::Value(value)),
             Probed::Due(value, fill_id) => {
                 let refresh = refresh_here(engine, Arc::new(plan), fill_id, boxed(function));
-                Stage::Then(refresh.map(|refreshed| Stage::Done(refreshed.unwrap_or(Landing::Value(value)))).boxed())
+                Stage::Then(
+                    refresh.map(|refreshed| Stage::Done(refreshed.unwrap_or(FlightOutcome::Value(value)))).boxed(),
+                )
             }
             Probed::Miss(read) => run_here(&engine, Arc::new(plan), Some(read), boxed(function)).into(),
         }
@@ -85,14 +87,18 @@ pub(crate) fn read_or_run_here<'a, F: Send + 'a>(
     Stages::new(first.boxed())
 }
 
-async fn try_probe(engine: &Engine, plan: &Plan, basis: &mut Basis) -> Result<std::result::Result<Probed, Slot>> {
+async fn try_probe(
+    engine: &Engine,
+    plan: &Plan,
+    basis: &mut VersionSnapshot,
+) -> Result<std::result::Result<Probed, Slot>> {
     let (slot, mark) = engine.builds.introduce(&plan.key, read(engine, plan, basis)).await?;
     let Slot::Bytes(bytes) = &slot else { return Ok(Err(slot)) };
     if !basis.is_complete() {
         return Ok(Err(slot));
     }
     let Stored::Value(served) = decode(engine, plan, basis, bytes, mark.is_some()).await? else { return Ok(Err(slot)) };
-    plan.observed(engine, What::Hit { fresh_for: served.serving.fresh() });
+    plan.observed(engine, HistoryEvent::Hit { fresh_for: served.serving.fresh() });
     plan.count(engine, Tally::Hits);
     Ok(Ok(match kept(engine, plan, served, mark) {
         Hit { value, due: Some(fill_id) } => Probed::Due(value, fill_id),
@@ -109,7 +115,7 @@ pub(crate) fn read_or_run_plain<'a>(engine: &Arc<Engine>, plan: Plan, function: 
         match plain::look(&engine, &plan).await {
             Ok((plain::Standing::Value(value), _)) => {
                 plan.count(&engine, Tally::Hits);
-                return Stage::Done(Landing::Value(value));
+                return Stage::Done(FlightOutcome::Value(value));
             }
             Ok(_) => {}
             Err(error) => plain::failed(&engine, &plan, &error),

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::call::plan::Plan;
+use crate::coordination::refresh::ServeWindow;
 use crate::engine::Engine;
-use crate::envelope::{Envelope, Unreadable};
 use crate::error::Result;
-use crate::events::Event;
-use crate::history::{Scope, What};
 use crate::local::Mark;
-use crate::refresh::Serving;
-use crate::tag::{Agreement, Basis};
+use crate::observe::events::Event;
+use crate::observe::history::{HistoryEvent, Scope};
 use crate::value::Erased;
+use crate::value::envelope::{Envelope, Unreadable};
 use crate::versions::Dependencies;
+use crate::versions::snapshot::{VersionCheck, VersionSnapshot};
 
 /// What stored bytes are to this call.
 pub(crate) enum Stored {
@@ -38,7 +38,7 @@ pub(crate) struct Served {
     pub(crate) value: Erased,
     pub(crate) fill_id: u64,
     pub(crate) payload_bytes: usize,
-    pub(crate) serving: Serving,
+    pub(crate) serving: ServeWindow,
     /// What L1 has to go by; `None`: it cannot.
     pub(crate) under: Option<Dependencies>,
 }
@@ -51,32 +51,38 @@ pub(crate) struct Old {
 
 /// Takes a trip only for a record with tags that nothing is known of. `keeps`: the value may be kept
 /// in L1.
-pub(super) async fn decode(engine: &Engine, plan: &Plan, basis: &Basis, bytes: &Bytes, keeps: bool) -> Result<Stored> {
+pub(super) async fn decode(
+    engine: &Engine,
+    plan: &Plan,
+    basis: &VersionSnapshot,
+    bytes: &Bytes,
+    keeps: bool,
+) -> Result<Stored> {
     let (envelope, payload_at) = match Envelope::open(bytes, &plan.key.value_key) {
         Ok(opened) => opened,
         Err(Unreadable::Foreign(reason)) => return Ok(Stored::Foreign(reason)),
         Err(Unreadable::Newer(fill_id, reason)) => return Ok(Stored::Newer(fill_id, reason)),
     };
     Ok(match basis.agrees(&engine.versions, &envelope, keeps).await? {
-        Agreement::Yes(under) => judge(engine, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
-        Agreement::No => Stored::Invalid(envelope.fill_id, Some(basis.ended_by(&envelope))),
-        Agreement::Fenced => Stored::Fenced,
+        VersionCheck::Yes(under) => judge(engine, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under),
+        VersionCheck::No => Stored::Invalid(envelope.fill_id, Some(basis.ended_by(&envelope))),
+        VersionCheck::Fenced => Stored::Fenced,
     })
 }
 
 /// Puts what was read into the history of its key.
 pub(crate) fn noted(engine: &Engine, plan: &Plan, stored: Stored) -> Stored {
     let what = match &stored {
-        Stored::Value(value) => What::Hit { fresh_for: value.serving.fresh() },
-        Stored::Old(_) => What::Expired,
-        Stored::Invalid(_, Some(scope)) => What::Outdated(*scope),
-        Stored::Invalid(_, None) => What::Missed,
-        Stored::Fenced => What::Fenced,
+        Stored::Value(value) => HistoryEvent::Hit { fresh_for: value.serving.fresh() },
+        Stored::Old(_) => HistoryEvent::Expired,
+        Stored::Invalid(_, Some(scope)) => HistoryEvent::Outdated(*scope),
+        Stored::Invalid(_, None) => HistoryEvent::Missed,
+        Stored::Fenced => HistoryEvent::Fenced,
         Stored::Newer(_, reason) => {
             engine.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
-            What::Undecodable
+            HistoryEvent::Undecodable
         }
-        Stored::Foreign(_) => What::Undecodable,
+        Stored::Foreign(_) => HistoryEvent::Undecodable,
     };
     plan.observed(engine, what);
     stored
@@ -92,7 +98,7 @@ pub(crate) fn judge(
 ) -> Stored {
     let (now, fill_id) = (engine.store.now(), envelope.fill_id);
     let terms = plan.terms(engine);
-    let serving = Serving::of(envelope, &terms, now);
+    let serving = ServeWindow::of(envelope, &terms, now);
     if serving.is_none() && !terms.may_fall_back_on(envelope, now) {
         return Stored::Old(Old { fill_id, value: None });
     }

@@ -11,15 +11,15 @@ use crate::call::cooldown::{leave_alone, rest_from_now};
 use crate::call::plan::Plan;
 use crate::call::run::{Fallback, run_under, within};
 use crate::call::task::drive;
+use crate::coordination::lease::{Lease, Obstacle};
+use crate::coordination::refresh::{Begun, Ticket};
+use crate::coordination::single_flight::{Caller, FlightOutcome, Leader};
 use crate::engine::Engine;
-use crate::events::StaleCause;
-use crate::history::What;
-use crate::lease::{Lease, Obstacle};
-use crate::refresh::{Begun, Ticket};
-use crate::single_flight::{Caller, Landing, Leader};
-use crate::store::{Over, Slot, has_fill_id};
-use crate::tag::Basis;
+use crate::observe::events::StaleCause;
+use crate::observe::history::HistoryEvent;
+use crate::store::{Replaces, Slot, has_fill_id};
 use crate::value::Erased;
+use crate::versions::snapshot::VersionSnapshot;
 
 /// How long a key is left alone whose refresh was skipped.
 const AFTER_SKIP: Duration = Duration::from_millis(100);
@@ -28,12 +28,12 @@ const AFTER_SKIP: Duration = Duration::from_millis(100);
 fn begin(engine: &Engine, plan: &Plan, fill_id: u64) -> Option<Ticket> {
     match engine.refreshes.begin(&plan.key.value_key, fill_id, engine.clock.coarse()) {
         Begun::Ticket(ticket) => {
-            plan.observed(engine, What::RefreshBegan);
+            plan.observed(engine, HistoryEvent::RefreshBegan);
             Some(ticket)
         }
         Begun::Resting => None,
         Begun::Full => {
-            plan.observed(engine, What::RefreshSkipped);
+            plan.observed(engine, HistoryEvent::RefreshSkipped);
             // Else a key that is asked for often would tell it at each hit.
             if plan.terms(engine).soft_timeout.is_none() {
                 rest_from_now(engine, plan, fill_id, AFTER_SKIP);
@@ -60,7 +60,7 @@ pub(crate) async fn refresh_here(
     plan: Arc<Plan>,
     fill_id: u64,
     function: BoxFuture<'_, Returned>,
-) -> Option<Landing> {
+) -> Option<FlightOutcome> {
     let ticket = begin(&engine, &plan, fill_id)?;
     let caller = Caller::here();
     let (leader, flight) = Leader::alone(&caller);
@@ -68,14 +68,16 @@ pub(crate) async fn refresh_here(
     let begin = |function| {
         let run = |leader: Arc<Leader>| async move {
             let refreshed = refresh(&engine, &plan, fill_id, function, &leader, ticket).await;
-            refreshed.unwrap_or(Landing::Abandoned)
+            refreshed.unwrap_or(FlightOutcome::Abandoned)
         };
         // Outside of a runtime it is dropped, and the old value stays.
         drop(drive(&background, leader, run));
     };
     match Lending::new(function, flight, &caller, &name, begin).await {
-        Lent::Landed(landing @ (Landing::Value(_) | Landing::Panicked(_))) => Some(landing),
-        Lent::Landed(Landing::Failed(_) | Landing::Abandoned) | Lent::Unused(_) | Lent::LeftAlone(_) => None,
+        Lent::Landed(landing @ (FlightOutcome::Value(_) | FlightOutcome::Panicked(_))) => Some(landing),
+        Lent::Landed(FlightOutcome::Failed(_) | FlightOutcome::Abandoned) | Lent::Unused(_) | Lent::LeftAlone(_) => {
+            None
+        }
     }
 }
 
@@ -88,7 +90,7 @@ async fn refresh(
     function: Function,
     leader: &Leader,
     _ticket: Ticket,
-) -> Option<Landing> {
+) -> Option<FlightOutcome> {
     // Before the run, as in the foreground (R4).
     let mut basis = plan.basis(engine);
     if let Err(error) = basis.read_unknown(&engine.versions).await {
@@ -103,7 +105,7 @@ async fn refresh(
     if !basis.is_complete() {
         return None;
     }
-    match engine.leases.acquire(&plan.key, Over::Record(fill_id)).await {
+    match engine.leases.acquire(&plan.key, Replaces::Stale(fill_id)).await {
         Ok(Ok(lease)) => Some(run_under(engine, plan, Some(lease), &basis, function, Fallback::Served, leader).await),
         Ok(Err(Obstacle::Throttle(left) | Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)))) => {
             leave_alone(engine, plan, fill_id, left);
@@ -123,15 +125,15 @@ pub(super) async fn run_at_most(
     engine: &Arc<Engine>,
     plan: &Arc<Plan>,
     lease: Lease,
-    basis: Basis,
+    basis: VersionSnapshot,
     old: Erased,
     function: OwnedFunction,
     leader: &Arc<Leader>,
-) -> Landing {
+) -> FlightOutcome {
     let soft_timeout = plan.terms(engine).soft_timeout;
     let fill_id = match lease.over() {
-        Over::Record(fill_id) => fill_id,
-        Over::Nothing => 0,
+        Replaces::Stale(fill_id) => fill_id,
+        Replaces::Nothing => 0,
     };
     let function = Function::Owned(function);
     let Some(ticket) = begin(engine, plan, fill_id) else {
@@ -154,15 +156,15 @@ pub(super) async fn run_at_most(
         None => match engine.store.read(&plan.key.value_key).await {
             // Invalidated meanwhile: there is no old value any more, and so no soft timeout (R17, F6).
             Ok(slot) if !matches!(&slot, Slot::Bytes(bytes) if has_fill_id(bytes, fill_id)) => {
-                landed.await.unwrap_or(Landing::Value(old))
+                landed.await.unwrap_or(FlightOutcome::Value(old))
             }
-            _ if !basis.stands(&engine.versions).await => landed.await.unwrap_or(Landing::Value(old)),
+            _ if !basis.stands(&engine.versions).await => landed.await.unwrap_or(FlightOutcome::Value(old)),
             _ => serve_old(engine, plan, old),
         },
     }
 }
 
-fn serve_old(engine: &Engine, plan: &Plan, old: Erased) -> Landing {
-    plan.observed(engine, What::StaleServed(StaleCause::SoftTimeout));
-    Landing::Value(old)
+fn serve_old(engine: &Engine, plan: &Plan, old: Erased) -> FlightOutcome {
+    plan.observed(engine, HistoryEvent::StaleServed(StaleCause::SoftTimeout));
+    FlightOutcome::Value(old)
 }

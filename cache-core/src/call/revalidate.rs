@@ -7,27 +7,32 @@ use bytes::Bytes;
 
 use crate::call::lifetime::Lifetime;
 use crate::call::plan::Plan;
+use crate::coordination::lease::{End, Lease};
 use crate::engine::Engine;
-use crate::envelope::Envelope;
 use crate::error::Result;
-use crate::history::{Refusal, What};
-use crate::lease::{End, Lease};
-use crate::store::{Over, Slot};
-use crate::tag::{Agreement, Basis};
+use crate::observe::history::{HistoryEvent, Refusal};
+use crate::store::{Replaces, Slot};
 use crate::value::Erased;
+use crate::value::envelope::Envelope;
+use crate::versions::snapshot::{VersionCheck, VersionSnapshot};
 
 /// The record that a refresh is to replace, and its value as the function was given it.
-pub(super) struct OldRecord {
+pub(super) struct StaleRecord {
     pub(super) value: Erased,
     envelope: Envelope,
     payload_at: usize,
     bytes: Bytes,
 }
 
-impl OldRecord {
+impl StaleRecord {
     /// Gives the function what stands beside the lease, if it asks for that. One round trip more.
-    pub(super) async fn hand_over(engine: &Engine, plan: &Plan, lease: Option<&Lease>, basis: &Basis) -> Option<Self> {
-        let (asked, Over::Record(fill_id)) = (plan.old.as_ref()?, lease?.over()) else { return None };
+    pub(super) async fn offer_old_value(
+        engine: &Engine,
+        plan: &Plan,
+        lease: Option<&Lease>,
+        basis: &VersionSnapshot,
+    ) -> Option<Self> {
+        let (asked, Replaces::Stale(fill_id)) = (plan.old.as_ref()?, lease?.over()) else { return None };
         let key = &plan.key.value_key;
         let bytes = match engine.store.read(key).await {
             Ok(Slot::Bytes(bytes)) => bytes,
@@ -43,8 +48,8 @@ impl OldRecord {
         }
         // Renewed, it keeps the versions it names: those of this run, or it would be a miss for everybody.
         match basis.agrees(&engine.versions, &envelope, false).await {
-            Ok(Agreement::Yes(_)) => {}
-            Ok(Agreement::No | Agreement::Fenced) => return None,
+            Ok(VersionCheck::Yes(_)) => {}
+            Ok(VersionCheck::No | VersionCheck::Fenced) => return None,
             Err(error) => {
                 engine.store_failed(&error);
                 return None;
@@ -75,9 +80,9 @@ impl OldRecord {
         };
         let expiry = lifetime.expiry(plan.terms(engine), cost);
         if lease.rewrite_head(head.into(), expiry).await? {
-            plan.observed(engine, What::Renewed { fresh_for: lifetime.fresh });
+            plan.observed(engine, HistoryEvent::Renewed { fresh_for: lifetime.fresh });
         } else {
-            plan.observed(engine, What::FillRefused(Refusal::LeaseLost));
+            plan.observed(engine, HistoryEvent::FillRefused(Refusal::LeaseLost));
         }
         Ok(())
     }

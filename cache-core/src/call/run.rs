@@ -16,17 +16,17 @@ use crate::call::body::Function;
 use crate::call::cooldown::leave_alone;
 use crate::call::fill::fill;
 use crate::call::plan::Plan;
-use crate::call::revalidate::OldRecord;
+use crate::call::revalidate::StaleRecord;
+use crate::coordination::lease::{End, Lease, Told};
+use crate::coordination::single_flight::{FlightOutcome, Leader};
 use crate::engine::Engine;
 use crate::error::DeadlineExceeded;
-use crate::events::{Event, StaleCause};
-use crate::history::What;
-use crate::lease::{End, Lease, Told};
-use crate::sabotage::{self, Guard};
-use crate::single_flight::{Landing, Leader};
-use crate::store::Over;
-use crate::tag::Basis;
+use crate::mutants::{self, Invariant};
+use crate::observe::events::{Event, StaleCause};
+use crate::observe::history::HistoryEvent;
+use crate::store::Replaces;
 use crate::value::Erased;
+use crate::versions::snapshot::VersionSnapshot;
 
 /// What there is if the function comes to nothing.
 pub(crate) enum Fallback {
@@ -55,12 +55,12 @@ pub(super) async fn run_under(
     engine: &Arc<Engine>,
     plan: &Plan,
     lease: Option<Lease>,
-    basis: &Basis,
+    basis: &VersionSnapshot,
     function: Function,
     fallback: Fallback,
     leader: &Leader,
-) -> Landing {
-    let old = OldRecord::hand_over(engine, plan, lease.as_ref(), basis).await;
+) -> FlightOutcome {
+    let old = StaleRecord::offer_old_value(engine, plan, lease.as_ref(), basis).await;
     let (started, deadline) = (engine.clock.start(), plan.terms(engine).deadline);
     let is_lent = matches!(function, Function::Lent(_));
     let mut run = Box::pin(compute(engine, plan, function, leader));
@@ -76,7 +76,7 @@ pub(super) async fn run_under(
         within(engine, deadline, kept).await
     };
     let cause = match &landing {
-        Some(Landing::Value(value)) => {
+        Some(FlightOutcome::Value(value)) => {
             let late = late_basis(engine, plan, &fallback).await;
             let basis = late.as_ref().unwrap_or(basis);
             if let Some(lease) = lease {
@@ -85,45 +85,45 @@ pub(super) async fn run_under(
                 match AssertUnwindSafe(fill).catch_unwind().await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        plan.observed(engine, What::StoreFailed(error.kind()));
+                        plan.observed(engine, HistoryEvent::StoreFailed(error.kind()));
                         engine.store_failed(&error);
                     }
                     Err(_payload) => {
-                        plan.observed(engine, What::NotStored);
+                        plan.observed(engine, HistoryEvent::NotStored);
                         engine.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
                     }
                 }
             }
-            return Landing::Value(Arc::clone(value));
+            return FlightOutcome::Value(Arc::clone(value));
         }
         Some(_) => StaleCause::Failed,
         None => {
-            plan.observed(engine, What::DeadlinePassed);
+            plan.observed(engine, HistoryEvent::DeadlinePassed);
             StaleCause::DeadlinePassed
         }
     };
     // Its caller has gone before the function came to anything: one of those who wait takes the lease.
-    let end = if matches!(landing, Some(Landing::Abandoned)) { End::Free } else { End::Unstored };
+    let end = if matches!(landing, Some(FlightOutcome::Abandoned)) { End::Free } else { End::Unstored };
     let stands = give_up(engine, plan, lease, &fallback, end).await;
     // Also where an invalidation of everything has ended it, or one by tag: that leaves its key alone (R17).
     let may_be_served = matches!(fallback, Fallback::Old(_) | Fallback::Unleased(..));
     let stands = stands && (!may_be_served || basis.stands(&engine.versions).await);
     match (landing, fallback) {
-        (Some(Landing::Failed(_)) | None, Fallback::Old(old) | Fallback::Unleased(old, _)) if stands => {
-            plan.observed(engine, What::StaleServed(cause));
-            Landing::Value(old)
+        (Some(FlightOutcome::Failed(_)) | None, Fallback::Old(old) | Fallback::Unleased(old, _)) if stands => {
+            plan.observed(engine, HistoryEvent::StaleServed(cause));
+            FlightOutcome::Value(old)
         }
         (landing, Fallback::Served) => {
-            plan.observed(engine, What::RefreshFailed);
-            landing.unwrap_or(Landing::Abandoned)
+            plan.observed(engine, HistoryEvent::RefreshFailed);
+            landing.unwrap_or(FlightOutcome::Abandoned)
         }
         (Some(landing), _) => landing,
         (None, _) => match plan.overdue {
             // The run ends here: nothing can be stored by it any more.
-            Some(overdue) => Landing::Failed(overdue(DeadlineExceeded::new(deadline.unwrap_or_default()))),
+            Some(overdue) => FlightOutcome::Failed(overdue(DeadlineExceeded::new(deadline.unwrap_or_default()))),
             // Its callers cannot be told: the key is free for others. A function that borrows goes on for its own caller, one that
             // owns for all who wait for it. What it returns is not stored.
-            None if is_lent => Landing::Abandoned,
+            None if is_lent => FlightOutcome::Abandoned,
             None => {
                 leader.detach();
                 run.await
@@ -133,10 +133,10 @@ pub(super) async fn run_under(
 }
 
 /// What stands after the run, where a test has removed the guard that goes by what stood before it.
-async fn late_basis(engine: &Engine, plan: &Plan, fallback: &Fallback) -> Option<Basis> {
+async fn late_basis(engine: &Engine, plan: &Plan, fallback: &Fallback) -> Option<VersionSnapshot> {
     let is_behind = matches!(fallback, Fallback::Served);
-    let guard = if is_behind { Guard::VersionsFromBeforeRefresh } else { Guard::VersionsFromBeforeRun };
-    if !sabotage::is(guard) {
+    let guard = if is_behind { Invariant::VersionsFromBeforeRefresh } else { Invariant::VersionsFromBeforeRun };
+    if !mutants::removed(guard) {
         return None;
     }
     let mut basis = plan.basis(engine);
@@ -162,7 +162,7 @@ pub(crate) async fn give_up(
     };
     let throttle = engine.limits.refresh_throttle;
     let done = match (fallback, lease.over()) {
-        (Fallback::Old(_) | Fallback::Served, Over::Record(fill_id)) => {
+        (Fallback::Old(_) | Fallback::Served, Replaces::Stale(fill_id)) => {
             leave_alone(engine, plan, fill_id, Some(throttle));
             lease.throttle(throttle).await
         }
@@ -176,15 +176,15 @@ pub(crate) async fn give_up(
 }
 
 /// Runs the function for its callers.
-pub(super) async fn compute(engine: &Engine, plan: &Plan, function: Function, leader: &Leader) -> Landing {
-    plan.observed(engine, What::RunBegan);
+pub(super) async fn compute(engine: &Engine, plan: &Plan, function: Function, leader: &Leader) -> FlightOutcome {
+    plan.observed(engine, HistoryEvent::RunBegan);
     let started = engine.clock.start();
     let landing = function.run(leader.running(&plan.key.name, &plan.key.value_key)).await;
     let after = started.elapsed();
-    if matches!(landing, Landing::Failed(_) | Landing::Panicked(_)) {
-        plan.observed(engine, What::RunFailed { after });
+    if matches!(landing, FlightOutcome::Failed(_) | FlightOutcome::Panicked(_)) {
+        plan.observed(engine, HistoryEvent::RunFailed { after });
     } else {
-        plan.observed(engine, What::RunEnded { after });
+        plan.observed(engine, HistoryEvent::RunEnded { after });
     }
     landing
 }

@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use crate::background::Background;
-use crate::single_flight::{Landing, Leader, Panic};
+use crate::coordination::single_flight::{FlightOutcome, Leader, Panic};
 
 /// Spawns a run. It ends when nobody waits for it any more, and a panic in it is the outcome of its flight (S10).
 ///
@@ -19,7 +19,7 @@ pub(crate) fn drive<F>(
     run: impl FnOnce(Arc<Leader>) -> F,
 ) -> Result<(), BoxFuture<'static, ()>>
 where
-    F: Future<Output = Landing> + Send + 'static,
+    F: Future<Output = FlightOutcome> + Send + 'static,
 {
     let leader = Arc::new(leader);
     let run = run(Arc::clone(&leader));
@@ -27,9 +27,9 @@ where
         let landing = tokio::select! {
             biased;
             landing = AssertUnwindSafe(run).catch_unwind() => landing,
-            () = leader.unwanted() => Ok(Landing::Abandoned),
+            () = leader.unwanted() => Ok(FlightOutcome::Abandoned),
         };
-        leader.complete(landing.unwrap_or_else(|payload| Landing::Panicked(Panic::new(payload))));
+        leader.complete(landing.unwrap_or_else(|payload| FlightOutcome::Panicked(Panic::new(payload))));
     };
     background.run(task.boxed())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Local, ParsedKey};
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
 use crate::versions::Dependencies;
 
 /// The result of [`Local::inspect`], counted from now.
@@ -19,7 +19,7 @@ pub(crate) struct Inspected {
 impl Inspected {
     /// Returns whether a call would get it.
     pub(crate) fn is_served(&self) -> bool {
-        (self.is_trusted || sabotage::is(Guard::TrustEnds)) && !self.served.is_zero() && self.under.hold()
+        (self.is_trusted || mutants::removed(Invariant::TrustEnds)) && !self.served.is_zero() && self.under.hold()
     }
 }
 

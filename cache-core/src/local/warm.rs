@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use super::Local;
-use super::kept::Kept;
+use super::entry::Kept;
 use super::key::{LocalKey, Origin};
 use crate::sync::RwLock;
 use crate::versions::Dependencies;

@@ -7,9 +7,9 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 
 use crate::cache::Cache;
-use crate::codec::plain as form;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Reply as Stored;
+use crate::value::codec::plain as form;
 
 /// A Redis command, from [`PlainValues::command`](super::PlainValues::command).
 #[must_use = "a command does nothing until it is sent"]

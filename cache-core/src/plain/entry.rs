@@ -13,9 +13,9 @@ use crate::call::flight;
 use crate::call::plan::Plan;
 use crate::entry::Forget;
 use crate::error::Result;
-use crate::events::bump;
-use crate::shape::Returns;
+use crate::observe::events::bump;
 use crate::store::{Put, When, plain_lease_key};
+use crate::value::return_type::Returns;
 
 /// The plain key of a cached function (`#[cached(plain = "user:{id}")]`) for certain arguments,
 /// from `f::entry(args)`.

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cache::Cache;
-use crate::codec::plain as form;
 use crate::error::Result;
+use crate::value::codec::plain as form;
 
 /// A hash shared with other programs, from [`PlainValues::hash`](super::PlainValues::hash).
 ///

@@ -11,15 +11,16 @@ use futures::future::BoxFuture;
 use super::{Cached, Resolved};
 use crate::cache::Cache;
 use crate::call::batch::{self, Returned};
-use crate::call::lookup::AtHand;
+use crate::call::lookup::Lookup;
 use crate::call::plan::Plan;
+use crate::coordination::single_flight::FlightOutcome;
 use crate::key::EntryKey;
 use crate::key::{self, KeyText, KeyWriter};
 use crate::local::{Hit, ParsedKey};
 use crate::options::LocalTier;
-use crate::shape::{BatchReturn, Parts, Returns, Rules};
-use crate::single_flight::Landing;
 use crate::value::Erased;
+use crate::value::return_type::{BatchReturn, Parts, Returns};
+use crate::value::rules::Rules;
 
 /// What the function of one id would return.
 type One<T, E> = Result<Option<T>, E>;
@@ -122,19 +123,13 @@ where
         }
         let key = key();
         let options = resolved.options.get().map(|(options, owned)| (options, *owned));
-        match cache.0.at_hand(
-            &key.value_key,
-            &key.name,
-            &self.returns.of.value,
-            options,
-            self.local,
-            self.returns.of.ok,
-        ) {
-            AtHand::Value(returned) => {
+        match cache.0.lookup(&key.value_key, &key.name, &self.returns.of.value, options, self.local, self.returns.of.ok)
+        {
+            Lookup::Hit(returned) => {
                 cache.0.meter_hit(|| key.clone());
                 Ok(take(returned))
             }
-            AtHand::Due(..) | AtHand::Nothing => Err(key),
+            Lookup::HitRefresh(..) | Lookup::Miss => Err(key),
         }
     }
 }
@@ -218,13 +213,14 @@ where
                 };
                 batch::run(&cache.0, &plans, &ask).await
             };
-            let failed = |landing: &Landing| matches!(landing, Landing::Failed(_) | Landing::Panicked(_));
+            let failed =
+                |landing: &FlightOutcome| matches!(landing, FlightOutcome::Failed(_) | FlightOutcome::Panicked(_));
             let whole = whole.into_inner().unwrap_or_else(PoisonError::into_inner).is_some();
             if (whole || !R::FAILS_BY_ID)
                 && let Some(at) = landings.iter().position(failed)
             {
                 // Alone, so that it is the very error that the function returned.
-                let landing = landings.into_iter().nth(at).unwrap_or(Landing::Abandoned);
+                let landing = landings.into_iter().nth(at).unwrap_or(FlightOutcome::Abandoned);
                 return fail(returns, landing, &resolved.name);
             }
             let mut errors = Vec::new();
@@ -242,7 +238,7 @@ where
     }
 }
 
-fn fail<R, T, E>(returns: Returns<One<T, E>>, landing: Landing, name: &str) -> R
+fn fail<R, T, E>(returns: Returns<One<T, E>>, landing: FlightOutcome, name: &str) -> R
 where
     R: BatchReturn<Error = E>,
 {

@@ -15,7 +15,8 @@ use crate::key::KeyWriter;
 use crate::local::ParsedKey;
 use crate::options::LocalTier;
 use crate::plain::{PlainEntry, UnboundPlainEntry};
-use crate::shape::{Returns, Rules};
+use crate::value::return_type::Returns;
+use crate::value::rules::Rules;
 
 /// A cached function with its types, whose entries are plain keys. A type of its own: there are no
 /// versions by which all of its entries could be invalidated.

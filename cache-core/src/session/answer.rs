@@ -9,7 +9,7 @@ use super::id::{SessionId, Signed};
 use super::options::Transport;
 use super::state::State;
 use crate::clock::Timestamp;
-use crate::events::SessionEvent;
+use crate::observe::events::SessionEvent;
 
 /// The relevant parts of the request. Header values are reference-counted, so copies are cheap.
 pub(super) struct Request {

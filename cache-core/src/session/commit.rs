@@ -23,10 +23,10 @@ use super::values::SessionValues;
 use crate::cache::Cache;
 use crate::cell::{self, CellKind, CellStore, Cells, Draft, Next, Put};
 use crate::clock::Timestamp;
-use crate::codec::{Codec as _, Json};
-use crate::envelope::Envelope;
-use crate::events::{Event, SessionEvent};
+use crate::observe::events::{Event, SessionEvent};
 use crate::store::Store;
+use crate::value::codec::{Codec as _, Json};
+use crate::value::envelope::Envelope;
 
 /// How many ids are tried for a new session if the generated ones already exist.
 const ID_ATTEMPTS: u32 = 3;

@@ -24,8 +24,8 @@ use super::record::Record;
 use super::{Result, Session};
 use crate::cell::{Entry, OverLimit};
 use crate::clock::{Timestamp, millis};
-use crate::events::SessionEvent;
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
+use crate::observe::events::SessionEvent;
 
 /// How many times to retry if another process creates the key at the same time.
 const KEY_ATTEMPTS: usize = 3;
@@ -286,7 +286,7 @@ impl Sessions {
                 return Ok(ended);
             }
             let now = self.end_members(user, &others).await?;
-            if sabotage::is(Guard::EndingLooksAgain) {
+            if mutants::removed(Invariant::EndingLooksAgain) {
                 return Ok(ended.saturating_add(now));
             }
             // Twice the same entries without a session: they belong to logins in progress or given

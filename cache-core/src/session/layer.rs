@@ -20,7 +20,7 @@ use super::state::State;
 use super::{Session, SessionError};
 use crate::cache::Cache;
 use crate::cell::CellStore;
-use crate::events::SessionEvent;
+use crate::observe::events::SessionEvent;
 
 /// Adds sessions to all requests that pass through it. Cheap to clone; clones are the same layer.
 ///

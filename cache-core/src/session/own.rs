@@ -342,7 +342,7 @@ impl<S: SessionStore> CellStore for OwnStore<S> {
         self.clock.now()
     }
 
-    fn is_at_hand(&self) -> bool {
+    fn reads_synchronously(&self) -> bool {
         false
     }
 

@@ -10,7 +10,7 @@ use super::Result;
 use super::commit::Sessions;
 use super::config::Form;
 use crate::cell::Marked;
-use crate::events::SessionEvent;
+use crate::observe::events::SessionEvent;
 use crate::store::Loaded;
 
 impl Sessions {

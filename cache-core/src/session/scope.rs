@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::commit::Sessions;
 use crate::error::Result;
-use crate::events::SessionEvent;
+use crate::observe::events::SessionEvent;
 
 /// How long the namespace is stored after the last start of its application.
 const OWNED_FOR: Duration = Duration::from_secs(7 * 86400);

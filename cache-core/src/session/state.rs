@@ -18,7 +18,7 @@ use super::messages::CSRF;
 use super::meta::Meta;
 use super::options::{TooMany, Unset};
 use super::record::{Record, raw};
-use crate::events::SessionEvent;
+use crate::observe::events::SessionEvent;
 
 type Result<T, E = SessionError> = std::result::Result<T, E>;
 

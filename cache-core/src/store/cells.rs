@@ -130,7 +130,7 @@ pub(crate) trait CellStore: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 
     /// Returns whether the store is in this process and answers without waiting.
-    fn is_at_hand(&self) -> bool;
+    fn reads_synchronously(&self) -> bool;
 
     /// Returns whether [`list`](Self::list) is supported.
     fn lists(&self) -> bool {

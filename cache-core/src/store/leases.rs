@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 
 use super::Expiry;
 use super::slot::Slot;
-use super::token::{Over, Token, lease_key};
+use super::token::{Replaces, Token, lease_key};
 use crate::error::Result;
 
 /// A lease to take.
@@ -39,7 +39,7 @@ pub(crate) enum Place {
 pub(crate) struct Claim {
     pub(crate) key: Arc<str>,
     pub(crate) token: Token,
-    pub(crate) over: Over,
+    pub(crate) over: Replaces,
 }
 
 /// A record to store under a lease.
@@ -144,18 +144,18 @@ impl Claim {
     /// Returns the key that holds the lease.
     pub(super) fn lease_key(&self) -> Cow<'_, str> {
         match self.over {
-            Over::Nothing => Cow::Borrowed(&*self.key),
-            Over::Record(_) => Cow::Owned(lease_key(&self.key)),
+            Replaces::Nothing => Cow::Borrowed(&*self.key),
+            Replaces::Stale(_) => Cow::Owned(lease_key(&self.key)),
         }
     }
 }
 
 impl Place {
     /// Returns what a fill under this lease replaces.
-    pub(crate) fn over(self) -> Over {
+    pub(crate) fn over(self) -> Replaces {
         match self {
-            Self::Empty | Self::Instead(_) | Self::OverMark(_) => Over::Nothing,
-            Self::Beside(fill_id) => Over::Record(fill_id),
+            Self::Empty | Self::Instead(_) | Self::OverMark(_) => Replaces::Nothing,
+            Self::Beside(fill_id) => Replaces::Stale(fill_id),
         }
     }
 }

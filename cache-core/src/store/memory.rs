@@ -31,7 +31,7 @@ use self::shard::{Access, Shard};
 use self::sweep::Sweep;
 use crate::clock::{Clock, SteadyTime};
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::Events;
+use crate::observe::events::Events;
 use crate::store::pushes::Pushes;
 use crate::store::{CellStore as _, Listener, Operation, Store, Trust, plain_key_of};
 

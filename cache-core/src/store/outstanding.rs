@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 use super::{Claim, Siblings, Store, Token};
 use crate::clock::{Clock, millis};
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Event, Events};
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
+use crate::observe::events::{Event, Events};
 
 /// How many operations are kept. About 200 bytes each.
 const MOST: usize = 10_000;
@@ -228,7 +228,7 @@ impl Taken<'_> {
             let mut unanswered = VecDeque::new();
             for (invalidation, answer) in self.left.invalidations.drain(..chunk).zip(answers) {
                 match answer {
-                    Ok(false) if !sabotage::is(Guard::DoneIsTakenOff) => {}
+                    Ok(false) if !mutants::removed(Invariant::DoneIsTakenOff) => {}
                     Ok(_) => self.refused.push_back(invalidation),
                     Err(error) => {
                         unanswered.push_back(invalidation);

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
 
 /// The maximum number of waiters in one process; further ones fall back to polling. About 200 bytes
 /// each.
@@ -140,7 +140,7 @@ impl Future for Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        if sabotage::is(Guard::WaiterLeaves) {
+        if mutants::removed(Invariant::WaiterLeaves) {
             return;
         }
         let mut waiting = self.pushes.waiting();

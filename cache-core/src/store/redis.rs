@@ -52,7 +52,7 @@ use super::{Expiry, Listener, Operation, Store, Trust};
 use crate::background::Background;
 use crate::clock::{Clock, millis};
 use crate::error::{ErrorKind, Result};
-use crate::events::Events;
+use crate::observe::events::Events;
 use crate::store::supervisor::{Supervised, Transport as _};
 
 /// Redis counts expiries in a signed number of milliseconds since 1970; 100 years stay clear of its

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::fences::layout::is_fence;
 use super::token::{LEASE_LEN, LEASE_MARK, Token, is_unawaited};
-use crate::envelope::FILL_ID_AT;
+use crate::value::envelope::FILL_ID_AT;
 
 /// The content of a value key.
 #[derive(Clone, PartialEq, Eq)]

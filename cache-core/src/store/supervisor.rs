@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::clock::millis;
 use crate::error::{Error, Result};
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
 
 /// What happened to the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Rules {
                 // Not before: a server that accepts connections and closes them at once must not be
                 // flooded.
                 self.backoff.reset();
-                let from = if sabotage::is(Guard::TrustFromSending) { now } else { self.answered_at };
+                let from = if mutants::removed(Invariant::TrustFromSending) { now } else { self.answered_at };
                 if self.is_trusted() { vec![self.trust_from(from)] } else { Vec::new() }
             }
             // Notifications that arrived in the meantime are not handled yet.
@@ -124,7 +124,7 @@ impl Rules {
             Event::Failed => Vec::new(),
             Event::Lost | Event::Closed => LOSS
                 .into_iter()
-                .filter(|each| *each != Effect::Revoke || !sabotage::is(Guard::LossRevokesTrust))
+                .filter(|each| *each != Effect::Revoke || !mutants::removed(Invariant::LossRevokesTrust))
                 .collect(),
         }
     }
@@ -135,9 +135,9 @@ impl Rules {
     }
 
     fn publish(&self, now: u64) -> Vec<Effect> {
-        let from = if sabotage::is(Guard::TrustFromLastAnswer) { now } else { self.answered_at };
+        let from = if mutants::removed(Invariant::TrustFromLastAnswer) { now } else { self.answered_at };
         let trust = if self.is_trusted() { self.trust_from(from) } else { Effect::Revoke };
-        if sabotage::is(Guard::GapBeforePublish) {
+        if mutants::removed(Invariant::GapBeforePublish) {
             return vec![trust, Effect::Publish, Effect::Gap];
         }
         vec![Effect::Gap, trust, Effect::Publish]

@@ -13,9 +13,9 @@ use futures::future::BoxFuture;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Version;
-use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::key::versions::{function_key, namespace_key, origin, tag_key};
+use crate::value::envelope::Envelope;
 
 /// Value keys with the first bytes of their content.
 pub(crate) type Heads = Vec<(String, Bytes)>;
@@ -79,7 +79,7 @@ impl Suspect {
             }
             _ => false,
         };
-        let ends = |(tag, standing): (&crate::envelope::TagVersion, &Standing)| match standing {
+        let ends = |(tag, standing): (&crate::value::envelope::TagVersion, &Standing)| match standing {
             Standing::Nothing => true,
             Standing::Unknown => false,
             Standing::Version(version) => version.bits() != tag.version,
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::envelope::TagVersion;
+    use crate::value::envelope::TagVersion;
 
     #[test]
     // R16, I5

@@ -23,11 +23,11 @@ pub(crate) struct Token {
 
 /// Which record a fill may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Over {
+pub(crate) enum Replaces {
     /// None: there was no record, and the lease is in the value key itself.
     Nothing,
     /// A stale record with this fill id. The lease is in the lease key.
-    Record(u64),
+    Stale(u64),
 }
 
 /// Returns whether this is a lease that other callers do not wait for.
@@ -84,11 +84,11 @@ impl Token {
     }
 
     /// Returns the forms that this attempt's lease may have in its key.
-    pub(crate) fn forms(self, over: Over) -> [String; 2] {
+    pub(crate) fn forms(self, over: Replaces) -> [String; 2] {
         let awaited = Self::from_bits(self.bits);
         match over {
-            Over::Nothing => [awaited.mark(), self.unawaited().mark()],
-            Over::Record(_) => [awaited.hex(), self.unawaited().hex()],
+            Replaces::Nothing => [awaited.mark(), self.unawaited().mark()],
+            Replaces::Stale(_) => [awaited.hex(), self.unawaited().hex()],
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) const VERSION_EXPIRY: Duration = DAY.saturating_mul(90);
 
 /// A version that is read with less than this time left is renewed. Each process reads the versions
-/// in use again within half of it: see [`tag`](crate::tag).
+/// in use again within half of it: see [`tag`](crate::versions::snapshot).
 pub(crate) const VERSION_RENEWED_BELOW: Duration = DAY.saturating_mul(60);
 
 /// Lifetime of the registry of builds. A build registers before each record that it stores, at most

@@ -119,7 +119,7 @@ impl __companion_UserCache::UserCache {
             .refresh(our::cache::RefreshBy::Caller)
             .deadline(our::cache::Deadline::After(::core::time::Duration::from_secs(5)))
             .early(2.0)
-            .flight(our::cache::FlightScope::None);
+            .single_flight(our::cache::SingleFlightScope::None);
         (&&&our::cache::__private::Probe::<Result<Option<User>, Error>>::new())
             .returns()
             .may_be_absent()

@@ -200,7 +200,7 @@ impl Context<'_> {
             Flight::Process => Some(Ident::new("Process", *mixed)),
             Flight::None => Some(Ident::new("None", *mixed)),
         };
-        let flight = flight.map(|scope| quote_spanned!(*mixed=> .flight(#krate::FlightScope::#scope)));
+        let flight = flight.map(|scope| quote_spanned!(*mixed=> .single_flight(#krate::SingleFlightScope::#scope)));
         let freshness = self.freshness();
         let ttl_of = match &plan.ttl {
             Some(Lifetime::OfValue(closure)) => Some(quote_spanned!(*mixed=> .ttl_of(#closure))),

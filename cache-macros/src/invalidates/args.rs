@@ -10,7 +10,7 @@ use syn::{Expr, ExprPath, Ident, LitStr, Path, PathArguments, PathSegment, Token
 
 use crate::args::{Lifetime, Template, duration_only, literal, skip_to_comma, template};
 use crate::errors::{Errors, did_you_mean};
-use crate::validate::refuse_lists;
+use crate::placeholders::refuse_lists;
 
 /// The parsed arguments of `#[invalidates(..)]`.
 #[derive(Default)]

@@ -122,8 +122,8 @@ pub async fn posts_by(db: &Db, author_id: i64, page: u32) -> Result<Arc<Vec<Summ
 /// Publishes a post and returns its id. `None` if there is no such author.
 ///
 /// Uses an explicit fence, since the id is known only inside the transaction. The fence is raised
-/// before the commit, so that no reader stores old data. If the commit fails, the post may exist or
-/// not: the fence is dropped, which lifts it.
+/// before the commit, so that no reader stores old data, and lifted after it. Whether or not a
+/// commit that failed took effect, nothing from before it is served then.
 pub async fn create(db: &Db, author_id: i64, title: &str, body: &str) -> Result<Option<i64>, sqlx::Error> {
     let now = dates::now();
     let mut tx = db.begin().await?;
@@ -145,17 +145,8 @@ pub async fn create(db: &Db, author_id: i64, title: &str, body: &str) -> Result<
         Err(error) => return Err(error),
     };
 
-    let changed = || Cache::global().fence().entry(&post::entry(id)).tag("posts").tag(format!("author:{author_id}"));
-    let fence = changed().raise().await;
-    tx.commit().await?;
-    let lifted = match fence {
-        Ok(fence) => fence.lift().await,
-        // The store could not be reached before; try again.
-        Err(_) => async { changed().raise().await?.lift().await }.await,
-    };
-    if let Err(error) = lifted {
-        tracing::warn!(%error, "lists may lack a new post until their ttl");
-    }
+    let fence = Cache::global().fence().entry(&post::entry(id)).tag("posts").tag(format!("author:{author_id}"));
+    fence.around(tx.commit()).await?;
     Ok(Some(id))
 }
 

@@ -233,15 +233,15 @@ async fn every_codec() {
 
 #[tokio::test]
 async fn every_flight() {
-    #[cached(flight = "cluster")]
+    #[cached(single_flight = "cluster")]
     async fn cluster(id: u64) -> User {
         User::new(id)
     }
-    #[cached(flight = "process")]
+    #[cached(single_flight = "process")]
     async fn process(id: u64) -> User {
         User::new(id)
     }
-    #[cached(flight = "none")]
+    #[cached(single_flight = "none")]
     async fn none(id: u64) -> User {
         User::new(id)
     }

@@ -61,7 +61,7 @@ struct Unshared;
 
 #[tokio::test]
 async fn an_error_that_cannot_be_copied_with_flight_none() {
-    #[cached(flight = "none", skip(runs))]
+    #[cached(single_flight = "none", skip(runs))]
     async fn shape(runs: &Runs, fails: bool) -> Result<u32, Unshared> {
         if fails { Err(Unshared) } else { Ok(runs.next()) }
     }

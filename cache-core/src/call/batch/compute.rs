@@ -14,16 +14,16 @@ use crate::call::fill::{Storable, storable};
 use crate::call::lifetime::lifetime_for;
 use crate::call::plan::Tally;
 use crate::call::run::{Fallback, give_up, within};
+use crate::coordination::lease::{End, Lease, Renewals, Told};
+use crate::coordination::single_flight::{FlightOutcome, Running};
 use crate::error::{DeadlineExceeded, Result};
-use crate::events::{Event, StaleCause};
-use crate::history::{Refusal, What};
-use crate::lease::{End, Lease, Renewals, Told};
+use crate::mutants::{self, Invariant};
+use crate::observe::events::{Event, StaleCause};
+use crate::observe::history::{HistoryEvent, Refusal};
 use crate::options::LocalTier;
-use crate::sabotage::{self, Guard};
-use crate::single_flight::{Landing, Running};
 use crate::store::Filled;
-use crate::tag::Basis;
 use crate::value::Erased;
+use crate::versions::snapshot::VersionSnapshot;
 
 impl Batch<'_> {
     /// Runs the function for these, stores what it returns, gives the other leases back, and lands them.
@@ -34,7 +34,7 @@ impl Batch<'_> {
         let Some(one) = ids.first().map(|at| self.plan(*at)) else { return Step::Landed };
         for plan in ids.iter().map(|at| self.plan(*at)) {
             plan.count(engine, Tally::Misses);
-            plan.note(engine, What::RunBegan);
+            plan.note(engine, HistoryEvent::RunBegan);
         }
         one.count(engine, Tally::Computes);
         let (leased, leases): (Vec<usize>, Vec<Lease>) =
@@ -71,12 +71,12 @@ impl Batch<'_> {
         for (claim, landing) in claims.into_iter().zip(landings(returned, ids.len())) {
             let plan = self.plan(claim.at);
             match landing {
-                Landing::Value(value) => {
-                    plan.note(engine, What::RunEnded { after: cost });
+                FlightOutcome::Value(value) => {
+                    plan.note(engine, HistoryEvent::RunEnded { after: cost });
                     values.push((claim, value));
                 }
                 landing => {
-                    plan.note(engine, What::RunFailed { after: cost });
+                    plan.note(engine, HistoryEvent::RunFailed { after: cost });
                     failures.push((claim, landing));
                 }
             }
@@ -127,7 +127,7 @@ impl Batch<'_> {
                         Ok(Err(End::Unstored)) => unstored.push(lease),
                         Ok(Err(End::Free)) => free.push(lease),
                         Err(error) => {
-                            self.plan(at).note(self.engine, What::StoreFailed(error.kind()));
+                            self.plan(at).note(self.engine, HistoryEvent::StoreFailed(error.kind()));
                             self.engine.store_failed(&error);
                             free.push(lease);
                         }
@@ -141,25 +141,31 @@ impl Batch<'_> {
         self.release(unstored, End::Unstored).await;
         self.release(free, End::Free).await;
         for (claim, value) in values {
-            self.settle(claim.at, Landing::Value(value));
+            self.settle(claim.at, FlightOutcome::Value(value));
         }
     }
 
     /// What is to be stored for this value. A panic of a closure or a `Serialize` costs the fill,
     /// never the value (S10).
-    async fn prepare(&self, at: usize, value: &Erased, basis: &Basis, cost: Duration) -> Result<Result<Storable, End>> {
+    async fn prepare(
+        &self,
+        at: usize,
+        value: &Erased,
+        basis: &VersionSnapshot,
+        cost: Duration,
+    ) -> Result<Result<Storable, End>> {
         let plan = self.plan(at);
         let prepare = async {
             match lifetime_for(self.engine, plan, value) {
                 Some(lifetime) => storable(self.engine, plan, basis, value, lifetime, cost).await,
                 None => {
-                    plan.note(self.engine, What::NotStored);
+                    plan.note(self.engine, HistoryEvent::NotStored);
                     Ok(Err(End::Unstored))
                 }
             }
         };
         AssertUnwindSafe(prepare).catch_unwind().await.unwrap_or_else(|_payload| {
-            plan.note(self.engine, What::NotStored);
+            plan.note(self.engine, HistoryEvent::NotStored);
             self.engine.events.emit(Event::FillPanicked { name: Arc::clone(&plan.key.name) });
             Ok(Err(End::Unstored))
         })
@@ -176,7 +182,7 @@ impl Batch<'_> {
             kept.push((plan, value, mark.zip(kept_by), record.len(), fresh_for));
         }
         let filled = self.engine.leases.fill_many(records).await;
-        if sabotage::is(Guard::BatchMarksBeforeFill)
+        if mutants::removed(Invariant::BatchMarksBeforeFill)
             && let Some(local) = &self.engine.local
         {
             for (plan, _, kept_by, ..) in &mut kept {
@@ -186,14 +192,14 @@ impl Batch<'_> {
         let filled = match filled {
             Ok(filled) => filled,
             Err(error) => {
-                kept.iter().for_each(|(plan, ..)| plan.note(self.engine, What::StoreFailed(error.kind())));
+                kept.iter().for_each(|(plan, ..)| plan.note(self.engine, HistoryEvent::StoreFailed(error.kind())));
                 return self.engine.store_failed(&error);
             }
         };
         for ((plan, value, kept_by, bytes, fresh_for), filled) in kept.into_iter().zip(filled) {
             match filled {
                 Ok(Filled::Refused) => {
-                    plan.observed(self.engine, What::FillRefused(Refusal::LeaseLost));
+                    plan.observed(self.engine, HistoryEvent::FillRefused(Refusal::LeaseLost));
                     continue;
                 }
                 Ok(Filled::Stored) => {}
@@ -203,38 +209,40 @@ impl Batch<'_> {
                     }
                 }
                 Err(error) => {
-                    plan.note(self.engine, What::StoreFailed(error.kind()));
+                    plan.note(self.engine, HistoryEvent::StoreFailed(error.kind()));
                     self.engine.store_failed(&error);
                     continue;
                 }
             }
-            plan.observed(self.engine, What::Filled { fresh_for });
+            plan.observed(self.engine, HistoryEvent::Filled { fresh_for });
         }
     }
 
     /// Gives the leases back, then lands what there is instead: an old value that still stands, or the failure. What is left without either
     /// is not landed.
-    async fn fail(&self, failures: Vec<(Claim, Landing)>, bases: &Bases, cause: StaleCause) {
+    async fn fail(&self, failures: Vec<(Claim, FlightOutcome)>, bases: &Bases, cause: StaleCause) {
         let (mut leases, mut failed, mut old) = (Vec::new(), Vec::new(), Vec::new());
         for (Claim { at, position, lease, old: value, beside }, landing) in failures {
             match (value, landing) {
-                (Some(value), landing @ (Landing::Failed(_) | Landing::Abandoned)) => old.push(async move {
-                    let fallback = match (&lease, beside) {
-                        (None, Some(fill_id)) => Fallback::Unleased(Arc::clone(&value), fill_id),
-                        _ => Fallback::Old(Arc::clone(&value)),
-                    };
-                    // Not what an invalidation has ended meanwhile (R17).
-                    let stands = give_up(self.engine, self.plan(at), lease, &fallback, End::Unstored).await
-                        && match bases.of(position) {
-                            Some(basis) => basis.stands(&self.engine.versions).await,
-                            None => false,
+                (Some(value), landing @ (FlightOutcome::Failed(_) | FlightOutcome::Abandoned)) => {
+                    old.push(async move {
+                        let fallback = match (&lease, beside) {
+                            (None, Some(fill_id)) => Fallback::Unleased(Arc::clone(&value), fill_id),
+                            _ => Fallback::Old(Arc::clone(&value)),
                         };
-                    match landing {
-                        _ if stands => self.serve_old(at, value, cause),
-                        Landing::Abandoned => {}
-                        landing => self.settle(at, landing),
-                    }
-                }),
+                        // Not what an invalidation has ended meanwhile (R17).
+                        let stands = give_up(self.engine, self.plan(at), lease, &fallback, End::Unstored).await
+                            && match bases.of(position) {
+                                Some(basis) => basis.stands(&self.engine.versions).await,
+                                None => false,
+                            };
+                        match landing {
+                            _ if stands => self.serve_old(at, value, cause),
+                            FlightOutcome::Abandoned => {}
+                            landing => self.settle(at, landing),
+                        }
+                    })
+                }
                 (_, landing) => {
                     leases.extend(lease);
                     failed.push((at, landing));
@@ -243,7 +251,7 @@ impl Batch<'_> {
         }
         let released = async {
             self.release(leases, End::Unstored).await;
-            let failed = failed.into_iter().filter(|(_, landing)| !matches!(landing, Landing::Abandoned));
+            let failed = failed.into_iter().filter(|(_, landing)| !matches!(landing, FlightOutcome::Abandoned));
             failed.for_each(|(at, landing)| self.settle(at, landing));
         };
         let served = async {
@@ -265,10 +273,10 @@ impl Batch<'_> {
         let Some(plan) = ids.first().map(|at| self.plan(*at)) else { return };
         self.engine.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
         plan.count(self.engine, Tally::ComputeErrors);
-        ids.iter().for_each(|at| self.plan(*at).note(self.engine, What::DeadlinePassed));
+        ids.iter().for_each(|at| self.plan(*at).note(self.engine, HistoryEvent::DeadlinePassed));
         let landing = match plan.overdue {
-            Some(overdue) => Landing::Failed(overdue(DeadlineExceeded::new(deadline))),
-            None => Landing::Abandoned,
+            Some(overdue) => FlightOutcome::Failed(overdue(DeadlineExceeded::new(deadline))),
+            None => FlightOutcome::Abandoned,
         };
         let failures = claims.into_iter().map(|claim| (claim, landing.clone())).collect();
         self.fail(failures, bases, StaleCause::DeadlinePassed).await;

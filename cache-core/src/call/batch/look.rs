@@ -8,24 +8,24 @@ use crate::call::cooldown::leave_alone;
 use crate::call::patience::Patience;
 use crate::call::plan::{Plan, Tally};
 use crate::call::record::{Old, Served, Stored, judge, noted};
-use crate::envelope::{Envelope, Unreadable};
+use crate::coordination::lease::{Obstacle, Renewals, Told};
+use crate::coordination::single_flight::FlightOutcome;
 use crate::error::Result;
-use crate::events::{Event, StaleCause};
-use crate::history::What;
-use crate::lease::{Obstacle, Renewals, Told};
 use crate::local::Mark;
-use crate::options::{FlightScope, LocalTier};
-use crate::sabotage::{self, Guard};
-use crate::single_flight::Landing;
+use crate::mutants::{self, Invariant};
+use crate::observe::events::{Event, StaleCause};
+use crate::observe::history::HistoryEvent;
+use crate::options::{LocalTier, SingleFlightScope};
 use crate::store::{Place, Slot, THROTTLE_MARK, lease_key};
-use crate::tag::{Agreement, Basis};
 use crate::value::Erased;
+use crate::value::envelope::{Envelope, Unreadable};
+use crate::versions::snapshot::{VersionCheck, VersionSnapshot};
 
 /// The versions that ids go by: one for all, or one each if their tags differ.
-pub(super) struct Bases(Vec<Basis>);
+pub(super) struct Bases(Vec<VersionSnapshot>);
 
 impl Bases {
-    pub(super) fn of(&self, position: usize) -> Option<&Basis> {
+    pub(super) fn of(&self, position: usize) -> Option<&VersionSnapshot> {
         match self.0.as_slice() {
             [shared] => Some(shared),
             all => all.get(position),
@@ -37,11 +37,11 @@ impl Bases {
         if self.0.len() <= 1 {
             return self;
         }
-        let mut all: Vec<Option<Basis>> = self.0.into_iter().map(Some).collect();
+        let mut all: Vec<Option<VersionSnapshot>> = self.0.into_iter().map(Some).collect();
         Self(positions.iter().filter_map(|position| all.get_mut(*position)?.take()).collect())
     }
 
-    fn of_all(&mut self, positions: Range<usize>) -> &mut [Basis] {
+    fn of_all(&mut self, positions: Range<usize>) -> &mut [VersionSnapshot] {
         match self.0.as_mut_slice() {
             shared @ [_] => shared,
             all => all.get_mut(positions).unwrap_or_default(),
@@ -136,7 +136,7 @@ impl<'a> Batch<'a> {
         let slots = match self.try_probe(&all, &mut bases).await {
             Ok(slots) => slots,
             Err(error) => {
-                all.iter().for_each(|at| self.plan(*at).note(self.engine, What::StoreFailed(error.kind())));
+                all.iter().for_each(|at| self.plan(*at).note(self.engine, HistoryEvent::StoreFailed(error.kind())));
                 self.engine.store_failed(&error);
                 let slots = Some(all.iter().map(|_| None).collect());
                 return Unserved { bases, ids: all, slots };
@@ -157,13 +157,16 @@ impl<'a> Batch<'a> {
             let (envelope, _) = opened.as_ref()?.as_ref().ok()?;
             Some((bases.of(read.position)?, envelope, read.mark.is_some()))
         });
-        let mut agreements = Basis::agree_all(&self.engine.versions, &records.collect::<Vec<_>>()).await?.into_iter();
+        let mut agreements =
+            VersionSnapshot::agree_all(&self.engine.versions, &records.collect::<Vec<_>>()).await?.into_iter();
         let mut left = Vec::new();
         for (read, opened) in read.into_iter().zip(opened) {
             let agreement = if let Some(Ok(_)) = &opened { agreements.next() } else { None };
-            let is_complete = bases.of(read.position).is_some_and(Basis::is_complete);
+            let is_complete = bases.of(read.position).is_some_and(VersionSnapshot::is_complete);
             let stored = match (&read.slot, opened, agreement) {
-                (Slot::Bytes(bytes), Some(Ok((envelope, payload_at))), Some(Agreement::Yes(under))) if is_complete => {
+                (Slot::Bytes(bytes), Some(Ok((envelope, payload_at))), Some(VersionCheck::Yes(under)))
+                    if is_complete =>
+                {
                     let payload = bytes.get(payload_at..).unwrap_or_default();
                     Some(judge(self.engine, self.plan(read.position), &envelope, payload, under))
                 }
@@ -171,7 +174,7 @@ impl<'a> Batch<'a> {
             };
             match stored {
                 Some(Stored::Value(served)) => {
-                    self.plan(read.position).note(self.engine, What::Hit { fresh_for: served.serving.fresh() });
+                    self.plan(read.position).note(self.engine, HistoryEvent::Hit { fresh_for: served.serving.fresh() });
                     self.serve(read.position, served, read.mark);
                 }
                 _ => left.push((read.position, Some(read.slot))),
@@ -189,7 +192,7 @@ impl<'a> Batch<'a> {
             mark.keep(&served.value, weight, served.serving.service(plan.local), under);
         }
         plan.count(self.engine, Tally::Hits);
-        self.settle(at, Landing::Value(served.value));
+        self.settle(at, FlightOutcome::Value(served.value));
     }
 
     pub(super) async fn try_look(
@@ -235,18 +238,20 @@ impl<'a> Batch<'a> {
             let start = read.len();
             let positions = start..start.saturating_add(chunk.len());
             let (slots, tracked) =
-                match Basis::read_many(&self.engine.versions, bases.of_all(positions.clone()), &keys, track).await {
+                match VersionSnapshot::read_many(&self.engine.versions, bases.of_all(positions.clone()), &keys, track)
+                    .await
+                {
                     Ok(found) => found,
                     Err(error) if read.is_empty() => return Err(error),
                     // What was read before is good. The others are computed for their callers alone.
                     Err(error) => {
                         let left = ids.iter().skip(start);
-                        left.for_each(|at| self.plan(*at).note(self.engine, What::StoreFailed(error.kind())));
+                        left.for_each(|at| self.plan(*at).note(self.engine, HistoryEvent::StoreFailed(error.kind())));
                         self.engine.store_failed(&error);
                         break;
                     }
                 };
-            let is_late = sabotage::is(Guard::BatchMarksBeforeRead);
+            let is_late = mutants::removed(Invariant::BatchMarksBeforeRead);
             let marks = if is_late { plans.iter().map(mark).collect() } else { marks };
             let all = positions.zip(slots).zip(marks);
             read.extend(all.map(|((position, slot), mark)| Read { position, slot, mark: mark.filter(|_| tracked) }));
@@ -263,7 +268,8 @@ impl<'a> Batch<'a> {
             let (envelope, _) = opened.as_ref()?.as_ref().ok()?;
             Some((bases.of(read.position)?, envelope, read.mark.is_some()))
         });
-        let mut agreements = Basis::agree_all(&self.engine.versions, &records.collect::<Vec<_>>()).await?.into_iter();
+        let mut agreements =
+            VersionSnapshot::agree_all(&self.engine.versions, &records.collect::<Vec<_>>()).await?.into_iter();
         let mut wanted = Vec::new();
         for (read, opened) in read.into_iter().zip(opened) {
             let Some(&at) = ids.get(read.position) else { continue };
@@ -300,45 +306,45 @@ impl<'a> Batch<'a> {
         at: usize,
         read: Read<'a>,
         opened: Opened,
-        agreement: Option<Agreement>,
-        basis: &Basis,
+        agreement: Option<VersionCheck>,
+        basis: &VersionSnapshot,
     ) -> Verdict {
         let (engine, plan) = (self.engine, self.plan(at));
         let Read { slot, mark, .. } = read;
         let bytes = match slot {
             Slot::Absent => {
-                plan.note(engine, What::Missed);
+                plan.note(engine, HistoryEvent::Missed);
                 return Verdict::Want(Place::Empty, None);
             }
             // What is computed here may be older than the write that the fence is for (R22).
             Slot::Fenced => {
-                plan.note(engine, What::Fenced);
+                plan.note(engine, HistoryEvent::Fenced);
                 return Verdict::Uncached;
             }
             // The run before stored nothing: those who waited for it run at once, and one of them may store (X7).
             Slot::Unstored(mark) => {
-                plan.note(engine, What::NotAwaited);
+                plan.note(engine, HistoryEvent::NotAwaited);
                 return Verdict::Want(Place::OverMark(mark), None);
             }
             Slot::Unawaited(_) if !plan.refresh => {
-                plan.note(engine, What::NotAwaited);
+                plan.note(engine, HistoryEvent::NotAwaited);
                 return Verdict::Uncached;
             }
-            Slot::Leased(_) | Slot::Unawaited(_) if plan.rules.options.flight != FlightScope::Cluster => {
+            Slot::Leased(_) | Slot::Unawaited(_) if plan.rules.options.single_flight != SingleFlightScope::Cluster => {
                 return Verdict::Uncached;
             }
             Slot::Leased(left) | Slot::Unawaited(left) => return Verdict::Leased(left),
             Slot::WrongType => {
-                plan.note(engine, What::Undecodable);
+                plan.note(engine, HistoryEvent::Undecodable);
                 return Verdict::Foreign("the key holds a value of another type");
             }
             Slot::Bytes(bytes) => bytes,
         };
         let stored = match (opened, agreement) {
-            (Some(Ok((envelope, payload_at))), Some(Agreement::Yes(under))) => {
+            (Some(Ok((envelope, payload_at))), Some(VersionCheck::Yes(under))) => {
                 judge(engine, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under)
             }
-            (Some(Ok(_)), Some(Agreement::Fenced)) => Stored::Fenced,
+            (Some(Ok(_)), Some(VersionCheck::Fenced)) => Stored::Fenced,
             (Some(Ok((envelope, _))), _) => Stored::Invalid(envelope.fill_id, Some(basis.ended_by(&envelope))),
             (Some(Err(Unreadable::Newer(fill_id, reason))), _) => Stored::Newer(fill_id, reason),
             (Some(Err(Unreadable::Foreign(reason))), _) => Stored::Foreign(reason),
@@ -403,7 +409,7 @@ impl<'a> Batch<'a> {
                     Ok(Ok(lease)) => looked.claims.push(Claim { at, position, lease: Some(lease), old, beside }),
                     // Somebody else refreshes it.
                     Ok(Err(Obstacle::Slot(Slot::Unawaited(_)))) if beside.is_some() && !self.plan(at).refresh => {
-                        self.plan(at).note(self.engine, What::NotAwaited);
+                        self.plan(at).note(self.engine, HistoryEvent::NotAwaited);
                         looked.claims.push(Claim { at, position, lease: None, old, beside });
                     }
                     Ok(Err(Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)))) if beside.is_some() => {

@@ -7,7 +7,7 @@ use super::shard::{Access, Value};
 use super::{MemoryStore, SHARDS, index};
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
 use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Replacing, Swapped};
 
 impl MemoryStore {
@@ -100,7 +100,7 @@ impl<'a> Shards<'a> {
         if let Some((index, member)) = entering.leaves {
             index::remove(self.of(index), index, &[member.to_owned()])?;
         }
-        if !sabotage::is(Guard::LoginIsEntered) {
+        if !mutants::removed(Invariant::LoginIsEntered) {
             index::put(self.of(entering.index), entering.index, entering.member, entering.lasts)?;
         }
         Ok(Entered::Done(ended))
@@ -112,7 +112,7 @@ impl CellStore for MemoryStore {
         self.time.now(&self.clock)
     }
 
-    fn is_at_hand(&self) -> bool {
+    fn reads_synchronously(&self) -> bool {
         true
     }
 
@@ -142,7 +142,9 @@ impl CellStore for MemoryStore {
     ) -> BoxFuture<'a, Result<Swapped>> {
         self.ready(key, |access| match access.bytes(key)? {
             None => Ok(Swapped::Gone),
-            Some(found) if found != expected && !sabotage::is(Guard::SwapCompares) => Ok(Swapped::Conflict(found)),
+            Some(found) if found != expected && !mutants::removed(Invariant::SwapCompares) => {
+                Ok(Swapped::Conflict(found))
+            }
             Some(_) => {
                 let expiry = expiry.or_else(|| access.left(key));
                 access.put(key, Value::Bytes(bytes), expiry);

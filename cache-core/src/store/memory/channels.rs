@@ -78,7 +78,7 @@ impl ChannelStore for MemoryStore {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::events::Events;
+    use crate::observe::events::Events;
 
     #[tokio::test]
     // C1

@@ -6,7 +6,7 @@ use super::shard::{Shard, weight};
 use super::sweep::A_STEP;
 use super::{MemoryStore, lock};
 use crate::clock::Timestamp;
-use crate::events::Event;
+use crate::observe::events::Event;
 use crate::store::CellStore as _;
 
 /// How many entries are sampled for each eviction.

@@ -8,7 +8,7 @@ use super::MemoryStore;
 use super::shard::{Access, Value};
 use super::versions::new_version;
 use crate::error::Result;
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
 use crate::store::fences::{Before, Fences};
 use crate::store::{Expiry, FenceStore, Raised, Siblings, Slot, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
 
@@ -129,7 +129,7 @@ impl Access<'_> {
     fn lift(&mut self, key: &str, fence: Token) {
         self.remove(&lease_key(key));
         self.remove(&aside_key(key));
-        let are_a_set = !sabotage::is(Guard::FencesAreASet);
+        let are_a_set = !mutants::removed(Invariant::FencesAreASet);
         match self.fences(key).and_then(|fences| without(fence, fences)).filter(|_| are_a_set) {
             Some(mut others) => {
                 others.end_before();

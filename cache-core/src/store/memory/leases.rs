@@ -8,9 +8,9 @@ use futures::future::BoxFuture;
 use super::MemoryStore;
 use super::shard::{Access, Value};
 use crate::error::Result;
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
 use crate::store::{
-    Acquired, Claim, Fill, Filled, LeaseStore, Over, Place, Rewrite, Slot, THROTTLE_MARK, Token, Want, has_fill_id,
+    Acquired, Claim, Fill, Filled, LeaseStore, Place, Replaces, Rewrite, Slot, THROTTLE_MARK, Token, Want, has_fill_id,
     is_unawaited, lease_key,
 };
 
@@ -36,7 +36,7 @@ impl LeaseStore for MemoryStore {
                 return Ok(Filled::Refused);
             }
             access.remove(&lease_key(key));
-            if let Over::Record(id) = *over
+            if let Replaces::Stale(id) = *over
                 && !access.record_is(key, id)
                 && !unguarded
             {
@@ -50,7 +50,7 @@ impl LeaseStore for MemoryStore {
     fn rewrite_head<'a>(&'a self, rewrite: Rewrite<'a>) -> BoxFuture<'a, Result<bool>> {
         let Rewrite { key, token, fill_id, head, expiry } = rewrite;
         self.ready(key, |access| {
-            if !access.holds(key, token, Over::Record(fill_id)) {
+            if !access.holds(key, token, Replaces::Stale(fill_id)) {
                 return Ok(false);
             }
             access.remove(&lease_key(key));
@@ -70,7 +70,7 @@ impl LeaseStore for MemoryStore {
             if !access.holds(key, *token, *over) {
                 return Ok(false);
             }
-            if let Over::Record(id) = *over
+            if let Replaces::Stale(id) = *over
                 && access.record_is(key, id)
             {
                 access.keep(key, lease);
@@ -92,7 +92,7 @@ impl LeaseStore for MemoryStore {
                 Some(rest) => access.put(&place, Value::Bytes(token.unstored().into()), Some(rest)),
                 None => drop(access.remove(&place)),
             }
-            if let Over::Record(_) = over {
+            if let Replaces::Stale(_) = over {
                 // Callers that wait for the refresh watch the record.
                 access.changed.push((&**key).into());
             }
@@ -102,7 +102,7 @@ impl LeaseStore for MemoryStore {
 
     fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
         self.ready(key, |access| {
-            let held = access.holds(key, token, Over::Record(0));
+            let held = access.holds(key, token, Replaces::Stale(0));
             if held {
                 access.put(&lease_key(key), Value::Bytes(Bytes::from_static(THROTTLE_MARK.as_bytes())), Some(throttle));
                 // Like touching the expiry on Redis: callers that wait for the record check again.
@@ -141,21 +141,21 @@ impl Access<'_> {
     }
 
     /// Returns whether this attempt's lease is held: in the value key, or in the lease key.
-    fn holds(&mut self, key: &str, token: Token, over: Over) -> bool {
+    fn holds(&mut self, key: &str, token: Token, over: Replaces) -> bool {
         let (key, mark) = match over {
-            Over::Nothing => (key.to_owned(), token.mark()),
-            Over::Record(_) => (lease_key(key), token.hex()),
+            Replaces::Nothing => (key.to_owned(), token.mark()),
+            Replaces::Stale(_) => (lease_key(key), token.hex()),
         };
         matches!(self.bytes(&key), Ok(Some(bytes)) if bytes == mark.as_bytes())
     }
 
     /// Test only: returns whether the guard against the current content is disabled.
-    fn is_unguarded(&mut self, key: &str, over: Over) -> bool {
+    fn is_unguarded(&mut self, key: &str, over: Replaces) -> bool {
         match (over, self.slot(key)) {
-            (Over::Nothing, Slot::Absent) => sabotage::is(Guard::RemovalEndsLease),
-            (Over::Nothing, Slot::Bytes(_)) => sabotage::is(Guard::WriteEndsLease),
-            (Over::Record(_), _) => sabotage::is(Guard::RefreshReplacesItsRecord),
-            (Over::Nothing, _) => false,
+            (Replaces::Nothing, Slot::Absent) => mutants::removed(Invariant::RemovalEndsLease),
+            (Replaces::Nothing, Slot::Bytes(_)) => mutants::removed(Invariant::WriteEndsLease),
+            (Replaces::Stale(_), _) => mutants::removed(Invariant::RefreshReplacesItsRecord),
+            (Replaces::Nothing, _) => false,
         }
     }
 

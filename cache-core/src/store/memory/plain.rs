@@ -8,7 +8,7 @@ use futures::future::{self, BoxFuture};
 use super::MemoryStore;
 use super::shard::Value;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Expiry, Loaded, Over, PlainFill, PlainStore, Put, Reply, When};
+use crate::store::{Expiry, Loaded, PlainFill, PlainStore, Put, Replaces, Reply, When};
 
 impl PlainStore for MemoryStore {
     fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
@@ -64,7 +64,7 @@ impl PlainStore for MemoryStore {
     fn fill_plain<'a>(&'a self, fill: PlainFill<'a>) -> BoxFuture<'a, Result<bool>> {
         let PlainFill { key, lease, token, over, bytes, expiry } = fill;
         self.ready(key, |access| {
-            let forms = token.forms(Over::Nothing);
+            let forms = token.forms(Replaces::Nothing);
             let is_ours = access.bytes(lease)?.is_some_and(|found| forms.iter().any(|form| *found == *form.as_bytes()));
             if !is_ours {
                 return Ok(false);

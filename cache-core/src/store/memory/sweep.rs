@@ -16,10 +16,10 @@ use futures::future::{self, BoxFuture};
 
 use super::shard::{Value, weight};
 use super::{MemoryStore, SHARDS};
-use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::store::sweep::{Heads, Standing, Suspect, SweepStore};
 use crate::store::{CellStore as _, Version};
+use crate::value::envelope::Envelope;
 
 /// How many entries a write checks while a pass is due. A write adds at most one, so a pass ends
 /// after a quarter as many writes as there are entries.

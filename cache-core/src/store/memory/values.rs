@@ -11,7 +11,7 @@ use futures::future::{self, BoxFuture};
 use super::MemoryStore;
 use super::shard::Value;
 use crate::error::Result;
-use crate::events::Table;
+use crate::observe::events::Table;
 use crate::store::{Expiry, Siblings, Slot, ValueStore, Versioned, Wake, aside_key, lease_key};
 
 /// How long a waiter sleeps if too many wait already.

@@ -7,7 +7,7 @@ use futures::future::{self, BoxFuture};
 use super::MemoryStore;
 use super::shard::{Value, wrong_type};
 use crate::error::Result;
-use crate::sabotage::{self, Guard};
+use crate::mutants::{self, Invariant};
 use crate::store::{Expiry, VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version, VersionStore};
 
 impl VersionStore for MemoryStore {
@@ -36,7 +36,8 @@ impl VersionStore for MemoryStore {
                 Some(Value::Set(members)) => Some(members.clone()),
                 Some(_) => return Err(wrong_type()),
             };
-            if known.is_none() && access.get(version).is_some() && !sabotage::is(Guard::LostRegistryEndsEntries) {
+            if known.is_none() && access.get(version).is_some() && !mutants::removed(Invariant::LostRegistryEndsEntries)
+            {
                 access.put(version, new_version(), Some(VERSION_EXPIRY));
             }
             let mut members = known.unwrap_or_default();
@@ -52,7 +53,8 @@ impl MemoryStore {
         let read = |key: &Arc<str>| {
             self.with(key, |access| {
                 if make && access.get(key).is_none() {
-                    let version = if sabotage::is(Guard::LostVersionIsNew) { first_version() } else { new_version() };
+                    let version =
+                        if mutants::removed(Invariant::LostVersionIsNew) { first_version() } else { new_version() };
                     access.put(key, version, Some(VERSION_EXPIRY));
                     // There can be no copy of a version that did not exist.
                     access.changed.pop();

@@ -19,7 +19,7 @@ impl CellStore for RedisStore {
         self.link.now()
     }
 
-    fn is_at_hand(&self) -> bool {
+    fn reads_synchronously(&self) -> bool {
         false
     }
 

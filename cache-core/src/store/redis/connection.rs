@@ -25,7 +25,7 @@ use super::{RedisStore, error, rights, scripts};
 use crate::background::Background;
 use crate::clock::{Clock, ServerOffset, SleepWatch, Stopwatch, Timestamp, millis};
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Event, Events, reason};
+use crate::observe::events::{Event, Events, reason};
 use crate::store::Trust;
 use crate::store::outstanding::Outstanding;
 use crate::store::pushes::Pushes;

@@ -8,7 +8,7 @@ use redis::{Cmd, Pipeline, Script, ScriptInvocation, Value};
 use super::{RedisStore, error, ms, on, reply, scripts};
 use crate::error::{ErrorKind, Result};
 use crate::store::{
-    Acquired, Claim, FILL_ID_AT, Fill, Filled, LeaseStore, Over, Place, Rewrite, Slot, Token, Want, lease_key,
+    Acquired, Claim, FILL_ID_AT, Fill, Filled, LeaseStore, Place, Replaces, Rewrite, Slot, Token, Want, lease_key,
 };
 
 mod batch;
@@ -182,12 +182,12 @@ fn acquired(step: &'static str, value: Value) -> Result<Acquired> {
 fn fill_script(fill: &Fill) -> ScriptInvocation<'static> {
     let Fill { claim: Claim { key, token, over }, record, expiry, .. } = fill;
     match over {
-        Over::Nothing => {
+        Replaces::Nothing => {
             let mut script = scripts::FILL.key(&**key);
             script.arg(token.mark()).arg(record.as_ref()).arg(ms(*expiry));
             script
         }
-        Over::Record(id) => {
+        Replaces::Stale(id) => {
             let mut script = refresh(&scripts::FILL_REFRESH, key);
             script.arg(token.hex()).arg(record.as_ref()).arg(ms(*expiry)).arg(&id.to_le_bytes()[..]);
             script
@@ -216,12 +216,12 @@ fn filled(step: &'static str, fill: &Fill, stored: Value, (tracked, stands): (bo
 fn renew_script(claim: &Claim, lease: Duration) -> ScriptInvocation<'static> {
     let Claim { key, token, over } = claim;
     match over {
-        Over::Nothing => {
+        Replaces::Nothing => {
             let mut script = scripts::RENEW.key(&**key);
             script.arg(token.mark()).arg(ms(lease));
             script
         }
-        Over::Record(id) => {
+        Replaces::Stale(id) => {
             let mut script = refresh(&scripts::RENEW_REFRESH, key);
             script.arg(token.hex()).arg(ms(lease)).arg(&id.to_le_bytes()[..]);
             script
@@ -232,7 +232,7 @@ fn renew_script(claim: &Claim, lease: Duration) -> ScriptInvocation<'static> {
 fn release_script(claim: &Claim, unstored: Option<Duration>) -> ScriptInvocation<'static> {
     let Claim { key, token, over } = claim;
     let mut script = scripts::RELEASE.key(&*claim.lease_key());
-    if let Over::Record(_) = over {
+    if let Replaces::Stale(_) = over {
         script.key(&**key);
     }
     token.forms(*over).iter().for_each(|form| {
@@ -261,7 +261,7 @@ mod tests {
     // R6, T4
     fn a_fill_is_tracked_only_if_the_server_says_so_and_its_own_record_still_stands() {
         let record = Bytes::from((0..64).collect::<Vec<u8>>());
-        let claim = Claim { key: "k".into(), token: Token::from_bits(1), over: Over::Nothing };
+        let claim = Claim { key: "k".into(), token: Token::from_bits(1), over: Replaces::Nothing };
         let fill = Fill { claim, record: record.clone(), expiry: Duration::from_secs(1), track: true };
         let after = |stored: i64, tracked: bool, stands: Option<Value>| {
             filled("fill", &fill, Value::Int(stored), (tracked, stands)).unwrap()

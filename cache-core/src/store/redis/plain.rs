@@ -108,7 +108,7 @@ impl PlainStore for RedisStore {
         Box::pin(async move {
             let PlainFill { key, lease, token, over, bytes, expiry } = fill;
             let mut script = scripts::FILL_PLAIN.key(lease);
-            let [awaited, unawaited] = token.forms(crate::store::Over::Nothing);
+            let [awaited, unawaited] = token.forms(crate::store::Replaces::Nothing);
             script.key(key).arg(awaited).arg(unawaited).arg(bytes.as_ref()).arg(ms(expiry));
             if let Some(over) = &over {
                 script.arg(over.as_ref());

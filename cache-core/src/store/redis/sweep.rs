@@ -6,10 +6,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use super::{RedisStore, cells, error, on, reply, scripts};
-use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::key::versions::origin;
 use crate::store::sweep::{Heads, Standing, SweepStore};
+use crate::value::envelope::Envelope;
 
 /// The approximate number of the server's keys that one step checks.
 const SCANNED: u32 = 250;

@@ -12,7 +12,7 @@ use super::trips::in_turn;
 use super::versions::version_of;
 use super::{RedisStore, ms, on, reply, scripts, warm};
 use crate::error::Result;
-use crate::events::Table;
+use crate::observe::events::Table;
 use crate::store::{
     Expiry, FILL_ID_AT, REGISTRY_EXPIRY, ReadMany, Reading, Siblings, Slot, ValueStore, Versioned, Wake, aside_key,
     lease_key,

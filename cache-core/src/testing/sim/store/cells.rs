@@ -16,7 +16,7 @@ impl CellStore for SimStore {
         node.offset.now(&node.clock)
     }
 
-    fn is_at_hand(&self) -> bool {
+    fn reads_synchronously(&self) -> bool {
         false
     }
 

@@ -1,0 +1,422 @@
+//! The right to fill a key, over all processes that share the store.
+//!
+//! Invariant: a token belongs to one attempt. Whatever else touches the key (an invalidation, a set, an eviction, a `DEL`
+//! typed by hand) ends the lease, and a fill without its lease stores nothing (R1, R2, R10, R12).
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::{Clock, Stopwatch};
+use crate::error::{Error, Result};
+use crate::key::EntryKey;
+use crate::mutants::{self, Invariant};
+use crate::observe::events::{Events, bump};
+use crate::observe::history::{History, HistoryEvent};
+use crate::options::Limits;
+use crate::store::{
+    Acquired, Claim, Fill, Filled, Operation, Place, PlainFill, Replaces, Rewrite, Slot, Store, THROTTLE_MARK, Token,
+    Want, lease_key,
+};
+
+/// How long the mark of a run that stored nothing stands: those who waited for it take over meanwhile (X7).
+const UNSTORED_FOR: Duration = Duration::from_secs(1);
+
+/// The leases of one cache.
+pub(crate) struct Leases {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    history: Arc<History>,
+    events: Events,
+    /// How long a lease lasts.
+    limit: Duration,
+    max_staleness: Duration,
+}
+
+/// A lease that was ours when it was taken. Dropped, it is given back as soon as the store can be reached.
+pub(crate) struct Lease {
+    leases: Arc<Leases>,
+    key: Arc<str>,
+    token: Token,
+    over: Replaces,
+    /// Whether it has still to be given back.
+    held: bool,
+}
+
+/// What is learned of a lease while its run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It stood after this moment on the boot clock.
+    Stood(u64),
+    /// It is another's now: the run is not to be joined any more.
+    Lost,
+}
+
+/// What stands in the way of a lease.
+pub(crate) enum Obstacle {
+    /// This is there now.
+    Slot(Slot),
+    /// The last refresh of the record failed, and the next one has to wait that long.
+    Throttle(Option<Duration>),
+}
+
+impl Leases {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        history: Arc<History>,
+        events: Events,
+        limits: &Limits,
+    ) -> Arc<Self> {
+        let (limit, max_staleness) = (limits.lease, limits.max_staleness);
+        Arc::new(Self { store, clock, history, events, limit, max_staleness })
+    }
+
+    /// Takes it, or tells what stands in the way.
+    pub(crate) async fn acquire(self: &Arc<Self>, key: &EntryKey, over: Replaces) -> Result<Result<Lease, Obstacle>> {
+        let place = match over {
+            Replaces::Nothing => Place::Empty,
+            Replaces::Stale(fill_id) => Place::Beside(fill_id),
+        };
+        let lease = self.wanted(key, place);
+        let acquired = self.store.acquire(&lease.want(place), self.limit).await;
+        lease.answered(acquired)
+    }
+
+    /// Takes it in the place of a record that an invalidation has ended.
+    pub(crate) async fn acquire_in_place(
+        self: &Arc<Self>,
+        key: &EntryKey,
+        fill_id: u64,
+    ) -> Result<Result<Lease, Obstacle>> {
+        let lease = self.wanted(key, Place::Instead(fill_id));
+        let acquired = self.store.acquire(&lease.want(Place::Instead(fill_id)), self.limit).await;
+        lease.answered(acquired)
+    }
+
+    /// Takes it in the place of the mark of a run that stored nothing. Others do not wait for it (X7).
+    pub(crate) async fn acquire_over_mark(
+        self: &Arc<Self>,
+        key: &EntryKey,
+        mark: Token,
+    ) -> Result<Result<Lease, Obstacle>> {
+        let lease = self.wanted(key, Place::OverMark(mark));
+        let acquired = self.store.acquire(&lease.want(Place::OverMark(mark)), self.limit).await;
+        lease.answered(acquired)
+    }
+
+    /// Takes one for each, or tells what stands in the way, in one trip.
+    pub(crate) async fn acquire_many(
+        self: &Arc<Self>,
+        wanted: &[(&EntryKey, Place)],
+    ) -> Result<Vec<Result<Result<Lease, Obstacle>>>> {
+        let leases: Vec<Lease> = wanted.iter().map(|(key, place)| self.wanted(key, *place)).collect();
+        let want = |(lease, (_, place)): (&Lease, &(_, Place))| lease.want(*place);
+        let wants: Vec<Want> = leases.iter().zip(wanted).map(want).collect();
+        // Dropped here: all of them are given back.
+        match self.store.acquire_many(&wants, self.limit).await {
+            Ok(answers) => Ok(leases.into_iter().zip(answers).map(|(lease, answer)| lease.answered(answer)).collect()),
+            Err(error) => {
+                leases.into_iter().for_each(|lease| lease.unanswered(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn wanted(self: &Arc<Self>, key: &EntryKey, place: Place) -> Lease {
+        let token = self.token();
+        // Made before the request: dropped while that is under way, the lease may be ours all the same.
+        Lease {
+            leases: Arc::clone(self),
+            key: Arc::clone(&key.value_key),
+            token: if matches!(place, Place::OverMark(_)) { token.unawaited() } else { token },
+            over: place.over(),
+            held: true,
+        }
+    }
+
+    /// As [`Lease::keep`], for the leases of one run: they are renewed together.
+    pub(crate) async fn keep_all<T>(
+        &self,
+        leases: &[Lease],
+        tell: &(dyn Fn(&str, Told) + Sync),
+        work: impl Future<Output = T>,
+    ) -> T {
+        let limit = self.limit;
+        let pause = limit.mul_f64(1.0 / 3.0).min(self.max_staleness.mul_f64(0.5));
+        let started = self.clock.start();
+        let renewal = async {
+            let mut claims: Vec<Claim> = leases.iter().map(Lease::claim).collect();
+            // Counted from the start, so that a slow renewal does not push the next one back.
+            for renewals in 1_u32.. {
+                if claims.is_empty() {
+                    break;
+                }
+                started.reaches(pause.saturating_mul(renewals)).await;
+                let asked_at = self.clock.boot();
+                let renewed = match self.store.renew_many(&claims, limit).await {
+                    Ok(renewed) => renewed,
+                    Err(error) => {
+                        self.store_failed(&error);
+                        continue;
+                    }
+                };
+                let mut answers = renewed.into_iter();
+                claims.retain(|claim| match answers.next() {
+                    Some(Ok(true)) => {
+                        tell(&claim.key, Told::Stood(asked_at));
+                        bump(&self.events.count().renewals);
+                        self.history.note(&claim.key, HistoryEvent::LeaseRenewed);
+                        true
+                    }
+                    // Lost: the fill will be refused and told then. Callers that come from now on start anew.
+                    Some(Ok(false)) => {
+                        self.history.note(&claim.key, HistoryEvent::LeaseLost);
+                        tell(&claim.key, Told::Lost);
+                        false
+                    }
+                    Some(Err(error)) => {
+                        self.store_failed(&error);
+                        !mutants::removed(Invariant::FailedRenewalIsRepeated)
+                    }
+                    None => true,
+                });
+            }
+            std::future::pending::<T>().await
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            never = renewal => never,
+        }
+    }
+
+    /// Fills under each of these leases that is still ours, in one trip.
+    pub(crate) async fn fill_many(&self, fills: Vec<(Lease, Bytes, Duration, bool)>) -> Result<Vec<Result<Filled>>> {
+        let fill = |(lease, record, expiry, track): &(Lease, Bytes, Duration, bool)| Fill {
+            claim: lease.claim(),
+            record: record.clone(),
+            expiry: *expiry,
+            track: *track,
+        };
+        let filled = self.store.fill_many(&fills.iter().map(fill).collect::<Vec<_>>()).await?;
+        for ((lease, ..), _) in fills.into_iter().zip(&filled).filter(|(_, filled)| filled.is_ok()) {
+            lease.forget();
+        }
+        Ok(filled)
+    }
+
+    /// Gives them back in one trip.
+    pub(crate) async fn release_many(&self, leases: Vec<Lease>, end: End) -> Result<()> {
+        if leases.is_empty() {
+            return Ok(());
+        }
+        let claims: Vec<Claim> = leases.iter().map(Lease::claim).collect();
+        self.store.release_many(&claims, end.unstored()).await?;
+        leases.into_iter().for_each(Lease::forget);
+        Ok(())
+    }
+
+    /// Whether a lease beside the record of this key stands that this caller waits for. It is given back in its own key, and whoever waits
+    /// watches the record: so it is looked at once more after the watching began.
+    pub(crate) async fn is_awaited_beside(&self, key: &str, is_refresh: bool) -> Result<bool> {
+        Ok(match self.store.read(&lease_key(key)).await? {
+            Slot::Bytes(bytes) => bytes != THROTTLE_MARK.as_bytes(),
+            // A refresh has to store, so it does wait.
+            Slot::Unawaited(_) => is_refresh,
+            _ => false,
+        })
+    }
+
+    /// A new token. Without its guard it is the client's, as in libraries that leave it at that.
+    fn token(self: &Arc<Self>) -> Token {
+        if mutants::removed(Invariant::TokenOfAttempt) {
+            return Token::from_bits(Arc::as_ptr(self).addr() as u128);
+        }
+        Token::random()
+    }
+
+    fn store_failed(&self, error: &Error) {
+        self.events.store_failed(error, self.store.is_available());
+    }
+}
+
+impl Lease {
+    fn answered(mut self, acquired: Result<Acquired>) -> Result<Result<Self, Obstacle>> {
+        match acquired {
+            Ok(Acquired::Ours) => {
+                self.leases.history.note(&self.key, HistoryEvent::LeaseTaken);
+                Ok(Ok(self))
+            }
+            Ok(Acquired::Unawaited) => {
+                self.token = self.token.unawaited();
+                self.leases.history.note(&self.key, HistoryEvent::LeaseTaken);
+                Ok(Ok(self))
+            }
+            Ok(Acquired::Found(Slot::Leased(_))) if mutants::removed(Invariant::LeaseIsExclusive) => Ok(Ok(self)),
+            Ok(Acquired::Found(slot)) => {
+                self.held = false;
+                Ok(Err(Obstacle::Slot(slot)))
+            }
+            Ok(Acquired::Throttled(left)) => {
+                self.held = false;
+                Ok(Err(Obstacle::Throttle(left)))
+            }
+            Err(error) => {
+                self.unanswered(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// An answer that did not come says nothing: the lease may be ours, and is given back in any case (R11).
+    fn unanswered(mut self, error: &Error) {
+        self.held = error.may_have_happened();
+    }
+
+    /// Drives `work`, and renews the lease while that goes on: at a third of its time, so that it
+    /// does not end, and at half the staleness bound, since a run that may have been invalidated
+    /// elsewhere is not joined for longer than that. Where the store does not answer, the run goes
+    /// on for those who wait for it. `tell` is called with a key and what was learned of its lease.
+    pub(crate) async fn keep<T>(&self, tell: &(dyn Fn(&str, Told) + Sync), work: impl Future<Output = T>) -> T {
+        self.leases.keep_all(std::slice::from_ref(self), tell, work).await
+    }
+
+    fn want(&self, place: Place) -> Want {
+        Want { key: Arc::clone(&self.key), token: self.token, place }
+    }
+
+    fn claim(&self) -> Claim {
+        Claim { key: Arc::clone(&self.key), token: self.token, over: self.over }
+    }
+
+    /// Stores the record if the lease is still ours. `track`: whoever asks keeps the value while no change of it is told.
+    pub(crate) async fn fill(mut self, record: Bytes, expiry: Duration, track: bool) -> Result<Filled> {
+        let fill = Fill { claim: self.claim(), record, expiry, track };
+        let filled = self.leases.store.fill(&fill).await?;
+        self.held = false;
+        Ok(filled)
+    }
+
+    /// Stores a plain value if the lease is still ours, over exactly what stood there. The lease is the key beside it.
+    pub(crate) async fn fill_plain(
+        mut self,
+        key: &str,
+        over: Option<Bytes>,
+        bytes: Bytes,
+        expiry: Duration,
+    ) -> Result<bool> {
+        let lease = Arc::clone(&self.key);
+        let fill = PlainFill { key, lease: &lease, token: self.token, over, bytes, expiry };
+        let stored = self.leases.store.fill_plain(fill).await?;
+        self.held = false;
+        Ok(stored)
+    }
+
+    /// There is nothing to give back any more.
+    fn forget(mut self) {
+        self.held = false;
+    }
+
+    /// Rewrites the first bytes of the record that the lease is beside, if both still stand.
+    pub(crate) async fn rewrite_head(mut self, head: Bytes, expiry: Duration) -> Result<bool> {
+        let Replaces::Stale(fill_id) = self.over else { return self.release(End::Free).await.map(|()| false) };
+        let rewrite = Rewrite { key: &self.key, token: self.token, fill_id, head, expiry };
+        let rewritten = self.leases.store.rewrite_head(rewrite).await?;
+        self.held = false;
+        Ok(rewritten)
+    }
+
+    /// Which record it is beside.
+    pub(crate) fn over(&self) -> Replaces {
+        self.over
+    }
+
+    /// Gives it back after a failed refresh: no process tries again for that long. Whether it was still ours, and so the record still stood.
+    pub(crate) async fn throttle(mut self, throttle: Duration) -> Result<bool> {
+        let stood = self.leases.store.throttle(&self.key, self.token, throttle).await?;
+        self.held = false;
+        Ok(stood)
+    }
+
+    /// Gives it back, so that the next caller need not wait for its end.
+    pub(crate) async fn release(mut self, end: End) -> Result<()> {
+        self.leases.store.release(&self.claim(), end.unstored()).await?;
+        self.held = false;
+        Ok(())
+    }
+}
+
+/// What a lease that is given back leaves for those who wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Nothing: one of them takes the lease, and the others wait for that one.
+    Free,
+    /// A mark for a moment: the run ended and stored nothing, so each process runs at once (X7).
+    Unstored,
+}
+
+impl End {
+    fn unstored(self) -> Option<Duration> {
+        (self == Self::Unstored && !mutants::removed(Invariant::UnstoredLeavesMark)).then_some(UNSTORED_FOR)
+    }
+}
+
+/// Keeps leases that are taken, or stored under, in many trips: outside of [`Leases::keep_all`], which is for the run between.
+pub(crate) struct Renewals(Stopwatch);
+
+impl Renewals {
+    /// For leases that are young.
+    pub(crate) fn start(of: &Leases) -> Self {
+        Self(of.clock.start())
+    }
+
+    /// Renews all of these, where a third of a lease's time has passed since it did so last. `tell`
+    /// is called with what comes with a lease and what was learned of it.
+    pub(crate) async fn renew_when_due<'a>(
+        &mut self,
+        of: &Leases,
+        leases: impl Iterator<Item = (usize, &'a Lease)>,
+        tell: impl Fn(usize, Told),
+    ) {
+        let limit = of.limit;
+        if self.0.elapsed() < limit.mul_f64(1.0 / 3.0) {
+            return;
+        }
+        let (with, claims): (Vec<usize>, Vec<Claim>) = leases.map(|(with, lease)| (with, lease.claim())).unzip();
+        let asked_at = of.clock.boot();
+        self.0 = of.clock.start();
+        let renewed = match of.store.renew_many(&claims, limit).await {
+            Ok(renewed) => renewed,
+            Err(error) => return of.store_failed(&error),
+        };
+        for ((claim, with), renewed) in claims.iter().zip(with).zip(renewed) {
+            match renewed {
+                Ok(true) => {
+                    tell(with, Told::Stood(asked_at));
+                    bump(&of.events.count().renewals);
+                    of.history.note(&claim.key, HistoryEvent::LeaseRenewed);
+                }
+                // The fill will be refused and told then. Callers that come from now on start anew.
+                Ok(false) => {
+                    of.history.note(&claim.key, HistoryEvent::LeaseLost);
+                    tell(with, Told::Lost);
+                }
+                Err(error) => of.store_failed(&error),
+            }
+        }
+    }
+}
+
+/// A caller that is dropped must not make the next one wait for the lease's end.
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.held {
+            return;
+        }
+        // From anywhere, also outside a runtime. After the shutdown the lease runs out by itself.
+        self.leases.store.later(Operation::Release(self.claim(), self.leases.limit));
+    }
+}
