@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::store::cells::Limit;
 pub(crate) use crate::store::cells::OverLimit;
 pub(crate) use crate::store::{CellStore, Kind as Listed};
-use crate::store::{Entered, Entering, Loaded, Mark, Replaced, Swapped};
+use crate::store::{Entered, Entering, Loaded, Mark, Replaced, Replacing, Swapped};
 
 /// How many times a change is tried against conflicting ones.
 const ATTEMPTS: u32 = 1000;
@@ -312,7 +312,8 @@ impl<K: CellKind> Cells<K> {
                     }
                 }
                 Some((from, expected)) => {
-                    match store.replace(from, expected.clone(), key, bytes.clone(), *ttl, mark).await? {
+                    let replacing = Replacing { old: from, expected, key, bytes, expiry: *ttl, mark };
+                    match store.replace(replacing).await? {
                         Replaced::Done => Put::Done,
                         Replaced::Taken => Put::Taken,
                         Replaced::Conflict | Replaced::Gone => Put::Look,

@@ -19,7 +19,7 @@ use crate::background::Background;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::observe::events::{Event, Events};
-use crate::store::{self, Claim, FILL_ID_AT, Fill, Filled, Listener, Store, Token, Version, Want};
+use crate::store::{self, Claim, FILL_ID_AT, Fill, Filled, Listener, Place, Rewrite, Store, Token, Version, Want};
 
 /// One store with what it needs.
 #[derive(Clone)]
@@ -239,11 +239,15 @@ impl RawStore {
     }
 
     pub async fn acquire(&self, key: &str, token: u128, lease: Duration, over: RawOver) -> Result<RawAcquired> {
-        self.store.acquire(key, Token::from_bits(token), lease, over.into()).await.map(RawAcquired::from)
+        let place = match over {
+            RawOver::Nothing => Place::Empty,
+            RawOver::Record(id) => Place::Beside(id),
+        };
+        self.take(key, Token::from_bits(token), place, lease).await
     }
 
     pub async fn acquire_in_place(&self, key: &str, token: u128, lease: Duration, fill_id: u64) -> Result<RawAcquired> {
-        self.store.acquire_in_place(key, Token::from_bits(token), lease, fill_id).await.map(RawAcquired::from)
+        self.take(key, Token::from_bits(token), Place::Instead(fill_id), lease).await
     }
 
     /// Acquires each as `acquire` does, or for a place by fill id as `acquire_in_place` does.
@@ -308,20 +312,24 @@ impl RawStore {
     }
 
     pub async fn renew(&self, key: &str, token: u128, over: RawOver, lease: Duration) -> Result<bool> {
-        self.store.renew(key, self::token(token), over.into(), lease).await
+        self.store.renew(&RawClaim(key, token, over).claim(), lease).await
     }
 
     pub async fn release(&self, key: &str, token: u128, over: RawOver) -> Result<()> {
-        self.store.release(key, self::token(token), over.into(), None).await
+        self.store.release(&RawClaim(key, token, over).claim(), None).await
     }
 
     /// Releases after a compute that stored nothing.
     pub async fn release_unstored(&self, key: &str, token: u128, over: RawOver, rest: Duration) -> Result<()> {
-        self.store.release(key, self::token(token), over.into(), Some(rest)).await
+        self.store.release(&RawClaim(key, token, over).claim(), Some(rest)).await
     }
 
     pub async fn acquire_over_mark(&self, key: &str, token: u128, lease: Duration, mark: u128) -> Result<RawAcquired> {
-        self.store.acquire_over_mark(key, self::token(token), lease, self::token(mark)).await.map(RawAcquired::from)
+        self.take(key, self::token(token), Place::OverMark(self::token(mark)), lease).await
+    }
+
+    async fn take(&self, key: &str, token: Token, place: Place, lease: Duration) -> Result<RawAcquired> {
+        self.store.acquire(&Want { key: key.into(), token, place }, lease).await.map(RawAcquired::from)
     }
 
     pub async fn rewrite_head(
@@ -333,7 +341,8 @@ impl RawStore {
         expiry: Duration,
     ) -> Result<bool> {
         let head = Bytes::copy_from_slice(head);
-        self.store.rewrite_head(key, Token::from_bits(token), fill_id, head, expiry).await
+        let token = Token::from_bits(token);
+        self.store.rewrite_head(Rewrite { key, token, fill_id, head, expiry }).await
     }
 
     pub async fn throttle(&self, key: &str, token: u128, throttle: Duration) -> Result<bool> {
@@ -559,7 +568,7 @@ impl From<store::Acquired> for RawAcquired {
     }
 }
 
-impl From<RawPlace> for store::Place {
+impl From<RawPlace> for Place {
     fn from(place: RawPlace) -> Self {
         match place {
             RawPlace::Empty => Self::Empty,

@@ -18,8 +18,8 @@ use crate::observe::events::{Events, bump};
 use crate::observe::history::{History, HistoryEvent};
 use crate::options::Limits;
 use crate::store::{
-    Acquired, Claim, Fill, Filled, Operation, Place, PlainFill, Replaces, Slot, Store, THROTTLE_MARK, Token, Want,
-    lease_key,
+    Acquired, Claim, Fill, Filled, Operation, Place, PlainFill, Replaces, Rewrite, Slot, Store, THROTTLE_MARK, Token,
+    Want, lease_key,
 };
 
 /// How long the mark of a run that stored nothing is kept. In that time its waiters take over (X7).
@@ -83,7 +83,7 @@ impl Leases {
             Replaces::Stale(fill_id) => Place::Beside(fill_id),
         };
         let lease = self.wanted(key, place);
-        let acquired = self.store.acquire(&lease.key, lease.token, self.limit, over).await;
+        let acquired = self.store.acquire(&lease.want(place), self.limit).await;
         lease.answered(acquired)
     }
 
@@ -94,7 +94,7 @@ impl Leases {
         fill_id: u64,
     ) -> Result<Result<Lease, Obstacle>> {
         let lease = self.wanted(key, Place::Instead(fill_id));
-        let acquired = self.store.acquire_in_place(&lease.key, lease.token, self.limit, fill_id).await;
+        let acquired = self.store.acquire(&lease.want(Place::Instead(fill_id)), self.limit).await;
         lease.answered(acquired)
     }
 
@@ -106,7 +106,7 @@ impl Leases {
         mark: Token,
     ) -> Result<Result<Lease, Obstacle>> {
         let lease = self.wanted(key, Place::OverMark(mark));
-        let acquired = self.store.acquire_over_mark(&lease.key, lease.token, self.limit, mark).await;
+        let acquired = self.store.acquire(&lease.want(Place::OverMark(mark)), self.limit).await;
         lease.answered(acquired)
     }
 
@@ -116,10 +116,7 @@ impl Leases {
         wanted: &[(&EntryKey, Place)],
     ) -> Result<Vec<Result<Result<Lease, Obstacle>>>> {
         let leases: Vec<Lease> = wanted.iter().map(|(key, place)| self.wanted(key, *place)).collect();
-        let want = |(lease, (_, place)): (&Lease, &(_, Place))| {
-            let Lease { key, token, .. } = lease;
-            Want { key: Arc::clone(key), token: *token, place: *place }
-        };
+        let want = |(lease, (_, place)): (&Lease, &(_, Place))| lease.want(*place);
         let wants: Vec<Want> = leases.iter().zip(wanted).map(want).collect();
         // Dropped here: all of them are released.
         match self.store.acquire_many(&wants, self.limit).await {
@@ -294,6 +291,10 @@ impl Lease {
         self.leases.keep_all(std::slice::from_ref(self), tell, work).await
     }
 
+    fn want(&self, place: Place) -> Want {
+        Want { key: Arc::clone(&self.key), token: self.token, place }
+    }
+
     fn claim(&self) -> Claim {
         Claim { key: Arc::clone(&self.key), token: self.token, over: self.over }
     }
@@ -331,7 +332,8 @@ impl Lease {
     /// Rewrites the first bytes of the record next to the lease, if both are still there.
     pub(crate) async fn rewrite_head(mut self, head: Bytes, expiry: Duration) -> Result<bool> {
         let Replaces::Stale(fill_id) = self.over else { return self.release(End::Free).await.map(|()| false) };
-        let rewritten = self.leases.store.rewrite_head(&self.key, self.token, fill_id, head, expiry).await?;
+        let rewrite = Rewrite { key: &self.key, token: self.token, fill_id, head, expiry };
+        let rewritten = self.leases.store.rewrite_head(rewrite).await?;
         self.held = false;
         Ok(rewritten)
     }
@@ -351,7 +353,7 @@ impl Lease {
 
     /// Releases the lease, so that the next caller need not wait for its end.
     pub(crate) async fn release(mut self, end: End) -> Result<()> {
-        self.leases.store.release(&self.key, self.token, self.over, end.unstored()).await?;
+        self.leases.store.release(&self.claim(), end.unstored()).await?;
         self.held = false;
         Ok(())
     }

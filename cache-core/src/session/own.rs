@@ -24,7 +24,9 @@ use super::store::{SessionStore, SessionSwap, StoredSession};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::cells::OverLimit;
-use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Store, Swapped};
+use crate::store::{
+    CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Replacing, Store, Swapped,
+};
 
 /// The value under a key whose session is being moved to another key.
 const MOVED: &[u8] = b"null";
@@ -388,17 +390,10 @@ impl<S: SessionStore> CellStore for OwnStore<S> {
         Box::pin(self.end(key, Some(mark)))
     }
 
-    fn replace<'a>(
-        &'a self,
-        old: &'a str,
-        expected: Bytes,
-        key: &'a str,
-        bytes: Bytes,
-        expiry: Option<Expiry>,
-        mark: Option<Mark<'a>>,
-    ) -> BoxFuture<'a, Result<Replaced>> {
+    fn replace<'a>(&'a self, replacing: Replacing<'a>) -> BoxFuture<'a, Result<Replaced>> {
+        let Replacing { old, expected, key, bytes, expiry, mark } = replacing;
         Box::pin(async move {
-            Ok(match self.take_place((old, &expected), (key, &bytes), expiry, mark).await? {
+            Ok(match self.take_place((old, expected), (key, bytes), expiry, mark).await? {
                 Moved::Done => Replaced::Done,
                 Moved::Conflict(_) => Replaced::Conflict,
                 Moved::Gone => Replaced::Gone,

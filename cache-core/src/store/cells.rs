@@ -8,12 +8,28 @@
 //! Invariant: a cell and its entry in an index are written in one step, so neither exists without
 //! the other, and a limit on the entries holds under concurrency.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::{Expiry, Loaded, Swapped};
+use super::Expiry;
 use crate::clock::Timestamp;
 use crate::error::Result;
+
+/// Bytes and their remaining time to live; `None`: no expiry.
+pub(crate) type Loaded = (Bytes, Option<Duration>);
+
+/// The result of [`CellStore::swap`].
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Swapped {
+    /// The new bytes were written.
+    Done,
+    /// These other bytes were found; nothing was changed.
+    Conflict(Bytes),
+    /// The key was absent; nothing was changed.
+    Gone,
+}
 
 /// The result of [`CellStore::replace`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +49,18 @@ pub(crate) enum Replaced {
 pub(crate) struct Mark<'a> {
     pub key: &'a str,
     pub lasts: Expiry,
+}
+
+/// A write of `bytes` under `key`, which must be absent. `old` is deleted, which must have exactly
+/// the bytes `expected`.
+#[derive(Clone, Copy)]
+pub(crate) struct Replacing<'a> {
+    pub old: &'a str,
+    pub expected: &'a Bytes,
+    pub key: &'a str,
+    pub bytes: &'a Bytes,
+    pub expiry: Option<Expiry>,
+    pub mark: Option<Mark<'a>>,
 }
 
 /// A write of one key together with its entry in an index.
@@ -138,17 +166,8 @@ pub(crate) trait CellStore: Send + Sync + 'static {
     /// the key was absent.
     fn delete_marked<'a>(&'a self, key: &'a str, mark: Mark<'a>) -> BoxFuture<'a, Result<bool>>;
 
-    /// Writes `bytes` under `key`, which must be absent, and deletes `old`, which must have exactly
-    /// the bytes `expected`.
-    fn replace<'a>(
-        &'a self,
-        old: &'a str,
-        expected: Bytes,
-        key: &'a str,
-        bytes: Bytes,
-        expiry: Option<Expiry>,
-        mark: Option<Mark<'a>>,
-    ) -> BoxFuture<'a, Result<Replaced>>;
+    /// Writes one key in the place of another.
+    fn replace<'a>(&'a self, replacing: Replacing<'a>) -> BoxFuture<'a, Result<Replaced>>;
 
     /// Executes all of the write or nothing.
     fn enter<'a>(&'a self, entering: Entering<'a>) -> BoxFuture<'a, Result<Entered>>;

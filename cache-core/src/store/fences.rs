@@ -1,235 +1,78 @@
-//! Fences: the content of a value key or of a tag's version key while writes are in progress.
-//!
-//! ```text
-//! "F"  before 32  (token 32 hex, end 15) for each fence, 17 at most
-//!      before: of a record, its expiry, ms since 1970, decimal;
-//!              of a version, the version, hex; zeros: nothing is restored
-//!      end: ms since 1970 on the server's clock, decimal
-//! ```
-//!
-//! Invariant: `before` is other than zeros only while no fence of the set has been lifted or has
-//! expired, so what is restored is the content from before all of them (R27). The scripts of the
-//! Redis store do the same as this module.
+//! Fences: they keep a key or a tag without a valid record while writes are in progress.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
-use super::{Token, Version};
-use crate::clock::Timestamp;
+use futures::future::BoxFuture;
 
-/// How many fences of one key are tracked separately. One more has no token of its own and ends
-/// only by expiry.
-pub(crate) const FENCES_MAX: usize = 16;
+#[cfg(feature = "redis")]
+pub(crate) use self::layout::FENCES_MAX;
+pub(crate) use self::set::{Before, Fences};
+use super::Expiry;
+use super::token::Token;
+use super::values::Siblings;
+use crate::error::Result;
 
-/// The first byte.
-const MARK: u8 = b'F';
-const BEFORE_LEN: usize = 32;
-const TOKEN_LEN: usize = 32;
-const END_LEN: usize = 15;
-const HEAD_LEN: usize = 1 + BEFORE_LEN;
-const HOLDER_LEN: usize = TOKEN_LEN + END_LEN;
-const LEN_MAX: usize = HEAD_LEN + HOLDER_LEN * (FENCES_MAX + 1);
-/// The token of fences beyond the limit.
-const NAMELESS: u128 = 0;
+pub(super) mod layout;
+mod set;
 
-/// The fences of one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fences {
-    before: Before,
-    holders: Vec<Holder>,
+/// The result of [`FenceStore::raise`].
+#[derive(Debug)]
+pub(crate) struct Raised {
+    /// The known builds.
+    pub(crate) builds: Vec<String>,
+    /// One of the keys had too many fences to track this one separately: that key is fenced until
+    /// the last of them would expire.
+    pub(crate) crowded: bool,
 }
 
-/// The content of the key before all of its fences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Before {
-    /// Nothing, or content that has ended since.
-    Nothing,
-    /// A record, which was put aside, with its expiry.
-    Record(Timestamp),
-    /// A version.
-    Version(Version),
+/// Returns the key of the record that a fence has put aside. It is in the slot of the value key.
+pub(crate) fn aside_key(key: &str) -> String {
+    format!("{{{key}}}:f")
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Holder {
-    token: u128,
-    ends: Timestamp,
-}
+/// The operations on fences.
+pub(crate) trait FenceStore: Send + Sync + 'static {
+    /// Adds this fence to each of the siblings' keys, in one atomic step per key, and ends their
+    /// leases. Fences that are already there stay. A record that is there is put aside, for no
+    /// longer than each of the fences lasts.
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>>;
 
-/// Returns whether these bytes are fences.
-pub(crate) fn is_fence(bytes: &[u8]) -> bool {
-    bytes.len() > HEAD_LEN
-        && bytes.len() <= LEN_MAX
-        && bytes.len().saturating_sub(HEAD_LEN).is_multiple_of(HOLDER_LEN)
-        && bytes.first() == Some(&MARK)
-        && bytes.iter().skip(1).all(u8::is_ascii_hexdigit)
-}
+    /// Removes this fence from each of the siblings' keys, and unlinks the record put aside, the
+    /// leases, and any content except other fences. Returns the known builds.
+    fn lift<'a>(&'a self, fence: Token, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>>;
 
-impl Fences {
-    pub(crate) fn over(before: Before) -> Self {
-        Self { before, holders: Vec::new() }
-    }
+    /// Removes this fence from each of these keys. If it was the last one, and none was lifted or
+    /// expired before, the record put aside is restored with its old expiry.
+    fn withdraw<'a>(&'a self, fence: Token, keys: &'a [String]) -> BoxFuture<'a, Result<()>>;
 
-    /// Parses the fences of a value key that are in force at `now`. `None`: the bytes are not
-    /// fences.
-    pub(crate) fn of_record(bytes: &[u8], now: Timestamp) -> Option<Self> {
-        Self::read(bytes, now, |text| text.parse().ok().filter(|ends| *ends > 0).map(Timestamp::from_millis))
-            .map(|(before, holders)| Self { before: before.map_or(Before::Nothing, Before::Record), holders })
-    }
+    /// Gives each of these kinds a new version, then adds this fence to each of these tags, in this
+    /// order, in one round trip. Fences that are already there stay. `true`: as
+    /// [`Raised::crowded`].
+    fn fence_versions<'a>(
+        &'a self,
+        fence: Token,
+        limit: Expiry,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<bool>>;
 
-    /// Parses the fences of a tag's version key in the same way.
-    pub(crate) fn of_version(bytes: &[u8], now: Timestamp) -> Option<Self> {
-        Self::read(bytes, now, |text| u128::from_str_radix(text, 16).ok().filter(|bits| *bits > 0).map(Version))
-            .map(|(before, holders)| Self { before: before.map_or(Before::Nothing, Before::Version), holders })
-    }
+    /// Replaces each of these versions, then removes this fence from each of these tags, in this
+    /// order, in one round trip. A tag without other fences is then at none of the versions that it
+    /// had.
+    fn lift_versions<'a>(
+        &'a self,
+        fence: Token,
+        versions: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>>;
 
-    fn read<T>(
-        bytes: &[u8],
-        now: Timestamp,
-        before: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<(Option<T>, Vec<Holder>)> {
-        let text = std::str::from_utf8(bytes).ok().filter(|text| is_fence(text.as_bytes()))?;
-        let all: Vec<Holder> = bytes.get(HEAD_LEN..)?.chunks(HOLDER_LEN).map(Holder::read).collect::<Option<_>>()?;
-        let holders: Vec<Holder> = all.iter().copied().filter(|holder| holder.ends > now).collect();
-        // A caller that let a fence expire may have died after its write.
-        let has_none_run_out = holders.len() == all.len();
-        let before = text.get(1..HEAD_LEN).and_then(before).filter(|_| has_none_run_out);
-        Some((before, holders))
-    }
-
-    /// Adds a fence. Returns `false` if there are too many to track it separately; the key then
-    /// stays fenced until the last of them would expire.
-    pub(crate) fn add(&mut self, token: Token, ends: Timestamp) -> bool {
-        self.remove(token);
-        let named = self.holders.iter().filter(|holder| holder.token != NAMELESS).count();
-        if named < FENCES_MAX {
-            self.holders.push(Holder { token: token.bits, ends });
-            return true;
-        }
-        let last = self.ends().max(ends);
-        self.holders.retain(|holder| holder.token != NAMELESS);
-        self.holders.push(Holder { token: NAMELESS, ends: last });
-        false
-    }
-
-    pub(crate) fn remove(&mut self, token: Token) {
-        self.holders.retain(|holder| holder.token != token.bits);
-    }
-
-    /// Discards the content from before: it will not be restored.
-    pub(crate) fn end_before(&mut self) {
-        self.before = Before::Nothing;
-    }
-
-    pub(crate) fn before(&self) -> Before {
-        self.before
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.holders.is_empty()
-    }
-
-    /// Returns when the last of them ends.
-    pub(crate) fn ends(&self) -> Timestamp {
-        self.holders.iter().map(|holder| holder.ends).max().unwrap_or(Timestamp::from_millis(0))
-    }
-
-    /// Returns the stored form.
-    pub(crate) fn to_bytes(&self) -> Bytes {
-        let before = match self.before {
-            Before::Nothing => "0".repeat(BEFORE_LEN),
-            Before::Record(ends) => format!("{:032}", ends.as_millis()),
-            Before::Version(version) => version.hex(),
-        };
-        let mut text = format!("F{before}");
-        for Holder { token, ends } in &self.holders {
-            text.push_str(&format!("{token:032x}{:015}", ends.as_millis()));
-        }
-        text.into()
-    }
-}
-
-impl Holder {
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let (token, ends) = std::str::from_utf8(bytes).ok()?.split_at_checked(TOKEN_LEN)?;
-        let token = u128::from_str_radix(token, 16).ok()?;
-        Some(Self { token, ends: Timestamp::from_millis(ends.parse().ok()?) })
-    }
-}
-
-// Without the token: its owner can end the fence.
-impl std::fmt::Debug for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Holder").field("ends", &self.ends).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(millis: u64) -> Timestamp {
-        Timestamp::from_millis(millis)
-    }
-
-    #[test]
-    // R27: the bytes that the scripts read and write too
-    fn fences_are_read_back_as_they_were_written() {
-        let mut fences = Fences::over(Before::Record(at(1_767_225_600_123)));
-        assert!(fences.add(Token::from_bits(0xa), at(2000)) && fences.add(Token::from_bits(0xb), at(3000)));
-        let bytes = fences.to_bytes();
-        let expected = "F00000000000000000001767225600123\
-            0000000000000000000000000000000a000000000002000\
-            0000000000000000000000000000000b000000000003000";
-        assert_eq!(bytes, expected);
-        assert!(is_fence(&bytes));
-        assert_eq!(Fences::of_record(&bytes, at(0)), Some(fences));
-        let mut of_version = Fences::over(Before::Version(Version(0xabc)));
-        of_version.add(Token::from_bits(7), at(9));
-        assert_eq!(Fences::of_version(&of_version.to_bytes(), at(0)), Some(of_version));
-    }
-
-    #[test]
-    fn what_is_no_fence_is_read_as_none() {
-        let fence = {
-            let mut fences = Fences::over(Before::Nothing);
-            fences.add(Token::from_bits(0xa), at(2000));
-            fences.to_bytes()
-        };
-        let others = [&fence[..fence.len() - 1], &fence[..HEAD_LEN], b"", b"F", &[b"L", &fence[1..]].concat()];
-        let foreign = [&fence[..40], b"-", &fence[41..]].concat();
-        for bytes in others.into_iter().chain([&foreign[..]]) {
-            assert!(!is_fence(bytes));
-            assert_eq!(Fences::of_record(bytes, at(0)), None);
-        }
-        let long = [&fence[..], &fence[HEAD_LEN..].repeat(FENCES_MAX + 1)].concat();
-        assert!(!is_fence(&long));
-    }
-
-    #[test]
-    // R27, C1
-    fn one_fence_too_many_ends_by_its_time_alone() {
-        let mut fences = Fences::over(Before::Nothing);
-        let most = u128::try_from(FENCES_MAX).unwrap();
-        for token in 1..=most {
-            assert!(fences.add(Token::from_bits(token), at(1000)), "{token}");
-        }
-        assert!(!fences.add(Token::from_bits(98), at(5000)) && !fences.add(Token::from_bits(99), at(4000)));
-        assert!(is_fence(&fences.to_bytes()));
-        for token in (1..=most).chain([98, 99]) {
-            fences.remove(Token::from_bits(token));
-        }
-        assert_eq!((fences.is_empty(), fences.ends()), (false, at(5000)));
-    }
-
-    #[test]
-    // R27
-    fn what_stood_before_a_fence_that_ran_out_does_not_come_back() {
-        let mut fences = Fences::over(Before::Record(at(9000)));
-        fences.add(Token::from_bits(1), at(1000));
-        fences.add(Token::from_bits(2), at(2000));
-        let bytes = fences.to_bytes();
-        assert_eq!(Fences::of_record(&bytes, at(999)).unwrap().before(), Before::Record(at(9000)));
-        let left = Fences::of_record(&bytes, at(1000)).unwrap();
-        assert_eq!((left.before(), left.holders.len()), (Before::Nothing, 1));
-    }
+    /// Gives each of these kinds a new version, then removes this fence from each of these tags, in
+    /// this order, in one round trip. If it was the last one, and none was lifted or expired
+    /// before, the tag gets back the version it had before all of them.
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>>;
 }

@@ -288,7 +288,7 @@ impl Operation {
     /// Runs the operation now.
     pub(crate) async fn run(&self, store: &dyn Store) -> Result<()> {
         match self {
-            Self::Release(claim, _) => store.release(&claim.key, claim.token, claim.over, None).await,
+            Self::Release(claim, _) => store.release(claim, None).await,
             Self::Remove(removal) => removal.run(store).await,
             Self::Renew(versions) => store.renew_versions(versions).await,
             Self::Lift(fence, versions, tags) => store.lift_versions(*fence, versions, tags).await,

@@ -1,11 +1,14 @@
-//! Store operations for values shared with other programs, in addition to those for objects.
+//! Store operations for objects and for values shared with other programs, in addition to those
+//! of cells.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::{Expiry, Loaded, Token};
+use super::Expiry;
+use super::cells::Loaded;
+use super::token::{Token, lease_key};
 use crate::error::Result;
 
 /// How [`PlainStore::put_plain`] writes.
@@ -54,8 +57,11 @@ pub(crate) struct PlainFill<'a> {
     pub(crate) expiry: Expiry,
 }
 
-/// The operations.
+/// The operations on objects and plain values.
 pub(crate) trait PlainStore: Send + Sync + 'static {
+    /// Writes the key and replaces any content. `None`: without expiry.
+    fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>>;
+
     /// Returns the time to live of a key of any type. `None`: there is no such key; `Some(None)`:
     /// it has no expiry.
     fn time_left<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Option<Duration>>>>;
@@ -71,13 +77,10 @@ pub(crate) trait PlainStore: Send + Sync + 'static {
     /// Adds to a whole number and returns the sum. The time to live does not change.
     fn increment<'a>(&'a self, key: &'a str, by: i64) -> BoxFuture<'a, Result<i64>>;
 
-    /// Adds to a whole number in a field of a hash and returns the sum.
-    fn hash_increment<'a>(&'a self, key: &'a str, field: &'a str, by: i64) -> BoxFuture<'a, Result<i64>>;
-
     /// Sends a command unchanged.
     fn command(&self, words: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Reply>>;
 
-    /// Like [`load`](super::Store::load). `true`: the listeners are notified of the next change of
+    /// Like [`load`](super::CellStore::load). `true`: the listeners are notified of the next change of
     /// the key.
     fn load_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>>;
 
@@ -91,7 +94,7 @@ pub(crate) trait PlainStore: Send + Sync + 'static {
 pub(crate) fn plain_lease_key(key: &str) -> String {
     match hash_tag(key) {
         Some(tag) => format!("{{{tag}}}:l:{key}"),
-        None => super::lease_key(key),
+        None => lease_key(key),
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{RawStore, owned};
 use crate::error::Result;
 use crate::store::cells::{Limit, OverLimit};
-use crate::store::{Entered, Entering, Kind, Mark, Replaced};
+use crate::store::{Entered, Entering, Kind, Mark, Replaced, Replacing};
 
 /// The result of `replace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl RawStore {
     ) -> Result<RawReplaced> {
         let (expected, bytes) = (Bytes::copy_from_slice(expected), Bytes::copy_from_slice(bytes));
         let mark = mark.map(|(key, lasts)| Mark { key, lasts });
-        Ok(match self.store.replace(old, expected, key, bytes, expiry, mark).await? {
+        Ok(match self.store.replace(Replacing { old, expected: &expected, key, bytes: &bytes, expiry, mark }).await? {
             Replaced::Done => RawReplaced::Done,
             Replaced::Conflict => RawReplaced::Conflict,
             Replaced::Gone => RawReplaced::Gone,

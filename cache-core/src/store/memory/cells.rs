@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use futures::future::{self, BoxFuture};
 
-use super::{Access, MemoryStore, SHARDS, Value, index};
+use super::shard::{Access, Value};
+use super::{MemoryStore, SHARDS, index};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::mutants::{self, Invariant};
-use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Swapped};
+use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Replacing, Swapped};
 
 impl MemoryStore {
     /// Runs `step` on all shards. They are always locked in the same order, so that two calls never
@@ -174,24 +175,17 @@ impl CellStore for MemoryStore {
         })))
     }
 
-    fn replace<'a>(
-        &'a self,
-        old: &'a str,
-        expected: Bytes,
-        key: &'a str,
-        bytes: Bytes,
-        expiry: Option<Expiry>,
-        mark: Option<Mark<'a>>,
-    ) -> BoxFuture<'a, Result<Replaced>> {
+    fn replace<'a>(&'a self, replacing: Replacing<'a>) -> BoxFuture<'a, Result<Replaced>> {
+        let Replacing { old, expected, key, bytes, expiry, mark } = replacing;
         Box::pin(future::ready(self.with_all(|shards| {
             match shards.of(old).bytes(old)? {
                 None => return Ok(Replaced::Gone),
-                Some(found) if found != expected => return Ok(Replaced::Conflict),
+                Some(found) if found != *expected => return Ok(Replaced::Conflict),
                 Some(_) if shards.of(key).get(key).is_some() => return Ok(Replaced::Taken),
                 Some(_) => {}
             }
             shards.of(old).remove(old);
-            shards.of(key).put(key, Value::Bytes(bytes), expiry);
+            shards.of(key).put(key, Value::Bytes(bytes.clone()), expiry);
             shards.leave(mark);
             Ok(Replaced::Done)
         })))

@@ -2,65 +2,93 @@
 
 use std::sync::Arc;
 
+use futures::future::{self, BoxFuture};
+
 use super::MemoryStore;
 use super::shard::{Access, Value};
 use super::versions::new_version;
 use crate::error::Result;
 use crate::mutants::{self, Invariant};
 use crate::store::fences::{Before, Fences};
-use crate::store::{Expiry, Raised, Siblings, Slot, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
+use crate::store::{Expiry, FenceStore, Raised, Siblings, Slot, Token, VERSION_EXPIRY, Version, aside_key, lease_key};
 
-impl MemoryStore {
-    pub(super) fn raise(&self, fence: Token, limit: Expiry, siblings: Siblings<'_>) -> Result<Raised> {
-        let mut crowded = false;
-        for key in siblings.keys {
-            crowded |= !self.with(key, |access| Ok(access.raise(key, fence, limit)))?;
-        }
-        Ok(Raised { builds: self.builds(siblings.builds)?, crowded })
+impl FenceStore for MemoryStore {
+    fn raise<'a>(&'a self, fence: Token, limit: Expiry, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Raised>> {
+        let raise = || {
+            let mut crowded = false;
+            for key in siblings.keys {
+                crowded |= !self.with(key, |access| Ok(access.raise(key, fence, limit)))?;
+            }
+            Ok(Raised { builds: self.builds(siblings.builds)?, crowded })
+        };
+        Box::pin(future::ready(raise()))
     }
 
-    pub(super) fn lift(&self, fence: Token, siblings: Siblings<'_>) -> Result<Vec<String>> {
-        for key in siblings.keys {
-            self.with(key, |access| {
-                access.lift(key, fence);
-                Ok(())
-            })?;
-        }
-        self.builds(siblings.builds)
+    fn lift<'a>(&'a self, fence: Token, siblings: Siblings<'a>) -> BoxFuture<'a, Result<Vec<String>>> {
+        let lift = || {
+            for key in siblings.keys {
+                self.with(key, |access| {
+                    access.lift(key, fence);
+                    Ok(())
+                })?;
+            }
+            self.builds(siblings.builds)
+        };
+        Box::pin(future::ready(lift()))
     }
 
-    pub(super) fn withdraw(&self, fence: Token, keys: &[String]) -> Result<()> {
-        keys.iter().try_for_each(|key| {
+    fn withdraw<'a>(&'a self, fence: Token, keys: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        let withdraw = |key: &String| {
             self.with(key, |access| {
                 access.withdraw(key, fence);
                 Ok(())
             })
-        })
+        };
+        Box::pin(future::ready(keys.iter().try_for_each(withdraw)))
     }
 
-    pub(super) fn fence_versions(
-        &self,
+    fn fence_versions<'a>(
+        &'a self,
         fence: Token,
         limit: Expiry,
-        kinds: &[Arc<str>],
-        tags: &[Arc<str>],
-    ) -> Result<bool> {
-        self.renew_all(kinds)?;
-        let mut crowded = false;
-        for key in tags {
-            crowded |= !self.with(key, |access| access.fence_version(key, fence, limit))?;
-        }
-        Ok(crowded)
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<bool>> {
+        let raise = || {
+            self.renew_all(kinds)?;
+            let mut crowded = false;
+            for key in tags {
+                crowded |= !self.with(key, |access| access.fence_version(key, fence, limit))?;
+            }
+            Ok(crowded)
+        };
+        Box::pin(future::ready(raise()))
     }
 
-    pub(super) fn lift_versions(&self, fence: Token, versions: &[Arc<str>], tags: &[Arc<str>]) -> Result<()> {
-        self.renew_all(versions)?;
-        tags.iter().try_for_each(|key| self.with(key, |access| access.lift_version(key, fence)))
+    fn lift_versions<'a>(
+        &'a self,
+        fence: Token,
+        versions: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>> {
+        let lift = || {
+            self.renew_all(versions)?;
+            tags.iter().try_for_each(|key| self.with(key, |access| access.lift_version(key, fence)))
+        };
+        Box::pin(future::ready(lift()))
     }
 
-    pub(super) fn withdraw_versions(&self, fence: Token, kinds: &[Arc<str>], tags: &[Arc<str>]) -> Result<()> {
-        self.renew_all(kinds)?;
-        tags.iter().try_for_each(|key| self.with(key, |access| access.withdraw_version(key, fence)))
+    fn withdraw_versions<'a>(
+        &'a self,
+        fence: Token,
+        kinds: &'a [Arc<str>],
+        tags: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<()>> {
+        let withdraw = || {
+            self.renew_all(kinds)?;
+            tags.iter().try_for_each(|key| self.with(key, |access| access.withdraw_version(key, fence)))
+        };
+        Box::pin(future::ready(withdraw()))
     }
 }
 

@@ -3,178 +3,143 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 
+use super::MemoryStore;
 use super::shard::{Access, Value};
 use crate::error::Result;
 use crate::mutants::{self, Invariant};
 use crate::store::{
-    Acquired, Claim, Expiry, Fill, Filled, Replaces, Slot, THROTTLE_MARK, Token, has_fill_id, is_unawaited, lease_key,
+    Acquired, Claim, Fill, Filled, LeaseStore, Place, Replaces, Rewrite, Slot, THROTTLE_MARK, Token, Want, has_fill_id,
+    is_unawaited, lease_key,
 };
 
-/// Like [`Store::acquire`](crate::store::Store::acquire); the other functions likewise.
-pub(super) fn acquire(
-    access: &mut Access<'_>,
-    key: &str,
-    token: Token,
-    lease: Duration,
-    over: Replaces,
-) -> Result<Acquired> {
-    let slot = access.slot(key);
-    match over {
-        Replaces::Nothing if slot != Slot::Absent => return Ok(Acquired::Found(slot)),
-        Replaces::Nothing => access.put(key, Value::Bytes(token.mark().into()), Some(lease)),
-        Replaces::Stale(id) => {
-            if !access.record_is(key, id) {
-                return Ok(Acquired::Found(slot));
+impl LeaseStore for MemoryStore {
+    fn acquire<'a>(&'a self, want: &'a Want, lease: Duration) -> BoxFuture<'a, Result<Acquired>> {
+        let Want { key, token, place } = want;
+        self.ready(key, |access| match (*place, access.slot(key)) {
+            (Place::Empty, Slot::Absent) => Ok(access.take(key, *token, lease)),
+            (Place::OverMark(mark), Slot::Unstored(found)) if found == mark => {
+                Ok(access.take(key, token.unawaited(), lease))
             }
-            return beside(access, key, token, lease);
-        }
+            (Place::Instead(id), _) if access.record_is(key, id) => Ok(access.take(key, *token, lease)),
+            (Place::Beside(id), _) if access.record_is(key, id) => access.take_beside(key, *token, lease),
+            (_, found) => Ok(Acquired::Found(found)),
+        })
     }
-    Ok(Acquired::Ours)
-}
 
-/// Takes the lease of a refresh. The record is kept for at least as long.
-fn beside(access: &mut Access<'_>, key: &str, token: Token, lease: Duration) -> Result<Acquired> {
-    let lease_key = lease_key(key);
-    let (acquired, token) = match access.bytes(&lease_key)? {
-        None => (Acquired::Ours, token),
-        Some(held) if Token::of_unstored(&held).is_some() => (Acquired::Unawaited, token.unawaited()),
-        Some(held) => {
-            let left = access.left(&lease_key);
-            return Ok(match &held {
-                held if held == THROTTLE_MARK.as_bytes() => Acquired::Throttled(left),
-                held if is_unawaited(held) => Acquired::Found(Slot::Unawaited(left)),
-                _ => Acquired::Found(Slot::Leased(left)),
-            });
-        }
-    };
-    access.put(&lease_key, Value::Bytes(token.hex().into()), Some(lease));
-    access.keep(key, lease);
-    Ok(acquired)
-}
+    fn fill<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Filled>> {
+        let Fill { claim: Claim { key, token, over }, record, expiry, .. } = fill;
+        self.ready(key, |access| {
+            let unguarded = access.is_unguarded(key, *over);
+            if !access.holds(key, *token, *over) && !unguarded {
+                return Ok(Filled::Refused);
+            }
+            access.remove(&lease_key(key));
+            if let Replaces::Stale(id) = *over
+                && !access.record_is(key, id)
+                && !unguarded
+            {
+                return Ok(Filled::Refused);
+            }
+            access.put(key, Value::Bytes(record.clone()), Some(*expiry));
+            Ok(Filled::Tracked)
+        })
+    }
 
-pub(super) fn acquire_in_place(
-    access: &mut Access<'_>,
-    key: &str,
-    token: Token,
-    lease: Duration,
-    fill_id: u64,
-) -> Result<Acquired> {
-    if !access.record_is(key, fill_id) {
-        return Ok(Acquired::Found(access.slot(key)));
+    fn rewrite_head<'a>(&'a self, rewrite: Rewrite<'a>) -> BoxFuture<'a, Result<bool>> {
+        let Rewrite { key, token, fill_id, head, expiry } = rewrite;
+        self.ready(key, |access| {
+            if !access.holds(key, token, Replaces::Stale(fill_id)) {
+                return Ok(false);
+            }
+            access.remove(&lease_key(key));
+            if !access.record_is(key, fill_id) {
+                return Ok(false);
+            }
+            let Some(record) = access.bytes(key)? else { return Ok(false) };
+            let payload = record.get(head.len()..).unwrap_or_default();
+            access.put(key, Value::Bytes([&head, payload].concat().into()), Some(expiry));
+            Ok(true)
+        })
     }
-    access.put(key, Value::Bytes(token.mark().into()), Some(lease));
-    Ok(Acquired::Ours)
-}
 
-pub(super) fn acquire_over_mark(
-    access: &mut Access<'_>,
-    key: &str,
-    token: Token,
-    lease: Duration,
-    mark: Token,
-) -> Result<Acquired> {
-    match access.slot(key) {
-        Slot::Unstored(found) if found == mark => {
-            access.put(key, Value::Bytes(token.unawaited().mark().into()), Some(lease));
-            Ok(Acquired::Ours)
-        }
-        found => Ok(Acquired::Found(found)),
-    }
-}
-
-pub(super) fn fill(access: &mut Access<'_>, fill: &Fill) -> Result<Filled> {
-    let Fill { claim: Claim { key, token, over }, record, expiry, .. } = fill;
-    let (token, over) = (*token, *over);
-    let unguarded = access.is_unguarded(key, over);
-    if !access.holds(key, token, over) && !unguarded {
-        return Ok(Filled::Refused);
-    }
-    access.remove(&lease_key(key));
-    if let Replaces::Stale(id) = over
-        && !access.record_is(key, id)
-        && !unguarded
-    {
-        return Ok(Filled::Refused);
-    }
-    access.put(key, Value::Bytes(record.clone()), Some(*expiry));
-    Ok(Filled::Tracked)
-}
-
-pub(super) fn rewrite_head(
-    access: &mut Access<'_>,
-    key: &str,
-    token: Token,
-    fill_id: u64,
-    head: Bytes,
-    expiry: Expiry,
-) -> Result<bool> {
-    if !access.holds(key, token, Replaces::Stale(fill_id)) {
-        return Ok(false);
-    }
-    access.remove(&lease_key(key));
-    if !access.record_is(key, fill_id) {
-        return Ok(false);
-    }
-    let Some(record) = access.bytes(key)? else { return Ok(false) };
-    let payload = record.get(head.len()..).unwrap_or_default();
-    access.put(key, Value::Bytes([&head, payload].concat().into()), Some(expiry));
-    Ok(true)
-}
-
-pub(super) fn renew(access: &mut Access<'_>, key: &str, token: Token, over: Replaces, lease: Duration) -> Result<bool> {
-    if !access.holds(key, token, over) {
-        return Ok(false);
-    }
-    Ok(match over {
-        Replaces::Nothing => access.expire(key, Some(lease)),
-        Replaces::Stale(id) => {
-            if access.record_is(key, id) {
+    fn renew<'a>(&'a self, claim: &'a Claim, lease: Duration) -> BoxFuture<'a, Result<bool>> {
+        let Claim { key, token, over } = claim;
+        self.ready(key, |access| {
+            if !access.holds(key, *token, *over) {
+                return Ok(false);
+            }
+            if let Replaces::Stale(id) = *over
+                && access.record_is(key, id)
+            {
                 access.keep(key, lease);
             }
-            access.expire(&lease_key(key), Some(lease))
-        }
-    })
-}
+            Ok(access.expire(&claim.lease_key(), Some(lease)))
+        })
+    }
 
-pub(super) fn release(
-    access: &mut Access<'_>,
-    key: &str,
-    token: Token,
-    over: Replaces,
-    unstored: Option<Duration>,
-) -> Result<()> {
-    let place = match over {
-        Replaces::Nothing => key.to_owned(),
-        Replaces::Stale(_) => lease_key(key),
-    };
-    let forms = token.forms(over);
-    let is_own = |bytes: &Bytes| forms.iter().any(|form| bytes == form.as_bytes());
-    if !matches!(access.bytes(&place), Ok(Some(bytes)) if is_own(&bytes)) {
-        return Ok(());
+    fn release<'a>(&'a self, claim: &'a Claim, unstored: Option<Duration>) -> BoxFuture<'a, Result<()>> {
+        let Claim { key, token, over } = claim;
+        self.ready(key, |access| {
+            let place = claim.lease_key();
+            let forms = token.forms(*over);
+            let is_own = |bytes: &Bytes| forms.iter().any(|form| bytes == form.as_bytes());
+            if !matches!(access.bytes(&place), Ok(Some(bytes)) if is_own(&bytes)) {
+                return Ok(());
+            }
+            match unstored {
+                Some(rest) => access.put(&place, Value::Bytes(token.unstored().into()), Some(rest)),
+                None => drop(access.remove(&place)),
+            }
+            if let Replaces::Stale(_) = over {
+                // Callers that wait for the refresh watch the record.
+                access.changed.push((&**key).into());
+            }
+            Ok(())
+        })
     }
-    match unstored {
-        Some(rest) => access.put(&place, Value::Bytes(token.unstored().into()), Some(rest)),
-        None => drop(access.remove(&place)),
-    }
-    if let Replaces::Stale(_) = over {
-        // Callers that wait for the refresh watch the record.
-        access.changed.push(key.into());
-    }
-    Ok(())
-}
 
-pub(super) fn throttle(access: &mut Access<'_>, key: &str, token: Token, throttle: Duration) -> Result<bool> {
-    let held = access.holds(key, token, Replaces::Stale(0));
-    if held {
-        access.put(&lease_key(key), Value::Bytes(Bytes::from_static(THROTTLE_MARK.as_bytes())), Some(throttle));
-        // Like touching the expiry on Redis: callers that wait for the record check again.
-        access.changed.push(key.into());
+    fn throttle<'a>(&'a self, key: &'a str, token: Token, throttle: Duration) -> BoxFuture<'a, Result<bool>> {
+        self.ready(key, |access| {
+            let held = access.holds(key, token, Replaces::Stale(0));
+            if held {
+                access.put(&lease_key(key), Value::Bytes(Bytes::from_static(THROTTLE_MARK.as_bytes())), Some(throttle));
+                // Like touching the expiry on Redis: callers that wait for the record check again.
+                access.changed.push(key.into());
+            }
+            Ok(held)
+        })
     }
-    Ok(held)
 }
 
 impl Access<'_> {
+    /// Writes a lease into the value key.
+    fn take(&mut self, key: &str, token: Token, lease: Duration) -> Acquired {
+        self.put(key, Value::Bytes(token.mark().into()), Some(lease));
+        Acquired::Ours
+    }
+
+    /// Takes the lease of a refresh. The record is kept for at least as long.
+    fn take_beside(&mut self, key: &str, token: Token, lease: Duration) -> Result<Acquired> {
+        let lease_key = lease_key(key);
+        let (acquired, token) = match self.bytes(&lease_key)? {
+            None => (Acquired::Ours, token),
+            Some(held) if Token::of_unstored(&held).is_some() => (Acquired::Unawaited, token.unawaited()),
+            Some(held) => {
+                let left = self.left(&lease_key);
+                return Ok(match &held {
+                    held if held == THROTTLE_MARK.as_bytes() => Acquired::Throttled(left),
+                    held if is_unawaited(held) => Acquired::Found(Slot::Unawaited(left)),
+                    _ => Acquired::Found(Slot::Leased(left)),
+                });
+            }
+        };
+        self.put(&lease_key, Value::Bytes(token.hex().into()), Some(lease));
+        self.keep(key, lease);
+        Ok(acquired)
+    }
+
     /// Returns whether this attempt's lease is held: in the value key, or in the lease key.
     fn holds(&mut self, key: &str, token: Token, over: Replaces) -> bool {
         let (key, mark) = match over {

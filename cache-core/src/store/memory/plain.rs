@@ -6,12 +6,18 @@ use bytes::Bytes;
 use futures::future::{self, BoxFuture};
 
 use super::MemoryStore;
-use super::hashes::read_hash;
 use super::shard::Value;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Loaded, PlainFill, PlainStore, Put, Replaces, Reply, When};
+use crate::store::{Expiry, Loaded, PlainFill, PlainStore, Put, Replaces, Reply, When};
 
 impl PlainStore for MemoryStore {
+    fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
+        self.ready(key, |access| {
+            access.put(key, Value::Bytes(bytes), expiry);
+            Ok(())
+        })
+    }
+
     fn time_left<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Option<Duration>>>> {
         self.ready(key, |access| Ok(access.get(key).is_some().then(|| access.left(key))))
     }
@@ -45,15 +51,6 @@ impl PlainStore for MemoryStore {
         })
     }
 
-    fn hash_increment<'a>(&'a self, key: &'a str, field: &'a str, by: i64) -> BoxFuture<'a, Result<i64>> {
-        self.ready(key, |access| {
-            let found = read_hash(access, key)?.and_then(|hash| hash.get(field).cloned());
-            let sum = sum(found.as_deref(), by)?;
-            access.hash(key, true, |hash| drop(hash.insert(field.to_owned(), sum.to_string().into())))?;
-            Ok(sum)
-        })
-    }
-
     fn command(&self, _words: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Reply>> {
         let detail = "the embedded store takes no commands; connect the cache to a Redis server";
         Box::pin(future::ready(Err(Error::new(ErrorKind::Refused, "command").detail(detail))))
@@ -83,7 +80,7 @@ impl PlainStore for MemoryStore {
 }
 
 /// Adds like Redis: only to digits in the form that it would write itself.
-fn sum(found: Option<&[u8]>, by: i64) -> Result<i64> {
+pub(super) fn sum(found: Option<&[u8]>, by: i64) -> Result<i64> {
     let number = match found {
         None => Some(0),
         Some(bytes) => std::str::from_utf8(bytes)

@@ -10,10 +10,12 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::MemoryStore;
-use super::room::weight;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Expiry, Slot};
+
+/// The cost of an entry without its key and bytes: table slot, two allocations, bookkeeping.
+const ENTRY_OVERHEAD: usize = 128;
 
 #[derive(Default)]
 pub(super) struct Shard {
@@ -119,4 +121,18 @@ impl Access<'_> {
 
 pub(super) fn wrong_type() -> Error {
     Error::new(ErrorKind::Refused, "store").detail("the key holds a value of another type")
+}
+
+/// Returns how many bytes an entry counts for the limit.
+pub(super) fn weight(key: &str, value: &Value) -> usize {
+    let value = match value {
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Hash(fields) => fields
+            .iter()
+            .map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(ENTRY_OVERHEAD))
+            .sum(),
+        Value::Index(members) => members.keys().map(|member| member.len().saturating_add(ENTRY_OVERHEAD)).sum(),
+        Value::Set(members) => members.iter().map(|member| member.len().saturating_add(ENTRY_OVERHEAD)).sum(),
+    };
+    key.len().saturating_add(value).saturating_add(ENTRY_OVERHEAD)
 }

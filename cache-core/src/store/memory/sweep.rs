@@ -14,8 +14,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures::future::{self, BoxFuture};
 
-use super::room::weight;
-use super::shard::Value;
+use super::shard::{Value, weight};
 use super::{MemoryStore, SHARDS};
 use crate::error::Result;
 use crate::store::sweep::{Heads, Standing, Suspect, SweepStore};

@@ -2,11 +2,51 @@
 
 use std::sync::Arc;
 
+use futures::future::{self, BoxFuture};
+
 use super::MemoryStore;
-use super::shard::{Access, Value, wrong_type};
+use super::shard::{Value, wrong_type};
 use crate::error::Result;
 use crate::mutants::{self, Invariant};
-use crate::store::{Expiry, VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version};
+use crate::store::{Expiry, VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version, VersionStore};
+
+impl VersionStore for MemoryStore {
+    fn read_versions<'a>(
+        &'a self,
+        versions: &'a [Arc<str>],
+        make: bool,
+    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
+        Box::pin(future::ready(self.versions(versions, make).map(|versions| (versions, true))))
+    }
+
+    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(future::ready(self.renew_all(versions)))
+    }
+
+    fn register_build<'a>(
+        &'a self,
+        builds: &'a str,
+        version: &'a str,
+        fingerprint: &'a str,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        self.ready(builds, |access| {
+            let known = match access.get(builds).map(|entry| &entry.value) {
+                None => None,
+                Some(Value::Set(members)) => Some(members.clone()),
+                Some(_) => return Err(wrong_type()),
+            };
+            if known.is_none() && access.get(version).is_some() && !mutants::removed(Invariant::LostRegistryEndsEntries)
+            {
+                access.put(version, new_version(), Some(VERSION_EXPIRY));
+            }
+            let mut members = known.unwrap_or_default();
+            members.insert(fingerprint.to_owned());
+            access.put(builds, Value::Set(members), Some(expiry));
+            Ok(access.bytes(version)?.and_then(|bytes| Version::of(&bytes)))
+        })
+    }
+}
 
 impl MemoryStore {
     pub(super) fn versions(&self, keys: &[Arc<str>], make: bool) -> Result<Vec<Option<Version>>> {
@@ -45,28 +85,15 @@ impl MemoryStore {
             })
         })
     }
-}
 
-/// Like [`Store::register_build`](crate::store::Store::register_build).
-pub(super) fn register_build(
-    access: &mut Access<'_>,
-    builds: &str,
-    version: &str,
-    fingerprint: &str,
-    expiry: Expiry,
-) -> Result<Option<Version>> {
-    let known = match access.get(builds).map(|entry| &entry.value) {
-        None => None,
-        Some(Value::Set(members)) => Some(members.clone()),
-        Some(_) => return Err(wrong_type()),
-    };
-    if known.is_none() && access.get(version).is_some() && !mutants::removed(Invariant::LostRegistryEndsEntries) {
-        access.put(version, new_version(), Some(VERSION_EXPIRY));
+    /// Returns the builds of this registry.
+    pub(super) fn builds(&self, registry: &str) -> Result<Vec<String>> {
+        self.with(registry, |access| match access.get(registry).map(|entry| &entry.value) {
+            None => Ok(Vec::new()),
+            Some(Value::Set(members)) => Ok(members.iter().cloned().collect()),
+            Some(_) => Err(wrong_type()),
+        })
     }
-    let mut members = known.unwrap_or_default();
-    members.insert(fingerprint.to_owned());
-    access.put(builds, Value::Set(members), Some(expiry));
-    Ok(access.bytes(version)?.and_then(|bytes| Version::of(&bytes)))
 }
 
 pub(super) fn new_version() -> Value {

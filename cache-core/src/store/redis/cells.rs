@@ -9,7 +9,7 @@ use super::{RedisStore, ms, on, reply, scripts};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::store::cells::OverLimit;
-use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Swapped};
+use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Replacing, Swapped};
 
 /// The approximate number of keys that one step of a list checks.
 const LISTED: u32 = 100;
@@ -25,13 +25,13 @@ impl CellStore for RedisStore {
 
     fn load<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Loaded>>> {
         const STEP: &str = "load";
-        Box::pin(self.steadily(move || async move {
+        self.retried(move || async move {
             let mut pipeline = redis::pipe();
             pipeline.add_command(on(key, "GET")).add_command(on(key, "PTTL"));
             let mut replies = self.link.pipeline(STEP, &pipeline).await?;
             let Some(bytes) = reply::bytes(STEP, replies.raw()?)? else { return Ok(None) };
             Ok(Some((bytes, reply::time_left(STEP, replies.raw()?)?)))
-        }))
+        })
     }
 
     fn create<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<bool>> {
@@ -98,17 +98,10 @@ impl CellStore for RedisStore {
         })
     }
 
-    fn replace<'a>(
-        &'a self,
-        old: &'a str,
-        expected: Bytes,
-        key: &'a str,
-        bytes: Bytes,
-        expiry: Option<Expiry>,
-        mark: Option<Mark<'a>>,
-    ) -> BoxFuture<'a, Result<Replaced>> {
+    fn replace<'a>(&'a self, replacing: Replacing<'a>) -> BoxFuture<'a, Result<Replaced>> {
         const STEP: &str = "replace";
         Box::pin(async move {
+            let Replacing { old, expected, key, bytes, expiry, mark } = replacing;
             let mut script = scripts::REPLACE.key(old);
             script.key(key).key(mark.map_or(old, |mark| mark.key));
             script.arg(expected.as_ref()).arg(bytes.as_ref()).arg(milliseconds(expiry));

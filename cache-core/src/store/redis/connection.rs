@@ -16,12 +16,12 @@ use redis::{Cmd, Pipeline, PushInfo, PushKind, RedisResult, ScriptInvocation, Va
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::carrier::Carrier;
 use super::config::RedisConfig;
 use super::reply::{self, Replies};
+use super::takeover::Takeover;
 use super::tracking;
 use super::wire::{Dialer, Stalled, Wire};
-use super::{RedisStore, faults, rights, scripts};
+use super::{RedisStore, error, rights, scripts};
 use crate::background::Background;
 use crate::clock::{Clock, ServerOffset, SleepWatch, Stopwatch, Timestamp, millis};
 use crate::error::{Error, ErrorKind, Result};
@@ -58,8 +58,8 @@ pub(super) struct Link {
     told_of_missing_tracking: AtomicBool,
     told_of_missing_kill: AtomicBool,
     told_of_missing_info: AtomicBool,
-    /// Which runtime keeps the connection.
-    pub(super) carrier: Carrier,
+    /// Moves the connection when its runtime ends.
+    pub(super) takeover: Takeover,
     /// An operation was refused for a right that the set-up had found: the heartbeat checks again.
     are_rights_doubted: AtomicBool,
     /// When the rights may be checked again, on the coarse clock. A program may be refused all the
@@ -111,7 +111,7 @@ impl Link {
             predecessor: Mutex::default(),
             told_of_missing_kill: AtomicBool::new(false),
             told_of_missing_info: AtomicBool::new(false),
-            carrier: Carrier::default(),
+            takeover: Takeover::default(),
             are_rights_doubted: AtomicBool::new(false),
             rights_due: AtomicU64::new(0),
             config,
@@ -164,11 +164,11 @@ impl Link {
             return Ok(session);
         }
         if self.is_closed() {
-            return Err(faults::closed(step));
+            return Err(error::closed(step));
         }
         if let Some(background) = self.background.upgrade() {
             let limit = self.config.connect_timeout.saturating_mul(2);
-            self.carrier.take_over(&background, || self.is_abandoned(), limit).await;
+            self.takeover.take_over(&background, || self.is_abandoned(), limit).await;
         }
         self.usable().ok_or_else(|| self.disconnected(step))
     }
@@ -183,21 +183,14 @@ impl Link {
 
     /// Returns how often the connection was taken over.
     pub(super) fn takeovers(&self) -> u64 {
-        self.carrier.takeovers()
+        self.takeover.takeovers()
     }
 
-    /// Returns whether an operation failed because the runtime that carried the connection has
-    /// ended since the operation began at this count of take-overs. A few tries are allowed: tests
-    /// that run at the same time end one after the other.
-    pub(super) fn may_try_again(&self, error: &Error, takeovers: u64, tries: &mut u32) -> bool {
-        const MOST: u32 = 8;
-        *tries = tries.saturating_add(1);
+    /// Returns whether an operation failed because the runtime of the connection has ended since the
+    /// operation began at this count of take-overs.
+    pub(super) fn was_lost_with_its_runtime(&self, error: &Error, takeovers: u64) -> bool {
         let is_of_the_link = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed) && !self.is_closed();
-        *tries < MOST && is_of_the_link && self.has_changed_hands(takeovers)
-    }
-
-    fn has_changed_hands(&self, takeovers: u64) -> bool {
-        self.carrier.takeovers() != takeovers || self.carrier.is_changing() || self.is_abandoned()
+        is_of_the_link && (self.takeover.takeovers() != takeovers || self.takeover.is_changing() || self.is_abandoned())
     }
 
     /// Records that an operation was refused for a missing right.
@@ -224,7 +217,7 @@ impl Link {
     /// Makes the error of a call that finds no connection.
     pub(super) fn disconnected(&self, step: &'static str) -> Error {
         let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        faults::disconnected(step, &self.config, fault.as_deref())
+        error::disconnected(step, &self.config, fault.as_deref())
     }
 
     /// Makes the result of `watch` for a connection that is over.
@@ -259,7 +252,7 @@ impl Link {
         let session = self.session(step).await?;
         let connection = session.wire.client();
         let load = scripts::load_all(&connection);
-        timeout(self.config.response_timeout, load).await.map_err(|_elapsed| faults::timed_out(step))
+        timeout(self.config.response_timeout, load).await.map_err(|_elapsed| error::timed_out(step))
     }
 
     /// Sends all commands in one round trip, contiguous on this connection; not atomic. Error
@@ -297,11 +290,11 @@ impl Link {
                 if error.code().is_some_and(|code| rights::is_missing_right(code, error.detail())) {
                     self.doubt_rights();
                 }
-                Err(faults::of(step, &error))
+                Err(error::of(step, &error))
             }
             Err(Stalled) => {
                 self.doubt.notify_one();
-                Err(faults::timed_out(step))
+                Err(error::timed_out(step))
             }
         }
     }
@@ -311,7 +304,7 @@ impl Link {
         &self,
         on_push: impl Fn(PushInfo) -> Result<(), std::fmt::Error> + Send + Sync + 'static,
     ) -> Result<Wire> {
-        let Some(background) = self.background.upgrade() else { return Err(faults::closed("connect")) };
+        let Some(background) = self.background.upgrade() else { return Err(error::closed("connect")) };
         self.dialer.dial(&self.config, &background, on_push).await
     }
 
@@ -411,7 +404,7 @@ impl Transport for Link {
 
     async fn in_time<S: Send>(&self, attempt: impl Future<Output = Result<S>> + Send) -> Result<S> {
         let bounded = timeout(self.config.connect_timeout, attempt);
-        bounded.await.unwrap_or_else(|_elapsed| Err(faults::no_connection_in_time(&self.config)))
+        bounded.await.unwrap_or_else(|_elapsed| Err(error::no_connection_in_time(&self.config)))
     }
 
     async fn connect(&self) -> Result<Session> {
@@ -444,7 +437,7 @@ impl Transport for Link {
         let replies = connection
             .send_packed_commands(&pipeline, 0, pipeline.len())
             .await
-            .map_err(|error| faults::of_connect(&error, &self.config))?;
+            .map_err(|error| error::of_connect(&error, &self.config))?;
         let mut replies = Replies::new("connect", replies);
         // The name is only for people who look at CLIENT LIST.
         let _name = replies.raw()?;
@@ -461,7 +454,7 @@ impl Transport for Link {
         // Without the right to run INFO the server's version is not checked.
         let server = replies.raw()?;
         if let Some(version) = reply::server_version(&server).filter(|version| *version < OLDEST) {
-            return Err(faults::too_old(version));
+            return Err(error::too_old(version));
         }
         if reply::is_of_a_cluster(&server) {
             return Err(rights::of_a_cluster());
@@ -524,8 +517,8 @@ impl Transport for Link {
         let command = redis::cmd("TIME");
         let asked = connection.send_packed_command(&command);
         let value = match session.wire.within(self.config.response_timeout, asked).await {
-            Ok(reply) => reply.map_err(|error| faults::of("heartbeat", &error)),
-            Err(Stalled) => Err(faults::timed_out("heartbeat")),
+            Ok(reply) => reply.map_err(|error| error::of("heartbeat", &error)),
+            Err(Stalled) => Err(error::timed_out("heartbeat")),
         };
         let value = value.inspect_err(|error| self.note_fault(error))?;
         self.learn_time(before, &value);

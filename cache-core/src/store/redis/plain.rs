@@ -6,11 +6,16 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use redis::Value;
 
-use super::{RedisStore, faults, ms, on, reply, scripts};
+use super::retry::retry;
+use super::{RedisStore, error, ms, on, reply, scripts};
 use crate::error::Result;
-use crate::store::{Loaded, PlainFill, PlainStore, Put, Reply, When};
+use crate::store::{Expiry, Loaded, PlainFill, PlainStore, Put, Reply, When};
 
 impl PlainStore for RedisStore {
+    fn put<'a>(&'a self, key: &'a str, bytes: Bytes, expiry: Option<Expiry>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { retry(&self.link, || self.set("put", key, &bytes, expiry, false)).await.map(drop) })
+    }
+
     fn time_left<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Option<Duration>>>> {
         const STEP: &str = "ttl";
         Box::pin(async move {
@@ -67,13 +72,6 @@ impl PlainStore for RedisStore {
     fn increment<'a>(&'a self, key: &'a str, by: i64) -> BoxFuture<'a, Result<i64>> {
         const STEP: &str = "increment";
         Box::pin(async move { reply::integer(STEP, self.link.command(STEP, on(key, "INCRBY").arg(by)).await?) })
-    }
-
-    fn hash_increment<'a>(&'a self, key: &'a str, field: &'a str, by: i64) -> BoxFuture<'a, Result<i64>> {
-        const STEP: &str = "increment";
-        Box::pin(
-            async move { reply::integer(STEP, self.link.command(STEP, on(key, "HINCRBY").arg(field).arg(by)).await?) },
-        )
     }
 
     fn command(&self, words: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Reply>> {
@@ -138,6 +136,6 @@ fn any(step: &'static str, value: Value) -> Result<Reply> {
             Reply::Map(pairs.into_iter().map(pair).collect::<Result<_>>()?)
         }
         Value::Attribute { data, .. } => any(step, *data)?,
-        _ => return Err(faults::unexpected(step)),
+        _ => return Err(error::unexpected(step)),
     })
 }

@@ -34,9 +34,10 @@ mod waiting;
 
 use self::waiting::{Batch, Waiting};
 use super::connection::{Link, Session};
+use super::retry::{Tries, retry};
 use super::trips::Sizes;
 use super::wire::LONGEST;
-use super::{faults, on, reply};
+use super::{error, on, reply};
 use crate::clock::millis;
 use crate::error::Result;
 use crate::store::{Reading, Slot};
@@ -93,13 +94,13 @@ impl Reads {
 
     /// Starts a read. Dropped while waiting, a read may still be sent; its answer is discarded.
     pub(super) fn begin<'a>(&'a self, link: &'a Link, key: &'a str, track: bool) -> Reading<'a> {
-        let asked = Asked { reads: self, link, key, track, takeovers: link.takeovers() };
+        let mut asked = Asked { reads: self, link, key, track, tries: Tries::new(link) };
         let Some(session) = link.usable() else { return Reading::Boxed(Box::pin(asked.again())) };
         match self.take(link.coarse(), key, track) {
             Ok(Taken::Waits(waiting)) => Reading::Waits(Queued { asked, state: State::Waits(waiting) }),
             Ok(Taken::Alone(under_way)) => Reading::Boxed(Box::pin(async move {
                 match asked.alone(&session).await {
-                    Err(error) if link.may_try_again(&error, asked.takeovers, &mut 0) => {
+                    Err(error) if asked.tries.is_retryable(link, &error) => {
                         drop(under_way);
                         asked.again().await
                     }
@@ -113,7 +114,7 @@ impl Reads {
     fn take(&self, now: u64, key: &str, track: bool) -> Result<Taken<'_>> {
         let mut queue = self.queue();
         if queue.closed {
-            return Err(faults::closed(STEP));
+            return Err(error::closed(STEP));
         }
         if !queue.alone && !queue.together && queue.batches.is_empty() {
             queue.alone = true;
@@ -164,8 +165,7 @@ struct Asked<'a> {
     link: &'a Link,
     key: &'a str,
     track: bool,
-    /// How often the connection had been taken over at that time.
-    takeovers: u64,
+    tries: Tries,
 }
 
 impl Asked<'_> {
@@ -178,18 +178,7 @@ impl Asked<'_> {
     /// Sends the read from its caller. If the runtime of the connection has ended, the connection
     /// is taken over first.
     async fn again(self) -> Answer {
-        let mut tries = 0_u32;
-        loop {
-            let before = self.link.takeovers();
-            let answer = match self.link.session(STEP).await {
-                Ok(session) => self.alone(&session).await,
-                Err(error) => Err(error),
-            };
-            match answer {
-                Err(error) if self.link.may_try_again(&error, before, &mut tries) => {}
-                answer => return answer,
-            }
-        }
+        retry(self.link, move || async move { self.alone(&*self.link.session(STEP).await?).await }).await
     }
 }
 
@@ -213,7 +202,7 @@ impl Future for Queued<'_> {
         loop {
             match &mut this.state {
                 State::Waits(waiting) => match ready!(Pin::new(waiting).poll(context)) {
-                    Err(error) if this.asked.link.may_try_again(&error, this.asked.takeovers, &mut 0) => {
+                    Err(error) if this.asked.tries.is_retryable(this.asked.link, &error) => {
                         this.state = State::Again(Box::pin(this.asked.again()));
                     }
                     answer => return Poll::Ready(answer),
@@ -331,7 +320,7 @@ impl Drop for Trip<'_> {
     fn drop(&mut self) {
         // The rest has no answer: the task has ended.
         if !self.places.is_empty() {
-            let closed = self.places.drain(..).map(|place| (place, Err(faults::closed(STEP))));
+            let closed = self.places.drain(..).map(|place| (place, Err(error::closed(STEP))));
             self.batch.answer(closed, &self.reads.sizes);
         }
         let mut queue = self.reads.queue();
@@ -361,9 +350,9 @@ async fn alone(link: &Link, session: &Session, key: &str, track: bool) -> Answer
 
 /// MGET returns nothing for a value of another type; taking the lease finds it.
 fn slots(found: &mut Vec<(Slot, bool)>, count: usize, value: Value, tracked: bool) -> Result<()> {
-    let Value::Array(values) = reply::checked(STEP, value)? else { return Err(faults::unexpected(STEP)) };
+    let Value::Array(values) = reply::checked(STEP, value)? else { return Err(error::unexpected(STEP)) };
     if values.len() != count {
-        return Err(faults::unexpected(STEP));
+        return Err(error::unexpected(STEP));
     }
     for value in values {
         let bytes: Option<Bytes> = reply::bytes(STEP, value)?;

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 use super::config::Replicas;
 use super::connection::{Identity, Link};
-use super::faults;
+use super::error;
 use super::reply::{self, Replies};
 use super::wire::Wire;
 use crate::clock::millis;
@@ -133,7 +133,7 @@ impl Replicated {
             Ok((wire, identity))
         };
         let connect = timeout(self.link.config.connect_timeout, connect);
-        let (wire, identity) = connect.await.map_err(|_elapsed| faults::timed_out(step))??;
+        let (wire, identity) = connect.await.map_err(|_elapsed| error::timed_out(step))??;
         let writer = Writer { wire, identity, lost, tickets: AtomicU64::new(0), round: Mutex::default() };
         Ok(Arc::clone(current.insert(Arc::new(writer))))
     }
@@ -161,8 +161,8 @@ impl Writer {
     ) -> Result<T> {
         let failed = match timeout(bound, call).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => faults::of(step, &error),
-            Err(_elapsed) => faults::timed_out(step),
+            Ok(Err(error)) => error::of(step, &error),
+            Err(_elapsed) => error::timed_out(step),
         };
         if failed.kind() == ErrorKind::Unavailable {
             self.lost.store(true, Ordering::Release);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Value;
 
-use super::faults;
+use super::error;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::store::Slot;
@@ -23,7 +23,7 @@ impl Replies {
 
     /// Returns the next reply unchanged: an error reply is a value.
     pub(super) fn raw(&mut self) -> Result<Value> {
-        self.values.next().ok_or_else(|| faults::unexpected(self.step))
+        self.values.next().ok_or_else(|| error::unexpected(self.step))
     }
 
     /// Returns whether one of the remaining replies is an error reply.
@@ -39,7 +39,7 @@ impl Replies {
 
 pub(super) fn checked(step: &'static str, value: Value) -> Result<Value> {
     match value {
-        Value::ServerError(error) => Err(faults::of_server(step, &error)),
+        Value::ServerError(error) => Err(error::of_server(step, &error)),
         value => Ok(value),
     }
 }
@@ -49,20 +49,20 @@ pub(super) fn bytes(step: &'static str, value: Value) -> Result<Option<Bytes>> {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => Ok(Some(bytes.into())),
         Value::SimpleString(text) => Ok(Some(text.into_bytes().into())),
-        _ => Err(faults::unexpected(step)),
+        _ => Err(error::unexpected(step)),
     }
 }
 
 /// Parses the reply of MGET.
 pub(super) fn all_bytes(step: &'static str, value: Value) -> Result<Vec<Option<Bytes>>> {
-    let Value::Array(items) = checked(step, value)? else { return Err(faults::unexpected(step)) };
+    let Value::Array(items) = checked(step, value)? else { return Err(error::unexpected(step)) };
     items.into_iter().map(|item| bytes(step, item)).collect()
 }
 
 pub(super) fn integer(step: &'static str, value: Value) -> Result<i64> {
     match checked(step, value)? {
         Value::Int(number) => Ok(number),
-        _ => Err(faults::unexpected(step)),
+        _ => Err(error::unexpected(step)),
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) fn scored(step: &'static str, value: Value) -> Result<Vec<(String, Ti
     let mut texts = texts(step, value)?.into_iter();
     let mut members = Vec::new();
     while let (Some(member), Some(score)) = (texts.next(), texts.next()) {
-        let score: f64 = score.parse().map_err(|_| faults::unexpected(step))?;
+        let score: f64 = score.parse().map_err(|_| error::unexpected(step))?;
         // A score below zero becomes the epoch's first moment.
         members.push((member, Timestamp::from_millis(score as u64)));
     }
@@ -84,12 +84,12 @@ pub(super) fn scored(step: &'static str, value: Value) -> Result<Vec<(String, Ti
 
 /// Parses the reply of SCAN: keys, and the next cursor.
 pub(super) fn page(step: &'static str, value: Value) -> Result<(Vec<String>, u64)> {
-    let Value::Array(parts) = checked(step, value)? else { return Err(faults::unexpected(step)) };
+    let Value::Array(parts) = checked(step, value)? else { return Err(error::unexpected(step)) };
     let mut parts = parts.into_iter();
     let (Some(next), Some(keys)) = (parts.next().and_then(text), parts.next()) else {
-        return Err(faults::unexpected(step));
+        return Err(error::unexpected(step));
     };
-    let next = next.parse().map_err(|_| faults::unexpected(step))?;
+    let next = next.parse().map_err(|_| error::unexpected(step))?;
     Ok((texts(step, keys)?, next))
 }
 
@@ -98,7 +98,7 @@ pub(super) fn was_set(step: &'static str, value: Value) -> Result<bool> {
     match checked(step, value)? {
         Value::Okay => Ok(true),
         Value::Nil => Ok(false),
-        _ => Err(faults::unexpected(step)),
+        _ => Err(error::unexpected(step)),
     }
 }
 
@@ -121,14 +121,14 @@ pub(super) fn time_left(step: &'static str, value: Value) -> Result<Option<Durat
 /// Parses a set or list of texts. Texts that are not UTF-8 were not written by us and are left out.
 pub(super) fn texts(step: &'static str, value: Value) -> Result<Vec<String>> {
     let (Value::Array(items) | Value::Set(items)) = checked(step, value)? else {
-        return Err(faults::unexpected(step));
+        return Err(error::unexpected(step));
     };
     Ok(items.into_iter().filter_map(text).collect())
 }
 
 /// Parses the reply of HGETALL.
 pub(super) fn fields(step: &'static str, value: Value) -> Result<Vec<(String, Bytes)>> {
-    let Value::Map(pairs) = checked(step, value)? else { return Err(faults::unexpected(step)) };
+    let Value::Map(pairs) = checked(step, value)? else { return Err(error::unexpected(step)) };
     let mut fields = Vec::with_capacity(pairs.len());
     for (name, value) in pairs {
         if let (Some(name), Some(bytes)) = (text(name), bytes(step, value)?) {

@@ -16,7 +16,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Script, ServerError, Value};
 
 use super::config::RedisConfig;
-use super::{faults, on, reply};
+use super::{error, on, reply};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Asks for the rights. `ARGV`: keys that do not exist. Returns the commands that may not be
@@ -72,7 +72,7 @@ pub(super) async fn check(
     let answers = connection
         .send_packed_commands(&pipeline, 0, pipeline.len())
         .await
-        .map_err(|error| faults::of_connect(&error, config))?;
+        .map_err(|error| error::of_connect(&error, config))?;
     if answers.iter().any(is_of_a_cluster) {
         return Err(of_a_cluster());
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::{RedisStore, cells, faults, on, reply, scripts};
+use super::{RedisStore, cells, error, on, reply, scripts};
 use crate::error::Result;
 use crate::key::versions::origin;
 use crate::store::sweep::{Heads, Standing, SweepStore};
@@ -71,7 +71,7 @@ impl SweepStore for RedisStore {
             let mut removed = 0_u64;
             for (key, head) in heads {
                 let mut answer = replies.raw()?;
-                if faults::is_unknown_script(&answer) {
+                if error::is_unknown_script(&answer) {
                     answer = self.run(STEP, scripts::REMOVE_HEAD.key(&**key).arg(head.as_ref())).await?;
                 }
                 removed = removed.saturating_add(reply::count(STEP, answer)?);

@@ -5,12 +5,45 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 
+use super::invalidation::run_all;
 use super::reply::{self, Replies};
 use super::trips::{MOST_KEYS, in_turn};
 use super::{RedisStore, ms, scripts};
 use crate::error::Result;
-use crate::store::{VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version};
+use crate::store::{Expiry, VERSION_EXPIRY, VERSION_RENEWED_BELOW, Version, VersionStore};
+
+impl VersionStore for RedisStore {
+    fn read_versions<'a>(
+        &'a self,
+        versions: &'a [Arc<str>],
+        make: bool,
+    ) -> BoxFuture<'a, Result<(Vec<Option<Version>>, bool)>> {
+        self.retried(move || self.many_versions("versions", versions, make))
+    }
+
+    fn renew_versions<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<()>> {
+        const STEP: &str = "invalidate";
+        self.retried(move || async move { run_all(self, STEP, versions, Vec::new(), None).await.map(drop) })
+    }
+
+    fn register_build<'a>(
+        &'a self,
+        builds: &'a str,
+        version: &'a str,
+        fingerprint: &'a str,
+        expiry: Expiry,
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        const STEP: &str = "register";
+        self.retried(move || async move {
+            let mut script = scripts::REGISTER_BUILD.key(builds);
+            script.key(version).arg(fingerprint).arg(ms(expiry));
+            script.arg(Version::random().hex()).arg(ms(VERSION_EXPIRY));
+            Ok(version_of(reply::bytes(STEP, self.run(STEP, &script).await?)?))
+        })
+    }
+}
 
 impl RedisStore {
     /// Reads any number of versions in as many round trips as they need, tracked if the server
@@ -29,7 +62,7 @@ impl RedisStore {
         let (mut found, mut all_tracked) = (Vec::with_capacity(versions.len()), true);
         for part in read.await {
             let (some, tracked) = part?;
-            found.extend(some.into_iter().map(version));
+            found.extend(some.into_iter().map(version_of));
             all_tracked &= tracked;
         }
         Ok((found, all_tracked))
@@ -52,7 +85,7 @@ impl RedisStore {
         let (found, left, tracked) = self.read_versions_once(step, values, versions, make, track).await?;
         let aging =
             versions.iter().zip(found.iter().skip(values.len())).zip(left).filter_map(|((key, found), left)| {
-                let version = version(found.clone())?;
+                let version = version_of(found.clone())?;
                 (left? < VERSION_RENEWED_BELOW).then_some((key, version))
             });
         let aging: Vec<(&Arc<str>, Version)> = aging.collect();
@@ -123,6 +156,6 @@ impl RedisStore {
 }
 
 /// Returns the version from the content of its key, if it is one.
-pub(super) fn version(bytes: Option<Bytes>) -> Option<Version> {
+pub(super) fn version_of(bytes: Option<Bytes>) -> Option<Version> {
     bytes.and_then(|bytes| Version::of(&bytes))
 }

@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::config::{Address, RedisConfig};
-use super::faults;
+use super::error;
 use crate::background::Background;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -94,7 +94,7 @@ impl Dialer {
         background: &Background,
         on_push: impl Fn(PushInfo) -> Result<(), std::fmt::Error> + Send + Sync + 'static,
     ) -> Result<Wire> {
-        let failed = |error: RedisError| faults::of_connect(&error, config);
+        let failed = |error: RedisError| error::of_connect(&error, config);
         let socket = self.socket().await.map_err(|error| failed(error.into()))?;
         let moves = Arc::new(AtomicU64::new(0));
         let watched = Watched { socket, moves: Arc::clone(&moves), is_full: false };
@@ -113,7 +113,7 @@ impl Dialer {
         let is_abandoned = Arc::new(AtomicBool::new(false));
         let mark = Abandoned { mark: Arc::clone(&is_abandoned), is_over: false };
         if !background.service(Driven { mark, driver: Box::pin(drive) }) {
-            return Err(faults::closed("connect"));
+            return Err(error::closed("connect"));
         }
         Ok(Wire { connection, moves, is_abandoned, _alive: Arc::new(alive) })
     }

@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Waker};
 use redis::Cmd;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::super::faults;
+use super::super::error;
 use super::super::trips::Sizes;
 use super::{Answer, MOST_KEYS, STEP, bytes_of};
 use crate::sync::{Mutex, MutexGuard};
@@ -130,7 +130,7 @@ impl Batch {
         let Inside { places, readers, texts, taken, waiting, .. } = &mut *inside;
         for reader in readers.iter_mut() {
             if matches!(reader.state, State::Waits(_)) && now.saturating_sub(reader.came) >= longest {
-                wakers.extend(reader.answer(Err(faults::timed_out(STEP))));
+                wakers.extend(reader.answer(Err(error::timed_out(STEP))));
                 *waiting = waiting.saturating_sub(1);
                 if let Some(place) = places.get_mut(reader.place) {
                     place.waiting = place.waiting.saturating_sub(1);
@@ -195,7 +195,7 @@ impl Batch {
     pub(super) fn close(&self) {
         let mut inside = self.inside();
         let readers = inside.readers.iter_mut();
-        let wakers: Vec<Waker> = readers.filter_map(|reader| reader.answer(Err(faults::closed(STEP)))).collect();
+        let wakers: Vec<Waker> = readers.filter_map(|reader| reader.answer(Err(error::closed(STEP)))).collect();
         drop(inside);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -265,7 +265,7 @@ impl Future for Waiting {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
         let mut inside = self.batch.inside();
-        let Some(reader) = inside.readers.get_mut(self.reader) else { return Poll::Ready(Err(faults::closed(STEP))) };
+        let Some(reader) = inside.readers.get_mut(self.reader) else { return Poll::Ready(Err(error::closed(STEP))) };
         match &mut reader.state {
             State::Waits(Some(waker)) if waker.will_wake(context.waker()) => Poll::Pending,
             State::Waits(waker) => {
@@ -274,7 +274,7 @@ impl Future for Waiting {
             }
             State::Answered(_) | State::Gone => match std::mem::replace(&mut reader.state, State::Gone) {
                 State::Answered(answer) => Poll::Ready(answer),
-                State::Waits(_) | State::Gone => Poll::Ready(Err(faults::closed(STEP))),
+                State::Waits(_) | State::Gone => Poll::Ready(Err(error::closed(STEP))),
             },
         }
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, BoxStream};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
@@ -22,11 +22,11 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
 use super::connection::Link;
-use super::faults;
+use super::{RedisStore, error, on, reply};
 use crate::background::Background;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::Message;
 use crate::store::supervisor::Backoff;
+use crate::store::{ChannelStore, Message};
 
 /// How many messages a slow subscriber may lag behind before it misses some and is notified of
 /// that.
@@ -67,8 +67,21 @@ struct Membership {
     name: String,
 }
 
+impl ChannelStore for RedisStore {
+    fn publish<'a>(&'a self, channel: &'a str, message: Bytes) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            let reply = self.link.command("publish", on(channel, "PUBLISH").arg(message.as_ref())).await?;
+            reply::count("publish", reply)
+        })
+    }
+
+    fn subscribe<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Message>>> {
+        Box::pin(subscribe(&self.channels, &self.link, &self.background, channel))
+    }
+}
+
 /// Subscribes to a channel and resolves when the server has confirmed it.
-pub(super) async fn subscribe(
+async fn subscribe(
     channels: &Arc<Channels>,
     link: &Arc<Link>,
     background: &Background,
@@ -79,7 +92,7 @@ pub(super) async fn subscribe(
     drop(link.session(STEP).await?);
     let (membership, messages, mut subscription) = channels.join(name, STEP)?;
     if !channels.start(link, background) {
-        return Err(faults::closed(STEP));
+        return Err(error::closed(STEP));
     }
     channels.changed.notify_one();
     let bound = link.config.connect_timeout.saturating_add(link.config.response_timeout);
@@ -91,8 +104,8 @@ pub(super) async fn subscribe(
                 .detail("the user may not subscribe to this channel (NOPERM); give it `+subscribe +unsubscribe` and `&channel` in the server's ACL"));
         }
         Ok(Ok(_confirmed)) => {}
-        Ok(Err(_closed)) => return Err(faults::closed(STEP)),
-        Err(_elapsed) => return Err(faults::timed_out(STEP)),
+        Ok(Err(_closed)) => return Err(error::closed(STEP)),
+        Err(_elapsed) => return Err(error::timed_out(STEP)),
     }
     let stream = stream::unfold((messages, membership), |(mut messages, membership)| async move {
         let message = match messages.recv().await {
@@ -250,7 +263,7 @@ async fn serve(channels: &Arc<Channels>, link: &Link, again: bool, backoff: &mut
     };
     let bound = link.config.response_timeout;
     let connect = timeout(link.config.connect_timeout, link.log_in(on_push));
-    let wire = connect.await.map_err(|_elapsed| faults::timed_out("subscribe"))??;
+    let wire = connect.await.map_err(|_elapsed| error::timed_out("subscribe"))??;
     let mut connection = wire.client();
     let mut subscribed: HashSet<String> = HashSet::new();
     loop {
@@ -310,7 +323,7 @@ async fn ping(bound: Duration, connection: &mut MultiplexedConnection) -> Result
 
 async fn within<T>(bound: Duration, call: impl Future<Output = redis::RedisResult<T>>) -> Result<T> {
     match timeout(bound, call).await {
-        Ok(reply) => reply.map_err(|error| faults::of("subscribe", &error)),
-        Err(_elapsed) => Err(faults::timed_out("subscribe")),
+        Ok(reply) => reply.map_err(|error| error::of("subscribe", &error)),
+        Err(_elapsed) => Err(error::timed_out("subscribe")),
     }
 }

@@ -1,16 +1,14 @@
-//! The weight of an entry, and eviction.
+//! Eviction: removes entries while the store is over its limit.
 
 use std::sync::atomic::Ordering;
 
-use super::shard::{Shard, Value};
+use super::shard::{Shard, weight};
 use super::sweep::A_STEP;
 use super::{MemoryStore, lock};
 use crate::clock::Timestamp;
 use crate::observe::events::Event;
 use crate::store::CellStore as _;
 
-/// The cost of an entry without its key and bytes: table slot, two allocations, bookkeeping.
-const ENTRY_OVERHEAD: usize = 128;
 /// How many entries are sampled for each eviction.
 const EVICTION_SAMPLE: usize = 5;
 /// How many entries are searched for invalidated records before others are evicted: about half a
@@ -20,7 +18,7 @@ const MOST_LOOKS: usize = 2048;
 impl MemoryStore {
     /// Removes entries until the limit holds: first invalidated ones, as far as a few steps find
     /// them, then expired ones, or else the least recently used of a sample.
-    pub(super) fn make_room(&self) {
+    pub(super) fn evict(&self) {
         let mut looks = MOST_LOOKS;
         while looks > 0 && self.sweep.is_due() && self.used_bytes.load(Ordering::Relaxed) > self.limit_bytes {
             let Some(looked_at) = self.sweep_some(A_STEP) else { break };
@@ -76,17 +74,4 @@ impl Shard {
         }
         best.map(|(_, index)| index)
     }
-}
-
-pub(super) fn weight(key: &str, value: &Value) -> usize {
-    let value = match value {
-        Value::Bytes(bytes) => bytes.len(),
-        Value::Hash(fields) => fields
-            .iter()
-            .map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(ENTRY_OVERHEAD))
-            .sum(),
-        Value::Index(members) => members.keys().map(|member| member.len().saturating_add(ENTRY_OVERHEAD)).sum(),
-        Value::Set(members) => members.iter().map(|member| member.len().saturating_add(ENTRY_OVERHEAD)).sum(),
-    };
-    key.len().saturating_add(value).saturating_add(ENTRY_OVERHEAD)
 }

@@ -1,4 +1,4 @@
-//! Which runtime carries the connection (D9).
+//! Moves the connection to another runtime when its own one ends (D9).
 //!
 //! The tasks of a connection run on the runtime of the caller that made it. When that runtime ends,
 //! as that of a test does, they are dropped. The next caller on a live runtime starts them again
@@ -15,16 +15,13 @@
 //! Invariant: a connection is taken over only after the supervisor of the last one was dropped, so
 //! that two supervisors never change what is published.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::connection::Link;
 use crate::background::Background;
-use crate::store::supervisor::{Supervised, Transport as _};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -36,18 +33,18 @@ enum State {
 
 /// The state of one store's connection.
 #[derive(Debug)]
-pub(super) struct Carrier {
+pub(super) struct Takeover {
     state: watch::Sender<State>,
     takeovers: AtomicU64,
 }
 
-impl Default for Carrier {
+impl Default for Takeover {
     fn default() -> Self {
         Self { state: watch::Sender::new(State::Kept), takeovers: AtomicU64::new(0) }
     }
 }
 
-impl Carrier {
+impl Takeover {
     /// Returns how often the connection was taken over.
     pub(super) fn takeovers(&self) -> u64 {
         self.takeovers.load(Ordering::Acquire)
@@ -62,6 +59,16 @@ impl Carrier {
     /// Returns whether the calling supervisor was made by a take-over.
     pub(super) fn is_starting(&self) -> bool {
         *self.state.borrow() == State::Starting
+    }
+
+    /// Records that the supervisor is about to be dropped.
+    pub(super) fn ending(&self) {
+        self.state.send_replace(State::Ending);
+    }
+
+    /// Records that the supervisor was dropped.
+    pub(super) fn ended(&self) {
+        self.state.send_replace(State::Ended);
     }
 
     /// Records that the first attempt to connect is over.
@@ -114,49 +121,4 @@ impl Carrier {
         }
         begun
     }
-}
-
-/// Dropped before the connection.
-struct Ending(Arc<Link>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.carrier.state.send_replace(State::Ending);
-    }
-}
-
-/// Dropped after the connection, whose drop unpublishes its session.
-struct Ended(Arc<Link>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.carrier.state.send_replace(State::Ended);
-    }
-}
-
-/// The supervisor of a connection. Made before its task, so that a task dropped before it ran
-/// counts as ended, too. The fields are dropped in this order.
-pub(super) struct Kept {
-    #[expect(dead_code, reason = "only its drop has an effect")]
-    ending: Ending,
-    connection: Supervised<Link>,
-    ended: Ended,
-}
-
-impl Kept {
-    pub(super) fn new(connection: Supervised<Link>, link: Arc<Link>) -> Self {
-        Self { ending: Ending(Arc::clone(&link)), connection, ended: Ended(link) }
-    }
-}
-
-/// Keeps the connection up until the store is closed.
-pub(super) async fn supervise(mut kept: Kept) {
-    let link = Arc::clone(&kept.ended.0);
-    if link.carrier.is_starting() {
-        if let Err(error) = kept.connection.open().await {
-            link.failed(&error);
-        }
-        link.carrier.started();
-    }
-    kept.connection.run().await;
 }
