@@ -16,7 +16,7 @@
     early = 2,
     cache_if = |user| user.is_active,
     bypass = fresh,
-    single_single_flight = "none",
+    single_flight = "none",
     crate = our::cache,
     companion = UserCache
 )]
