@@ -54,7 +54,6 @@ mod builder;
 mod builds;
 mod cache;
 mod call;
-#[cfg(feature = "sessions")]
 mod cell;
 pub mod clock;
 pub mod codec;
@@ -137,7 +136,7 @@ pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
 pub use fence::{Fence, FenceBuilder};
 pub use function_stats::FunctionStats;
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
-pub use object::{CacheObject, Objects};
+pub use object::{CacheObject, ObjectForm, ObjectType, Objects, ObjectsOf};
 pub use options::{Deadline, EntryOptions, FlightScope, LocalTier, RefreshBy, Revalidated};
 pub use plain::{
     ExactContent, PlainCommand, PlainEntry, PlainExact, PlainHash, PlainValues, Reply, SetOptions, TimeToLive,

@@ -16,6 +16,7 @@ mod error;
 mod express;
 #[cfg(feature = "axum")]
 mod extract;
+mod form;
 mod id;
 mod index;
 mod layer;
@@ -30,6 +31,7 @@ pub mod raw;
 mod record;
 mod revoked;
 mod scope;
+mod sessions;
 mod state;
 mod store;
 mod typed;
@@ -47,7 +49,7 @@ use tokio::sync::Mutex;
 pub use self::all::AllSessions;
 use self::answer::Answer;
 pub use self::builder::SessionBuilder;
-use self::commit::{Operation, Sessions, Standing};
+use self::commit::Operation;
 pub use self::config::SessionMode;
 pub use self::error::{SessionError, SessionErrorKind};
 pub use self::id::{Secret, SessionId};
@@ -56,6 +58,7 @@ pub use self::layer::{SessionLayer, SessionService};
 pub use self::messages::Flash;
 pub use self::options::{CookieOptions, Priority, SameSite, Secure, TooMany, Transport, Unset};
 use self::record::MaxAge;
+use self::sessions::{Sessions, Standing};
 use self::state::State;
 pub use self::store::{SessionStore, SessionSwap, StoredSession};
 pub use self::typed::{SessionData, SessionFields};
@@ -360,7 +363,7 @@ impl Session {
         let mut state = self.state.lock().await;
         state.open().await?;
         let now = self.sessions.now();
-        let left = |standing: &Standing| Some(standing.left?.saturating_sub(standing.at.until(now)));
+        let left = |standing: &Standing| Some(standing.left?.saturating_sub(standing.read_at.until(now)));
         Ok(state.standing.as_ref().and_then(left))
     }
 

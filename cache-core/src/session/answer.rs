@@ -87,7 +87,7 @@ impl State {
 
     pub(super) fn form(&self) -> Form {
         match &self.standing {
-            Some(standing) => standing.form,
+            Some(standing) => standing.at.form,
             None => self.sessions.config.new_form(),
         }
     }

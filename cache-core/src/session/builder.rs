@@ -15,12 +15,12 @@ use crate::cache::Cache;
 use crate::cell::CellStore;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::Store;
+use crate::object::CellHost;
 
 /// Settings of sessions, made with [`SessionLayer::builder`].
 #[derive(Clone)]
 pub struct SessionBuilder {
-    cache: Cache,
+    host: CellHost,
     /// A store of the application's own.
     store: Option<Arc<dyn CellStore>>,
     secrets: Vec<Secret>,
@@ -30,14 +30,15 @@ pub struct SessionBuilder {
 }
 
 impl SessionBuilder {
-    pub(super) fn new(cache: Cache) -> Self {
+    pub(super) fn new(cache: &Cache) -> Self {
+        let host = CellHost::from(cache);
         let config = Config {
             mode: SessionMode::default(),
             keyring: Keyring::none(),
             name: "connect.sid".into(),
             native_name: "__Host-id".into(),
             prefix: "sess:".into(),
-            namespace: cache.0.namespace.clone(),
+            namespace: host.namespace().into(),
             take_over_until: None,
             resave: false,
             save_uninitialized: false,
@@ -63,7 +64,7 @@ impl SessionBuilder {
             revoke_for: Duration::from_secs(60),
             user_agent: false,
         };
-        Self { cache, store: None, secrets: Vec::new(), renew_cookie: None, removal_cookie: None, config }
+        Self { host, store: None, secrets: Vec::new(), renew_cookie: None, removal_cookie: None, config }
     }
 
     /// Stores sessions in `store`, for example a database, instead of the cache's store. Keys,
@@ -77,8 +78,7 @@ impl SessionBuilder {
     /// [`Unsupported`](super::SessionErrorKind::Unsupported).
     #[must_use]
     pub fn store(mut self, store: impl SessionStore) -> Self {
-        let clock = Arc::<dyn Store>::clone(&self.cache.0.store);
-        self.store = Some(Arc::new(OwnStore::new(store, clock)));
+        self.store = Some(Arc::new(OwnStore::new(store, self.host.clone())));
         self
     }
 
@@ -370,9 +370,9 @@ impl SessionBuilder {
         config.renew_cookie = self.renew_cookie.unwrap_or(config.mode == SessionMode::Native);
         config.removal_cookie = self.removal_cookie.unwrap_or(by_default);
         config.keyring = Keyring::new(self.secrets, config.shares_with_express())?;
-        let now = self.cache.0.store.now();
+        let now = self.host.now();
         config.check(now).map_err(|detail| Error::new(ErrorKind::Configuration, "sessions").detail(detail))?;
-        Ok(SessionLayer::new(self.cache, self.store, config))
+        Ok(SessionLayer::new(self.host, self.store, config))
     }
 }
 

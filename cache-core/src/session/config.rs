@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn keys_stay_as_they_are() {
-        let layer = SessionBuilder::new(Cache::in_memory()).secret([7_u8; 32]).build().unwrap();
+        let layer = SessionBuilder::new(&Cache::in_memory()).secret([7_u8; 32]).build().unwrap();
         let id = SessionId::parse("R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y").unwrap();
         assert_eq!(layer.0.config.key(Form::Express, &id), "sess:R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y");
         let config = &layer.0.config;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::try_join_all;
 
-use super::commit::{Sessions, Standing, bad_id};
+use super::commit::bad_id;
 use super::config::{Form, SessionMode};
 use super::error::{SessionError, SessionErrorKind};
 use super::id::{SessionId, hash, user_tag};
@@ -21,8 +21,9 @@ use super::layer::SessionLayer;
 use super::meta::Meta;
 use super::options::TooMany;
 use super::record::Record;
+use super::sessions::{Sessions, Standing};
 use super::{Result, Session};
-use crate::cell::{Entry, OverLimit};
+use crate::cell::{Entry, ObjectForm as _, OverLimit};
 use crate::clock::{Timestamp, millis};
 use crate::events::SessionEvent;
 use crate::sabotage::{self, Guard};
@@ -121,7 +122,7 @@ impl Session {
     pub async fn handle(&self) -> Result<Option<String>> {
         let mut state = self.state.lock().await;
         state.open().await?;
-        Ok(state.standing.as_ref().map(|standing| hash(self.sessions.member(standing).as_bytes())))
+        Ok(state.standing.as_ref().map(|standing| hash(standing.key.as_bytes())))
     }
 }
 
@@ -191,11 +192,6 @@ impl Sessions {
         self.config.new_id(tag.as_deref()).ok_or_else(bad_id)
     }
 
-    /// Returns what identifies a session in lists: its key.
-    fn member(&self, standing: &Standing) -> String {
-        self.config.key(standing.form, &standing.id)
-    }
-
     /// Returns the key of a session that was converted to the native form after its entry was read.
     fn moved_key(&self, member: &str) -> Option<String> {
         let may_move = self.config.mode != SessionMode::Express && self.config.form_of(member) == Form::Express;
@@ -227,7 +223,7 @@ impl Sessions {
     /// Loads the session under a member's key. `otherwise`: its end if its key has none.
     pub(super) async fn look(&self, member: &str, otherwise: Timestamp) -> Result<Option<Living>> {
         let Some((bytes, left)) = self.load_living(member).await? else { return Ok(None) };
-        let record = self.read_record(self.config.form_of(member), member, &bytes);
+        let record = self.decode(member, &bytes)?;
         let ends = left.map_or(otherwise, |left| self.now().plus(left));
         Ok(record.map(|record| Living { member: member.to_owned(), ends, left, record }))
     }
@@ -277,7 +273,7 @@ impl Sessions {
     }
 
     pub(super) async fn end_all_but(&self, user: &str, this: Option<&Standing>) -> Result<usize> {
-        let this = this.map(|standing| self.member(standing));
+        let this = this.map(|standing| standing.key.clone());
         let (mut ended, mut before) = (0_usize, Vec::new());
         for _ in 0..ROUNDS {
             let members = self.members(user).await?.into_iter().map(|(member, _)| member);
@@ -325,11 +321,11 @@ impl Sessions {
     /// before the extension: an entry without its session is cleaned up later, but a session
     /// without its entry would be missed.
     pub(super) async fn stay_entered(&self, standing: &Standing, ttl: Duration) -> Result<()> {
-        let meta = Meta::of(&standing.record);
+        let meta = Meta::of(&standing.object);
         let Some(user) = &meta.user else { return Ok(()) };
         if !self.is_entered(&meta, ttl) {
             let lasts = self.entered_for(ttl);
-            self.cells.enter(&self.index_key(user).await?, &self.member(standing), lasts).await?;
+            self.cells.enter(&self.index_key(user).await?, &standing.key, lasts).await?;
         }
         Ok(())
     }
@@ -353,8 +349,8 @@ impl Sessions {
         let meta = Meta::of(record);
         let (Some(user), Some(until)) = (meta.user, meta.indexed) else { return Ok(None) };
         let lasts = self.now().until(until);
-        let is_new = before.is_none_or(|before| self.member(before) != member);
-        let was = before.map(|before| Meta::of(&before.record));
+        let is_new = before.is_none_or(|before| before.key != member);
+        let was = before.map(|before| Meta::of(&before.object));
         if !is_new && was.as_ref().is_some_and(|was| was.user.as_ref() == Some(&user) && was.indexed == meta.indexed) {
             return Ok(None);
         }
@@ -365,16 +361,16 @@ impl Sessions {
             _ => None,
         };
         let leaving = before.filter(|_| is_new).or(instead);
-        let leaves = match leaving.and_then(|old| Some((old, Meta::of(&old.record).user?))) {
+        let leaves = match leaving.and_then(|old| Some((old, Meta::of(&old.object).user?))) {
             None => None,
-            Some((old, user)) => Some((self.index_key(&user).await?, self.member(old))),
+            Some((old, user)) => Some((self.index_key(&user).await?, old.key.clone())),
         };
         Ok(Some(Entry { index: self.index_key(&user).await?, member, lasts, leaves, limit }))
     }
 
     pub(super) async fn leave_index(&self, standing: &Standing) -> Result<()> {
-        if let Some(user) = Meta::of(&standing.record).user {
-            self.cells.leave(&self.index_key(&user).await?, &[self.member(standing)]).await?;
+        if let Some(user) = Meta::of(&standing.object).user {
+            self.cells.leave(&self.index_key(&user).await?, &[standing.key.clone()]).await?;
         }
         Ok(())
     }

@@ -13,14 +13,15 @@ use tower_service::Service;
 
 use super::answer::{self, Answer};
 use super::builder::SessionBuilder;
-use super::commit::Sessions;
 use super::config::Config;
 use super::options::Transport;
+use super::sessions::Sessions;
 use super::state::State;
 use super::{Session, SessionError};
 use crate::cache::Cache;
 use crate::cell::CellStore;
 use crate::events::SessionEvent;
+use crate::object::CellHost;
 
 /// Adds sessions to all requests that pass through it. Cheap to clone; clones are the same layer.
 ///
@@ -34,11 +35,11 @@ impl SessionLayer {
     /// Returns a builder for sessions that live in this cache's store.
     #[must_use]
     pub fn builder(cache: &Cache) -> SessionBuilder {
-        SessionBuilder::new(cache.clone())
+        SessionBuilder::new(cache)
     }
 
-    pub(super) fn new(cache: Cache, own: Option<Arc<dyn CellStore>>, config: Config) -> Self {
-        let sessions = Sessions::new(cache, own, config);
+    pub(super) fn new(host: CellHost, own: Option<Arc<dyn CellStore>>, config: Config) -> Self {
+        let sessions = Sessions::new(host, own, config);
         for bytes in sessions.config.keyring.short() {
             sessions.emit(SessionEvent::ShortSecret { bytes });
         }
@@ -133,7 +134,7 @@ impl Sessions {
         // A store of the application's own may name anything in its errors, and its errors are not
         // the cache's.
         if let Some(fault) = fault.filter(|_| !self.is_own) {
-            self.cache.0.store_failed(fault);
+            self.host.store_failed(fault);
         }
         self.emit(SessionEvent::Failed { reason: error.what() });
     }

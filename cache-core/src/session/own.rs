@@ -13,7 +13,6 @@
 //! `null` counts as no session, here and for an Express peer. An index is one cell: a JSON list
 //! that is changed by swaps.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use super::store::{SessionStore, SessionSwap, StoredSession};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::object::CellHost;
 use crate::store::cells::OverLimit;
-use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Store, Swapped};
+use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Swapped};
 
 /// The value under a key whose session is being moved to another key.
 const MOVED: &[u8] = b"null";
@@ -37,7 +37,7 @@ const ATTEMPTS: u32 = 1000;
 pub(super) struct OwnStore<S> {
     store: S,
     /// Provides the time.
-    clock: Arc<dyn Store>,
+    host: CellHost,
 }
 
 /// The result of moving a session to another key.
@@ -67,8 +67,8 @@ struct Member {
 }
 
 impl<S: SessionStore> OwnStore<S> {
-    pub(super) fn new(store: S, clock: Arc<dyn Store>) -> Self {
-        Self { store, clock }
+    pub(super) fn new(store: S, host: CellHost) -> Self {
+        Self { store, host }
     }
 
     async fn get(&self, key: &str) -> Result<Option<Loaded>> {
@@ -337,7 +337,7 @@ fn others(index: &Index, entering: &Entering<'_>) -> Vec<Member> {
 
 impl<S: SessionStore> CellStore for OwnStore<S> {
     fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.host.now()
     }
 
     fn is_at_hand(&self) -> bool {

@@ -7,11 +7,10 @@
 //! its session.
 
 use super::Result;
-use super::commit::Sessions;
 use super::config::Form;
-use crate::cell::Marked;
+use super::sessions::Sessions;
+use crate::cell::{Loaded, Marked};
 use crate::events::SessionEvent;
-use crate::store::Loaded;
 
 impl Sessions {
     /// Returns the mark for a key in the form of Express, or `None` if the key needs none.

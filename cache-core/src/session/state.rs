@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::SessionMode;
 use super::answer::{Answer, Request, Shown};
-use super::commit::{Operation, Prolonged, Sessions, Standing, Write, Written, bad_id};
+use super::commit::{Operation, Write, Written, bad_id};
 use super::config::Form;
 use super::cookie::Attributes;
 use super::error::{SessionError, SessionErrorKind};
@@ -18,6 +18,7 @@ use super::messages::CSRF;
 use super::meta::Meta;
 use super::options::{TooMany, Unset};
 use super::record::{Record, raw};
+use super::sessions::{Prolonged, Sessions, Standing};
 use crate::events::SessionEvent;
 
 type Result<T, E = SessionError> = std::result::Result<T, E>;
@@ -127,13 +128,13 @@ impl State {
                 self.sessions.emit(SessionEvent::UnknownId);
                 continue;
             };
-            if self.sessions.ends(&standing.record).is_some_and(|end| end <= self.sessions.now()) {
+            if self.sessions.ends(&standing.object).is_some_and(|end| end <= self.sessions.now()) {
                 self.within(sessions.remove(&standing)).await??;
                 self.sessions.emit(SessionEvent::UnknownId);
                 continue;
             }
             // A session begun with a header must not be sent as a cookie, nor the other way round.
-            if Meta::of(&standing.record).by_header != shown.by_header {
+            if Meta::of(&standing.object).by_header != shown.by_header {
                 self.sessions.emit(SessionEvent::UnknownId);
                 continue;
             }
@@ -149,9 +150,9 @@ impl State {
     }
 
     fn take_over(&mut self, standing: Standing) {
-        self.id = Some(standing.id.clone());
-        self.at_start = standing.record.clone();
-        self.view = standing.record.clone();
+        self.id = Some(standing.at.id.clone());
+        self.at_start = standing.object.clone();
+        self.view = standing.object.clone();
         self.standing = Some(standing);
     }
 
@@ -176,7 +177,7 @@ impl State {
         self.open().await?;
         operation(&mut self.view)?;
         if self.view.size() > self.sessions.config.max_bytes {
-            let before = self.standing.as_ref().filter(|_| self.next != Next::Anew).map(|standing| &standing.record);
+            let before = self.standing.as_ref().filter(|_| self.next != Next::Anew).map(|standing| &standing.object);
             if let Err(error) = self.sessions.check_size(&self.view, before) {
                 self.see_again()?;
                 return Err(error);
@@ -194,7 +195,7 @@ impl State {
     /// Rebuilds the view from the stored session and the operations.
     fn see_again(&mut self) -> Result<()> {
         self.view = match &self.standing {
-            Some(standing) if self.next != Next::Anew => standing.record.clone(),
+            Some(standing) if self.next != Next::Anew => standing.object.clone(),
             _ => {
                 let mut record = Record::default();
                 record.set_cookie(&self.sessions.config.new_cookie(self.request.by_https, self.sessions.now()));
@@ -220,7 +221,7 @@ impl State {
     /// Drops all unwritten changes and reads the session again.
     pub(super) async fn reload(&mut self) -> Result<()> {
         self.open().await?;
-        let Some(id) = self.standing.as_ref().map(|standing| standing.id.clone()) else {
+        let Some(id) = self.standing.as_ref().map(|standing| standing.at.id.clone()) else {
             return Err(SessionError::new(SessionErrorKind::Gone));
         };
         let sessions = Arc::clone(&self.sessions);
@@ -232,8 +233,8 @@ impl State {
         self.next = Next::Stay;
         self.or_anew = false;
         self.cookie_changed = false;
-        self.id = Some(standing.id.clone());
-        self.view = standing.record.clone();
+        self.id = Some(standing.at.id.clone());
+        self.view = standing.object.clone();
         self.standing = Some(standing);
         Ok(())
     }
@@ -316,8 +317,8 @@ impl State {
             self.within(sessions.remove(&standing)).await??;
             self.sessions.emit(SessionEvent::Destroyed);
             let attributes =
-                self.sessions.config.attributes(standing.form, &standing.record.cookie(), self.sessions.now());
-            self.forget = Some((standing.form, attributes));
+                self.sessions.config.attributes(standing.at.form, &standing.object.cookie(), self.sessions.now());
+            self.forget = Some((standing.at.form, attributes));
         }
         self.begin()?;
         self.over = true;
@@ -372,16 +373,15 @@ impl State {
         let standing = self.standing.clone().filter(|_| !fresh);
         let write = Write {
             instead: self.standing.clone().filter(|_| fresh),
-            operations: std::mem::take(&mut self.operations),
             cycle: self.next == Next::Cycle,
             or_anew: self.or_anew,
             id,
             by_https: self.request.by_https,
         };
-        let sessions = Arc::clone(&self.sessions);
+        let (sessions, operations) = (Arc::clone(&self.sessions), std::mem::take(&mut self.operations));
         // Until the result is known.
         self.lost = true;
-        let (operations, written) = self.within(sessions.write(standing, write)).await?;
+        let (operations, written) = self.within(sessions.write(standing, operations, write)).await?;
         self.lost = false;
         self.operations = operations;
         match written? {
@@ -399,8 +399,8 @@ impl State {
             }
             Written::Standing(standing) => {
                 self.sessions.emit(if fresh { SessionEvent::Created } else { SessionEvent::Saved });
-                self.id = Some(standing.id.clone());
-                self.view = standing.record.clone();
+                self.id = Some(standing.at.id.clone());
+                self.view = standing.object.clone();
                 self.standing = Some(*standing);
             }
         }
@@ -457,7 +457,7 @@ impl State {
         self.next = Next::Stay;
         self.or_anew = false;
         self.cookie_changed &= self.saved;
-        self.id = self.standing.as_ref().map(|standing| standing.id.clone()).or_else(|| self.id.take());
+        self.id = self.standing.as_ref().map(|standing| standing.at.id.clone()).or_else(|| self.id.take());
         self.see_again()
     }
 
@@ -468,13 +468,13 @@ impl State {
             self.forget_cookie(&mut answer);
             return Ok(answer);
         }
-        let moving = self.standing.as_ref().filter(|standing| self.sessions.target_form(standing) != standing.form);
+        let moving = self.standing.as_ref().filter(|standing| self.sessions.target_form(standing) != standing.at.form);
         let moves = moving.is_some();
         // Also if another request has converted it, whose response may not have arrived.
         let old_cookie = self.shown.as_ref().and_then(|shown| shown.cookie);
         let old_cookie =
             old_cookie.filter(|form| self.sessions.config.mode == SessionMode::Native && *form != Form::Native);
-        let left_form = moving.map(|standing| standing.form).or(old_cookie).filter(|_| self.standing.is_some());
+        let left_form = moving.map(|standing| standing.at.form).or(old_cookie).filter(|_| self.standing.is_some());
         let facts = self.facts();
         let (has_end, mut renewed) = (facts.expires, false);
         let Due { save, touch, cookie } = due(facts);
@@ -525,7 +525,7 @@ impl State {
         let known = self.shown.as_ref().map(|shown| &shown.id) == self.id.as_ref() && self.id.is_some();
         let stored = match &self.standing {
             Some(standing) if !config.resave || self.saved => {
-                if standing.record.same_values(&self.view) {
+                if standing.object.same_values(&self.view) {
                     Stored::Same
                 } else {
                     Stored::Other
