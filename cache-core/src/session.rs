@@ -5,12 +5,12 @@
 //! operations and applied by compare-and-swap to the stored session at the time of the write. An
 //! ended session is never recreated. No id, value or secret appears in a log, an error or `Debug`.
 
-mod all;
-mod answer;
+mod admin;
 mod builder;
 mod commit;
 mod config;
 mod cookie;
+mod custom_store;
 mod devices;
 mod error;
 mod express;
@@ -24,11 +24,11 @@ mod login;
 mod messages;
 mod meta;
 mod options;
-mod own;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod raw;
 mod record;
+mod response;
 mod revoked;
 mod scope;
 mod sessions;
@@ -46,8 +46,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 
-pub use self::all::AllSessions;
-use self::answer::Answer;
+pub use self::admin::AllSessions;
 pub use self::builder::SessionBuilder;
 use self::commit::Operation;
 pub use self::config::SessionMode;
@@ -58,6 +57,7 @@ pub use self::layer::{SessionLayer, SessionService};
 pub use self::messages::Flash;
 pub use self::options::{CookieOptions, Priority, SameSite, Secure, TooMany, Transport, Unset};
 use self::record::MaxAge;
+use self::response::Answer;
 use self::sessions::{Sessions, Standing};
 use self::state::State;
 pub use self::store::{SessionStore, SessionSwap, StoredSession};

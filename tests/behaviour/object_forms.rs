@@ -158,8 +158,8 @@ on_both_stores! {
         let cache = nodes.node().await;
         let drafts = cache.objects_of(Drafts { sliding: true, ..Drafts::default() });
         drafts.create(&draft("tax", 1)).await.unwrap();
-        let (plain, runtime) = (cache.plain(), tokio::runtime::Handle::current());
-        let updated = drafts.update(&draft("tax", 0).id, |draft| {
+        let (plain, runtime, tax) = (cache.plain(), tokio::runtime::Handle::current(), draft("tax", 0).id);
+        let updated = drafts.update(&tax, |draft| {
             draft.page += 1;
             // Another client removes it between the read and the write.
             let remove = plain.remove("cache:draft:{7}:tax");

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{Config, SessionMode, Ttl};
+use super::custom_store::CustomStore;
 use super::id::{Keyring, Secret};
 use super::layer::SessionLayer;
 use super::options::{CookieOptions, TooMany, Transport, Unset};
-use super::own::OwnStore;
 use super::store::SessionStore;
 use super::values::SessionValues;
 use crate::cache::Cache;
@@ -78,7 +78,7 @@ impl SessionBuilder {
     /// [`Unsupported`](super::SessionErrorKind::Unsupported).
     #[must_use]
     pub fn store(mut self, store: impl SessionStore) -> Self {
-        self.store = Some(Arc::new(OwnStore::new(store, self.host.clone())));
+        self.store = Some(Arc::new(CustomStore::new(store, self.host.clone())));
         self
     }
 

@@ -11,10 +11,10 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::answer::{self, Answer};
 use super::builder::SessionBuilder;
 use super::config::Config;
 use super::options::Transport;
+use super::response::{self, Answer};
 use super::sessions::Sessions;
 use super::state::State;
 use super::{Session, SessionError};
@@ -102,7 +102,7 @@ where
             return Box::pin(inner.call(request));
         }
         let by_https = is_https(config, &request);
-        let facts = answer::Request::new(request.headers(), config, by_https);
+        let facts = response::Request::new(request.headers(), config, by_https);
         let session = Session::new(Arc::clone(&self.sessions), State::new(Arc::clone(&self.sessions), facts));
         request.extensions_mut().insert(session.clone());
         let sessions = Arc::clone(&self.sessions);

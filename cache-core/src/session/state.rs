@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::SessionMode;
-use super::answer::{Answer, Request, Shown};
 use super::commit::{Operation, Write, Written, bad_id};
 use super::config::Form;
 use super::cookie::Attributes;
@@ -18,6 +17,7 @@ use super::messages::CSRF;
 use super::meta::Meta;
 use super::options::{TooMany, Unset};
 use super::record::{Record, raw};
+use super::response::{Answer, Request, Shown};
 use super::sessions::{Prolonged, Sessions, Standing};
 use crate::events::SessionEvent;
 

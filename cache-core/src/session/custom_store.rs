@@ -34,7 +34,7 @@ const PENDING: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 1000;
 
 /// The application's store with all operations that sessions need.
-pub(super) struct OwnStore<S> {
+pub(super) struct CustomStore<S> {
     store: S,
     /// Provides the time.
     host: CellHost,
@@ -66,7 +66,7 @@ struct Member {
     d: bool,
 }
 
-impl<S: SessionStore> OwnStore<S> {
+impl<S: SessionStore> CustomStore<S> {
     pub(super) fn new(store: S, host: CellHost) -> Self {
         Self { store, host }
     }
@@ -335,7 +335,7 @@ fn others(index: &Index, entering: &Entering<'_>) -> Vec<Member> {
     others.cloned().collect()
 }
 
-impl<S: SessionStore> CellStore for OwnStore<S> {
+impl<S: SessionStore> CellStore for CustomStore<S> {
     fn now(&self) -> Timestamp {
         self.host.now()
     }
