@@ -19,7 +19,9 @@ mod extract;
 mod form;
 mod id;
 mod index;
+mod index_entry;
 mod layer;
+mod limits;
 mod login;
 mod messages;
 mod meta;
@@ -35,6 +37,7 @@ mod sessions;
 mod state;
 mod store;
 mod typed;
+mod user_sessions;
 mod values;
 
 use std::fmt;
@@ -52,8 +55,9 @@ use self::commit::Operation;
 pub use self::config::SessionMode;
 pub use self::error::{SessionError, SessionErrorKind};
 pub use self::id::{Secret, SessionId};
-pub use self::index::{SessionInfo, UserSessions};
+pub use self::index::SessionInfo;
 pub use self::layer::{SessionLayer, SessionService};
+use self::limits::{check_name, check_value, to_raw};
 pub use self::messages::Flash;
 pub use self::options::{CookieOptions, Priority, SameSite, Secure, TooMany, Transport, Unset};
 use self::record::MaxAge;
@@ -64,11 +68,12 @@ pub use self::store::{SessionStore, SessionSwap, StoredSession};
 pub use self::typed::{SessionData, SessionFields};
 #[doc(hidden)]
 pub use self::typed::{assert_name, field};
+pub use self::user_sessions::UserSessions;
 pub use self::values::SessionValues;
 #[cfg(feature = "macros")]
 pub use cache_macros::SessionData;
 
-use self::values::{check_name, counted, not_of_type, to_raw};
+use self::values::{counted, not_of_type};
 use crate::clock::millis;
 
 type Result<T, E = SessionError> = std::result::Result<T, E>;
@@ -201,7 +206,7 @@ impl Session {
         let (slot, name, sessions) = (Arc::clone(&sum), name.to_owned(), Arc::clone(&self.sessions));
         self.change(Box::new(move |record| {
             let (raw, sum) = counted(&name, record.raw(&name), by)?;
-            values::check_value(&sessions.config, &name, &raw)?;
+            check_value(&sessions.config, &name, &raw)?;
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = sum;
             record.set(&name, raw);
             Ok(())
@@ -333,7 +338,7 @@ impl Session {
     pub async fn id(&self) -> Result<SessionId> {
         let mut state = self.state.lock().await;
         state.open().await?;
-        state.id.clone().ok_or_else(commit::bad_id)
+        state.id.clone().ok_or_else(error::bad_id)
     }
 
     /// Returns whether the session is not stored yet.

@@ -29,6 +29,14 @@ pub struct SessionBuilder {
     config: Config,
 }
 
+impl SessionLayer {
+    /// Returns a builder for sessions that live in this cache's store.
+    #[must_use]
+    pub fn builder(cache: &Cache) -> SessionBuilder {
+        SessionBuilder::new(cache)
+    }
+}
+
 impl SessionBuilder {
     pub(super) fn new(cache: &Cache) -> Self {
         let host = CellHost::from(cache);

@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::error::{SessionError, SessionErrorKind};
-use super::form::Place;
+use super::config::Place;
+use super::error::{SessionError, SessionErrorKind, bad_id};
 use super::id::SessionId;
-use super::meta::Meta;
 use super::record::Record;
 use super::sessions::{Sessions, Standing};
 use crate::cell::{self, CellKind, Cells, Draft, Gathered, LimitMet, ObjectForm as _, Plan, Put, SharedKind, Verdict};
@@ -144,16 +143,11 @@ impl Sessions {
 
     /// Updates the metadata that every write renews.
     fn stamp(&self, record: &mut Record) {
-        let mut meta = Meta::of(record);
-        let before = meta.clone();
         // It is missing if an Express peer regenerated the session: the time starts again then.
-        if self.config.absolute_timeout.is_some() && meta.created.is_none() {
-            meta.created = Some(self.now());
+        if self.config.absolute_timeout.is_some() && record.meta.created.is_none() {
+            record.meta.created = Some(self.now());
         }
-        self.stamp_index(&mut meta, record);
-        if meta != before {
-            meta.store(record);
-        }
+        self.stamp_index(record);
         let mut cookie = record.cookie();
         cookie.renew(self.now());
         record.set_cookie(&cookie);
@@ -220,8 +214,8 @@ impl CellKind for Sessions {
         match met {
             // The store only sees that a key exists. So entries whose key is not a session of this
             // user have to be removed from the list first.
-            LimitMet::Full(record) => match Meta::of(record).user {
-                Some(user) => self.living(&user).await.map(drop),
+            LimitMet::Full(record) => match &record.meta.user {
+                Some(user) => self.living(user).await.map(drop),
                 None => Ok(()),
             },
             LimitMet::Ended(keys) => {
@@ -281,9 +275,4 @@ impl SharedKind for Sessions {
 /// Applies all operations to a record.
 fn run(record: &mut Record, operations: &mut [Operation]) -> Result<(), SessionError> {
     operations.iter_mut().try_for_each(|operation| operation(record))
-}
-
-pub(super) fn bad_id() -> SessionError {
-    SessionError::new(SessionErrorKind::Id)
-        .detail("`generate_id` gave an empty one, one over 256 bytes or one with white space")
 }

@@ -357,6 +357,13 @@ pub(super) enum Form {
     Native,
 }
 
+/// Where a session is stored.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) form: Form,
+    pub(super) id: SessionId,
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::builder::SessionBuilder;

@@ -1,7 +1,6 @@
 //! A description of the device on which a user has logged in, for a list in which people can find a
 //! session that is not theirs.
 
-use super::meta::Meta;
 use super::record::Record;
 use super::{Result, Session};
 
@@ -19,9 +18,7 @@ impl Session {
     pub async fn set_device(&self, text: &str) -> Result<()> {
         let device = device(text);
         self.change(Box::new(move |record: &mut Record| {
-            let mut meta = Meta::of(record);
-            meta.device.clone_from(&device);
-            meta.store(record);
+            record.meta.device.clone_from(&device);
             Ok(())
         }))
         .await

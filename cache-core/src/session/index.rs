@@ -7,23 +7,19 @@
 //! meantime is found under its new id.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
 
-use super::commit::bad_id;
+use super::Result;
 use super::config::{Form, SessionMode};
-use super::error::{SessionError, SessionErrorKind};
+use super::error::{SessionError, SessionErrorKind, bad_id};
 use super::id::{SessionId, hash, user_tag};
-use super::layer::SessionLayer;
-use super::meta::Meta;
-use super::options::TooMany;
 use super::record::Record;
 use super::sessions::{Sessions, Standing};
-use super::{Result, Session};
-use crate::cell::{Entry, ObjectForm as _, OverLimit};
+use crate::cell::ObjectForm as _;
 use crate::clock::{Timestamp, millis};
 use crate::events::SessionEvent;
 use crate::sabotage::{self, Guard};
@@ -34,13 +30,6 @@ const KEY_ATTEMPTS: usize = 3;
 const ROUNDS: usize = 10;
 /// Used for sessions that never expire.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(50 * 365 * 86400);
-
-/// The sessions of one user, from [`SessionLayer::of_user`].
-#[derive(Clone)]
-pub struct UserSessions {
-    sessions: Arc<Sessions>,
-    user: String,
-}
 
 /// One session in a list of sessions. `Debug` shows neither user nor device.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,65 +56,6 @@ pub struct SessionInfo {
     pub ends: Timestamp,
 }
 
-impl SessionLayer {
-    /// Returns the sessions in which this user is logged in, to list and to end them.
-    #[must_use]
-    pub fn of_user(&self, user: impl Into<String>) -> UserSessions {
-        UserSessions { sessions: Arc::clone(&self.0), user: user.into() }
-    }
-}
-
-impl UserSessions {
-    /// Returns all sessions of the user, the one that ends first at the head. Costs one read for
-    /// each session and one for the list.
-    ///
-    /// # Errors
-    /// Store errors.
-    pub async fn list(&self) -> Result<Vec<SessionInfo>> {
-        self.sessions.tag_key(Known::Perhaps).await?;
-        let found = self.sessions.living(&self.user).await?;
-        Ok(found.into_iter().map(|living| self.sessions.info(living)).collect())
-    }
-
-    /// Ends one session, named by its handle in the list. Returns `false` if it has ended before,
-    /// or has had another handle since: after a login or with another id.
-    ///
-    /// # Errors
-    /// Store errors: the session may then still exist.
-    pub async fn end(&self, handle: &str) -> Result<bool> {
-        self.sessions.tag_key(Known::Perhaps).await?;
-        let members = self.sessions.members(&self.user).await?;
-        let found = members.into_iter().map(|(member, _)| member).find(|member| hash(member.as_bytes()) == handle);
-        match found {
-            None => Ok(false),
-            Some(member) => Ok(self.sessions.end_members(&self.user, &[member]).await? > 0),
-        }
-    }
-
-    /// Ends all sessions of the user and returns how many there were. Includes sessions whose id
-    /// changes during the call.
-    ///
-    /// # Errors
-    /// Store errors: some sessions may then still exist.
-    pub async fn end_all(&self) -> Result<usize> {
-        self.sessions.tag_key(Known::Perhaps).await?;
-        self.sessions.end_all_but(&self.user, None).await
-    }
-}
-
-impl Session {
-    /// Returns this session's handle in the list of its user's sessions, or `None` if it is not
-    /// stored yet. The handle changes with each login.
-    ///
-    /// # Errors
-    /// Store errors.
-    pub async fn handle(&self) -> Result<Option<String>> {
-        let mut state = self.state.lock().await;
-        state.open().await?;
-        Ok(state.standing.as_ref().map(|standing| hash(standing.key.as_bytes())))
-    }
-}
-
 impl fmt::Debug for SessionInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { handle, created, since, seen, ends, .. } = self;
@@ -135,16 +65,10 @@ impl fmt::Debug for SessionInfo {
     }
 }
 
-impl fmt::Debug for UserSessions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UserSessions(..)")
-    }
-}
-
 impl Sessions {
     /// Returns the key of a user's index. Keys of different namespaces, prefixes and users never
     /// collide, and no key contains the name of a user.
-    async fn index_key(&self, user: &str) -> Result<String> {
+    pub(super) async fn index_key(&self, user: &str) -> Result<String> {
         let tag = user_tag(&self.tag_key(Known::Enough).await?, user);
         let hash = hash(format!("{}\0{user}", self.config.prefix).as_bytes());
         Ok(format!("{}{{{tag}}}{hash}", self.index_prefix()))
@@ -157,7 +81,7 @@ impl Sessions {
     /// Returns the key from which the tags of users are made. It is created once per prefix by the
     /// first process that needs it, and stays the same for all processes. It is not derived from a
     /// rotating secret, because all sessions of a user are stored under one tag.
-    async fn tag_key(&self, known: Known) -> Result<Bytes> {
+    pub(super) async fn tag_key(&self, known: Known) -> Result<Bytes> {
         let lock = || self.tag_key.lock().unwrap_or_else(PoisonError::into_inner);
         let before = lock().clone();
         if let (Some(key), Known::Enough) = (&before, known) {
@@ -199,7 +123,7 @@ impl Sessions {
         Some(self.config.key(Form::Native, &id))
     }
 
-    async fn members(&self, user: &str) -> Result<Vec<(String, Timestamp)>> {
+    pub(super) async fn members(&self, user: &str) -> Result<Vec<(String, Timestamp)>> {
         Ok(self.cells.members(&self.index_key(user).await?).await?)
     }
 
@@ -209,7 +133,7 @@ impl Sessions {
         let found = try_join_all(members.iter().map(|(member, entered)| self.look(member, *entered))).await?;
         let (mut living, mut dead) = (Vec::new(), Vec::new());
         for ((member, _), found) in members.into_iter().zip(found) {
-            match found.filter(|living| Meta::of(&living.record).user.as_deref() == Some(user)) {
+            match found.filter(|living| living.record.meta.user.as_deref() == Some(user)) {
                 Some(found) => living.push(found),
                 None => dead.push(member),
             }
@@ -230,7 +154,7 @@ impl Sessions {
 
     pub(super) fn info(&self, living: Living) -> SessionInfo {
         let Living { member, ends, left, record } = living;
-        let meta = Meta::of(&record);
+        let meta = record.meta.clone();
         let seen = self.seen(&record, ends).filter(|_| left.is_some());
         let handle = hash(member.as_bytes());
         SessionInfo {
@@ -253,7 +177,7 @@ impl Sessions {
     }
 
     /// Deletes sessions and their entries, and returns how many sessions existed.
-    async fn end_members(&self, user: &str, members: &[String]) -> Result<usize> {
+    pub(super) async fn end_members(&self, user: &str, members: &[String]) -> Result<usize> {
         let ended = self.delete_members(members).await?;
         self.cells.leave(&self.index_key(user).await?, members).await?;
         Ok(ended)
@@ -295,85 +219,6 @@ impl Sessions {
         }
         Err(SessionError::new(SessionErrorKind::Conflict))
     }
-
-    /// Keeps a session in its user's index for longer than the session itself lives, so that its
-    /// entry is renewed only now and then.
-    pub(super) fn stamp_index(&self, meta: &mut Meta, record: &Record) {
-        if meta.user.is_none() {
-            meta.indexed = None;
-            return;
-        }
-        let ttl = self.ttl(record).unwrap_or_default();
-        if self.config.disable_ttl || !self.is_entered(meta, ttl) {
-            meta.indexed = Some(self.now().plus(self.entered_for(ttl)));
-        }
-    }
-
-    fn entered_for(&self, ttl: Duration) -> Duration {
-        if self.config.disable_ttl {
-            return FOR_EVER;
-        }
-        // One more second for differences between clocks.
-        ttl.mul_f64(1.0 + self.config.touch_after).saturating_add(Duration::from_secs(1))
-    }
-
-    /// Renews the entry of a session whose life is about to be extended without a write. Done
-    /// before the extension: an entry without its session is cleaned up later, but a session
-    /// without its entry would be missed.
-    pub(super) async fn stay_entered(&self, standing: &Standing, ttl: Duration) -> Result<()> {
-        let meta = Meta::of(&standing.object);
-        let Some(user) = &meta.user else { return Ok(()) };
-        if !self.is_entered(&meta, ttl) {
-            let lasts = self.entered_for(ttl);
-            self.cells.enter(&self.index_key(user).await?, &standing.key, lasts).await?;
-        }
-        Ok(())
-    }
-
-    /// Returns whether the entry outlasts a session that lives this long. An end later than any
-    /// entry can have was written with a wrong clock and does not count.
-    fn is_entered(&self, meta: &Meta, ttl: Duration) -> bool {
-        let (least, most) = (self.now().plus(ttl), self.now().plus(self.entered_for(ttl)).plus(ROUNDING));
-        meta.indexed.is_some_and(|until| least <= until && until <= most)
-    }
-
-    /// Returns the index change for a write of this record under this member, or `None` if there is
-    /// none. `before`: the session it is made from. `instead`: a session that it replaces.
-    pub(super) async fn entry(
-        &self,
-        record: &Record,
-        member: String,
-        before: Option<&Standing>,
-        instead: Option<&Standing>,
-    ) -> Result<Option<Entry>> {
-        let meta = Meta::of(record);
-        let (Some(user), Some(until)) = (meta.user, meta.indexed) else { return Ok(None) };
-        let lasts = self.now().until(until);
-        let is_new = before.is_none_or(|before| before.key != member);
-        let was = before.map(|before| Meta::of(&before.object));
-        if !is_new && was.as_ref().is_some_and(|was| was.user.as_ref() == Some(&user) && was.indexed == meta.indexed) {
-            return Ok(None);
-        }
-        let logged_in = was.is_none_or(|was| was.since != meta.since);
-        let limit = match self.config.max_sessions {
-            Some((most, TooMany::Refuse)) if logged_in => Some((most, OverLimit::Refuse)),
-            Some((most, TooMany::EndOldest)) if is_new => Some((most, OverLimit::EndFirst)),
-            _ => None,
-        };
-        let leaving = before.filter(|_| is_new).or(instead);
-        let leaves = match leaving.and_then(|old| Some((old, Meta::of(&old.object).user?))) {
-            None => None,
-            Some((old, user)) => Some((self.index_key(&user).await?, old.key.clone())),
-        };
-        Ok(Some(Entry { index: self.index_key(&user).await?, member, lasts, leaves, limit }))
-    }
-
-    pub(super) async fn leave_index(&self, standing: &Standing) -> Result<()> {
-        if let Some(user) = Meta::of(&standing.object).user {
-            self.cells.leave(&self.index_key(&user).await?, &[standing.key.clone()]).await?;
-        }
-        Ok(())
-    }
 }
 
 /// A session that exists.
@@ -385,7 +230,7 @@ pub(super) struct Living {
 }
 
 /// Times in the store and in a record may differ by this much and still mean the same.
-const ROUNDING: Duration = Duration::from_secs(1);
+pub(super) const ROUNDING: Duration = Duration::from_secs(1);
 
 /// Whether a cached tag key may be used.
 #[derive(Clone, Copy)]

@@ -11,14 +11,12 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::builder::SessionBuilder;
 use super::config::Config;
 use super::options::Transport;
 use super::response::{self, Answer};
 use super::sessions::Sessions;
 use super::state::State;
 use super::{Session, SessionError};
-use crate::cache::Cache;
 use crate::cell::CellStore;
 use crate::events::SessionEvent;
 use crate::object::CellHost;
@@ -32,12 +30,6 @@ use crate::object::CellHost;
 pub struct SessionLayer(pub(super) Arc<Sessions>);
 
 impl SessionLayer {
-    /// Returns a builder for sessions that live in this cache's store.
-    #[must_use]
-    pub fn builder(cache: &Cache) -> SessionBuilder {
-        SessionBuilder::new(cache)
-    }
-
     pub(super) fn new(host: CellHost, own: Option<Arc<dyn CellStore>>, config: Config) -> Self {
         let sessions = Sessions::new(host, own, config);
         for bytes in sessions.config.keyring.short() {
@@ -225,6 +217,7 @@ fn is_https<B>(config: &Config, request: &Request<B>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Cache;
 
     /// Returns what this layer makes of a handler's headers: `vary`, `cache-control`.
     fn added(said: &[(&'static str, &'static str)], sends: bool) -> (String, String) {

@@ -4,15 +4,11 @@ use std::collections::BTreeMap;
 
 use subtle::ConstantTimeEq as _;
 
-use super::cookie::{self, Attributes};
-use super::meta::Meta;
-use super::state::State;
-use super::{Result, Secret, Session, SessionMode, SessionValues};
-use crate::clock::Timestamp;
+use super::state::CSRF;
+use super::{Result, Secret, Session, SessionValues};
 
 /// As in connect-flash: lists of texts by kind.
 const FLASH: &str = "flash";
-pub(super) const CSRF: &str = "csrfToken";
 
 /// A message for the next page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,78 +85,7 @@ impl Session {
             None => state.shown_form_token(),
         };
         let good = good.unwrap_or_default();
-        let by_header = Meta::of(&state.view).by_header;
+        let by_header = state.view.meta.by_header;
         Ok(by_header || (!good.is_empty() && bool::from(good.as_bytes().ct_eq(token.as_bytes()))))
     }
-}
-
-/// Tokens of visitors without a stored session.
-impl State {
-    /// Returns a token for a visitor without a session. `None` if there is a session to store one
-    /// in, or if an Express peer would look for it there.
-    fn form_token(&mut self) -> Option<String> {
-        if !self.is_nobodys() {
-            return None;
-        }
-        let token = match self.shown_form_token() {
-            Some(token) => token,
-            None => {
-                let random = Secret::generate();
-                let mac = self.sessions.config.keyring.mac(form_message(&random).as_bytes());
-                format!("{random}.{mac}")
-            }
-        };
-        self.form_cookie = (self.shown_form_token().as_ref() != Some(&token)).then(|| token.clone());
-        Some(token)
-    }
-
-    /// Returns the token from the cookie, if this server signed it and it is still valid.
-    fn shown_form_token(&self) -> Option<String> {
-        if self.is_nobodys() { self.form_token_of_client() } else { None }
-    }
-
-    /// Also used for a session that is being created, so that open forms stay valid.
-    pub(super) fn form_token_of_client(&self) -> Option<String> {
-        if self.sessions.config.mode != SessionMode::Native || self.by_header() {
-            return None;
-        }
-        if let Some(made) = &self.form_cookie {
-            return Some(made.clone());
-        }
-        let cookies = self.request.values(&http::header::COOKIE).map(http::HeaderValue::as_bytes);
-        let token = cookie::find(cookies, &self.form_cookie_name())?;
-        let (random, mac) = token.split_once('.')?;
-        self.sessions.config.keyring.check(form_message(random).as_bytes(), mac)?;
-        Some(token)
-    }
-
-    /// Returns the header that sets the token's cookie.
-    pub(super) fn form_cookie_header(&self) -> Option<String> {
-        let attributes: Attributes = self.sessions.config.own_attributes(None, self.sessions.now());
-        attributes.header(&self.form_cookie_name(), self.form_cookie.as_deref()?)
-    }
-
-    /// Returns the header that makes a client delete its token cookie: a client with a session does
-    /// not need one.
-    pub(super) fn forget_form_cookie(&self) -> Option<String> {
-        let mut cookies = self.request.values(&http::header::COOKIE).map(http::HeaderValue::as_bytes);
-        cookie::find(&mut cookies, &self.form_cookie_name()).filter(|_| self.standing.is_some())?;
-        let mut attributes = self.sessions.config.own_attributes(None, self.sessions.now());
-        attributes.expires = Some(Timestamp::from_millis(0));
-        attributes.max_age = Some(0);
-        attributes.header(&self.form_cookie_name(), "")
-    }
-
-    fn form_cookie_name(&self) -> String {
-        format!("{}-form", self.sessions.config.native_name)
-    }
-
-    fn is_nobodys(&self) -> bool {
-        self.sessions.config.mode == SessionMode::Native && self.is_untouched() && !self.by_header()
-    }
-}
-
-/// Signatures of ids cannot be mistaken for this: an id contains no control character.
-fn form_message(random: &str) -> String {
-    format!("form\0{random}")
 }

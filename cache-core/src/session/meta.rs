@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::id::{Keyring, Signed};
-use super::record::{Record, raw};
 use crate::clock::Timestamp;
 
 /// The member with the signature of the others.
@@ -55,14 +54,6 @@ struct Stored {
 type Members = BTreeMap<String, Value>;
 
 impl Meta {
-    pub(super) fn of(record: &Record) -> Self {
-        record.meta.clone()
-    }
-
-    pub(super) fn store(self, record: &mut Record) {
-        record.meta = self;
-    }
-
     /// Returns the metadata, or `None` if it was not signed by this server or not for this context.
     pub(super) fn verified(raw: &RawValue, keyring: &Keyring, context: &str) -> Option<(Self, Signed)> {
         let mut members: Members = serde_json::from_str(raw.get()).ok()?;
@@ -97,7 +88,7 @@ impl Meta {
         let mut members: Members = members.into_iter().collect();
         let signature = keyring.mac(message(&members, context)?.as_bytes());
         members.insert(SIGNATURE.to_owned(), Value::String(signature));
-        raw(&members).ok()
+        to_raw_value(&members).ok()
     }
 }
 

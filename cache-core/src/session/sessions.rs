@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::config::{Config, Form, Ttl};
+use super::config::{Config, Form, Place, Ttl};
 use super::error::{SessionError, SessionErrorKind};
 use super::express;
-use super::form::Place;
 use super::id::SessionId;
-use super::meta::Meta;
 use super::record::Record;
 use super::values::SessionValues;
 use crate::cell::{self, CellStore, Cells, Gathered, ObjectForm as _};
@@ -133,7 +131,7 @@ impl Sessions {
     /// Returns when the absolute timeout ends the session.
     pub(super) fn ends(&self, record: &Record) -> Option<Timestamp> {
         let timeout = self.config.absolute_timeout?;
-        Some(Meta::of(record).created.unwrap_or_else(|| self.now()).plus(timeout))
+        Some(record.meta.created.unwrap_or_else(|| self.now()).plus(timeout))
     }
 
     pub(super) async fn remove(&self, standing: &Standing) -> Result<(), SessionError> {

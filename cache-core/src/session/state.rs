@@ -1,24 +1,25 @@
 //! One request's view of its session: read at first use, changed by operations, written once at the
 //! end.
 
+mod client;
+mod finish;
+mod form_token;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::SessionMode;
-use super::commit::{Operation, Write, Written, bad_id};
+pub(super) use self::form_token::CSRF;
+use super::commit::{Operation, Write, Written};
 use super::config::Form;
 use super::cookie::Attributes;
-use super::error::{SessionError, SessionErrorKind};
-use super::express::{Due, Facts, Stored, due};
-use super::id::{SessionId, Signed};
+use super::error::{SessionError, SessionErrorKind, bad_id};
+use super::id::SessionId;
 use super::index::Known;
-use super::messages::CSRF;
-use super::meta::Meta;
 use super::options::{TooMany, Unset};
 use super::record::{Record, raw};
-use super::response::{Answer, Request, Shown};
-use super::sessions::{Prolonged, Sessions, Standing};
+use super::response::{Request, Shown};
+use super::sessions::{Sessions, Standing};
 use crate::events::SessionEvent;
 
 type Result<T, E = SessionError> = std::result::Result<T, E>;
@@ -134,7 +135,7 @@ impl State {
                 continue;
             }
             // A session begun with a header must not be sent as a cookie, nor the other way round.
-            if Meta::of(&standing.object).by_header != shown.by_header {
+            if standing.object.meta.by_header != shown.by_header {
                 self.sessions.emit(SessionEvent::UnknownId);
                 continue;
             }
@@ -242,7 +243,7 @@ impl State {
     /// Changes the id at the next write and keeps the values.
     pub(super) async fn cycle(&mut self) -> Result<()> {
         self.open().await?;
-        let user = Meta::of(&self.view).user;
+        let user = self.view.meta.user.clone();
         let sessions = Arc::clone(&self.sessions);
         self.id = Some(self.within(sessions.new_id(user.as_deref(), Known::Enough)).await??);
         if self.standing.is_some() && self.next == Next::Stay {
@@ -259,7 +260,7 @@ impl State {
         let new_id = self.within(sessions.new_id(Some(user), Known::Perhaps)).await??;
         let (id, next, or_anew) = (self.id.clone(), self.next, self.or_anew);
         let mut earlier = Vec::new();
-        if Meta::of(&self.view).user.is_some_and(|other| other != user) {
+        if self.view.meta.user.as_ref().is_some_and(|other| other != user) {
             earlier = std::mem::take(&mut self.operations);
             if let Err(error) = self.regenerate().await {
                 self.operations = earlier;
@@ -423,153 +424,6 @@ impl State {
         self.next = Next::Stay;
         self.or_anew = false;
     }
-
-    /// Writes what is due, and returns what the response has to carry.
-    ///
-    /// # Errors
-    /// The changes could not be stored, so the handler's response must not be sent.
-    pub(super) async fn finish(&mut self, failed: bool) -> Result<Answer> {
-        let config = &self.sessions.config;
-        let eager = config.resave || config.rolling || config.save_uninitialized;
-        if !self.open && (!eager || self.answered) {
-            self.answered = true;
-            return Ok(Answer { depends: self.looked, ..Answer::default() });
-        }
-        if failed && config.discard_on_server_error {
-            self.discard()?;
-        }
-        self.open().await?;
-        let answer = self.settle().await;
-        self.answered = true;
-        answer.map(|mut answer| {
-            // A session that was begun in the meantime stores the token itself.
-            answer.cookies.extend(self.form_cookie_header().filter(|_| self.standing.is_none()));
-            if !answer.cookies.is_empty() {
-                answer.cookies.extend(self.forget_form_cookie());
-            }
-            answer
-        })
-    }
-
-    fn discard(&mut self) -> Result<()> {
-        self.operations.clear();
-        self.lost = false;
-        self.next = Next::Stay;
-        self.or_anew = false;
-        self.cookie_changed &= self.saved;
-        self.id = self.standing.as_ref().map(|standing| standing.at.id.clone()).or_else(|| self.id.take());
-        self.see_again()
-    }
-
-    async fn settle(&mut self) -> Result<Answer> {
-        let mut answer = Answer { depends: true, ..Answer::default() };
-        let ended = self.over && self.operations.is_empty() && self.next == Next::Stay && !self.saved;
-        if self.unset || self.gone || ended {
-            self.forget_cookie(&mut answer);
-            return Ok(answer);
-        }
-        let moving = self.standing.as_ref().filter(|standing| self.sessions.target_form(standing) != standing.at.form);
-        let moves = moving.is_some();
-        // Also if another request has converted it, whose response may not have arrived.
-        let old_cookie = self.shown.as_ref().and_then(|shown| shown.cookie);
-        let old_cookie =
-            old_cookie.filter(|form| self.sessions.config.mode == SessionMode::Native && *form != Form::Native);
-        let left_form = moving.map(|standing| standing.at.form).or(old_cookie).filter(|_| self.standing.is_some());
-        let facts = self.facts();
-        let (has_end, mut renewed) = (facts.expires, false);
-        let Due { save, touch, cookie } = due(facts);
-        let save = save
-            || self.next != Next::Stay
-            || moves
-            || (self.standing.is_some() && (self.cookie_changed && !self.operations.is_empty() || self.lacks_stamp()));
-        if save {
-            if self.standing.is_none() && self.is_cookie_blocked() {
-                // No cookie will be sent, so the session would be unreachable.
-                self.sessions.emit(SessionEvent::CookieNotSent);
-                return Ok(answer);
-            }
-            match self.commit().await {
-                Ok(()) => {}
-                // It was ended elsewhere. It stays ended, and the cookie that the client has now is
-                // not changed.
-                Err(error) if error.kind() == SessionErrorKind::Gone => return Ok(answer),
-                Err(error) => return Err(error),
-            }
-        } else if touch || self.touch {
-            match self.prolong(cookie).await? {
-                Prolonged::No => {}
-                Prolonged::Yes => renewed = self.sessions.config.renew_cookie && has_end,
-                // A cookie sent now could replace one that another response has set.
-                Prolonged::Ended => return Ok(answer),
-            }
-        }
-        let resign = self.sessions.config.mode == SessionMode::Native
-            && self.shown.as_ref().is_some_and(|shown| shown.signed == Signed::Old);
-        if cookie || renewed || self.cookie_changed || left_form.is_some() || resign {
-            self.show_to_client(&mut answer);
-        }
-        if let Some(form) = left_form.filter(|_| !answer.cookies.is_empty()) {
-            let attributes = self.sessions.config.attributes(form, &self.view.cookie(), self.sessions.now());
-            self.forget = Some((form, attributes));
-        }
-        // A new cookie of the same name replaces the old one, so only other names are removed.
-        let form = self.form();
-        if self.forget.as_ref().is_some_and(|(forgotten, _)| *forgotten != form || answer.cookies.is_empty()) {
-            self.forget_cookie(&mut answer);
-        }
-        Ok(answer)
-    }
-
-    fn facts(&self) -> Facts {
-        let config = &self.sessions.config;
-        let known = self.shown.as_ref().map(|shown| &shown.id) == self.id.as_ref() && self.id.is_some();
-        let stored = match &self.standing {
-            Some(standing) if !config.resave || self.saved => {
-                if standing.object.same_values(&self.view) {
-                    Stored::Same
-                } else {
-                    Stored::Other
-                }
-            }
-            _ => Stored::Nothing,
-        };
-        Facts {
-            known_to_client: known,
-            id_changed: self.id_changed || self.next != Next::Stay,
-            changed: !self.view.same_values(&self.at_start),
-            stored,
-            expires: self.view.cookie().expires(self.sessions.now()).is_some(),
-            save_uninitialized: config.save_uninitialized,
-            rolling: config.rolling,
-        }
-    }
-
-    fn lacks_stamp(&self) -> bool {
-        // Or it was signed with a secret that is being rotated out.
-        self.view.signed_long_ago
-            || self.sessions.config.absolute_timeout.is_some() && Meta::of(&self.view).created.is_none()
-    }
-
-    /// Extends the session's time if enough of it has passed, or if the client gets the cookie
-    /// (`told`).
-    async fn prolong(&mut self, told: bool) -> Result<Prolonged> {
-        let sessions = Arc::clone(&self.sessions);
-        let config = &sessions.config;
-        let Some(mut standing) = self.standing.clone().filter(|_| !config.disable_touch && !config.disable_ttl) else {
-            return Ok(Prolonged::No);
-        };
-        let Some(ttl) = sessions.ttl(&self.view) else {
-            return self.within(sessions.remove(&standing)).await?.map(|()| Prolonged::No);
-        };
-        let enough = ttl.mul_f64(1.0 - config.touch_after);
-        if !told && !self.touch && standing.left.is_some_and(|left| left > enough) {
-            return Ok(Prolonged::No);
-        }
-        let stands = self.within(sessions.touch(&mut standing, ttl)).await??;
-        self.standing = Some(standing);
-        self.sessions.emit(if stands { SessionEvent::Touched } else { SessionEvent::Gone });
-        Ok(if stands { Prolonged::Yes } else { Prolonged::Ended })
-    }
 }
 
 /// Keeps the token of the visitor's forms. Applied before all other operations: a login removes it.
@@ -583,8 +437,6 @@ fn keep_form_token(record: &mut Record, token: &str) -> Result<()> {
 
 #[expect(clippy::unnecessary_wraps, reason = "an operation, like others that can fail")]
 fn mark_by_header(record: &mut Record) -> Result<()> {
-    let mut meta = Meta::of(record);
-    meta.by_header = true;
-    meta.store(record);
+    record.meta.by_header = true;
     Ok(())
 }

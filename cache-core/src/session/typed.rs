@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 
 use super::error::SessionError;
 use super::express::RESERVED;
+use super::limits::{check_name, check_value};
 use super::record::{COOKIE, META};
-use super::values::{SessionValues, check_name, check_value};
+use super::values::SessionValues;
 use super::{Result, Session};
 
 /// A struct whose fields are values of a session. Implement it with `#[derive(SessionData)]`:
