@@ -11,6 +11,7 @@ mod commit;
 mod config;
 mod cookie;
 mod custom_store;
+mod date;
 mod devices;
 mod error;
 mod express;

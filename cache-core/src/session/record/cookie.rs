@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::super::cookie::Date;
+use super::super::date;
 use super::{Raw, Record, raw};
 use crate::clock::Timestamp;
 
@@ -73,7 +73,7 @@ impl StoredCookie {
             self.set_max_age(MaxAge::Browser);
         }
         let expires = match self.max_age() {
-            MaxAge::Millis(_) => self.expires(now).and_then(|time| raw(&Date::of(time).iso()).ok()),
+            MaxAge::Millis(_) => self.expires(now).and_then(|time| raw(&date::iso(time)).ok()),
             // `false` is kept.
             MaxAge::Browser if self.0.get(EXPIRES).is_some_and(|raw| raw.get() == "false") => None,
             MaxAge::Browser => self.0.contains_key(EXPIRES).then(|| raw(&()).ok()).flatten(),
