@@ -6,6 +6,7 @@
 //! ended session is never recreated. No id, value or secret appears in a log, an error or `Debug`.
 
 mod admin;
+mod attributes;
 mod builder;
 mod commit;
 mod config;
