@@ -6,41 +6,23 @@
 //! ended session is never recreated. No id, value or secret appears in a log, an error or `Debug`.
 
 mod admin;
-mod attributes;
 mod builder;
-mod commit;
 mod config;
-mod cookie;
-mod custom_store;
 mod date;
-mod devices;
 mod error;
 mod express;
-#[cfg(feature = "axum")]
-mod extract;
-mod form;
 mod id;
-mod index;
-mod index_entry;
-mod layer;
 mod limits;
-mod login;
-mod messages;
-mod meta;
 mod options;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod raw;
-mod record;
-mod response;
-mod revoked;
-mod scope;
-mod sessions;
-mod state;
 mod store;
+mod stored;
 mod typed;
 mod user_sessions;
 mod values;
+mod web;
 
 use std::fmt;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -53,25 +35,25 @@ use tokio::sync::Mutex;
 
 pub use self::admin::AllSessions;
 pub use self::builder::SessionBuilder;
-use self::commit::Operation;
 pub use self::config::SessionMode;
 pub use self::error::{SessionError, SessionErrorKind};
 pub use self::id::{Secret, SessionId};
-pub use self::index::SessionInfo;
-pub use self::layer::{SessionLayer, SessionService};
 use self::limits::{check_name, check_value, to_raw};
-pub use self::messages::Flash;
 pub use self::options::{CookieOptions, Priority, SameSite, Secure, TooMany, Transport, Unset};
-use self::record::MaxAge;
-use self::response::Answer;
-use self::sessions::{Sessions, Standing};
-use self::state::State;
 pub use self::store::{SessionStore, SessionSwap, StoredSession};
+use self::stored::commit::Operation;
+pub use self::stored::index::SessionInfo;
+use self::stored::record::MaxAge;
+use self::stored::sessions::{Sessions, Standing};
 pub use self::typed::{SessionData, SessionFields};
 #[doc(hidden)]
 pub use self::typed::{assert_name, field};
 pub use self::user_sessions::UserSessions;
 pub use self::values::SessionValues;
+pub use self::web::layer::{SessionLayer, SessionService};
+pub use self::web::messages::Flash;
+use self::web::response::Answer;
+use self::web::state::State;
 #[cfg(feature = "macros")]
 pub use cache_macros::SessionData;
 

@@ -15,9 +15,9 @@ use super::Result;
 use super::config::Form;
 use super::error::{SessionError, SessionErrorKind};
 use super::id::hash;
-use super::index::{FOR_EVER, SessionInfo};
-use super::layer::SessionLayer;
-use super::sessions::Sessions;
+use super::stored::index::{FOR_EVER, SessionInfo};
+use super::stored::sessions::Sessions;
+use super::web::layer::SessionLayer;
 use crate::cell::Listed;
 
 /// All sessions of a layer, from [`SessionLayer::all`].

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{Config, SessionMode, Ttl};
-use super::custom_store::CustomStore;
 use super::id::{Keyring, Secret};
-use super::layer::SessionLayer;
 use super::options::{CookieOptions, TooMany, Transport, Unset};
 use super::store::SessionStore;
+use super::stored::custom_store::CustomStore;
 use super::values::SessionValues;
+use super::web::layer::SessionLayer;
 use crate::cache::Cache;
 use crate::cell::CellStore;
 use crate::clock::Timestamp;

@@ -10,7 +10,7 @@ use super::id::{Keyring, SessionId, hash, random_tag};
 use super::options::{
     CookieOptions, Priority, SameSite, Secure, TooMany, Transport, Unset, is_attribute_text, is_cookie_name,
 };
-use super::record::StoredCookie;
+use super::stored::record::StoredCookie;
 use super::values::SessionValues;
 use crate::clock::{Timestamp, millis};
 

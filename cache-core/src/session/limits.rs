@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::config::Config;
 use super::error::{SessionError, SessionErrorKind};
 use super::express::RESERVED;
-use super::record::{COOKIE, is_meta_name, raw, unfit_for_express};
+use super::stored::record::{COOKIE, is_meta_name, raw, unfit_for_express};
 
 /// Checks whether values may be stored under this name.
 pub(super) fn check_name(config: &Config, name: &str) -> Result<(), SessionError> {

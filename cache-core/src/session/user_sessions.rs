@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::id::hash;
-use super::index::{Known, SessionInfo};
-use super::layer::SessionLayer;
-use super::sessions::Sessions;
+use super::stored::index::{Known, SessionInfo};
+use super::stored::sessions::Sessions;
+use super::web::layer::SessionLayer;
 use super::{Result, Session};
 
 /// The sessions of one user, from [`SessionLayer::of_user`].

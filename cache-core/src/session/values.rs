@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::error::{SessionError, SessionErrorKind};
-use super::record::{COOKIE, MaxAge, Record, raw};
+use super::stored::record::{COOKIE, MaxAge, Record, raw};
 
 /// Read access to the values of a session.
 pub struct SessionValues<'a>(pub(super) &'a Record);

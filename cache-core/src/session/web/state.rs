@@ -9,18 +9,18 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use self::form_token::CSRF;
-use super::commit::{Operation, Write, Written};
-use super::config::Form;
+pub(in crate::session) use self::form_token::CSRF;
 use super::cookie::Attributes;
-use super::error::{SessionError, SessionErrorKind, bad_id};
-use super::id::SessionId;
-use super::index::Known;
-use super::options::{TooMany, Unset};
-use super::record::{Record, raw};
 use super::response::{Request, Shown};
-use super::sessions::{Sessions, Standing};
 use crate::events::SessionEvent;
+use crate::session::config::Form;
+use crate::session::error::{SessionError, SessionErrorKind, bad_id};
+use crate::session::id::SessionId;
+use crate::session::options::{TooMany, Unset};
+use crate::session::stored::commit::{Operation, Write, Written};
+use crate::session::stored::index::Known;
+use crate::session::stored::record::{Record, raw};
+use crate::session::stored::sessions::{Sessions, Standing};
 
 type Result<T, E = SessionError> = std::result::Result<T, E>;
 
@@ -34,20 +34,20 @@ enum Next {
     Anew,
 }
 
-pub(super) struct State {
-    pub(super) sessions: Arc<Sessions>,
-    pub(super) request: Request,
+pub(in crate::session) struct State {
+    pub(in crate::session) sessions: Arc<Sessions>,
+    pub(in crate::session) request: Request,
     open: bool,
     /// The session was requested: the response may depend on it, even if there was none.
     looked: bool,
     answered: bool,
-    pub(super) shown: Option<Shown>,
-    pub(super) id: Option<SessionId>,
-    pub(super) standing: Option<Standing>,
+    pub(in crate::session) shown: Option<Shown>,
+    pub(in crate::session) id: Option<SessionId>,
+    pub(in crate::session) standing: Option<Standing>,
     /// The values at the beginning of the request.
     at_start: Record,
     /// The stored session with the operations applied.
-    pub(super) view: Record,
+    pub(in crate::session) view: Record,
     operations: Vec<Operation>,
     next: Next,
     or_anew: bool,
@@ -58,19 +58,19 @@ pub(super) struct State {
     unset: bool,
     gone: bool,
     over: bool,
-    pub(super) logged_out: bool,
+    pub(in crate::session) logged_out: bool,
     /// The cookie of an ended session, which the client is to delete.
-    pub(super) forget: Option<(Form, Attributes)>,
+    pub(in crate::session) forget: Option<(Form, Attributes)>,
     /// A write of operations was begun, and its result is unknown.
     lost: bool,
     /// The time that the store may still take in total for this request.
     left: Duration,
     /// A token for forms that the client has not received yet.
-    pub(super) form_cookie: Option<String>,
+    pub(in crate::session) form_cookie: Option<String>,
 }
 
 impl State {
-    pub(super) fn new(sessions: Arc<Sessions>, request: Request) -> Self {
+    pub(in crate::session) fn new(sessions: Arc<Sessions>, request: Request) -> Self {
         let deadline = sessions.deadline();
         Self {
             sessions,
@@ -112,7 +112,7 @@ impl State {
     }
 
     /// Reads the session at the first call. If it is dropped half-way, the next call reads it.
-    pub(super) async fn open(&mut self) -> Result<()> {
+    pub(in crate::session) async fn open(&mut self) -> Result<()> {
         if self.answered {
             return Err(SessionError::new(SessionErrorKind::Answered));
         }
@@ -174,7 +174,7 @@ impl State {
     }
 
     /// Applies an operation to this request's view, and queues it for the write.
-    pub(super) async fn change(&mut self, mut operation: Operation) -> Result<()> {
+    pub(in crate::session) async fn change(&mut self, mut operation: Operation) -> Result<()> {
         self.open().await?;
         operation(&mut self.view)?;
         if self.view.size() > self.sessions.config.max_bytes {
@@ -189,7 +189,7 @@ impl State {
     }
 
     /// Returns whether nothing is stored for this client, and nothing will be.
-    pub(super) fn is_untouched(&self) -> bool {
+    pub(in crate::session) fn is_untouched(&self) -> bool {
         self.standing.is_none() && self.next == Next::Stay && self.operations.is_empty()
     }
 
@@ -207,20 +207,20 @@ impl State {
         operations.iter_mut().try_for_each(|operation| operation(view))
     }
 
-    pub(super) async fn change_cookie(&mut self, operation: Operation) -> Result<()> {
+    pub(in crate::session) async fn change_cookie(&mut self, operation: Operation) -> Result<()> {
         self.change(operation).await?;
         self.cookie_changed = true;
         Ok(())
     }
 
-    pub(super) async fn force_touch(&mut self) -> Result<()> {
+    pub(in crate::session) async fn force_touch(&mut self) -> Result<()> {
         self.open().await?;
         self.touch = true;
         Ok(())
     }
 
     /// Drops all unwritten changes and reads the session again.
-    pub(super) async fn reload(&mut self) -> Result<()> {
+    pub(in crate::session) async fn reload(&mut self) -> Result<()> {
         self.open().await?;
         let Some(id) = self.standing.as_ref().map(|standing| standing.at.id.clone()) else {
             return Err(SessionError::new(SessionErrorKind::Gone));
@@ -241,7 +241,7 @@ impl State {
     }
 
     /// Changes the id at the next write and keeps the values.
-    pub(super) async fn cycle(&mut self) -> Result<()> {
+    pub(in crate::session) async fn cycle(&mut self) -> Result<()> {
         self.open().await?;
         let user = self.view.meta.user.clone();
         let sessions = Arc::clone(&self.sessions);
@@ -254,7 +254,7 @@ impl State {
 
     /// Changes the id and applies `login` at the next write. If the login may be refused, this
     /// writes at once; a refusal restores the previous state.
-    pub(super) async fn login(&mut self, user: &str, login: Operation) -> Result<()> {
+    pub(in crate::session) async fn login(&mut self, user: &str, login: Operation) -> Result<()> {
         self.open().await?;
         let sessions = Arc::clone(&self.sessions);
         let new_id = self.within(sessions.new_id(Some(user), Known::Perhaps)).await??;
@@ -287,7 +287,7 @@ impl State {
 
     /// Like [`cycle`](Self::cycle), but if the stored session has ended in the meantime, continues
     /// as a new one with the changes of this request.
-    pub(super) async fn cycle_or_anew(&mut self) -> Result<()> {
+    pub(in crate::session) async fn cycle_or_anew(&mut self) -> Result<()> {
         self.cycle().await?;
         self.or_anew = true;
         Ok(())
@@ -295,7 +295,7 @@ impl State {
 
     /// Begins an empty session with another id, which is always written. The old session ends with
     /// that write.
-    pub(super) async fn regenerate(&mut self) -> Result<()> {
+    pub(in crate::session) async fn regenerate(&mut self) -> Result<()> {
         self.open().await?;
         self.id = Some(self.sessions.config.new_id(None).ok_or_else(bad_id)?);
         self.next = Next::Anew;
@@ -304,14 +304,14 @@ impl State {
     }
 
     /// Ends the session now and makes the browser delete its cookie.
-    pub(super) async fn logout(&mut self) -> Result<()> {
+    pub(in crate::session) async fn logout(&mut self) -> Result<()> {
         self.destroy().await?;
         self.logged_out = true;
         Ok(())
     }
 
     /// Ends the session now.
-    pub(super) async fn destroy(&mut self) -> Result<()> {
+    pub(in crate::session) async fn destroy(&mut self) -> Result<()> {
         self.open().await?;
         if let Some(standing) = self.standing.clone() {
             let sessions = Arc::clone(&self.sessions);
@@ -330,7 +330,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) async fn unset(&mut self) -> Result<()> {
+    pub(in crate::session) async fn unset(&mut self) -> Result<()> {
         match self.sessions.config.unset {
             Unset::Destroy => self.destroy().await?,
             Unset::Keep => self.open().await?,
@@ -340,7 +340,7 @@ impl State {
     }
 
     /// Writes the changes made so far. A new session without values is not stored.
-    pub(super) async fn save(&mut self) -> Result<()> {
+    pub(in crate::session) async fn save(&mut self) -> Result<()> {
         self.open().await?;
         if self.gone {
             return Err(SessionError::new(SessionErrorKind::Gone));

@@ -2,13 +2,13 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::super::config::Form;
 use super::super::cookie::{self, Attributes};
-use super::super::options::Transport;
 use super::super::response::{Answer, Shown};
 use super::State;
 use crate::clock::Timestamp;
 use crate::events::SessionEvent;
+use crate::session::config::Form;
+use crate::session::options::Transport;
 
 impl State {
     /// Returns the ids that the client presented with a valid signature, in the order in which they

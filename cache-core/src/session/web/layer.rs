@@ -11,15 +11,15 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::config::Config;
-use super::options::Transport;
 use super::response::{self, Answer};
-use super::sessions::Sessions;
 use super::state::State;
-use super::{Session, SessionError};
 use crate::cell::CellStore;
 use crate::events::SessionEvent;
 use crate::object::CellHost;
+use crate::session::config::Config;
+use crate::session::options::Transport;
+use crate::session::stored::sessions::Sessions;
+use crate::session::{Session, SessionError};
 
 /// Adds sessions to all requests that pass through it. Cheap to clone; clones are the same layer.
 ///
@@ -27,10 +27,10 @@ use crate::object::CellHost;
 /// sent after the store has acknowledged the changes. If the store does not, the client gets a 503
 /// (or 500) with an empty body and no cookie instead.
 #[derive(Clone)]
-pub struct SessionLayer(pub(super) Arc<Sessions>);
+pub struct SessionLayer(pub(in crate::session) Arc<Sessions>);
 
 impl SessionLayer {
-    pub(super) fn new(host: CellHost, own: Option<Arc<dyn CellStore>>, config: Config) -> Self {
+    pub(in crate::session) fn new(host: CellHost, own: Option<Arc<dyn CellStore>>, config: Config) -> Self {
         let sessions = Sessions::new(host, own, config);
         for bytes in sessions.config.keyring.short() {
             sessions.emit(SessionEvent::ShortSecret { bytes });

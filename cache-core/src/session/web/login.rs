@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::error::{SessionError, SessionErrorKind};
-use super::record::Record;
 use super::state::CSRF;
-use super::{Result, Session};
+use crate::session::error::{SessionError, SessionErrorKind};
+use crate::session::stored::record::Record;
+use crate::session::{Result, Session};
 
 /// The longest user name that is stored.
 const MAX_USER_BYTES: usize = 256;
@@ -16,7 +16,7 @@ impl Session {
     /// another user was logged in, nothing of that session is kept.
     ///
     /// The login is stored with the response. If
-    /// [`max_sessions`](super::SessionBuilder::max_sessions) refuses logins, it is stored at once.
+    /// [`max_sessions`](crate::session::SessionBuilder::max_sessions) refuses logins, it is stored at once.
     /// A refused login changes nothing.
     ///
     /// Call it again whenever the user has proved their identity, for example before a payment:
@@ -24,7 +24,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionErrorKind::TooManySessions`] if
-    /// [`max_sessions`](super::SessionBuilder::max_sessions) refuses the login;
+    /// [`max_sessions`](crate::session::SessionBuilder::max_sessions) refuses the login;
     /// [`Value`](SessionErrorKind::Value) for an empty user name, or one over 256 bytes.
     pub async fn login(&self, user: impl Into<String>) -> Result<()> {
         let user: String = user.into();

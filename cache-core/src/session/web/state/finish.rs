@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::super::SessionMode;
-use super::super::config::Form;
-use super::super::error::SessionErrorKind;
-use super::super::express::{Due, Facts, Stored, due};
-use super::super::id::Signed;
 use super::super::response::Answer;
-use super::super::sessions::Prolonged;
 use super::{Next, Result, State};
 use crate::events::SessionEvent;
+use crate::session::SessionMode;
+use crate::session::config::Form;
+use crate::session::error::SessionErrorKind;
+use crate::session::express::{Due, Facts, Stored, due};
+use crate::session::id::Signed;
+use crate::session::stored::sessions::Prolonged;
 
 impl State {
     /// Writes what is due, and returns what the response has to carry.

@@ -12,39 +12,39 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::config::Place;
-use super::error::{SessionError, SessionErrorKind, bad_id};
-use super::id::SessionId;
 use super::record::Record;
 use super::sessions::{Sessions, Standing};
 use crate::cell::{self, CellKind, Cells, Draft, Gathered, LimitMet, ObjectForm as _, Plan, Put, SharedKind, Verdict};
 use crate::events::SessionEvent;
+use crate::session::config::Place;
+use crate::session::error::{SessionError, SessionErrorKind, bad_id};
+use crate::session::id::SessionId;
 
 /// How many ids are tried for a new session if the generated ones already exist.
 const ID_ATTEMPTS: u32 = 3;
 
 /// One change of a session. It is run again for each conflict.
-pub(super) type Operation = Box<dyn FnMut(&mut Record) -> Result<(), SessionError> + Send>;
+pub(in crate::session) type Operation = Box<dyn FnMut(&mut Record) -> Result<(), SessionError> + Send>;
 
 /// What a write of a session does besides applying operations.
 #[derive(Clone)]
-pub(super) struct Write {
+pub(in crate::session) struct Write {
     /// The session that this one replaces without taking over its values. It ends when this one is
     /// stored.
-    pub(super) instead: Option<Standing>,
+    pub(in crate::session) instead: Option<Standing>,
     /// Whether the session gets another id and keeps its values.
-    pub(super) cycle: bool,
+    pub(in crate::session) cycle: bool,
     /// Whether to continue as a new session with only these operations if the session they are made
     /// from has ended.
-    pub(super) or_anew: bool,
+    pub(in crate::session) or_anew: bool,
     /// The id the session gets.
-    pub(super) id: SessionId,
-    pub(super) by_https: bool,
+    pub(in crate::session) id: SessionId,
+    pub(in crate::session) by_https: bool,
 }
 
 /// The result of a write.
 #[derive(Clone)]
-pub(super) enum Written {
+pub(in crate::session) enum Written {
     /// The session is stored.
     Standing(Box<Standing>),
     /// By its values its time has ended: it was removed.
@@ -61,7 +61,7 @@ impl Sessions {
     ///
     /// If this is dropped half-way, the session may have been written or not, as with a store
     /// error.
-    pub(super) async fn write(
+    pub(in crate::session) async fn write(
         self: &Arc<Self>,
         standing: Option<Standing>,
         mut operations: Vec<Operation>,

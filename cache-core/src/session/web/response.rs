@@ -2,39 +2,39 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::config::{Config, Form};
 use super::devices::device;
-use super::id::{SessionId, Signed};
-use super::options::Transport;
+use crate::session::config::{Config, Form};
+use crate::session::id::{SessionId, Signed};
+use crate::session::options::Transport;
 
 /// The relevant parts of the request. Header values are reference-counted, so copies are cheap.
-pub(super) struct Request {
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(super) by_https: bool,
+pub(in crate::session) struct Request {
+    pub(in crate::session) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(in crate::session) by_https: bool,
     /// The client's description of itself, if it is to be recorded.
-    pub(super) user_agent: Option<String>,
+    pub(in crate::session) user_agent: Option<String>,
 }
 
 /// What the response has to carry.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
-    pub(super) cookies: Vec<String>,
-    pub(super) token: Option<(HeaderName, String)>,
+pub(in crate::session) struct Answer {
+    pub(in crate::session) cookies: Vec<String>,
+    pub(in crate::session) token: Option<(HeaderName, String)>,
     /// The session was accessed, so the response depends on it.
-    pub(super) depends: bool,
+    pub(in crate::session) depends: bool,
 }
 
 /// An id that the client presented.
-pub(super) struct Shown {
-    pub(super) id: SessionId,
-    pub(super) signed: Signed,
-    pub(super) by_header: bool,
+pub(in crate::session) struct Shown {
+    pub(in crate::session) id: SessionId,
+    pub(in crate::session) signed: Signed,
+    pub(in crate::session) by_header: bool,
     /// The form of the cookie that carried it, if it was a cookie.
-    pub(super) cookie: Option<Form>,
+    pub(in crate::session) cookie: Option<Form>,
 }
 
 impl Request {
-    pub(super) fn new(headers: &HeaderMap, config: &Config, by_https: bool) -> Self {
+    pub(in crate::session) fn new(headers: &HeaderMap, config: &Config, by_https: bool) -> Self {
         let mut kept = Vec::new();
         for transport in &config.transports {
             let name = match transport {
@@ -49,7 +49,7 @@ impl Request {
         Self { headers: kept, by_https, user_agent }
     }
 
-    pub(super) fn values(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
+    pub(in crate::session) fn values(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
         self.headers.iter().filter(move |(found, _)| found == name).map(|(_, value)| value)
     }
 }

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::config::{Config, Form, Place, Ttl};
-use super::error::{SessionError, SessionErrorKind};
-use super::express;
-use super::id::SessionId;
 use super::record::Record;
-use super::values::SessionValues;
 use crate::cell::{self, CellStore, Cells, Gathered, ObjectForm as _};
 use crate::clock::Timestamp;
 use crate::events::SessionEvent;
 use crate::object::CellHost;
+use crate::session::config::{Config, Form, Place, Ttl};
+use crate::session::error::{SessionError, SessionErrorKind};
+use crate::session::express;
+use crate::session::id::SessionId;
+use crate::session::values::SessionValues;
 
 /// The upper bound of the default deadline: no client waits longer for a page.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -23,22 +23,22 @@ const LONGEST_DEADLINE: Duration = Duration::from_secs(30);
 const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 86400);
 
 /// A session as it is stored.
-pub(super) type Standing = cell::Stored<Sessions>;
+pub(in crate::session) type Standing = cell::Stored<Sessions>;
 
 /// The state that all requests of one layer share.
-pub(super) struct Sessions {
-    pub(super) host: CellHost,
+pub(in crate::session) struct Sessions {
+    pub(in crate::session) host: CellHost,
     /// Where sessions are stored: in the cache's store, or in a store of the application's own.
-    pub(super) cells: Cells,
-    pub(super) gathered: Gathered<Self>,
-    pub(super) is_own: bool,
-    pub(super) config: Config,
+    pub(in crate::session) cells: Cells,
+    pub(in crate::session) gathered: Gathered<Self>,
+    pub(in crate::session) is_own: bool,
+    pub(in crate::session) config: Config,
     /// The key from which the tags of users are made, as found in the store.
-    pub(super) tag_key: Mutex<Option<Bytes>>,
+    pub(in crate::session) tag_key: Mutex<Option<Bytes>>,
 }
 
 /// The result of extending a session.
-pub(super) enum Prolonged {
+pub(in crate::session) enum Prolonged {
     /// Too little of its time has passed.
     No,
     Yes,
@@ -47,27 +47,27 @@ pub(super) enum Prolonged {
 }
 
 impl Sessions {
-    pub(super) fn new(host: CellHost, own: Option<Arc<dyn CellStore>>, config: Config) -> Self {
+    pub(in crate::session) fn new(host: CellHost, own: Option<Arc<dyn CellStore>>, config: Config) -> Self {
         let is_own = own.is_some();
         let cells = own.map_or_else(|| host.cells(), |own| host.cells_in(own));
         Self { host, cells, gathered: Gathered::default(), is_own, config, tag_key: Mutex::default() }
     }
 
-    pub(super) fn emit(&self, event: SessionEvent) {
+    pub(in crate::session) fn emit(&self, event: SessionEvent) {
         self.host.emit(event);
     }
 
     /// Returns how long one request waits for the store in total.
-    pub(super) fn deadline(&self) -> Duration {
+    pub(in crate::session) fn deadline(&self) -> Duration {
         self.config.deadline.unwrap_or_else(|| self.host.max_staleness().min(LONGEST_DEADLINE))
     }
 
-    pub(super) fn now(&self) -> Timestamp {
+    pub(in crate::session) fn now(&self) -> Timestamp {
         self.cells.now()
     }
 
     /// Loads the session with this id, in any form.
-    pub(super) async fn load(&self, id: &SessionId) -> Result<Option<Standing>, SessionError> {
+    pub(in crate::session) async fn load(&self, id: &SessionId) -> Result<Option<Standing>, SessionError> {
         let forms = self.config.forms(self.now());
         for form in forms {
             if let Some(standing) = self.load_form(*form, id).await? {
@@ -99,7 +99,7 @@ impl Sessions {
 
     /// Checks that a record may be stored. A record that an Express peer has made too large may
     /// keep its size, but not grow.
-    pub(super) fn check_size(&self, record: &Record, before: Option<&Record>) -> Result<(), SessionError> {
+    pub(in crate::session) fn check_size(&self, record: &Record, before: Option<&Record>) -> Result<(), SessionError> {
         let grows = || before.is_none_or(|before| record.size_of_values() > before.size_of_values());
         let (bytes, max) = (record.write().len(), self.config.max_bytes);
         if bytes > max && grows() {
@@ -111,7 +111,7 @@ impl Sessions {
 
     /// Returns how long the store has to keep the session from now on, or `None` if its time has
     /// ended.
-    pub(super) fn ttl(&self, record: &Record) -> Option<Duration> {
+    pub(in crate::session) fn ttl(&self, record: &Record) -> Option<Duration> {
         let ttl = self.idle_ttl(record)?;
         match self.ends(record) {
             None => Some(ttl),
@@ -120,7 +120,7 @@ impl Sessions {
     }
 
     /// Returns the idle timeout, or `None` if the session's time has ended.
-    pub(super) fn idle_ttl(&self, record: &Record) -> Option<Duration> {
+    pub(in crate::session) fn idle_ttl(&self, record: &Record) -> Option<Duration> {
         let ttl = match &self.config.ttl {
             Ttl::Of(ttl) => Some(ttl(&SessionValues(record))).filter(|ttl| !ttl.is_zero()),
             Ttl::Fixed(ttl) => express::ttl(record.cookie().max_age(), *ttl),
@@ -129,12 +129,12 @@ impl Sessions {
     }
 
     /// Returns when the absolute timeout ends the session.
-    pub(super) fn ends(&self, record: &Record) -> Option<Timestamp> {
+    pub(in crate::session) fn ends(&self, record: &Record) -> Option<Timestamp> {
         let timeout = self.config.absolute_timeout?;
         Some(record.meta.created.unwrap_or_else(|| self.now()).plus(timeout))
     }
 
-    pub(super) async fn remove(&self, standing: &Standing) -> Result<(), SessionError> {
+    pub(in crate::session) async fn remove(&self, standing: &Standing) -> Result<(), SessionError> {
         let mut keys = self.keys_of(standing).into_iter();
         if let Some(key) = keys.next() {
             self.end(&key).await?;
@@ -147,14 +147,14 @@ impl Sessions {
 
     /// Returns the key of a session, followed by the key it may have moved to in the meantime. A
     /// deleted session cannot move, and sessions never move back.
-    pub(super) fn keys_of(&self, standing: &Standing) -> Vec<String> {
-        let may_move = standing.at.form == Form::Express && self.config.mode != super::SessionMode::Express;
+    pub(in crate::session) fn keys_of(&self, standing: &Standing) -> Vec<String> {
+        let may_move = standing.at.form == Form::Express && self.config.mode != crate::session::SessionMode::Express;
         let forms = [Some(standing.at.form), may_move.then_some(Form::Native)];
         forms.into_iter().flatten().map(|form| self.config.key(form, &standing.at.id)).collect()
     }
 
     /// Resets the session's remaining time. Returns `false` if it has ended.
-    pub(super) async fn touch(&self, standing: &mut Standing, ttl: Duration) -> Result<bool, SessionError> {
+    pub(in crate::session) async fn touch(&self, standing: &mut Standing, ttl: Duration) -> Result<bool, SessionError> {
         self.stay_entered(standing, ttl).await?;
         let stands = self.cells.touch(&standing.key, ttl).await?;
         if stands {
@@ -168,7 +168,7 @@ impl Sessions {
 
     /// Returns the form to write. A session keeps its form, except in mode `Native`, which converts
     /// it.
-    pub(super) fn target_form(&self, standing: &Standing) -> Form {
-        if self.config.mode == super::SessionMode::Native { Form::Native } else { standing.at.form }
+    pub(in crate::session) fn target_form(&self, standing: &Standing) -> Form {
+        if self.config.mode == crate::session::SessionMode::Native { Form::Native } else { standing.at.form }
     }
 }

@@ -7,13 +7,13 @@
 //!
 //! The key says which form the bytes have.
 
-use super::config::{Form, Place};
 use super::record::{Found, Record};
 use super::sessions::Sessions;
 use crate::cell::{ObjectForm, open_record, seal_record};
 use crate::codec::{Codec as _, Json};
 use crate::error::Result;
 use crate::events::SessionEvent;
+use crate::session::config::{Form, Place};
 
 impl ObjectForm for Sessions {
     type Object = Record;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use subtle::ConstantTimeEq as _;
 
 use super::state::CSRF;
-use super::{Result, Secret, Session, SessionValues};
+use crate::session::{Result, Secret, Session, SessionValues};
 
 /// As in connect-flash: lists of texts by kind.
 const FLASH: &str = "flash";
@@ -51,7 +51,7 @@ impl Session {
     /// Returns a token for the forms of this session that pages of other sites cannot know. It is
     /// made and stored at its first use, and replaced after a login.
     ///
-    /// In mode [`Native`](super::SessionMode::Native) this does not create a session for a visitor
+    /// In mode [`Native`](crate::session::SessionMode::Native) this does not create a session for a visitor
     /// without one: nothing is stored, and the token is signed and sent in a cookie of its own,
     /// named like the session's cookie with `-form` appended (signed double submit). It is valid
     /// until the visitor has a session.

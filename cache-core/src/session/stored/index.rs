@@ -13,23 +13,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::try_join_all;
 
-use super::Result;
-use super::config::{Form, SessionMode};
-use super::error::{SessionError, SessionErrorKind, bad_id};
-use super::id::{SessionId, hash, user_tag};
 use super::record::Record;
 use super::sessions::{Sessions, Standing};
 use crate::cell::ObjectForm as _;
 use crate::clock::{Timestamp, millis};
 use crate::events::SessionEvent;
 use crate::sabotage::{self, Guard};
+use crate::session::Result;
+use crate::session::config::{Form, SessionMode};
+use crate::session::error::{SessionError, SessionErrorKind, bad_id};
+use crate::session::id::{SessionId, hash, user_tag};
 
 /// How many times to retry if another process creates the key at the same time.
 const KEY_ATTEMPTS: usize = 3;
 /// How many times ending all sessions of a user looks for new ones.
 const ROUNDS: usize = 10;
 /// Used for sessions that never expire.
-pub(super) const FOR_EVER: Duration = Duration::from_secs(50 * 365 * 86400);
+pub(in crate::session) const FOR_EVER: Duration = Duration::from_secs(50 * 365 * 86400);
 
 /// One session in a list of sessions. `Debug` shows neither user nor device.
 #[derive(Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct SessionInfo {
     /// The user who is logged in.
     pub user: Option<String>,
     /// The device of the login: see
-    /// [`SessionBuilder::record_user_agent`](super::SessionBuilder::record_user_agent) and
+    /// [`SessionBuilder::record_user_agent`](crate::session::SessionBuilder::record_user_agent) and
     /// [`Session::set_device`]. A client can claim any device.
     pub device: Option<String>,
     /// When the session began. Known only with an absolute timeout, which stores it.
@@ -48,7 +48,7 @@ pub struct SessionInfo {
     /// When the user logged in.
     pub since: Option<Timestamp>,
     /// When it was last written or extended: less than
-    /// [`touch_after`](super::SessionBuilder::touch_after) of its time before its last use. `None`
+    /// [`touch_after`](crate::session::SessionBuilder::touch_after) of its time before its last use. `None`
     /// if this cannot be derived from its end: the session has no end, or its end is that of the
     /// absolute timeout.
     pub seen: Option<Timestamp>,
@@ -68,20 +68,20 @@ impl fmt::Debug for SessionInfo {
 impl Sessions {
     /// Returns the key of a user's index. Keys of different namespaces, prefixes and users never
     /// collide, and no key contains the name of a user.
-    pub(super) async fn index_key(&self, user: &str) -> Result<String> {
+    pub(in crate::session) async fn index_key(&self, user: &str) -> Result<String> {
         let tag = user_tag(&self.tag_key(Known::Enough).await?, user);
         let hash = hash(format!("{}\0{user}", self.config.prefix).as_bytes());
         Ok(format!("{}{{{tag}}}{hash}", self.index_prefix()))
     }
 
-    pub(super) fn index_prefix(&self) -> String {
+    pub(in crate::session) fn index_prefix(&self) -> String {
         format!("{}:sidx:{}", self.config.namespace, self.config.prefix)
     }
 
     /// Returns the key from which the tags of users are made. It is created once per prefix by the
     /// first process that needs it, and stays the same for all processes. It is not derived from a
     /// rotating secret, because all sessions of a user are stored under one tag.
-    pub(super) async fn tag_key(&self, known: Known) -> Result<Bytes> {
+    pub(in crate::session) async fn tag_key(&self, known: Known) -> Result<Bytes> {
         let lock = || self.tag_key.lock().unwrap_or_else(PoisonError::into_inner);
         let before = lock().clone();
         if let (Some(key), Known::Enough) = (&before, known) {
@@ -108,7 +108,7 @@ impl Sessions {
 
     /// Makes a new id for a session of this user, or of no user. `known`: whether a cached tag key
     /// may be used.
-    pub(super) async fn new_id(&self, user: Option<&str>, known: Known) -> Result<SessionId> {
+    pub(in crate::session) async fn new_id(&self, user: Option<&str>, known: Known) -> Result<SessionId> {
         let tag = match user {
             None => None,
             Some(user) => Some(user_tag(&self.tag_key(known).await?, user)),
@@ -123,12 +123,12 @@ impl Sessions {
         Some(self.config.key(Form::Native, &id))
     }
 
-    pub(super) async fn members(&self, user: &str) -> Result<Vec<(String, Timestamp)>> {
+    pub(in crate::session) async fn members(&self, user: &str) -> Result<Vec<(String, Timestamp)>> {
         Ok(self.cells.members(&self.index_key(user).await?).await?)
     }
 
     /// Returns the user's sessions that exist. Entries without a session are removed.
-    pub(super) async fn living(&self, user: &str) -> Result<Vec<Living>> {
+    pub(in crate::session) async fn living(&self, user: &str) -> Result<Vec<Living>> {
         let members = self.members(user).await?;
         let found = try_join_all(members.iter().map(|(member, entered)| self.look(member, *entered))).await?;
         let (mut living, mut dead) = (Vec::new(), Vec::new());
@@ -145,14 +145,14 @@ impl Sessions {
     }
 
     /// Loads the session under a member's key. `otherwise`: its end if its key has none.
-    pub(super) async fn look(&self, member: &str, otherwise: Timestamp) -> Result<Option<Living>> {
+    pub(in crate::session) async fn look(&self, member: &str, otherwise: Timestamp) -> Result<Option<Living>> {
         let Some((bytes, left)) = self.load_living(member).await? else { return Ok(None) };
         let record = self.decode(member, &bytes)?;
         let ends = left.map_or(otherwise, |left| self.now().plus(left));
         Ok(record.map(|record| Living { member: member.to_owned(), ends, left, record }))
     }
 
-    pub(super) fn info(&self, living: Living) -> SessionInfo {
+    pub(in crate::session) fn info(&self, living: Living) -> SessionInfo {
         let Living { member, ends, left, record } = living;
         let meta = record.meta.clone();
         let seen = self.seen(&record, ends).filter(|_| left.is_some());
@@ -177,14 +177,14 @@ impl Sessions {
     }
 
     /// Deletes sessions and their entries, and returns how many sessions existed.
-    pub(super) async fn end_members(&self, user: &str, members: &[String]) -> Result<usize> {
+    pub(in crate::session) async fn end_members(&self, user: &str, members: &[String]) -> Result<usize> {
         let ended = self.delete_members(members).await?;
         self.cells.leave(&self.index_key(user).await?, members).await?;
         Ok(ended)
     }
 
     /// Deletes sessions and returns how many existed.
-    pub(super) async fn delete_members(&self, members: &[String]) -> Result<usize> {
+    pub(in crate::session) async fn delete_members(&self, members: &[String]) -> Result<usize> {
         let deleted = try_join_all(members.iter().map(|member| self.end(member))).await?;
         // After the others: a deleted session cannot move.
         let moved: Vec<String> = members.iter().filter_map(|member| self.moved_key(member)).collect();
@@ -196,7 +196,7 @@ impl Sessions {
         Ok(ended)
     }
 
-    pub(super) async fn end_all_but(&self, user: &str, this: Option<&Standing>) -> Result<usize> {
+    pub(in crate::session) async fn end_all_but(&self, user: &str, this: Option<&Standing>) -> Result<usize> {
         let this = this.map(|standing| standing.key.clone());
         let (mut ended, mut before) = (0_usize, Vec::new());
         for _ in 0..ROUNDS {
@@ -222,19 +222,19 @@ impl Sessions {
 }
 
 /// A session that exists.
-pub(super) struct Living {
-    pub(super) member: String,
-    pub(super) ends: Timestamp,
-    pub(super) left: Option<Duration>,
-    pub(super) record: Record,
+pub(in crate::session) struct Living {
+    pub(in crate::session) member: String,
+    pub(in crate::session) ends: Timestamp,
+    pub(in crate::session) left: Option<Duration>,
+    pub(in crate::session) record: Record,
 }
 
 /// Times in the store and in a record may differ by this much and still mean the same.
-pub(super) const ROUNDING: Duration = Duration::from_secs(1);
+pub(in crate::session) const ROUNDING: Duration = Duration::from_secs(1);
 
 /// Whether a cached tag key may be used.
 #[derive(Clone, Copy)]
-pub(super) enum Known {
+pub(in crate::session) enum Known {
     Enough,
     /// The store is asked first: it may have lost the key, or another process may have created one
     /// at the same time.

@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use super::date;
-use super::options::is_attribute_text;
 use crate::clock::Timestamp;
+use crate::session::date;
+use crate::session::options::is_attribute_text;
 
 /// Returns the decoded value of the first cookie with this name in the `Cookie` headers. `None` if
 /// there is none, or if it is not UTF-8.
-pub(super) fn find<'a>(headers: impl IntoIterator<Item = &'a [u8]>, name: &str) -> Option<String> {
+pub(in crate::session) fn find<'a>(headers: impl IntoIterator<Item = &'a [u8]>, name: &str) -> Option<String> {
     let pairs = headers.into_iter().flat_map(|header| header.split(|byte| *byte == b';'));
     let value = pairs
         .filter_map(|pair| {
@@ -58,29 +58,29 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b')');
 
 /// Does what `encodeURIComponent` does.
-pub(super) fn percent_encoded(text: &str) -> String {
+pub(in crate::session) fn percent_encoded(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 /// The attributes of a `Set-Cookie` header.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Attributes {
-    pub(super) domain: Option<String>,
-    pub(super) path: Option<String>,
-    pub(super) expires: Option<Timestamp>,
+pub(in crate::session) struct Attributes {
+    pub(in crate::session) domain: Option<String>,
+    pub(in crate::session) path: Option<String>,
+    pub(in crate::session) expires: Option<Timestamp>,
     /// In seconds, in addition to `expires`. Express never sends it.
-    pub(super) max_age: Option<u64>,
-    pub(super) http_only: bool,
-    pub(super) secure: bool,
-    pub(super) partitioned: bool,
-    pub(super) priority: Option<&'static str>,
-    pub(super) same_site: Option<&'static str>,
+    pub(in crate::session) max_age: Option<u64>,
+    pub(in crate::session) http_only: bool,
+    pub(in crate::session) secure: bool,
+    pub(in crate::session) partitioned: bool,
+    pub(in crate::session) priority: Option<&'static str>,
+    pub(in crate::session) same_site: Option<&'static str>,
 }
 
 impl Attributes {
     /// Returns the value of the header. `None` if the domain or the path contains a character that
     /// would end its attribute.
-    pub(super) fn header(&self, name: &str, value: &str) -> Option<String> {
+    pub(in crate::session) fn header(&self, name: &str, value: &str) -> Option<String> {
         let mut out = format!("{name}={}", percent_encoded(value));
         for (attribute, text) in [("Domain", &self.domain), ("Path", &self.path)] {
             if let Some(text) = text {

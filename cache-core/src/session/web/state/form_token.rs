@@ -1,9 +1,9 @@
 //! Tokens for forms: of a session, and of visitors without a stored session.
 
 use super::super::cookie::{self, Attributes};
-use super::super::{Secret, SessionMode};
 use super::State;
 use crate::clock::Timestamp;
+use crate::session::{Secret, SessionMode};
 
 /// The name of the value with the token of a session.
 pub(in crate::session) const CSRF: &str = "csrfToken";

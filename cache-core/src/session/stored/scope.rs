@@ -18,7 +18,7 @@ const OWNED_FOR: Duration = Duration::from_secs(7 * 86400);
 
 impl Sessions {
     /// Asks the store in the background. Without a runtime, this does nothing.
-    pub(super) fn look_for_others(self: &Arc<Self>) {
+    pub(in crate::session) fn look_for_others(self: &Arc<Self>) {
         if self.config.shares_with_express() {
             let sessions = Arc::clone(self);
             self.host.work(async move {

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use super::Result;
 use super::index::{FOR_EVER, ROUNDING};
 use super::meta::Meta;
-use super::options::TooMany;
 use super::record::Record;
 use super::sessions::{Sessions, Standing};
 use crate::cell::{Entry, OverLimit};
+use crate::session::Result;
+use crate::session::options::TooMany;
 
 impl Sessions {
     /// Keeps a session in its user's index for longer than the session itself lives, so that its
     /// entry is renewed only now and then.
-    pub(super) fn stamp_index(&self, record: &mut Record) {
+    pub(in crate::session) fn stamp_index(&self, record: &mut Record) {
         if record.meta.user.is_none() {
             record.meta.indexed = None;
             return;
@@ -35,7 +35,7 @@ impl Sessions {
     /// Renews the entry of a session whose life is about to be extended without a write. Done
     /// before the extension: an entry without its session is cleaned up later, but a session
     /// without its entry would be missed.
-    pub(super) async fn stay_entered(&self, standing: &Standing, ttl: Duration) -> Result<()> {
+    pub(in crate::session) async fn stay_entered(&self, standing: &Standing, ttl: Duration) -> Result<()> {
         let meta = &standing.object.meta;
         let Some(user) = &meta.user else { return Ok(()) };
         if !self.is_entered(meta, ttl) {
@@ -54,7 +54,7 @@ impl Sessions {
 
     /// Returns the index change for a write of this record under this member, or `None` if there is
     /// none. `before`: the session it is made from. `instead`: a session that it replaces.
-    pub(super) async fn entry(
+    pub(in crate::session) async fn entry(
         &self,
         record: &Record,
         member: String,
@@ -83,7 +83,7 @@ impl Sessions {
         Ok(Some(Entry { index: self.index_key(user).await?, member, lasts, leaves, limit }))
     }
 
-    pub(super) async fn leave_index(&self, standing: &Standing) -> Result<()> {
+    pub(in crate::session) async fn leave_index(&self, standing: &Standing) -> Result<()> {
         if let Some(user) = &standing.object.meta.user {
             self.cells.leave(&self.index_key(user).await?, &[standing.key.clone()]).await?;
         }

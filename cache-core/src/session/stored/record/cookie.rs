@@ -6,9 +6,9 @@ use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::super::date;
 use super::{Raw, Record, raw};
 use crate::clock::Timestamp;
+use crate::session::date;
 
 /// The `cookie` member: the attributes of this session's cookie, and when the session ends.
 ///

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::config::{Config, Form, LONGEST_COOKIE};
 use super::cookie::Attributes;
-use super::options::{Priority, SameSite, Secure};
-use super::record::{MaxAge, StoredCookie};
 use crate::clock::Timestamp;
+use crate::session::config::{Config, Form, LONGEST_COOKIE};
+use crate::session::options::{Priority, SameSite, Secure};
+use crate::session::stored::record::{MaxAge, StoredCookie};
 
 impl Config {
     /// Returns the cookie attributes. In the form of Express the stored cookie decides, as there;
     /// in the native form it only decides the lifetime.
-    pub(super) fn attributes(&self, form: Form, stored: &StoredCookie, now: Timestamp) -> Attributes {
+    pub(in crate::session) fn attributes(&self, form: Form, stored: &StoredCookie, now: Timestamp) -> Attributes {
         let expires = stored.expires(now);
         match form {
             Form::Express => Attributes {
@@ -41,7 +41,7 @@ impl Config {
     }
 
     /// Returns the cookie attributes of the native form.
-    pub(super) fn own_attributes(&self, lasts: Option<Duration>, now: Timestamp) -> Attributes {
+    pub(in crate::session) fn own_attributes(&self, lasts: Option<Duration>, now: Timestamp) -> Attributes {
         let options = &self.cookie;
         Attributes {
             domain: options.domain.clone(),

@@ -19,10 +19,10 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, try_join_all};
 use serde::{Deserialize, Serialize};
 
-use super::store::{SessionStore, SessionSwap, StoredSession};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::CellHost;
+use crate::session::store::{SessionStore, SessionSwap, StoredSession};
 use crate::store::cells::OverLimit;
 use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Swapped};
 
@@ -34,7 +34,7 @@ const PENDING: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 1000;
 
 /// The application's store with all operations that sessions need.
-pub(super) struct CustomStore<S> {
+pub(in crate::session) struct CustomStore<S> {
     store: S,
     /// Provides the time.
     host: CellHost,
@@ -67,7 +67,7 @@ struct Member {
 }
 
 impl<S: SessionStore> CustomStore<S> {
-    pub(super) fn new(store: S, host: CellHost) -> Self {
+    pub(in crate::session) fn new(store: S, host: CellHost) -> Self {
         Self { store, host }
     }
 
