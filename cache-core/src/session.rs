@@ -44,7 +44,7 @@ pub use self::store::{SessionStore, SessionSwap, StoredSession};
 use self::stored::commit::Operation;
 pub use self::stored::index::SessionInfo;
 use self::stored::record::MaxAge;
-use self::stored::sessions::{Sessions, Standing};
+use self::stored::sessions::{Current, Sessions};
 pub use self::typed::{SessionData, SessionFields};
 #[doc(hidden)]
 pub use self::typed::{assert_name, field};
@@ -163,7 +163,7 @@ impl Session {
             Ok(())
         });
         state.change(pop).await?;
-        if state.standing.is_some() {
+        if state.current.is_some() {
             match state.save().await {
                 // It was ended elsewhere, so there is no value.
                 Err(error) if error.kind() == SessionErrorKind::Gone => return Ok(None),
@@ -259,7 +259,7 @@ impl Session {
     /// # Errors
     /// [`SessionErrorKind::Id`].
     pub async fn cycle_id(&self) -> Result<()> {
-        self.state.lock().await.cycle().await
+        self.state.lock().await.rotate_id().await
     }
 
     /// Replaces the session with an empty one that has another id, as in Express. The new session
@@ -332,7 +332,7 @@ impl Session {
     pub async fn is_new(&self) -> Result<bool> {
         let mut state = self.state.lock().await;
         state.open().await?;
-        Ok(state.standing.is_none())
+        Ok(state.current.is_none())
     }
 
     /// Returns how long the session lives after each use; `None` means until the browser is closed.
@@ -352,8 +352,8 @@ impl Session {
         let mut state = self.state.lock().await;
         state.open().await?;
         let now = self.sessions.now();
-        let left = |standing: &Standing| Some(standing.left?.saturating_sub(standing.read_at.until(now)));
-        Ok(state.standing.as_ref().and_then(left))
+        let left = |current: &Current| Some(current.left?.saturating_sub(current.read_at.until(now)));
+        Ok(state.current.as_ref().and_then(left))
     }
 
     /// Sets how long this session lives after each use from now on ("remember me"). `None` means

@@ -71,7 +71,7 @@ impl Session {
     pub async fn handle(&self) -> Result<Option<String>> {
         let mut state = self.state.lock().await;
         state.open().await?;
-        Ok(state.standing.as_ref().map(|standing| hash(standing.key.as_bytes())))
+        Ok(state.current.as_ref().map(|current| hash(current.key.as_bytes())))
     }
 }
 

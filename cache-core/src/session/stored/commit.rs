@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::record::Record;
-use super::sessions::{Sessions, Standing};
+use super::sessions::{Current, Sessions};
 use crate::cell::{self, CellKind, Cells, Draft, Gathered, LimitMet, ObjectForm as _, Plan, Put, SharedKind, Verdict};
 use crate::events::SessionEvent;
 use crate::session::config::Place;
@@ -31,12 +31,12 @@ pub(in crate::session) type Operation = Box<dyn FnMut(&mut Record) -> Result<(),
 pub(in crate::session) struct Write {
     /// The session that this one replaces without taking over its values. It ends when this one is
     /// stored.
-    pub(in crate::session) instead: Option<Standing>,
+    pub(in crate::session) instead: Option<Current>,
     /// Whether the session gets another id and keeps its values.
-    pub(in crate::session) cycle: bool,
+    pub(in crate::session) rotates: bool,
     /// Whether to continue as a new session with only these operations if the session they are made
     /// from has ended.
-    pub(in crate::session) or_anew: bool,
+    pub(in crate::session) recreate_if_gone: bool,
     /// The id the session gets.
     pub(in crate::session) id: SessionId,
     pub(in crate::session) by_https: bool,
@@ -46,7 +46,7 @@ pub(in crate::session) struct Write {
 #[derive(Clone)]
 pub(in crate::session) enum Written {
     /// The session is stored.
-    Standing(Box<Standing>),
+    Stored(Box<Current>),
     /// By its values its time has ended: it was removed.
     Over(SessionId),
     /// It had ended before the write.
@@ -56,24 +56,24 @@ pub(in crate::session) enum Written {
 }
 
 impl Sessions {
-    /// Applies the operations to a session, writes it, and gives the operations back. `standing` is
+    /// Applies the operations to a session, writes it, and gives the operations back. `current` is
     /// the session they are made from, or `None` for a new one.
     ///
     /// If this is dropped half-way, the session may have been written or not, as with a store
     /// error.
     pub(in crate::session) async fn write(
         self: &Arc<Self>,
-        standing: Option<Standing>,
+        current: Option<Current>,
         mut operations: Vec<Operation>,
         write: Write,
     ) -> (Vec<Operation>, Result<Written, SessionError>) {
-        let Some(standing) = standing else {
+        let Some(current) = current else {
             let written = self.create(&write, &mut operations).await;
             return (operations, written);
         };
-        let stays = standing.at.id == write.id && self.target_form(&standing) == standing.at.form;
-        let shares = stays && write.instead.is_none() && !write.cycle && !write.or_anew;
-        let (operations, written) = cell::change(self, standing, write, operations, shares).await;
+        let stays = current.at.id == write.id && self.target_form(&current) == current.at.form;
+        let shares = stays && write.instead.is_none() && !write.rotates && !write.recreate_if_gone;
+        let (operations, written) = cell::change(self, current, write, operations, shares).await;
         (operations.unwrap_or_default(), written)
     }
 
@@ -138,7 +138,7 @@ impl Sessions {
 
     fn written(&self, at: Place, object: Record, draft: Draft) -> Written {
         let Draft { key, bytes, ttl: left, .. } = draft;
-        Written::Standing(Box::new(Standing { at, key, bytes, object, left, read_at: self.now() }))
+        Written::Stored(Box::new(Current { at, key, bytes, object, left, read_at: self.now() }))
     }
 
     /// Updates the metadata that every write renews.
@@ -170,17 +170,17 @@ impl CellKind for Sessions {
 
     async fn prepare(
         &self,
-        standing: &Standing,
+        current: &Current,
         mut record: Record,
         write: &Write,
         alone: bool,
     ) -> Result<Plan<Record>, SessionError> {
         self.stamp(&mut record);
         let Some(ttl) = self.ttl(&record) else { return Ok(Plan::Remove) };
-        let from = standing.key.clone();
-        let key = self.config.key(self.target_form(standing), &write.id);
+        let from = current.key.clone();
+        let key = self.config.key(self.target_form(current), &write.id);
         record.sign(&self.config.keyring, &self.config.context(&key));
-        let bytes = match self.encode_checked(&key, &record, Some(&standing.object)) {
+        let bytes = match self.encode_checked(&key, &record, Some(&current.object)) {
             // When each change is tried alone, it shows which one makes the session too large.
             Err(error) if !alone && error.kind() == SessionErrorKind::TooLarge => return Ok(Plan::Apart),
             bytes => bytes?,
@@ -188,26 +188,21 @@ impl CellKind for Sessions {
         let draft = Draft {
             bytes,
             ttl: self.stored_for(ttl),
-            with: self.entry(&record, key.clone(), Some(standing), None).await?,
+            with: self.entry(&record, key.clone(), Some(current), None).await?,
             deletes: Vec::new(),
             mark: if from == key { None } else { self.mark_of(&from) },
-            over: Some((from, standing.bytes.clone())),
+            over: Some((from, current.bytes.clone())),
             key,
         };
         Ok(Plan::Write(Box::new(draft), record))
     }
 
-    async fn look_again(
-        &self,
-        standing: &Standing,
-        write: &Write,
-        taken: bool,
-    ) -> Result<Option<Standing>, SessionError> {
-        if taken && write.cycle {
+    async fn look_again(&self, current: &Current, write: &Write, taken: bool) -> Result<Option<Current>, SessionError> {
+        if taken && write.rotates {
             return Err(SessionError::new(SessionErrorKind::Id));
         }
         // Another request has converted it already, or it has moved.
-        self.load(&standing.at.id).await
+        self.load(&current.at.id).await
     }
 
     async fn limit_met(&self, met: LimitMet<'_, Record>) -> Result<(), SessionError> {
@@ -257,11 +252,11 @@ impl SharedKind for Sessions {
                 let at = Place { form: self.target_form(&before), id: write.id.clone() };
                 Ok(self.written(at, object, *draft))
             }
-            Verdict::Over(standing) => {
-                self.remove(&standing).await?;
+            Verdict::Over(current) => {
+                self.remove(&current).await?;
                 Ok(Written::Over(write.id.clone()))
             }
-            Verdict::Gone if write.or_anew => self.create(write, operations).await,
+            Verdict::Gone if write.recreate_if_gone => self.create(write, operations).await,
             Verdict::Gone => Ok(Written::Gone),
             Verdict::Full => Ok(Written::TooMany),
         }

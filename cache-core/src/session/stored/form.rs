@@ -3,7 +3,7 @@
 //! | form | key | bytes |
 //! |---|---|---|
 //! | of Express | `<prefix><id>` | the JSON text of Express, byte for byte |
-//! | native | `<namespace>:<prefix>v1:{<tag>}<hash of the id>` | a record of the cache with that JSON in it |
+//! | native | `<namespace>:<prefix>v1:{<tag>}<hash of the id>` | a record of the cache with that JSON |
 //!
 //! The key says which form the bytes have.
 

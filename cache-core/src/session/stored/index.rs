@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 
 use super::record::Record;
-use super::sessions::{Sessions, Standing};
+use super::sessions::{Current, Sessions};
 use crate::cell::ObjectForm as _;
 use crate::clock::{Timestamp, millis};
 use crate::events::SessionEvent;
@@ -48,9 +48,9 @@ pub struct SessionInfo {
     /// When the user logged in.
     pub since: Option<Timestamp>,
     /// When it was last written or extended: less than
-    /// [`touch_after`](crate::session::SessionBuilder::touch_after) of its time before its last use. `None`
-    /// if this cannot be derived from its end: the session has no end, or its end is that of the
-    /// absolute timeout.
+    /// [`touch_after`](crate::session::SessionBuilder::touch_after) of its time before its last
+    /// use. `None` if this cannot be derived from its end: the session has no end, or its end is
+    /// that of the absolute timeout.
     pub seen: Option<Timestamp>,
     /// When it ends if it is not used again.
     pub ends: Timestamp,
@@ -196,8 +196,8 @@ impl Sessions {
         Ok(ended)
     }
 
-    pub(in crate::session) async fn end_all_but(&self, user: &str, this: Option<&Standing>) -> Result<usize> {
-        let this = this.map(|standing| standing.key.clone());
+    pub(in crate::session) async fn end_all_but(&self, user: &str, this: Option<&Current>) -> Result<usize> {
+        let this = this.map(|current| current.key.clone());
         let (mut ended, mut before) = (0_usize, Vec::new());
         for _ in 0..ROUNDS {
             let members = self.members(user).await?.into_iter().map(|(member, _)| member);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::index::{FOR_EVER, ROUNDING};
 use super::meta::Meta;
 use super::record::Record;
-use super::sessions::{Sessions, Standing};
+use super::sessions::{Current, Sessions};
 use crate::cell::{Entry, OverLimit};
 use crate::session::Result;
 use crate::session::options::TooMany;
@@ -35,12 +35,12 @@ impl Sessions {
     /// Renews the entry of a session whose life is about to be extended without a write. Done
     /// before the extension: an entry without its session is cleaned up later, but a session
     /// without its entry would be missed.
-    pub(in crate::session) async fn stay_entered(&self, standing: &Standing, ttl: Duration) -> Result<()> {
-        let meta = &standing.object.meta;
+    pub(in crate::session) async fn stay_entered(&self, current: &Current, ttl: Duration) -> Result<()> {
+        let meta = &current.object.meta;
         let Some(user) = &meta.user else { return Ok(()) };
         if !self.is_entered(meta, ttl) {
             let lasts = self.entered_for(ttl);
-            self.cells.enter(&self.index_key(user).await?, &standing.key, lasts).await?;
+            self.cells.enter(&self.index_key(user).await?, &current.key, lasts).await?;
         }
         Ok(())
     }
@@ -58,8 +58,8 @@ impl Sessions {
         &self,
         record: &Record,
         member: String,
-        before: Option<&Standing>,
-        instead: Option<&Standing>,
+        before: Option<&Current>,
+        instead: Option<&Current>,
     ) -> Result<Option<Entry>> {
         let meta = &record.meta;
         let (Some(user), Some(until)) = (&meta.user, meta.indexed) else { return Ok(None) };
@@ -83,9 +83,9 @@ impl Sessions {
         Ok(Some(Entry { index: self.index_key(user).await?, member, lasts, leaves, limit }))
     }
 
-    pub(in crate::session) async fn leave_index(&self, standing: &Standing) -> Result<()> {
-        if let Some(user) = &standing.object.meta.user {
-            self.cells.leave(&self.index_key(user).await?, &[standing.key.clone()]).await?;
+    pub(in crate::session) async fn leave_index(&self, current: &Current) -> Result<()> {
+        if let Some(user) = &current.object.meta.user {
+            self.cells.leave(&self.index_key(user).await?, &[current.key.clone()]).await?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ const LONGEST_DEADLINE: Duration = Duration::from_secs(30);
 const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 86400);
 
 /// A session as it is stored.
-pub(in crate::session) type Standing = cell::Stored<Sessions>;
+pub(in crate::session) type Current = cell::Stored<Sessions>;
 
 /// The state that all requests of one layer share.
 pub(in crate::session) struct Sessions {
@@ -67,11 +67,11 @@ impl Sessions {
     }
 
     /// Loads the session with this id, in any form.
-    pub(in crate::session) async fn load(&self, id: &SessionId) -> Result<Option<Standing>, SessionError> {
+    pub(in crate::session) async fn load(&self, id: &SessionId) -> Result<Option<Current>, SessionError> {
         let forms = self.config.forms(self.now());
         for form in forms {
-            if let Some(standing) = self.load_form(*form, id).await? {
-                return Ok(Some(standing));
+            if let Some(current) = self.load_form(*form, id).await? {
+                return Ok(Some(current));
             }
         }
         match forms {
@@ -81,7 +81,7 @@ impl Sessions {
         }
     }
 
-    async fn load_form(&self, form: Form, id: &SessionId) -> Result<Option<Standing>, SessionError> {
+    async fn load_form(&self, form: Form, id: &SessionId) -> Result<Option<Current>, SessionError> {
         let at = Place { form, id: id.clone() };
         let key = self.key(self.host.namespace(), &at);
         let found = match self.load_living(&key).await {
@@ -134,41 +134,41 @@ impl Sessions {
         Some(record.meta.created.unwrap_or_else(|| self.now()).plus(timeout))
     }
 
-    pub(in crate::session) async fn remove(&self, standing: &Standing) -> Result<(), SessionError> {
-        let mut keys = self.keys_of(standing).into_iter();
+    pub(in crate::session) async fn remove(&self, current: &Current) -> Result<(), SessionError> {
+        let mut keys = self.keys_of(current).into_iter();
         if let Some(key) = keys.next() {
             self.end(&key).await?;
         }
         for key in keys {
             self.cells.remove(&key, None).await?;
         }
-        self.leave_index(standing).await
+        self.leave_index(current).await
     }
 
     /// Returns the key of a session, followed by the key it may have moved to in the meantime. A
     /// deleted session cannot move, and sessions never move back.
-    pub(in crate::session) fn keys_of(&self, standing: &Standing) -> Vec<String> {
-        let may_move = standing.at.form == Form::Express && self.config.mode != crate::session::SessionMode::Express;
-        let forms = [Some(standing.at.form), may_move.then_some(Form::Native)];
-        forms.into_iter().flatten().map(|form| self.config.key(form, &standing.at.id)).collect()
+    pub(in crate::session) fn keys_of(&self, current: &Current) -> Vec<String> {
+        let may_move = current.at.form == Form::Express && self.config.mode != crate::session::SessionMode::Express;
+        let forms = [Some(current.at.form), may_move.then_some(Form::Native)];
+        forms.into_iter().flatten().map(|form| self.config.key(form, &current.at.id)).collect()
     }
 
     /// Resets the session's remaining time. Returns `false` if it has ended.
-    pub(in crate::session) async fn touch(&self, standing: &mut Standing, ttl: Duration) -> Result<bool, SessionError> {
-        self.stay_entered(standing, ttl).await?;
-        let stands = self.cells.touch(&standing.key, ttl).await?;
+    pub(in crate::session) async fn touch(&self, current: &mut Current, ttl: Duration) -> Result<bool, SessionError> {
+        self.stay_entered(current, ttl).await?;
+        let stands = self.cells.touch(&current.key, ttl).await?;
         if stands {
-            standing.left = Some(ttl);
-            standing.read_at = self.now();
+            current.left = Some(ttl);
+            current.read_at = self.now();
         } else {
-            self.leave_index(standing).await?;
+            self.leave_index(current).await?;
         }
         Ok(stands)
     }
 
     /// Returns the form to write. A session keeps its form, except in mode `Native`, which converts
     /// it.
-    pub(in crate::session) fn target_form(&self, standing: &Standing) -> Form {
-        if self.config.mode == crate::session::SessionMode::Native { Form::Native } else { standing.at.form }
+    pub(in crate::session) fn target_form(&self, current: &Current) -> Form {
+        if self.config.mode == crate::session::SessionMode::Native { Form::Native } else { current.at.form }
     }
 }

@@ -108,11 +108,7 @@ where
                     sessions.failed(&error);
                     response = Response::new(R::default());
                     *response.status_mut() = error.status();
-                    add_headers(
-                        &sessions.config,
-                        response.headers_mut(),
-                        Answer { depends: true, ..Answer::default() },
-                    );
+                    add_headers(&sessions.config, response.headers_mut(), Answer { vary: true, ..Answer::default() });
                 }
             }
             Ok(response)
@@ -133,7 +129,7 @@ impl Sessions {
 }
 
 fn add_headers(config: &Config, headers: &mut http::HeaderMap, answer: Answer) {
-    let Answer { cookies, token, depends } = answer;
+    let Answer { cookies, token, vary } = answer;
     let sends = !cookies.is_empty() || token.is_some();
     for cookie in cookies {
         // Always valid: the cookie consists of header-safe characters, and ids and names are
@@ -147,7 +143,7 @@ fn add_headers(config: &Config, headers: &mut http::HeaderMap, answer: Answer) {
     {
         headers.insert(name, value);
     }
-    if !config.cache_headers || !depends {
+    if !config.cache_headers || !vary {
         return;
     }
     for transport in &config.transports {
@@ -230,7 +226,7 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let cookies = if sends { vec!["a=b".to_owned()] } else { Vec::new() };
-        add_headers(&layer.0.config, &mut headers, Answer { cookies, token: None, depends: true });
+        add_headers(&layer.0.config, &mut headers, Answer { cookies, token: None, vary: true });
         (
             tokens(&headers, &VARY).collect::<Vec<_>>().join(", "),
             tokens(&headers, &CACHE_CONTROL).collect::<Vec<_>>().join(", "),

@@ -16,8 +16,8 @@ impl Session {
     /// another user was logged in, nothing of that session is kept.
     ///
     /// The login is stored with the response. If
-    /// [`max_sessions`](crate::session::SessionBuilder::max_sessions) refuses logins, it is stored at once.
-    /// A refused login changes nothing.
+    /// [`max_sessions`](crate::session::SessionBuilder::max_sessions) refuses logins, it is stored
+    /// at once. A refused login changes nothing.
     ///
     /// Call it again whenever the user has proved their identity, for example before a payment:
     /// this resets [`auth_age`](Self::auth_age).
@@ -86,7 +86,7 @@ impl Session {
         state.open().await?;
         match &state.view.meta.user {
             None => Ok(0),
-            Some(user) => self.sessions.end_all_but(user, state.standing.as_ref()).await,
+            Some(user) => self.sessions.end_all_but(user, state.current.as_ref()).await,
         }
     }
 }

@@ -51,10 +51,10 @@ impl Session {
     /// Returns a token for the forms of this session that pages of other sites cannot know. It is
     /// made and stored at its first use, and replaced after a login.
     ///
-    /// In mode [`Native`](crate::session::SessionMode::Native) this does not create a session for a visitor
-    /// without one: nothing is stored, and the token is signed and sent in a cookie of its own,
-    /// named like the session's cookie with `-form` appended (signed double submit). It is valid
-    /// until the visitor has a session.
+    /// In mode [`Native`](crate::session::SessionMode::Native) this does not create a session for a
+    /// visitor without one: nothing is stored, and the token is signed and sent in a cookie of its
+    /// own, named like the session's cookie with `-form` appended (signed double submit). It is
+    /// valid until the visitor has a session.
     ///
     /// # Errors
     /// The same as [`save`](Self::save), at the first use.

@@ -21,11 +21,11 @@ pub(in crate::session) struct Answer {
     pub(in crate::session) cookies: Vec<String>,
     pub(in crate::session) token: Option<(HeaderName, String)>,
     /// The session was accessed, so the response depends on it.
-    pub(in crate::session) depends: bool,
+    pub(in crate::session) vary: bool,
 }
 
 /// An id that the client presented.
-pub(in crate::session) struct Shown {
+pub(in crate::session) struct PresentedId {
     pub(in crate::session) id: SessionId,
     pub(in crate::session) signed: Signed,
     pub(in crate::session) by_header: bool,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub(in crate::session) use self::form_token::CSRF;
 use super::cookie::Attributes;
-use super::response::{Request, Shown};
+use super::response::{PresentedId, Request};
 use crate::events::SessionEvent;
 use crate::session::config::Form;
 use crate::session::error::{SessionError, SessionErrorKind, bad_id};
@@ -20,18 +20,18 @@ use crate::session::options::{TooMany, Unset};
 use crate::session::stored::commit::{Operation, Write, Written};
 use crate::session::stored::index::Known;
 use crate::session::stored::record::{Record, raw};
-use crate::session::stored::sessions::{Sessions, Standing};
+use crate::session::stored::sessions::{Current, Sessions};
 
 type Result<T, E = SessionError> = std::result::Result<T, E>;
 
 /// Whether the session gets another id at the next write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    Stay,
+enum IdChange {
+    Keep,
     /// Another id, with the current values.
-    Cycle,
+    Rotate,
     /// Another id, without values.
-    Anew,
+    Regenerate,
 }
 
 pub(in crate::session) struct State {
@@ -41,16 +41,16 @@ pub(in crate::session) struct State {
     /// The session was requested: the response may depend on it, even if there was none.
     looked: bool,
     answered: bool,
-    pub(in crate::session) shown: Option<Shown>,
+    pub(in crate::session) presented: Option<PresentedId>,
     pub(in crate::session) id: Option<SessionId>,
-    pub(in crate::session) standing: Option<Standing>,
+    pub(in crate::session) current: Option<Current>,
     /// The values at the beginning of the request.
     at_start: Record,
     /// The stored session with the operations applied.
     pub(in crate::session) view: Record,
     operations: Vec<Operation>,
-    next: Next,
-    or_anew: bool,
+    id_change: IdChange,
+    recreate_if_gone: bool,
     id_changed: bool,
     saved: bool,
     cookie_changed: bool,
@@ -78,14 +78,14 @@ impl State {
             open: false,
             looked: false,
             answered: false,
-            shown: None,
+            presented: None,
             id: None,
-            standing: None,
+            current: None,
             at_start: Record::default(),
             view: Record::default(),
             operations: Vec::new(),
-            next: Next::Stay,
-            or_anew: false,
+            id_change: IdChange::Keep,
+            recreate_if_gone: false,
             id_changed: false,
             saved: false,
             cookie_changed: false,
@@ -123,25 +123,25 @@ impl State {
         if self.open {
             return Ok(());
         }
-        for shown in self.shown() {
+        for presented in self.presented_ids() {
             let sessions = Arc::clone(&self.sessions);
-            let Some(standing) = self.within(sessions.load(&shown.id)).await?? else {
+            let Some(current) = self.within(sessions.load(&presented.id)).await?? else {
                 self.sessions.emit(SessionEvent::UnknownId);
                 continue;
             };
-            if self.sessions.ends(&standing.object).is_some_and(|end| end <= self.sessions.now()) {
-                self.within(sessions.remove(&standing)).await??;
+            if self.sessions.ends(&current.object).is_some_and(|end| end <= self.sessions.now()) {
+                self.within(sessions.remove(&current)).await??;
                 self.sessions.emit(SessionEvent::UnknownId);
                 continue;
             }
             // A session begun with a header must not be sent as a cookie, nor the other way round.
-            if standing.object.meta.by_header != shown.by_header {
+            if current.object.meta.by_header != presented.by_header {
                 self.sessions.emit(SessionEvent::UnknownId);
                 continue;
             }
             self.sessions.emit(SessionEvent::Loaded);
-            self.take_over(standing);
-            self.shown = Some(shown);
+            self.take_over(current);
+            self.presented = Some(presented);
             self.open = true;
             return Ok(());
         }
@@ -150,11 +150,11 @@ impl State {
         Ok(())
     }
 
-    fn take_over(&mut self, standing: Standing) {
-        self.id = Some(standing.at.id.clone());
-        self.at_start = standing.object.clone();
-        self.view = standing.object.clone();
-        self.standing = Some(standing);
+    fn take_over(&mut self, current: Current) {
+        self.id = Some(current.at.id.clone());
+        self.at_start = current.object.clone();
+        self.view = current.object.clone();
+        self.current = Some(current);
     }
 
     /// Begins a session with a new id.
@@ -165,10 +165,10 @@ impl State {
         record.set_cookie(&config.new_cookie(self.request.by_https, self.sessions.now()));
         self.at_start = record.clone();
         self.view = record;
-        self.standing = None;
+        self.current = None;
         self.operations.clear();
-        self.next = Next::Stay;
-        self.or_anew = false;
+        self.id_change = IdChange::Keep;
+        self.recreate_if_gone = false;
         self.id_changed = false;
         Ok(())
     }
@@ -178,7 +178,8 @@ impl State {
         self.open().await?;
         operation(&mut self.view)?;
         if self.view.size() > self.sessions.config.max_bytes {
-            let before = self.standing.as_ref().filter(|_| self.next != Next::Anew).map(|standing| &standing.object);
+            let before =
+                self.current.as_ref().filter(|_| self.id_change != IdChange::Regenerate).map(|current| &current.object);
             if let Err(error) = self.sessions.check_size(&self.view, before) {
                 self.see_again()?;
                 return Err(error);
@@ -190,13 +191,13 @@ impl State {
 
     /// Returns whether nothing is stored for this client, and nothing will be.
     pub(in crate::session) fn is_untouched(&self) -> bool {
-        self.standing.is_none() && self.next == Next::Stay && self.operations.is_empty()
+        self.current.is_none() && self.id_change == IdChange::Keep && self.operations.is_empty()
     }
 
     /// Rebuilds the view from the stored session and the operations.
     fn see_again(&mut self) -> Result<()> {
-        self.view = match &self.standing {
-            Some(standing) if self.next != Next::Anew => standing.object.clone(),
+        self.view = match &self.current {
+            Some(current) if self.id_change != IdChange::Regenerate => current.object.clone(),
             _ => {
                 let mut record = Record::default();
                 record.set_cookie(&self.sessions.config.new_cookie(self.request.by_https, self.sessions.now()));
@@ -222,32 +223,32 @@ impl State {
     /// Drops all unwritten changes and reads the session again.
     pub(in crate::session) async fn reload(&mut self) -> Result<()> {
         self.open().await?;
-        let Some(id) = self.standing.as_ref().map(|standing| standing.at.id.clone()) else {
+        let Some(id) = self.current.as_ref().map(|current| current.at.id.clone()) else {
             return Err(SessionError::new(SessionErrorKind::Gone));
         };
         let sessions = Arc::clone(&self.sessions);
-        let Some(standing) = self.within(sessions.load(&id)).await?? else {
+        let Some(current) = self.within(sessions.load(&id)).await?? else {
             self.ended_elsewhere();
             return Err(SessionError::new(SessionErrorKind::Gone));
         };
         self.operations.clear();
-        self.next = Next::Stay;
-        self.or_anew = false;
+        self.id_change = IdChange::Keep;
+        self.recreate_if_gone = false;
         self.cookie_changed = false;
-        self.id = Some(standing.at.id.clone());
-        self.view = standing.object.clone();
-        self.standing = Some(standing);
+        self.id = Some(current.at.id.clone());
+        self.view = current.object.clone();
+        self.current = Some(current);
         Ok(())
     }
 
     /// Changes the id at the next write and keeps the values.
-    pub(in crate::session) async fn cycle(&mut self) -> Result<()> {
+    pub(in crate::session) async fn rotate_id(&mut self) -> Result<()> {
         self.open().await?;
         let user = self.view.meta.user.clone();
         let sessions = Arc::clone(&self.sessions);
         self.id = Some(self.within(sessions.new_id(user.as_deref(), Known::Enough)).await??);
-        if self.standing.is_some() && self.next == Next::Stay {
-            self.next = Next::Cycle;
+        if self.current.is_some() && self.id_change == IdChange::Keep {
+            self.id_change = IdChange::Rotate;
         }
         Ok(())
     }
@@ -258,7 +259,7 @@ impl State {
         self.open().await?;
         let sessions = Arc::clone(&self.sessions);
         let new_id = self.within(sessions.new_id(Some(user), Known::Perhaps)).await??;
-        let (id, next, or_anew) = (self.id.clone(), self.next, self.or_anew);
+        let (id, id_change, recreate_if_gone) = (self.id.clone(), self.id_change, self.recreate_if_gone);
         let mut earlier = Vec::new();
         if self.view.meta.user.as_ref().is_some_and(|other| other != user) {
             earlier = std::mem::take(&mut self.operations);
@@ -267,7 +268,7 @@ impl State {
                 return Err(error);
             }
         } else {
-            self.cycle_or_anew().await?;
+            self.rotate_or_recreate().await?;
         }
         self.id = Some(new_id);
         let count = self.operations.len();
@@ -279,17 +280,17 @@ impl State {
         if committed.as_ref().is_err_and(|error| error.kind() == SessionErrorKind::TooManySessions) {
             self.operations.truncate(count);
             self.operations.append(&mut earlier);
-            (self.id, self.next, self.or_anew) = (id, next, or_anew);
+            (self.id, self.id_change, self.recreate_if_gone) = (id, id_change, recreate_if_gone);
             self.see_again()?;
         }
         committed
     }
 
-    /// Like [`cycle`](Self::cycle), but if the stored session has ended in the meantime, continues
-    /// as a new one with the changes of this request.
-    pub(in crate::session) async fn cycle_or_anew(&mut self) -> Result<()> {
-        self.cycle().await?;
-        self.or_anew = true;
+    /// Like [`rotate_id`](Self::rotate_id), but if the stored session has ended in the meantime,
+    /// continues as a new one with the changes of this request.
+    pub(in crate::session) async fn rotate_or_recreate(&mut self) -> Result<()> {
+        self.rotate_id().await?;
+        self.recreate_if_gone = true;
         Ok(())
     }
 
@@ -298,7 +299,7 @@ impl State {
     pub(in crate::session) async fn regenerate(&mut self) -> Result<()> {
         self.open().await?;
         self.id = Some(self.sessions.config.new_id(None).ok_or_else(bad_id)?);
-        self.next = Next::Anew;
+        self.id_change = IdChange::Regenerate;
         self.operations.clear();
         self.see_again()
     }
@@ -313,13 +314,13 @@ impl State {
     /// Ends the session now.
     pub(in crate::session) async fn destroy(&mut self) -> Result<()> {
         self.open().await?;
-        if let Some(standing) = self.standing.clone() {
+        if let Some(current) = self.current.clone() {
             let sessions = Arc::clone(&self.sessions);
-            self.within(sessions.remove(&standing)).await??;
+            self.within(sessions.remove(&current)).await??;
             self.sessions.emit(SessionEvent::Destroyed);
             let attributes =
-                self.sessions.config.attributes(standing.at.form, &standing.object.cookie(), self.sessions.now());
-            self.forget = Some((standing.at.form, attributes));
+                self.sessions.config.attributes(current.at.form, &current.object.cookie(), self.sessions.now());
+            self.forget = Some((current.at.form, attributes));
         }
         self.begin()?;
         self.over = true;
@@ -345,10 +346,9 @@ impl State {
         if self.gone {
             return Err(SessionError::new(SessionErrorKind::Gone));
         }
-        let empty = self.standing.is_none()
-            && !self.sessions.config.save_uninitialized
-            && self.view.same_values(&self.at_start);
-        if self.next == Next::Stay && (empty || self.operations.is_empty()) {
+        let empty =
+            self.current.is_none() && !self.sessions.config.save_uninitialized && self.view.same_values(&self.at_start);
+        if self.id_change == IdChange::Keep && (empty || self.operations.is_empty()) {
             return Ok(());
         }
         self.commit().await
@@ -356,33 +356,33 @@ impl State {
 
     async fn commit(&mut self) -> Result<()> {
         let Some(id) = self.id.clone() else { return Err(bad_id()) };
-        if self.is_cookie_blocked() && self.standing.is_none() {
+        if self.is_cookie_blocked() && self.current.is_none() {
             self.sessions.emit(SessionEvent::CookieNotSent);
             return Err(SessionError::new(SessionErrorKind::NoCookie));
         }
-        let fresh = self.standing.is_none() || self.next == Next::Anew;
+        let fresh = self.current.is_none() || self.id_change == IdChange::Regenerate;
         // Also for a session that is recreated because the stored one has ended.
-        let marked = (fresh || self.or_anew) && self.by_header();
+        let marked = (fresh || self.recreate_if_gone) && self.by_header();
         if marked {
             self.operations.insert(0, Box::new(mark_by_header));
         }
-        let token = if self.standing.is_none() { self.form_token_of_client() } else { None };
+        let token = if self.current.is_none() { self.form_token_of_client() } else { None };
         let ours = usize::from(marked).saturating_add(usize::from(token.is_some()));
         if let Some(token) = token {
             self.operations.insert(0, Box::new(move |record| keep_form_token(record, &token)));
         }
-        let standing = self.standing.clone().filter(|_| !fresh);
+        let current = self.current.clone().filter(|_| !fresh);
         let write = Write {
-            instead: self.standing.clone().filter(|_| fresh),
-            cycle: self.next == Next::Cycle,
-            or_anew: self.or_anew,
+            instead: self.current.clone().filter(|_| fresh),
+            rotates: self.id_change == IdChange::Rotate,
+            recreate_if_gone: self.recreate_if_gone,
             id,
             by_https: self.request.by_https,
         };
         let (sessions, operations) = (Arc::clone(&self.sessions), std::mem::take(&mut self.operations));
         // Until the result is known.
         self.lost = true;
-        let (operations, written) = self.within(sessions.write(standing, operations, write)).await?;
+        let (operations, written) = self.within(sessions.write(current, operations, write)).await?;
         self.lost = false;
         self.operations = operations;
         match written? {
@@ -396,21 +396,21 @@ impl State {
             }
             Written::Over(id) => {
                 self.id = Some(id);
-                self.standing = None;
+                self.current = None;
             }
-            Written::Standing(standing) => {
+            Written::Stored(current) => {
                 self.sessions.emit(if fresh { SessionEvent::Created } else { SessionEvent::Saved });
-                self.id = Some(standing.at.id.clone());
-                self.view = standing.object.clone();
-                self.standing = Some(*standing);
+                self.id = Some(current.at.id.clone());
+                self.view = current.object.clone();
+                self.current = Some(*current);
             }
         }
-        if self.next != Next::Stay {
+        if self.id_change != IdChange::Keep {
             self.sessions.emit(SessionEvent::Renewed);
             self.id_changed = true;
         }
-        self.next = Next::Stay;
-        self.or_anew = false;
+        self.id_change = IdChange::Keep;
+        self.recreate_if_gone = false;
         self.operations.clear();
         self.saved = true;
         Ok(())
@@ -419,10 +419,10 @@ impl State {
     fn ended_elsewhere(&mut self) {
         self.sessions.emit(SessionEvent::Gone);
         self.gone = true;
-        self.standing = None;
+        self.current = None;
         self.operations.clear();
-        self.next = Next::Stay;
-        self.or_anew = false;
+        self.id_change = IdChange::Keep;
+        self.recreate_if_gone = false;
     }
 }
 

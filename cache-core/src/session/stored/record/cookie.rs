@@ -95,7 +95,7 @@ impl StoredCookie {
 
     fn put(&mut self, place: usize, name: &str, value: Raw) {
         match self.0.get_mut(name) {
-            Some(standing) => *standing = value,
+            Some(current) => *current = value,
             None => drop(self.0.shift_insert(place, name.to_owned(), value)),
         }
     }

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue};
 
 use super::super::cookie::{self, Attributes};
-use super::super::response::{Answer, Shown};
+use super::super::response::{Answer, PresentedId};
 use super::State;
 use crate::clock::Timestamp;
 use crate::events::SessionEvent;
@@ -13,15 +13,15 @@ use crate::session::options::Transport;
 impl State {
     /// Returns the ids that the client presented with a valid signature, in the order in which they
     /// are tried.
-    pub(super) fn shown(&self) -> Vec<Shown> {
+    pub(super) fn presented_ids(&self) -> Vec<PresentedId> {
         let config = &self.sessions.config;
-        let mut shown: Vec<Shown> = Vec::new();
+        let mut presented: Vec<PresentedId> = Vec::new();
         let mut verify = |signed: Option<&str>, cookie: Option<Form>| match signed
             .and_then(|signed| config.keyring.verify(signed))
         {
             None => self.sessions.emit(SessionEvent::BadSignature),
-            Some((id, _)) if shown.iter().any(|shown| shown.id == id) => {}
-            Some((id, signed)) => shown.push(Shown { id, signed, by_header: cookie.is_none(), cookie }),
+            Some((id, _)) if presented.iter().any(|presented| presented.id == id) => {}
+            Some((id, signed)) => presented.push(PresentedId { id, signed, by_header: cookie.is_none(), cookie }),
         };
         for transport in &config.transports {
             match transport {
@@ -47,20 +47,20 @@ impl State {
                 }
             }
         }
-        shown
+        presented
     }
 
     /// Returns whether a new session of this request uses a header instead of a cookie.
     pub(super) fn by_header(&self) -> bool {
-        match &self.shown {
-            Some(shown) => shown.by_header,
+        match &self.presented {
+            Some(presented) => presented.by_header,
             None => self.sessions.config.transports.first().is_some_and(|first| *first != Transport::Cookie),
         }
     }
 
     pub(super) fn form(&self) -> Form {
-        match &self.standing {
-            Some(standing) => standing.at.form,
+        match &self.current {
+            Some(current) => current.at.form,
             None => self.sessions.config.new_form(),
         }
     }

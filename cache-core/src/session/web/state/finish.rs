@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::response::Answer;
-use super::{Next, Result, State};
+use super::{IdChange, Result, State};
 use crate::events::SessionEvent;
 use crate::session::SessionMode;
 use crate::session::config::Form;
@@ -22,7 +22,7 @@ impl State {
         let eager = config.resave || config.rolling || config.save_uninitialized;
         if !self.open && (!eager || self.answered) {
             self.answered = true;
-            return Ok(Answer { depends: self.looked, ..Answer::default() });
+            return Ok(Answer { vary: self.looked, ..Answer::default() });
         }
         if failed && config.discard_on_server_error {
             self.discard()?;
@@ -32,7 +32,7 @@ impl State {
         self.answered = true;
         answer.map(|mut answer| {
             // A session that was begun in the meantime stores the token itself.
-            answer.cookies.extend(self.form_cookie_header().filter(|_| self.standing.is_none()));
+            answer.cookies.extend(self.form_cookie_header().filter(|_| self.current.is_none()));
             if !answer.cookies.is_empty() {
                 answer.cookies.extend(self.forget_form_cookie());
             }
@@ -43,36 +43,36 @@ impl State {
     fn discard(&mut self) -> Result<()> {
         self.operations.clear();
         self.lost = false;
-        self.next = Next::Stay;
-        self.or_anew = false;
+        self.id_change = IdChange::Keep;
+        self.recreate_if_gone = false;
         self.cookie_changed &= self.saved;
-        self.id = self.standing.as_ref().map(|standing| standing.at.id.clone()).or_else(|| self.id.take());
+        self.id = self.current.as_ref().map(|current| current.at.id.clone()).or_else(|| self.id.take());
         self.see_again()
     }
 
     async fn settle(&mut self) -> Result<Answer> {
-        let mut answer = Answer { depends: true, ..Answer::default() };
-        let ended = self.over && self.operations.is_empty() && self.next == Next::Stay && !self.saved;
+        let mut answer = Answer { vary: true, ..Answer::default() };
+        let ended = self.over && self.operations.is_empty() && self.id_change == IdChange::Keep && !self.saved;
         if self.unset || self.gone || ended {
             self.forget_cookie(&mut answer);
             return Ok(answer);
         }
-        let moving = self.standing.as_ref().filter(|standing| self.sessions.target_form(standing) != standing.at.form);
+        let moving = self.current.as_ref().filter(|current| self.sessions.target_form(current) != current.at.form);
         let moves = moving.is_some();
         // Also if another request has converted it, whose response may not have arrived.
-        let old_cookie = self.shown.as_ref().and_then(|shown| shown.cookie);
+        let old_cookie = self.presented.as_ref().and_then(|presented| presented.cookie);
         let old_cookie =
             old_cookie.filter(|form| self.sessions.config.mode == SessionMode::Native && *form != Form::Native);
-        let left_form = moving.map(|standing| standing.at.form).or(old_cookie).filter(|_| self.standing.is_some());
+        let left_form = moving.map(|current| current.at.form).or(old_cookie).filter(|_| self.current.is_some());
         let facts = self.facts();
         let (has_end, mut renewed) = (facts.expires, false);
         let Due { save, touch, cookie } = due(facts);
         let save = save
-            || self.next != Next::Stay
+            || self.id_change != IdChange::Keep
             || moves
-            || (self.standing.is_some() && (self.cookie_changed && !self.operations.is_empty() || self.lacks_stamp()));
+            || (self.current.is_some() && (self.cookie_changed && !self.operations.is_empty() || self.lacks_stamp()));
         if save {
-            if self.standing.is_none() && self.is_cookie_blocked() {
+            if self.current.is_none() && self.is_cookie_blocked() {
                 // No cookie will be sent, so the session would be unreachable.
                 self.sessions.emit(SessionEvent::CookieNotSent);
                 return Ok(answer);
@@ -93,7 +93,7 @@ impl State {
             }
         }
         let resign = self.sessions.config.mode == SessionMode::Native
-            && self.shown.as_ref().is_some_and(|shown| shown.signed == Signed::Old);
+            && self.presented.as_ref().is_some_and(|presented| presented.signed == Signed::Old);
         if cookie || renewed || self.cookie_changed || left_form.is_some() || resign {
             self.show_to_client(&mut answer);
         }
@@ -111,10 +111,10 @@ impl State {
 
     fn facts(&self) -> Facts {
         let config = &self.sessions.config;
-        let known = self.shown.as_ref().map(|shown| &shown.id) == self.id.as_ref() && self.id.is_some();
-        let stored = match &self.standing {
-            Some(standing) if !config.resave || self.saved => {
-                if standing.object.same_values(&self.view) {
+        let known = self.presented.as_ref().map(|presented| &presented.id) == self.id.as_ref() && self.id.is_some();
+        let stored = match &self.current {
+            Some(current) if !config.resave || self.saved => {
+                if current.object.same_values(&self.view) {
                     Stored::Same
                 } else {
                     Stored::Other
@@ -124,7 +124,7 @@ impl State {
         };
         Facts {
             known_to_client: known,
-            id_changed: self.id_changed || self.next != Next::Stay,
+            id_changed: self.id_changed || self.id_change != IdChange::Keep,
             changed: !self.view.same_values(&self.at_start),
             stored,
             expires: self.view.cookie().expires(self.sessions.now()).is_some(),
@@ -143,18 +143,18 @@ impl State {
     async fn prolong(&mut self, told: bool) -> Result<Prolonged> {
         let sessions = Arc::clone(&self.sessions);
         let config = &sessions.config;
-        let Some(mut standing) = self.standing.clone().filter(|_| !config.disable_touch && !config.disable_ttl) else {
+        let Some(mut current) = self.current.clone().filter(|_| !config.disable_touch && !config.disable_ttl) else {
             return Ok(Prolonged::No);
         };
         let Some(ttl) = sessions.ttl(&self.view) else {
-            return self.within(sessions.remove(&standing)).await?.map(|()| Prolonged::No);
+            return self.within(sessions.remove(&current)).await?.map(|()| Prolonged::No);
         };
         let enough = ttl.mul_f64(1.0 - config.touch_after);
-        if !told && !self.touch && standing.left.is_some_and(|left| left > enough) {
+        if !told && !self.touch && current.left.is_some_and(|left| left > enough) {
             return Ok(Prolonged::No);
         }
-        let stands = self.within(sessions.touch(&mut standing, ttl)).await??;
-        self.standing = Some(standing);
+        let stands = self.within(sessions.touch(&mut current, ttl)).await??;
+        self.current = Some(current);
         self.sessions.emit(if stands { SessionEvent::Touched } else { SessionEvent::Gone });
         Ok(if stands { Prolonged::Yes } else { Prolonged::Ended })
     }

@@ -58,7 +58,7 @@ impl State {
     /// not need one.
     pub(super) fn forget_form_cookie(&self) -> Option<String> {
         let mut cookies = self.request.values(&http::header::COOKIE).map(http::HeaderValue::as_bytes);
-        cookie::find(&mut cookies, &self.form_cookie_name()).filter(|_| self.standing.is_some())?;
+        cookie::find(&mut cookies, &self.form_cookie_name()).filter(|_| self.current.is_some())?;
         let mut attributes = self.sessions.config.own_attributes(None, self.sessions.now());
         attributes.expires = Some(Timestamp::from_millis(0));
         attributes.max_age = Some(0);
