@@ -29,7 +29,7 @@
 //! | caching without the attribute | [`Cache::get_or_compute`], [`Cache::get_or_compute_many`] |
 //! | its keys and options | [`Key`], [`EntryOptions`] |
 //! | arguments and values | [`KeyPart`], [`CacheValue`], [`ShareError`], [`codec`] |
-//! | objects that cannot be computed again | [`CacheObject`], [`Objects`] |
+//! | objects that cannot be computed again | [`CacheObject`], [`Objects`], [`ObjectForm`] |
 //! | values shared with programs in other languages | [`PlainValues`], [`PlainHash`] |
 //! | observability | [`events`], [`Cache::stats`], [`Cache::function_stats`], [`why`] |
 //! | a page for each feature, with its limits | [`docs`] |

@@ -118,7 +118,7 @@ impl<T: CacheObject> Objects<T> {
     /// # Errors
     /// The same as [`create`](Self::create).
     pub async fn save(&self, object: &T) -> Result<()> {
-        self.0.save(object).await
+        self.0.overwrite(self.place(object.id()), object).await
     }
 
     /// Changes an object by compare-and-swap. `change` is applied to the current object, and again

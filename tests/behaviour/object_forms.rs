@@ -98,15 +98,15 @@ async fn listed(drafts: &ObjectsOf<Drafts>, owner: &str) -> Vec<(&'static str, u
 }
 
 on_both_stores! {
-    async fn create_load_list_save_and_remove(nodes: &Nodes) {
+    async fn create_load_list_update_and_remove(nodes: &Nodes) {
         let (here, there) = (drafts(&nodes.node().await), drafts(&nodes.node().await));
         assert_eq!(here.load(&draft("tax", 0).id).await.unwrap(), None);
         assert!(here.create(&draft("tax", 1)).await.unwrap());
         assert!(!there.create(&draft("tax", 9)).await.unwrap());
         assert_eq!(there.load(&draft("tax", 0).id).await.unwrap(), Some(draft("tax", 1)));
-        // `save` creates and overwrites, and the draft is in its list either way.
-        here.save(&draft("loan", 2)).await.unwrap();
-        there.save(&draft("loan", 3)).await.unwrap();
+        assert!(here.create(&draft("loan", 2)).await.unwrap());
+        let updated = there.update(&draft("loan", 0).id, |draft| draft.page += 1).await.unwrap();
+        assert_eq!(updated, Some(draft("loan", 3)));
         assert_eq!(listed(&there, "7").await, [("loan", 3), ("tax", 1)]);
         assert_eq!(listed(&there, "8").await, []);
         assert!(there.remove(&draft("tax", 0).id).await.unwrap());
@@ -128,6 +128,7 @@ on_both_stores! {
         // What counts as no object, and what is something else.
         nodes.write_by_hand("cache:draft:{7}:tax", "\"\"").await;
         assert_eq!(drafts(&cache).load(&draft("tax", 0).id).await.unwrap(), None);
+        assert!(!drafts(&cache).create(&draft("tax", 1)).await.unwrap(), "the key exists");
         nodes.write_by_hand("cache:draft:{7}:tax", "\"secret\"").await;
         let error = drafts(&cache).load(&draft("tax", 0).id).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Decode);

@@ -95,7 +95,7 @@ impl<F: ObjectType> ObjectsOf<F> {
         self.load_at(self.place(id)?).await
     }
 
-    /// Stores a new object. Returns `false` if an object with this id exists; that object is not
+    /// Stores a new object. Returns `false` if its key exists, whatever bytes are there; they are not
     /// changed.
     ///
     /// # Errors
@@ -104,35 +104,6 @@ impl<F: ObjectType> ObjectsOf<F> {
     pub async fn create(&self, object: &F::Object) -> Result<bool> {
         let place = self.place(self.0.form.id(object))?;
         self.0.create(place, object).await
-    }
-
-    /// Stores an object with its full ttl, and overwrites any object with this id. To change an
-    /// object without losing concurrent changes, use [`update`](Self::update). If the object is in
-    /// a list, this takes two round trips.
-    ///
-    /// # Errors
-    /// The same as [`create`](Self::create). If the object is in a list, also those of
-    /// [`load`](Self::load), and [`ErrorKind::Limit`] after 1000 conflicting attempts.
-    pub async fn save(&self, object: &F::Object) -> Result<()> {
-        let place = self.place(self.0.form.id(object))?;
-        let kind = &*self.0;
-        if place.list.is_none() {
-            return kind.host.overwrite(&place.key, kind.encode(&place.key, object)?, kind.form.ttl()).await;
-        }
-        let terms = Terms { full_time: true };
-        for _ in 0..ATTEMPTS {
-            let Some(current) = cell::load(kind, place.list.clone(), place.key.clone()).await? else {
-                if kind.create(place.clone(), object).await? {
-                    return Ok(());
-                }
-                continue;
-            };
-            let swapped = cell::swap(kind, current, &terms, |_| Some((object.clone(), true))).await?;
-            if matches!(swapped, Some(Verdict::Written { .. })) {
-                return Ok(());
-            }
-        }
-        Err(kind.too_many_conflicts())
     }
 
     /// Changes an object by compare-and-swap. `change` is applied to the current object, and again
@@ -223,8 +194,7 @@ impl<F: ObjectType> ObjectsOf<F> {
     ) -> Result<Option<F::Object>> {
         let kind = &*self.0;
         let Some(current) = cell::load(kind, place.list, place.key).await? else { return Ok(None) };
-        let terms = Terms { full_time: kind.form.is_sliding() };
-        let swapped = cell::swap(kind, current, &terms, |mut object| {
+        let swapped = cell::swap(kind, current, &(), |mut object| {
             change(&mut object);
             Some((object, true))
         });
@@ -232,6 +202,12 @@ impl<F: ObjectType> ObjectsOf<F> {
             Some(Verdict::Written { object, .. }) => Some(object),
             _ => None,
         })
+    }
+
+    /// Stores an object that is in no list, whatever is stored already.
+    pub(super) async fn overwrite(&self, place: Place, object: &F::Object) -> Result<()> {
+        let kind = &*self.0;
+        kind.host.overwrite(&place.key, kind.encode(&place.key, object)?, kind.form.ttl()).await
     }
 
     pub(super) async fn touch_at(&self, place: Place) -> Result<bool> {
@@ -256,12 +232,6 @@ impl<F: ObjectType> ObjectsOf<F> {
 pub(super) struct Place {
     pub(super) key: String,
     pub(super) list: Option<String>,
-}
-
-/// What a write does besides its change.
-pub(super) struct Terms {
-    /// Whether the object gets its full ttl. Otherwise it keeps the time it has left.
-    full_time: bool,
 }
 
 /// One type of objects in one cache.
@@ -316,7 +286,7 @@ impl<F: ObjectType> CellKind for Kind<F> {
     type Form = F;
     /// The key of the list that the object is in.
     type At = Option<String>;
-    type Terms = Terms;
+    type Terms = ();
     type Error = Error;
 
     fn form(&self) -> &F {
@@ -331,7 +301,7 @@ impl<F: ObjectType> CellKind for Kind<F> {
         &self,
         current: &Stored<Self>,
         object: F::Object,
-        terms: &Terms,
+        _terms: &(),
         _alone: bool,
     ) -> Result<Plan<F::Object>> {
         let key = current.key.clone();
@@ -339,10 +309,10 @@ impl<F: ObjectType> CellKind for Kind<F> {
             let detail = "an update must not change the object's id; create the new object and remove the old one";
             return Err(Error::new(ErrorKind::Configuration, "update").detail(detail));
         }
-        let list = current.at.clone().filter(|_| terms.full_time);
+        let list = current.at.clone().filter(|_| self.form.is_sliding());
         let draft = Draft {
             bytes: self.encode(&key, &object)?.into(),
-            ttl: terms.full_time.then(|| self.form.ttl()),
+            ttl: self.form.is_sliding().then(|| self.form.ttl()),
             with: self.entry(list, &key),
             over: Some((key.clone(), current.bytes.clone())),
             key,
@@ -352,7 +322,7 @@ impl<F: ObjectType> CellKind for Kind<F> {
     }
 
     /// An object has one key for all its life: what is not there has been removed.
-    async fn look_again(&self, _: &Stored<Self>, _: &Terms, _: bool) -> Result<Option<Stored<Self>>> {
+    async fn look_again(&self, _: &Stored<Self>, _terms: &(), _taken: bool) -> Result<Option<Stored<Self>>> {
         Ok(None)
     }
 

@@ -28,7 +28,7 @@ impl SessionId {
     /// peers do.
     pub(super) fn random() -> Self {
         let (a, b) = (crate::random::u128().to_ne_bytes(), crate::random::u64().to_ne_bytes());
-        Self(URL_SAFE_NO_PAD.encode(&[&a[..], &b[..]].concat()).into())
+        Self(URL_SAFE_NO_PAD.encode([&a[..], &b[..]].concat()).into())
     }
 
     /// Appends a tag, which selects the slot of a Redis Cluster.
@@ -83,7 +83,7 @@ const TAG_CHARS: usize = 11;
 
 /// Makes a random tag.
 pub(super) fn random_tag() -> String {
-    URL_SAFE_NO_PAD.encode(&crate::random::u64().to_ne_bytes())
+    URL_SAFE_NO_PAD.encode(crate::random::u64().to_ne_bytes())
 }
 
 /// Makes the tag of a user. Without the key, it cannot be assigned to a user, nor guessed by trying
@@ -95,7 +95,7 @@ pub(super) fn user_tag(key: &[u8], user: &str) -> String {
 
 /// Returns the SHA-256 of the bytes in base64url.
 pub(super) fn hash(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(&Sha256::digest(bytes))
+    URL_SAFE_NO_PAD.encode(Sha256::digest(bytes))
 }
 
 /// A secret that signs session ids. `Debug` shows nothing of it, and its memory is wiped on drop.
@@ -126,7 +126,7 @@ impl Secret {
     }
 
     fn mac(&self, id: &[u8]) -> String {
-        STANDARD_NO_PAD.encode(&self.digest(id))
+        STANDARD_NO_PAD.encode(self.digest(id))
     }
 
     fn digest(&self, message: &[u8]) -> Vec<u8> {

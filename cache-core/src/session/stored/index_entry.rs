@@ -85,7 +85,7 @@ impl Sessions {
 
     pub(in crate::session) async fn leave_index(&self, current: &Current) -> Result<()> {
         if let Some(user) = &current.object.meta.user {
-            self.cells.leave(&self.index_key(user).await?, &[current.key.clone()]).await?;
+            self.cells.leave(&self.index_key(user).await?, std::slice::from_ref(&current.key)).await?;
         }
         Ok(())
     }
