@@ -148,9 +148,11 @@ impl<F: ObjectType> ObjectsOf<F> {
         self.ttl_at(self.place(id)?).await
     }
 
-    /// Returns all objects in the list of this owner. An object that begins or ends during the call
-    /// may be missed or included. Costs one read for the list, and then one for each object that
-    /// was created in the last [`ttl`](ObjectType::ttl), all at once.
+    /// Returns all objects in the list of this owner, the one that ends first at the head. An object
+    /// that begins or ends during the call may be missed or included. No object's life is extended.
+    ///
+    /// Costs one read for the list, and then one for each object that was created in the last
+    /// [`ttl`](ObjectType::ttl), all at once.
     ///
     /// # Errors
     /// The same as [`load`](Self::load).

@@ -305,30 +305,3 @@ pub(super) struct Place {
     pub(super) form: Form,
     pub(super) id: SessionId,
 }
-
-#[cfg(test)]
-mod tests {
-    use super::super::builder::SessionBuilder;
-    use super::*;
-    use crate::cache::Cache;
-
-    #[test]
-    fn keys_stay_as_they_are() {
-        let layer = SessionBuilder::new(&Cache::in_memory()).secret([7_u8; 32]).build().unwrap();
-        let id = SessionId::parse("R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y").unwrap();
-        assert_eq!(layer.0.config.key(Form::Express, &id), "sess:R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y");
-        let config = &layer.0.config;
-        let own = "cache:sess:v1:{qSyw7bmPZnv}qSyw7bmPZnvtNut4abrMd9kPDv4mbZfH0xN19HP8064";
-        assert_eq!(config.key(Form::Native, &id), own);
-        let tagged = config.key(Form::Native, &id.tagged("0123456789-"));
-        assert!(tagged.starts_with("cache:sess:v1:{0123456789-}") && tagged.len() == own.len(), "{tagged}");
-        assert_eq!(
-            [config.form_of(own), config.form_of("sess:a"), config.form_of("sess:v1:a")],
-            [Form::Native, Form::Express, Form::Express]
-        );
-        // One signature is valid for both forms, and for no other session.
-        let context = config.context("sess:R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y");
-        assert_eq!(context, config.context(own));
-        assert_ne!(context, config.context("sess:another"));
-    }
-}

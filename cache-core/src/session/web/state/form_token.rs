@@ -13,7 +13,7 @@ impl State {
     /// Returns a token for a visitor without a session. `None` if there is a session to store one
     /// in, or if an Express peer would look for it there.
     pub(in crate::session) fn form_token(&mut self) -> Option<String> {
-        if !self.is_nobodys() {
+        if !self.has_no_session() {
             return None;
         }
         let token = match self.shown_form_token() {
@@ -30,7 +30,7 @@ impl State {
 
     /// Returns the token from the cookie, if this server signed it and it is still valid.
     pub(in crate::session) fn shown_form_token(&self) -> Option<String> {
-        if self.is_nobodys() { self.form_token_of_client() } else { None }
+        if self.has_no_session() { self.form_token_of_client() } else { None }
     }
 
     /// Also used for a session that is being created, so that open forms stay valid.
@@ -69,7 +69,7 @@ impl State {
         format!("{}-form", self.sessions.config.native_name)
     }
 
-    fn is_nobodys(&self) -> bool {
+    fn has_no_session(&self) -> bool {
         self.sessions.config.mode == SessionMode::Native && self.is_untouched() && !self.by_header()
     }
 }
