@@ -35,13 +35,14 @@ pub(in crate::session) const FOR_EVER: Duration = Duration::from_secs(50 * 365 *
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionInfo {
-    /// Identifies the session for [`UserSessions::end`]. It gives no access to the session.
+    /// Identifies the session for [`UserSessions::end`](crate::session::UserSessions::end). It
+    /// gives no access to the session.
     pub handle: String,
     /// The user who is logged in.
     pub user: Option<String>,
     /// The device of the login: see
-    /// [`SessionBuilder::record_user_agent`](crate::session::SessionBuilder::record_user_agent) and
-    /// [`Session::set_device`]. A client can claim any device.
+    /// [`record_user_agent`](crate::session::SessionBuilder::record_user_agent) and
+    /// [`set_device`](crate::session::Session::set_device). A client can claim any device.
     pub device: Option<String>,
     /// When the session began. Known only with an absolute timeout, which stores it.
     pub created: Option<Timestamp>,
