@@ -19,6 +19,7 @@ mod key_names;
 mod key_templates;
 mod lifetimes;
 mod meter;
+mod object_forms;
 mod objects;
 mod plain;
 mod plain_read_through;

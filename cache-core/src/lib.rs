@@ -29,7 +29,7 @@
 //! | caching without the attribute | [`Cache::get_or_compute`], [`Cache::get_or_compute_many`] |
 //! | its keys and options | [`Key`], [`EntryOptions`] |
 //! | arguments and values | [`KeyPart`], [`CacheValue`], [`ShareError`], [`codec`] |
-//! | objects that cannot be computed again | [`CacheObject`], [`Objects`] |
+//! | objects that cannot be computed again | [`CacheObject`], [`Objects`], [`ObjectForm`] |
 //! | values shared with programs in other languages | [`PlainValues`], [`PlainHash`] |
 //! | observability | [`events`], [`Cache::stats`], [`Cache::function_stats`], [`why`] |
 //! | a page for each feature, with its limits | [`docs`] |
@@ -53,7 +53,6 @@ mod background;
 mod builder;
 mod cache;
 mod call;
-#[cfg(feature = "sessions")]
 mod cell;
 pub mod clock;
 mod coordination;
@@ -121,7 +120,7 @@ pub use entry::{Bare, CachedEntry, UnboundEntry};
 pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
 pub use fence::{Fence, FenceBuilder};
 pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
-pub use object::{CacheObject, Objects};
+pub use object::{CacheObject, ObjectForm, ObjectType, Objects, ObjectsOf};
 pub use observe::events;
 pub use observe::function_stats::FunctionStats;
 pub use options::{Deadline, EntryOptions, LocalTier, RefreshBy, Revalidated, SingleFlightScope};

@@ -5,35 +5,24 @@
 //! operations and applied by compare-and-swap to the stored session at the time of the write. An
 //! ended session is never recreated. No id, value or secret appears in a log, an error or `Debug`.
 
-mod all;
-mod answer;
+mod admin;
 mod builder;
-mod commit;
 mod config;
-mod cookie;
-mod devices;
+mod date;
 mod error;
 mod express;
-#[cfg(feature = "axum")]
-mod extract;
 mod id;
-mod index;
-mod layer;
-mod login;
-mod messages;
-mod meta;
+mod limits;
 mod options;
-mod own;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod raw;
-mod record;
-mod revoked;
-mod scope;
-mod state;
 mod store;
+mod stored;
 mod typed;
+mod user_sessions;
 mod values;
+mod web;
 
 use std::fmt;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -44,28 +33,31 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 
-pub use self::all::AllSessions;
-use self::answer::Answer;
+pub use self::admin::AllSessions;
 pub use self::builder::SessionBuilder;
-use self::commit::{Operation, Sessions, Standing};
 pub use self::config::SessionMode;
 pub use self::error::{SessionError, SessionErrorKind};
 pub use self::id::{Secret, SessionId};
-pub use self::index::{SessionInfo, UserSessions};
-pub use self::layer::{SessionLayer, SessionService};
-pub use self::messages::Flash;
+use self::limits::{check_name, check_value, to_raw};
 pub use self::options::{CookieOptions, Priority, SameSite, Secure, TooMany, Transport, Unset};
-use self::record::MaxAge;
-use self::state::State;
 pub use self::store::{SessionStore, SessionSwap, StoredSession};
+use self::stored::commit::Operation;
+pub use self::stored::index::SessionInfo;
+use self::stored::record::MaxAge;
+use self::stored::sessions::{Current, Sessions};
 pub use self::typed::{SessionData, SessionFields};
 #[doc(hidden)]
 pub use self::typed::{assert_name, field};
+pub use self::user_sessions::UserSessions;
 pub use self::values::SessionValues;
+pub use self::web::layer::{SessionLayer, SessionService};
+pub use self::web::messages::Flash;
+use self::web::response::Answer;
+use self::web::state::State;
 #[cfg(feature = "macros")]
 pub use cache_macros::SessionData;
 
-use self::values::{check_name, counted, not_of_type, to_raw};
+use self::values::{counted, not_of_type};
 use crate::clock::millis;
 
 type Result<T, E = SessionError> = std::result::Result<T, E>;
@@ -171,7 +163,7 @@ impl Session {
             Ok(())
         });
         state.change(pop).await?;
-        if state.standing.is_some() {
+        if state.current.is_some() {
             match state.save().await {
                 // It was ended elsewhere, so there is no value.
                 Err(error) if error.kind() == SessionErrorKind::Gone => return Ok(None),
@@ -198,7 +190,7 @@ impl Session {
         let (slot, name, sessions) = (Arc::clone(&sum), name.to_owned(), Arc::clone(&self.sessions));
         self.change(Box::new(move |record| {
             let (raw, sum) = counted(&name, record.raw(&name), by)?;
-            values::check_value(&sessions.config, &name, &raw)?;
+            check_value(&sessions.config, &name, &raw)?;
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = sum;
             record.set(&name, raw);
             Ok(())
@@ -267,7 +259,7 @@ impl Session {
     /// # Errors
     /// [`SessionErrorKind::Id`].
     pub async fn cycle_id(&self) -> Result<()> {
-        self.state.lock().await.cycle().await
+        self.state.lock().await.rotate_id().await
     }
 
     /// Replaces the session with an empty one that has another id, as in Express. The new session
@@ -330,7 +322,7 @@ impl Session {
     pub async fn id(&self) -> Result<SessionId> {
         let mut state = self.state.lock().await;
         state.open().await?;
-        state.id.clone().ok_or_else(commit::bad_id)
+        state.id.clone().ok_or_else(error::bad_id)
     }
 
     /// Returns whether the session is not stored yet.
@@ -340,7 +332,7 @@ impl Session {
     pub async fn is_new(&self) -> Result<bool> {
         let mut state = self.state.lock().await;
         state.open().await?;
-        Ok(state.standing.is_none())
+        Ok(state.current.is_none())
     }
 
     /// Returns how long the session lives after each use; `None` means until the browser is closed.
@@ -360,8 +352,8 @@ impl Session {
         let mut state = self.state.lock().await;
         state.open().await?;
         let now = self.sessions.now();
-        let left = |standing: &Standing| Some(standing.left?.saturating_sub(standing.at.until(now)));
-        Ok(state.standing.as_ref().and_then(left))
+        let left = |current: &Current| Some(current.left?.saturating_sub(current.read_at.until(now)));
+        Ok(state.current.as_ref().and_then(left))
     }
 
     /// Sets how long this session lives after each use from now on ("remember me"). `None` means

@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use super::config::{Config, SessionMode, Ttl};
 use super::id::{Keyring, Secret};
-use super::layer::SessionLayer;
 use super::options::{CookieOptions, TooMany, Transport, Unset};
-use super::own::OwnStore;
 use super::store::SessionStore;
+use super::stored::custom_store::CustomStore;
 use super::values::SessionValues;
+use super::web::layer::SessionLayer;
 use crate::cache::Cache;
 use crate::cell::CellStore;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::Store;
+use crate::object::CellHost;
 
 /// Settings of sessions, made with [`SessionLayer::builder`].
 #[derive(Clone)]
 pub struct SessionBuilder {
-    cache: Cache,
+    host: CellHost,
     /// A store of the application's own.
     store: Option<Arc<dyn CellStore>>,
     secrets: Vec<Secret>,
@@ -29,15 +29,24 @@ pub struct SessionBuilder {
     config: Config,
 }
 
+impl SessionLayer {
+    /// Returns a builder for sessions that live in this cache's store.
+    #[must_use]
+    pub fn builder(cache: &Cache) -> SessionBuilder {
+        SessionBuilder::new(cache)
+    }
+}
+
 impl SessionBuilder {
-    pub(super) fn new(cache: Cache) -> Self {
+    pub(super) fn new(cache: &Cache) -> Self {
+        let host = CellHost::from(cache);
         let config = Config {
             mode: SessionMode::default(),
             keyring: Keyring::none(),
             name: "connect.sid".into(),
             native_name: "__Host-id".into(),
             prefix: "sess:".into(),
-            namespace: cache.0.namespace.clone(),
+            namespace: host.namespace().into(),
             take_over_until: None,
             resave: false,
             save_uninitialized: false,
@@ -63,7 +72,7 @@ impl SessionBuilder {
             revoke_for: Duration::from_secs(60),
             user_agent: false,
         };
-        Self { cache, store: None, secrets: Vec::new(), renew_cookie: None, removal_cookie: None, config }
+        Self { host, store: None, secrets: Vec::new(), renew_cookie: None, removal_cookie: None, config }
     }
 
     /// Stores sessions in `store`, for example a database, instead of the cache's store. Keys,
@@ -77,8 +86,7 @@ impl SessionBuilder {
     /// [`Unsupported`](super::SessionErrorKind::Unsupported).
     #[must_use]
     pub fn store(mut self, store: impl SessionStore) -> Self {
-        let clock = Arc::<dyn Store>::clone(&self.cache.0.store);
-        self.store = Some(Arc::new(OwnStore::new(store, clock)));
+        self.store = Some(Arc::new(CustomStore::new(store, self.host.clone())));
         self
     }
 
@@ -370,14 +378,41 @@ impl SessionBuilder {
         config.renew_cookie = self.renew_cookie.unwrap_or(config.mode == SessionMode::Native);
         config.removal_cookie = self.removal_cookie.unwrap_or(by_default);
         config.keyring = Keyring::new(self.secrets, config.shares_with_express())?;
-        let now = self.cache.0.store.now();
+        let now = self.host.now();
         config.check(now).map_err(|detail| Error::new(ErrorKind::Configuration, "sessions").detail(detail))?;
-        Ok(SessionLayer::new(self.cache, self.store, config))
+        Ok(SessionLayer::new(self.host, self.store, config))
     }
 }
 
 impl fmt::Debug for SessionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SessionBuilder").field(&self.config).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Form;
+    use super::super::id::SessionId;
+    use super::*;
+
+    #[test]
+    fn keys_stay_as_they_are() {
+        let layer = SessionBuilder::new(&Cache::in_memory()).secret([7_u8; 32]).build().unwrap();
+        let id = SessionId::parse("R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y").unwrap();
+        assert_eq!(layer.0.config.key(Form::Express, &id), "sess:R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y");
+        let config = &layer.0.config;
+        let own = "cache:sess:v1:{qSyw7bmPZnv}qSyw7bmPZnvtNut4abrMd9kPDv4mbZfH0xN19HP8064";
+        assert_eq!(config.key(Form::Native, &id), own);
+        let tagged = config.key(Form::Native, &id.tagged("0123456789-"));
+        assert!(tagged.starts_with("cache:sess:v1:{0123456789-}") && tagged.len() == own.len(), "{tagged}");
+        assert_eq!(
+            [config.form_of(own), config.form_of("sess:a"), config.form_of("sess:v1:a")],
+            [Form::Native, Form::Express, Form::Express]
+        );
+        // One signature is valid for both forms, and for no other session.
+        let context = config.context("sess:R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y");
+        assert_eq!(context, config.context(own));
+        assert_ne!(context, config.context("sess:another"));
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::cookie::{Attributes, is_attribute_text, is_name};
 use super::id::{Keyring, SessionId, hash, random_tag};
-use super::options::{CookieOptions, Priority, SameSite, Secure, TooMany, Transport, Unset};
-use super::record::{MaxAge, StoredCookie};
+use super::options::{
+    CookieOptions, Priority, SameSite, Secure, TooMany, Transport, Unset, is_attribute_text, is_cookie_name,
+};
+use super::stored::record::StoredCookie;
 use super::values::SessionValues;
 use crate::clock::{Timestamp, millis};
 
@@ -81,7 +82,7 @@ pub(super) struct Config {
 }
 
 /// The longest lifetime of a cookie that browsers accept (RFC 6265bis).
-const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
+pub(super) const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
 
 const LONGEST_ATTRIBUTE: usize = 1024;
 
@@ -163,7 +164,7 @@ impl Config {
         })
     }
 
-    fn secure(&self) -> Secure {
+    pub(super) fn secure(&self) -> Secure {
         let default = if self.mode == SessionMode::Native { Secure::Always } else { Secure::Never };
         self.cookie.secure.unwrap_or(default)
     }
@@ -206,61 +207,6 @@ impl Config {
         self.cookie.path.as_deref().unwrap_or("/")
     }
 
-    /// Returns the cookie attributes. In the form of Express the stored cookie decides, as there;
-    /// in the native form it only decides the lifetime.
-    pub(super) fn attributes(&self, form: Form, stored: &StoredCookie, now: Timestamp) -> Attributes {
-        let expires = stored.expires(now);
-        match form {
-            Form::Express => Attributes {
-                domain: stored.text("domain").map(Into::into),
-                path: Some(stored.text("path").map_or_else(|| "/".to_owned(), Into::into)),
-                expires,
-                max_age: None,
-                http_only: stored.flag("httpOnly").unwrap_or(true),
-                secure: stored.flag("secure").unwrap_or(false),
-                partitioned: stored.flag("partitioned").unwrap_or(false),
-                priority: stored.text("priority").and_then(|text| known(&text, &["Low", "Medium", "High"])),
-                same_site: stored.text("sameSite").map_or_else(
-                    || (stored.get::<bool>("sameSite") == Some(true)).then_some("Strict"),
-                    |text| known(&text, &["Strict", "Lax", "None"]),
-                ),
-            },
-            Form::Native => {
-                let lasts = match stored.max_age() {
-                    MaxAge::Millis(ms) => {
-                        Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)).min(LONGEST_COOKIE))
-                    }
-                    MaxAge::Browser => None,
-                };
-                self.own_attributes(lasts, now)
-            }
-        }
-    }
-
-    /// Returns the cookie attributes of the native form.
-    pub(super) fn own_attributes(&self, lasts: Option<Duration>, now: Timestamp) -> Attributes {
-        let options = &self.cookie;
-        Attributes {
-            domain: options.domain.clone(),
-            path: Some(self.path().to_owned()),
-            expires: lasts.map(|lasts| now.plus(lasts)),
-            max_age: lasts.map(|lasts| lasts.as_secs()),
-            http_only: options.http_only.unwrap_or(true),
-            secure: self.native_name.starts_with("__") || self.secure() != Secure::Never,
-            partitioned: options.partitioned,
-            priority: options.priority.map(|priority| match priority {
-                Priority::Low => "Low",
-                Priority::Medium => "Medium",
-                Priority::High => "High",
-            }),
-            same_site: Some(match options.same_site {
-                Some(SameSite::Strict) => "Strict",
-                Some(SameSite::None) => "None",
-                Some(SameSite::Lax | SameSite::Auto) | None => "Lax",
-            }),
-        }
-    }
-
     /// Checks all durations and times.
     fn check_times(&self, now: Timestamp) -> Result<(), String> {
         if matches!(self.ttl, Ttl::Fixed(ttl) if ttl.is_zero()) {
@@ -284,7 +230,7 @@ impl Config {
         self.check_times(now)?;
         let cookie = &self.cookie;
         for name in [&self.name, &self.native_name] {
-            if !is_name(name) {
+            if !is_cookie_name(name) {
                 return Err("a cookie's name has only letters, digits and !#$%&'*+-.^_`|~ in it".into());
             }
         }
@@ -334,10 +280,6 @@ impl Config {
     }
 }
 
-fn known(text: &str, words: &[&'static str]) -> Option<&'static str> {
-    words.iter().find(|word| word.eq_ignore_ascii_case(text)).copied()
-}
-
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -357,29 +299,9 @@ pub(super) enum Form {
     Native,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::builder::SessionBuilder;
-    use super::*;
-    use crate::cache::Cache;
-
-    #[test]
-    fn keys_stay_as_they_are() {
-        let layer = SessionBuilder::new(Cache::in_memory()).secret([7_u8; 32]).build().unwrap();
-        let id = SessionId::parse("R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y").unwrap();
-        assert_eq!(layer.0.config.key(Form::Express, &id), "sess:R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y");
-        let config = &layer.0.config;
-        let own = "cache:sess:v1:{qSyw7bmPZnv}qSyw7bmPZnvtNut4abrMd9kPDv4mbZfH0xN19HP8064";
-        assert_eq!(config.key(Form::Native, &id), own);
-        let tagged = config.key(Form::Native, &id.tagged("0123456789-"));
-        assert!(tagged.starts_with("cache:sess:v1:{0123456789-}") && tagged.len() == own.len(), "{tagged}");
-        assert_eq!(
-            [config.form_of(own), config.form_of("sess:a"), config.form_of("sess:v1:a")],
-            [Form::Native, Form::Express, Form::Express]
-        );
-        // One signature is valid for both forms, and for no other session.
-        let context = config.context("sess:R1UqolVb-Rd2gJef9Rbx-PLyuQev7t3y");
-        assert_eq!(context, config.context(own));
-        assert_ne!(context, config.context("sess:another"));
-    }
+/// Where a session is stored.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) form: Form,
+    pub(super) id: SessionId,
 }

@@ -145,3 +145,9 @@ impl StdError for SessionError {
         self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
+
+/// Returns the error for an id that cannot be used.
+pub(super) fn bad_id() -> SessionError {
+    SessionError::new(SessionErrorKind::Id)
+        .detail("`generate_id` gave an empty one, one over 256 bytes or one with white space")
+}

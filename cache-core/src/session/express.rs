@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::record::MaxAge;
+use super::stored::record::MaxAge;
 
 /// The members of `Session.prototype` and `Object.prototype`. An Express peer drops values with
 /// these names on its first read.

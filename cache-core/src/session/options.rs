@@ -176,3 +176,30 @@ impl CookieOptions {
         self
     }
 }
+
+/// Returns whether a text can be a domain or a path without ending its attribute.
+pub(super) fn is_attribute_text(text: &str) -> bool {
+    text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b';')
+}
+
+/// Returns whether this can be the name of a cookie: a token of RFC 9110.
+pub(super) fn is_cookie_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_tokens() {
+        assert!(is_cookie_name("connect.sid") && is_cookie_name("__Host-id"));
+        assert!(
+            !is_cookie_name("")
+                && !is_cookie_name("a b")
+                && !is_cookie_name("a=b")
+                && !is_cookie_name("a;b")
+                && !is_cookie_name("é")
+        );
+    }
+}

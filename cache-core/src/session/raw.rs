@@ -1,9 +1,9 @@
 //! Reads what clients and stores contain, without a layer. Not a stable interface; for fuzzing and
 //! abuse tests.
 
-use super::cookie;
 use super::id::{Keyring, Secret, SessionId};
-use super::record::{self, Found, Record};
+use super::stored::record::{self, Found, Record};
+use super::web::cookie;
 use super::{SessionLayer, SessionMode};
 use crate::cache::Cache;
 use crate::clock::Timestamp;

@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 
 use super::error::SessionError;
 use super::express::RESERVED;
-use super::record::{COOKIE, META};
-use super::values::{SessionValues, check_name, check_value};
+use super::limits::{check_name, check_value};
+use super::stored::record::{COOKIE, META};
+use super::values::SessionValues;
 use super::{Result, Session};
 
 /// A struct whose fields are values of a session. Implement it with `#[derive(SessionData)]`:
@@ -61,7 +62,7 @@ impl SessionFields {
     /// # Errors
     /// [`SessionErrorKind::Value`](super::SessionErrorKind::Value) for a value without a JSON form.
     pub fn set<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<()> {
-        let raw = super::record::raw(value).map_err(|error| {
+        let raw = super::stored::record::raw(value).map_err(|error| {
             SessionError::new(super::SessionErrorKind::Value).detail(format!("`{name}` has no JSON form")).source(error)
         })?;
         self.0.push((name, raw));

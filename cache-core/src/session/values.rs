@@ -1,17 +1,13 @@
-//! The application's values of one session: typed reads, and checks of what may be written.
+//! The application's values of one session: typed reads, and counting.
 
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::config::Config;
 use super::error::{SessionError, SessionErrorKind};
-use super::express::RESERVED;
-use super::meta::Meta;
-use super::record::{COOKIE, MaxAge, Record, is_meta_name, raw, unfit_for_express};
+use super::stored::record::{COOKIE, MaxAge, Record, raw};
 
 /// Read access to the values of a session.
 pub struct SessionValues<'a>(pub(super) &'a Record);
@@ -31,7 +27,7 @@ impl SessionValues<'_> {
     /// Returns the logged-in user.
     #[must_use]
     pub fn user(&self) -> Option<String> {
-        Meta::of(self.0).user
+        self.0.meta.user.clone()
     }
 
     /// Returns the names of all values, in the order in which they were first set.
@@ -90,35 +86,3 @@ enum Counted {
 
 /// 2^53 - 1
 const LARGEST_SAFE_FLOAT: f64 = 9_007_199_254_740_991.0;
-
-/// Checks whether values may be stored under this name.
-pub(super) fn check_name(config: &Config, name: &str) -> Result<(), SessionError> {
-    let detail = if name == COOKIE || is_meta_name(name) {
-        "the session itself uses it"
-    } else if config.shares_with_express() && RESERVED.contains(&name) {
-        "Express takes it away when it reads the session"
-    } else {
-        return Ok(());
-    };
-    Err(SessionError::new(SessionErrorKind::ReservedName).detail(format!("`{name}`: {detail}; choose another name")))
-}
-
-/// Encodes a value for the store.
-pub(super) fn to_raw<T: Serialize + ?Sized>(
-    config: &Config,
-    name: &str,
-    value: &T,
-) -> Result<Box<RawValue>, SessionError> {
-    let raw = raw(value).map_err(|error| {
-        SessionError::new(SessionErrorKind::Value).detail(format!("`{name}` has no JSON form")).source(error)
-    })?;
-    check_value(config, name, &raw)?;
-    Ok(raw)
-}
-
-pub(super) fn check_value(config: &Config, name: &str, raw: &RawValue) -> Result<(), SessionError> {
-    match unfit_for_express(raw).filter(|_| config.shares_with_express()) {
-        Some(why) => Err(SessionError::new(SessionErrorKind::Value).detail(format!("`{name}`: {why}"))),
-        None => Ok(()),
-    }
-}

@@ -1,9 +1,8 @@
 //! A description of the device on which a user has logged in, for a list in which people can find a
 //! session that is not theirs.
 
-use super::meta::Meta;
-use super::record::Record;
-use super::{Result, Session};
+use crate::session::stored::record::Record;
+use crate::session::{Result, Session};
 
 /// Longer texts are cut off.
 const MAX_BYTES: usize = 256;
@@ -12,16 +11,14 @@ impl Session {
     /// Sets the description of the device for the list of the user's sessions: a name that a person
     /// recognises. Up to 256 bytes are kept, without control characters. An empty text removes the
     /// description. It stays when the session's id changes, until another call, or a login with
-    /// [`record_user_agent`](super::SessionBuilder::record_user_agent), replaces it.
+    /// [`record_user_agent`](crate::session::SessionBuilder::record_user_agent), replaces it.
     ///
     /// # Errors
     /// Store errors.
     pub async fn set_device(&self, text: &str) -> Result<()> {
         let device = device(text);
         self.change(Box::new(move |record: &mut Record| {
-            let mut meta = Meta::of(record);
-            meta.device.clone_from(&device);
-            meta.store(record);
+            record.meta.device.clone_from(&device);
             Ok(())
         }))
         .await
@@ -29,7 +26,7 @@ impl Session {
 }
 
 /// Returns the text as it is stored, or `None` if nothing is left of it.
-pub(super) fn device(text: &str) -> Option<String> {
+pub(in crate::session) fn device(text: &str) -> Option<String> {
     let mut kept = String::new();
     for letter in text.trim().chars().filter(|letter| !letter.is_control()) {
         if kept.len().saturating_add(letter.len_utf8()) > MAX_BYTES {

@@ -9,29 +9,28 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
-use super::id::{Keyring, Signed};
-use super::record::{Record, raw};
 use crate::clock::Timestamp;
+use crate::session::id::{Keyring, Signed};
 
 /// The member with the signature of the others.
 const SIGNATURE: &str = "s";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Meta {
+pub(in crate::session) struct Meta {
     /// When the session began. The absolute timeout counts from here.
-    pub(super) created: Option<Timestamp>,
+    pub(in crate::session) created: Option<Timestamp>,
     /// The logged-in user.
-    pub(super) user: Option<String>,
+    pub(in crate::session) user: Option<String>,
     /// When the user logged in.
-    pub(super) since: Option<Timestamp>,
+    pub(in crate::session) since: Option<Timestamp>,
     /// Until when the session is in its user's index, at least.
-    pub(super) indexed: Option<Timestamp>,
+    pub(in crate::session) indexed: Option<Timestamp>,
     /// Whether it uses a header instead of a cookie.
-    pub(super) by_header: bool,
+    pub(in crate::session) by_header: bool,
     /// The description of the device of the login.
-    pub(super) device: Option<String>,
+    pub(in crate::session) device: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -55,16 +54,8 @@ struct Stored {
 type Members = BTreeMap<String, Value>;
 
 impl Meta {
-    pub(super) fn of(record: &Record) -> Self {
-        record.meta.clone()
-    }
-
-    pub(super) fn store(self, record: &mut Record) {
-        record.meta = self;
-    }
-
     /// Returns the metadata, or `None` if it was not signed by this server or not for this context.
-    pub(super) fn verified(raw: &RawValue, keyring: &Keyring, context: &str) -> Option<(Self, Signed)> {
+    pub(in crate::session) fn verified(raw: &RawValue, keyring: &Keyring, context: &str) -> Option<(Self, Signed)> {
         let mut members: Members = serde_json::from_str(raw.get()).ok()?;
         let Some(Value::String(signature)) = members.remove(SIGNATURE) else { return None };
         let signed = keyring.check(message(&members, context)?.as_bytes(), &signature)?;
@@ -81,7 +72,7 @@ impl Meta {
     }
 
     /// Returns the member to store, or `None` if there is no metadata.
-    pub(super) fn signed(&self, keyring: &Keyring, context: &str) -> Option<Box<RawValue>> {
+    pub(in crate::session) fn signed(&self, keyring: &Keyring, context: &str) -> Option<Box<RawValue>> {
         if *self == Self::default() {
             return None;
         }
@@ -97,7 +88,7 @@ impl Meta {
         let mut members: Members = members.into_iter().collect();
         let signature = keyring.mac(message(&members, context)?.as_bytes());
         members.insert(SIGNATURE.to_owned(), Value::String(signature));
-        raw(&members).ok()
+        to_raw_value(&members).ok()
     }
 }
 
@@ -109,8 +100,8 @@ fn message(members: &Members, context: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::id::Secret;
     use super::*;
+    use crate::session::id::Secret;
 
     fn keyring(secrets: &[&str]) -> Keyring {
         Keyring::new(secrets.iter().map(Secret::new).collect(), true).unwrap()

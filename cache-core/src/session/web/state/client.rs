@@ -1,54 +1,27 @@
-//! What the request says about its session, and what the response carries.
+//! What the client of a request sends and gets: ids, cookies and tokens.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
-use super::config::{Config, Form};
-use super::cookie::{self, Attributes};
-use super::devices::device;
-use super::id::{SessionId, Signed};
-use super::options::Transport;
-use super::state::State;
+use super::super::cookie::{self, Attributes};
+use super::super::response::{Answer, PresentedId};
+use super::State;
 use crate::clock::Timestamp;
 use crate::observe::events::SessionEvent;
-
-/// The relevant parts of the request. Header values are reference-counted, so copies are cheap.
-pub(super) struct Request {
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(super) by_https: bool,
-    /// The client's description of itself, if it is to be recorded.
-    pub(super) user_agent: Option<String>,
-}
-
-/// What the response has to carry.
-#[derive(Debug, Default)]
-pub(super) struct Answer {
-    pub(super) cookies: Vec<String>,
-    pub(super) token: Option<(HeaderName, String)>,
-    /// The session was accessed, so the response depends on it.
-    pub(super) depends: bool,
-}
-
-/// An id that the client presented.
-pub(super) struct Shown {
-    pub(super) id: SessionId,
-    pub(super) signed: Signed,
-    pub(super) by_header: bool,
-    /// The form of the cookie that carried it, if it was a cookie.
-    pub(super) cookie: Option<Form>,
-}
+use crate::session::config::Form;
+use crate::session::options::Transport;
 
 impl State {
     /// Returns the ids that the client presented with a valid signature, in the order in which they
     /// are tried.
-    pub(super) fn shown(&self) -> Vec<Shown> {
+    pub(super) fn presented_ids(&self) -> Vec<PresentedId> {
         let config = &self.sessions.config;
-        let mut shown: Vec<Shown> = Vec::new();
+        let mut presented: Vec<PresentedId> = Vec::new();
         let mut verify = |signed: Option<&str>, cookie: Option<Form>| match signed
             .and_then(|signed| config.keyring.verify(signed))
         {
             None => self.sessions.emit(SessionEvent::BadSignature),
-            Some((id, _)) if shown.iter().any(|shown| shown.id == id) => {}
-            Some((id, signed)) => shown.push(Shown { id, signed, by_header: cookie.is_none(), cookie }),
+            Some((id, _)) if presented.iter().any(|presented| presented.id == id) => {}
+            Some((id, signed)) => presented.push(PresentedId { id, signed, by_header: cookie.is_none(), cookie }),
         };
         for transport in &config.transports {
             match transport {
@@ -74,20 +47,20 @@ impl State {
                 }
             }
         }
-        shown
+        presented
     }
 
     /// Returns whether a new session of this request uses a header instead of a cookie.
     pub(super) fn by_header(&self) -> bool {
-        match &self.shown {
-            Some(shown) => shown.by_header,
+        match &self.presented {
+            Some(presented) => presented.by_header,
             None => self.sessions.config.transports.first().is_some_and(|first| *first != Transport::Cookie),
         }
     }
 
     pub(super) fn form(&self) -> Form {
-        match &self.standing {
-            Some(standing) => standing.form,
+        match &self.current {
+            Some(current) => current.at.form,
             None => self.sessions.config.new_form(),
         }
     }
@@ -136,27 +109,6 @@ impl State {
         attributes.expires = Some(Timestamp::from_millis(0));
         attributes.max_age = attributes.max_age.map(|_| 0);
         answer.cookies.extend(attributes.header(config.cookie_name(form), ""));
-    }
-}
-
-impl Request {
-    pub(super) fn new(headers: &HeaderMap, config: &Config, by_https: bool) -> Self {
-        let mut kept = Vec::new();
-        for transport in &config.transports {
-            let name = match transport {
-                Transport::Cookie => &http::header::COOKIE,
-                Transport::Bearer => &http::header::AUTHORIZATION,
-                Transport::Header(name) => name,
-            };
-            kept.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
-        }
-        let user_agent = headers.get(http::header::USER_AGENT).filter(|_| config.user_agent);
-        let user_agent = user_agent.and_then(|text| device(&String::from_utf8_lossy(text.as_bytes())));
-        Self { headers: kept, by_https, user_agent }
-    }
-
-    pub(super) fn values(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
-        self.headers.iter().filter(move |(found, _)| found == name).map(|(_, value)| value)
     }
 }
 

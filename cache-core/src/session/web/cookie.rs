@@ -5,11 +5,15 @@
 
 use std::fmt::Write as _;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
 use crate::clock::Timestamp;
+use crate::session::date;
+use crate::session::options::is_attribute_text;
 
 /// Returns the decoded value of the first cookie with this name in the `Cookie` headers. `None` if
 /// there is none, or if it is not UTF-8.
-pub(super) fn find<'a>(headers: impl IntoIterator<Item = &'a [u8]>, name: &str) -> Option<String> {
+pub(in crate::session) fn find<'a>(headers: impl IntoIterator<Item = &'a [u8]>, name: &str) -> Option<String> {
     let pairs = headers.into_iter().flat_map(|header| header.split(|byte| *byte == b';'));
     let value = pairs
         .filter_map(|pair| {
@@ -31,55 +35,52 @@ fn trim(bytes: &[u8]) -> &[u8] {
     bytes.get(start..end).unwrap_or_default()
 }
 
-/// Does what `decodeURIComponent` does.
+/// Does what `decodeURIComponent` does: a `%` without two digits after it is an error.
 fn percent_decoded(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
-            b'%' => {
-                let high = char::from(bytes.next()?).to_digit(16)?;
-                let low = char::from(bytes.next()?).to_digit(16)?;
-                u8::try_from(high << 4 | low).ok()?
-            }
-            byte => byte,
-        });
+    let is_escape =
+        |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    if !text.split('%').skip(1).all(is_escape) {
+        return None;
     }
-    String::from_utf8(out).ok()
+    Some(percent_decode_str(text).decode_utf8().ok()?.into_owned())
 }
 
+/// What `encodeURIComponent` escapes.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
 /// Does what `encodeURIComponent` does.
-pub(super) fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().saturating_add(8));
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _never_fails = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+pub(in crate::session) fn percent_encoded(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 /// The attributes of a `Set-Cookie` header.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Attributes {
-    pub(super) domain: Option<String>,
-    pub(super) path: Option<String>,
-    pub(super) expires: Option<Timestamp>,
+pub(in crate::session) struct Attributes {
+    pub(in crate::session) domain: Option<String>,
+    pub(in crate::session) path: Option<String>,
+    pub(in crate::session) expires: Option<Timestamp>,
     /// In seconds, in addition to `expires`. Express never sends it.
-    pub(super) max_age: Option<u64>,
-    pub(super) http_only: bool,
-    pub(super) secure: bool,
-    pub(super) partitioned: bool,
-    pub(super) priority: Option<&'static str>,
-    pub(super) same_site: Option<&'static str>,
+    pub(in crate::session) max_age: Option<u64>,
+    pub(in crate::session) http_only: bool,
+    pub(in crate::session) secure: bool,
+    pub(in crate::session) partitioned: bool,
+    pub(in crate::session) priority: Option<&'static str>,
+    pub(in crate::session) same_site: Option<&'static str>,
 }
 
 impl Attributes {
     /// Returns the value of the header. `None` if the domain or the path contains a character that
     /// would end its attribute.
-    pub(super) fn header(&self, name: &str, value: &str) -> Option<String> {
+    pub(in crate::session) fn header(&self, name: &str, value: &str) -> Option<String> {
         let mut out = format!("{name}={}", percent_encoded(value));
         for (attribute, text) in [("Domain", &self.domain), ("Path", &self.path)] {
             if let Some(text) = text {
@@ -93,7 +94,7 @@ impl Attributes {
             let _never_fails = write!(out, "; Max-Age={seconds}");
         }
         if let Some(expires) = self.expires {
-            let _never_fails = write!(out, "; Expires={}", Date::of(expires).imf());
+            let _never_fails = write!(out, "; Expires={}", date::http(expires));
         }
         for (flag, attribute) in
             [(self.http_only, "HttpOnly"), (self.secure, "Secure"), (self.partitioned, "Partitioned")]
@@ -108,76 +109,6 @@ impl Attributes {
             }
         }
         Some(out)
-    }
-}
-
-/// Returns whether a text can be a domain or a path without ending its attribute.
-pub(super) fn is_attribute_text(text: &str) -> bool {
-    text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b';')
-}
-
-/// Returns whether this can be the name of a cookie: a token of RFC 9110.
-pub(super) fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
-}
-
-/// A calendar date with time, in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Date {
-    days: u64,
-    year: u64,
-    month: u64,
-    day: u64,
-    /// Of the day.
-    millis: u64,
-}
-
-/// 9999-12-31T23:59:59.999Z: both formats have four digits for the year.
-const LAST_MS: u64 = 253_402_300_799_999;
-const DAY_MS: u64 = 86_400_000;
-
-impl Date {
-    /// Converts a time. Times after the year 9999 count as its last moment.
-    #[expect(clippy::arithmetic_side_effects, reason = "times before the year 10000 are far from every bound of u64")]
-    pub(super) fn of(time: Timestamp) -> Self {
-        let millis = time.as_millis().min(LAST_MS);
-        let days = millis / DAY_MS;
-        // Days to civil: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", for years
-        // from 1970 on.
-        let shifted = days + 719_468;
-        let era = shifted / 146_097;
-        let of_era = shifted % 146_097;
-        let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let shifted_month = (5 * of_year + 2) / 153;
-        let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-        let year = year_of_era + era * 400 + u64::from(month <= 2);
-        Self { days, year, month, day, millis: millis % DAY_MS }
-    }
-
-    /// Formats as `2026-11-20T09:21:22.716Z`, as `JSON.stringify` writes dates.
-    pub(super) fn iso(self) -> String {
-        let (hours, minutes, seconds) = self.clock();
-        let Self { year, month, day, millis, .. } = self;
-        let millis = millis % 1000;
-        format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")
-    }
-
-    /// Formats as `Fri, 20 Nov 2026 09:21:22 GMT`, as `toUTCString` does. Milliseconds are cut off.
-    pub(super) fn imf(self) -> String {
-        const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-        let (hours, minutes, seconds) = self.clock();
-        let weekday = WEEKDAYS.get((self.days % 7) as usize).copied().unwrap_or_default();
-        let month = MONTHS.get(self.month.saturating_sub(1) as usize).copied().unwrap_or_default();
-        let Self { year, day, .. } = self;
-        format!("{weekday}, {day:02} {month} {year:04} {hours:02}:{minutes:02}:{seconds:02} GMT")
-    }
-
-    fn clock(self) -> (u64, u64, u64) {
-        let seconds = self.millis / 1000;
-        (seconds / 3600, seconds / 60 % 60, seconds % 60)
     }
 }
 
@@ -269,26 +200,5 @@ mod tests {
         for bad in ["/;Domain=evil", "/\r\nX: y", "/\u{e9}"] {
             assert_eq!(Attributes { path: Some(bad.into()), ..Attributes::default() }.header("sid", "a"), None);
         }
-    }
-
-    #[test]
-    fn dates_are_those_of_javascript() {
-        for (millis, iso, imf) in [
-            (0, "1970-01-01T00:00:00.000Z", "Thu, 01 Jan 1970 00:00:00 GMT"),
-            (951_782_399_999, "2000-02-28T23:59:59.999Z", "Mon, 28 Feb 2000 23:59:59 GMT"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z", "Tue, 29 Feb 2000 00:00:00 GMT"),
-            (1_795_166_482_716, "2026-11-20T09:21:22.716Z", "Fri, 20 Nov 2026 09:21:22 GMT"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z", "Mon, 01 Mar 2100 00:00:00 GMT"),
-            (u64::MAX, "9999-12-31T23:59:59.999Z", "Fri, 31 Dec 9999 23:59:59 GMT"),
-        ] {
-            let date = Date::of(Timestamp::from_millis(millis));
-            assert_eq!((date.iso().as_str(), date.imf().as_str()), (iso, imf));
-        }
-    }
-
-    #[test]
-    fn names_are_tokens() {
-        assert!(is_name("connect.sid") && is_name("__Host-id"));
-        assert!(!is_name("") && !is_name("a b") && !is_name("a=b") && !is_name("a;b") && !is_name("é"));
     }
 }

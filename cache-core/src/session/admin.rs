@@ -12,12 +12,12 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 
 use super::Result;
-use super::commit::Sessions;
 use super::config::Form;
 use super::error::{SessionError, SessionErrorKind};
 use super::id::hash;
-use super::index::{FOR_EVER, SessionInfo};
-use super::layer::SessionLayer;
+use super::stored::index::{FOR_EVER, SessionInfo};
+use super::stored::sessions::Sessions;
+use super::web::layer::SessionLayer;
 use crate::cell::Listed;
 
 /// All sessions of a layer, from [`SessionLayer::all`].

@@ -4,21 +4,20 @@
 //! was read. So numbers of any size, lone surrogates and any nesting survive, which a parsed JSON
 //! value would lose.
 
-use std::borrow::Cow;
+mod cookie;
 
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::cookie::Date;
-use super::id::{Keyring, Signed};
+pub(in crate::session) use self::cookie::{MaxAge, StoredCookie};
 use super::meta::Meta;
-use crate::clock::Timestamp;
+use crate::session::id::{Keyring, Signed};
 
-pub(super) const COOKIE: &str = "cookie";
+pub(in crate::session) const COOKIE: &str = "cookie";
 /// The member for the library's metadata. Express keeps top-level members that it does not know.
-pub(super) const META: &str = "_m";
+pub(in crate::session) const META: &str = "_m";
 /// Larger integers change their value when an Express peer saves the session.
 const LARGEST_SAFE: u64 = (1 << 53) - 1;
 /// An Express peer's hash of a session overflows its stack at a few thousand levels.
@@ -32,18 +31,18 @@ type Raw = Box<RawValue>;
 /// member is rebuilt from it at each write. A member that looks like it but was not signed by this
 /// server is a value of the application.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Record {
+pub(in crate::session) struct Record {
     members: IndexMap<String, Raw>,
-    pub(super) meta: Meta,
+    pub(in crate::session) meta: Meta,
     /// The name of the library's own member.
     own: Option<String>,
     /// Whether it was signed with a secret that is being rotated out.
-    pub(super) signed_long_ago: bool,
+    pub(in crate::session) signed_long_ago: bool,
 }
 
 /// What was found under a session's key.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(in crate::session) enum Found {
     /// A session.
     Record(Record),
     /// A value that counts as no session: an Express peer's `null`, or the marker of old stores.
@@ -54,7 +53,7 @@ pub(super) enum Found {
 
 impl Record {
     /// Reads stored JSON.
-    pub(super) fn read(bytes: &[u8]) -> Found {
+    pub(in crate::session) fn read(bytes: &[u8]) -> Found {
         // connect-redis 6.1.0 and 6.1.2 wrote this word in place of a destroyed session.
         if matches!(bytes.trim_ascii(), b"" | b"null" | b"false" | b"TOMBSTONE") {
             return Found::Nothing;
@@ -70,7 +69,7 @@ impl Record {
     }
 
     /// Returns the JSON to store.
-    pub(super) fn write(&self) -> Vec<u8> {
+    pub(in crate::session) fn write(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.size());
         out.push(b'{');
         for (index, (name, value)) in self.members.iter().enumerate() {
@@ -86,18 +85,18 @@ impl Record {
     }
 
     /// Returns the approximate size of the JSON in bytes.
-    pub(super) fn size(&self) -> usize {
+    pub(in crate::session) fn size(&self) -> usize {
         size_of(self.members.iter().map(|(name, value)| (name.as_str(), value.get())))
     }
 
     /// Returns the approximate size of the application's values in bytes.
-    pub(super) fn size_of_values(&self) -> usize {
+    pub(in crate::session) fn size_of_values(&self) -> usize {
         size_of(self.values())
     }
 
     /// Finds the metadata that this server has signed for this session. `context`: what the
     /// signature is bound to.
-    pub(super) fn claim(&mut self, keyring: &Keyring, context: impl FnOnce() -> String) {
+    pub(in crate::session) fn claim(&mut self, keyring: &Keyring, context: impl FnOnce() -> String) {
         if !self.members.keys().any(|name| is_meta_name(name)) {
             return;
         }
@@ -114,7 +113,7 @@ impl Record {
 
     /// Writes the signed metadata into the members. A value that an Express peer has stored under
     /// the usual name is kept; the metadata then gets another name.
-    pub(super) fn sign(&mut self, keyring: &Keyring, context: &str) {
+    pub(in crate::session) fn sign(&mut self, keyring: &Keyring, context: &str) {
         let own = self.own.take();
         self.signed_long_ago = false;
         let Some(raw) = self.meta.signed(keyring, context) else {
@@ -136,33 +135,33 @@ impl Record {
         self.own = Some(own);
     }
 
-    pub(super) fn raw(&self, name: &str) -> Option<&RawValue> {
+    pub(in crate::session) fn raw(&self, name: &str) -> Option<&RawValue> {
         self.members.get(name).filter(|_| !self.is_own(name)).map(|raw| &**raw)
     }
 
-    pub(super) fn value<T: DeserializeOwned>(&self, name: &str) -> Option<Result<T, serde_json::Error>> {
+    pub(in crate::session) fn value<T: DeserializeOwned>(&self, name: &str) -> Option<Result<T, serde_json::Error>> {
         self.raw(name).map(|raw| serde_json::from_str(raw.get()))
     }
 
-    pub(super) fn set(&mut self, name: &str, value: Raw) {
+    pub(in crate::session) fn set(&mut self, name: &str, value: Raw) {
         match self.members.get_mut(name) {
             Some(place) => *place = value,
             None => drop(self.members.insert(name.to_owned(), value)),
         }
     }
 
-    pub(super) fn remove(&mut self, name: &str) -> Option<Raw> {
+    pub(in crate::session) fn remove(&mut self, name: &str) -> Option<Raw> {
         self.members.shift_remove(name)
     }
 
     /// Removes the application's values.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::session) fn clear(&mut self) {
         let own = self.own.as_deref();
         self.members.retain(|name, _| name == COOKIE || Some(name.as_str()) == own);
     }
 
     /// Returns the names of the application's values.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(in crate::session) fn names(&self) -> impl Iterator<Item = &str> {
         self.values().map(|(name, _)| name)
     }
 
@@ -175,18 +174,18 @@ impl Record {
         self.own.as_deref() == Some(name)
     }
 
-    pub(super) fn cookie(&self) -> StoredCookie {
+    pub(in crate::session) fn cookie(&self) -> StoredCookie {
         self.raw(COOKIE).and_then(StoredCookie::read).unwrap_or_default()
     }
 
-    pub(super) fn set_cookie(&mut self, cookie: &StoredCookie) {
+    pub(in crate::session) fn set_cookie(&mut self, cookie: &StoredCookie) {
         // It is always first, wherever it was before.
         self.members.shift_insert(0, COOKIE.to_owned(), cookie.write());
     }
 
     /// Returns whether everything except `cookie` is the same. Express compares this to decide
     /// whether to save.
-    pub(super) fn same_values(&self, other: &Self) -> bool {
+    pub(in crate::session) fn same_values(&self, other: &Self) -> bool {
         self.meta == other.meta && self.values().eq(other.values())
     }
 }
@@ -218,7 +217,7 @@ fn size_of<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
 }
 
 /// Returns whether this is `_m`, possibly followed by a number.
-pub(super) fn is_meta_name(name: &str) -> bool {
+pub(in crate::session) fn is_meta_name(name: &str) -> bool {
     name.strip_prefix(META).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
@@ -228,12 +227,12 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Encodes a value as JSON text.
-pub(super) fn raw<T: serde::Serialize + ?Sized>(value: &T) -> Result<Raw, serde_json::Error> {
+pub(in crate::session) fn raw<T: serde::Serialize + ?Sized>(value: &T) -> Result<Raw, serde_json::Error> {
     to_raw_value(value)
 }
 
 /// Returns why an Express peer would not keep this value unchanged.
-pub(super) fn unfit_for_express(value: &RawValue) -> Option<&'static str> {
+pub(in crate::session) fn unfit_for_express(value: &RawValue) -> Option<&'static str> {
     let mut depth = 0_usize;
     let mut rest = value.get().as_bytes();
     while let Some((first, behind)) = rest.split_first() {
@@ -276,117 +275,12 @@ fn after_text(mut rest: &[u8]) -> &[u8] {
     rest
 }
 
-/// The `cookie` member: the attributes of this session's cookie, and when the session ends.
-///
-/// Unknown members are kept. Missing ones have Express's defaults: path `/`, http-only, no expiry.
-#[derive(Debug, Clone, Default)]
-pub(super) struct StoredCookie(IndexMap<String, Raw>);
-
-/// `originalMaxAge`: how long the session lives after each use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MaxAge {
-    /// In milliseconds. Zero or less ends the session at once.
-    Millis(i64),
-    /// Until the browser is closed.
-    Browser,
-}
-
-const ORIGINAL_MAX_AGE: &str = "originalMaxAge";
-const EXPIRES: &str = "expires";
-
-impl StoredCookie {
-    pub(super) fn read(raw: &RawValue) -> Option<Self> {
-        let record: Record = serde_json::from_str(raw.get()).ok()?;
-        Some(Self(record.members))
-    }
-
-    /// Makes the cookie of a new session, with members in Express's order. Members that are `None`
-    /// are left out.
-    pub(super) fn new<'a>(members: impl IntoIterator<Item = (&'a str, Option<serde_json::Value>)>) -> Self {
-        let members = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), raw(&value?).ok()?)));
-        Self(members.collect())
-    }
-
-    fn write(&self) -> Raw {
-        let text = Record { members: self.0.clone(), ..Record::default() }.write();
-        let raw = String::from_utf8(text).ok().and_then(|text| RawValue::from_string(text).ok());
-        // Unreachable: it is built from JSON texts.
-        raw.unwrap_or_else(|| RawValue::NULL.to_owned())
-    }
-
-    pub(super) fn max_age(&self) -> MaxAge {
-        match self.get::<f64>(ORIGINAL_MAX_AGE) {
-            // Saturates, and truncates a fraction as JavaScript does.
-            Some(millis) if millis.is_finite() => MaxAge::Millis(millis.trunc() as i64),
-            _ => MaxAge::Browser,
-        }
-    }
-
-    pub(super) fn set_max_age(&mut self, max_age: MaxAge) {
-        let millis = match max_age {
-            MaxAge::Millis(millis) => Some(millis),
-            MaxAge::Browser => None,
-        };
-        if let Ok(raw) = raw(&millis) {
-            self.put(0, ORIGINAL_MAX_AGE, raw);
-        }
-    }
-
-    /// Restarts the lifetime, as each save does.
-    pub(super) fn renew(&mut self, now: Timestamp) {
-        // A peer throws if this is a text.
-        if self.0.get(ORIGINAL_MAX_AGE).is_some_and(|raw| raw.get().starts_with('"')) {
-            self.set_max_age(MaxAge::Browser);
-        }
-        let expires = match self.max_age() {
-            MaxAge::Millis(_) => self.expires(now).and_then(|time| raw(&Date::of(time).iso()).ok()),
-            // `false` is kept.
-            MaxAge::Browser if self.0.get(EXPIRES).is_some_and(|raw| raw.get() == "false") => None,
-            MaxAge::Browser => self.0.contains_key(EXPIRES).then(|| raw(&()).ok()).flatten(),
-        };
-        if let Some(expires) = expires {
-            let place = 1.min(self.0.len());
-            self.put(place, EXPIRES, expires);
-        }
-    }
-
-    /// Returns when the session ends if its lifetime starts now; `None` if it ends with the
-    /// browser.
-    pub(super) fn expires(&self, now: Timestamp) -> Option<Timestamp> {
-        match self.max_age() {
-            MaxAge::Millis(millis) => Some(Timestamp::from_millis(now.as_millis().saturating_add_signed(millis))),
-            MaxAge::Browser => None,
-        }
-    }
-
-    fn put(&mut self, place: usize, name: &str, value: Raw) {
-        match self.0.get_mut(name) {
-            Some(standing) => *standing = value,
-            None => drop(self.0.shift_insert(place, name.to_owned(), value)),
-        }
-    }
-
-    pub(super) fn get<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        serde_json::from_str(self.0.get(name)?.get()).ok()
-    }
-
-    /// Returns a flag as JavaScript sees it, or `None` if it is missing.
-    pub(super) fn flag(&self, name: &str) -> Option<bool> {
-        let text = self.0.get(name)?.get();
-        Some(!matches!(text, "false" | "null" | "0" | "\"\""))
-    }
-
-    /// Returns a text member.
-    pub(super) fn text(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.get::<String>(name).map(Cow::Owned)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::clock::Timestamp;
 
     const STORED: &str = r#"{"cookie":{"originalMaxAge":600000,"expires":"2026-11-20T09:21:22.716Z","httpOnly":true,"path":"/"},"views":1}"#;
 
@@ -484,7 +378,7 @@ mod tests {
         assert!(a.same_values(&b));
         assert!(!a.same_values(&record(&STORED.replace("\"views\":1", "\"views\":2"))));
         // N4: what we have signed stays, and what only looks like it is a value.
-        let keyring = Keyring::new(vec![super::super::id::Secret::new("ours")], true).unwrap();
+        let keyring = Keyring::new(vec![crate::session::id::Secret::new("ours")], true).unwrap();
         let mut cleared = record(r#"{"cookie":{},"_m":{"c":1},"a":1}"#);
         assert_eq!(cleared.names().collect::<Vec<_>>(), ["_m", "a"]);
         cleared.meta.created = Some(Timestamp::from_millis(1));

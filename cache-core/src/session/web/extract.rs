@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 
-use super::{OptionalSession, Session, SessionError, SessionErrorKind};
+use crate::session::{OptionalSession, Session, SessionError, SessionErrorKind};
 
 /// Extracts the session of this request. Nothing is read from the store until its first use.
 impl<S: Send + Sync> FromRequestParts<S> for Session {

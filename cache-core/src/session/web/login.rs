@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::error::{SessionError, SessionErrorKind};
-use super::messages::CSRF;
-use super::meta::Meta;
-use super::record::Record;
-use super::{Result, Session};
+use super::state::CSRF;
+use crate::session::error::{SessionError, SessionErrorKind};
+use crate::session::stored::record::Record;
+use crate::session::{Result, Session};
 
 /// The longest user name that is stored.
 const MAX_USER_BYTES: usize = 256;
@@ -17,15 +16,15 @@ impl Session {
     /// another user was logged in, nothing of that session is kept.
     ///
     /// The login is stored with the response. If
-    /// [`max_sessions`](super::SessionBuilder::max_sessions) refuses logins, it is stored at once.
-    /// A refused login changes nothing.
+    /// [`max_sessions`](crate::session::SessionBuilder::max_sessions) refuses logins, it is stored
+    /// at once. A refused login changes nothing.
     ///
     /// Call it again whenever the user has proved their identity, for example before a payment:
     /// this resets [`auth_age`](Self::auth_age).
     ///
     /// # Errors
     /// [`SessionErrorKind::TooManySessions`] if
-    /// [`max_sessions`](super::SessionBuilder::max_sessions) refuses the login;
+    /// [`max_sessions`](crate::session::SessionBuilder::max_sessions) refuses the login;
     /// [`Value`](SessionErrorKind::Value) for an empty user name, or one over 256 bytes.
     pub async fn login(&self, user: impl Into<String>) -> Result<()> {
         let user: String = user.into();
@@ -37,13 +36,11 @@ impl Session {
         let (now, name, device) = (self.sessions.now(), user.clone(), state.request.user_agent.clone());
         let records = self.sessions.config.user_agent;
         let login = move |record: &mut Record| {
-            let mut meta = Meta::of(record);
-            meta.user = Some(name.clone());
-            meta.since = Some(now);
+            record.meta.user = Some(name.clone());
+            record.meta.since = Some(now);
             if records {
-                meta.device.clone_from(&device);
+                record.meta.device.clone_from(&device);
             }
-            meta.store(record);
             // An older token may belong to another user.
             record.remove(CSRF);
             Ok(())
@@ -67,7 +64,7 @@ impl Session {
     pub async fn user(&self) -> Result<Option<String>> {
         let mut state = self.state.lock().await;
         state.open().await?;
-        Ok(Meta::of(&state.view).user)
+        Ok(state.view.meta.user.clone())
     }
 
     /// Returns the time since the user proved their identity, or `None` if no user is logged in.
@@ -77,7 +74,7 @@ impl Session {
     pub async fn auth_age(&self) -> Result<Option<Duration>> {
         let mut state = self.state.lock().await;
         state.open().await?;
-        Ok(Meta::of(&state.view).since.map(|since| since.until(self.sessions.now())))
+        Ok(state.view.meta.since.map(|since| since.until(self.sessions.now())))
     }
 
     /// Ends all other sessions of the logged-in user and returns how many there were.
@@ -87,9 +84,9 @@ impl Session {
     pub async fn end_others(&self) -> Result<usize> {
         let mut state = self.state.lock().await;
         state.open().await?;
-        match Meta::of(&state.view).user {
+        match &state.view.meta.user {
             None => Ok(0),
-            Some(user) => self.sessions.end_all_but(&user, state.standing.as_ref()).await,
+            Some(user) => self.sessions.end_all_but(user, state.current.as_ref()).await,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::commit::Sessions;
+use super::sessions::Sessions;
 use crate::error::Result;
 use crate::observe::events::SessionEvent;
 
@@ -18,10 +18,10 @@ const OWNED_FOR: Duration = Duration::from_secs(7 * 86400);
 
 impl Sessions {
     /// Asks the store in the background. Without a runtime, this does nothing.
-    pub(super) fn look_for_others(self: &Arc<Self>) {
+    pub(in crate::session) fn look_for_others(self: &Arc<Self>) {
         if self.config.shares_with_express() {
             let sessions = Arc::clone(self);
-            self.cache.0.background.work(async move {
+            self.host.work(async move {
                 if let Ok(false) = sessions.is_alone().await {
                     sessions.emit(SessionEvent::SharedPrefix);
                 }

@@ -13,20 +13,18 @@
 //! `null` counts as no session, here and for an Express peer. An index is one cell: a JSON list
 //! that is changed by swaps.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, try_join_all};
 use serde::{Deserialize, Serialize};
 
-use super::store::{SessionStore, SessionSwap, StoredSession};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::object::CellHost;
+use crate::session::store::{SessionStore, SessionSwap, StoredSession};
 use crate::store::cells::OverLimit;
-use crate::store::{
-    CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Replacing, Store, Swapped,
-};
+use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Replacing, Swapped};
 
 /// The value under a key whose session is being moved to another key.
 const MOVED: &[u8] = b"null";
@@ -36,10 +34,10 @@ const PENDING: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 1000;
 
 /// The application's store with all operations that sessions need.
-pub(super) struct OwnStore<S> {
+pub(in crate::session) struct CustomStore<S> {
     store: S,
     /// Provides the time.
-    clock: Arc<dyn Store>,
+    host: CellHost,
 }
 
 /// The result of moving a session to another key.
@@ -68,9 +66,9 @@ struct Member {
     d: bool,
 }
 
-impl<S: SessionStore> OwnStore<S> {
-    pub(super) fn new(store: S, clock: Arc<dyn Store>) -> Self {
-        Self { store, clock }
+impl<S: SessionStore> CustomStore<S> {
+    pub(in crate::session) fn new(store: S, host: CellHost) -> Self {
+        Self { store, host }
     }
 
     async fn get(&self, key: &str) -> Result<Option<Loaded>> {
@@ -337,9 +335,9 @@ fn others(index: &Index, entering: &Entering<'_>) -> Vec<Member> {
     others.cloned().collect()
 }
 
-impl<S: SessionStore> CellStore for OwnStore<S> {
+impl<S: SessionStore> CellStore for CustomStore<S> {
     fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.host.now()
     }
 
     fn reads_synchronously(&self) -> bool {

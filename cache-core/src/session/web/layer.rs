@@ -11,16 +11,15 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::answer::{self, Answer};
-use super::builder::SessionBuilder;
-use super::commit::Sessions;
-use super::config::Config;
-use super::options::Transport;
+use super::response::{self, Answer};
 use super::state::State;
-use super::{Session, SessionError};
-use crate::cache::Cache;
 use crate::cell::CellStore;
+use crate::object::CellHost;
 use crate::observe::events::SessionEvent;
+use crate::session::config::Config;
+use crate::session::options::Transport;
+use crate::session::stored::sessions::Sessions;
+use crate::session::{Session, SessionError};
 
 /// Adds sessions to all requests that pass through it. Cheap to clone; clones are the same layer.
 ///
@@ -28,17 +27,11 @@ use crate::observe::events::SessionEvent;
 /// sent after the store has acknowledged the changes. If the store does not, the client gets a 503
 /// (or 500) with an empty body and no cookie instead.
 #[derive(Clone)]
-pub struct SessionLayer(pub(super) Arc<Sessions>);
+pub struct SessionLayer(pub(in crate::session) Arc<Sessions>);
 
 impl SessionLayer {
-    /// Returns a builder for sessions that live in this cache's store.
-    #[must_use]
-    pub fn builder(cache: &Cache) -> SessionBuilder {
-        SessionBuilder::new(cache.clone())
-    }
-
-    pub(super) fn new(cache: Cache, own: Option<Arc<dyn CellStore>>, config: Config) -> Self {
-        let sessions = Sessions::new(cache, own, config);
+    pub(in crate::session) fn new(host: CellHost, own: Option<Arc<dyn CellStore>>, config: Config) -> Self {
+        let sessions = Sessions::new(host, own, config);
         for bytes in sessions.config.keyring.short() {
             sessions.emit(SessionEvent::ShortSecret { bytes });
         }
@@ -101,7 +94,7 @@ where
             return Box::pin(inner.call(request));
         }
         let by_https = is_https(config, &request);
-        let facts = answer::Request::new(request.headers(), config, by_https);
+        let facts = response::Request::new(request.headers(), config, by_https);
         let session = Session::new(Arc::clone(&self.sessions), State::new(Arc::clone(&self.sessions), facts));
         request.extensions_mut().insert(session.clone());
         let sessions = Arc::clone(&self.sessions);
@@ -115,11 +108,7 @@ where
                     sessions.failed(&error);
                     response = Response::new(R::default());
                     *response.status_mut() = error.status();
-                    add_headers(
-                        &sessions.config,
-                        response.headers_mut(),
-                        Answer { depends: true, ..Answer::default() },
-                    );
+                    add_headers(&sessions.config, response.headers_mut(), Answer { vary: true, ..Answer::default() });
                 }
             }
             Ok(response)
@@ -133,14 +122,14 @@ impl Sessions {
         // A store of the application's own may name anything in its errors, and its errors are not
         // the cache's.
         if let Some(fault) = fault.filter(|_| !self.is_own) {
-            self.cache.0.store_failed(fault);
+            self.host.store_failed(fault);
         }
         self.emit(SessionEvent::Failed { reason: error.what() });
     }
 }
 
 fn add_headers(config: &Config, headers: &mut http::HeaderMap, answer: Answer) {
-    let Answer { cookies, token, depends } = answer;
+    let Answer { cookies, token, vary } = answer;
     let sends = !cookies.is_empty() || token.is_some();
     for cookie in cookies {
         // Always valid: the cookie consists of header-safe characters, and ids and names are
@@ -154,7 +143,7 @@ fn add_headers(config: &Config, headers: &mut http::HeaderMap, answer: Answer) {
     {
         headers.insert(name, value);
     }
-    if !config.cache_headers || !depends {
+    if !config.cache_headers || !vary {
         return;
     }
     for transport in &config.transports {
@@ -224,6 +213,7 @@ fn is_https<B>(config: &Config, request: &Request<B>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Cache;
 
     /// Returns what this layer makes of a handler's headers: `vary`, `cache-control`.
     fn added(said: &[(&'static str, &'static str)], sends: bool) -> (String, String) {
@@ -236,7 +226,7 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let cookies = if sends { vec!["a=b".to_owned()] } else { Vec::new() };
-        add_headers(&layer.0.config, &mut headers, Answer { cookies, token: None, depends: true });
+        add_headers(&layer.0.config, &mut headers, Answer { cookies, token: None, vary: true });
         (
             tokens(&headers, &VARY).collect::<Vec<_>>().join(", "),
             tokens(&headers, &CACHE_CONTROL).collect::<Vec<_>>().join(", "),

@@ -6,16 +6,15 @@
 //! session found with its mark was written back, and is deleted. The mark is in the same slot as
 //! its session.
 
-use super::Result;
-use super::commit::Sessions;
-use super::config::Form;
-use crate::cell::Marked;
+use super::sessions::Sessions;
+use crate::cell::{Loaded, Marked};
 use crate::observe::events::SessionEvent;
-use crate::store::Loaded;
+use crate::session::Result;
+use crate::session::config::Form;
 
 impl Sessions {
     /// Returns the mark for a key in the form of Express, or `None` if the key needs none.
-    pub(super) fn mark_of(&self, key: &str) -> Option<Marked> {
+    pub(in crate::session) fn mark_of(&self, key: &str) -> Option<Marked> {
         let config = &self.config;
         let marked =
             config.form_of(key) == Form::Express && config.shares_with_express() && !config.revoke_for.is_zero();
@@ -25,7 +24,7 @@ impl Sessions {
     }
 
     /// Loads a session, unless it has been ended before.
-    pub(super) async fn load_living(&self, key: &str) -> Result<Option<Loaded>> {
+    pub(in crate::session) async fn load_living(&self, key: &str) -> Result<Option<Loaded>> {
         let Some(mark) = self.mark_of(key) else { return Ok(self.cells.load(key).await?) };
         match self.cells.load_marked(key, &mark.key).await? {
             (Some(_), true) => {
@@ -40,12 +39,12 @@ impl Sessions {
     }
 
     /// Deletes a session permanently. Returns `false` if there was none.
-    pub(super) async fn end(&self, key: &str) -> Result<bool> {
+    pub(in crate::session) async fn end(&self, key: &str) -> Result<bool> {
         Ok(self.cells.remove(key, self.mark_of(key).as_ref()).await?)
     }
 
     /// Marks sessions that the store has ended by itself.
-    pub(super) async fn mark_ended(&self, keys: &[String]) -> Result<()> {
+    pub(in crate::session) async fn mark_ended(&self, keys: &[String]) -> Result<()> {
         for key in keys.iter().filter(|key| self.mark_of(key).is_some()) {
             self.end(key).await?;
         }

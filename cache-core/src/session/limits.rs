@@ -1,0 +1,41 @@
+//! Checks of what the application may store in a session.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::config::Config;
+use super::error::{SessionError, SessionErrorKind};
+use super::express::RESERVED;
+use super::stored::record::{COOKIE, is_meta_name, raw, unfit_for_express};
+
+/// Checks whether values may be stored under this name.
+pub(super) fn check_name(config: &Config, name: &str) -> Result<(), SessionError> {
+    let detail = if name == COOKIE || is_meta_name(name) {
+        "the session itself uses it"
+    } else if config.shares_with_express() && RESERVED.contains(&name) {
+        "Express takes it away when it reads the session"
+    } else {
+        return Ok(());
+    };
+    Err(SessionError::new(SessionErrorKind::ReservedName).detail(format!("`{name}`: {detail}; choose another name")))
+}
+
+/// Encodes a value for the store.
+pub(super) fn to_raw<T: Serialize + ?Sized>(
+    config: &Config,
+    name: &str,
+    value: &T,
+) -> Result<Box<RawValue>, SessionError> {
+    let raw = raw(value).map_err(|error| {
+        SessionError::new(SessionErrorKind::Value).detail(format!("`{name}` has no JSON form")).source(error)
+    })?;
+    check_value(config, name, &raw)?;
+    Ok(raw)
+}
+
+pub(super) fn check_value(config: &Config, name: &str, raw: &RawValue) -> Result<(), SessionError> {
+    match unfit_for_express(raw).filter(|_| config.shares_with_express()) {
+        Some(why) => Err(SessionError::new(SessionErrorKind::Value).detail(format!("`{name}`: {why}"))),
+        None => Ok(()),
+    }
+}
