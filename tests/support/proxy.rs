@@ -146,7 +146,7 @@ impl Proxy {
         self.state.mode.send_replace(Mode::Holding);
     }
 
-    /// Holds back all requests until [`heal`](Self::heal). Delivers the replies that were held back.
+    /// Holds back all requests until [`heal`](Self::heal), and delivers the replies that waited.
     pub fn hold_requests(&self) {
         self.state.mode.send_replace(Mode::Withholding);
     }
