@@ -9,3 +9,4 @@ mod replicas;
 mod rights;
 mod set_up;
 mod trips;
+mod untracked;

@@ -100,6 +100,14 @@ async fn even(cache: &Cache, db: &Db, ids: &[u32]) -> Result<Partial<Vec<(u32, S
     Ok(Partial { found, failed: odd.into_iter().map(|id| (id, Broken(id))).collect() })
 }
 
+/// Every id fails individually. What is stored was set by hand.
+#[cached(batch, name = "failing", ttl = "40ms", stale_if_error = "1h", local = false, skip(cache, db), cache = cache)]
+async fn failing(cache: &Cache, db: &Db, ids: &[u32]) -> Result<Partial<Vec<(u32, String)>, Broken>, Broken> {
+    let _ = cache;
+    db.users(ids).await?;
+    Ok(Partial { found: Vec::new(), failed: ids.iter().map(|id| (*id, Broken(*id))).collect() })
+}
+
 fn found(ids: &[u32]) -> HashMap<u32, String> {
     ids.iter().map(|id| (*id, format!("user {id}"))).collect()
 }
@@ -346,6 +354,30 @@ on_both_stores! {
         assert_eq!(db.asked(), [[1, 2]], "records of before are replaced in their places");
         assert_eq!(users(&cache, &db, &[1, 2]).await, Ok(found(&[1, 2])));
         assert_eq!(db.asked().len(), 0);
+    }
+
+    // R17
+    async fn an_old_value_that_is_invalidated_during_the_run_is_not_fallen_back_on(nodes: &Nodes) {
+        let (here, there, db) = (nodes.node().await, nodes.node().await, Db::shut());
+        for id in 1..=3 {
+            failing::entry(id).on(&here).set(Some("old".to_owned())).await.unwrap();
+        }
+        if let Nodes::Embedded(_, clock) = nodes {
+            clock.advance(Duration::from_millis(40));
+        }
+        for id in 1..=3 {
+            eventually("it is past its ttl", || async { failing::entry(id).on(&here).ttl().await.unwrap().is_none() }).await;
+        }
+        let run = async {
+            db.gate.arrival().await;
+            failing::entry(1).on(&there).invalidate().await.unwrap();
+            failing::entry(2).on(&there).set(Some("new".to_owned())).await.unwrap();
+            db.gate.let_through(1);
+        };
+        let (returned, ()) = soon("it ends", futures::future::join(failing(&here, &db, &[1, 2, 3]), run)).await;
+        let Partial { found, mut failed } = returned.unwrap();
+        failed.sort_unstable_by_key(|(id, _)| *id);
+        assert_eq!((found, failed), (vec![(3, "old".to_owned())], vec![(1, Broken(1)), (2, Broken(2))]));
     }
 
     // B2, R1

@@ -148,6 +148,31 @@ on_both_stores! {
         }
     }
 
+    // R4, R22: the tag is known after the run only, and the run ends after the fence was lifted
+    async fn a_reader_from_before_the_commit_stores_nothing_behind_a_dropped_fence(nodes: &Nodes) {
+        let (here, there, table, gate) = (nodes.node().await, nodes.node().await, Table::default(), Gate::shut());
+        let fence = here.fence().tag("group:1").raise().await.unwrap();
+        let commit = async {
+            gate.arrival().await;
+            table.0.store(1, SeqCst);
+            drop(fence);
+            eventually("values are stored again", || async {
+                member(&there, &table, &Gate::open(), 8).await;
+                member::entry(8).on(&there).get().await.unwrap().is_some()
+            })
+            .await;
+            gate.let_through(1);
+        };
+        let (before, ()) = futures::future::join(member(&there, &table, &gate, 7), commit).await;
+        assert_eq!(before, (1, 0), "its caller began before the commit");
+        for node in [&here, &there] {
+            assert_eq!(member::entry(7).on(node).get().await.unwrap(), None);
+        }
+        for node in [&here, &there] {
+            assert_eq!(member(node, &table, &Gate::open(), 7).await, (1, 1));
+        }
+    }
+
     // R22: its holder has died after the commit
     async fn a_fence_ends_with_its_time_and_leaves_nothing_from_before(nodes: &Nodes) {
         let (cache, table) = (nodes.node().await, Table::default());

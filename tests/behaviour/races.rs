@@ -7,7 +7,7 @@ use std::time::Duration;
 use cache_core::clock::Clock;
 use cache_core::events::Event;
 use cache_core::{Cache, cached};
-use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
+use support::{Gate, Nodes, Proxy, RedisServer, event, eventually, on_both_stores, soon};
 
 /// A row as the function would read it from a database.
 #[cached(name = "row", ttl = 60, key = "{id}", skip(cache, gate, text), cache = cache)]
@@ -107,6 +107,26 @@ on_both_stores! {
         assert_eq!(row::entry(7).on(&here).get().await.unwrap().as_deref(), Some("v2"));
     }
 
+    // R19
+    async fn the_end_of_an_old_run_leaves_the_newer_one_to_be_joined(nodes: &Nodes) {
+        let (here, old, new) = (nodes.node().await, Gate::shut(), Gate::shut());
+        let first = start(&here, &old, "v1");
+        old.arrival().await;
+        row::entry(7).on(&here).invalidate().await.unwrap();
+        let second = start(&here, &new, "v2");
+        new.arrival().await;
+        old.let_through(1);
+        assert_eq!(soon("the old run ends", first).await.unwrap().unwrap(), "v1");
+        let other = Gate::open();
+        let third = start(&here, &other, "v3");
+        eventually("it joins the newer run", || async { here.stats().joined == 1 }).await;
+        new.let_through(1);
+        for call in [second, third] {
+            assert_eq!(soon("both end", call).await.unwrap().unwrap(), "v2");
+        }
+        assert_eq!(other.runs(), 0);
+    }
+
     // R12
     async fn a_holder_whose_lease_is_gone_does_not_release_the_next_ones(nodes: &Nodes) {
         let (here, there, gate) = (nodes.node().await, nodes.node().await, Gate::shut());
@@ -201,6 +221,42 @@ async fn a_run_beyond_the_staleness_bound_is_joined_while_its_lease_is_seen() {
     }
     let late = start(&here, &other, "v2");
     eventually("it joins the run", || async { here.stats().joined == 1 }).await;
+    gate.let_through(1);
+    for call in [slow, late] {
+        assert_eq!(soon("both end", call).await.unwrap().unwrap(), "v1");
+    }
+    assert_eq!(other.runs(), 0);
+}
+
+// One thread: everything that can run has run when this task continues.
+#[tokio::test(flavor = "current_thread")]
+// T7: the lease may have been lost since the server looked at it.
+async fn a_run_is_seen_when_its_renewal_is_sent_not_when_it_is_answered() {
+    let (server, clock) = (RedisServer::start(), Clock::manual());
+    let proxy = Proxy::start(server.port()).await;
+    let bound = Duration::from_secs(200);
+    // The store has real timeouts, none of which passes in this test.
+    let url = format!("{}?response_timeout=60s&connect_timeout=60s&max_staleness=200s", proxy.url());
+    let settings = Cache::builder().url(url).lease(Duration::from_secs(3600)).deadline(None);
+    let here = settings.clock(clock.clone()).connect().await.unwrap();
+    let (gate, other) = (Gate::shut(), Gate::open());
+    let slow = start(&here, &gate, "v1");
+    gate.arrival().await;
+    let scripts = || server.commandstats().get("evalsha").copied().unwrap_or(0);
+    let before = scripts();
+    proxy.hold_answers();
+    clock.advance(bound / 2);
+    eventually("the server has renewed the lease", || async { scripts() > before }).await;
+    clock.advance(bound + Duration::from_secs(1));
+    // The next renewal is due, and does not reach the server.
+    proxy.hold_requests();
+    eventually("the first renewal is answered", || async { here.stats().renewals == 1 }).await;
+    let late = start(&here, &other, "v2");
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(here.stats().joined, 0, "it asks the store first");
+    proxy.heal();
     gate.let_through(1);
     for call in [slow, late] {
         assert_eq!(soon("both end", call).await.unwrap().unwrap(), "v1");

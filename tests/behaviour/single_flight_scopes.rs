@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use cache_core::clock::Clock;
 use cache_core::events::Stats;
 use cache_core::{Cache, cached};
 use futures::future::BoxFuture;
-use support::{Gate, RedisServer, eventually, on_both_stores, soon};
+use support::{Gate, Proxy, RedisServer, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
 
 /// Functions for each scope: one that owns its arguments, one that borrows them, and a batch.
@@ -140,4 +141,36 @@ async fn who_waits_for_another_process_asks_nothing_until_it_is_told() {
     gate.let_through(1);
     assert_eq!(soon("both have it", calls.join_all()).await, [7; 2]);
     assert_eq!(gate.runs(), 1);
+}
+
+// One thread: everything that can run has run when this task continues.
+#[tokio::test(flavor = "current_thread")]
+// T7: its lease may have been lost since.
+async fn a_run_that_was_not_seen_for_longer_than_the_bound_is_not_joined() {
+    for kind in [Kind::Owning, Kind::Borrowing, Kind::Batch] {
+        let (server, clock) = (RedisServer::start(), Clock::manual());
+        let proxy = Proxy::start(server.port()).await;
+        let bound = Duration::from_secs(200);
+        // The store has real timeouts, none of which passes in this test.
+        let url = format!("{}?response_timeout=60s&connect_timeout=60s&max_staleness=200s", proxy.url());
+        let settings = Cache::builder().url(url).lease(Duration::from_secs(3600)).deadline(None);
+        let here = settings.clock(clock.clone()).connect().await.unwrap();
+        let gate = Gate::shut();
+        let slow = tokio::spawn(over_all::call(kind, &here, &gate));
+        gate.arrival().await;
+        // Its renewals do not reach the server.
+        proxy.hold_requests();
+        for (passes, joined) in [(bound, 1), (Duration::from_secs(1), 1)] {
+            clock.advance(passes);
+            let late = tokio::spawn(over_all::call(kind, &here, &gate));
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(here.stats().joined, joined, "{kind:?}");
+            late.abort();
+        }
+        proxy.heal();
+        gate.let_through(3);
+        assert_eq!(soon("the run ends", slow).await.unwrap(), 7, "{kind:?}");
+    }
 }

@@ -48,6 +48,15 @@ async fn read(cache: &Cache, id: u32, text: &str) -> String {
     soon("a read", row(cache, &Gate::open(), id, text)).await.unwrap()
 }
 
+/// Runs of other processes are not waited for.
+#[cached(name = "alone", ttl = 60, flight = "process", key = "{id}", skip(cache, gate, text), cache = cache, tags("alone"))]
+async fn alone(cache: &Cache, gate: &Gate, id: u32, text: &str) -> String {
+    let _ = (cache, id);
+    let text = text.to_owned();
+    gate.pass().await;
+    text
+}
+
 async fn is_stored(cache: &Cache, id: u32) -> bool {
     post::entry(id).on(cache).get().await.unwrap().is_some()
 }
@@ -118,6 +127,32 @@ on_both_stores! {
                 assert_eq!(read_post(&there, 1, by(7, "a b/c", "v2")).await, "v2", "{tag}");
                 assert_eq!(read_post(&here, 1, by(7, "a b/c", "v3")).await, "v2", "{tag}");
                 post::entry(1).on(&here).invalidate().await.unwrap();
+            }
+        }
+    }
+
+    // R4, T7
+    async fn a_run_from_before_an_invalidation_is_not_joined_after_it(nodes: &Nodes) {
+        let (here, there) = (nodes.node().await, nodes.node().await);
+        for what in ["tag", "function", "namespace"] {
+            for by in [&here, &there] {
+                let (cache, gate) = (here.clone(), Gate::shut());
+                assert_eq!(alone(&here, &Gate::open(), 2, "v1").await, "v1");
+                let entered = gate.clone();
+                let old = tokio::spawn(async move { alone(&cache, &entered, 1, "v1").await });
+                gate.arrival().await;
+                match what {
+                    "tag" => by.invalidate_tag("alone").await.unwrap(),
+                    "function" => alone::invalidate_all(by).await.unwrap(),
+                    _ => by.clear().await.unwrap(),
+                }
+                let is_told = || async { alone::entry(2).on(&here).get().await.unwrap().is_none() };
+                eventually("it is told", is_told).await;
+                let new = soon("a later caller runs", alone(&here, &Gate::open(), 1, "v2")).await;
+                assert_eq!(new, "v2", "{what}");
+                gate.let_through(1);
+                assert_eq!(soon("the old run ends", old).await.unwrap(), "v1", "{what}");
+                alone::entry(1).on(&here).invalidate().await.unwrap();
             }
         }
     }

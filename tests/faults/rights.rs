@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cache_core::events::Event;
 use cache_core::{Cache, CacheBuilder, ErrorKind, cached};
+use futures::future::join_all;
 use support::{PATIENT, RedisServer, eventually, soon};
 
 #[cached(ttl = 60, skip(cache), cache = cache, tags("numbers", "number:{id}"))]
@@ -206,7 +207,12 @@ async fn what_the_server_refuses_to_track_is_not_kept() {
     let triple = |ids: &[u64]| ids.iter().map(|id| (*id, id * 3)).collect::<HashMap<_, _>>();
     assert_eq!(all_tripled(&other, &[1, 2, 3]).await, triple(&[1, 2, 3]));
     assert_eq!(late(&other, 1, 1).await, 1);
-    for way in ["read", "read in a batch", "stored", "stored in a batch", "read under unknown versions"] {
+    for id in 10..20 {
+        assert_eq!(tripled(&other, id).await, 3 * id);
+    }
+    for way in
+        ["read", "read together", "read in a batch", "stored", "stored in a batch", "read under unknown versions"]
+    {
         eventually("the versions are known", || async {
             let hits = cache.stats().local_hits;
             assert_eq!(tripled(&cache, 100).await, 300);
@@ -218,6 +224,11 @@ async fn what_the_server_refuses_to_track_is_not_kept() {
         for _ in 0..3 {
             match way {
                 "read" => assert_eq!(tripled(&cache, 1).await, 3),
+                // The first is sent alone, the others as one command.
+                "read together" => {
+                    let all = join_all((10..20).map(|id| tripled(&cache, id))).await;
+                    assert!(all.into_iter().eq((10..20).map(|id| 3 * id)));
+                }
                 "read in a batch" => assert_eq!(all_tripled(&cache, &[2, 3]).await, triple(&[2, 3])),
                 "stored" => assert_eq!(tripled(&cache, 50).await, 150),
                 "stored in a batch" => assert_eq!(all_tripled(&cache, &[51, 52]).await, triple(&[51, 52])),

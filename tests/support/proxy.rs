@@ -33,6 +33,7 @@ struct State {
     held: watch::Sender<Vec<u64>>,
     loses_answer: AtomicBool,
     is_silent: AtomicBool,
+    refuses_tracking: AtomicBool,
     /// The number of the next connection, and the number of open ones.
     next: AtomicU64,
     open: AtomicU64,
@@ -61,6 +62,8 @@ enum Mode {
     Frozen,
     /// Requests get through, replies wait.
     Holding,
+    /// Replies get through, requests wait.
+    Withholding,
     /// All connections end. New ones end immediately.
     Cut,
 }
@@ -70,6 +73,7 @@ impl Mode {
         match self {
             Self::Frozen => false,
             Self::Holding => !is_answer,
+            Self::Withholding => is_answer,
             Self::Forward { .. } | Self::Cut => true,
         }
     }
@@ -94,6 +98,7 @@ impl Proxy {
             held: watch::Sender::new(Vec::new()),
             loses_answer: AtomicBool::new(false),
             is_silent: AtomicBool::new(false),
+            refuses_tracking: AtomicBool::new(false),
             next: AtomicU64::new(0),
             open: AtomicU64::new(0),
             stuck_below: watch::Sender::new(0),
@@ -141,10 +146,20 @@ impl Proxy {
         self.state.mode.send_replace(Mode::Holding);
     }
 
+    /// Holds back all requests until [`heal`](Self::heal), and delivers the replies that waited.
+    pub fn hold_requests(&self) {
+        self.state.mode.send_replace(Mode::Withholding);
+    }
+
     /// Blocks exactly these connections, including future ones, and unblocks all others. They are
     /// counted from 0 in the order in which they are made.
     pub fn hold(&self, connections: &[u64]) {
         self.state.held.send_replace(connections.to_vec());
+    }
+
+    /// Makes the server one that does not know how to track reads, for connections from now on.
+    pub fn refuse_tracking(&self) {
+        self.state.refuses_tracking.store(true, Ordering::SeqCst);
     }
 
     /// Delays each piece by this time.
@@ -270,8 +285,20 @@ async fn forward(
             }
             return;
         }
+        if !is_answer && state.refuses_tracking.load(Ordering::SeqCst) {
+            misspell(&mut buffer[..read]);
+        }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
+    }
+}
+
+/// Replaces the word by one that no server knows.
+fn misspell(request: &mut [u8]) {
+    let (word, unknown) = (b"TRACKING", b"TRACKINX");
+    let found: Vec<usize> = (0..request.len()).filter(|at| request[*at..].starts_with(word)).collect();
+    for at in found {
+        request[at..at + word.len()].copy_from_slice(unknown);
     }
 }

@@ -17,7 +17,7 @@ use axum::routing::get;
 use blog::session_store::SqliteSessions;
 use browser::Browser;
 use cache_core::Cache;
-use cache_core::session::{CookieOptions, Secure, Session, SessionError, SessionLayer};
+use cache_core::session::{CookieOptions, Secure, Session, SessionError, SessionLayer, SessionStore as _};
 use cache_core::testing::check_session_store;
 use sqlx::SqlitePool;
 use tempfile::TempDir;
@@ -42,6 +42,14 @@ async fn sqlite_keeps_every_promise_of_a_session_store() {
     let before = count().await;
     assert_eq!((store.sweep().await.unwrap(), count().await), (u64::try_from(before).unwrap(), 0));
     assert_ne!(before, 0, "what has ended was still there");
+    // A sweep leaves what has time left or never ends.
+    let (hour, moment) = (Duration::from_secs(3600), Duration::from_millis(1));
+    for (key, ttl) in [("living", Some(hour)), ("endless", None), ("ending", Some(moment))] {
+        assert!(store.create(key, b"bytes", ttl).await.unwrap());
+    }
+    pass(Duration::from_secs(60)).await;
+    assert_eq!((store.sweep().await.unwrap(), count().await), (1, 2));
+    assert!(store.load("living").await.unwrap().is_some() && store.load("endless").await.unwrap().is_some());
 }
 
 /// Returns how many times it was called in this session.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache_core::events::{Event, StaleCause};
+use cache_core::testing::sim::flights;
 use cache_core::{Cache, DeadlineExceeded, cached};
 use support::{Gate, Nodes, RedisServer, event, eventually, on_both_stores, soon};
 
@@ -155,6 +156,14 @@ async fn mute(cache: &Cache, gate: &Gate, id: u32, answer: u32) -> u32 {
     answer
 }
 
+/// Owns its arguments, and has no error type.
+#[cached(name = "owned_mute", ttl = 60, key = "{id}", skip(cache, gate, answer), cache = &cache)]
+async fn owned_mute(cache: Cache, gate: Gate, id: u32, answer: u32) -> u32 {
+    let _ = (&cache, id);
+    gate.pass().await;
+    answer
+}
+
 fn short_deadline() -> cache_core::CacheBuilder {
     Cache::builder().jitter(0.0).deadline(Duration::from_millis(200))
 }
@@ -233,6 +242,27 @@ on_both_stores! {
         gate.let_through(1);
         assert_eq!(soon("its own caller gets its value", hangs).await.unwrap(), 1);
         assert_eq!(mute::entry(7).on(&there).get().await.unwrap(), Some(2), "which is not stored");
+    }
+
+    // R23: a run that owns its arguments goes on for all callers that wait for it.
+    async fn who_comes_after_the_deadline_of_a_run_does_not_join_it(nodes: &Nodes) {
+        let (cache, gate) = (nodes.node_with(short_deadline()).await, Gate::shut());
+        let call = |gate: &Gate, answer| tokio::spawn(owned_mute(cache.clone(), gate.clone(), 7, answer));
+        let hangs = call(&gate, 1);
+        gate.arrival().await;
+        let other = Gate::open();
+        let joins = call(&other, 2);
+        eventually("it has joined", || async { cache.stats().joined == 1 }).await;
+        pass_deadline(nodes);
+        eventually("nobody can join it any more", || async { flights(&cache) == 0 }).await;
+        assert_eq!(soon("a later caller runs", call(&other, 3)).await.unwrap(), 3);
+        gate.let_through(1);
+        for waits in [hangs, joins] {
+            assert_eq!(soon("who waited gets its value", waits).await.unwrap(), 1);
+        }
+        assert_eq!((cache.stats().joined, other.runs()), (1, 1));
+        let entry = owned_mute::entry(7).on(&cache);
+        assert_eq!(entry.get().await.unwrap(), Some(3), "only the later run is stored");
     }
 
     // R23, F3

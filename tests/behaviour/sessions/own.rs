@@ -15,7 +15,9 @@ use futures::future::join_all;
 use support::{Gate, soon};
 use tokio::task::yield_now;
 
-use super::client::{Browser, Page, express, moving, native};
+use super::client::{Browser, Page, express, native};
+
+mod moves;
 
 /// The contract that a store breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -503,18 +505,35 @@ async fn of_a_request_whose_change_cannot_be_made_nothing_goes_out_with_others()
 }
 
 #[tokio::test]
-async fn sessions_of_express_move_on_a_store_of_ones_own() {
-    let store = Map::new();
-    let cache = Cache::builder().clock(Clock::manual()).in_memory();
-    let before = express(&cache).store(Arc::clone(&store)).build().unwrap();
-    let browser = Browser::default();
-    browser.set(&before, "cart", 3).await;
-    let after = moving(&cache).store(Arc::clone(&store)).build().unwrap();
-    assert_eq!(browser.get(&after, "cart").await, Some(3));
-    assert_eq!(browser.get(&after, "cart").await, Some(3));
-    let entries = store.entries.lock().unwrap();
-    let begin_with = |prefix: &str| entries.keys().filter(|key| key.starts_with(prefix)).count();
-    assert_eq!((begin_with("cache:sess:v1:"), begin_with("sess:")), (1, 0), "{:?}", entries.keys());
+async fn an_id_that_is_somebodys_already_costs_nobody_a_session_on_a_store_of_ones_own() {
+    let (store, next) = (Map::new(), Arc::new(Mutex::new("one")));
+    let generated = Arc::clone(&next);
+    let layer = express(&Cache::in_memory()).store(Arc::clone(&store));
+    let layer = layer.generate_id(move || (*generated.lock().unwrap()).to_owned()).build().unwrap();
+    let (first, second) = (Browser::default(), Browser::default());
+    first.set(&layer, "cart", 1).await;
+    *next.lock().unwrap() = "two";
+    second.set(&layer, "cart", 2).await;
+    *next.lock().unwrap() = "one";
+    let page = second.visit(&layer, |session: Session| async move { session.cycle_id().await.map(|()| 200) });
+    assert_eq!(page.await.status, 500);
+    assert_eq!((first.get(&layer, "cart").await, second.get(&layer, "cart").await), (Some(1), Some(2)));
+    assert_eq!(store.sessions().len(), 2);
+}
+
+#[tokio::test]
+async fn a_login_that_was_not_stored_takes_no_place_in_the_list_of_a_store_of_ones_own() {
+    let (store, asked) = (Map::new(), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&asked);
+    // The first of them is somebody's already.
+    let id = move || if counted.fetch_add(1, Ordering::SeqCst) < 2 { "one".to_owned() } else { "two".to_owned() };
+    let layer = express(&Cache::in_memory()).store(Arc::clone(&store)).max_sessions(1, TooMany::Refuse);
+    let layer = layer.generate_id(id).build().unwrap();
+    Browser::default().set(&layer, "cart", 1).await;
+    asked.store(0, Ordering::SeqCst);
+    assert_eq!(login(&Browser::default(), &layer).await.status, 200);
+    assert!(asked.load(Ordering::SeqCst) > 2, "the first id was tried");
+    assert_eq!((store.logins(), layer.of_user("ada").list().await.unwrap().len()), (1, 1));
 }
 
 #[tokio::test]

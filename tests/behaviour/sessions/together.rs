@@ -1,6 +1,10 @@
 //! Many concurrent requests of one session, from one process and from several.
 
-use std::time::Duration;
+use std::fmt;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use cache_core::Cache;
 use cache_core::events::{Event, SessionEvent};
@@ -260,4 +264,103 @@ async fn processes_that_write_one_session_all_get_their_turn() {
         client.unwrap();
     }
     assert_eq!(browser.get(&processes[3], "views").await, Some(1600));
+}
+
+/// What became of the writes of one kind of processes.
+struct Share {
+    writes: usize,
+    /// How many were done when the fast processes had ended.
+    done_meanwhile: usize,
+    took: Duration,
+    longest: Duration,
+    conflicts: u64,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { writes, done_meanwhile, took, longest, conflicts } = self;
+        write!(f, "{writes} writes in {took:.2?}, {done_meanwhile} of them meanwhile, ")?;
+        write!(f, "the longest {longest:.2?}, {conflicts} conflicts")
+    }
+}
+
+/// Lets each of these clients write so many times. Returns how long each write took.
+async fn write_in_turn(
+    browser: &Browser,
+    clients: impl Iterator<Item = SessionLayer>,
+    writes: usize,
+    done: &Arc<AtomicUsize>,
+) -> Vec<Duration> {
+    let clients = clients.map(|layer| {
+        let (browser, done) = (browser.copy(), Arc::clone(done));
+        tokio::spawn(async move {
+            let mut times = Vec::new();
+            for _ in 0..writes {
+                let began = Instant::now();
+                let page =
+                    browser.visit(&layer, |session| async move { session.increment("views", 1).await.map(|_| 200) });
+                assert_eq!(page.await.status, 200);
+                times.push(began.elapsed());
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+            times
+        })
+    });
+    let times = join_all(clients.collect::<Vec<_>>()).await;
+    times.into_iter().flat_map(Result::unwrap).collect()
+}
+
+/// Measures one session that three processes and a fourth with a slow link write at once.
+async fn beside_fast_ones(delay: Duration) -> [Share; 2] {
+    // Fewer than the tries that one write has.
+    const FAST: (usize, usize) = (6, 100);
+    const SLOW: (usize, usize) = (4, 5);
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let mut fast = Vec::new();
+    for _ in 0..3 {
+        fast.push(Cache::connect(&server.patient_url()).await.unwrap());
+    }
+    let slow = Cache::connect(&format!("{}?{}", proxy.url(), support::PATIENT)).await.unwrap();
+    let layer = |cache: &Cache| native(cache).deadline(Duration::from_secs(600)).build().unwrap();
+    let (of_fast, of_slow): (Vec<_>, _) = (fast.iter().map(layer).collect(), layer(&slow));
+    let browser = Browser::default();
+    browser.set(&of_slow, "views", 0).await;
+    proxy.delay(delay);
+    let [by_fast, by_slow] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let began = Instant::now();
+    let fast_ones = async {
+        let clients = (0..FAST.0).map(|client| of_fast[client % of_fast.len()].clone());
+        let times = write_in_turn(&browser, clients, FAST.1, &by_fast).await;
+        (times, began.elapsed(), by_slow.load(Ordering::SeqCst))
+    };
+    let slow_ones = async {
+        let times = write_in_turn(&browser, (0..SLOW.0).map(|_| of_slow.clone()), SLOW.1, &by_slow).await;
+        (times, began.elapsed())
+    };
+    let both = soon("all are answered", futures::future::join(fast_ones, slow_ones)).await;
+    let ((fast_times, fast_took, done_meanwhile), (slow_times, slow_took)) = both;
+    let views = browser.get(&of_slow, "views").await.unwrap();
+    assert_eq!(usize::try_from(views).unwrap(), FAST.0 * FAST.1 + SLOW.0 * SLOW.1, "no write is lost");
+    let share = |times: Vec<Duration>, took, done_meanwhile, caches: &[Cache]| Share {
+        writes: times.len(),
+        done_meanwhile,
+        took,
+        longest: times.into_iter().max().unwrap(),
+        conflicts: caches.iter().map(|cache| cache.stats().sessions.conflicts).sum(),
+    };
+    let all_of_fast = by_fast.load(Ordering::SeqCst);
+    [share(fast_times, fast_took, all_of_fast, &fast), share(slow_times, slow_took, done_meanwhile, &[slow])]
+}
+
+// A measurement: `--nocapture` shows it. A slow process is not promised any part of the turns while
+// fast ones write without a pause, only that each of its writes gets through in the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_write_of_a_process_with_a_slow_link_gets_through_beside_fast_ones() {
+    // N3
+    for delay in [0, 1, 5] {
+        let [fast, slow] = beside_fast_ones(Duration::from_millis(delay)).await;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{delay} ms each way: fast: {fast}; slow: {slow}").unwrap();
+    }
 }
