@@ -49,7 +49,7 @@ async fn read(cache: &Cache, id: u32, text: &str) -> String {
 }
 
 /// Runs of other processes are not waited for.
-#[cached(name = "alone", ttl = 60, flight = "process", key = "{id}", skip(cache, gate, text), cache = cache, tags("alone"))]
+#[cached(name = "alone", ttl = 60, single_flight = "process", key = "{id}", skip(cache, gate, text), cache = cache, tags("alone"))]
 async fn alone(cache: &Cache, gate: &Gate, id: u32, text: &str) -> String {
     let _ = (cache, id);
     let text = text.to_owned();
