@@ -88,15 +88,15 @@ enum By {
     All,
 }
 
-const EVERY_WAY: [By; 4] = [Actor::Entry, Actor::Tag, Actor::Function, Actor::All];
-const FENCED: [By; 3] = [Actor::Entry, Actor::Tag, Actor::All];
+const EVERY_WAY: [By; 4] = [By::Entry, By::Tag, By::Function, By::All];
+const FENCED: [By; 3] = [By::Entry, By::Tag, By::All];
 
-async fn write(by: Actor, cache: &Cache, table: &Table, gate: &Gate, outcome: Outcome) -> Written {
+async fn write(by: By, cache: &Cache, table: &Table, gate: &Gate, outcome: Outcome) -> Written {
     match by {
-        Actor::Entry => by_entry(cache, table, gate, 7, outcome).await,
-        Actor::Tag => by_tag(cache, table, gate, 7, outcome).await,
-        Actor::Function => by_function(cache, table, gate, 7, outcome).await,
-        Actor::All => by_all(cache, table, gate, 7, outcome).await,
+        By::Entry => by_entry(cache, table, gate, 7, outcome).await,
+        By::Tag => by_tag(cache, table, gate, 7, outcome).await,
+        By::Function => by_function(cache, table, gate, 7, outcome).await,
+        By::All => by_all(cache, table, gate, 7, outcome).await,
     }
 }
 
@@ -440,7 +440,7 @@ async fn a_write_whose_fence_could_not_be_raised_invalidates_all_the_same() {
         };
         let (written, ()) = futures::future::join(write(by, &cache, &table, &gate, Outcome::Commit), mending).await;
         written.unwrap();
-        if !matches!(by, Actor::Function) {
+        if !matches!(by, By::Function) {
             event(&mut events, "the failure is told", |event| matches!(event, Event::StoreFailed { .. })).await;
         }
         eventually("what stood before has ended", || async { row(&other, &table, 7).await == before + 1 }).await;

@@ -161,6 +161,8 @@ async fn a_shared_cache_keeps_nothing_of_a_moment_without_the_store() {
         let site = Site::start(&cache, SessionMode::Native, transport.clone()).await;
         let ada = site.log_in("ada").await;
         proxy.cut();
+        // A request that is on its way may still be answered.
+        support::eventually("the store is away", || async { !cache.is_available() }).await;
         let response = site.get("/optional", Some(&ada)).await;
         assert_eq!(response.body, "nobody knows");
         assert_eq!(site.get("/who", Some(&ada)).await.status, 503);

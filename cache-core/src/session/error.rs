@@ -109,6 +109,10 @@ impl fmt::Display for SessionError {
     }
 }
 
+/// An error of a session that became the response, for the layer to report.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FailedAnswer(pub(super) &'static str);
+
 impl SessionError {
     /// Returns a description that contains nothing of the session.
     pub(super) fn what(&self) -> &'static str {

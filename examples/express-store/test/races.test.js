@@ -153,7 +153,8 @@ for (const resave of [false, true]) {
       await overlap(slow, () => browser.visit(meanwhile));
       const { cookie, ...rest } = JSON.parse(await client.get(key()));
       assert.deepEqual(rest, { first: "visit", a: "1", remembered: true });
-      assert.equal(cookie.originalMaxAge, 86_400_000);
+      // express-session takes the clock twice: a millisecond may pass in between.
+      assert.ok(cookie.originalMaxAge > 86_399_000 && cookie.originalMaxAge <= 86_400_000, cookie.originalMaxAge);
       assert.ok((await client.ttl(key())) > 80_000);
     };
     tests(`the latest expiry stands: ${meanwhile} during ${slow}`, body, { cookie: { maxAge: 60_000 } });

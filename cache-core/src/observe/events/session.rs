@@ -44,7 +44,8 @@ pub enum SessionEvent {
     /// It is for HTTPS only and the request came by plain HTTP, or the stored content cannot be
     /// written as a header. Behind a proxy, see `SessionBuilder::proxy`.
     CookieNotSent,
-    /// Changes could not be stored. The client got an error instead of the handler's response.
+    /// The client got an error: changes could not be stored, or the handler returned the error of
+    /// a session's method with the status 500.
     Failed {
         /// The reason.
         reason: &'static str,
@@ -179,7 +180,7 @@ pub(super) fn write(event: &SessionEvent, count: Option<u64>) {
             "a session's cookie could not be sent: it is for HTTPS only and the request came by plain HTTP; behind a proxy, see `SessionBuilder::proxy`"
         ),
         SessionEvent::Failed { reason } => {
-            tracing::error!(reason, count, "changes of a session could not be stored; the client got an error")
+            tracing::error!(reason, count, "a session failed; the client got an error")
         }
         SessionEvent::ShortSecret { bytes } => {
             tracing::warn!(bytes, count, "a session secret is shorter than 32 bytes; `Secret::generate()` makes one");

@@ -6,6 +6,7 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 
+use crate::session::error::FailedAnswer;
 use crate::session::{OptionalSession, Session, SessionError, SessionErrorKind};
 
 /// Extracts the session of this request. Nothing is read from the store until its first use.
@@ -46,12 +47,12 @@ impl<S: Send + Sync> FromRequestParts<S> for OptionalSession {
 
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
-        // Error texts contain names of values, but never the values. Store errors are events, which
-        // are reported separately.
-        #[cfg(feature = "tracing")]
-        if self.status() == http::StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error = %self, "a session's error became the answer");
+        let status = self.status();
+        let mut response = status.into_response();
+        // The layer makes it an event. Store errors are events already.
+        if status == http::StatusCode::INTERNAL_SERVER_ERROR {
+            response.extensions_mut().insert(FailedAnswer(self.what()));
         }
-        self.status().into_response()
+        response
     }
 }

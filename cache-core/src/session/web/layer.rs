@@ -17,6 +17,7 @@ use crate::cell::CellStore;
 use crate::object::CellHost;
 use crate::observe::events::SessionEvent;
 use crate::session::config::Config;
+use crate::session::error::FailedAnswer;
 use crate::session::options::Transport;
 use crate::session::stored::sessions::Sessions;
 use crate::session::{Session, SessionError};
@@ -102,6 +103,9 @@ where
         Box::pin(async move {
             let mut response = answer.await?;
             let failed = response.status().is_server_error();
+            if let Some(FailedAnswer(reason)) = response.extensions_mut().remove() {
+                sessions.emit(SessionEvent::Failed { reason });
+            }
             match session.finish(failed).await {
                 Ok(answer) => add_headers(&sessions.config, response.headers_mut(), answer),
                 Err(error) => {
