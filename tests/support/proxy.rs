@@ -297,8 +297,10 @@ async fn forward(
 /// Replaces the word by one that no server knows.
 fn misspell(request: &mut [u8]) {
     let (word, unknown) = (b"TRACKING", b"TRACKINX");
-    let found: Vec<usize> = (0..request.len()).filter(|at| request[*at..].starts_with(word)).collect();
-    for at in found {
-        request[at..at + word.len()].copy_from_slice(unknown);
+    let mut rest = request;
+    while let Some(at) = rest.windows(word.len()).position(|bytes| bytes == word) {
+        let (found, after) = rest.split_at_mut(at).1.split_at_mut(word.len());
+        found.copy_from_slice(unknown);
+        rest = after;
     }
 }
