@@ -90,7 +90,7 @@ impl __companion_user::user {
             .rules(__options)
             .erase()
     }
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     pub fn entry(id: u64) -> ::cache_core::PlainEntry<Result<User, Error>> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_user::user::__cached()
@@ -226,7 +226,7 @@ impl __companion_nick::nick {
             .cache_if(|nick| nick.is_known())
             .erase()
     }
-    /// The entry of these arguments, once told in which cache: `.on(&cache)`.
+    /// Returns the entry of these arguments. Select its cache with `.on(&cache)`.
     fn entry(name: &str) -> ::cache_core::UnboundPlainEntry<Option<Nick>> {
         __companion_nick::nick::__cached()
             .unbound_entry(
@@ -354,7 +354,7 @@ impl __companion_front::front {
             .rules(__options)
             .erase()
     }
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     fn entry() -> ::cache_core::PlainEntry<Page> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_front::front::__cached()
@@ -471,7 +471,7 @@ impl Repo {
         clippy::missing_panics_doc,
         reason = "generated"
     )]
-    /// The entry of these arguments.
+    /// Returns the entry of these arguments.
     fn user_entry(&self, id: u64) -> ::cache_core::PlainEntry<User> {
         let __cache: &::cache_core::Cache = &self.cache;
         Self::__user_cached()
