@@ -110,8 +110,8 @@ impl fmt::Display for SessionError {
 }
 
 /// An error of a session that became the response, for the layer to report.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct FailedAnswer(pub(super) &'static str);
+#[derive(Debug, Clone)]
+pub(super) struct FailedAnswer(pub(super) Arc<str>);
 
 impl SessionError {
     /// Returns a description that contains nothing of the session.

@@ -395,7 +395,7 @@ mod tests {
                 #[cfg(feature = "sessions")]
                 events.emit(Event::Session(SessionEvent::BadSignature));
                 #[cfg(feature = "sessions")]
-                events.emit(Event::Session(SessionEvent::Failed { reason: "the store did not answer in time" }));
+                events.emit(Event::Session(SessionEvent::Failed { reason: "the store did not answer in time".into() }));
             }
             let kinds = if cfg!(feature = "sessions") { 6 } else { 4 };
             assert_eq!(lines.take().len(), kinds);

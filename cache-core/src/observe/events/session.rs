@@ -1,12 +1,13 @@
-//! Events of web sessions. No event carries an id, a name or a value.
+//! Events of web sessions. No event carries an id or a value.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::bump;
 
 /// An event of a web session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEvent {
     /// A session was stored for the first time.
@@ -47,8 +48,8 @@ pub enum SessionEvent {
     /// The client got an error: changes could not be stored, or the handler returned the error of
     /// a session's method with the status 500.
     Failed {
-        /// The reason.
-        reason: &'static str,
+        /// The reason. It may name a value of the session, and contains nothing of it.
+        reason: Arc<str>,
     },
     /// Another namespace keeps sessions under the same prefix in the form of Express, where keys
     /// have no namespace: both share their sessions. See `SessionBuilder::prefix`.
@@ -180,7 +181,7 @@ pub(super) fn write(event: &SessionEvent, count: Option<u64>) {
             "a session's cookie could not be sent: it is for HTTPS only and the request came by plain HTTP; behind a proxy, see `SessionBuilder::proxy`"
         ),
         SessionEvent::Failed { reason } => {
-            tracing::error!(reason, count, "a session failed; the client got an error")
+            tracing::error!(reason = &**reason, count, "a session failed; the client got an error")
         }
         SessionEvent::ShortSecret { bytes } => {
             tracing::warn!(bytes, count, "a session secret is shorter than 32 bytes; `Secret::generate()` makes one");

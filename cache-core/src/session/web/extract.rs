@@ -49,10 +49,22 @@ impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut response = status.into_response();
-        // The layer makes it an event. Store errors are events already.
-        if status == http::StatusCode::INTERNAL_SERVER_ERROR {
-            response.extensions_mut().insert(FailedAnswer(self.what()));
+        // Error texts contain names of values, but never the values.
+        if self.kind() == SessionErrorKind::NoLayer {
+            log_once(&self);
+        } else if status == http::StatusCode::INTERNAL_SERVER_ERROR {
+            // The layer makes it an event. Store errors are events already.
+            response.extensions_mut().insert(FailedAnswer(self.to_string().into()));
         }
         response
+    }
+}
+
+/// Logs that there is no layer, which could make it an event, once in a process.
+fn log_once(_error: &SessionError) {
+    #[cfg(feature = "tracing")]
+    {
+        static LOGGED: std::sync::Once = std::sync::Once::new();
+        LOGGED.call_once(|| tracing::error!(error = %_error, "a session's error became the answer"));
     }
 }

@@ -128,7 +128,7 @@ impl Sessions {
         if let Some(fault) = fault.filter(|_| !self.is_own) {
             self.host.store_failed(fault);
         }
-        self.emit(SessionEvent::Failed { reason: error.what() });
+        self.emit(SessionEvent::Failed { reason: error.what().into() });
     }
 }
 
