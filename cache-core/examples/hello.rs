@@ -1,7 +1,7 @@
 //! How is a function cached? `cargo run -p cache-core --example hello`
 //!
-//! With `CACHE_URL=redis://127.0.0.1/` the values are kept in Redis, and a second run of this program
-//! computes nothing for an hour.
+//! With `CACHE_URL=redis://127.0.0.1/` the values are kept in Redis, and a second run of this
+//! program computes nothing for an hour.
 
 #![allow(clippy::print_stdout, reason = "an example tells what it does")]
 

@@ -1,4 +1,5 @@
-//! How does a web server keep sessions? `cargo run -p cache-core --features axum --example sessions`
+//! How does a web server keep sessions? `cargo run -p cache-core --features axum --example
+//! sessions`
 //!
 //! Then, with a cookie jar: `curl -c jar -b jar http://127.0.0.1:3000/`, several times.
 

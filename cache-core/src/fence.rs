@@ -4,7 +4,7 @@
 //! raise ── the entries and tags are fenced: no fills, each caller computes its own value
 //!   write
 //!   ├─ committed ──> lift: removes the fence and all values from before it and under it
-//!   └─ rolled back ─> withdraw: removes the fence, and what was stored before it is served again
+//!   └─ rolled back ─> withdraw: removes the fence; what was stored before it is served again
 //! ```
 //!
 //! Invariant: between the return of `raise` and the end of the fence (or its time limit), no reader
@@ -143,8 +143,8 @@ impl FenceBuilder {
 
     /// Runs a write behind the fence: raises it, awaits `write`, and lifts it.
     ///
-    /// The fence is lifted whatever `write` returns, since an error of a commit does not say whether
-    /// it happened. Where it certainly did not, [`raise`](Self::raise) and
+    /// The fence is lifted whatever `write` returns, since an error of a commit does not say
+    /// whether it happened. Where it certainly did not, [`raise`](Self::raise) and
     /// [`withdraw`](Fence::withdraw) keep what was stored.
     ///
     /// `write` runs even if the store cannot be reached: an event says so, and everything that the

@@ -14,6 +14,8 @@ use super::simulation::{Op, Run, Subject, duration};
 
 /// The longest call: the longest run of the function and what may precede it.
 const LONGEST_CALL: Duration = Duration::from_secs(60);
+/// The operation that writes behind a fence.
+const A_FENCE: u64 = 16;
 /// How long a fence lasts if its holder has died.
 const FENCE_LIMIT: Duration = Duration::from_secs(4);
 /// The longest time for which a background request of a dropped lock or fence is in transit.
@@ -77,6 +79,7 @@ impl Client {
             self.node.thaw().await;
             let subjects = self.run.subjects();
             let (subject, kind) = (subjects[self.draw(subjects.len() as u64) as usize], self.draw(23));
+            let kind = if self.run.is_about_fences() && self.draw(2) == 0 { A_FENCE } else { kind };
             if !self.run.performs(op) {
                 continue;
             }
@@ -132,7 +135,7 @@ impl Client {
             0..12 => self.read(row).await,
             14 => self.refresh(row).await,
             15 if may_be_set => self.set(row).await,
-            16 if may_be_set => return self.write_behind_a_fence(row).await,
+            A_FENCE if may_be_set => return self.write_behind_a_fence(row).await,
             15..=16 => self.delete_by_hand(row),
             17 => drop(self.run.state().history.commit(row)),
             18 => self.evict(row),

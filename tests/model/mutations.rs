@@ -91,7 +91,7 @@ guards! {
     // R26
     a_write_that_failed_and_lands_last_is_found: FailedWriteIsFollowed at 182; Aim::Cell,
     // R27
-    a_lift_that_ends_the_fences_of_others_is_found: FencesAreASet at 1495 of 0,
+    a_lift_that_ends_the_fences_of_others_is_found: FencesAreASet at 0; Aim::Fences,
     // R4, R22: of a tag of the value.
     a_lift_that_leaves_the_kinds_of_its_tags_is_found: LiftRenewsKinds at 85 of OF_AN_OWNER,
     an_update_of_an_object_that_overwrites_another_is_found: SwapCompares at 12,

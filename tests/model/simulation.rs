@@ -57,6 +57,8 @@ pub(super) enum Aim {
     Cell,
     /// The sessions of a user.
     Account,
+    /// A row that several writers fence at the same time.
+    Fences,
 }
 
 /// An operation of a client, or a failure: the `n`-th of `who`.
@@ -319,6 +321,8 @@ struct Plan {
     calm: bool,
     /// L1 has room for a few entries, and more are requested.
     narrow: bool,
+    /// Writers stand behind fences half of the time.
+    fences: bool,
     faults: Faults,
 }
 
@@ -353,6 +357,8 @@ impl Plan {
             Some(Aim::Function(function)) => Subject::Row(2 * function + draw(2) as usize),
             Some(Aim::Cell) => Subject::Cell,
             Some(Aim::Account) => Subject::Account,
+            // The row of the first function that is also set.
+            Some(Aim::Fences) => Subject::Row(1),
             None => Subject::Row(draw(ROWS as u64) as usize),
         };
         let first = subject();
@@ -374,7 +380,7 @@ impl Plan {
             suspends: fault(),
             steps: fault(),
         };
-        Self { subjects, two_builds, calm, narrow, faults }
+        Self { subjects, two_builds, calm, narrow, fences: aim == Some(Aim::Fences), faults }
     }
 }
 
@@ -486,6 +492,11 @@ impl Run {
     /// Returns whether nodes of the old and of the new build run concurrently.
     pub(super) fn has_two_builds(&self) -> bool {
         self.shared.plan.two_builds
+    }
+
+    /// Returns whether writers stand behind fences half of the time.
+    pub(super) fn is_about_fences(&self) -> bool {
+        self.shared.plan.fences
     }
 
     /// Returns whether L1 has room for a few entries only.

@@ -14,10 +14,11 @@ pub(super) fn of_comments(source: &Source) -> Vec<Finding> {
             is_block = false;
             return false;
         };
-        if comment.trim_start_matches(['/', '!']).trim_start().starts_with("```") {
+        let comment = comment.trim_start_matches(['/', '!']).trim_start();
+        if comment.starts_with("```") {
             is_block = !is_block;
         }
-        !is_block && is_wide(line)
+        !is_block && !comment.starts_with('|') && is_wide(line)
     });
     wide.map(|(at, line)| finding(&source.path, at, line)).collect()
 }

@@ -95,8 +95,8 @@ impl<F: ObjectType> ObjectsOf<F> {
         self.load_at(self.place(id)?).await
     }
 
-    /// Stores a new object. Returns `false` if its key exists, whatever bytes are there; they are not
-    /// changed.
+    /// Stores a new object. Returns `false` if its key exists, whatever bytes are there; they are
+    /// not changed.
     ///
     /// # Errors
     /// Store errors; the error of [`ObjectForm::encode`]; [`ErrorKind::Limit`] if the bytes exceed
@@ -148,8 +148,9 @@ impl<F: ObjectType> ObjectsOf<F> {
         self.ttl_at(self.place(id)?).await
     }
 
-    /// Returns all objects in the list of this owner, the one that ends first at the head. An object
-    /// that begins or ends during the call may be missed or included. No object's life is extended.
+    /// Returns all objects in the list of this owner, the one that ends first at the head. An
+    /// object that begins or ends during the call may be missed or included. No object's life is
+    /// extended.
     ///
     /// Costs one read for the list, and then one for each object that was created in the last
     /// [`ttl`](ObjectType::ttl), all at once.

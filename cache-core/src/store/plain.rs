@@ -80,8 +80,8 @@ pub(crate) trait PlainStore: Send + Sync + 'static {
     /// Sends a command unchanged.
     fn command(&self, words: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Reply>>;
 
-    /// Like [`load`](super::CellStore::load). `true`: the listeners are notified of the next change of
-    /// the key.
+    /// Like [`load`](super::CellStore::load). `true`: the listeners are notified of the next change
+    /// of the key.
     fn load_tracked<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(Option<Loaded>, bool)>>;
 
     /// Stores if the lease still belongs to this compute, and the key still has exactly the content

@@ -186,8 +186,8 @@ impl Link {
         self.takeover.takeovers()
     }
 
-    /// Returns whether an operation failed because the runtime of the connection has ended since the
-    /// operation began at this count of take-overs.
+    /// Returns whether an operation failed because the runtime of the connection has ended since
+    /// the operation began at this count of take-overs.
     pub(super) fn was_lost_with_its_runtime(&self, error: &Error, takeovers: u64) -> bool {
         let is_of_the_link = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed) && !self.is_closed();
         is_of_the_link && (self.takeover.takeovers() != takeovers || self.takeover.is_changing() || self.is_abandoned())
