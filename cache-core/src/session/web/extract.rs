@@ -49,6 +49,13 @@ impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut response = status.into_response();
+        // Without a layer no other part of the library tells it. Once, since only another program
+        // mends it.
+        #[cfg(feature = "tracing")]
+        if self.kind() == SessionErrorKind::NoLayer {
+            static TOLD: std::sync::Once = std::sync::Once::new();
+            TOLD.call_once(|| tracing::error!(error = %self, "a session failed; the client got an error"));
+        }
         // The layer makes it an event. Store errors are events already.
         if status == http::StatusCode::INTERNAL_SERVER_ERROR {
             response.extensions_mut().insert(FailedAnswer(self.what()));
