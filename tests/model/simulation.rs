@@ -149,7 +149,8 @@ reached! {
     cell_reads,
     /// Acknowledged.
     cell_writes,
-    /// Writes of the cell that have failed and could still arrive, until their node followed them up.
+    /// Writes of the cell that have failed and could still arrive, until their node followed them
+    /// up.
     late_writes,
     updates,
     session_increments,
