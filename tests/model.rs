@@ -164,7 +164,7 @@ fn a_seed_decides_everything() {
 #[test]
 fn the_simulation_reaches_what_it_is_about() {
     let mut all = simulation::Reached::default();
-    for seed in 0..200 {
+    for seed in 0..400 {
         all.add(&simulate(&Setup { seed, ..Setup::default() }).reached);
     }
     assert!(all.is_everything(), "{all:?}");

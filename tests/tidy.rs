@@ -11,6 +11,7 @@ mod columns;
 mod layers;
 mod options;
 mod promises;
+mod run;
 mod source;
 mod topics;
 

@@ -9,4 +9,4 @@ pub(crate) mod freshness;
 pub(crate) mod return_type;
 pub(crate) mod rules;
 
-pub(crate) use self::erased::Erased;
+pub(crate) use self::erased::{Erased, drop_caught};

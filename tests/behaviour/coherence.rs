@@ -217,6 +217,17 @@ async fn becomes_without_write(cache: &Cache, text: &str) {
     kept(cache, text).await;
 }
 
+#[tokio::test]
+// T1
+async fn on_the_embedded_store_the_second_call_is_a_hit_in_the_store_and_the_third_a_local_one() {
+    let cache = Cache::in_memory();
+    for (call, counts) in [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (4, (1, 1, 2))] {
+        assert_eq!(&*read(&cache, "computed").await, "computed");
+        let stats = cache.stats();
+        assert_eq!((stats.computes, stats.hits, stats.local_hits), counts, "call {call}");
+    }
+}
+
 #[cached(name = "short", ttl = 60, skip(cache), cache = cache, local = "5s")]
 async fn short_here(cache: &Cache) -> u32 {
     let _ = cache;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cache_core::clock::Clock;
 use cache_core::events::Event;
+use cache_core::why::HistoryEvent;
 use cache_core::{Cache, cached};
 use support::{Gate, Nodes, Proxy, RedisServer, event, eventually, on_both_stores, soon};
 
@@ -125,6 +126,45 @@ on_both_stores! {
             assert_eq!(soon("both end", call).await.unwrap().unwrap(), "v2");
         }
         assert_eq!(other.runs(), 0);
+    }
+
+    // R19, T7
+    async fn a_run_that_learns_that_its_lease_is_lost_leaves_the_newer_one_to_be_joined(nodes: &Nodes) {
+        let lease = Duration::from_secs(3);
+        let node = || nodes.node_with(Cache::builder().jitter(0.0).lease(lease));
+        let (here, there) = (node().await, node().await);
+        let losses = || row::entry(7).on(&here).why().steps().iter().filter(|step| step.what == HistoryEvent::LeaseLost).count();
+        for by_another in [false, true] {
+            let (old, new, unused) = (Gate::shut(), Gate::shut(), Gate::open());
+            let (joined, waited, lost) = (here.stats().joined, here.stats().waited, losses());
+            let first = start(&here, &old, "v1");
+            old.arrival().await;
+            row::entry(7).on(&here).invalidate().await.unwrap();
+            let mut newer = vec![start(if by_another { &there } else { &here }, &new, "v2")];
+            new.arrival().await;
+            if by_another {
+                // The newer run of this process waits for that of the other one.
+                newer.push(start(&here, &unused, "v3"));
+                eventually("it waits", || async { here.stats().waited > waited }).await;
+            }
+            // A third of the lease, after which every run renews its own.
+            if let Nodes::Embedded(_, clock) = nodes {
+                clock.advance(lease / 3);
+            }
+            eventually("the old run learns of it", || async { losses() > lost }).await;
+            newer.push(start(&here, &unused, "v4"));
+            eventually("it joins the newer run", || async { here.stats().joined > joined }).await;
+            old.let_through(1);
+            assert_eq!(soon("the old run ends", first).await.unwrap().unwrap(), "v1");
+            newer.push(start(&here, &unused, "v5"));
+            eventually("so does one after its end", || async { here.stats().joined > joined + 1 }).await;
+            new.let_through(1);
+            for call in newer {
+                assert_eq!(soon("all end", call).await.unwrap().unwrap(), "v2");
+            }
+            assert_eq!(unused.runs(), 0);
+            row::entry(7).on(&here).invalidate().await.unwrap();
+        }
     }
 
     // R12

@@ -46,7 +46,7 @@ async fn borrowed_second(cycle: &Cycle, id: u32) -> u32 {
 }
 
 /// Returns the result of `future` while time advances.
-async fn in_time<T>(nodes: &Nodes, what: &str, future: impl Future<Output = T>) -> T {
+pub(super) async fn in_time<T>(nodes: &Nodes, what: &str, future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     soon(what, async {
         loop {
@@ -117,7 +117,7 @@ async fn with_cache_if(cache: &Cache, gate: &Gate, id: u32) -> u32 {
 }
 
 /// Returns the results of this many callers, all of which wait for one run.
-async fn all_of<T, F>(cache: &Cache, gate: &Gate, callers: u64, call: impl Fn() -> F) -> Vec<T>
+pub(super) async fn all_of<T, F>(cache: &Cache, gate: &Gate, callers: u64, call: impl Fn() -> F) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,

@@ -39,7 +39,9 @@ impl Client {
         let (settled, others): (Vec<Node>, Vec<Node>) = failed.into_iter().partition(Node::is_settled);
         let mut state = self.run.state();
         state.failed_writers.extend(others);
-        settled.iter().for_each(|node| state.history.settled(node.index(), now));
+        for node in settled {
+            state.reached.late_writes += state.history.settled(node.index(), now);
+        }
     }
 
     async fn write_cell(&self) {
@@ -48,7 +50,10 @@ impl Client {
         self.note(|| format!("write {value} into the cell"));
         let done = cell::entry().on(&self.cache).set(value).await;
         self.note(|| format!("write {value} into the cell: {}", if done.is_ok() { "done" } else { "failed" }));
-        self.run.state().history.end_write(value, world.now(), self.node.index(), done.is_ok());
+        let mut state = self.run.state();
+        state.history.end_write(value, world.now(), self.node.index(), done.is_ok());
+        state.reached.cell_writes += u64::from(done.is_ok());
+        drop(state);
         if done.is_err() {
             self.run.state().failed_writers.push(self.node.clone());
         }

@@ -345,7 +345,10 @@ impl Client {
         let now = world.now();
         match self.draw(8) {
             0..2 => {
-                self.run.state().evicted_at[row] = Some(now);
+                let mut state = self.run.state();
+                state.evicted_at[row] = Some(now);
+                state.reached.evicted_fences += u64::from(state.fenced[row] > 0);
+                drop(state);
                 self.note(|| format!("row {row} is evicted"));
                 [old::key(&self.cache, row), new::key(&self.cache, row)]
                     .iter()
@@ -353,6 +356,7 @@ impl Client {
             }
             2..4 if super::LOST_REGISTRIES => {
                 let registry = REGISTRIES[row / 2];
+                self.run.state().reached.evicted_registries += 1;
                 self.note(|| format!("{registry} is evicted"));
                 world.delete_by_hand(registry);
             }
@@ -369,8 +373,13 @@ impl Client {
             OF_AN_OWNER => key.starts_with("cache@tag:owner:"),
             _ => key == format!("cache@tag:row:{row}"),
         };
-        let fenced = self.run.rows().into_iter().filter(is_on);
-        fenced.for_each(|row| self.run.state().evicted_at[row] = Some(now));
+        let mut state = self.run.state();
+        state.reached.evicted_versions += 1;
+        for row in self.run.rows().into_iter().filter(is_on) {
+            state.evicted_at[row] = Some(now);
+            state.reached.evicted_fences += u64::from(state.fenced[row] > 0);
+        }
+        drop(state);
         self.note(|| format!("{key} is evicted"));
         world.delete_by_hand(key);
     }

@@ -186,13 +186,16 @@ impl History {
     }
 
     /// Records that this node has done the follow-up of its failed writes: nothing of them can
-    /// arrive.
-    pub(super) fn settled(&mut self, node: usize, now: u64) {
+    /// arrive. Returns how many there were.
+    pub(super) fn settled(&mut self, node: usize, now: u64) -> u64 {
+        let mut count = 0;
         for write in self.writes.iter_mut().filter(|write| write.may_arrive) {
             if write.ended.is_some_and(|(_, by)| by == node) {
                 (write.ended, write.may_arrive) = (Some((now, node)), false);
+                count += 1;
             }
         }
+        count
     }
 
     /// Records that the store has lost all writes.

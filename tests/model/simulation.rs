@@ -139,12 +139,21 @@ reached! {
     /// Raised while another fence is up on the row.
     overlapping_fences,
     withdrawn,
+    evicted_registries,
+    evicted_versions,
+    /// Evicted together with the entry or the version that they stood in place of.
+    evicted_fences,
     /// Writers that died behind their fences, after the commit.
     dead_holders,
     batches,
     absent,
     not_modified,
     cell_reads,
+    /// Acknowledged.
+    cell_writes,
+    /// Writes of the cell that have failed and could still arrive, until their node followed them
+    /// up.
+    late_writes,
     updates,
     session_increments,
     logins,

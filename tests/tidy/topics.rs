@@ -22,6 +22,15 @@ const TOPICS: &[Topic] = &[
         heading: "## Eviction policies of Redis",
         has: &["allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-ttl", "noeviction"],
     },
+    Topic {
+        page: "fence",
+        heading: "## `#[invalidates]`",
+        has: &[
+            "**Inside a transaction that another function commits.**",
+            "stores the old row for a whole ttl",
+            "raise an explicit fence around the transaction",
+        ],
+    },
     Topic { page: "acl", heading: "## A line to copy", has: &["```text\nuser ", "+evalsha", "+client|tracking"] },
     Topic { page: "sessions", heading: "## Shared proxies", has: &["`Vary`", "`Cache-Control`", "`private`", "nginx"] },
     Topic { page: "values-and-ttl", heading: "### Secrets in values", has: &["NotCacheable", "```rust"] },

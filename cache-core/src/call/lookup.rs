@@ -10,9 +10,9 @@ use crate::observe::function_stats::FunctionNumber;
 use crate::observe::history::HistoryEvent;
 use crate::options::{EntryOptions, LocalTier};
 use crate::store::Slot;
-use crate::value::Erased;
 use crate::value::envelope::Envelope;
 use crate::value::return_type::ValueType;
+use crate::value::{Erased, drop_caught};
 use crate::versions::snapshot::{VersionCheck, VersionSnapshot};
 
 /// The result of [`Engine::lookup`].
@@ -130,6 +130,8 @@ impl Engine {
         if let Some((mark, under)) = mark.zip(under) {
             mark.keep(&decoded, (value.weigh)(&decoded, payload.len()), serving.service(tier), under);
         }
+        // Its destructor is user code, and the caller has its copy (S10).
+        drop_caught(decoded);
         bump(&self.events.count().hits);
         if let Some(counters) = self.functions.of(number) {
             bump(&counters.hits);

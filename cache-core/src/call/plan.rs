@@ -12,9 +12,9 @@ use crate::observe::events::{Counters, Event, Table, bump};
 use crate::observe::function_stats::{FunctionCounters, FunctionNumber};
 use crate::observe::history::HistoryEvent;
 use crate::options::LocalTier;
-use crate::value::Erased;
 use crate::value::return_type::{Returns, ValueType};
 use crate::value::rules::Rules;
+use crate::value::{Erased, drop_caught};
 use crate::versions::snapshot::VersionSnapshot;
 
 /// One call: its key, its type and its rules.
@@ -178,7 +178,12 @@ impl<R> Returns<R> {
     /// Converts the outcome of a run into what the caller gets.
     pub(crate) fn land(self, landing: FlightOutcome, name: &str) -> R {
         let returned = match landing {
-            FlightOutcome::Value(value) => (self.of.ok)(&value),
+            FlightOutcome::Value(value) => {
+                let returned = (self.of.ok)(&value);
+                // Only the last caller drops it, and would lose its own copy by a panic (S10).
+                drop_caught(value);
+                returned
+            }
             FlightOutcome::Failed(error) => (self.of.err)(error),
             FlightOutcome::Panicked(panic) => panic.resume(name),
             FlightOutcome::Abandoned => None,

@@ -8,11 +8,10 @@
 //! Invariant: a value that was in the table is dropped here, so a destructor that panics does not
 //! unwind through other code of the library.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use crate::value::Erased;
+use crate::value::{Erased, drop_caught};
 
 struct Values {
     /// A lock of the standard library: nothing else is done under it, so the order of steps does
@@ -79,11 +78,7 @@ pub(super) fn drop_some(most: usize) {
         dropped
     };
     for value in dropped {
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(value)));
-        if let Err(panic) = dropped {
-            // The panic hook has reported it. Its payload may have a destructor, too.
-            std::mem::forget(panic);
-        }
+        drop_caught(value);
     }
 }
 

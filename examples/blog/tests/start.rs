@@ -172,6 +172,24 @@ fn an_instance_waits_for_another_that_is_starting_on_its_file() {
 }
 
 #[test]
+fn pages_are_cached_behind_tls() {
+    let Some(redis) = RedisServer::with_tls() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = blog(&folder, &redis.tls_url()).stdout(Stdio::piped()).spawn().unwrap();
+    let lines: Vec<String> = BufReader::new(child.stdout.take().unwrap()).lines().take(2).map(Result::unwrap).collect();
+    let address = lines[0].trim_start_matches("listening on http://").trim_end_matches('/');
+    let browser = Browser(address.parse().unwrap());
+    assert_eq!(browser.get("/posts/300").status, 200);
+    let stored = redis.cli(&["KEYS", "*"]);
+    let status = browser.get("/cache");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(lines[1].contains("rediss://") && !lines[1].contains("not reachable"), "{lines:?}");
+    assert!(status.body.contains("available"), "{}", status.body);
+    assert!(stored.contains("post"), "{stored}");
+}
+
+#[test]
 fn it_starts_without_redis_and_says_so() {
     // D1
     let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,42 @@
 //! Refreshes that fail or are skipped, and refreshes that meet another one.
 
+use std::sync::Mutex;
+
 use super::*;
 use cache_core::clock::Clock;
 use support::{Proxy, RedisServer};
 
+tokio::task_local! {
+    static TENANT: u32;
+}
+
+/// The tenants that the runs have seen.
+type Seen = Arc<Mutex<Vec<Option<u32>>>>;
+
+/// Returns the tenant of the caller, if its run sees that, and from its second run on what lasts.
+#[cached(name = "of_tenant", ttl = |value| if *value < LASTS { SHORT } else { HOUR }, stale_while_revalidate = "1h", early = false, key = "{id}", skip(cache, seen), cache = &cache)]
+async fn of_tenant(cache: Cache, seen: Seen, id: u32) -> Answer {
+    let _ = (&cache, id);
+    let tenant = || TENANT.try_with(|tenant| *tenant).ok();
+    let first = tenant();
+    tokio::task::yield_now().await;
+    let mut seen = seen.lock().unwrap();
+    seen.push(first.or(tenant()));
+    Ok(if seen.len() == 1 { 1 } else { LASTS })
+}
+
 on_both_stores! {
+    // S11, F1
+    async fn a_refresh_in_the_background_sees_no_context_of_the_caller_that_began_it(nodes: &Nodes) {
+        let (cache, seen) = (nodes.node().await, Seen::default());
+        let call = |tenant| TENANT.scope(tenant, of_tenant(cache.clone(), Arc::clone(&seen), 7));
+        assert_eq!(call(1).await, Ok(1));
+        outlive(nodes, &[&cache], |cache| of_tenant::entry(7).on(cache)).await;
+        assert_eq!(soon("the stale value comes at once", call(2)).await, Ok(1));
+        eventually("the refresh is served", || async { call(3).await == Ok(LASTS) }).await;
+        assert_eq!(*seen.lock().unwrap(), [None, None]);
+    }
+
     // F3: an explicit refresh is not delayed by another one's failure.
     async fn a_refresh_that_is_asked_for_is_stored_though_the_last_one_failed(nodes: &Nodes) {
         let cache = nodes.node().await;

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use cache_core::Cache;
+use cache_core::clock::Clock;
 use cache_core::session::{Session, SessionError, SessionErrorKind, TooMany};
 use http::Request;
 use tower::ServiceExt as _;
@@ -83,7 +85,34 @@ async fn an_error_that_becomes_an_answer_is_told_in_the_log() {
     let layer = native(&Cache::in_memory()).build().unwrap();
     assert_eq!(ask(app().layer(layer)).await, 500);
     let told = std::mem::take(&mut *log.0.lock().unwrap());
-    assert!(told.contains("`word`") && !told.contains("mellon"), "{told}");
+    assert!(told.contains("a session failed") && told.contains("the value does not fit"), "{told}");
+    assert!(!told.contains("mellon"), "{told}");
+    drop(guard);
+}
+
+// One thread, because the log is captured on the current thread.
+#[tokio::test(flavor = "current_thread")]
+// C4
+async fn an_error_that_becomes_a_thousand_answers_is_one_line_and_later_one_with_a_count() {
+    let (log, clock) = (Log::default(), Clock::manual());
+    let guard = tracing::subscriber::set_default(log.clone());
+    let cache = Cache::builder().clock(clock.clone()).in_memory();
+    let app = Router::new().route("/", get(count)).layer(native(&cache).build().unwrap());
+    let fail = async |times: usize| {
+        for _ in 0..times {
+            let request = Request::get("/").body(Body::empty()).unwrap();
+            assert_eq!(app.clone().oneshot(request).await.unwrap().status().as_u16(), 500);
+        }
+        let told = std::mem::take(&mut *log.0.lock().unwrap());
+        told.lines().filter(|line| line.contains("the value does not fit")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = fail(1000).await;
+    assert!(first.len() == 1 && !first[0].contains("count"), "{first:?}");
+    clock.advance(Duration::from_secs(10));
+    let second = fail(1).await;
+    assert!(second.len() == 1 && second[0].contains("count=1000 "), "{second:?}");
+    assert_eq!(fail(10).await.len(), 0);
+    assert_eq!(cache.stats().sessions.failed, 1011);
     drop(guard);
 }
 

@@ -104,3 +104,6 @@ pub(super) fn new_version() -> Value {
 fn first_version() -> Value {
     Value::Bytes("1".into())
 }
+
+#[cfg(test)]
+mod tests;

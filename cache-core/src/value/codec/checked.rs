@@ -31,6 +31,7 @@ use super::lossy::lossy_part;
 use super::weigh::estimate;
 use super::{Codec, MsgPack};
 use crate::error::{Error, ErrorKind, Result};
+use crate::value::drop_caught;
 use crate::value::fingerprint::Fingerprint;
 
 /// How many of the first writes of a type are decoded before its codec is trusted with it.
@@ -200,6 +201,7 @@ impl<T> Coding<T> {
         };
         // A panic in the user's comparison gives no result either.
         let differs = self.equal.filter(|_| is_compared).map(|equal| catch_unwind(AssertUnwindSafe(|| differs(equal))));
+        drop_caught(decoded);
         Ok(matches!(differs, Some(Ok(true))))
     }
 }
