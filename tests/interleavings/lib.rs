@@ -46,7 +46,7 @@ mod versions;
 
 mod value {
     pub(crate) use crate::doubles::freshness;
-    pub(crate) use crate::erased::Erased;
+    pub(crate) use crate::erased::{Erased, drop_caught};
 }
 
 /// Runs `model` with the steps of its threads in many orders, drawn by a seed: `orders` for each
