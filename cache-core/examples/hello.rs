@@ -3,7 +3,7 @@
 //! With `CACHE_URL=redis://127.0.0.1/` the values are kept in Redis, and a second run of this
 //! program computes nothing for an hour.
 
-#![allow(clippy::print_stdout, reason = "an example tells what it does")]
+#![allow(clippy::print_stdout, clippy::arithmetic_side_effects, reason = "an example tells what it does")]
 
 use std::time::Duration;
 

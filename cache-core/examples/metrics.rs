@@ -1,7 +1,7 @@
 //! How do the counters of a cache get into a metrics system of your own?
 //! `cargo run -p cache-core --example metrics`
 
-#![allow(clippy::print_stdout, reason = "an example tells what it does")]
+#![allow(clippy::print_stdout, clippy::arithmetic_side_effects, reason = "an example tells what it does")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

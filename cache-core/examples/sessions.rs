@@ -3,7 +3,7 @@
 //!
 //! Then, with a cookie jar: `curl -c jar -b jar http://127.0.0.1:3000/`, several times.
 
-#![allow(clippy::print_stdout, reason = "an example tells what it does")]
+#![allow(clippy::print_stdout, clippy::arithmetic_side_effects, reason = "an example tells what it does")]
 
 use std::time::Duration;
 

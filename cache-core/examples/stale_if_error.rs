@@ -1,7 +1,7 @@
 //! What do callers get while the database is down?
 //! `cargo run -p cache-core --features testing --example stale_if_error`
 
-#![allow(clippy::print_stdout, reason = "an example tells what it does")]
+#![allow(clippy::print_stdout, clippy::arithmetic_side_effects, reason = "an example tells what it does")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

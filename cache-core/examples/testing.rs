@@ -1,6 +1,8 @@
 //! How is code with cached functions tested?
 //! `cargo test -p cache-core --features testing --example testing`
 
+#![allow(clippy::arithmetic_side_effects, clippy::unwrap_used, reason = "an example")]
+
 use cache_core::{Cache, cached};
 
 /// Each test gives its own cache, so no test sees what another one stored.

@@ -18,10 +18,10 @@ pub(super) fn check(sources: &[Source], folder: &str) -> Vec<Finding> {
     for (module, source) in &files {
         for path in named(&source.code, module) {
             let path = match path.first().and_then(|first| exports.get(first)) {
-                Some(exporter) if !files.contains_key(&path[..1].to_vec()) => vec![exporter.clone()],
+                Some(exporter) if !files.contains_key(&path[..1]) => vec![exporter.clone()],
                 _ => path,
             };
-            let target = (1..=path.len()).rev().find_map(|len| files.get_key_value(&path[..len].to_vec()));
+            let target = (1..=path.len()).rev().find_map(|len| files.get_key_value(&path[..len]));
             if let Some((target, _)) = target
                 && !is_kin(module, target)
             {

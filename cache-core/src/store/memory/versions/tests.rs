@@ -55,6 +55,7 @@ fn is_stored(renews: bool) -> bool {
         let renewal = store.with(&kind, |access| {
             let uses = store.tick.load(Ordering::Relaxed);
             reads = Some(scope.spawn(read));
+            #[expect(clippy::disallowed_methods, reason = "a limit, so that a broken order does not hang")]
             let began = Instant::now();
             // Every read counts as a use. The next one waits for the lock of this closure.
             while store.tick.load(Ordering::Relaxed) == uses {
