@@ -17,7 +17,7 @@ use crate::signature::Param;
 use crate::template::{Piece, Placeholder};
 
 /// The most tags that can be written. List elements may add more to an entry, up to `MAX_TAGS` in
-/// the library's `tag.rs`.
+/// the library's `versions/snapshot.rs`.
 const MAX_TEMPLATES: usize = 16;
 /// The name of the value in a template.
 const VALUE: &str = "value";
