@@ -239,6 +239,9 @@ pub type Observer = dyn Fn(&Event) + Send + Sync;
 
 /// How many events a slow subscriber may lag behind before it misses some.
 const SUBSCRIBER_BUFFER: usize = 1024;
+/// The target of all log lines, whichever module writes them.
+#[cfg(feature = "tracing")]
+pub(crate) const TARGET: &str = "cache_core";
 
 /// The event sink of one cache. Cheap to clone.
 #[derive(Clone)]

@@ -190,90 +190,108 @@ fn place(kinds: &mut Vec<Repeated>, kind: Kind, now: u64) -> usize {
 /// events were only counted.
 fn write(event: &Event, count: Option<u64>) {
     match event {
-        Event::Connected => tracing::info!(count, "cache store connected"),
-        Event::NotInstalled => tracing::warn!(
+        Event::Connected => tracing::info!(target: super::TARGET, count, "cache store connected"),
+        Event::NotInstalled => tracing::warn!(target: super::TARGET,
             count,
             "no cache is installed: #[cached] functions use this process's memory; call `Cache::install` at start-up"
         ),
         Event::Disconnected { reason } => {
-            tracing::warn!(%reason, count, "cache store disconnected; functions run uncached until it is back")
+            tracing::warn!(target: super::TARGET, %reason, count, "cache store disconnected; functions run uncached until it is back")
         }
         Event::ConnectFailed { reason, .. } => {
-            tracing::warn!(%reason, count, "cache store cannot be reached; trying again")
+            tracing::warn!(target: super::TARGET, %reason, count, "cache store cannot be reached; trying again")
         }
-        Event::StoreFailed { step, reason, .. } => tracing::warn!(step, %reason, count, "cache store operation failed"),
+        Event::StoreFailed { step, reason, .. } => {
+            tracing::warn!(target: super::TARGET, step, %reason, count, "cache store operation failed")
+        }
         Event::Undecodable { name, reason } => {
-            tracing::warn!(%name, reason, count, "stored bytes are not a record; treated as a miss")
+            tracing::warn!(target: super::TARGET, %name, reason, count, "stored bytes are not a record; treated as a miss")
         }
-        Event::FillRefused { name } => tracing::debug!(%name, "value not stored: its lease was gone"),
+        Event::FillRefused { name } => {
+            tracing::debug!(target: super::TARGET, %name, "value not stored: its lease was gone")
+        }
         Event::FillPanicked { name } => {
-            tracing::error!(%name, count, "a closure of the function panicked; the value was returned and not stored")
+            tracing::error!(target: super::TARGET, %name, count, "a closure of the function panicked; the value was returned and not stored")
         }
-        Event::StaleServed { name, cause } => tracing::warn!(%name, ?cause, count, "a value was served after its ttl"),
-        Event::RefreshFailed { name } => tracing::warn!(%name, count, "refresh failed; the old value stays"),
-        Event::RefreshSkipped { name } => tracing::warn!(%name, count, "refresh left out: as many run as may"),
-        Event::DeadlinePassed { name } => tracing::warn!(%name, count, "a run took longer than its deadline"),
+        Event::StaleServed { name, cause } => {
+            tracing::warn!(target: super::TARGET, %name, ?cause, count, "a value was served after its ttl")
+        }
+        Event::RefreshFailed { name } => {
+            tracing::warn!(target: super::TARGET, %name, count, "refresh failed; the old value stays")
+        }
+        Event::RefreshSkipped { name } => {
+            tracing::warn!(target: super::TARGET, %name, count, "refresh left out: as many run as may")
+        }
+        Event::DeadlinePassed { name } => {
+            tracing::warn!(target: super::TARGET, %name, count, "a run took longer than its deadline")
+        }
         Event::EncodeFailed { name, reason } => {
-            tracing::error!(%name, %reason, count, "value could not be encoded; not cached")
+            tracing::error!(target: super::TARGET, %name, %reason, count, "value could not be encoded; not cached")
         }
-        Event::TooLarge { name, bytes } => tracing::warn!(%name, bytes, count, "value over the size limit; not cached"),
-        Event::TooManyTags { name, tags } => tracing::warn!(%name, tags, count, "value with too many tags; not cached"),
+        Event::TooLarge { name, bytes } => {
+            tracing::warn!(target: super::TARGET, %name, bytes, count, "value over the size limit; not cached")
+        }
+        Event::TooManyTags { name, tags } => {
+            tracing::warn!(target: super::TARGET, %name, tags, count, "value with too many tags; not cached")
+        }
         Event::TooManyFences { name } => {
             let name = name.as_deref().unwrap_or("a tag");
-            tracing::warn!(
+            tracing::warn!(target: super::TARGET,
                 name,
                 count,
                 "more than 16 write fences at once; it stays fenced until the last would end by its time"
             )
         }
-        Event::CodecReplaced { type_name, codec } => tracing::warn!(
+        Event::CodecReplaced { type_name, codec } => tracing::warn!(target: super::TARGET,
             type_name,
             codec,
             count,
             "the codec cannot read back what it writes for this type; MessagePack is used; say `codec = \"msgpack\"`"
         ),
-        Event::ReadBackDiffers { type_name } => tracing::warn!(
+        Event::ReadBackDiffers { type_name } => tracing::warn!(target: super::TARGET,
             type_name,
             count,
             "values of this type are not equal to what is read back of them: only the first caller gets what the function returned"
         ),
-        Event::FingerprintIncomplete { type_name } => tracing::warn!(
+        Event::FingerprintIncomplete { type_name } => tracing::warn!(target: super::TARGET,
             type_name,
             count,
             "changes of this type's fields may go unnoticed; raise `version` in #[cached(..)] when they change"
         ),
         Event::TrackingUnavailable { reason } => {
-            tracing::warn!(%reason, count, "the server does not allow CLIENT TRACKING; waiting falls back to polling")
+            tracing::warn!(target: super::TARGET, %reason, count, "the server does not allow CLIENT TRACKING; waiting falls back to polling")
         }
         Event::KillUnavailable { reason } => {
-            tracing::warn!(%reason, count, "the server does not allow CLIENT INFO or CLIENT KILL; writes of a lost connection may land late")
+            tracing::warn!(target: super::TARGET, %reason, count, "the server does not allow CLIENT INFO or CLIENT KILL; writes of a lost connection may land late")
         }
         Event::InfoUnavailable => {
-            tracing::warn!(
+            tracing::warn!(target: super::TARGET,
                 count,
                 "the user may not run INFO; give it `+info` in the server's ACL to see evictions at once"
             )
         }
         Event::UrlOptionIgnored { option } => {
-            tracing::warn!(option, count, "an option of the cache's URL is one of other clients and changes nothing")
+            tracing::warn!(target: super::TARGET, option, count, "an option of the cache's URL is one of other clients and changes nothing")
         }
         Event::OutstandingDropped => {
-            tracing::warn!(
+            tracing::warn!(target: super::TARGET,
                 count,
                 "too many operations wait for the connection; the oldest leases run out by themselves"
             )
         }
         Event::StaleBeyondBound { name, after } => {
-            tracing::error!(%name, ?after, count, "a value was served longer than `max_staleness` after it was replaced")
+            tracing::error!(target: super::TARGET, %name, ?after, count, "a value was served longer than `max_staleness` after it was replaced")
         }
         Event::TableFull { table } => {
-            tracing::warn!(
+            tracing::warn!(target: super::TARGET,
                 ?table,
                 count,
                 "a table of this process is full; are there data in the names of keys by hand?"
             )
         }
-        Event::Evicted { entries } => tracing::debug!(entries, "embedded store over its memory limit"),
+        Event::Evicted { entries } => {
+            tracing::debug!(target: super::TARGET, entries, "embedded store over its memory limit")
+        }
         #[cfg(feature = "sessions")]
         Event::Session(event) => super::session::write(event, count),
     }

@@ -174,26 +174,28 @@ pub(super) fn is_detail(event: &SessionEvent) -> bool {
 pub(super) fn write(event: &SessionEvent, count: Option<u64>) {
     match event {
         SessionEvent::Unreadable { reason } => {
-            tracing::warn!(reason, count, "what stands under a session's key is no session; left as it is")
+            tracing::warn!(target: super::TARGET, reason, count, "what stands under a session's key is no session; left as it is")
         }
-        SessionEvent::CookieNotSent => tracing::error!(
+        SessionEvent::CookieNotSent => tracing::error!(target: super::TARGET,
             count,
             "a session's cookie could not be sent: it is for HTTPS only and the request came by plain HTTP; behind a proxy, see `SessionBuilder::proxy`"
         ),
         SessionEvent::Failed { reason } => {
-            tracing::error!(reason = &**reason, count, "a session failed; the client got an error")
+            tracing::error!(target: super::TARGET, reason = &**reason, count, "a session failed; the client got an error")
         }
         SessionEvent::ShortSecret { bytes } => {
-            tracing::warn!(bytes, count, "a session secret is shorter than 32 bytes; `Secret::generate()` makes one");
+            tracing::warn!(target: super::TARGET, bytes, count, "a session secret is shorter than 32 bytes; `Secret::generate()` makes one");
         }
-        SessionEvent::SharedPrefix => tracing::warn!(
+        SessionEvent::SharedPrefix => tracing::warn!(target: super::TARGET,
             count,
             "another namespace keeps its sessions under the same prefix, and may end or use those of this one; give one of them another `SessionBuilder::prefix`"
         ),
         SessionEvent::Resurrected => {
-            tracing::warn!(count, "an Express peer has brought a session back that had ended; it was deleted again");
+            tracing::warn!(target: super::TARGET, count, "an Express peer has brought a session back that had ended; it was deleted again");
         }
-        SessionEvent::BadSignature => tracing::info!(count, "a session id without a valid signature"),
-        event => tracing::debug!(?event, "session"),
+        SessionEvent::BadSignature => {
+            tracing::info!(target: super::TARGET, count, "a session id without a valid signature")
+        }
+        event => tracing::debug!(target: super::TARGET, ?event, "session"),
     }
 }

@@ -65,6 +65,6 @@ fn log_once(_error: &SessionError) {
     #[cfg(feature = "tracing")]
     {
         static LOGGED: std::sync::Once = std::sync::Once::new();
-        LOGGED.call_once(|| tracing::error!(error = %_error, "a session's error became the answer"));
+        LOGGED.call_once(|| tracing::error!(target: crate::observe::events::TARGET, error = %_error, "a session's error became the answer"));
     }
 }
