@@ -85,30 +85,12 @@ impl Builds {
     /// done so yet. The registration is sent first: a function that has never been used has no
     /// version to renew.
     pub(crate) async fn introduce<T>(&self, key: &EntryKey, read: impl Future<Output = T>) -> T {
-        if !self.begins_to_register(key) {
+        if self.lock().get(&*key.name).is_some_and(|known| known.registered.contains_key(&key.fingerprint)) {
             return read.await;
         }
         // An error is reported where it matters: before a lease is taken.
         let (_told_later, read) = futures::future::join(Box::pin(self.register_now(key)), read).await;
         read
-    }
-
-    /// Returns whether nothing in this process has tried to register this build yet, and notes the
-    /// attempt. Of a thousand first callers, one registers: the others only read.
-    fn begins_to_register(&self, key: &EntryKey) -> bool {
-        let mut table = self.lock();
-        if table.get(&*key.name).is_some_and(|known| known.registered.contains_key(&key.fingerprint)) {
-            return false;
-        }
-        let (known, has_forgotten) = table.entry(Arc::clone(&key.name));
-        // Current for no version, so the attempt is repeated before a lease is taken.
-        let attempt = Registered { at: 0, epoch: 0, version: None };
-        known.registered.insert(Arc::clone(&key.fingerprint), attempt);
-        drop(table);
-        if has_forgotten {
-            self.events.table_full(Table::Builds);
-        }
-        true
     }
 
     /// Makes sure that this build is registered while the function has this version. One round trip
