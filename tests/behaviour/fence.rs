@@ -422,10 +422,12 @@ on_both_stores! {
             for node in [&here, &there] {
                 read(node, &table).await;
             }
+            // It has nothing of the row in its local tier.
+            let reader = nodes.node().await;
             let commit = async {
                 // Reads the row from before the commit, and ends after it.
                 let gate = Gate::shut();
-                let (slow, reader) = (gate.clone(), there.clone());
+                let slow = gate.clone();
                 let old = Table(AtomicU32::new(before));
                 let slow = tokio::spawn(async move { row(&reader, &old, &slow, 7).await });
                 soon("the reader", gate.arrival()).await;
