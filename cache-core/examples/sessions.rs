@@ -20,8 +20,7 @@ async fn visit(session: Session) -> Result<String, SessionError> {
 }
 
 async fn login(session: Session) -> Result<&'static str, SessionError> {
-    // The password was right. The session gets a new id, so that nobody who knows the old one is
-    // logged in too.
+    // The password was right. The session gets a new id: whoever knew the old one is not logged in.
     session.login("ada").await?;
     Ok("logged in\n")
 }

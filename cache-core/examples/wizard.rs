@@ -10,7 +10,7 @@ use cache_core::codec::{Codec as _, Json};
 use cache_core::{Cache, Error, ObjectForm, ObjectType, Result};
 use serde::{Deserialize, Serialize};
 
-/// What tells drafts apart.
+/// Identifies a draft.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct DraftId {
     user: u64,
