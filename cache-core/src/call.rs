@@ -4,7 +4,8 @@
 //! lookup        fast path: returns a value without waiting
 //! read_through  reads the store, before the function is run
 //! flight        shares one run per key in this process
-//! lead          what the leader of a flight does ─> look (the store, leases) ─> record (decoding)
+//! lead          what the leader of a flight does ─> look (the store, leases)
+//! record        opens and judges what a key holds ─> verdict (decides what to do about it)
 //! run, refresh  runs the function, in the foreground or in the background ─> body (its future)
 //! fill          stores the value ─> lifetime, revalidate
 //! ```
@@ -29,3 +30,4 @@ pub(crate) mod refresh;
 pub(crate) mod revalidate;
 pub(crate) mod run;
 pub(crate) mod task;
+pub(crate) mod verdict;

@@ -15,19 +15,17 @@ use crate::call::fill::try_seal;
 use crate::call::flight;
 use crate::call::lifetime::lifetime_for;
 use crate::call::plan::Plan;
+use crate::call::record::{self, Served, Stored, undecodable};
+use crate::call::verdict::{Request, Verdict, decide};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::EntryKey;
 use crate::mutants::{self, Invariant};
-use crate::observe::events::Event;
 use crate::observe::history::{HistoryEvent, Refusal};
 use crate::options::LocalTier;
 use crate::store::Slot;
 use crate::value::Erased;
-use crate::value::envelope::Envelope;
-use crate::value::freshness::{Freshness, verdict};
-use crate::value::return_type::{Returns, ValueType};
-use crate::versions::snapshot::VersionCheck;
+use crate::value::return_type::Returns;
 use crate::why::Why;
 
 /// The entry of a cached function for certain arguments, from `f::entry(args)`.
@@ -200,8 +198,7 @@ impl<R: 'static> CachedEntry<R> {
     /// # Errors
     /// Store errors.
     pub async fn ttl(&self) -> Result<Option<Duration>> {
-        let engine = &self.0.cache.0;
-        Ok(self.0.record().await?.map(|(envelope, _)| engine.store.now().until(envelope.fresh_until())))
+        Ok(self.0.fresh().await?.map(|served| served.serving.fresh()))
     }
 }
 
@@ -230,42 +227,27 @@ impl<R: Send + 'static> CachedEntry<R> {
 }
 
 impl<R: 'static> Bare<R> {
-    async fn record(&self) -> Result<Option<(Envelope, bytes::Bytes)>> {
-        let engine = &self.cache.0;
-        let key = &self.plan.key;
-        let mut basis = self.plan.basis(engine);
-        let (Slot::Bytes(bytes), _) = basis.read(&engine.versions, &key.value_key, false).await? else {
+    /// Returns the stored value if it is fresh.
+    async fn fresh(&self) -> Result<Option<Served>> {
+        let (engine, plan) = (&self.cache.0, &self.plan);
+        let mut basis = plan.basis(engine);
+        let (slot, _) = basis.read(&engine.versions, &plan.key.value_key, false).await?;
+        if !matches!(slot, Slot::Bytes(_)) {
             return Ok(None);
-        };
-        match Envelope::open(&bytes, &key.value_key) {
-            Ok((envelope, _))
-                if !matches!(basis.agrees(&engine.versions, &envelope, false).await?, VersionCheck::Yes(_)) =>
-            {
-                Ok(None)
-            }
-            Ok((envelope, payload_at)) => match verdict(&envelope, engine.store.now()) {
-                Freshness::Fresh => Ok(Some((envelope, bytes.slice(payload_at..)))),
-                Freshness::Stale | Freshness::Expired => Ok(None),
-            },
-            Err(unreadable) => {
-                let reason = unreadable.reason();
-                engine.events.emit(Event::Undecodable { name: Arc::clone(&key.name), reason });
-                Ok(None)
-            }
         }
+        let stored = record::read(engine, plan, &basis, &slot, false).await?;
+        if let Stored::Newer(_, reason) | Stored::Foreign(reason) = &stored {
+            undecodable(engine, plan, reason);
+        }
+        Ok(match decide(Request::of(engine, plan), stored, |_| None) {
+            Verdict::Serve(served) if !served.serving.fresh().is_zero() => Some(served),
+            _ => None,
+        })
     }
 
     async fn peek(&self) -> Result<Option<R>> {
-        let Some((envelope, payload)) = self.record().await? else { return Ok(None) };
-        let value: ValueType = self.plan.value;
-        match (value.decode)(envelope.codec, envelope.present, &payload) {
-            Ok(value) => Ok(value.as_ref().and_then(self.returns.of.ok)),
-            Err(_undecodable) => {
-                let reason = "the payload is not a value of this type";
-                self.cache.0.events.emit(Event::Undecodable { name: Arc::clone(&self.plan.key.name), reason });
-                Ok(None)
-            }
-        }
+        let Some(served) = self.fresh().await? else { return Ok(None) };
+        Ok((self.returns.of.ok)(&served.value))
     }
 
     async fn store(&self, returned: Result<Erased, Erased>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The option `flight`: the scope in which callers of one key share a run.
+//! The option `single_flight`: the scope in which callers of one key share a run.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use cache_core::clock::Clock;
 use cache_core::events::Stats;
 use cache_core::{Cache, cached};
 use futures::future::BoxFuture;
-use support::{Gate, Proxy, RedisServer, eventually, on_both_stores, soon};
+use support::{Gate, Nodes, Proxy, RedisServer, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;
 
 /// Functions for each scope: one that owns its arguments, one that borrows them, and a batch.
@@ -112,6 +112,102 @@ on_both_stores! {
             }
             assert_eq!(gate.runs(), 0, "{kind:?}");
         }
+    }
+}
+
+macro_rules! expiring {
+    ($($scope:ident $flight:literal)*) => {$(
+        mod $scope {
+            use super::*;
+
+            #[cached(
+                name = $flight, ttl = 1, stale_if_error = 600, early = 0, skip(cache, gate), cache = &cache,
+                single_flight = $flight
+            )]
+            pub(super) async fn owning(cache: Cache, gate: Gate, id: u32) -> Result<u32, String> {
+                let _ = &cache;
+                gate.pass().await;
+                Ok(id)
+            }
+
+            #[cached(
+                name = $flight, ttl = 1, stale_if_error = 600, early = 0, skip(cache, gate), cache = cache,
+                single_flight = $flight
+            )]
+            async fn borrowing(cache: &Cache, gate: &Gate, id: u32) -> Result<u32, String> {
+                let _ = cache;
+                gate.pass().await;
+                Ok(id)
+            }
+
+            #[cached(
+                batch, name = $flight, ttl = 1, stale_if_error = 600, skip(cache, gate), cache = cache,
+                single_flight = $flight
+            )]
+            async fn many(cache: &Cache, gate: &Gate, ids: &[u32]) -> Result<HashMap<u32, u32>, String> {
+                let _ = cache;
+                gate.pass().await;
+                Ok(ids.iter().map(|id| (*id, *id)).collect())
+            }
+
+            pub(super) fn call(kind: Kind, cache: &Cache, gate: &Gate, id: u32) -> BoxFuture<'static, u32> {
+                let (cache, gate) = (cache.clone(), gate.clone());
+                Box::pin(async move {
+                    match kind {
+                        Kind::Owning => owning(cache, gate, id).await.unwrap(),
+                        Kind::Borrowing => borrowing(&cache, &gate, id).await.unwrap(),
+                        Kind::Batch => many(&cache, &gate, &[id]).await.unwrap()[&id],
+                    }
+                })
+            }
+
+            pub(super) async fn is_expired(cache: &Cache, id: u32) -> bool {
+                owning::entry(id).on(cache).ttl().await.unwrap().is_none()
+            }
+        }
+    )*};
+}
+
+expiring! {
+    expiring_in_the_process "process"
+    expiring_not_at_all "none"
+}
+
+on_both_stores! {
+    // S1, X1
+    async fn an_expired_value_makes_nobody_wait_for_a_process_that_shares_no_run(nodes: &Nodes) {
+        let both = [nodes.node().await, nodes.node().await];
+        let kinds = [(1, Kind::Owning), (2, Kind::Borrowing), (3, Kind::Batch)];
+        let (filling, running) = (Gate::open(), Gate::shut());
+        for (id, kind) in kinds {
+            expiring_in_the_process::call(kind, &both[0], &filling, id).await;
+            expiring_not_at_all::call(kind, &both[0], &filling, id).await;
+        }
+        if let Nodes::Embedded(_, clock) = nodes {
+            clock.advance(Duration::from_secs(2));
+        }
+        for (id, _) in kinds {
+            eventually("it has expired", || expiring_in_the_process::is_expired(&both[1], id)).await;
+            eventually("it has expired", || expiring_not_at_all::is_expired(&both[1], id)).await;
+        }
+        let mut first = JoinSet::new();
+        for (id, kind) in kinds {
+            // These take the leases beside the records.
+            first.spawn(expiring_in_the_process::call(kind, &both[0], &running, id));
+            running.arrival().await;
+            first.spawn(expiring_not_at_all::call(kind, &both[0], &running, id));
+            running.arrival().await;
+            let gate = Gate::open();
+            let other = expiring_in_the_process::call(kind, &both[1], &gate, id);
+            assert_eq!(soon("the other process computes too", other).await, id);
+            for node in &both {
+                let other = expiring_not_at_all::call(kind, node, &gate, id);
+                assert_eq!(soon("every caller computes", other).await, id);
+            }
+            assert_eq!(gate.runs(), 3, "{kind:?}");
+        }
+        running.let_through(2 * kinds.len());
+        assert_eq!(soon("all have it", first.join_all()).await.len(), 2 * kinds.len());
     }
 }
 

@@ -26,4 +26,4 @@ pub use nginx::Nginx;
 pub use nodes::{Gate, Nodes, event};
 pub use proxy::{Loss, Proxy};
 pub use server::{PATIENT, RedisServer, RedisServerBuilder};
-pub use wait::{eventually, soon};
+pub use wait::{ends, eventually, soon};

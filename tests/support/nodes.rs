@@ -125,10 +125,15 @@ impl Gate {
     }
 
     /// Called by the run: reports its arrival and waits.
+    ///
+    /// # Panics
+    ///
+    /// After a minute, so that a run too many fails its test instead of hanging it.
     pub async fn pass(&self) {
         self.0.started.fetch_add(1, Ordering::SeqCst);
         self.0.arrivals.add_permits(1);
-        self.0.passes.acquire().await.expect("never closed").forget();
+        let pass = tokio::time::timeout(Duration::from_secs(60), self.0.passes.acquire());
+        pass.await.expect("the test lets the run through").expect("never closed").forget();
     }
 
     /// Called by the test: waits until one more run has arrived.
@@ -181,12 +186,12 @@ macro_rules! on_both_stores {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn embedded() {
-                promise(&$crate::Nodes::embedded()).await;
+                $crate::ends(promise(&$crate::Nodes::embedded())).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn redis() {
-                promise(&$crate::Nodes::redis()).await;
+                $crate::ends(promise(&$crate::Nodes::redis())).await;
             }
         }
     )*};

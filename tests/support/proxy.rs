@@ -71,10 +71,11 @@ enum Mode {
 impl Mode {
     fn lets_through(self, is_answer: bool) -> bool {
         match self {
-            Self::Frozen => false,
+            // A request that is sent after the cut must not get through before its link ends.
+            Self::Frozen | Self::Cut => false,
             Self::Holding => !is_answer,
             Self::Withholding => is_answer,
-            Self::Forward { .. } | Self::Cut => true,
+            Self::Forward { .. } => true,
         }
     }
 }

@@ -225,8 +225,13 @@ impl RedisServer {
             let output = Command::new("ps").args(["-o", "state=", "-p", &pid]).output().expect("ps is installed");
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
         };
-        while !state().starts_with('T') {
-            assert_ne!(state(), "", "the server has ended");
+        loop {
+            let now = state();
+            match now.chars().next() {
+                Some('T') => return,
+                None | Some('Z') => panic!("the server has ended"),
+                Some(_) => {}
+            }
         }
     }
 

@@ -8,6 +8,15 @@ use tokio::time::{sleep, timeout};
 /// Long enough for a busy machine. A passing test never waits for it.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Runs a whole test, which fails if it hangs.
+///
+/// # Panics
+///
+/// After three minutes. No test takes that long on a busy machine.
+pub async fn ends(test: impl Future<Output = ()>) {
+    assert!(timeout(Duration::from_secs(180), test).await.is_ok(), "the test hangs");
+}
+
 /// Returns the result of `future`, which must complete on its own.
 ///
 /// # Panics

@@ -6,16 +6,17 @@ use std::time::Duration;
 use crate::call::cooldown::leave_alone;
 use crate::call::patience::Patience;
 use crate::call::plan::Plan;
-use crate::call::record::{Hit, Stored, decode, kept, noted};
+use crate::call::record::{self, Hit, Stored, kept, noted, undecodable};
+use crate::call::verdict::{Request, Verdict, decide, decide_refused};
 use crate::clock::Stopwatch;
 use crate::coordination::lease::{Lease, Obstacle};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::Mark;
-use crate::observe::events::{Event, StaleCause};
+use crate::observe::events::StaleCause;
 use crate::observe::history::HistoryEvent;
-use crate::options::{LocalTier, SingleFlightScope};
-use crate::store::{Replaces, Slot, THROTTLE_MARK, lease_key};
+use crate::options::LocalTier;
+use crate::store::{Place, Slot, THROTTLE_MARK, lease_key};
 use crate::value::Erased;
 use crate::versions::snapshot::VersionSnapshot;
 
@@ -73,162 +74,89 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
     // When the wait began.
     let mut waited: Option<Stopwatch> = None;
     let mut patience = Patience::new(engine, plan.terms(engine).deadline);
-    while patience.look_again() {
-        if !basis.is_complete() {
-            return Ok(Found::Nothing);
-        }
-        let read_marked = mark.take();
-        slot = match slot {
-            Slot::Absent => {
-                plan.observed(engine, HistoryEvent::Missed);
-                engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
-                match engine.leases.acquire(&plan.key, Replaces::Nothing).await? {
-                    Ok(lease) => return Ok(Found::Lease(lease, None)),
-                    Err(Obstacle::Slot(found)) => found,
-                    // There is no record, so there is no fallback.
-                    Err(Obstacle::Throttle(_)) => Slot::Absent,
+    let request = Request::of(engine, plan);
+    let cooldown = |fill_id| engine.refreshes.resting(key, fill_id, engine.clock.coarse());
+    let mut verdict = Verdict::LookAt(slot.clone());
+    loop {
+        verdict = match verdict {
+            Verdict::LookAt(found) => {
+                if !patience.look_again() {
+                    let detail = "others held the key for longer than a run may take; \
+                                  the value is computed without storing it";
+                    return Err(Error::new(ErrorKind::Limit, "read").detail(detail));
                 }
-            }
-            Slot::Bytes(bytes) => {
-                match noted(engine, plan, decode(engine, plan, basis, &bytes, read_marked.is_some()).await?) {
-                    Stored::Value(value) if !plan.refresh => {
-                        return Ok(match kept(engine, plan, value, read_marked) {
-                            Hit { value, due: Some(fill_id) } => Found::Due(value, fill_id),
-                            Hit { value, due: None } => Found::Value(value),
-                        });
-                    }
-                    Stored::Invalid(fill_id, _) => {
-                        // The record has no other use, so the lease replaces it, where waiters
-                        // look.
-                        engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
-                        match engine.leases.acquire_in_place(&plan.key, fill_id).await? {
-                            Ok(lease) => return Ok(Found::Lease(lease, None)),
-                            Err(Obstacle::Slot(found)) => found,
-                            // The lease is not next to a record, so there is no throttle.
-                            Err(Obstacle::Throttle(_)) => Slot::Absent,
-                        }
-                    }
-                    // As if the fence had replaced the record.
-                    Stored::Fenced => return Ok(Found::Nothing),
-                    stored @ (Stored::Value(_) | Stored::Old(_) | Stored::Newer(..)) => {
-                        match take_over(engine, plan, stored, waited.as_ref().map(Stopwatch::elapsed)).await? {
-                            Next::End(found) => return Ok(found),
-                            Next::Look(Some(found)) => found,
-                            Next::Look(None) => Slot::Bytes(bytes),
-                            // Another process refreshes it.
-                            Next::Wait(left) => {
-                                waited.get_or_insert_with(|| begin_to_wait(engine, plan));
-                                (slot, mark) = wait(engine, plan, basis, left).await?;
-                                continue;
-                            }
-                        }
-                    }
-                    Stored::Foreign(reason) => {
-                        engine.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
-                        engine.store.discard(key, &Slot::Bytes(bytes)).await?;
-                        Slot::Absent
-                    }
+                if !basis.is_complete() {
+                    return Ok(Found::Nothing);
                 }
+                slot = found;
+                let stored = record::read(engine, plan, basis, &slot, mark.is_some()).await?;
+                decide(request, noted(engine, plan, stored), cooldown)
             }
-            Slot::WrongType => {
-                plan.observed(engine, HistoryEvent::Undecodable);
-                engine.events.emit(Event::Undecodable {
-                    name: Arc::clone(&plan.key.name),
-                    reason: "the key holds a value of another type",
+            Verdict::Serve(served) => {
+                return Ok(match kept(engine, plan, served, mark) {
+                    Hit { value, due: Some(fill_id) } => Found::Due(value, fill_id),
+                    Hit { value, due: None } => Found::Value(value),
                 });
-                engine.store.discard(key, &Slot::WrongType).await?;
-                Slot::Absent
             }
-            // The value may be older than the write that the fence protects, so it is not stored
-            // (R22).
-            Slot::Fenced => {
-                plan.observed(engine, HistoryEvent::Fenced);
-                return Ok(Found::Nothing);
-            }
-            // The last run stored nothing: its waiters run at once, and one of them may store (X7).
-            Slot::Unstored(mark) => {
-                plan.observed(engine, HistoryEvent::NotAwaited);
+            Verdict::ServeOld(old, cause) => return Ok(Found::Old(old, cause)),
+            Verdict::Compute(None) => return Ok(Found::Nothing),
+            Verdict::Compute(Some((old, fill_id))) => return Ok(Found::Unleased(old, fill_id)),
+            Verdict::Acquire(place, old) => {
+                mark = None;
                 engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
-                match engine.leases.acquire_over_mark(&plan.key, mark).await? {
-                    Ok(lease) => return Ok(Found::Lease(lease, None)),
-                    Err(Obstacle::Slot(Slot::Unawaited(_) | Slot::Unstored(_)) | Obstacle::Throttle(_)) => {
-                        return Ok(Found::Nothing);
+                match engine.leases.acquire(&plan.key, place).await? {
+                    Ok(lease) => return Ok(Found::Lease(lease, old)),
+                    Err(obstacle) => {
+                        let waited = waited.as_ref().map(Stopwatch::elapsed).unwrap_or_default();
+                        refused(engine, plan, place, old, obstacle, waited)
                     }
-                    Err(Obstacle::Slot(found)) => found,
                 }
             }
-            // A refresh must store its value, so it waits.
-            Slot::Unawaited(_) if !plan.refresh => {
-                plan.observed(engine, HistoryEvent::NotAwaited);
-                return Ok(Found::Nothing);
-            }
-            Slot::Leased(_) | Slot::Unawaited(_) if plan.rules.options.single_flight != SingleFlightScope::Cluster => {
-                return Ok(Found::Nothing);
-            }
-            Slot::Leased(left) | Slot::Unawaited(left) => {
+            Verdict::Wait(left) => {
                 waited.get_or_insert_with(|| begin_to_wait(engine, plan));
-                (slot, mark) = wait(engine, plan, basis, left).await?;
-                continue;
+                let found;
+                (found, mark) = wait(engine, plan, basis, left).await?;
+                Verdict::LookAt(found)
+            }
+            Verdict::Discard(reason) => {
+                mark = None;
+                undecodable(engine, plan, reason);
+                engine.store.discard(key, &slot).await?;
+                Verdict::LookAt(Slot::Absent)
+            }
+            Verdict::EndThrottle => {
+                end_throttle(engine, plan).await?;
+                Verdict::LookAt(slot.clone())
             }
         };
     }
-    Err(Error::new(ErrorKind::Limit, "read")
-        .detail("others held the key for longer than a run may take; the value is computed without storing it"))
 }
 
-/// How to continue with a record that must be replaced.
-enum Next {
-    End(Found),
-    /// Continue with this slot. `None`: with the same record.
-    Look(Option<Slot>),
-    Wait(Option<Duration>),
-}
-
-/// Takes the lease next to a record.
-///
-/// Returns the old value instead if it may serve as a fallback and the last refresh has just
-/// failed, or if another process takes longer than the soft timeout. `waited` is how long the
-/// caller has waited in total, whatever woke it in between.
-async fn take_over(engine: &Arc<Engine>, plan: &Plan, stored: Stored, waited: Option<Duration>) -> Result<Next> {
-    let key = &plan.key.value_key;
-    let (fill_id, old) = match stored {
-        Stored::Old(old) => (old.fill_id, old.value.filter(|_| !plan.refresh)),
-        Stored::Value(value) => (value.fill_id, None),
-        Stored::Newer(fill_id, _) => (fill_id, None),
-        Stored::Invalid(..) | Stored::Fenced | Stored::Foreign(_) => return Ok(Next::Look(None)),
-    };
-    if let Some(old) = &old
-        && let Some(cause) = engine.refreshes.resting(key, fill_id, engine.clock.coarse())
-    {
-        return Ok(Next::End(Found::Old(Arc::clone(old), cause)));
-    }
-    let soft_timeout = plan.terms(engine).soft_timeout;
-    Ok(match (engine.leases.acquire(&plan.key, Replaces::Stale(fill_id)).await?, old) {
-        (Ok(lease), old) => Next::End(Found::Lease(lease, old)),
-        (Err(Obstacle::Throttle(left)), Some(old)) => {
-            leave_alone(engine, plan, fill_id, left);
-            Next::End(Found::Old(old, StaleCause::Throttled))
+/// Decides after the lease was refused: see [`decide_refused`]. Records what the decision rests on.
+pub(super) fn refused(
+    engine: &Engine,
+    plan: &Plan,
+    place: Place,
+    old: Option<Erased>,
+    obstacle: Obstacle,
+    waited: Duration,
+) -> Verdict {
+    match (&obstacle, place) {
+        (Obstacle::Throttle(left), Place::Beside(fill_id)) if old.is_some() => {
+            leave_alone(engine, plan, fill_id, *left);
         }
-        // A caller without a fallback, or one that refreshes, is not delayed by another caller's
-        // failure.
-        (Err(Obstacle::Throttle(_)), None) => {
-            engine.store.discard(&lease_key(key), &Slot::Bytes(THROTTLE_MARK.into())).await?;
-            Next::Look(None)
-        }
-        // The last run stored nothing: this caller runs at once too (X7).
-        (Err(Obstacle::Slot(Slot::Unawaited(_))), old) if !plan.refresh => {
+        (Obstacle::Slot(Slot::Unawaited(_)), Place::Beside(_)) if !plan.refresh => {
             plan.observed(engine, HistoryEvent::NotAwaited);
-            Next::End(old.map_or(Found::Nothing, |old| Found::Unleased(old, fill_id)))
         }
-        (Err(Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left))), old) => match soft_timeout.zip(old) {
-            None => Next::Wait(left),
-            Some((most, old)) => match most.saturating_sub(waited.unwrap_or_default()) {
-                Duration::ZERO => Next::End(Found::Old(old, StaleCause::SoftTimeout)),
-                rest => Next::Wait(Some(left.map_or(rest, |left| left.min(rest)))),
-            },
-        },
-        (Err(Obstacle::Slot(found)), _) => Next::Look(Some(found)),
-    })
+        _ => {}
+    }
+    decide_refused(Request::of(engine, plan), place, old, obstacle, waited)
+}
+
+/// Removes the mark of a failed refresh, which blocks the next one.
+pub(super) async fn end_throttle(engine: &Engine, plan: &Plan) -> Result<()> {
+    let throttle = Slot::Bytes(THROTTLE_MARK.into());
+    engine.store.discard(&lease_key(&plan.key.value_key), &throttle).await
 }
 
 /// Reads the value. If it comes with a mark, L1 may keep it.
@@ -265,7 +193,9 @@ async fn wait<'a>(
     let (slot, wake) = engine.store.read_and_watch(key).await?;
     match &slot {
         // The lease of a refresh is in the second key. A watch on the record sees the replacement.
-        Slot::Bytes(bytes) if plan.refresh || is_to_be_replaced(&decode(engine, plan, basis, bytes, false).await?) => {
+        Slot::Bytes(_)
+            if plan.refresh || is_to_be_replaced(&record::read(engine, plan, basis, &slot, false).await?) =>
+        {
             if !engine.leases.is_awaited_beside(key, plan.refresh).await? {
                 return Ok((slot, None));
             }

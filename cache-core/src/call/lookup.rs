@@ -1,16 +1,17 @@
 //! The fast path of a call: returns a value without waiting.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::coordination::refresh::{ServeWindow, StalenessPolicy};
+use crate::call::record::{Opened, judge, open};
+use crate::call::verdict::{Request, Verdict, decide};
+use crate::coordination::refresh::StalenessPolicy;
 use crate::engine::Engine;
 use crate::local::{Hit, LocalKeyRef, ParsedKey};
 use crate::observe::events::bump;
 use crate::observe::function_stats::FunctionNumber;
 use crate::observe::history::HistoryEvent;
 use crate::options::{EntryOptions, LocalTier};
-use crate::store::Slot;
-use crate::value::envelope::Envelope;
 use crate::value::return_type::ValueType;
 use crate::value::{Erased, drop_caught};
 use crate::versions::snapshot::{VersionCheck, VersionSnapshot};
@@ -111,27 +112,26 @@ impl Engine {
         // Before the read, because another thread may write in between.
         let local = self.local.as_ref().filter(|_| tier != LocalTier::Off);
         let mark = local.map(|local| local.begin(key));
-        let Some(Slot::Bytes(bytes)) = self.store.read_now(key) else { return Lookup::Miss };
-        let Ok((envelope, payload_at)) = Envelope::open(&bytes, key) else { return Lookup::Miss };
+        let Some(slot) = self.store.read_now(key) else { return Lookup::Miss };
+        let Opened::Record { envelope, payload } = open(&slot, key) else { return Lookup::Miss };
         // All records of a store in this process are from one build, so they have the required
         // tags.
         let number = FunctionNumber::of_name(name);
-        let agreement = VersionSnapshot::untagged(&self.versions, name, number).agrees_now(
+        let check = VersionSnapshot::untagged(&self.versions, name, number).agrees_now(
             &self.versions,
             &envelope,
             mark.is_some(),
         );
-        let Some(VersionCheck::Yes(under)) = agreement else { return Lookup::Miss };
-        let Some(serving) = ServeWindow::of(&envelope, terms, self.store.now()) else { return Lookup::Miss };
-        let payload = bytes.get(payload_at..).unwrap_or_default();
-        let decoded = (value.decode)(envelope.codec, envelope.present, payload);
-        let Ok(Some(decoded)) = decoded else { return Lookup::Miss };
-        let Some(taken) = take(&decoded) else { return Lookup::Miss };
-        if let Some((mark, under)) = mark.zip(under) {
-            mark.keep(&decoded, (value.weigh)(&decoded, payload.len()), serving.service(tier), under);
-        }
+        let Some(VersionCheck::Yes(under)) = check else { return Lookup::Miss };
+        // An expired record is a miss here, so its value is not decoded.
+        let terms = StalenessPolicy { window: Duration::ZERO, ..*terms };
+        let stored = judge(value, &terms, self.store.now(), &envelope, &payload, under);
+        let Verdict::Serve(mut served) = decide(Request::HIT, stored, |_| None) else { return Lookup::Miss };
+        let Some(taken) = take(&served.value) else { return Lookup::Miss };
+        served.keep(value, tier, mark);
+        let serving = served.serving;
         // Its destructor is user code, and the caller has its copy (S10).
-        drop_caught(decoded);
+        drop_caught(served.value);
         bump(&self.events.count().hits);
         if let Some(counters) = self.functions.of(number) {
             bump(&counters.hits);

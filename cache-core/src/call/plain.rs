@@ -36,7 +36,7 @@ use crate::observe::events::{Event, reason};
 use crate::observe::function_stats::FunctionNumber;
 use crate::observe::history::{HistoryEvent, Refusal};
 use crate::options::{LocalTier, SingleFlightScope};
-use crate::store::{Replaces, Slot, plain_lease_key};
+use crate::store::{Place, Slot, plain_lease_key};
 use crate::value::Erased;
 use crate::value::codec::{Codec as _, Json, plain};
 use crate::value::return_type::ValueType;
@@ -162,10 +162,10 @@ async fn find<'a>(engine: &'a Arc<Engine>, plan: &Plan, lease_key: &EntryKey) ->
     let mut patience = Patience::new(engine, plan.terms(engine).deadline);
     let mut has_waited = false;
     while patience.look_again() {
-        let mut taken = engine.leases.acquire(lease_key, Replaces::Nothing).await?;
+        let mut taken = engine.leases.acquire(lease_key, Place::Empty).await?;
         // The last run stored nothing: its waiters run at once, and one of them may store (X7).
         if let Err(Obstacle::Slot(Slot::Unstored(mark))) = taken {
-            taken = engine.leases.acquire_over_mark(lease_key, mark).await?;
+            taken = engine.leases.acquire(lease_key, Place::OverMark(mark)).await?;
         }
         let left = match taken {
             Ok(lease) => return under(engine, plan, lease).await,

@@ -22,10 +22,9 @@ use crate::call::lead::Read;
 use crate::call::look::read;
 use crate::call::plain;
 use crate::call::plan::{Plan, Tally};
-use crate::call::record::Hit;
-use crate::call::record::kept;
-use crate::call::record::{Stored, decode};
+use crate::call::record::{self, Hit, kept};
 use crate::call::refresh::refresh_here;
+use crate::call::verdict::{Request, Verdict, decide};
 use crate::coordination::single_flight::FlightOutcome;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -94,11 +93,11 @@ async fn try_probe(
     basis: &mut VersionSnapshot,
 ) -> Result<std::result::Result<Probed, Slot>> {
     let (slot, mark) = engine.builds.introduce(&plan.key, read(engine, plan, basis)).await?;
-    let Slot::Bytes(bytes) = &slot else { return Ok(Err(slot)) };
-    if !basis.is_complete() {
+    if !matches!(slot, Slot::Bytes(_)) || !basis.is_complete() {
         return Ok(Err(slot));
     }
-    let Stored::Value(served) = decode(engine, plan, basis, bytes, mark.is_some()).await? else { return Ok(Err(slot)) };
+    let stored = record::read(engine, plan, basis, &slot, mark.is_some()).await?;
+    let Verdict::Serve(served) = decide(Request::of(engine, plan), stored, |_| None) else { return Ok(Err(slot)) };
     plan.observed(engine, HistoryEvent::Hit { fresh_for: served.serving.fresh() });
     plan.count(engine, Tally::Hits);
     Ok(Ok(match kept(engine, plan, served, mark) {

@@ -17,7 +17,7 @@ use crate::coordination::single_flight::{Caller, FlightOutcome, Leader};
 use crate::engine::Engine;
 use crate::observe::events::StaleCause;
 use crate::observe::history::HistoryEvent;
-use crate::store::{Replaces, Slot, has_fill_id};
+use crate::store::{Place, Replaces, Slot, has_fill_id};
 use crate::value::Erased;
 use crate::versions::snapshot::VersionSnapshot;
 
@@ -108,7 +108,7 @@ async fn refresh(
     if !basis.is_complete() {
         return None;
     }
-    match engine.leases.acquire(&plan.key, Replaces::Stale(fill_id)).await {
+    match engine.leases.acquire(&plan.key, Place::Beside(fill_id)).await {
         Ok(Ok(lease)) => Some(run_under(engine, plan, Some(lease), &basis, function, Fallback::Served, leader).await),
         Ok(Err(Obstacle::Throttle(left) | Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)))) => {
             leave_alone(engine, plan, fill_id, left);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::call::lifetime::Lifetime;
 use crate::call::plan::Plan;
+use crate::call::record::{Opened, open};
 use crate::coordination::lease::{End, Lease};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -34,15 +35,14 @@ impl StaleRecord {
     ) -> Option<Self> {
         let (asked, Replaces::Stale(fill_id)) = (plan.old.as_ref()?, lease?.over()) else { return None };
         let key = &plan.key.value_key;
-        let bytes = match engine.store.read(key).await {
-            Ok(Slot::Bytes(bytes)) => bytes,
-            Ok(_) => return None,
+        let slot = match engine.store.read(key).await {
+            Ok(slot) => slot,
             Err(error) => {
                 engine.store_failed(&error);
                 return None;
             }
         };
-        let (envelope, payload_at) = Envelope::open(&bytes, key).ok()?;
+        let (Slot::Bytes(bytes), Opened::Record { envelope, payload }) = (&slot, open(&slot, key)) else { return None };
         if envelope.fill_id != fill_id {
             return None;
         }
@@ -56,10 +56,10 @@ impl StaleRecord {
                 return None;
             }
         }
-        let payload = bytes.get(payload_at..).unwrap_or_default();
-        let value = (plan.value.decode)(envelope.codec, envelope.present, payload).ok()??;
+        let value = (plan.value.decode)(envelope.codec, envelope.present, &payload).ok()??;
         *asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&value));
-        Some(Self { value, envelope, payload_at, bytes })
+        let payload_at = bytes.len().saturating_sub(payload.len());
+        Some(Self { value, envelope, payload_at, bytes: bytes.clone() })
     }
 
     /// Stores the same value with a new lifetime. Only the header is sent. Guarded like a fill.

@@ -76,37 +76,10 @@ impl Leases {
         Arc::new(Self { store, clock, history, events, limit, max_staleness })
     }
 
-    /// Takes the lease, or returns what prevents it.
-    pub(crate) async fn acquire(self: &Arc<Self>, key: &EntryKey, over: Replaces) -> Result<Result<Lease, Obstacle>> {
-        let place = match over {
-            Replaces::Nothing => Place::Empty,
-            Replaces::Stale(fill_id) => Place::Beside(fill_id),
-        };
+    /// Takes the lease at this place, or returns what prevents it.
+    pub(crate) async fn acquire(self: &Arc<Self>, key: &EntryKey, place: Place) -> Result<Result<Lease, Obstacle>> {
         let lease = self.wanted(key, place);
         let acquired = self.store.acquire(&lease.want(place), self.limit).await;
-        lease.answered(acquired)
-    }
-
-    /// Takes the lease in the place of an invalidated record.
-    pub(crate) async fn acquire_in_place(
-        self: &Arc<Self>,
-        key: &EntryKey,
-        fill_id: u64,
-    ) -> Result<Result<Lease, Obstacle>> {
-        let lease = self.wanted(key, Place::Instead(fill_id));
-        let acquired = self.store.acquire(&lease.want(Place::Instead(fill_id)), self.limit).await;
-        lease.answered(acquired)
-    }
-
-    /// Takes the lease in the place of the mark of a run that stored nothing. Others do not wait
-    /// for it (X7).
-    pub(crate) async fn acquire_over_mark(
-        self: &Arc<Self>,
-        key: &EntryKey,
-        mark: Token,
-    ) -> Result<Result<Lease, Obstacle>> {
-        let lease = self.wanted(key, Place::OverMark(mark));
-        let acquired = self.store.acquire(&lease.want(Place::OverMark(mark)), self.limit).await;
         lease.answered(acquired)
     }
 

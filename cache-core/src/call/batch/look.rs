@@ -3,24 +3,24 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Batch, Claim, Leased, Looked, MOST_AT_A_TIME};
-use crate::call::cooldown::leave_alone;
+use crate::call::look::{end_throttle, refused};
 use crate::call::patience::Patience;
 use crate::call::plan::{Plan, Tally};
-use crate::call::record::{Old, Served, Stored, judge, noted};
-use crate::coordination::lease::{Obstacle, Renewals, Told};
+use crate::call::record::{Opened, Served, Stored, judge_checked, noted, open, undecodable};
+use crate::call::verdict::{Request, Verdict, decide};
+use crate::coordination::lease::{Renewals, Told};
 use crate::coordination::single_flight::FlightOutcome;
 use crate::error::Result;
 use crate::local::Mark;
 use crate::mutants::{self, Invariant};
-use crate::observe::events::{Event, StaleCause};
 use crate::observe::history::HistoryEvent;
-use crate::options::{LocalTier, SingleFlightScope};
-use crate::store::{Place, Slot, THROTTLE_MARK, lease_key};
+use crate::options::LocalTier;
+use crate::store::{Place, Slot};
 use crate::value::Erased;
-use crate::value::envelope::{Envelope, Unreadable};
-use crate::versions::snapshot::{VersionCheck, VersionSnapshot};
+use crate::versions::snapshot::VersionSnapshot;
 
 /// The versions that the ids depend on: one snapshot for all, or one each if their tags differ.
 pub(super) struct Bases(Vec<VersionSnapshot>);
@@ -94,21 +94,12 @@ struct Wanted {
     old: Option<Erased>,
 }
 
-/// A record's header and where its payload begins, or why it is not a record. `None`: no bytes.
-type Opened = Option<std::result::Result<(Envelope, usize), Unreadable>>;
-
-/// What to do about an id.
-enum Verdict {
-    /// Nothing, it is complete.
-    Landed,
-    /// Compute it under this lease, if the lease can be taken.
-    Want(Place, Option<Erased>),
-    /// Wait: another process computes it.
-    Leased(Option<std::time::Duration>),
-    /// Compute it without storing.
-    Uncached,
-    /// Remove the content of the key, which is not a record.
-    Foreign(&'static str),
+/// What is open while a batch looks.
+struct Open<'a> {
+    /// Contents of keys to decide about.
+    read: Vec<Read<'a>>,
+    /// Leases to take.
+    wanted: Vec<Wanted>,
 }
 
 impl<'a> Batch<'a> {
@@ -152,46 +143,60 @@ impl<'a> Batch<'a> {
         let read = self.introduce(all, bases).await?;
         // Their round trip failed, while an earlier one succeeded.
         let unanswered = read.len()..all.len();
-        let opened: Vec<Opened> =
-            read.iter().map(|Read { position, slot, .. }| self.open(all, *position, slot)).collect();
-        let records = read.iter().zip(&opened).filter_map(|(read, opened)| {
-            let (envelope, _) = opened.as_ref()?.as_ref().ok()?;
-            Some((bases.of(read.position)?, envelope, read.mark.is_some()))
-        });
-        let mut agreements =
-            VersionSnapshot::agree_all(&self.engine.versions, &records.collect::<Vec<_>>()).await?.into_iter();
         let mut left = Vec::new();
-        for (read, opened) in read.into_iter().zip(opened) {
-            let agreement = if let Some(Ok(_)) = &opened { agreements.next() } else { None };
-            let is_complete = bases.of(read.position).is_some_and(VersionSnapshot::is_complete);
-            let stored = match (&read.slot, opened, agreement) {
-                (Slot::Bytes(bytes), Some(Ok((envelope, payload_at))), Some(VersionCheck::Yes(under)))
-                    if is_complete =>
-                {
-                    let payload = bytes.get(payload_at..).unwrap_or_default();
-                    Some(judge(self.engine, self.plan(read.position), &envelope, payload, under))
+        for (read, stored) in self.judge_all(all, read, bases).await? {
+            let at = read.position;
+            let plan = self.plan(at);
+            match stored.map(|stored| decide(Request::of(self.engine, plan), stored, |_| None)) {
+                Some(Verdict::Serve(served)) => {
+                    plan.note(self.engine, HistoryEvent::Hit { fresh_for: served.serving.fresh() });
+                    self.serve(at, served, read.mark);
                 }
-                _ => None,
-            };
-            match stored {
-                Some(Stored::Value(served)) => {
-                    self.plan(read.position).note(self.engine, HistoryEvent::Hit { fresh_for: served.serving.fresh() });
-                    self.serve(read.position, served, read.mark);
-                }
-                _ => left.push((read.position, Some(read.slot))),
+                _ => left.push((at, Some(read.slot))),
             }
         }
         left.extend(unanswered.map(|at| (at, None)));
         Ok(left)
     }
 
+    /// Opens and judges what was read. `None`: the versions of an id are not all known, so nothing
+    /// can be served or stored.
+    async fn judge_all(
+        &self,
+        ids: &[usize],
+        read: Vec<Read<'a>>,
+        bases: &Bases,
+    ) -> Result<Vec<(Read<'a>, Option<Stored>)>> {
+        let opened: Vec<(Read<'a>, &Plan, Opened)> = read
+            .into_iter()
+            .filter_map(|read| {
+                let plan = self.plan(*ids.get(read.position)?);
+                let opened = open(&read.slot, &plan.key.value_key);
+                Some((read, plan, opened))
+            })
+            .collect();
+        let records: Vec<_> = opened
+            .iter()
+            .filter_map(|(read, _, opened)| Some((bases.of(read.position)?, opened.envelope()?, read.mark.is_some())))
+            .collect();
+        let mut checks = VersionSnapshot::agree_all(&self.engine.versions, &records).await?.into_iter();
+        let judged = opened.into_iter().map(|(read, plan, opened)| {
+            let basis = bases.of(read.position);
+            let stored = match opened {
+                Opened::Record { envelope, payload } => basis
+                    .zip(checks.next())
+                    .map(|(basis, check)| judge_checked(self.engine, plan, basis, &envelope, &payload, check)),
+                Opened::Other(stored) => Some(stored),
+            };
+            (read, stored.filter(|_| basis.is_some_and(VersionSnapshot::is_complete)))
+        });
+        Ok(judged.collect())
+    }
+
     /// Completes an id with a value that was read.
-    fn serve(&self, at: usize, served: Served, mark: Option<Mark<'_>>) {
+    fn serve(&self, at: usize, mut served: Served, mark: Option<Mark<'_>>) {
         let plan = self.plan(at);
-        if let Some((mark, under)) = mark.zip(served.under) {
-            let weight = (plan.value.weigh)(&served.value, served.payload_bytes);
-            mark.keep(&served.value, weight, served.serving.service(plan.local), under);
-        }
+        served.keep(&plan.value, plan.local, mark);
         plan.count(self.engine, Tally::Hits);
         self.settle(at, FlightOutcome::Value(served.value));
     }
@@ -204,16 +209,17 @@ impl<'a> Batch<'a> {
         mut patience: Patience,
     ) -> Result<()> {
         let unmarked = |(position, slot): (usize, Answered)| Some(Read { position, slot: slot?, mark: None });
-        let mut read = match slots {
+        let read = match slots {
             Some(slots) => slots.into_iter().enumerate().filter_map(unmarked).collect(),
             None => self.introduce(ids, &mut looked.bases).await?,
         };
+        let mut open = Open { read, wanted: Vec::new() };
         while patience.look_again() {
-            let wanted = self.sort(ids, read, looked).await?;
-            if wanted.is_empty() {
+            self.judge(ids, &mut open, looked).await?;
+            if open.read.is_empty() && open.wanted.is_empty() {
                 return Ok(());
             }
-            read = self.acquire(ids, wanted, looked).await?;
+            self.acquire(ids, &mut open, looked).await?;
         }
         Ok(())
     }
@@ -260,132 +266,30 @@ impl<'a> Batch<'a> {
         Ok(read)
     }
 
-    /// Completes the ids that have a value to return. Returns those that need a lease.
-    async fn sort(&self, ids: &[usize], read: Vec<Read<'a>>, looked: &mut Looked) -> Result<Vec<Wanted>> {
-        let Looked { bases, claims, leased } = looked;
-        let opened: Vec<Opened> =
-            read.iter().map(|Read { position, slot, .. }| self.open(ids, *position, slot)).collect();
-        let records = read.iter().zip(&opened).filter_map(|(read, opened)| {
-            let (envelope, _) = opened.as_ref()?.as_ref().ok()?;
-            Some((bases.of(read.position)?, envelope, read.mark.is_some()))
-        });
-        let mut agreements =
-            VersionSnapshot::agree_all(&self.engine.versions, &records.collect::<Vec<_>>()).await?.into_iter();
-        let mut wanted = Vec::new();
-        for (read, opened) in read.into_iter().zip(opened) {
+    /// Decides about what was read.
+    async fn judge(&self, ids: &[usize], open: &mut Open<'a>, looked: &mut Looked) -> Result<()> {
+        let engine = self.engine;
+        let read = std::mem::take(&mut open.read);
+        for (read, stored) in self.judge_all(ids, read, &looked.bases).await? {
             let Some(&at) = ids.get(read.position) else { continue };
-            let agreement = if let Some(Ok(_)) = &opened { agreements.next() } else { None };
-            let (position, slot) = (read.position, read.slot.clone());
-            let verdict = match bases.of(position) {
-                Some(basis) if basis.is_complete() => self.verdict(at, read, opened, agreement, basis),
-                _ => Verdict::Uncached,
+            let plan = self.plan(at);
+            let cooldown = |fill_id| engine.refreshes.resting(&plan.key.value_key, fill_id, engine.clock.coarse());
+            let verdict = match stored {
+                Some(stored) => decide(Request::of(engine, plan), noted(engine, plan, stored), cooldown),
+                None => Verdict::Compute(None),
             };
-            match verdict {
-                Verdict::Landed => {}
-                Verdict::Uncached => claims.push(Claim { at, position, lease: None, old: None, beside: None }),
-                Verdict::Leased(left) => leased.push(Leased { at, left, beside: None }),
-                Verdict::Want(place, old) => wanted.push(Wanted { position, place, slot, old }),
-                Verdict::Foreign(reason) => {
-                    let key = &self.plan(at).key;
-                    self.engine.events.emit(Event::Undecodable { name: Arc::clone(&key.name), reason });
-                    self.engine.store.discard(&key.value_key, &slot).await?;
-                    wanted.push(Wanted { position, place: Place::Empty, slot: Slot::Absent, old: None });
-                }
-            }
+            self.follow(at, read, verdict, None, open, looked).await?;
         }
-        Ok(wanted)
+        Ok(())
     }
 
-    fn open(&self, ids: &[usize], position: usize, slot: &Slot) -> Opened {
-        let Slot::Bytes(bytes) = slot else { return None };
-        Some(Envelope::open(bytes, &self.plan(*ids.get(position)?).key.value_key))
-    }
-
-    /// Judges the content of a key. Completes the id if there is a value to return.
-    fn verdict(
-        &self,
-        at: usize,
-        read: Read<'a>,
-        opened: Opened,
-        agreement: Option<VersionCheck>,
-        basis: &VersionSnapshot,
-    ) -> Verdict {
-        let (engine, plan) = (self.engine, self.plan(at));
-        let Read { slot, mark, .. } = read;
-        let bytes = match slot {
-            Slot::Absent => {
-                plan.note(engine, HistoryEvent::Missed);
-                return Verdict::Want(Place::Empty, None);
-            }
-            // The value may be older than the write that the fence protects, so it is not stored
-            // (R22).
-            Slot::Fenced => {
-                plan.note(engine, HistoryEvent::Fenced);
-                return Verdict::Uncached;
-            }
-            // The last run stored nothing: its waiters run at once, and one of them may store (X7).
-            Slot::Unstored(mark) => {
-                plan.note(engine, HistoryEvent::NotAwaited);
-                return Verdict::Want(Place::OverMark(mark), None);
-            }
-            Slot::Unawaited(_) if !plan.refresh => {
-                plan.note(engine, HistoryEvent::NotAwaited);
-                return Verdict::Uncached;
-            }
-            Slot::Leased(_) | Slot::Unawaited(_) if plan.rules.options.single_flight != SingleFlightScope::Cluster => {
-                return Verdict::Uncached;
-            }
-            Slot::Leased(left) | Slot::Unawaited(left) => return Verdict::Leased(left),
-            Slot::WrongType => {
-                plan.note(engine, HistoryEvent::Undecodable);
-                return Verdict::Foreign("the key holds a value of another type");
-            }
-            Slot::Bytes(bytes) => bytes,
-        };
-        let stored = match (opened, agreement) {
-            (Some(Ok((envelope, payload_at))), Some(VersionCheck::Yes(under))) => {
-                judge(engine, plan, &envelope, bytes.get(payload_at..).unwrap_or_default(), under)
-            }
-            (Some(Ok(_)), Some(VersionCheck::Fenced)) => Stored::Fenced,
-            (Some(Ok((envelope, _))), _) => Stored::Invalid(envelope.fill_id, Some(basis.ended_by(&envelope))),
-            (Some(Err(Unreadable::Newer(fill_id, reason))), _) => Stored::Newer(fill_id, reason),
-            (Some(Err(Unreadable::Foreign(reason))), _) => Stored::Foreign(reason),
-            (None, _) => return Verdict::Uncached,
-        };
-        match noted(engine, plan, stored) {
-            Stored::Value(Served { fill_id, .. }) | Stored::Old(Old { fill_id, .. }) if plan.refresh => {
-                Verdict::Want(Place::Beside(fill_id), None)
-            }
-            Stored::Value(served) => {
-                self.serve(at, served, mark);
-                Verdict::Landed
-            }
-            Stored::Old(Old { fill_id, value }) => match self.resting(plan, fill_id).zip(value.as_ref()) {
-                Some((cause, old)) => {
-                    self.serve_old(at, Arc::clone(old), cause);
-                    Verdict::Landed
-                }
-                None => Verdict::Want(Place::Beside(fill_id), value),
-            },
-            Stored::Invalid(fill_id, _) => Verdict::Want(Place::Instead(fill_id), None),
-            Stored::Newer(fill_id, _) => Verdict::Want(Place::Beside(fill_id), None),
-            // As if the fence had replaced the record.
-            Stored::Fenced => Verdict::Uncached,
-            Stored::Foreign(reason) => Verdict::Foreign(reason),
-        }
-    }
-
-    fn resting(&self, plan: &Plan, fill_id: u64) -> Option<StaleCause> {
-        self.engine.refreshes.resting(&plan.key.value_key, fill_id, self.engine.clock.coarse())
-    }
-
-    /// Takes the leases. Returns the ids that have to be judged again, because of what they found.
-    async fn acquire(&self, ids: &[usize], wanted: Vec<Wanted>, looked: &mut Looked) -> Result<Vec<Read<'a>>> {
+    /// Takes the leases, and decides about those that were refused.
+    async fn acquire(&self, ids: &[usize], open: &mut Open<'a>, looked: &mut Looked) -> Result<()> {
         let at_of = |wanted: &Wanted| ids.get(wanted.position).copied();
+        let wanted = std::mem::take(&mut open.wanted);
         if let Some(first) = wanted.first().and_then(at_of) {
             self.engine.builds.register_all(&mut looked.bases.0, &self.plan(first).key).await?;
         }
-        let mut again = Vec::new();
         let mut wanted = wanted.into_iter();
         let mut renewals = Renewals::start(&self.engine.leases);
         loop {
@@ -401,7 +305,7 @@ impl<'a> Batch<'a> {
             let chunk: Vec<(usize, Wanted)> =
                 wanted.by_ref().take(MOST_AT_A_TIME).filter_map(|wanted| Some((at_of(&wanted)?, wanted))).collect();
             if chunk.is_empty() {
-                return Ok(again);
+                return Ok(());
             }
             let places: Vec<_> = chunk.iter().map(|(at, wanted)| (&self.plan(*at).key, wanted.place)).collect();
             let answers = self.engine.leases.acquire_many(&places).await?;
@@ -409,32 +313,12 @@ impl<'a> Batch<'a> {
                 let beside = if let Place::Beside(fill_id) = place { Some(fill_id) } else { None };
                 match answer {
                     Ok(Ok(lease)) => looked.claims.push(Claim { at, position, lease: Some(lease), old, beside }),
-                    // Another process refreshes it.
-                    Ok(Err(Obstacle::Slot(Slot::Unawaited(_)))) if beside.is_some() && !self.plan(at).refresh => {
-                        self.plan(at).note(self.engine, HistoryEvent::NotAwaited);
-                        looked.claims.push(Claim { at, position, lease: None, old, beside });
+                    Ok(Err(obstacle)) => {
+                        // A batch has no soft timeout, so how long it has waited does not matter.
+                        let verdict = refused(self.engine, self.plan(at), place, old, obstacle, Duration::ZERO);
+                        let read = Read { position, slot, mark: None };
+                        self.follow(at, read, verdict, beside, open, looked).await?;
                     }
-                    Ok(Err(Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)))) if beside.is_some() => {
-                        looked.leased.push(Leased { at, left, beside });
-                    }
-                    // Another caller took the mark: this one runs at once too.
-                    Ok(Err(Obstacle::Slot(Slot::Unstored(_)))) if matches!(place, Place::OverMark(_)) => {
-                        looked.claims.push(Claim { at, position, lease: None, old: None, beside: None });
-                    }
-                    Ok(Err(Obstacle::Slot(slot))) => again.push(Read { position, slot, mark: None }),
-                    Ok(Err(Obstacle::Throttle(left))) => match old {
-                        Some(old) => {
-                            leave_alone(self.engine, self.plan(at), beside.unwrap_or_default(), left);
-                            self.serve_old(at, old, StaleCause::Throttled);
-                        }
-                        // A caller without a fallback is not delayed by another caller's failure.
-                        None => {
-                            let throttle = Slot::Bytes(THROTTLE_MARK.into());
-                            let key = lease_key(&self.plan(at).key.value_key);
-                            self.engine.store.discard(&key, &throttle).await?;
-                            again.push(Read { position, slot, mark: None });
-                        }
-                    },
                     Err(error) => {
                         self.engine.store_failed(&error);
                         looked.claims.push(Claim { at, position, lease: None, old: None, beside: None });
@@ -442,5 +326,40 @@ impl<'a> Batch<'a> {
                 }
             }
         }
+    }
+
+    /// Does what a verdict says, or notes what it needs. `beside`: the fill id of the record next
+    /// to which the lease is held that the verdict is about.
+    async fn follow(
+        &self,
+        at: usize,
+        read: Read<'a>,
+        verdict: Verdict,
+        beside: Option<u64>,
+        open: &mut Open<'a>,
+        looked: &mut Looked,
+    ) -> Result<()> {
+        let Read { position, slot, mark } = read;
+        match verdict {
+            Verdict::Serve(served) => self.serve(at, served, mark),
+            Verdict::ServeOld(old, cause) => self.serve_old(at, old, cause),
+            Verdict::Acquire(place, old) => open.wanted.push(Wanted { position, place, slot, old }),
+            Verdict::Wait(left) => looked.leased.push(Leased { at, left, beside }),
+            Verdict::Compute(old) => {
+                let (old, beside) = old.unzip();
+                looked.claims.push(Claim { at, position, lease: None, old, beside });
+            }
+            Verdict::LookAt(slot) => open.read.push(Read { position, slot, mark: None }),
+            Verdict::EndThrottle => {
+                end_throttle(self.engine, self.plan(at)).await?;
+                open.read.push(Read { position, slot, mark: None });
+            }
+            Verdict::Discard(reason) => {
+                undecodable(self.engine, self.plan(at), reason);
+                self.engine.store.discard(&self.plan(at).key.value_key, &slot).await?;
+                open.wanted.push(Wanted { position, place: Place::Empty, slot: Slot::Absent, old: None });
+            }
+        }
+        Ok(())
     }
 }
