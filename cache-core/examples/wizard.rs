@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cache_core::codec::{Codec as _, Json};
-use cache_core::{Cache, Error, ObjectForm, ObjectType, Result};
+use cache_core::object::{ObjectForm, ObjectType};
+use cache_core::{Cache, Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Identifies a draft.

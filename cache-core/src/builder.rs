@@ -32,7 +32,7 @@ use crate::versions::Versions;
 use crate::versions::snapshot::VersionReader;
 
 /// The name of the environment variable that [`Cache::from_env`] reads.
-pub const CACHE_URL: &str = "CACHE_URL";
+const CACHE_URL: &str = "CACHE_URL";
 
 /// Settings of a cache, made with [`Cache::builder`].
 #[derive(Clone)]
@@ -159,7 +159,7 @@ impl CacheBuilder {
     }
 
     /// Default deadline of a run for functions that do not set one; `None` means no limit. See
-    /// [`DeadlineExceeded`](crate::DeadlineExceeded). Default: 30 s.
+    /// [`DeadlineExceeded`](crate::error::DeadlineExceeded). Default: 30 s.
     #[must_use]
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.deadline = deadline.into();
@@ -209,7 +209,8 @@ impl CacheBuilder {
     }
 
     /// Sets how many bytes the local tier may take: decoded values, their keys and their metadata.
-    /// The size of a value is estimated, or given by its [`Weigh`](crate::Weigh) implementation.
+    /// The size of a value is estimated, or given by its [`Weigh`](crate::value::Weigh)
+    /// implementation.
     /// Zero turns the local tier off. Default: 64 MiB.
     #[must_use]
     pub fn local_limit_bytes(mut self, bytes: usize) -> Self {

@@ -36,11 +36,11 @@ use crate::why::Why;
 ///
 /// Unlike the function itself, the methods return store errors.
 #[must_use = "an entry does nothing until one of its methods is called"]
-pub struct CachedEntry<R: 'static>(Bare<R>);
+pub struct CachedEntry<R: 'static>(ValueEntry<R>);
 
 /// The type that [`CachedEntry`] dereferences to. Provides `get` and `set` for functions that do
 /// not return a `Result`.
-pub struct Bare<R: 'static> {
+pub struct ValueEntry<R: 'static> {
     cache: Cache,
     plan: Arc<Plan>,
     returns: Returns<R>,
@@ -50,8 +50,8 @@ pub struct Bare<R: 'static> {
 
 impl<R> Clone for CachedEntry<R> {
     fn clone(&self) -> Self {
-        let Bare { cache, plan, returns, args } = &self.0;
-        Self(Bare { cache: cache.clone(), plan: Arc::clone(plan), returns: *returns, args: Arc::clone(args) })
+        let ValueEntry { cache, plan, returns, args } = &self.0;
+        Self(ValueEntry { cache: cache.clone(), plan: Arc::clone(plan), returns: *returns, args: Arc::clone(args) })
     }
 }
 
@@ -61,16 +61,16 @@ impl<R> fmt::Debug for CachedEntry<R> {
     }
 }
 
-impl<R> fmt::Debug for Bare<R> {
+impl<R> fmt::Debug for ValueEntry<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CachedEntry").field(&self.plan.key).finish()
     }
 }
 
 impl<R> Deref for CachedEntry<R> {
-    type Target = Bare<R>;
+    type Target = ValueEntry<R>;
 
-    fn deref(&self) -> &Bare<R> {
+    fn deref(&self) -> &ValueEntry<R> {
         &self.0
     }
 }
@@ -104,7 +104,7 @@ impl<T: Clone + Send + Sync + 'static, E> CachedEntry<Result<T, E>> {
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Bare<T> {
+impl<T: Clone + Send + Sync + 'static> ValueEntry<T> {
     /// Returns the stored value without running the function. `None`: no value is stored, or it is
     /// no longer fresh.
     ///
@@ -135,7 +135,7 @@ impl<T: Clone + Send + Sync + 'static> Bare<T> {
 
 impl<R: 'static> CachedEntry<R> {
     pub(crate) fn new(cache: Cache, plan: Arc<Plan>, returns: Returns<R>, args: Arc<str>) -> Self {
-        Self(Bare { cache, plan, returns, args })
+        Self(ValueEntry { cache, plan, returns, args })
     }
 
     pub(crate) fn cache(&self) -> &Cache {
@@ -148,12 +148,12 @@ impl<R: 'static> CachedEntry<R> {
 
     /// Returns the same entry in another cache.
     pub fn on(self, cache: &Cache) -> Self {
-        let Bare { plan, returns, args, .. } = self.0;
+        let ValueEntry { plan, returns, args, .. } = self.0;
         let key = EntryKey::new(&cache.0.namespace, &plan.key.name, &args, &plan.key.fingerprint);
         let number = plan.number.clone();
         let plan = Plan { number, ..Plan::new(key, plan.value, Arc::clone(&plan.rules), plan.local) };
         let plan = Arc::new(plan);
-        Self(Bare { cache: cache.clone(), plan, returns, args })
+        Self(ValueEntry { cache: cache.clone(), plan, returns, args })
     }
 
     /// Removes the entry, in every build of the program that shares the store. Also ends its runs
@@ -188,7 +188,7 @@ impl<R: 'static> CachedEntry<R> {
     /// [`CacheBuilder::history`](crate::CacheBuilder::history).
     #[must_use]
     pub fn why(&self) -> Why {
-        let Bare { cache, plan, .. } = &self.0;
+        let ValueEntry { cache, plan, .. } = &self.0;
         let is_off = plan.local == LocalTier::Off;
         cache.0.why(&plan.key.value_key, &plan.key.name, &plan.rules.options.tags, is_off)
     }
@@ -209,7 +209,7 @@ impl<R: Send + 'static> CachedEntry<R> {
     where
         F: Future<Output = R> + Send + 'a,
     {
-        let Bare { cache, plan, returns, .. } = self.0;
+        let ValueEntry { cache, plan, returns, .. } = self.0;
         let function = function.map(returns.of.split).boxed();
         async move {
             let key = plan.key.clone();
@@ -226,7 +226,7 @@ impl<R: Send + 'static> CachedEntry<R> {
     }
 }
 
-impl<R: 'static> Bare<R> {
+impl<R: 'static> ValueEntry<R> {
     /// Returns the stored value if it is fresh.
     async fn fresh(&self) -> Result<Option<Served>> {
         let (engine, plan) = (&self.cache.0, &self.plan);

@@ -407,7 +407,8 @@ fn escape(out: &mut impl fmt::Write, c: char) {
 /// Implement it yourself for a type whose identity is not that of its fields:
 ///
 /// ```
-/// use cache_core::{KeyPart, KeyWriter};
+/// use cache_core::key::KeyWriter;
+/// use cache_core::KeyPart;
 ///
 /// /// An e-mail address. Addresses that differ only in case are the same.
 /// struct Address(String);

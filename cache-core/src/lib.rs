@@ -25,12 +25,12 @@
 //! |---|---|
 //! | making a cache | [`Cache::connect`], [`Cache::from_env`], [`Cache::in_memory`] |
 //! | its settings | [`CacheBuilder`] |
-//! | the entries of a function | [`CachedEntry`] |
+//! | the entries of a function | [`CachedEntry`], [`entry`] |
 //! | caching without the attribute | [`Cache::get_or_compute`], [`Cache::get_or_compute_many`] |
-//! | its keys and options | [`Key`], [`EntryOptions`] |
-//! | arguments and values | [`KeyPart`], [`CacheValue`], [`ShareError`], [`codec`] |
-//! | objects that cannot be computed again | [`CacheObject`], [`Objects`], [`ObjectForm`] |
-//! | values shared with programs in other languages | [`PlainValues`], [`PlainHash`] |
+//! | its keys and options | [`Key`], [`EntryOptions`], [`options`] |
+//! | arguments and values | [`KeyPart`], [`CacheValue`](value::CacheValue), [`ShareError`](value::ShareError), [`codec`] |
+//! | objects that cannot be computed again | [`object`] |
+//! | values shared with programs in other languages | [`plain`] |
 //! | observability | [`events`], [`Cache::stats`], [`Cache::function_stats`], [`why`] |
 //! | a page for each feature, with its limits | [`docs`] |
 //!
@@ -42,7 +42,7 @@
 //! | `tracing` | yes | logs events |
 //! | `tls` | no | `rediss://` |
 //! | `uuid`, `chrono`, `time`, `jiff` | no | [`KeyPart`] for the types of these crates |
-//! | `sqlx` | no | [`ShareError`] for `sqlx::Error`: waiters get the same variant |
+//! | `sqlx` | no | [`ShareError`](value::ShareError) for `sqlx::Error`: waiters get the same variant |
 //! | `sessions` | no | [`session`]: web sessions as a tower layer |
 //! | `axum` | no | extractors for sessions |
 //! | `testing` | no | a manual clock, and caches that share a store, for tests |
@@ -57,18 +57,18 @@ mod cell;
 pub mod clock;
 mod coordination;
 mod engine;
-mod entry;
-mod error;
-mod fence;
+pub mod entry;
+pub mod error;
+pub mod fence;
 #[cfg(test)]
 mod golden;
-mod key;
+pub mod key;
 mod local;
 mod mutants;
-mod object;
+pub mod object;
 mod observe;
-mod options;
-mod plain;
+pub mod options;
+pub mod plain;
 mod random;
 mod recent;
 #[cfg(feature = "sessions")]
@@ -78,11 +78,11 @@ mod store;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod store_testing;
-mod sweep;
+pub mod sweep;
 mod sync;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-mod value;
+pub mod value;
 mod versions;
 pub mod why;
 
@@ -90,7 +90,7 @@ pub mod why;
 #[path = "private.rs"]
 pub mod __private;
 
-pub use builder::{CACHE_URL, CacheBuilder};
+pub use builder::CacheBuilder;
 pub use cache::Cache;
 /// ```
 /// # use std::{io, sync::Arc};
@@ -115,22 +115,23 @@ pub use cache::Cache;
 #[cfg(feature = "macros")]
 pub use cache_macros::cached;
 #[cfg(feature = "macros")]
-pub use cache_macros::{CacheObject, KeyPart, NotCacheable, ShareError, invalidates};
-pub use entry::{Bare, CachedEntry, UnboundEntry};
-pub use error::{DeadlineExceeded, Error, ErrorKind, Result};
-pub use fence::{Fence, FenceBuilder};
-pub use key::{Key, KeyPart, KeyWriter, MAX_KEY_LEN};
-pub use object::{CacheObject, ObjectForm, ObjectType, Objects, ObjectsOf};
-pub use observe::events;
-pub use observe::function_stats::FunctionStats;
-pub use options::{Deadline, EntryOptions, LocalTier, RefreshBy, Revalidated, SingleFlightScope};
-pub use plain::{
-    ExactContent, PlainCommand, PlainEntry, PlainExact, PlainHash, PlainValues, Reply, SetOptions, TimeToLive,
-    UnboundPlainEntry,
-};
-pub use sweep::{SweepCursor, Swept};
+pub use cache_macros::{KeyPart, invalidates};
+pub use entry::CachedEntry;
+pub use error::{Error, ErrorKind, Result};
+pub use fence::Fence;
+pub use key::{Key, KeyPart};
+pub use options::EntryOptions;
 pub use value::codec;
-pub use value::return_type::{BatchContainer, CacheValue, NotCacheable, Partial, ShareError, SharedError, Weigh};
+
+/// Events and counters, for logs, metrics and tests.
+///
+/// Events carry names of functions and kinds of failures; never keys, payloads or credentials.
+pub mod events {
+    pub use crate::observe::events::{Event, Observer, StaleCause, Stats, Table};
+    #[cfg(feature = "sessions")]
+    pub use crate::observe::events::{SessionEvent, SessionStats};
+    pub use crate::observe::function_stats::FunctionStats;
+}
 
 #[doc = include_str!("../docs/README.md")]
 #[cfg(any(doc, doctest))]

@@ -14,6 +14,9 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "macros")]
+pub use cache_macros::CacheObject;
+
 use self::derived::Derived;
 pub(crate) use self::host::CellHost;
 use self::of_form::Place;
@@ -30,7 +33,7 @@ use crate::value::return_type::CacheValue;
 /// A type whose values are stored as objects. Implement it with `#[derive(CacheObject)]`:
 ///
 /// ```
-/// # use cache_core::CacheObject;
+/// # use cache_core::object::CacheObject;
 /// #[derive(Clone, serde::Serialize, serde::Deserialize, CacheObject)]
 /// #[cache_object(name = "cart", ttl = "7d", sliding, id = id)]
 /// struct Cart {

@@ -1,6 +1,6 @@
 //! Everything that a cache reports: events and counters, counters per function, the history of
 //! keys.
 
-pub mod events;
+pub(crate) mod events;
 pub(crate) mod function_stats;
 pub(crate) mod history;

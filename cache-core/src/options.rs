@@ -216,9 +216,9 @@ impl EntryOptions {
 
     /// Sets how long one compute may take.
     ///
-    /// See [`DeadlineExceeded`](crate::DeadlineExceeded) for what its callers get. Afterwards the
-    /// key is free, and the late value of this compute is not stored. Default: the cache's default,
-    /// which is 30 s unless set.
+    /// See [`DeadlineExceeded`](crate::error::DeadlineExceeded) for what its callers get.
+    /// Afterwards the key is free, and the late value of this compute is not stored. Default: the
+    /// cache's default, which is 30 s unless set.
     #[must_use]
     pub const fn deadline(mut self, deadline: Deadline) -> Self {
         self.deadline = deadline;

@@ -39,7 +39,7 @@ impl Cache {
     ///
     /// ```
     /// # async fn example(cache: &cache_core::Cache) -> Result<(), cache_core::Error> {
-    /// let mut from = Some(cache_core::SweepCursor::default());
+    /// let mut from = Some(cache_core::sweep::SweepCursor::default());
     /// while let Some(cursor) = from {
     ///     from = cache.sweep(cursor, 10).await?.next;
     ///     tokio::time::sleep(std::time::Duration::from_millis(50)).await;

@@ -14,7 +14,7 @@ pub use self::session_store::{BrokenPromise, check_session_store};
 /// stable interface; for this library's own tests.
 #[doc(hidden)]
 #[must_use]
-pub fn weight<T: crate::CacheValue>(value: &T) -> usize {
+pub fn weight<T: crate::value::CacheValue>(value: &T) -> usize {
     size_of::<T>().saturating_add(crate::value::codec::Coding::weigh(value, size_of::<T>()).unwrap_or(0))
 }
 

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use cache_core::testing::weight;
-use cache_core::{Cache, CacheValue, Weigh, cached};
+use cache_core::value::{CacheValue, Weigh};
+use cache_core::{Cache, cached};
 use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
 

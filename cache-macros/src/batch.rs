@@ -129,7 +129,7 @@ impl Context<'_> {
             #cached.#method(
                 __cache,
                 &#ident,
-                |#ident: &#element, __key: &mut #krate::KeyWriter<'_>| { #key },
+                |#ident: &#element, __key: &mut #krate::key::KeyWriter<'_>| { #key },
             )
         }
     }

@@ -80,7 +80,7 @@ fn implementation(input: &DeriveInput, krate: &Path, written: &TokenStream, body
     quote_spanned! {Span::mixed_site()=>
         #[automatically_derived]
         impl #implementing #krate::KeyPart for #ident #types #clause {
-            fn write_key(&self, __key: &mut #krate::KeyWriter<'_>) {
+            fn write_key(&self, __key: &mut #krate::key::KeyWriter<'_>) {
                 #body
             }
         }

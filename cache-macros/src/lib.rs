@@ -323,7 +323,7 @@ fn not_cacheable(item: TokenStream) -> TokenStream {
         Ok(input) => {
             let (implementing, types, clause) = input.generics.split_for_impl();
             let ident = &input.ident;
-            quote!(#[automatically_derived] impl #implementing ::cache_core::NotCacheable for #ident #types #clause {})
+            quote!(#[automatically_derived] impl #implementing ::cache_core::value::NotCacheable for #ident #types #clause {})
         }
         Err(error) => error.to_compile_error(),
     }

@@ -207,7 +207,7 @@ fn implementation(
     // Report a type that cannot be stored at its name.
     quote_spanned! {Span::mixed_site().located_at(ident.span())=>
         #[automatically_derived]
-        impl #krate::CacheObject for #ident {
+        impl #krate::object::CacheObject for #ident {
             const NAME: &'static str = #name;
             const TTL: ::core::time::Duration = #ttl;
             const SLIDING: bool = #sliding;

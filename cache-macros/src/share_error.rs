@@ -51,9 +51,9 @@ pub(crate) fn derive(item: TokenStream) -> TokenStream {
     };
     quote_spanned! {Span::mixed_site()=>
         #[automatically_derived]
-        impl #krate::ShareError for #ident {
+        impl #krate::value::ShareError for #ident {
             fn share(&self) -> Self {
-                #krate::ShareError::__share_with(self, ::core::option::Option::None)
+                #krate::value::ShareError::__share_with(self, ::core::option::Option::None)
             }
 
             #[allow(unused_variables, unreachable_patterns, deprecated, reason = "generated for any type")]

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_core::events::Event;
-use cache_core::{Cache, EntryOptions, Key, Partial, cached};
+use cache_core::value::Partial;
+use cache_core::{Cache, EntryOptions, Key, cached};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use support::{Gate, Nodes, event, eventually, on_both_stores, soon};

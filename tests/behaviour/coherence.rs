@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_core::{Cache, EntryOptions, Key, LocalTier, cached};
+use cache_core::options::LocalTier;
+use cache_core::{Cache, EntryOptions, Key, cached};
 use futures::FutureExt as _;
 use support::{Gate, Proxy, RedisServer, eventually, on_both_stores, soon};
 use tokio::task::JoinSet;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cache_core::entry::UnboundEntry;
 use cache_core::events::{Event, StaleCause};
-use cache_core::{Cache, CachedEntry, EntryOptions, Key, RefreshBy, UnboundEntry, cached};
+use cache_core::options::RefreshBy;
+use cache_core::{Cache, CachedEntry, EntryOptions, Key, cached};
 use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
 
 mod refreshes;

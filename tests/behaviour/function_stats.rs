@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use cache_core::events::FunctionStats;
 use cache_core::events::Stats;
-use cache_core::{Cache, EntryOptions, FunctionStats, Key, cached};
+use cache_core::{Cache, EntryOptions, Key, cached};
 use support::{Gate, eventually, on_both_stores, soon};
 
 #[cached(name = "counted.first", ttl = 60, key = "{id}", skip(cache, gate), cache = cache)]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use cache_core::{Cache, DeadlineExceeded, cached};
+use cache_core::error::DeadlineExceeded;
+use cache_core::{Cache, cached};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use support::{eventually, on_both_stores, soon};

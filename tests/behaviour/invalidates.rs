@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use cache_core::events::Event;
-use cache_core::{Cache, CacheValue, KeyPart, cached, invalidates};
+use cache_core::value::CacheValue;
+use cache_core::{Cache, KeyPart, cached, invalidates};
 use futures::FutureExt as _;
 use support::{Gate, Proxy, RedisServer, event, eventually, on_both_stores, soon};
 

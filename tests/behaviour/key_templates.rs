@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use cache_core::{Cache, KeyPart, KeyWriter, cached, invalidates};
+use cache_core::key::KeyWriter;
+use cache_core::{Cache, KeyPart, cached, invalidates};
 
 /// An argument whose type does not implement `KeyPart`.
 #[derive(Clone)]

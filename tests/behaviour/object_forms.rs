@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use cache_core::{Cache, Error, ErrorKind, ObjectForm, ObjectType, ObjectsOf, Result};
+use cache_core::object::{ObjectForm, ObjectType, ObjectsOf};
+use cache_core::{Cache, Error, ErrorKind, Result};
 use support::{Nodes, on_both_stores, soon};
 use tokio::task::JoinSet;
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use cache_core::{Cache, CacheObject, ErrorKind, Objects};
+use cache_core::object::{CacheObject, Objects};
+use cache_core::{Cache, ErrorKind};
 use serde::{Deserialize, Serialize};
 use support::{Nodes, on_both_stores, soon};
 use tokio::task::JoinSet;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cache_core::{Cache, ErrorKind, Reply, SetOptions, TimeToLive};
+use cache_core::plain::{Reply, SetOptions, TimeToLive};
+use cache_core::{Cache, ErrorKind};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use support::{Nodes, RedisServer, on_both_stores, soon};

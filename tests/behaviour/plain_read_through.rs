@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache_core::events::Event;
-use cache_core::{Cache, ErrorKind, TimeToLive, cached};
+use cache_core::plain::TimeToLive;
+use cache_core::{Cache, ErrorKind, cached};
 use serde::{Deserialize, Serialize};
 use support::{Gate, event, eventually, on_both_stores, soon};
 use tokio::task::JoinHandle;

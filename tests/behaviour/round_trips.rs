@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cache_core::{Cache, CacheBuilder, EntryOptions, Key, LocalTier, cached, invalidates};
+use cache_core::options::LocalTier;
+use cache_core::{Cache, CacheBuilder, EntryOptions, Key, cached, invalidates};
 use support::{Proxy, RedisServer};
 
 #[cached(name = "post", ttl = 60, skip(cache), cache = cache)]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use cache_core::error::DeadlineExceeded;
 use cache_core::events::Event;
-use cache_core::{Cache, DeadlineExceeded, cached};
+use cache_core::{Cache, cached};
 use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

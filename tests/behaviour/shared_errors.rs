@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::{fmt, io};
 
-use cache_core::{Cache, ShareError, SharedError, cached};
+use cache_core::value::{ShareError, SharedError};
+use cache_core::{Cache, cached};
 use sqlx_core::error::{DatabaseError, ErrorKind};
 use support::{Gate, Nodes, eventually, on_both_stores, soon};
 

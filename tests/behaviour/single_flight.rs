@@ -53,7 +53,7 @@ enum AppError {
     NotFound,
 }
 
-impl cache_core::ShareError for AppError {
+impl cache_core::value::ShareError for AppError {
     fn share(&self) -> Self {
         match self {
             Self::NotFound => Self::NotFound,

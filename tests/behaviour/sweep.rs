@@ -2,8 +2,9 @@
 
 use cache_core::codec::Json;
 use cache_core::store_testing::RawStore;
+use cache_core::sweep::{SweepCursor, Swept};
 use cache_core::testing::record;
-use cache_core::{Cache, SweepCursor, Swept, cached};
+use cache_core::{Cache, cached};
 use support::on_both_stores;
 
 #[cached(name = "stays", ttl = 60, local = false, key = "{id}", skip(cache), cache = cache)]

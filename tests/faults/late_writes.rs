@@ -1,7 +1,8 @@
 //! A write that its caller has given up is not executed after later writes of others.
 
 use cache_core::events::Event;
-use cache_core::{Cache, CacheObject, ErrorKind, Objects, cached};
+use cache_core::object::{CacheObject, Objects};
+use cache_core::{Cache, ErrorKind, cached};
 use serde::{Deserialize, Serialize};
 use support::{Proxy, RedisServer, event, eventually};
 

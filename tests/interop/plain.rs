@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cache_core::{Cache, ErrorKind, Reply, SetOptions, TimeToLive};
+use cache_core::plain::{Reply, SetOptions, TimeToLive};
+use cache_core::{Cache, ErrorKind};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
+use cache_core::Cache;
+use cache_core::object::CacheObject;
 use cache_core::session::{Session, SessionError, SessionLayer};
-use cache_core::{Cache, CacheObject};
 use http::{Request, Response};
 use serde::{Deserialize, Serialize};
 use tower::{Layer as _, ServiceExt as _};

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_core::{Cache, EntryOptions, FenceBuilder, Key, Revalidated, cached};
+use cache_core::fence::FenceBuilder;
+use cache_core::options::Revalidated;
+use cache_core::{Cache, EntryOptions, Key, cached};
 use serde::{Deserialize, Serialize};
 
 use super::history::{is_absent, is_unstored, owner_of};

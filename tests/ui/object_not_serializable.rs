@@ -1,4 +1,4 @@
-use cache_core::CacheObject;
+use cache_core::object::CacheObject;
 
 #[derive(Clone, CacheObject)]
 #[cache_object(name = "cart", ttl = "7d", id = id)]

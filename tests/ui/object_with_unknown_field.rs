@@ -1,4 +1,4 @@
-use cache_core::CacheObject;
+use cache_core::object::CacheObject;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Serialize, Deserialize, CacheObject)]

@@ -1,4 +1,5 @@
-use cache_core::{NotCacheable, cached};
+use cache_core::value::NotCacheable;
+use cache_core::cached;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Serialize, Deserialize, NotCacheable)]

@@ -1,4 +1,4 @@
-use cache_core::ShareError;
+use cache_core::value::ShareError;
 
 #[derive(ShareError)]
 struct Generic<T>(T);

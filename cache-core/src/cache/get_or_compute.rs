@@ -89,7 +89,8 @@ impl Cache {
     /// `stale_if_error` say. Without either option there is none.
     ///
     /// ```
-    /// # use cache_core::{Cache, EntryOptions, Key, Revalidated};
+    /// # use cache_core::options::Revalidated;
+    /// # use cache_core::{Cache, EntryOptions, Key};
     /// # use std::time::Duration;
     /// # #[derive(Clone, serde::Serialize, serde::Deserialize)] struct Page { etag: String, text: String }
     /// # async fn fetch(etag: Option<&str>) -> Result<Option<Page>, std::io::Error> { Ok(None) }

@@ -14,7 +14,7 @@ use crate::value::envelope::Envelope;
 ///
 /// Both directions are pure: they wait for nothing and are called again after each conflict.
 ///
-/// [`ObjectType`]: crate::ObjectType
+/// [`ObjectType`]: crate::object::ObjectType
 pub trait ObjectForm: Send + Sync + 'static {
     /// The type of the objects in memory. It is cloned once for each attempt to write.
     type Object: Clone + Send + Sync + 'static;

@@ -8,7 +8,7 @@ use crate::store::{Put, When};
 /// Options for setting a plain value. A `Duration` converts to a ttl, `None` to no expiry.
 ///
 /// ```
-/// # use cache_core::SetOptions;
+/// # use cache_core::plain::SetOptions;
 /// # use std::time::Duration;
 /// # async fn example(cache: &cache_core::Cache) -> Result<(), cache_core::Error> {
 /// let once = SetOptions::new().ttl(Duration::from_secs(60)).if_absent(); // SET lock 1 PX 60000 NX
@@ -74,7 +74,7 @@ impl From<Option<Duration>> for SetOptions {
     }
 }
 
-/// The result of [`PlainValues::ttl`](crate::PlainValues::ttl).
+/// The result of [`PlainValues::ttl`](crate::plain::PlainValues::ttl).
 ///
 /// Exhaustive: Redis has no other answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -230,9 +230,9 @@ impl<V, E> Wrap<V, E> for Fallible {
 
 /// The function returns `V`.
 #[derive(Debug)]
-pub struct Bare;
+pub struct NoResult;
 
-impl<V> Wrap<V, Infallible> for Bare {
+impl<V> Wrap<V, Infallible> for NoResult {
     type Returned = V;
 
     fn split(returned: V) -> Result<V, Infallible> {
@@ -272,7 +272,7 @@ pub(crate) mod via {
     use std::marker::PhantomData;
     use std::sync::Arc;
 
-    use super::{Bare, CacheValue, Fallible, Optional, Plain, Probe, Shared, Typed};
+    use super::{CacheValue, Fallible, NoResult, Optional, Plain, Probe, Shared, Typed};
 
     /// Tried first: `Result<Option<T>, E>`.
     pub trait ResultOption<T, E> {
@@ -325,12 +325,12 @@ pub(crate) mod via {
     /// Tried third: `Option<T>`.
     pub trait JustOption<T> {
         /// Returns the form.
-        fn returns(self) -> Typed<Optional<T>, Infallible, Bare>
+        fn returns(self) -> Typed<Optional<T>, Infallible, NoResult>
         where
             T: CacheValue;
     }
     impl<T> JustOption<T> for &Probe<Option<T>> {
-        fn returns(self) -> Typed<Optional<T>, Infallible, Bare>
+        fn returns(self) -> Typed<Optional<T>, Infallible, NoResult>
         where
             T: CacheValue,
         {
@@ -341,12 +341,12 @@ pub(crate) mod via {
     /// Tried third too: `Arc<T>`.
     pub trait JustShared<T> {
         /// Returns the form.
-        fn returns(self) -> Typed<Shared<T>, Infallible, Bare>
+        fn returns(self) -> Typed<Shared<T>, Infallible, NoResult>
         where
             Arc<T>: CacheValue;
     }
     impl<T: Send + Sync + 'static> JustShared<T> for &Probe<Arc<T>> {
-        fn returns(self) -> Typed<Shared<T>, Infallible, Bare>
+        fn returns(self) -> Typed<Shared<T>, Infallible, NoResult>
         where
             Arc<T>: CacheValue,
         {
@@ -357,12 +357,12 @@ pub(crate) mod via {
     /// Tried last: any other type.
     pub trait JustPlain<T> {
         /// Returns the form.
-        fn returns(self) -> Typed<Plain<T>, Infallible, Bare>
+        fn returns(self) -> Typed<Plain<T>, Infallible, NoResult>
         where
             T: CacheValue;
     }
     impl<T> JustPlain<T> for Probe<T> {
-        fn returns(self) -> Typed<Plain<T>, Infallible, Bare>
+        fn returns(self) -> Typed<Plain<T>, Infallible, NoResult>
         where
             T: CacheValue,
         {

@@ -8,7 +8,7 @@ pub async fn users(
         .look_up_all(
             __cache,
             &ids,
-            |ids: &u64, __key: &mut ::cache_core::KeyWriter<'_>| {
+            |ids: &u64, __key: &mut ::cache_core::key::KeyWriter<'_>| {
                 __key.member(&tenant);
                 __key.member(&ids);
             },
@@ -165,7 +165,7 @@ impl __companion_users::users {
             .refresh_all(
                 __cache,
                 &ids,
-                |ids: &u64, __key: &mut ::cache_core::KeyWriter<'_>| {
+                |ids: &u64, __key: &mut ::cache_core::key::KeyWriter<'_>| {
                     __key.member(&tenant);
                     __key.member(&ids);
                 },
@@ -207,7 +207,7 @@ impl Repo {
             .look_up_all(
                 __cache,
                 &ids,
-                |ids: &u64, __key: &mut ::cache_core::KeyWriter<'_>| {
+                |ids: &u64, __key: &mut ::cache_core::key::KeyWriter<'_>| {
                     __key.placeholder(&ids);
                 },
             )
@@ -354,7 +354,7 @@ impl Repo {
             .refresh_all(
                 __cache,
                 &ids,
-                |ids: &u64, __key: &mut ::cache_core::KeyWriter<'_>| {
+                |ids: &u64, __key: &mut ::cache_core::key::KeyWriter<'_>| {
                     __key.placeholder(&ids);
                 },
             )

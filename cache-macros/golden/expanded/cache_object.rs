@@ -1,5 +1,5 @@
 #[automatically_derived]
-impl ::cache_core::CacheObject for Cart {
+impl ::cache_core::object::CacheObject for Cart {
     const NAME: &'static str = "cart";
     const TTL: ::core::time::Duration = ::core::time::Duration::from_secs(604800);
     const SLIDING: bool = true;

@@ -116,10 +116,14 @@ impl __companion_UserCache::UserCache {
             .jitter(0.25)
             .stale_while_revalidate(::core::time::Duration::from_secs(60))
             .stale_if_error(::core::time::Duration::from_secs(86400))
-            .refresh(our::cache::RefreshBy::Caller)
-            .deadline(our::cache::Deadline::After(::core::time::Duration::from_secs(5)))
+            .refresh(our::cache::options::RefreshBy::Caller)
+            .deadline(
+                our::cache::options::Deadline::After(
+                    ::core::time::Duration::from_secs(5),
+                ),
+            )
             .early(2.0)
-            .single_flight(our::cache::SingleFlightScope::None);
+            .single_flight(our::cache::options::SingleFlightScope::None);
         (&&&our::cache::__private::Probe::<Result<Option<User>, Error>>::new())
             .returns()
             .may_be_absent()
@@ -154,7 +158,7 @@ impl __companion_UserCache::UserCache {
     pub(crate) fn entry(
         tenant: Tenant,
         id: u64,
-    ) -> our::cache::UnboundEntry<Result<Option<User>, Error>> {
+    ) -> our::cache::entry::UnboundEntry<Result<Option<User>, Error>> {
         __companion_UserCache::UserCache::__cached()
             .unbound_entry(
                 __companion_UserCache::UserCache::__rules()

@@ -1,6 +1,6 @@
 #[automatically_derived]
 impl ::cache_core::KeyPart for Page {
-    fn write_key(&self, __key: &mut ::cache_core::KeyWriter<'_>) {
+    fn write_key(&self, __key: &mut ::cache_core::key::KeyWriter<'_>) {
         let Self { number: __field0, size: __field1, trace: _ } = self;
         __key
             .group(|__key| {
@@ -14,7 +14,7 @@ impl<T> ::cache_core::KeyPart for Id<T>
 where
     T: ::cache_core::KeyPart,
 {
-    fn write_key(&self, __key: &mut ::cache_core::KeyWriter<'_>) {
+    fn write_key(&self, __key: &mut ::cache_core::key::KeyWriter<'_>) {
         let Self(__field0) = self;
         __key.member(__field0);
     }
@@ -24,7 +24,7 @@ impl<T, U> ::cache_core::KeyPart for Scope<T, U>
 where
     T: ::cache_core::KeyPart,
 {
-    fn write_key(&self, __key: &mut ::cache_core::KeyWriter<'_>) {
+    fn write_key(&self, __key: &mut ::cache_core::key::KeyWriter<'_>) {
         match self {
             Self::All => {
                 __key.literal("All");

@@ -91,7 +91,7 @@ impl __companion_user::user {
             .erase()
     }
     /// Returns the entry of these arguments.
-    pub fn entry(id: u64) -> ::cache_core::PlainEntry<Result<User, Error>> {
+    pub fn entry(id: u64) -> ::cache_core::plain::PlainEntry<Result<User, Error>> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_user::user::__cached()
             .entry(
@@ -227,7 +227,7 @@ impl __companion_nick::nick {
             .erase()
     }
     /// Returns the entry of these arguments. Select its cache with `.on(&cache)`.
-    fn entry(name: &str) -> ::cache_core::UnboundPlainEntry<Option<Nick>> {
+    fn entry(name: &str) -> ::cache_core::plain::UnboundPlainEntry<Option<Nick>> {
         __companion_nick::nick::__cached()
             .unbound_entry(
                 __companion_nick::nick::__rules(),
@@ -340,7 +340,7 @@ impl __companion_front::front {
                         )
                         .overdue((&&__returns.error()).overdue()),
                 )
-                .local(::cache_core::LocalTier::Off),
+                .local(::cache_core::options::LocalTier::Off),
         )
     }
     #[cold]
@@ -355,7 +355,7 @@ impl __companion_front::front {
             .erase()
     }
     /// Returns the entry of these arguments.
-    fn entry() -> ::cache_core::PlainEntry<Page> {
+    fn entry() -> ::cache_core::plain::PlainEntry<Page> {
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
         __companion_front::front::__cached()
             .entry(
@@ -472,7 +472,7 @@ impl Repo {
         reason = "generated"
     )]
     /// Returns the entry of these arguments.
-    fn user_entry(&self, id: u64) -> ::cache_core::PlainEntry<User> {
+    fn user_entry(&self, id: u64) -> ::cache_core::plain::PlainEntry<User> {
         let __cache: &::cache_core::Cache = &self.cache;
         Self::__user_cached()
             .entry(

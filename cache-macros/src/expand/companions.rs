@@ -114,7 +114,7 @@ impl Context<'_> {
                 longest.to_expression(*mixed).map(|longest| quote_spanned!(*mixed=> For(#longest)))
             }
         };
-        let local = local.map(|tier| quote_spanned!(*mixed=> .local(#krate::LocalTier::#tier)));
+        let local = local.map(|tier| quote_spanned!(*mixed=> .local(#krate::options::LocalTier::#tier)));
         let (instance, constants) = (self.instance(), self.constant_types());
         let (form, vis) = (self.form(), &self.function.vis);
         let cached = quote_spanned! {*mixed=>
@@ -200,7 +200,8 @@ impl Context<'_> {
             Flight::Process => Some(Ident::new("Process", *mixed)),
             Flight::None => Some(Ident::new("None", *mixed)),
         };
-        let flight = flight.map(|scope| quote_spanned!(*mixed=> .single_flight(#krate::SingleFlightScope::#scope)));
+        let flight =
+            flight.map(|scope| quote_spanned!(*mixed=> .single_flight(#krate::options::SingleFlightScope::#scope)));
         let freshness = self.freshness();
         let ttl_of = match &plan.ttl {
             Some(Lifetime::OfValue(closure)) => Some(quote_spanned!(*mixed=> .ttl_of(#closure))),
@@ -241,12 +242,12 @@ impl Context<'_> {
         });
         let jitter = jitter.as_ref().map(|fraction| quote_spanned!(mixed=> .jitter(#fraction)));
         let early = early.as_ref().map(|beta| quote_spanned!(mixed=> .early(#beta)));
-        let refresh = refresh_in_caller.then(|| quote_spanned!(mixed=> .refresh(#krate::RefreshBy::Caller)));
+        let refresh = refresh_in_caller.then(|| quote_spanned!(mixed=> .refresh(#krate::options::RefreshBy::Caller)));
         let deadline = deadline.as_ref().map(|deadline| match deadline {
-            Deadline::Off => quote_spanned!(mixed=> .deadline(#krate::Deadline::Off)),
+            Deadline::Off => quote_spanned!(mixed=> .deadline(#krate::options::Deadline::Off)),
             Deadline::After(after) => {
                 let after = after.to_expression(mixed);
-                quote_spanned!(mixed=> .deadline(#krate::Deadline::After(#after)))
+                quote_spanned!(mixed=> .deadline(#krate::options::Deadline::After(#after)))
             }
         });
         quote_spanned!(mixed=> #jitter #(#durations)* #refresh #deadline #early)
@@ -272,9 +273,11 @@ impl Context<'_> {
         let (generics, where_clause) = (kept.declare(), kept.where_clause());
         let (cached, rules, key) = (self.call_cached(), self.call_rules(), self.key());
         let attrs = self.companion_attrs();
-        let (bound, unbound) =
-            if plan.plain { ("PlainEntry", "UnboundPlainEntry") } else { ("CachedEntry", "UnboundEntry") };
-        let (bound, unbound) = (Ident::new(bound, *mixed), Ident::new(unbound, *mixed));
+        let (bound, unbound) = if plan.plain {
+            (quote_spanned!(*mixed=> plain::PlainEntry), quote_spanned!(*mixed=> plain::UnboundPlainEntry))
+        } else {
+            (quote_spanned!(*mixed=> CachedEntry), quote_spanned!(*mixed=> entry::UnboundEntry))
+        };
         if plan.entry.bound {
             let cache = self.cache();
             return quote_spanned! {*mixed=>

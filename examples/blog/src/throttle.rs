@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
-use cache_core::{Cache, CacheObject};
+use cache_core::Cache;
+use cache_core::object::CacheObject;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_core::events::Event;
-use cache_core::{Cache, Deadline, EntryOptions, Key, Revalidated, cached};
+use cache_core::options::{Deadline, Revalidated};
+use cache_core::{Cache, EntryOptions, Key, cached};
 use support::{Gate, Nodes, event, eventually, on_both_stores, soon};
 
 use super::{HOUR, Refused, SHORT};

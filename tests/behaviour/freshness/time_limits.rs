@@ -4,9 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cache_core::error::DeadlineExceeded;
 use cache_core::events::{Event, StaleCause};
 use cache_core::testing::sim::flights;
-use cache_core::{Cache, DeadlineExceeded, cached};
+use cache_core::{Cache, cached};
 use support::{Gate, Nodes, RedisServer, event, eventually, on_both_stores, soon};
 
 use super::{Answer, HOUR, LASTS, SHORT, behind, outlive, past_ttl};

@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use cache_core::{CacheValue, KeyPart, cached};
+use cache_core::value::CacheValue;
+use cache_core::{KeyPart, cached};
 
 use super::{Runs, User};
 

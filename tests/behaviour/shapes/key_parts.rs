@@ -1,6 +1,7 @@
 //! `#[derive(KeyPart)]` and `#[derive(CacheObject)]`.
 
-use cache_core::{Cache, CacheObject, KeyPart};
+use cache_core::object::CacheObject;
+use cache_core::{Cache, KeyPart};
 use serde::{Deserialize, Serialize};
 
 use super::Runs;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cache_core::{Cache, CacheValue, KeyPart, cached};
+use cache_core::value::CacheValue;
+use cache_core::{Cache, KeyPart, cached};
 
 use super::{AppError, Runs, User};
 

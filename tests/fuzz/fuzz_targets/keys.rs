@@ -54,5 +54,5 @@ fuzz_target!(|data: &[u8]| {
     let (key_one, key_two) = (key(&one), key(&two));
     assert_eq!(one == two, key_one == key_two);
     assert!(!key_one.contains(['{', '}', '\n', '\0', ' ']));
-    assert!(key_one.len() <= cache_core::MAX_KEY_LEN + 17);
+    assert!(key_one.len() <= cache_core::key::MAX_KEY_LEN + 17);
 });

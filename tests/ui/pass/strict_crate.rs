@@ -4,7 +4,8 @@
 #![deny(unused_qualifications, unused_lifetimes, single_use_lifetimes, trivial_casts, unused_results)]
 #![forbid(unsafe_code)]
 
-use cache_core::{Cache, CacheObject, KeyPart, cached, invalidates};
+use cache_core::object::CacheObject;
+use cache_core::{Cache, KeyPart, cached, invalidates};
 use serde::{Deserialize, Serialize};
 
 /// A user.

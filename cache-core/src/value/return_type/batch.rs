@@ -58,7 +58,8 @@ containers! {
 ///
 /// ```
 /// # use std::{collections::HashMap, io};
-/// use cache_core::{Partial, cached};
+/// use cache_core::value::Partial;
+/// use cache_core::cached;
 ///
 /// # struct Api;
 /// # impl Api { async fn user(&self, id: u64) -> Result<Option<String>, io::Error> { Ok(Some(id.to_string())) } }

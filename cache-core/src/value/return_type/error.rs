@@ -28,7 +28,8 @@ use crate::value::Erased;
 ///
 /// ```
 /// # use std::fmt;
-/// use cache_core::{ShareError, cached};
+/// use cache_core::value::ShareError;
+/// use cache_core::cached;
 ///
 /// #[derive(Debug, ShareError)]
 /// enum AppError {
@@ -52,12 +53,12 @@ use crate::value::Erased;
 /// }
 /// ```
 ///
-/// See [the derive](derive@crate::ShareError) for fields whose types have none of these ways. To
-/// implement the trait manually:
+/// See [the derive](derive@crate::value::ShareError) for fields whose types have none of these
+/// ways. To implement the trait manually:
 ///
 /// ```
 /// # #[derive(Debug)] enum AppError { NotFound, Database(std::io::Error) }
-/// impl cache_core::ShareError for AppError {
+/// impl cache_core::value::ShareError for AppError {
 ///     fn share(&self) -> Self {
 ///         match self {
 ///             Self::NotFound => Self::NotFound,
@@ -69,7 +70,7 @@ use crate::value::Erased;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot reach every caller that waits for one run",
     label = "this error can be copied neither by `Clone` nor in another way",
-    note = "add `#[derive(cache_core::ShareError)]` to `{Self}`, or `#[derive(Clone)]`; for `sqlx::Error` turn on the feature `sqlx` of cache-core",
+    note = "add `#[derive(cache_core::value::ShareError)]` to `{Self}`, or `#[derive(Clone)]`; for `sqlx::Error` turn on the feature `sqlx` of cache-core",
     note = "an error of another crate goes into an `Arc`, or into your own error with `#[derive(ShareError)]`: there on its field `#[share(io)]` \
             copies by `From<std::io::Error>`, `#[share(with = path)]` by a function",
     note = "or let every caller run the function itself: `#[cached(single_flight = \"none\")]`"
@@ -98,7 +99,7 @@ pub trait ShareError {
 /// caller that ran the function and in all callers that waited:
 ///
 /// ```
-/// use cache_core::SharedError;
+/// use cache_core::value::SharedError;
 /// # use std::{error::Error, io};
 ///
 /// fn is_not_found(error: &(dyn Error + 'static)) -> bool {
@@ -285,8 +286,8 @@ impl ShareError for io::Error {
 /// An error that can represent a passed deadline.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot say that the `deadline` has passed",
-    label = "a function with a `deadline` returns a `Result` whose error can be made from `cache_core::DeadlineExceeded`",
-    note = "add `impl From<cache_core::DeadlineExceeded> for {Self}` if that is your error type",
+    label = "a function with a `deadline` returns a `Result` whose error can be made from `cache_core::error::DeadlineExceeded`",
+    note = "add `impl From<cache_core::error::DeadlineExceeded> for {Self}` if that is your error type",
     note = "or remove `deadline`: the cache's own then frees the key, and the function goes on for its callers"
 )]
 pub trait DeadlineError {}

@@ -15,7 +15,8 @@ use std::sync::Arc;
 /// used instead.
 ///
 /// ```
-/// use cache_core::{Weigh, cached};
+/// use cache_core::value::Weigh;
+/// use cache_core::cached;
 ///
 /// #[derive(Clone, serde::Serialize, serde::Deserialize)]
 /// struct Index {
@@ -83,7 +84,7 @@ impl<T: Weigh> Weigh for Vec<T> {
 /// serializable for another purpose. Return a type that contains only what may be stored.
 ///
 /// ```compile_fail
-/// #[derive(Clone, serde::Serialize, serde::Deserialize, cache_core::NotCacheable)]
+/// #[derive(Clone, serde::Serialize, serde::Deserialize, cache_core::value::NotCacheable)]
 /// struct Credentials {
 ///     password_hash: String,
 /// }

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use cache_core::FunctionStats;
+use cache_core::events::FunctionStats;
 use cache_core::events::Stats;
 use maud::{Markup, html};
 
