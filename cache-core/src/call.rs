@@ -4,20 +4,20 @@
 //! lookup        fast path: returns a value without waiting
 //! read_through  reads the store, before the function is run
 //! flight        shares one run per key in this process
-//! lead          what the leader of a flight does ─> look (the store, leases)
+//! leader        what the leader of a flight does ─> look (the store, leases)
 //! record        opens and judges what a key holds ─> verdict (decides what to do about it)
-//! run, refresh  runs the function, in the foreground or in the background ─> body (its future)
+//! run, refresh  runs the function, in the foreground or in the background ─> function
 //! fill          stores the value ─> lifetime, revalidate
 //! ```
 //!
 //! `plain` is the same path for values without a header. `batch` is the same path for many ids.
 
 pub(crate) mod batch;
-pub(crate) mod body;
 pub(crate) mod cooldown;
 pub(crate) mod fill;
 pub(crate) mod flight;
-pub(crate) mod lead;
+pub(crate) mod function;
+pub(crate) mod leader;
 pub(crate) mod lifetime;
 pub(crate) mod look;
 pub(crate) mod lookup;

@@ -219,8 +219,8 @@ impl<R: Send + 'static> CachedEntry<R> {
                 number: plan.number.clone(),
                 ..Plan::new(key, plan.value, Arc::clone(&plan.rules), plan.local)
             });
-            let landing = flight::run_here(&cache.0, Arc::clone(&plan), None, function).await;
-            returns.land(landing, &plan.key.name)
+            let outcome = flight::run_here(&cache.0, Arc::clone(&plan), None, function).await;
+            returns.convert(outcome, &plan.key.name)
         }
         .boxed()
     }

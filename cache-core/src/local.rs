@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use papaya::{Guard as _, HashMapRef, LocalGuard, ResizeMode};
 
-use self::entry::{AheadMs, Candidate, Dead, Hashed, Kept, Look, This};
-use self::eviction::{Place, Queues, Verdict};
+use self::entry::{AheadMs, Candidate, Dead, Hashed, LocalEntry, Look, This};
+use self::eviction::{QueueId, Queues, Verdict};
 pub(crate) use self::inspect::Inspected;
 pub(crate) use self::key::{LocalKeyRef, Origin, ParsedKey};
 use self::warm::Origins;
@@ -62,11 +62,11 @@ const BURIED_BY_A_FILL: usize = 2;
 const DROPPED_BY_A_FILL: usize = 8;
 
 /// The table, with the guard that keeps its entries in memory.
-type Pinned<'a> = HashMapRef<'a, Kept, (), Hashed, LocalGuard<'a>>;
+type Pinned<'a> = HashMapRef<'a, LocalEntry, (), Hashed, LocalGuard<'a>>;
 
 /// The local tier of one cache.
 pub(crate) struct Local {
-    entries: papaya::HashMap<Kept, (), Hashed>,
+    entries: papaya::HashMap<LocalEntry, (), Hashed>,
     /// Locked by every change of the table.
     order: Mutex<Queues>,
     key_hasher: foldhash::fast::RandomState,
@@ -130,7 +130,7 @@ struct Marks {
 }
 
 /// A read of a key in progress. Dropping it gives up the fill.
-pub(crate) struct Mark<'a> {
+pub(crate) struct PendingFill<'a> {
     local: &'a Local,
     key: Arc<str>,
     changes: u64,
@@ -166,7 +166,7 @@ impl Local {
         // trust that is extended later.
         let trusted_until = self.trusted_until();
         let table = self.entries.pin();
-        Kept::serve_plain(self.find(key, &table), trusted_until, &self.now, take)
+        LocalEntry::serve_plain(self.find(key, &table), trusted_until, &self.now, take)
     }
 
     /// Returns the value if it may be served now.
@@ -185,7 +185,7 @@ impl Local {
     }
 
     #[inline(always)]
-    fn find<'t>(&self, key: &LocalKeyRef<'_>, table: &'t Pinned<'_>) -> Option<&'t Kept> {
+    fn find<'t>(&self, key: &LocalKeyRef<'_>, table: &'t Pinned<'_>) -> Option<&'t LocalEntry> {
         let look = self.look(*key);
         let found = match key.number() {
             // A separate search with so little to compare that all of it stays in the processor's
@@ -197,11 +197,11 @@ impl Local {
     }
 
     /// Registers a fill. Called before a tracked read of `key` is sent.
-    pub(crate) fn begin(&self, key: &Arc<str>) -> Mark<'_> {
+    pub(crate) fn begin(&self, key: &Arc<str>) -> PendingFill<'_> {
         let mut marks = self.marks(key);
         let of_key = marks.entry(Arc::clone(key)).or_default();
         of_key.count = of_key.count.saturating_add(1);
-        Mark { local: self, key: Arc::clone(key), changes: of_key.changes, epoch: self.now.epoch() }
+        PendingFill { local: self, key: Arc::clone(key), changes: of_key.changes, epoch: self.now.epoch() }
     }
 
     /// Drops a key that has changed, or that this process is about to change. Returns whether there
@@ -271,7 +271,7 @@ impl Local {
 
     /// Inserts an entry and returns whether it was kept. Refused if everything was dropped since
     /// its epoch.
-    fn put(&self, mut kept: Kept, look: &Look<LocalKeyRef<'_>>, guard: &LocalGuard<'_>) -> bool {
+    fn put(&self, mut kept: LocalEntry, look: &Look<LocalKeyRef<'_>>, guard: &LocalGuard<'_>) -> bool {
         let mut order = self.order();
         if mutants::removed(Invariant::ChangePoisonsFill) {
             kept.epoch = order.epoch;
@@ -296,7 +296,7 @@ impl Local {
             }
             None => order.enter(kept.ticket(), kept.weight()),
         };
-        kept.in_main.store(u8::from(place == Place::Main), Ordering::Relaxed);
+        kept.in_main.store(u8::from(place == QueueId::Main), Ordering::Relaxed);
         self.entries.insert(kept, (), guard);
         // A fill adds one entry and removes more dead ones, so that the dead are removed even if no
         // task can be started. They go before any live entry.
@@ -353,7 +353,7 @@ impl Local {
         kept.is_of(order.epoch)
     }
 
-    fn remove(&self, kept: &Kept, order: &mut Queues, guard: &LocalGuard<'_>) {
+    fn remove(&self, kept: &LocalEntry, order: &mut Queues, guard: &LocalGuard<'_>) {
         // Not by its hash: another key may have the same.
         self.entries.remove(&This(kept), guard);
         if kept.is_of(order.epoch) {
@@ -383,14 +383,14 @@ pub(crate) fn let_go_apart() {
 }
 
 /// Called for an entry that was just removed.
-fn flush_if_heavy(kept: &Kept, guard: &LocalGuard<'_>) {
+fn flush_if_heavy(kept: &LocalEntry, guard: &LocalGuard<'_>) {
     if kept.weight() >= HEAVY_BYTES {
         // Lighter entries leave memory with the next few dozen.
         guard.flush();
     }
 }
 
-impl Mark<'_> {
+impl PendingFill<'_> {
     /// Returns whether a change of the key was notified since the mark was made.
     pub(crate) fn has_changed(&self) -> bool {
         let marks = self.local.marks(&self.key);
@@ -415,7 +415,7 @@ impl Mark<'_> {
         let parsed = ParsedKey::parse(&self.key);
         local.origins.learn(parsed.origin(), &self.key);
         let look = local.look(parsed.as_ref());
-        let kept = Kept {
+        let kept = LocalEntry {
             hash: look.hash,
             key: look.key.to_owned(),
             value: Arc::clone(value),
@@ -446,7 +446,7 @@ impl Mark<'_> {
     }
 }
 
-impl Drop for Mark<'_> {
+impl Drop for PendingFill<'_> {
     fn drop(&mut self) {
         let mut marks = self.local.marks(&self.key);
         let Some(of_key) = marks.get_mut(&self.key) else { return };

@@ -19,7 +19,7 @@ pub use cache_macros::CacheObject;
 
 use self::derived::Derived;
 pub(crate) use self::host::CellHost;
-use self::of_form::Place;
+use self::of_form::ObjectKeys;
 pub use self::of_form::{ObjectType, ObjectsOf};
 use crate::cache::Cache;
 pub use crate::cell::ObjectForm;
@@ -179,11 +179,11 @@ impl<T: CacheObject> Objects<T> {
         self.0.ttl_at(self.place(id)).await
     }
 
-    fn place<Q>(&self, id: &Q) -> Place
+    fn place<Q>(&self, id: &Q) -> ObjectKeys
     where
         T::Id: Borrow<Q>,
         Q: KeyPart + ?Sized,
     {
-        Place { key: Derived::<T>::key_of(self.0.namespace(), id), list: None }
+        ObjectKeys { key: Derived::<T>::key_of(self.0.namespace(), id), list: None }
     }
 }

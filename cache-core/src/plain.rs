@@ -26,7 +26,7 @@ pub use self::hash::PlainHash;
 use self::options::checked;
 pub use self::options::{SetOptions, TimeToLive};
 use crate::cache::Cache;
-use crate::cache::get_or_compute::landed;
+use crate::cache::get_or_compute::completed;
 use crate::call::plan::Plan;
 use crate::call::read_through::read_or_run_plain;
 use crate::entry::Forget;
@@ -257,7 +257,7 @@ impl PlainValues {
         }
         let function = compute().map_ok(Plain::<T>::erase).map_err(|error| Arc::new(error) as Erased).boxed();
         let call = read_or_run_plain(engine, plan, function);
-        landed::<Plain<T>, E>(call.await, &name)
+        completed::<Plain<T>, E>(call.await, &name)
     }
 
     /// Prepares any other Redis command, to be sent on the connection of the cache. `name` is one

@@ -498,7 +498,7 @@ impl<R> Future for Call<'_, R> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<R> {
         match &mut self.0 {
             Calling::Reads { stages, returns, name } => {
-                Pin::new(stages).poll(context).map(|landing| returns.land(landing, name))
+                Pin::new(stages).poll(context).map(|outcome| returns.convert(outcome, name))
             }
             Calling::Refreshes(refresh) => refresh.as_mut().poll(context),
         }
@@ -541,7 +541,7 @@ impl<R: Send + 'static> Miss<R> {
         }
         async move {
             let name = Arc::clone(&plan.key.name);
-            let landing = match read_through::probe(&cache.0, &plan).await {
+            let outcome = match read_through::probe(&cache.0, &plan).await {
                 Probed::Value(value) => FlightOutcome::Value(value),
                 Probed::Due(value, fill_id) => {
                     let function = function.map(returns.of.split).boxed();
@@ -554,7 +554,7 @@ impl<R: Send + 'static> Miss<R> {
                     flight::run_shared(&cache.0, plan, read, function).boxed().await
                 }
             };
-            returns.land(landing, &name)
+            returns.convert(outcome, &name)
         }
         .boxed()
     }
@@ -577,10 +577,10 @@ impl<R: Send + 'static> Miss<R> {
             }
             Some((value, fill_id)) => {
                 let refresh = refresh::refresh_here(cache.0, Arc::new(plan), fill_id, split(function));
-                let landed = move |refreshed: Option<FlightOutcome>| {
-                    refreshed.map_or(value, |landing| returns.land(landing, &name))
+                let completed = move |refreshed: Option<FlightOutcome>| {
+                    refreshed.map_or(value, |outcome| returns.convert(outcome, &name))
                 };
-                Calling::Refreshes(refresh.map(landed).boxed())
+                Calling::Refreshes(refresh.map(completed).boxed())
             }
         })
     }

@@ -38,12 +38,12 @@ use futures::future::BoxFuture;
 
 use crate::error::Result;
 pub(crate) use crate::store::cells::{
-    CellStore, Entered, Entering, Kind, Loaded, MARK, Mark, Replaced, Replacing, Swapped,
+    CellStore, Entered, Entering, Kind, Loaded, MARK, Replaced, Replacing, Swapped, Tombstone,
 };
 pub(crate) use crate::store::channels::{ChannelStore, Message};
 pub(crate) use crate::store::fences::{FenceStore, Raised, aside_key};
 pub(crate) use crate::store::hashes::HashStore;
-pub(crate) use crate::store::leases::{Acquired, Claim, Fill, Filled, LeaseStore, Place, Rewrite, Want};
+pub(crate) use crate::store::leases::{Acquired, Claim, Fill, Filled, LeaseStore, LeaseTarget, Rewrite, Want};
 pub(crate) use crate::store::outstanding::{Operation, Removal};
 pub(crate) use crate::store::plain::{PlainFill, PlainStore, Put, Reply, When, plain_key_of, plain_lease_key};
 pub(crate) use crate::store::pushes::Listener;

@@ -19,7 +19,9 @@ use crate::background::Background;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::observe::events::{Event, Events};
-use crate::store::{self, Claim, FILL_ID_AT, Fill, Filled, Listener, Place, Rewrite, Store, Token, Version, Want};
+use crate::store::{
+    self, Claim, FILL_ID_AT, Fill, Filled, LeaseTarget, Listener, Rewrite, Store, Token, Version, Want,
+};
 
 /// One store with what it needs.
 #[derive(Clone)]
@@ -239,15 +241,15 @@ impl RawStore {
     }
 
     pub async fn acquire(&self, key: &str, token: u128, lease: Duration, over: RawOver) -> Result<RawAcquired> {
-        let place = match over {
-            RawOver::Nothing => Place::Empty,
-            RawOver::Record(id) => Place::Beside(id),
+        let target = match over {
+            RawOver::Nothing => LeaseTarget::Empty,
+            RawOver::Record(id) => LeaseTarget::Beside(id),
         };
-        self.take(key, Token::from_bits(token), place, lease).await
+        self.take(key, Token::from_bits(token), target, lease).await
     }
 
     pub async fn acquire_in_place(&self, key: &str, token: u128, lease: Duration, fill_id: u64) -> Result<RawAcquired> {
-        self.take(key, Token::from_bits(token), Place::Instead(fill_id), lease).await
+        self.take(key, Token::from_bits(token), LeaseTarget::Instead(fill_id), lease).await
     }
 
     /// Acquires each as `acquire` does, or for a place by fill id as `acquire_in_place` does.
@@ -256,10 +258,10 @@ impl RawStore {
         wants: &[(&str, u128, RawPlace)],
         lease: Duration,
     ) -> Result<Vec<Result<RawAcquired>>> {
-        let want = |(key, token, place): &(&str, u128, RawPlace)| Want {
+        let want = |(key, token, target): &(&str, u128, RawPlace)| Want {
             key: (*key).into(),
             token: Token::from_bits(*token),
-            place: (*place).into(),
+            target: (*target).into(),
         };
         let wants: Vec<Want> = wants.iter().map(want).collect();
         let answers = self.store.acquire_many(&wants, lease).await?;
@@ -325,11 +327,11 @@ impl RawStore {
     }
 
     pub async fn acquire_over_mark(&self, key: &str, token: u128, lease: Duration, mark: u128) -> Result<RawAcquired> {
-        self.take(key, self::token(token), Place::OverMark(self::token(mark)), lease).await
+        self.take(key, self::token(token), LeaseTarget::OverMark(self::token(mark)), lease).await
     }
 
-    async fn take(&self, key: &str, token: Token, place: Place, lease: Duration) -> Result<RawAcquired> {
-        self.store.acquire(&Want { key: key.into(), token, place }, lease).await.map(RawAcquired::from)
+    async fn take(&self, key: &str, token: Token, target: LeaseTarget, lease: Duration) -> Result<RawAcquired> {
+        self.store.acquire(&Want { key: key.into(), token, target }, lease).await.map(RawAcquired::from)
     }
 
     pub async fn rewrite_head(
@@ -568,9 +570,9 @@ impl From<store::Acquired> for RawAcquired {
     }
 }
 
-impl From<RawPlace> for Place {
-    fn from(place: RawPlace) -> Self {
-        match place {
+impl From<RawPlace> for LeaseTarget {
+    fn from(target: RawPlace) -> Self {
+        match target {
             RawPlace::Empty => Self::Empty,
             RawPlace::Instead(id) => Self::Instead(id),
             RawPlace::Beside(id) => Self::Beside(id),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::error::Result;
-use crate::store::sweep::{Heads, Standing, Suspect};
+use crate::store::sweep::{Heads, Suspect, VersionState};
 
 /// A position from which a sweep continues; the default is the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,11 +72,11 @@ impl Cache {
         versions.dedup();
         // Read after the heads: a version that differs from a record's was renewed since the record
         // was stored.
-        let found = self.0.store.standing(&versions).await?;
-        let found: HashMap<Arc<str>, Standing> = versions.into_iter().zip(found).collect();
+        let found = self.0.store.current(&versions).await?;
+        let found: HashMap<Arc<str>, VersionState> = versions.into_iter().zip(found).collect();
         let is_dead = |suspect: &Suspect| {
-            let standing = |version| found.get(version).copied().unwrap_or(Standing::Unknown);
-            suspect.is_dead(&suspect.versions.iter().map(standing).collect::<Vec<_>>())
+            let current = |version| found.get(version).copied().unwrap_or(VersionState::Unknown);
+            suspect.is_dead(&suspect.versions.iter().map(current).collect::<Vec<_>>())
         };
         let dead: Heads = suspects.into_iter().filter(|(_, suspect)| is_dead(suspect)).map(|(head, _)| head).collect();
         self.0.store.remove_heads(&dead).await

@@ -5,4 +5,4 @@ pub(crate) mod functions;
 pub(crate) mod keys;
 pub(crate) mod snapshot;
 
-pub(crate) use self::cells::{Cell, Dependencies, Dependency, Pending, Since, Told, Versions, shared};
+pub(crate) use self::cells::{Cell, Dependencies, Dependency, Notification, Pending, Since, Versions, shared};

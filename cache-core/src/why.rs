@@ -47,13 +47,13 @@ pub enum Local {
     /// There is no value: the next call reads the store.
     Absent,
     /// There is a value.
-    Kept(Kept),
+    Present(LocalCopy),
 }
 
 /// A value in the local tier. Times are counted from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Kept {
+pub struct LocalCopy {
     /// How long it is fresh. Zero: it is past its ttl and due for a refresh.
     pub fresh_for: Duration,
     /// How long it may be served, including the time in which it is refreshed in the background.
@@ -95,7 +95,7 @@ impl Why {
     }
 }
 
-impl Kept {
+impl LocalCopy {
     /// Returns whether a call would be answered with this value.
     #[must_use]
     pub fn is_served(&self) -> bool {
@@ -150,7 +150,7 @@ impl Engine {
         let local = match found {
             None => Local::Off,
             Some(None) => Local::Absent,
-            Some(Some(found)) => Local::Kept(Kept {
+            Some(Some(found)) => Local::Present(LocalCopy {
                 fresh_for: found.fresh,
                 served_for: found.served,
                 unknown_version: found.under.iter().find(|on| !on.holds()).map(|on| keys::scope(on.key())),
@@ -180,12 +180,12 @@ impl fmt::Display for Local {
         match self {
             Self::Off => f.write_str("never kept in this process"),
             Self::Absent => f.write_str("not kept in this process"),
-            Self::Kept(kept) => kept.fmt(f),
+            Self::Present(kept) => kept.fmt(f),
         }
     }
 }
 
-impl fmt::Display for Kept {
+impl fmt::Display for LocalCopy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("kept in this process")?;
         if !self.is_trusted {
@@ -252,7 +252,7 @@ impl fmt::Display for HistoryEvent {
             Self::RefreshBegan => f.write_str("refresh began"),
             Self::RefreshFailed => f.write_str("refresh failed, the old value stays"),
             Self::RefreshSkipped => f.write_str("refresh left out: as many run as may"),
-            Self::LeftAlone { rest } => write!(f, "left alone for {}", Short(rest)),
+            Self::Cooldown { lasts } => write!(f, "not refreshed for {}", Short(lasts)),
             Self::StaleServed(cause) => f.write_str(match cause {
                 StaleCause::Failed => "old value served: the run failed",
                 StaleCause::DeadlinePassed => "old value served: the deadline passed",
@@ -328,7 +328,7 @@ mod tests {
         let step = |millis, what| Step { at: at(millis), what, tag: None };
         let invalidated = HistoryEvent::Invalidated(Scope::Tag, Actor::Another);
         let why = Why {
-            local: Local::Kept(Kept {
+            local: Local::Present(LocalCopy {
                 fresh_for: Duration::from_secs(3590),
                 served_for: Duration::from_secs(3590),
                 unknown_version: None,
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn what_keeps_a_kept_value_from_being_served_is_told() {
-        let kept = Kept {
+        let kept = LocalCopy {
             fresh_for: Duration::from_secs(5),
             served_for: Duration::from_secs(9),
             unknown_version: None,
@@ -361,10 +361,10 @@ mod tests {
         };
         for (kept, is_served, says) in [
             (kept, true, "fresh for 5.0 s more"),
-            (Kept { fresh_for: Duration::ZERO, ..kept }, true, "due, served for 9.0 s more"),
-            (Kept { fresh_for: Duration::ZERO, served_for: Duration::ZERO, ..kept }, false, "its time has ended"),
-            (Kept { unknown_version: Some(Scope::Function), ..kept }, false, "the version of its function"),
-            (Kept { is_trusted: false, ..kept }, false, "has not been seen alive"),
+            (LocalCopy { fresh_for: Duration::ZERO, ..kept }, true, "due, served for 9.0 s more"),
+            (LocalCopy { fresh_for: Duration::ZERO, served_for: Duration::ZERO, ..kept }, false, "its time has ended"),
+            (LocalCopy { unknown_version: Some(Scope::Function), ..kept }, false, "the version of its function"),
+            (LocalCopy { is_trusted: false, ..kept }, false, "has not been seen alive"),
         ] {
             assert_eq!(kept.is_served(), is_served, "{says}");
             assert!(kept.to_string().contains(says), "{kept}");

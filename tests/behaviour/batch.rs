@@ -538,7 +538,7 @@ async fn an_old_value_is_served_if_the_batch_fails() {
     clock.advance(Duration::from_secs(11));
     db.gate.let_through(1);
     assert!(stale(&cache, &db, &[1, 666]).await.is_err(), "there is no old value of 666");
-    assert_eq!(stale(&cache, &db, &[1]).await.unwrap(), found(&[1]), "left alone for a time");
+    assert_eq!(stale(&cache, &db, &[1]).await.unwrap(), found(&[1]), "not refreshed for a time");
     assert_eq!(db.asked(), [vec![1, 2], vec![1, 666]]);
     // The deadline passes.
     let call = tokio::spawn({

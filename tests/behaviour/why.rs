@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache_core::clock::Clock;
-use cache_core::why::{Actor, HistoryEvent, Kept, Local, Scope, Why};
+use cache_core::why::{Actor, HistoryEvent, Local, LocalCopy, Scope, Why};
 use cache_core::{Cache, EntryOptions, Key, cached};
 use support::{Gate, Nodes, Proxy, RedisServer, eventually, on_both_stores, soon};
 
@@ -37,9 +37,9 @@ fn steps(why: &Why) -> Vec<String> {
     why.steps().iter().map(with_tag).collect()
 }
 
-fn kept(why: &Why) -> Option<Kept> {
+fn kept(why: &Why) -> Option<LocalCopy> {
     match why.local() {
-        Local::Kept(kept) => Some(kept),
+        Local::Present(kept) => Some(kept),
         _ => None,
     }
 }
@@ -235,13 +235,13 @@ async fn a_refresh_that_fails_shows_with_its_throttle() {
     clock.advance(Duration::from_secs(11));
     assert_eq!(ask(Err("down".to_owned())).await, 1);
     // The throttle wakes waiters on the record, which is indistinguishable from a change.
-    let refresh = ["RefreshBegan", "LeaseTaken", "RunBegan", "RunFailed", "LeftAlone", "Changed", "RefreshFailed"];
+    let refresh = ["RefreshBegan", "LeaseTaken", "RunBegan", "RunFailed", "Cooldown", "Changed", "RefreshFailed"];
     let why = cache.why::<u32>(&key());
     assert_eq!(steps(&why)[..5], FILLED);
     // If the value was not kept here, it was read first.
     let rest: Vec<_> = steps(&why)[5..].iter().filter(|step| *step != "Hit").cloned().collect();
     assert_eq!(rest, refresh);
-    assert!(why.to_string().contains("left alone for 5.0 s"), "{why}");
+    assert!(why.to_string().contains("not refreshed for 5.0 s"), "{why}");
     let last = why.steps().last().unwrap();
     assert_eq!(last.at.duration_since(why.steps()[0].at).unwrap(), Duration::from_secs(11));
 }

@@ -109,7 +109,7 @@ impl Key {
 }
 
 fn landed(flight: Flight) -> FlightOutcome {
-    block_on(async move { flight.landed(&Caller::default(), "k").await })
+    block_on(async move { flight.outcome(&Caller::default(), "k").await })
 }
 
 fn value(landing: &FlightOutcome) -> usize {
@@ -156,7 +156,7 @@ pub fn a_task_goes_on_where_one_that_waits_is_dropped() {
     let key = Key::new();
     let impatient = spawn(&key, |key| {
         let flight = key.share();
-        let _given_up = flight.landed(&Caller::default(), "k").now_or_never();
+        let _given_up = flight.outcome(&Caller::default(), "k").now_or_never();
     });
     let patient = spawn(&key, Key::shared);
     assert_eq!(key.shared(), 0);

@@ -75,7 +75,7 @@ fn a_layer_or_a_name_that_is_not_there_is_found() {
     assert_eq!(check_layers(&page.replace("`sync`", "`sink`"), rows).len(), 1);
     assert_eq!(check_layers(&page.replace("| 2 |", "| two |"), rows).len(), 1);
 
-    let sources = [Source::new("cache-core/src/call/lead.rs", "struct Batch;\nfn lead() {}")];
+    let sources = [Source::new("cache-core/src/call/leader.rs", "struct Batch;\nfn lead() {}")];
     let found = |text: &str| check_pictures(text, &sources).iter().map(ToString::to_string).collect::<Vec<_>>();
     assert!(found("```text\n lead::lead, Batch::lead\n```\nin prose: Other::thing").is_empty());
     assert_eq!(found("```text\n Batch::leads\n```"), ["cache-core/docs/architecture.md:2: nothing is called `leads`"]);

@@ -55,7 +55,7 @@ impl Cache {
         C: FnOnce() -> F,
         F: Future<Output = Result<T, E>> + Send,
     {
-        self.by_hand::<Plain<T>, E, C, F>(key, options, compute).await
+        self.compute_unnamed::<Plain<T>, E, C, F>(key, options, compute).await
     }
 
     /// Like [`get_or_compute`](Self::get_or_compute), for values that may be absent. `None` is
@@ -78,7 +78,7 @@ impl Cache {
         C: FnOnce() -> F,
         F: Future<Output = Result<Option<T>, E>> + Send,
     {
-        self.by_hand::<Optional<T>, E, C, F>(key, options, compute).await
+        self.compute_unnamed::<Optional<T>, E, C, F>(key, options, compute).await
     }
 
     /// Like [`get_or_compute`](Self::get_or_compute), for values that can be revalidated.
@@ -136,7 +136,7 @@ impl Cache {
                 Revalidated::NotModified(value) => old.unwrap_or_else(|| Plain::<T>::erase(value)),
             })
         };
-        self.run_by_hand::<Plain<T>, E, _>(key, options, Some(old), function).await
+        self.run_unnamed::<Plain<T>, E, _>(key, options, Some(old), function).await
     }
 
     /// Like [`get_or_compute`](Self::get_or_compute), for many ids. Each id is an entry of its own,
@@ -218,7 +218,12 @@ impl Cache {
         Ok(C::from_pairs(asked.into_iter().filter_map(|(id, hit)| Some((id, hit?))).collect()))
     }
 
-    async fn by_hand<V, E, C, F>(&self, key: Key, options: &EntryOptions, compute: C) -> Result<V::Value, Arc<E>>
+    async fn compute_unnamed<V, E, C, F>(
+        &self,
+        key: Key,
+        options: &EntryOptions,
+        compute: C,
+    ) -> Result<V::Value, Arc<E>>
     where
         V: Form,
         V::Payload: CacheValue,
@@ -227,10 +232,10 @@ impl Cache {
         F: Future<Output = Result<V::Value, E>> + Send,
     {
         let function = || compute().map_ok(V::erase);
-        self.run_by_hand::<V, E, _>(key, options, None, function).await
+        self.run_unnamed::<V, E, _>(key, options, None, function).await
     }
 
-    async fn run_by_hand<V, E, F>(
+    async fn run_unnamed<V, E, F>(
         &self,
         key: Key,
         options: &EntryOptions,
@@ -270,7 +275,7 @@ impl Cache {
                 None => read_through::read_or_run_here(&self.0, plan, function, boxed).await,
             }
         };
-        landed::<V, E>(Box::pin(run).await, &name)
+        completed::<V, E>(Box::pin(run).await, &name)
     }
 
     /// Returns the values of these ids, in their order.
@@ -290,19 +295,21 @@ impl Cache {
             let run = compute(wanted.clone());
             Box::pin(async move { batch::by_id(wanted, run.await) })
         };
-        let landings = Box::pin(batch::run(&self.0, plans, &ask)).await;
-        let landed =
-            plans.iter().zip(landings).map(|(plan, landing)| landed::<Optional<C::Value>, E>(landing, &plan.key.name));
-        landed.collect()
+        let outcomes = Box::pin(batch::run(&self.0, plans, &ask)).await;
+        let completed = plans
+            .iter()
+            .zip(outcomes)
+            .map(|(plan, outcome)| completed::<Optional<C::Value>, E>(outcome, &plan.key.name));
+        completed.collect()
     }
 }
 
 /// Converts the outcome of a run into what the caller gets.
-pub(crate) fn landed<V: Form, E: Send + Sync + 'static>(
-    landing: FlightOutcome,
+pub(crate) fn completed<V: Form, E: Send + Sync + 'static>(
+    outcome: FlightOutcome,
     name: &str,
 ) -> Result<V::Value, Arc<E>> {
-    match landing {
+    match outcome {
         FlightOutcome::Value(value) => match V::restore(&value) {
             Some(value) => Ok(value),
             None => mismatch(name),

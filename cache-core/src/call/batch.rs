@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::look::{Bases, Unserved};
 use crate::call::patience::Patience;
 use crate::call::plan::{Plan, Tally};
-use crate::coordination::lease::{Lease, Told};
+use crate::coordination::lease::{Lease, LeaseNotice};
 use crate::coordination::single_flight::{Caller, Flight, FlightOutcome, Joined, Leader, Panic, Running};
 use crate::engine::Engine;
 use crate::observe::events::StaleCause;
@@ -94,21 +94,21 @@ pub(crate) async fn run<'a>(engine: &Arc<Engine>, plans: &Arc<[Plan]>, function:
     let (probe, unserved) = {
         let batch = Batch { engine, plans, calls: None, caller: &caller, ids: ids(plans) };
         let unserved = batch.probe().await;
-        (batch.landings(), unserved)
+        (batch.outcomes(), unserved)
     };
     if unserved.ids.is_empty() {
-        return probe.into_iter().map(|landing| landing.unwrap_or(FlightOutcome::Abandoned)).collect();
+        return probe.into_iter().map(|outcome| outcome.unwrap_or(FlightOutcome::Abandoned)).collect();
     }
     let open = unserved.ids.clone();
-    let landed = run_unserved(engine, plans, unserved, &caller, function).await;
-    let landed = match landed {
-        Some(Ok(landed)) => landed,
+    let completed = run_unserved(engine, plans, unserved, &caller, function).await;
+    let completed = match completed {
+        Some(Ok(completed)) => completed,
         Some(Err(panic)) => plans.iter().map(|_| Some(FlightOutcome::Panicked(panic.clone()))).collect(),
         // The runtime has ended, or there is none: the rest is computed without storing.
         None => run_alone(plans, open, &caller, function).await,
     };
-    let both = probe.into_iter().zip(landed);
-    both.map(|(probe, landed)| probe.or(landed).unwrap_or(FlightOutcome::Abandoned)).collect()
+    let both = probe.into_iter().zip(completed);
+    both.map(|(probe, completed)| probe.or(completed).unwrap_or(FlightOutcome::Abandoned)).collect()
 }
 
 /// Runs the rest in a task, which requests calls of the function. `None`: the task ended without an
@@ -121,7 +121,7 @@ async fn run_unserved(
     function: &Function<'_>,
 ) -> Option<Result<Vec<Option<FlightOutcome>>, Panic>> {
     let (calls, mut called) = mpsc::unbounded_channel();
-    let (mut done, mut landed) = oneshot::channel();
+    let (mut done, mut completed) = oneshot::channel();
     let (background, engine) = (Arc::clone(&engine.background), Arc::clone(engine));
     let (plans, caller) = (Arc::clone(plans), caller.clone());
     let task = async move {
@@ -130,22 +130,22 @@ async fn run_unserved(
             let batch =
                 Batch { engine: &engine, plans: &plans, calls: Some(&calls), caller: &caller, ids: ids(&plans) };
             batch.run(unserved).await;
-            batch.landings()
+            batch.outcomes()
         };
-        let landed = tokio::select! {
+        let completed = tokio::select! {
             biased;
-            landed = AssertUnwindSafe(run).catch_unwind() => landed.map_err(Panic::new),
+            completed = AssertUnwindSafe(run).catch_unwind() => completed.map_err(Panic::new),
             () = done.closed() => return,
         };
         // An error means that the caller was dropped.
-        let _gone = done.send(landed);
+        let _gone = done.send(completed);
     };
     background.run(task.boxed()).ok()?;
     let mut running = FuturesUnordered::new();
     loop {
         tokio::select! {
             biased;
-            landed = &mut landed => return landed.ok(),
+            completed = &mut completed => return completed.ok(),
             Some(()) = running.next() => {}
             Some(Call { ids, running: frame, returned }) = called.recv() => {
                 let run = frame.run(function(ids));
@@ -163,17 +163,17 @@ async fn run_alone(
     caller: &Caller,
     function: &Function<'_>,
 ) -> Vec<Option<FlightOutcome>> {
-    let mut landed: Vec<Option<FlightOutcome>> = plans.iter().map(|_| None).collect();
-    let Some(one) = plans.first() else { return landed };
+    let mut completed: Vec<Option<FlightOutcome>> = plans.iter().map(|_| None).collect();
+    let Some(one) = plans.first() else { return completed };
     let keys = open.iter().filter_map(|at| Some(Arc::clone(&plans.get(*at)?.key.value_key)));
     let running = Running::new(&one.key.name, keys, [], caller);
     let returned = running.run(function(open.clone())).await;
-    for (at, landing) in open.iter().zip(landings(returned, open.len())) {
-        if let Some(place) = landed.get_mut(*at) {
-            *place = Some(landing);
+    for (at, outcome) in open.iter().zip(outcomes(returned, open.len())) {
+        if let Some(place) = completed.get_mut(*at) {
+            *place = Some(outcome);
         }
     }
-    landed
+    completed
 }
 
 fn ids(plans: &[Plan]) -> Vec<Mutex<Id>> {
@@ -181,8 +181,8 @@ fn ids(plans: &[Plan]) -> Vec<Mutex<Id>> {
 }
 
 /// Converts the result of a run into one outcome per id.
-fn landings(run: Run, count: usize) -> Vec<FlightOutcome> {
-    let all = |landing: FlightOutcome| std::iter::repeat_n(landing, count).collect();
+fn outcomes(run: Run, count: usize) -> Vec<FlightOutcome> {
+    let all = |outcome: FlightOutcome| std::iter::repeat_n(outcome, count).collect();
     match run {
         Ok(Ok(each)) => {
             each.into_iter().map(|one| one.map_or_else(FlightOutcome::Failed, FlightOutcome::Value)).collect()
@@ -227,7 +227,7 @@ struct Batch<'a> {
 struct Id {
     /// Present while others may follow.
     leader: Option<Leader>,
-    landing: Option<FlightOutcome>,
+    outcome: Option<FlightOutcome>,
     /// Waited for another process, which is counted once.
     waited: bool,
 }
@@ -239,7 +239,7 @@ enum Step {
     /// This id must be looked up again.
     Changed(usize),
     /// Some ids have their outcome.
-    Landed,
+    Completed,
 }
 
 /// The result of a look, for the ids without an outcome.
@@ -294,25 +294,25 @@ impl<'a> Batch<'a> {
                 match self.join(at, unserved.as_ref()) {
                     None => own.push(at),
                     Some(flight) => {
-                        followed.push(async move { (at, flight.landed(self.caller, &self.plan(at).key.name).await) })
+                        followed.push(async move { (at, flight.outcome(self.caller, &self.plan(at).key.name).await) })
                     }
                 }
             }
             // Concurrently, so that neither waits for the other.
-            let ((), landed) = tokio::join!(self.lead(own, unserved.take()), join_all(followed));
-            for (at, landing) in landed {
-                match landing {
+            let ((), completed) = tokio::join!(self.lead(own, unserved.take()), join_all(followed));
+            for (at, outcome) in completed {
+                match outcome {
                     // The leader was dropped: the next round leads this flight, or follows its new
                     // leader.
                     FlightOutcome::Abandoned => open.push(at),
-                    landing => self.settle(at, landing),
+                    outcome => self.settle(at, outcome),
                 }
             }
         }
     }
 
-    fn landings(self) -> Vec<Option<FlightOutcome>> {
-        self.ids.into_iter().map(|id| lock(&id).landing.take()).collect()
+    fn outcomes(self) -> Vec<Option<FlightOutcome>> {
+        self.ids.into_iter().map(|id| lock(&id).outcome.take()).collect()
     }
 
     /// Returns whether the run of this id is shared with other callers. A refresh does not join a
@@ -345,12 +345,12 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn settle(&self, at: usize, landing: FlightOutcome) {
+    fn settle(&self, at: usize, outcome: FlightOutcome) {
         let mut id = self.id(at);
         let leader = id.leader.take();
-        id.landing = Some(landing.clone());
+        id.outcome = Some(outcome.clone());
         drop(id);
-        leader.into_iter().for_each(|leader| leader.complete(landing.clone()));
+        leader.into_iter().for_each(|leader| leader.complete(outcome.clone()));
     }
 
     /// Records that this id was not invalidated before this moment on the boot clock.
@@ -360,10 +360,10 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn tell(&self, at: usize, told: Told) {
+    fn tell(&self, at: usize, told: LeaseNotice) {
         match told {
-            Told::Stood(when) => self.seen(at, when),
-            Told::Lost => self.detach(at),
+            LeaseNotice::Stood(when) => self.seen(at, when),
+            LeaseNotice::Lost => self.detach(at),
         }
     }
 
@@ -390,7 +390,7 @@ impl<'a> Batch<'a> {
             // Handles everything that is ready, so that keys released together are read together.
             loop {
                 match step {
-                    Step::Landed => {}
+                    Step::Completed => {}
                     Step::Changed(at) => open.push(at),
                     Step::Looked(Looked { bases, claims, leased }) => {
                         if !claims.is_empty() {
@@ -428,7 +428,7 @@ impl<'a> Batch<'a> {
         let known: HashSet<usize> =
             claims.iter().map(|claim| claim.at).chain(leased.iter().map(|leased| leased.at)).collect();
         for (position, at) in ids.into_iter().enumerate() {
-            if !known.contains(&at) && self.id(at).landing.is_none() {
+            if !known.contains(&at) && self.id(at).outcome.is_none() {
                 claims.push(Claim { at, position, lease: None, old: None, beside: None });
             }
         }

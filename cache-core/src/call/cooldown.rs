@@ -8,14 +8,14 @@ use crate::observe::events::Table;
 use crate::observe::history::HistoryEvent;
 
 /// Starts the cooldown of this record: this process does not refresh it during that time.
-pub(crate) fn leave_alone(engine: &Engine, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
+pub(crate) fn begin_cooldown(engine: &Engine, plan: &Plan, fill_id: u64, rest: Option<Duration>) {
     let rest = rest.unwrap_or(engine.limits.refresh_throttle).min(engine.limits.refresh_throttle);
-    plan.observed(engine, HistoryEvent::LeftAlone { rest });
-    rest_from_now(engine, plan, fill_id, rest);
+    plan.observed(engine, HistoryEvent::Cooldown { lasts: rest });
+    cool_down(engine, plan, fill_id, rest);
 }
 
-pub(super) fn rest_from_now(engine: &Engine, plan: &Plan, fill_id: u64, rest: Duration) {
-    if engine.refreshes.rest(&plan.key.value_key, fill_id, engine.clock.coarse(), rest) {
-        engine.events.table_full(Table::Resting);
+pub(super) fn cool_down(engine: &Engine, plan: &Plan, fill_id: u64, rest: Duration) {
+    if engine.refreshes.begin_cooldown(&plan.key.value_key, fill_id, engine.clock.coarse(), rest) {
+        engine.events.table_full(Table::Cooldowns);
     }
 }

@@ -16,8 +16,8 @@ use std::task::{Context, Poll};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use crate::call::body::{Function, Lending, Lent, OwnedFunction, Returned};
-use crate::call::lead::{Read, lead};
+use crate::call::function::{Function, Lending, Lent, OwnedFunction, Returned};
+use crate::call::leader::{Read, lead};
 use crate::call::plan::{Plan, Tally};
 use crate::call::task::drive;
 use crate::coordination::single_flight::{Caller, Flight, FlightOutcome, Joined, Leader, Panic};
@@ -43,14 +43,14 @@ pub(crate) async fn run_shared(engine: &Arc<Engine>, plan: Plan, read: Read, fun
                     read = None;
                     continue;
                 }
-                landing => return landing,
+                outcome => return outcome,
             },
         };
         let read = read_of(engine, &plan, read.take());
         if let Err(outside_of_a_runtime) = begin(engine, &plan, read, Function::Owned(function), leader) {
             outside_of_a_runtime.await;
         }
-        return flight.landed(&caller, &plan.key.name).await;
+        return flight.outcome(&caller, &plan.key.name).await;
     }
 }
 
@@ -85,7 +85,7 @@ fn enter<'a>(entering: Entering, read: Option<Read>, function: BoxFuture<'a, Ret
                 Joined::Lead(leader, flight) => break (leader, flight),
                 Joined::Follow(flight) => match follow(engine, plan, flight, caller).await {
                     FlightOutcome::Abandoned => read = None,
-                    landing => return Stage::Done(landing),
+                    outcome => return Stage::Done(outcome),
                 },
             }
         };
@@ -105,8 +105,8 @@ fn enter<'a>(entering: Entering, read: Option<Read>, function: BoxFuture<'a, Ret
 fn lend<'a>(lending: Lending<'a>, mut entering: Entering) -> BoxFuture<'a, Stage<'a>> {
     entering.begun = entering.begun.saturating_add(1);
     let next = |lent| match lent {
-        Lent::Landed(landing) => Stage::Done(landing),
-        Lent::LeftAlone(run) => Stage::Then(finish(run)),
+        Lent::Completed(outcome) => Stage::Done(outcome),
+        Lent::Unfinished(run) => Stage::Then(finish(run)),
         Lent::Unused(function) => Stage::Then(enter(entering, None, function)),
     };
     lending.map(next).boxed()
@@ -147,7 +147,7 @@ impl Future for Stages<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<FlightOutcome> {
         loop {
             match self.0.as_mut().poll(context) {
-                Poll::Ready(Stage::Done(landing)) => return Poll::Ready(landing),
+                Poll::Ready(Stage::Done(outcome)) => return Poll::Ready(outcome),
                 Poll::Ready(Stage::Then(next)) => self.0 = next,
                 Poll::Pending => return Poll::Pending,
             }
@@ -177,7 +177,7 @@ impl Read {
 
 async fn follow(engine: &Engine, plan: &Plan, flight: Flight, caller: &Caller) -> FlightOutcome {
     plan.count(engine, Tally::Joined);
-    flight.landed(caller, &plan.key.name).await
+    flight.outcome(caller, &plan.key.name).await
 }
 
 /// Begins the run of a flight.

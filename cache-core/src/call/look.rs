@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::cooldown::leave_alone;
+use crate::call::cooldown::begin_cooldown;
 use crate::call::patience::Patience;
 use crate::call::plan::Plan;
 use crate::call::record::{self, Hit, Stored, kept, noted, undecodable};
@@ -12,11 +12,11 @@ use crate::clock::Stopwatch;
 use crate::coordination::lease::{Lease, Obstacle};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::local::Mark;
+use crate::local::PendingFill;
 use crate::observe::events::StaleCause;
 use crate::observe::history::HistoryEvent;
 use crate::options::LocalTier;
-use crate::store::{Place, Slot, THROTTLE_MARK, lease_key};
+use crate::store::{LeaseTarget, Slot, THROTTLE_MARK, lease_key};
 use crate::value::Erased;
 use crate::versions::snapshot::VersionSnapshot;
 
@@ -75,7 +75,7 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
     let mut waited: Option<Stopwatch> = None;
     let mut patience = Patience::new(engine, plan.terms(engine).deadline);
     let request = Request::of(engine, plan);
-    let cooldown = |fill_id| engine.refreshes.resting(key, fill_id, engine.clock.coarse());
+    let cooldown = |fill_id| engine.refreshes.cooldown(key, fill_id, engine.clock.coarse());
     let mut verdict = Verdict::LookAt(slot.clone());
     loop {
         verdict = match verdict {
@@ -101,14 +101,14 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
             Verdict::ServeOld(old, cause) => return Ok(Found::Old(old, cause)),
             Verdict::Compute(None) => return Ok(Found::Nothing),
             Verdict::Compute(Some((old, fill_id))) => return Ok(Found::Unleased(old, fill_id)),
-            Verdict::Acquire(place, old) => {
+            Verdict::Acquire(target, old) => {
                 mark = None;
                 engine.builds.register_all(std::slice::from_mut(basis), &plan.key).await?;
-                match engine.leases.acquire(&plan.key, place).await? {
+                match engine.leases.acquire(&plan.key, target).await? {
                     Ok(lease) => return Ok(Found::Lease(lease, old)),
                     Err(obstacle) => {
                         let waited = waited.as_ref().map(Stopwatch::elapsed).unwrap_or_default();
-                        refused(engine, plan, place, old, obstacle, waited)
+                        refused(engine, plan, target, old, obstacle, waited)
                     }
                 }
             }
@@ -136,21 +136,21 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
 pub(super) fn refused(
     engine: &Engine,
     plan: &Plan,
-    place: Place,
+    target: LeaseTarget,
     old: Option<Erased>,
     obstacle: Obstacle,
     waited: Duration,
 ) -> Verdict {
-    match (&obstacle, place) {
-        (Obstacle::Throttle(left), Place::Beside(fill_id)) if old.is_some() => {
-            leave_alone(engine, plan, fill_id, *left);
+    match (&obstacle, target) {
+        (Obstacle::Throttle(left), LeaseTarget::Beside(fill_id)) if old.is_some() => {
+            begin_cooldown(engine, plan, fill_id, *left);
         }
-        (Obstacle::Slot(Slot::Unawaited(_)), Place::Beside(_)) if !plan.refresh => {
+        (Obstacle::Slot(Slot::Unawaited(_)), LeaseTarget::Beside(_)) if !plan.refresh => {
             plan.observed(engine, HistoryEvent::NotAwaited);
         }
         _ => {}
     }
-    decide_refused(Request::of(engine, plan), place, old, obstacle, waited)
+    decide_refused(Request::of(engine, plan), target, old, obstacle, waited)
 }
 
 /// Removes the mark of a failed refresh, which blocks the next one.
@@ -164,7 +164,7 @@ pub(super) async fn read<'a>(
     engine: &'a Engine,
     plan: &Plan,
     basis: &mut VersionSnapshot,
-) -> Result<(Slot, Option<Mark<'a>>)> {
+) -> Result<(Slot, Option<PendingFill<'a>>)> {
     let key = &plan.key.value_key;
     match &engine.local {
         Some(local) if plan.local != LocalTier::Off => {
@@ -188,7 +188,7 @@ async fn wait<'a>(
     plan: &Plan,
     basis: &mut VersionSnapshot,
     left: Option<Duration>,
-) -> Result<(Slot, Option<Mark<'a>>)> {
+) -> Result<(Slot, Option<PendingFill<'a>>)> {
     let key = &*plan.key.value_key;
     let (slot, wake) = engine.store.read_and_watch(key).await?;
     match &slot {

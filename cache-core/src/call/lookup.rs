@@ -94,7 +94,7 @@ impl Engine {
     /// Decides whether a due value needs a refresh. While one runs in this process, and for a while
     /// after one has failed, the value is a plain hit.
     pub(crate) fn due<T>(&self, key: &str, value: T, fill_id: u64) -> Lookup<T> {
-        if self.refreshes.is_resting(key, fill_id, self.clock.coarse()) {
+        if self.refreshes.is_cooling_down(key, fill_id, self.clock.coarse()) {
             return Lookup::Hit(value);
         }
         Lookup::HitRefresh(value, fill_id)

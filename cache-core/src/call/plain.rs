@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 
-use crate::call::body::Function;
+use crate::call::function::Function;
 use crate::call::lifetime::lifetime_for;
 use crate::call::look::{LONGEST_WAIT, begin_to_wait};
 use crate::call::patience::Patience;
@@ -31,12 +31,12 @@ use crate::coordination::single_flight::{FlightOutcome, Leader};
 use crate::engine::Engine;
 use crate::error::{DeadlineExceeded, Error, ErrorKind, Result};
 use crate::key::EntryKey;
-use crate::local::{Mark, ParsedKey, Service};
+use crate::local::{ParsedKey, PendingFill, Service};
 use crate::observe::events::{Event, reason};
 use crate::observe::function_stats::FunctionNumber;
 use crate::observe::history::{HistoryEvent, Refusal};
 use crate::options::{LocalTier, SingleFlightScope};
-use crate::store::{Place, Slot, plain_lease_key};
+use crate::store::{LeaseTarget, Slot, plain_lease_key};
 use crate::value::Erased;
 use crate::value::codec::{Codec as _, Json, plain};
 use crate::value::return_type::ValueType;
@@ -57,8 +57,8 @@ impl Plan {
 /// Returns the stored value without a run. `None`: there is none, or it has another type.
 pub(crate) async fn peek(engine: &Engine, plan: &Plan) -> Result<Option<Erased>> {
     Ok(match look(engine, plan).await?.0 {
-        Standing::Value(value) => Some(value),
-        Standing::Nothing | Standing::Foreign => None,
+        PlainContent::Value(value) => Some(value),
+        PlainContent::Nothing | PlainContent::Foreign => None,
     })
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn lead(
 }
 
 /// The content of the key, as this call sees it.
-pub(super) enum Standing {
+pub(super) enum PlainContent {
     Nothing,
     Value(Erased),
     /// Content of another type. It belongs to another program and stays.
@@ -105,7 +105,7 @@ pub(super) enum Standing {
 #[derive(Default)]
 pub(super) struct Seen<'a> {
     bytes: Option<Bytes>,
-    mark: Option<Mark<'a>>,
+    mark: Option<PendingFill<'a>>,
 }
 
 /// The right to store, and the bytes to replace.
@@ -113,7 +113,7 @@ struct Filling<'a> {
     lease: Lease,
     over: Option<Bytes>,
     /// Reports changes since the read, if this process is notified of them.
-    mark: Option<Mark<'a>>,
+    mark: Option<PendingFill<'a>>,
 }
 
 enum Found<'a> {
@@ -125,7 +125,7 @@ enum Found<'a> {
 
 /// Reads the key, and keeps its value in L1. If the value is not kept, also returns its bytes and
 /// its mark.
-pub(super) async fn look<'a>(engine: &'a Engine, plan: &Plan) -> Result<(Standing, Option<Seen<'a>>)> {
+pub(super) async fn look<'a>(engine: &'a Engine, plan: &Plan) -> Result<(PlainContent, Option<Seen<'a>>)> {
     let key = &plan.key.value_key;
     let mark = engine.local.as_ref().filter(|_| plan.local != LocalTier::Off).map(|local| local.begin(key));
     // A key that holds a list or a hash is refused, which is a store error like any other.
@@ -136,25 +136,25 @@ pub(super) async fn look<'a>(engine: &'a Engine, plan: &Plan) -> Result<(Standin
     let mark = mark.filter(|_| tracked);
     let Some((bytes, left)) = found else {
         plan.observed(engine, HistoryEvent::Missed);
-        return Ok((Standing::Nothing, Some(Seen { bytes: None, mark })));
+        return Ok((PlainContent::Nothing, Some(Seen { bytes: None, mark })));
     };
     let Some(value) = decode(&plan.value, &bytes) else {
         plan.observed(engine, HistoryEvent::Undecodable);
         let reason = "the plain key holds something else than a value of this type";
         engine.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
-        return Ok((Standing::Foreign, Some(Seen { bytes: Some(bytes), mark })));
+        return Ok((PlainContent::Foreign, Some(Seen { bytes: Some(bytes), mark })));
     };
     let fresh = left.unwrap_or(Duration::MAX);
     plan.observed(engine, HistoryEvent::Hit { fresh_for: fresh });
     if plan.refresh {
-        return Ok((Standing::Value(value), Some(Seen { bytes: Some(bytes), mark })));
+        return Ok((PlainContent::Value(value), Some(Seen { bytes: Some(bytes), mark })));
     }
     if let Some(mark) = mark {
         let longest = plan.local.limit(Duration::MAX);
         let service = Service { fresh, calm: fresh, stale: Duration::ZERO, longest, ahead_ms: 0.0, fill_id: 0 };
         mark.keep(&value, (plan.value.weigh)(&value, bytes.len()), service, Dependencies::default());
     }
-    Ok((Standing::Value(value), None))
+    Ok((PlainContent::Value(value), None))
 }
 
 /// Takes the lease, or waits for its holder. Each round either ends or waits for a change.
@@ -162,10 +162,10 @@ async fn find<'a>(engine: &'a Arc<Engine>, plan: &Plan, lease_key: &EntryKey) ->
     let mut patience = Patience::new(engine, plan.terms(engine).deadline);
     let mut has_waited = false;
     while patience.look_again() {
-        let mut taken = engine.leases.acquire(lease_key, Place::Empty).await?;
+        let mut taken = engine.leases.acquire(lease_key, LeaseTarget::Empty).await?;
         // The last run stored nothing: its waiters run at once, and one of them may store (X7).
         if let Err(Obstacle::Slot(Slot::Unstored(mark))) = taken {
-            taken = engine.leases.acquire(lease_key, Place::OverMark(mark)).await?;
+            taken = engine.leases.acquire(lease_key, LeaseTarget::OverMark(mark)).await?;
         }
         let left = match taken {
             Ok(lease) => return under(engine, plan, lease).await,
@@ -184,8 +184,8 @@ async fn find<'a>(engine: &'a Arc<Engine>, plan: &Plan, lease_key: &EntryKey) ->
         }
         wait(engine, plan, lease_key, left).await?;
         match look(engine, plan).await? {
-            (Standing::Value(value), _) if !plan.refresh => return Ok(Found::Value(value)),
-            (Standing::Foreign, _) => return Ok(Found::Alone),
+            (PlainContent::Value(value), _) if !plan.refresh => return Ok(Found::Value(value)),
+            (PlainContent::Foreign, _) => return Ok(Found::Alone),
             _ => {}
         }
     }
@@ -197,8 +197,8 @@ async fn find<'a>(engine: &'a Arc<Engine>, plan: &Plan, lease_key: &EntryKey) ->
 /// replace.
 async fn under<'a>(engine: &'a Engine, plan: &Plan, lease: Lease) -> Result<Found<'a>> {
     let found = match look(engine, plan).await? {
-        (Standing::Value(value), None) => Found::Value(value),
-        (Standing::Foreign, _) if !plan.refresh => Found::Alone,
+        (PlainContent::Value(value), None) => Found::Value(value),
+        (PlainContent::Foreign, _) if !plan.refresh => Found::Alone,
         (_, rest) => {
             let Seen { bytes: over, mark } = rest.unwrap_or_default();
             return Ok(Found::Lease(Filling { lease, over, mark }));
@@ -242,7 +242,7 @@ async fn run(
     let is_lent = matches!(function, Function::Lent(_));
     let mut run = Box::pin(compute(engine, plan, function, leader));
     leader.seen(engine.clock.boot());
-    let landing = {
+    let outcome = {
         let kept = async {
             match &filling {
                 Some(filling) => filling.lease.keep(&tell(leader), run.as_mut()).await,
@@ -252,7 +252,7 @@ async fn run(
         // Dropped here at the deadline: the lease is released, and a waiter takes over.
         within(engine, deadline, kept).await
     };
-    if let Some(FlightOutcome::Value(value)) = &landing {
+    if let Some(FlightOutcome::Value(value)) = &outcome {
         if let Some(filling) = filling {
             // A panic of a closure or a `Serialize` costs the fill, never the value (S10).
             match AssertUnwindSafe(fill(engine, plan, filling, value)).catch_unwind().await {
@@ -266,18 +266,18 @@ async fn run(
         }
         return FlightOutcome::Value(Arc::clone(value));
     }
-    if landing.is_none() {
+    if outcome.is_none() {
         plan.observed(engine, HistoryEvent::DeadlinePassed);
     }
     if let Some(filling) = filling {
         // The caller was dropped before the function returned: one of the waiters takes the lease.
-        let end = if matches!(landing, Some(FlightOutcome::Abandoned)) { End::Free } else { End::Unstored };
+        let end = if matches!(outcome, Some(FlightOutcome::Abandoned)) { End::Free } else { End::Unstored };
         if let Err(error) = filling.lease.release(end).await {
             engine.store_failed(&error);
         }
     }
-    match (landing, plan.overdue) {
-        (Some(landing), _) => landing,
+    match (outcome, plan.overdue) {
+        (Some(outcome), _) => outcome,
         // As for values with a header: see `run_under`.
         (None, Some(overdue)) => FlightOutcome::Failed(overdue(DeadlineExceeded::new(deadline.unwrap_or_default()))),
         (None, None) if is_lent => FlightOutcome::Abandoned,

@@ -176,8 +176,8 @@ pub(crate) type OldValue = Mutex<Option<Erased>>;
 
 impl<R> Returns<R> {
     /// Converts the outcome of a run into what the caller gets.
-    pub(crate) fn land(self, landing: FlightOutcome, name: &str) -> R {
-        let returned = match landing {
+    pub(crate) fn convert(self, outcome: FlightOutcome, name: &str) -> R {
+        let returned = match outcome {
             FlightOutcome::Value(value) => {
                 let returned = (self.of.ok)(&value);
                 // Only the last caller drops it, and would lose its own copy by a panic (S10).

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use crate::call::body::Returned;
 use crate::call::flight::{Stage, Stages, run_here};
-use crate::call::lead::Read;
+use crate::call::function::Returned;
+use crate::call::leader::Read;
 use crate::call::look::read;
 use crate::call::plain;
 use crate::call::plan::{Plan, Tally};
@@ -113,7 +113,7 @@ pub(crate) fn read_or_run_plain<'a>(engine: &Arc<Engine>, plan: Plan, function: 
         // If there is a value, a run under way is not waited for: the value was written after the
         // run began.
         match plain::look(&engine, &plan).await {
-            Ok((plain::Standing::Value(value), _)) => {
+            Ok((plain::PlainContent::Value(value), _)) => {
                 plan.count(&engine, Tally::Hits);
                 return Stage::Done(FlightOutcome::Value(value));
             }

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::coordination::refresh::{ServeWindow, StalenessPolicy};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::local::Mark;
+use crate::local::PendingFill;
 use crate::observe::events::Event;
 use crate::observe::history::{HistoryEvent, Scope};
 use crate::options::LocalTier;
@@ -197,7 +197,7 @@ pub(crate) fn undecodable(engine: &Engine, plan: &Plan, reason: &'static str) {
 
 impl Served {
     /// Stores the value in L1, if it may be kept there.
-    pub(crate) fn keep(&mut self, value_type: &ValueType, tier: LocalTier, mark: Option<Mark<'_>>) {
+    pub(crate) fn keep(&mut self, value_type: &ValueType, tier: LocalTier, mark: Option<PendingFill<'_>>) {
         if let Some((mark, under)) = mark.zip(self.under.take()) {
             let weight = (value_type.weigh)(&self.value, self.payload_bytes);
             mark.keep(&self.value, weight, self.serving.service(tier), under);
@@ -206,11 +206,11 @@ impl Served {
 }
 
 /// Stores a value that was read in L1, if it may be kept there.
-pub(super) fn kept(engine: &Engine, plan: &Plan, mut served: Served, mark: Option<Mark<'_>>) -> Hit {
+pub(super) fn kept(engine: &Engine, plan: &Plan, mut served: Served, mark: Option<PendingFill<'_>>) -> Hit {
     served.keep(&plan.value, plan.local, mark);
     let Served { value, fill_id, serving, .. } = served;
-    let is_resting = || engine.refreshes.is_resting(&plan.key.value_key, fill_id, engine.clock.coarse());
-    Hit { value, due: (serving.is_due && !is_resting()).then_some(fill_id) }
+    let is_cooling_down = || engine.refreshes.is_cooling_down(&plan.key.value_key, fill_id, engine.clock.coarse());
+    Hit { value, due: (serving.is_due && !is_cooling_down()).then_some(fill_id) }
 }
 
 /// A value to return. `due`: the record with this fill id needs a refresh.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 
-use crate::call::body::{Function, Lending, Lent, OwnedFunction, Returned};
-use crate::call::cooldown::{leave_alone, rest_from_now};
+use crate::call::cooldown::{begin_cooldown, cool_down};
+use crate::call::function::{Function, Lending, Lent, OwnedFunction, Returned};
 use crate::call::plan::Plan;
 use crate::call::run::{Fallback, run_under, within};
 use crate::call::task::drive;
@@ -17,7 +17,7 @@ use crate::coordination::single_flight::{Caller, FlightOutcome, Leader};
 use crate::engine::Engine;
 use crate::observe::events::StaleCause;
 use crate::observe::history::HistoryEvent;
-use crate::store::{Place, Replaces, Slot, has_fill_id};
+use crate::store::{LeaseTarget, Replaces, Slot, has_fill_id};
 use crate::value::Erased;
 use crate::versions::snapshot::VersionSnapshot;
 
@@ -31,12 +31,12 @@ fn begin(engine: &Engine, plan: &Plan, fill_id: u64) -> Option<Ticket> {
             plan.observed(engine, HistoryEvent::RefreshBegan);
             Some(ticket)
         }
-        Begun::Resting => None,
+        Begun::CoolingDown => None,
         Begun::Full => {
             plan.observed(engine, HistoryEvent::RefreshSkipped);
             // Otherwise a key that is requested often would emit the event at each hit.
             if plan.terms(engine).soft_timeout.is_none() {
-                rest_from_now(engine, plan, fill_id, AFTER_SKIP);
+                cool_down(engine, plan, fill_id, AFTER_SKIP);
             }
             None
         }
@@ -76,10 +76,10 @@ pub(crate) async fn refresh_here(
         drop(drive(&background, leader, run));
     };
     match Lending::new(function, flight, &caller, &name, begin).await {
-        Lent::Landed(landing @ (FlightOutcome::Value(_) | FlightOutcome::Panicked(_))) => Some(landing),
-        Lent::Landed(FlightOutcome::Failed(_) | FlightOutcome::Abandoned) | Lent::Unused(_) | Lent::LeftAlone(_) => {
-            None
-        }
+        Lent::Completed(outcome @ (FlightOutcome::Value(_) | FlightOutcome::Panicked(_))) => Some(outcome),
+        Lent::Completed(FlightOutcome::Failed(_) | FlightOutcome::Abandoned)
+        | Lent::Unused(_)
+        | Lent::Unfinished(_) => None,
     }
 }
 
@@ -108,10 +108,10 @@ async fn refresh(
     if !basis.is_complete() {
         return None;
     }
-    match engine.leases.acquire(&plan.key, Place::Beside(fill_id)).await {
+    match engine.leases.acquire(&plan.key, LeaseTarget::Beside(fill_id)).await {
         Ok(Ok(lease)) => Some(run_under(engine, plan, Some(lease), &basis, function, Fallback::Served, leader).await),
         Ok(Err(Obstacle::Throttle(left) | Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)))) => {
-            leave_alone(engine, plan, fill_id, left);
+            begin_cooldown(engine, plan, fill_id, left);
             None
         }
         Ok(Err(Obstacle::Slot(_))) => None,
@@ -142,27 +142,27 @@ pub(super) async fn run_at_most(
     let Some(ticket) = begin(engine, plan, fill_id) else {
         return run_under(engine, plan, Some(lease), &basis, function, Fallback::Old(old), leader).await;
     };
-    let (sender, mut landed) = oneshot::channel();
+    let (sender, mut completed) = oneshot::channel();
     let basis = Arc::new(basis);
     let (of_task, of_run, leader) = (Arc::clone(&basis), Arc::clone(plan), Arc::clone(leader));
     let (owned, fallback) = (Arc::clone(engine), Fallback::Old(Arc::clone(&old)));
     let _spawned = engine.background.work(async move {
-        let landing = run_under(&owned, &of_run, Some(lease), &of_task, function, fallback, &leader).await;
+        let outcome = run_under(&owned, &of_run, Some(lease), &of_task, function, fallback, &leader).await;
         drop(ticket);
         // An error means that no caller waits any more.
-        let _nobody = sender.send(landing);
+        let _nobody = sender.send(outcome);
     });
-    match within(engine, soft_timeout, &mut landed).await {
-        Some(Ok(landing)) => landing,
+    match within(engine, soft_timeout, &mut completed).await {
+        Some(Ok(outcome)) => outcome,
         // The sender was dropped: the cache was shut down.
         Some(Err(_)) => serve_old(engine, plan, old),
         None => match engine.store.read(&plan.key.value_key).await {
             // Invalidated meanwhile: the old value must not be served, so the soft timeout does not
             // apply (R17, F6).
             Ok(slot) if !matches!(&slot, Slot::Bytes(bytes) if has_fill_id(bytes, fill_id)) => {
-                landed.await.unwrap_or(FlightOutcome::Value(old))
+                completed.await.unwrap_or(FlightOutcome::Value(old))
             }
-            _ if !basis.stands(&engine.versions).await => landed.await.unwrap_or(FlightOutcome::Value(old)),
+            _ if !basis.stands(&engine.versions).await => completed.await.unwrap_or(FlightOutcome::Value(old)),
             _ => serve_old(engine, plan, old),
         },
     }

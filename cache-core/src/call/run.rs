@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 
-use crate::call::body::Function;
-use crate::call::cooldown::leave_alone;
+use crate::call::cooldown::begin_cooldown;
 use crate::call::fill::fill;
+use crate::call::function::Function;
 use crate::call::plan::Plan;
 use crate::call::revalidate::StaleRecord;
-use crate::coordination::lease::{End, Lease, Told};
+use crate::coordination::lease::{End, Lease, LeaseNotice};
 use crate::coordination::single_flight::{FlightOutcome, Leader};
 use crate::engine::Engine;
 use crate::error::DeadlineExceeded;
@@ -41,10 +41,10 @@ pub(crate) enum Fallback {
 }
 
 /// Returns the callback that notifies the leader of changes of its lease.
-pub(super) fn tell(leader: &Leader) -> impl Fn(&str, Told) + Sync {
+pub(super) fn tell(leader: &Leader) -> impl Fn(&str, LeaseNotice) + Sync {
     |_, told| match told {
-        Told::Stood(at) => leader.seen(at),
-        Told::Lost => leader.detach(),
+        LeaseNotice::Stood(at) => leader.seen(at),
+        LeaseNotice::Lost => leader.detach(),
     }
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn run_under(
     let is_lent = matches!(function, Function::Lent(_));
     let mut run = Box::pin(compute(engine, plan, function, leader));
     leader.seen(engine.clock.boot());
-    let landing = {
+    let outcome = {
         let kept = async {
             match &lease {
                 Some(lease) => lease.keep(&tell(leader), run.as_mut()).await,
@@ -76,7 +76,7 @@ pub(super) async fn run_under(
         // Dropped here at the deadline: the lease is released, and a waiter takes over.
         within(engine, deadline, kept).await
     };
-    let cause = match &landing {
+    let cause = match &outcome {
         Some(FlightOutcome::Value(value)) => {
             let late = late_basis(engine, plan, &fallback).await;
             let basis = late.as_ref().unwrap_or(basis);
@@ -104,22 +104,22 @@ pub(super) async fn run_under(
         }
     };
     // The caller was dropped before the function returned: one of the waiters takes the lease.
-    let end = if matches!(landing, Some(FlightOutcome::Abandoned)) { End::Free } else { End::Unstored };
+    let end = if matches!(outcome, Some(FlightOutcome::Abandoned)) { End::Free } else { End::Unstored };
     let stands = give_up(engine, plan, lease, &fallback, end).await;
     // The versions are checked too: an invalidation by tag, or of everything, does not touch the
     // key (R17).
     let may_be_served = matches!(fallback, Fallback::Old(_) | Fallback::Unleased(..));
     let stands = stands && (!may_be_served || basis.stands(&engine.versions).await);
-    match (landing, fallback) {
+    match (outcome, fallback) {
         (Some(FlightOutcome::Failed(_)) | None, Fallback::Old(old) | Fallback::Unleased(old, _)) if stands => {
             plan.observed(engine, HistoryEvent::StaleServed(cause));
             FlightOutcome::Value(old)
         }
-        (landing, Fallback::Served) => {
+        (outcome, Fallback::Served) => {
             plan.observed(engine, HistoryEvent::RefreshFailed);
-            landing.unwrap_or(FlightOutcome::Abandoned)
+            outcome.unwrap_or(FlightOutcome::Abandoned)
         }
-        (Some(landing), _) => landing,
+        (Some(outcome), _) => outcome,
         (None, _) => match plan.overdue {
             // The run ends here and can no longer store anything.
             Some(overdue) => FlightOutcome::Failed(overdue(DeadlineExceeded::new(deadline.unwrap_or_default()))),
@@ -167,7 +167,7 @@ pub(crate) async fn give_up(
     let throttle = engine.limits.refresh_throttle;
     let done = match (fallback, lease.over()) {
         (Fallback::Old(_) | Fallback::Served, Replaces::Stale(fill_id)) => {
-            leave_alone(engine, plan, fill_id, Some(throttle));
+            begin_cooldown(engine, plan, fill_id, Some(throttle));
             lease.throttle(throttle).await
         }
         _ => lease.release(end).await.map(|()| false),
@@ -183,14 +183,14 @@ pub(crate) async fn give_up(
 pub(super) async fn compute(engine: &Engine, plan: &Plan, function: Function, leader: &Leader) -> FlightOutcome {
     plan.observed(engine, HistoryEvent::RunBegan);
     let started = engine.clock.start();
-    let landing = function.run(leader.running(&plan.key.name, &plan.key.value_key)).await;
+    let outcome = function.run(leader.running(&plan.key.name, &plan.key.value_key)).await;
     let after = started.elapsed();
-    if matches!(landing, FlightOutcome::Failed(_) | FlightOutcome::Panicked(_)) {
+    if matches!(outcome, FlightOutcome::Failed(_) | FlightOutcome::Panicked(_)) {
         plan.observed(engine, HistoryEvent::RunFailed { after });
     } else {
         plan.observed(engine, HistoryEvent::RunEnded { after });
     }
-    landing
+    outcome
 }
 
 pub(crate) async fn within<T>(engine: &Engine, limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {

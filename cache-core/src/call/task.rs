@@ -25,12 +25,12 @@ where
     let leader = Arc::new(leader);
     let run = run(Arc::clone(&leader));
     let task = async move {
-        let landing = tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            landing = AssertUnwindSafe(run).catch_unwind() => landing,
+            outcome = AssertUnwindSafe(run).catch_unwind() => outcome,
             () = leader.unwanted() => Ok(FlightOutcome::Abandoned),
         };
-        leader.complete(landing.unwrap_or_else(|payload| FlightOutcome::Panicked(Panic::new(payload))));
+        leader.complete(outcome.unwrap_or_else(|payload| FlightOutcome::Panicked(Panic::new(payload))));
     };
     background.run(task.boxed())
 }

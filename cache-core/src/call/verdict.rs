@@ -19,7 +19,7 @@ use crate::coordination::lease::Obstacle;
 use crate::engine::Engine;
 use crate::observe::events::StaleCause;
 use crate::options::SingleFlightScope;
-use crate::store::{Place, Slot};
+use crate::store::{LeaseTarget, Slot};
 use crate::value::Erased;
 
 /// What a call does next.
@@ -29,7 +29,7 @@ pub(crate) enum Verdict {
     /// Return this expired value, for this reason.
     ServeOld(Erased, StaleCause),
     /// Take the lease at this place. The expired value is what to return if the function fails.
-    Acquire(Place, Option<Erased>),
+    Acquire(LeaseTarget, Option<Erased>),
     /// Wait for this long, or for the next change of the key: another process computes the value.
     Wait(Option<Duration>),
     /// Run the function without storing its value. The expired value of the record with this fill
@@ -73,22 +73,22 @@ impl Request {
 /// `cooldown`: why the record with this fill id is not refreshed now, if it is not.
 pub(crate) fn decide(request: Request, stored: Stored, cooldown: impl FnOnce(u64) -> Option<StaleCause>) -> Verdict {
     match stored {
-        Stored::Absent => Verdict::Acquire(Place::Empty, None),
+        Stored::Absent => Verdict::Acquire(LeaseTarget::Empty, None),
         // The last run stored nothing: its waiters run at once, and one of them may store (X7).
-        Stored::Unstored(mark) => Verdict::Acquire(Place::OverMark(mark), None),
+        Stored::Unstored(mark) => Verdict::Acquire(LeaseTarget::OverMark(mark), None),
         Stored::Unawaited(_) if !request.refresh => Verdict::Compute(None),
         Stored::Leased(_) | Stored::Unawaited(_) if !request.waits => Verdict::Compute(None),
         Stored::Leased(left) | Stored::Unawaited(left) => Verdict::Wait(left),
         Stored::Value(served) if !request.refresh => Verdict::Serve(served),
         Stored::Old(Old { fill_id, value: Some(old) }) if !request.refresh => match cooldown(fill_id) {
             Some(cause) => Verdict::ServeOld(old, cause),
-            None => Verdict::Acquire(Place::Beside(fill_id), Some(old)),
+            None => Verdict::Acquire(LeaseTarget::Beside(fill_id), Some(old)),
         },
         Stored::Value(Served { fill_id, .. }) | Stored::Old(Old { fill_id, .. }) | Stored::Newer(fill_id, _) => {
-            Verdict::Acquire(Place::Beside(fill_id), None)
+            Verdict::Acquire(LeaseTarget::Beside(fill_id), None)
         }
         // The record has no other use, so the lease replaces it, where waiters look.
-        Stored::Invalid(fill_id, _) => Verdict::Acquire(Place::Instead(fill_id), None),
+        Stored::Invalid(fill_id, _) => Verdict::Acquire(LeaseTarget::Instead(fill_id), None),
         // The value may be older than the write that the fence protects, so it is not stored (R22).
         Stored::Fenced => Verdict::Compute(None),
         Stored::Foreign(reason) => Verdict::Discard(reason),
@@ -101,12 +101,12 @@ pub(crate) fn decide(request: Request, stored: Stored, cooldown: impl FnOnce(u64
 /// total, whatever woke it in between.
 pub(crate) fn decide_refused(
     request: Request,
-    place: Place,
+    target: LeaseTarget,
     old: Option<Erased>,
     obstacle: Obstacle,
     waited: Duration,
 ) -> Verdict {
-    match (obstacle, place) {
+    match (obstacle, target) {
         (Obstacle::Throttle(_), _) => match old {
             Some(old) => Verdict::ServeOld(old, StaleCause::Throttled),
             // A caller without an expired value, or one that refreshes, is not delayed by another
@@ -114,18 +114,18 @@ pub(crate) fn decide_refused(
             None => Verdict::EndThrottle,
         },
         // Another caller took the lease over the mark: this one runs at once too (X7).
-        (Obstacle::Slot(Slot::Unstored(_) | Slot::Unawaited(_)), Place::OverMark(_)) if !request.refresh => {
+        (Obstacle::Slot(Slot::Unstored(_) | Slot::Unawaited(_)), LeaseTarget::OverMark(_)) if !request.refresh => {
             Verdict::Compute(None)
         }
         // The last run stored nothing: this caller runs at once too (X7).
-        (Obstacle::Slot(Slot::Unawaited(_)), Place::Beside(fill_id)) if !request.refresh => {
+        (Obstacle::Slot(Slot::Unawaited(_)), LeaseTarget::Beside(fill_id)) if !request.refresh => {
             Verdict::Compute(old.map(|old| (old, fill_id)))
         }
-        (Obstacle::Slot(Slot::Leased(_) | Slot::Unawaited(_)), Place::Beside(fill_id)) if !request.waits => {
+        (Obstacle::Slot(Slot::Leased(_) | Slot::Unawaited(_)), LeaseTarget::Beside(fill_id)) if !request.waits => {
             Verdict::Compute(old.map(|old| (old, fill_id)))
         }
         // Another process refreshes the record.
-        (Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)), Place::Beside(_)) => {
+        (Obstacle::Slot(Slot::Leased(left) | Slot::Unawaited(left)), LeaseTarget::Beside(_)) => {
             match request.soft_timeout.zip(old) {
                 None => Verdict::Wait(left),
                 Some((most, old)) => match most.saturating_sub(waited) {
@@ -188,8 +188,8 @@ mod tests {
         match verdict {
             Verdict::Serve(_) => "serve".to_owned(),
             Verdict::ServeOld(_, cause) => format!("serve old, {cause:?}"),
-            Verdict::Acquire(Place::OverMark(_), old) => format!("acquire over the mark{}", with(old)),
-            Verdict::Acquire(place, old) => format!("acquire {place:?}{}", with(old)),
+            Verdict::Acquire(LeaseTarget::OverMark(_), old) => format!("acquire over the mark{}", with(old)),
+            Verdict::Acquire(target, old) => format!("acquire {target:?}{}", with(old)),
             Verdict::Wait(left) => format!("wait {:?}", left.unwrap_or_default()),
             Verdict::Compute(None) => "compute".to_owned(),
             Verdict::Compute(Some((_, fill_id))) => format!("compute, old value of {fill_id}"),
@@ -233,10 +233,10 @@ mod tests {
     #[test]
     fn what_stands_in_the_way_decides() {
         let mark = || Token::of_unstored(format!("N{:032x}", 5).as_bytes()).unwrap();
-        let refused = |request, place, old, obstacle, waited| {
-            text(&decide_refused(request, place, old, obstacle, Duration::from_secs(waited)))
+        let refused = |request, target, old, obstacle, waited| {
+            text(&decide_refused(request, target, old, obstacle, Duration::from_secs(waited)))
         };
-        let beside = Place::Beside(ID);
+        let beside = LeaseTarget::Beside(ID);
         let leased = || Obstacle::Slot(Slot::Leased(LEFT));
         let unawaited = || Obstacle::Slot(Slot::Unawaited(LEFT));
         // The record is refreshed by another process.
@@ -257,20 +257,20 @@ mod tests {
         {
             let Obstacle::Slot(slot) = &obstacle else { panic!("it is a slot") };
             let again = Obstacle::Slot(slot.clone());
-            assert_eq!(refused(CALL, Place::OverMark(mark()), None, again, 0), "compute");
-            let decided = refused(REFRESH, Place::OverMark(mark()), None, obstacle, 0);
+            assert_eq!(refused(CALL, LeaseTarget::OverMark(mark()), None, again, 0), "compute");
+            let decided = refused(REFRESH, LeaseTarget::OverMark(mark()), None, obstacle, 0);
             assert!(decided.starts_with(of_refresh), "{decided}");
         }
         // The last refresh failed.
         assert_eq!(refused(CALL, beside, Some(old()), Obstacle::Throttle(LEFT), 0), "serve old, Throttled");
         assert_eq!(refused(CALL, beside, None, Obstacle::Throttle(LEFT), 0), "end the throttle");
         // The key has changed.
-        for place in [Place::Empty, Place::Instead(ID), beside, Place::OverMark(mark())] {
+        for target in [LeaseTarget::Empty, LeaseTarget::Instead(ID), beside, LeaseTarget::OverMark(mark())] {
             for slot in [Slot::Absent, Slot::Fenced, Slot::WrongType] {
-                let decided = refused(CALL, place, None, Obstacle::Slot(slot.clone()), 0);
+                let decided = refused(CALL, target, None, Obstacle::Slot(slot.clone()), 0);
                 assert_eq!(decided, format!("look at {slot:?}"));
             }
         }
-        assert_eq!(refused(CALL, Place::Empty, None, leased(), 0), "look at Leased(Some(3s))");
+        assert_eq!(refused(CALL, LeaseTarget::Empty, None, leased(), 0), "look at Leased(Some(3s))");
     }
 }

@@ -11,7 +11,7 @@ use crate::background::Background;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::store::cells::{Limit, OverLimit};
-use crate::store::{CellStore, Entered, Entering, Kind as Listed, Loaded, Mark, Replaced, Replacing, Swapped};
+use crate::store::{CellStore, Entered, Entering, Kind as Listed, Loaded, Replaced, Replacing, Swapped, Tombstone};
 
 /// What to write in one step.
 #[derive(Default)]
@@ -208,7 +208,7 @@ impl Cells {
 }
 
 impl Marked {
-    fn lend(&self) -> Mark<'_> {
-        Mark { key: &self.key, lasts: self.lasts }
+    fn lend(&self) -> Tombstone<'_> {
+        Tombstone { key: &self.key, lasts: self.lasts }
     }
 }

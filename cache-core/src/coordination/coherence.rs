@@ -18,7 +18,7 @@ use crate::mutants::{self, Invariant};
 use crate::observe::history::{Actor, History, HistoryEvent};
 use crate::store::Listener;
 use crate::versions::keys;
-use crate::versions::{Told, Versions};
+use crate::versions::{Notification, Versions};
 
 /// Applies the notifications of a store.
 pub(crate) struct Coherence {
@@ -44,7 +44,7 @@ impl Listener for Coherence {
         }
         let told = self.versions.changed(key);
         // After an invalidation by this process the version is not known any more.
-        if told == Told::Known {
+        if told == Notification::Known {
             self.changes.told();
             self.history.note(key, HistoryEvent::Invalidated(keys::scope(key), Actor::Another));
         }

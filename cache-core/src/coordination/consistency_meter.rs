@@ -47,7 +47,7 @@ pub(crate) struct Tiers {
 }
 
 /// A sample's slot among the concurrent ones.
-struct Place(Arc<AtomicUsize>);
+struct SampleSlot(Arc<AtomicUsize>);
 
 impl Meter {
     /// Makes a meter that samples this share of the hits. `None`: no hit is sampled.
@@ -65,7 +65,7 @@ impl Meter {
     }
 
     /// Compares what L1 serves under a key with the store, in the background.
-    fn sample(&self, key: EntryKey, place: Place) {
+    fn sample(&self, key: EntryKey, place: SampleSlot) {
         let tiers = Arc::clone(&self.tiers);
         // Without a runtime, and after the shutdown, nothing is sampled.
         let _spawned = self.background.service(async move {
@@ -83,14 +83,14 @@ impl Meter {
         });
     }
 
-    fn place(&self) -> Option<Place> {
-        let place = Place(Arc::clone(&self.under_way));
+    fn place(&self) -> Option<SampleSlot> {
+        let place = SampleSlot(Arc::clone(&self.under_way));
         // Dropped here if there are too many.
         (self.under_way.fetch_add(1, Ordering::AcqRel) < MOST).then_some(place)
     }
 }
 
-impl Drop for Place {
+impl Drop for SampleSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

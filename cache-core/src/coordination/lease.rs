@@ -18,8 +18,8 @@ use crate::observe::events::{Events, bump};
 use crate::observe::history::{History, HistoryEvent};
 use crate::options::Limits;
 use crate::store::{
-    Acquired, Claim, Fill, Filled, Operation, Place, PlainFill, Replaces, Rewrite, Slot, Store, THROTTLE_MARK, Token,
-    Want, lease_key,
+    Acquired, Claim, Fill, Filled, LeaseTarget, Operation, PlainFill, Replaces, Rewrite, Slot, Store, THROTTLE_MARK,
+    Token, Want, lease_key,
 };
 
 /// How long the mark of a run that stored nothing is kept. In that time its waiters take over (X7).
@@ -49,7 +49,7 @@ pub(crate) struct Lease {
 
 /// What the run learns of its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum LeaseNotice {
     /// It was still ours after this moment on the boot clock.
     Stood(u64),
     /// It was lost: callers must not join the run any more.
@@ -77,19 +77,23 @@ impl Leases {
     }
 
     /// Takes the lease at this place, or returns what prevents it.
-    pub(crate) async fn acquire(self: &Arc<Self>, key: &EntryKey, place: Place) -> Result<Result<Lease, Obstacle>> {
-        let lease = self.wanted(key, place);
-        let acquired = self.store.acquire(&lease.want(place), self.limit).await;
+    pub(crate) async fn acquire(
+        self: &Arc<Self>,
+        key: &EntryKey,
+        target: LeaseTarget,
+    ) -> Result<Result<Lease, Obstacle>> {
+        let lease = self.wanted(key, target);
+        let acquired = self.store.acquire(&lease.want(target), self.limit).await;
         lease.answered(acquired)
     }
 
     /// Takes a lease for each key, or returns what prevents it, in one round trip.
     pub(crate) async fn acquire_many(
         self: &Arc<Self>,
-        wanted: &[(&EntryKey, Place)],
+        wanted: &[(&EntryKey, LeaseTarget)],
     ) -> Result<Vec<Result<Result<Lease, Obstacle>>>> {
-        let leases: Vec<Lease> = wanted.iter().map(|(key, place)| self.wanted(key, *place)).collect();
-        let want = |(lease, (_, place)): (&Lease, &(_, Place))| lease.want(*place);
+        let leases: Vec<Lease> = wanted.iter().map(|(key, target)| self.wanted(key, *target)).collect();
+        let want = |(lease, (_, target)): (&Lease, &(_, LeaseTarget))| lease.want(*target);
         let wants: Vec<Want> = leases.iter().zip(wanted).map(want).collect();
         // Dropped here: all of them are released.
         match self.store.acquire_many(&wants, self.limit).await {
@@ -101,15 +105,15 @@ impl Leases {
         }
     }
 
-    fn wanted(self: &Arc<Self>, key: &EntryKey, place: Place) -> Lease {
+    fn wanted(self: &Arc<Self>, key: &EntryKey, target: LeaseTarget) -> Lease {
         let token = self.token();
         // Made before the request: if the call is dropped during the request, the lease may be
         // ours.
         Lease {
             leases: Arc::clone(self),
             key: Arc::clone(&key.value_key),
-            token: if matches!(place, Place::OverMark(_)) { token.unawaited() } else { token },
-            over: place.over(),
+            token: if matches!(target, LeaseTarget::OverMark(_)) { token.unawaited() } else { token },
+            over: target.over(),
             held: true,
         }
     }
@@ -118,7 +122,7 @@ impl Leases {
     pub(crate) async fn keep_all<T>(
         &self,
         leases: &[Lease],
-        tell: &(dyn Fn(&str, Told) + Sync),
+        tell: &(dyn Fn(&str, LeaseNotice) + Sync),
         work: impl Future<Output = T>,
     ) -> T {
         let limit = self.limit;
@@ -143,7 +147,7 @@ impl Leases {
                 let mut answers = renewed.into_iter();
                 claims.retain(|claim| match answers.next() {
                     Some(Ok(true)) => {
-                        tell(&claim.key, Told::Stood(asked_at));
+                        tell(&claim.key, LeaseNotice::Stood(asked_at));
                         bump(&self.events.count().renewals);
                         self.history.note(&claim.key, HistoryEvent::LeaseRenewed);
                         true
@@ -152,7 +156,7 @@ impl Leases {
                     // run.
                     Some(Ok(false)) => {
                         self.history.note(&claim.key, HistoryEvent::LeaseLost);
-                        tell(&claim.key, Told::Lost);
+                        tell(&claim.key, LeaseNotice::Lost);
                         false
                     }
                     Some(Err(error)) => {
@@ -260,12 +264,12 @@ impl Lease {
     /// been invalidated elsewhere must not be joined for longer than the bound. If the store does
     /// not answer, the run goes on for its waiters. `tell` is called with a key and what was
     /// learned of its lease.
-    pub(crate) async fn keep<T>(&self, tell: &(dyn Fn(&str, Told) + Sync), work: impl Future<Output = T>) -> T {
+    pub(crate) async fn keep<T>(&self, tell: &(dyn Fn(&str, LeaseNotice) + Sync), work: impl Future<Output = T>) -> T {
         self.leases.keep_all(std::slice::from_ref(self), tell, work).await
     }
 
-    fn want(&self, place: Place) -> Want {
-        Want { key: Arc::clone(&self.key), token: self.token, place }
+    fn want(&self, target: LeaseTarget) -> Want {
+        Want { key: Arc::clone(&self.key), token: self.token, target }
     }
 
     fn claim(&self) -> Claim {
@@ -363,7 +367,7 @@ impl Renewals {
         &mut self,
         of: &Leases,
         leases: impl Iterator<Item = (usize, &'a Lease)>,
-        tell: impl Fn(usize, Told),
+        tell: impl Fn(usize, LeaseNotice),
     ) {
         let limit = of.limit;
         if self.0.elapsed() < limit.mul_f64(1.0 / 3.0) {
@@ -379,14 +383,14 @@ impl Renewals {
         for ((claim, with), renewed) in claims.iter().zip(with).zip(renewed) {
             match renewed {
                 Ok(true) => {
-                    tell(with, Told::Stood(asked_at));
+                    tell(with, LeaseNotice::Stood(asked_at));
                     bump(&of.events.count().renewals);
                     of.history.note(&claim.key, HistoryEvent::LeaseRenewed);
                 }
                 // The fill will be refused. Later callers start a new run.
                 Ok(false) => {
                     of.history.note(&claim.key, HistoryEvent::LeaseLost);
-                    tell(with, Told::Lost);
+                    tell(with, LeaseNotice::Lost);
                 }
                 Err(error) => of.store_failed(&error),
             }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! a value that is due ── begin(key) ─┬─ Ticket ─> compute the next one; dropped at its end
-//!                                    ├─ Resting ─> a refresh is running, or failed a moment ago
+//!                                    ├─ CoolingDown ─> a refresh is running, or failed a moment ago
 //!                                    └─ Full ────> the maximum number of refreshes is running
 //! ```
 //!
@@ -23,7 +23,7 @@ use crate::value::freshness::{Freshness, ahead_ms, calm, refresh_ahead, verdict}
 
 /// How many keys may rest after a failure before the oldest are forgotten. For a forgotten key the
 /// store is asked again.
-const MOST_RESTING: usize = 4096;
+const MOST_COOLING_DOWN: usize = 4096;
 
 /// The staleness rules that follow from the options of a function and its cache.
 #[derive(Debug, Clone, Copy)]
@@ -136,11 +136,11 @@ pub(crate) struct Refreshes {
 struct Keys {
     running: HashMap<Arc<str>, u64>,
     /// Until when a record is not refreshed, on the coarse clock.
-    resting: HashMap<Arc<str>, Rest>,
+    cooldowns: HashMap<Arc<str>, Cooldown>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Rest {
+struct Cooldown {
     fill_id: u64,
     until: u64,
 }
@@ -151,7 +151,7 @@ pub(crate) enum Begun {
     /// Compute, and drop this at the end.
     Ticket(Ticket),
     /// A refresh is in progress, or failed a moment ago.
-    Resting,
+    CoolingDown,
     /// The maximum number of refreshes is running.
     Full,
 }
@@ -169,20 +169,20 @@ impl Refreshes {
     }
 
     /// Returns whether the record with this fill id is being refreshed or resting.
-    pub(crate) fn is_resting(&self, key: &str, fill_id: u64, now: u64) -> bool {
-        self.resting(key, fill_id, now).is_some()
+    pub(crate) fn is_cooling_down(&self, key: &str, fill_id: u64, now: u64) -> bool {
+        self.cooldown(key, fill_id, now).is_some()
     }
 
     /// Returns the cause to report to a caller that gets the old value for this reason.
-    pub(crate) fn resting(&self, key: &str, fill_id: u64, now: u64) -> Option<StaleCause> {
-        self.keys().resting(key, fill_id, now)
+    pub(crate) fn cooldown(&self, key: &str, fill_id: u64, now: u64) -> Option<StaleCause> {
+        self.keys().cooldown(key, fill_id, now)
     }
 
     /// Starts a refresh if there is capacity and this key is neither refreshed nor resting.
     pub(crate) fn begin(self: &Arc<Self>, key: &Arc<str>, fill_id: u64, now: u64) -> Begun {
         let mut keys = self.keys();
-        if keys.running.contains_key(key) || keys.resting(key, fill_id, now).is_some() {
-            return Begun::Resting;
+        if keys.running.contains_key(key) || keys.cooldown(key, fill_id, now).is_some() {
+            return Begun::CoolingDown;
         }
         if keys.running.len() >= self.most {
             return Begun::Full;
@@ -193,17 +193,17 @@ impl Refreshes {
 
     /// Lets a record rest: its refresh has failed, or another process is refreshing it. Returns
     /// `true` if other keys were forgotten for it.
-    pub(crate) fn rest(&self, key: &Arc<str>, fill_id: u64, now: u64, rest: Duration) -> bool {
+    pub(crate) fn begin_cooldown(&self, key: &Arc<str>, fill_id: u64, now: u64, rest: Duration) -> bool {
         let mut keys = self.keys();
         let mut is_full = false;
-        if keys.resting.len() >= MOST_RESTING {
-            keys.resting.retain(|_, rest| now < rest.until);
-            is_full = keys.resting.len() >= MOST_RESTING;
+        if keys.cooldowns.len() >= MOST_COOLING_DOWN {
+            keys.cooldowns.retain(|_, rest| now < rest.until);
+            is_full = keys.cooldowns.len() >= MOST_COOLING_DOWN;
             if is_full {
-                keys.resting.clear();
+                keys.cooldowns.clear();
             }
         }
-        keys.resting.insert(Arc::clone(key), Rest { fill_id, until: now.saturating_add(millis(rest)) });
+        keys.cooldowns.insert(Arc::clone(key), Cooldown { fill_id, until: now.saturating_add(millis(rest)) });
         is_full
     }
 
@@ -213,11 +213,11 @@ impl Refreshes {
 }
 
 impl Keys {
-    fn resting(&self, key: &str, fill_id: u64, now: u64) -> Option<StaleCause> {
+    fn cooldown(&self, key: &str, fill_id: u64, now: u64) -> Option<StaleCause> {
         if self.running.get(key) == Some(&fill_id) {
             return Some(StaleCause::SoftTimeout);
         }
-        let rest = self.resting.get(key)?;
+        let rest = self.cooldowns.get(key)?;
         (rest.fill_id == fill_id && now < rest.until).then_some(StaleCause::Throttled)
     }
 }
@@ -241,11 +241,11 @@ mod tests {
     fn refreshes_are_one_a_key_and_bounded() {
         let refreshes = Refreshes::new(2);
         let Begun::Ticket(first) = begin(&refreshes, "a", 0) else { panic!("there is a place") };
-        assert!(matches!(begin(&refreshes, "a", 0), Begun::Resting));
-        assert!(refreshes.is_resting("a", 1, 0));
-        assert!(matches!(refreshes.begin(&"a".into(), 2, 0), Begun::Resting), "one a key, whatever the record");
+        assert!(matches!(begin(&refreshes, "a", 0), Begun::CoolingDown));
+        assert!(refreshes.is_cooling_down("a", 1, 0));
+        assert!(matches!(refreshes.begin(&"a".into(), 2, 0), Begun::CoolingDown), "one a key, whatever the record");
         // Another record of that key is not the one that is being refreshed.
-        assert!(!refreshes.is_resting("a", 2, 0));
+        assert!(!refreshes.is_cooling_down("a", 2, 0));
         let Begun::Ticket(_second) = begin(&refreshes, "b", 0) else { panic!("there is a place") };
         assert!(matches!(begin(&refreshes, "c", 0), Begun::Full));
         drop(first);
@@ -256,13 +256,13 @@ mod tests {
     // F3
     fn a_record_whose_refresh_failed_is_left_alone_for_a_time() {
         let refreshes = Refreshes::new(2);
-        refreshes.rest(&"a".into(), 1, 1_000, Duration::from_secs(5));
-        assert!(matches!(begin(&refreshes, "a", 5_999), Begun::Resting));
+        refreshes.begin_cooldown(&"a".into(), 1, 1_000, Duration::from_secs(5));
+        assert!(matches!(begin(&refreshes, "a", 5_999), Begun::CoolingDown));
         assert!(matches!(begin(&refreshes, "a", 6_000), Begun::Ticket(_)));
         // A new record is not resting.
-        assert!(!refreshes.is_resting("a", 2, 5_999));
-        let rest = |other: &usize| refreshes.rest(&other.to_string().into(), 1, 0, Duration::from_secs(5));
-        assert_eq!((0..2 * MOST_RESTING).filter(rest).count(), 2, "forgotten all at once, and told");
-        assert!(refreshes.keys().resting.len() <= MOST_RESTING);
+        assert!(!refreshes.is_cooling_down("a", 2, 5_999));
+        let rest = |other: &usize| refreshes.begin_cooldown(&other.to_string().into(), 1, 0, Duration::from_secs(5));
+        assert_eq!((0..2 * MOST_COOLING_DOWN).filter(rest).count(), 2, "forgotten all at once, and told");
+        assert!(refreshes.keys().cooldowns.len() <= MOST_COOLING_DOWN);
     }
 }

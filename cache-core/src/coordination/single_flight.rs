@@ -153,15 +153,15 @@ impl Flight {
     ///
     /// # Panics
     /// If the run waits for the run from which this call is made: neither would ever end.
-    pub(crate) async fn landed(&self, caller: &Caller, name: &str) -> FlightOutcome {
+    pub(crate) async fn outcome(&self, caller: &Caller, name: &str) -> FlightOutcome {
         let _waiting = self.wait(caller, name);
         let mut watch = Watch::default();
         poll_fn(|context| {
-            let landed = self.poll(context);
-            if landed.is_pending() && self.run.lender.get().is_some_and(|lender| watch.is_held(lender, context)) {
+            let completed = self.poll(context);
+            if completed.is_pending() && self.run.lender.get().is_some_and(|lender| watch.is_held(lender, context)) {
                 self.run.give_up();
             }
-            landed
+            completed
         })
         .await
     }
@@ -173,7 +173,7 @@ impl Flight {
     }
 
     /// Records that the function around this call waits for the run, for as long as the returned
-    /// value lives. Panics like [`landed`](Self::landed).
+    /// value lives. Panics like [`outcome`](Self::outcome).
     pub(crate) fn wait(&self, caller: &Caller, name: &str) -> Option<Waiting> {
         caller.wait_for(&self.run, name)
     }
@@ -181,8 +181,8 @@ impl Flight {
     /// Polls for the outcome.
     pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<FlightOutcome> {
         let mut state = lock(&self.run.state);
-        if let Some(landing) = &state.outcome {
-            return Poll::Ready(landing.clone());
+        if let Some(outcome) = &state.outcome {
+            return Poll::Ready(outcome.clone());
         }
         let replaced = state.wakers.insert(self.number, context.waker().clone());
         drop(state);
@@ -220,13 +220,13 @@ impl Leader {
 
     /// Hands the outcome to all waiting callers. Later callers start a new run. Only the first
     /// outcome counts.
-    pub(crate) fn complete(&self, landing: FlightOutcome) {
+    pub(crate) fn complete(&self, outcome: FlightOutcome) {
         self.detach();
         let mut state = lock(&self.run.state);
         if state.outcome.is_some() {
             return;
         }
-        state.outcome = Some(landing);
+        state.outcome = Some(outcome);
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         wakers.into_values().for_each(Waker::wake);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use papaya::Equivalent;
 
-use super::eviction::{MOST_USES, Place, Ticket};
+use super::eviction::{MOST_USES, QueueId, Ticket};
 use super::key::{LocalKey, LocalKeyRef, NumberKey};
 use super::{Hit, Now, let_go};
 use crate::mutants::{self, Invariant};
@@ -14,7 +14,7 @@ use crate::value::Erased;
 use crate::value::freshness::is_ahead;
 use crate::versions::Dependencies;
 
-/// A flag next to the number of uses: there was a use since [`Kept::take_hit`].
+/// A flag next to the number of uses: there was a use since [`LocalEntry::take_hit`].
 const HIT: u8 = 0x80;
 
 /// A value with its key, and its times on the coarse clock.
@@ -24,7 +24,7 @@ const HIT: u8 = 0x80;
 ///
 /// The fields that a hit reads come first, and are in one cache line if the key is a number.
 #[repr(C)]
-pub(super) struct Kept {
+pub(super) struct LocalEntry {
     /// Until when it is served without any further check.
     pub(super) until: u64,
     pub(super) value: Erased,
@@ -64,7 +64,7 @@ impl AheadMs {
     }
 }
 
-impl Kept {
+impl LocalEntry {
     /// Returns the value if it may be served without any further check.
     ///
     /// An entry whose versions are not known to be current stays: after a reconnect they may turn
@@ -154,8 +154,8 @@ impl Kept {
         Ticket(self.hash)
     }
 
-    pub(super) fn place(&self) -> Place {
-        if self.in_main.load(Ordering::Relaxed) == 0 { Place::Small } else { Place::Main }
+    pub(super) fn place(&self) -> QueueId {
+        if self.in_main.load(Ordering::Relaxed) == 0 { QueueId::Small } else { QueueId::Main }
     }
 
     pub(super) fn stays(&self, uses: u8) {
@@ -164,21 +164,21 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for LocalEntry {
     fn drop(&mut self) {
         let_go::later(&mut self.value);
     }
 }
 
-impl PartialEq for Kept {
+impl PartialEq for LocalEntry {
     fn eq(&self, other: &Self) -> bool {
         self.hash == other.hash && self.key == other.key
     }
 }
 
-impl Eq for Kept {}
+impl Eq for LocalEntry {}
 
-impl Hash for Kept {
+impl Hash for LocalEntry {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u32(self.hash);
     }
@@ -190,16 +190,16 @@ pub(super) struct Look<K> {
     pub(super) key: K,
 }
 
-impl Equivalent<Kept> for Look<LocalKeyRef<'_>> {
+impl Equivalent<LocalEntry> for Look<LocalKeyRef<'_>> {
     #[inline(always)]
-    fn equivalent(&self, kept: &Kept) -> bool {
+    fn equivalent(&self, kept: &LocalEntry) -> bool {
         self.key.is(&kept.key)
     }
 }
 
-impl Equivalent<Kept> for Look<NumberKey<'_>> {
+impl Equivalent<LocalEntry> for Look<NumberKey<'_>> {
     #[inline(always)]
-    fn equivalent(&self, kept: &Kept) -> bool {
+    fn equivalent(&self, kept: &LocalEntry) -> bool {
         self.key.is(&kept.key)
     }
 }
@@ -212,10 +212,10 @@ impl<K> Hash for Look<K> {
 }
 
 /// Matches exactly this entry, and no other with its hash.
-pub(super) struct This<'a>(pub(super) &'a Kept);
+pub(super) struct This<'a>(pub(super) &'a LocalEntry);
 
-impl Equivalent<Kept> for This<'_> {
-    fn equivalent(&self, kept: &Kept) -> bool {
+impl Equivalent<LocalEntry> for This<'_> {
+    fn equivalent(&self, kept: &LocalEntry) -> bool {
         std::ptr::eq(self.0, kept)
     }
 }
@@ -227,10 +227,10 @@ impl Hash for This<'_> {
 }
 
 /// Matches an entry of this epoch that a ticket of this queue may represent.
-pub(super) struct Candidate(pub(super) Ticket, pub(super) Place, pub(super) u32);
+pub(super) struct Candidate(pub(super) Ticket, pub(super) QueueId, pub(super) u32);
 
-impl Equivalent<Kept> for Candidate {
-    fn equivalent(&self, kept: &Kept) -> bool {
+impl Equivalent<LocalEntry> for Candidate {
+    fn equivalent(&self, kept: &LocalEntry) -> bool {
         self.0 == kept.ticket() && self.1 == kept.place() && kept.is_of(self.2)
     }
 }
@@ -244,8 +244,8 @@ impl Hash for Candidate {
 /// Matches an entry of an earlier epoch that a ticket may represent.
 pub(super) struct Dead(pub(super) Ticket, pub(super) u32);
 
-impl Equivalent<Kept> for Dead {
-    fn equivalent(&self, kept: &Kept) -> bool {
+impl Equivalent<LocalEntry> for Dead {
+    fn equivalent(&self, kept: &LocalEntry) -> bool {
         self.0 == kept.ticket() && !kept.is_of(self.1)
     }
 }
@@ -282,4 +282,4 @@ impl Hasher for Carried {
     }
 }
 
-const _: () = assert!(size_of::<Kept>() <= 120, "with what the allocator adds, two cache lines");
+const _: () = assert!(size_of::<LocalEntry>() <= 120, "with what the allocator adds, two cache lines");

@@ -33,7 +33,7 @@ const FEW: usize = 64;
 
 /// In which queue an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum QueueId {
     Small,
     Main,
 }
@@ -139,46 +139,46 @@ impl Queues {
     }
 
     /// Records that an entry was put into the table.
-    pub(super) fn enter(&mut self, ticket: Ticket, weight: u64) -> Place {
+    pub(super) fn enter(&mut self, ticket: Ticket, weight: u64) -> QueueId {
         // Its ticket stays in the queue of ghosts and leaves that in its turn.
-        let place = if self.haunting.remove(&ticket) { Place::Main } else { Place::Small };
+        let place = if self.haunting.remove(&ticket) { QueueId::Main } else { QueueId::Small };
         self.queue(place).push(ticket, weight);
         place
     }
 
     /// Records that an entry replaced the one of the same key. It keeps the ticket.
-    pub(super) fn replace(&mut self, place: Place, old_weight: u64, weight: u64) {
+    pub(super) fn replace(&mut self, place: QueueId, old_weight: u64, weight: u64) {
         let queue = self.queue(place);
         queue.bytes = queue.bytes.saturating_sub(old_weight).saturating_add(weight);
     }
 
     /// Records that an entry was removed from the table. Its ticket stays in the queue.
-    pub(super) fn leave(&mut self, place: Place, weight: u64) {
+    pub(super) fn leave(&mut self, place: QueueId, weight: u64) {
         self.queue(place).take(weight);
     }
 
     /// Returns the ticket of the next entry to judge while the limit is exceeded. Dead entries are
     /// removed first.
-    pub(super) fn surplus(&mut self) -> Option<(Ticket, Place)> {
+    pub(super) fn surplus(&mut self) -> Option<(Ticket, QueueId)> {
         if self.bytes() <= self.limit {
             return None;
         }
-        let place = if self.small.bytes > self.limit / SMALL_PART { Place::Small } else { Place::Main };
+        let place = if self.small.bytes > self.limit / SMALL_PART { QueueId::Small } else { QueueId::Main };
         let first = self.queue(place).tickets.pop_front().map(|ticket| (ticket, place));
         first.or_else(|| {
-            let place = if place == Place::Small { Place::Main } else { Place::Small };
+            let place = if place == QueueId::Small { QueueId::Main } else { QueueId::Small };
             Some((self.queue(place).tickets.pop_front()?, place))
         })
     }
 
     /// Decides on an entry at the end of its queue, whose ticket has just been taken. The caller
     /// removes an evicted entry from the table.
-    pub(super) fn judge(&mut self, ticket: Ticket, place: Place, uses: u8, weight: u64) -> Verdict {
+    pub(super) fn judge(&mut self, ticket: Ticket, place: QueueId, uses: u8, weight: u64) -> Verdict {
         self.queue(place).take(weight);
         let left = match place {
-            Place::Small if uses >= USES_TO_STAY => Some(0),
-            Place::Main => uses.checked_sub(1),
-            Place::Small => None,
+            QueueId::Small if uses >= USES_TO_STAY => Some(0),
+            QueueId::Main => uses.checked_sub(1),
+            QueueId::Small => None,
         };
         match left {
             Some(uses) => {
@@ -186,7 +186,7 @@ impl Queues {
                 Verdict::Stays(uses)
             }
             None => {
-                if place == Place::Small {
+                if place == QueueId::Small {
                     self.haunt(ticket);
                 }
                 Verdict::Goes
@@ -195,8 +195,8 @@ impl Queues {
     }
 
     /// Drops tickets without an entry if there are many. `stands` asks the table.
-    pub(super) fn tidy(&mut self, stands: impl Fn(Ticket, Place) -> bool) {
-        for place in [Place::Small, Place::Main] {
+    pub(super) fn tidy(&mut self, stands: impl Fn(Ticket, QueueId) -> bool) {
+        for place in [QueueId::Small, QueueId::Main] {
             let queue = self.queue(place);
             if queue.tickets.len() > queue.entries.saturating_mul(2).saturating_add(FEW) {
                 // One ticket is enough for an entry that left and came back.
@@ -207,7 +207,7 @@ impl Queues {
     }
 
     /// Puts a ticket back. It may represent several entries whose keys have the same hash.
-    pub(super) fn again(&mut self, ticket: Ticket, place: Place) {
+    pub(super) fn again(&mut self, ticket: Ticket, place: QueueId) {
         self.queue(place).tickets.push_back(ticket);
     }
 
@@ -221,10 +221,10 @@ impl Queues {
         }
     }
 
-    fn queue(&mut self, place: Place) -> &mut Queue {
+    fn queue(&mut self, place: QueueId) -> &mut Queue {
         match place {
-            Place::Small => &mut self.small,
-            Place::Main => &mut self.main,
+            QueueId::Small => &mut self.small,
+            QueueId::Main => &mut self.main,
         }
     }
 }
@@ -258,7 +258,7 @@ mod tests {
     }
 
     struct Entry {
-        place: Place,
+        place: QueueId,
         uses: u8,
         weight: u64,
     }
@@ -283,7 +283,7 @@ mod tests {
                 let entry = self.entries.get_mut(&ticket.0).filter(|entry| entry.place == place);
                 let Some(entry) = entry else { continue };
                 match self.queues.judge(ticket, place, entry.uses, entry.weight) {
-                    Verdict::Stays(uses) => (entry.place, entry.uses) = (Place::Main, uses),
+                    Verdict::Stays(uses) => (entry.place, entry.uses) = (QueueId::Main, uses),
                     Verdict::Goes => drop(self.entries.remove(&ticket.0)),
                 }
             }
@@ -335,7 +335,7 @@ mod tests {
             let weight: u64 = table.entries.values().map(|entry| entry.weight).sum();
             assert_eq!(table.queues.bytes(), weight, "step {step}");
             assert!(weight <= LIMIT, "step {step}");
-            for (place, queue) in [(Place::Small, &table.queues.small), (Place::Main, &table.queues.main)] {
+            for (place, queue) in [(QueueId::Small, &table.queues.small), (QueueId::Main, &table.queues.main)] {
                 let entries = table.entries.values().filter(|entry| entry.place == place).count();
                 assert_eq!(queue.entries, entries, "step {step}");
                 assert!(queue.tickets.len() <= 2 * entries + FEW, "step {step}");

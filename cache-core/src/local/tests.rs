@@ -264,7 +264,7 @@ fn what_is_dead_goes_before_anything_that_is_alive_and_the_limit_holds_with_it()
     let fill = |from: u32| {
         for number in from..from + 2000 {
             local.begin(&number.to_string().into()).keep(&value(number), 100, fresh_for(LONG), Dependencies::default());
-            let weight: u64 = local.entries.pin().keys().map(Kept::weight).sum();
+            let weight: u64 = local.entries.pin().keys().map(LocalEntry::weight).sum();
             assert!(number % 100 != 0 || weight <= 1 << 20, "{weight}");
         }
     };

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use super::Local;
-use super::entry::Kept;
+use super::entry::LocalEntry;
 use super::key::{LocalKey, Origin};
 use crate::sync::RwLock;
 use crate::versions::Dependencies;
@@ -82,7 +82,7 @@ impl Local {
         hits
     }
 
-    fn hit(&self, kept: &Kept) -> Option<(String, Dependencies)> {
+    fn hit(&self, kept: &LocalEntry) -> Option<(String, Dependencies)> {
         let key = kept.take_hit().then(|| self.origins.whole(&kept.key))??;
         Some((key, kept.under.clone()))
     }

@@ -166,7 +166,7 @@ impl<F: ObjectType> ObjectsOf<F> {
     }
 
     /// Returns where the object with this id is.
-    fn place(&self, id: &F::Id) -> Result<Place> {
+    fn place(&self, id: &F::Id) -> Result<ObjectKeys> {
         let Kind { host, form, .. } = &*self.0;
         let key = form.key(host.namespace(), id);
         let list = form.owner(id).map(|owner| form.list_key(host.namespace(), &owner));
@@ -176,10 +176,10 @@ impl<F: ObjectType> ObjectsOf<F> {
             let detail = "the key of an object and that of its list need the same hash tag: text in braces, not empty";
             return Err(Error::new(ErrorKind::Configuration, "objects").detail(detail));
         }
-        Ok(Place { key, list })
+        Ok(ObjectKeys { key, list })
     }
 
-    pub(super) async fn load_at(&self, place: Place) -> Result<Option<F::Object>> {
+    pub(super) async fn load_at(&self, place: ObjectKeys) -> Result<Option<F::Object>> {
         let kind = &*self.0;
         let Some(found) = cell::load(kind, None, place.key.clone()).await? else { return Ok(None) };
         // Only in the second half, since each extension is a write of which other processes are
@@ -192,7 +192,7 @@ impl<F: ObjectType> ObjectsOf<F> {
 
     pub(super) async fn update_at(
         &self,
-        place: Place,
+        place: ObjectKeys,
         mut change: impl FnMut(&mut F::Object),
     ) -> Result<Option<F::Object>> {
         let kind = &*self.0;
@@ -208,20 +208,20 @@ impl<F: ObjectType> ObjectsOf<F> {
     }
 
     /// Stores an object that is in no list, whatever is stored already.
-    pub(super) async fn overwrite(&self, place: Place, object: &F::Object) -> Result<()> {
+    pub(super) async fn overwrite(&self, place: ObjectKeys, object: &F::Object) -> Result<()> {
         let kind = &*self.0;
         kind.host.overwrite(&place.key, kind.encode(&place.key, object)?, kind.form.ttl()).await
     }
 
-    pub(super) async fn touch_at(&self, place: Place) -> Result<bool> {
+    pub(super) async fn touch_at(&self, place: ObjectKeys) -> Result<bool> {
         self.0.extend(&place).await
     }
 
-    pub(super) async fn remove_at(&self, place: Place) -> Result<bool> {
+    pub(super) async fn remove_at(&self, place: ObjectKeys) -> Result<bool> {
         self.0.cells.remove(&place.key, None).await
     }
 
-    pub(super) async fn ttl_at(&self, place: Place) -> Result<Option<Duration>> {
+    pub(super) async fn ttl_at(&self, place: ObjectKeys) -> Result<Option<Duration>> {
         Ok(self.0.cells.load(&place.key).await?.and_then(|(_, left)| left))
     }
 
@@ -232,7 +232,7 @@ impl<F: ObjectType> ObjectsOf<F> {
 
 /// The keys of an object and of the list that it is in.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct ObjectKeys {
     pub(super) key: String,
     pub(super) list: Option<String>,
 }
@@ -258,7 +258,7 @@ impl<F: ObjectType> Kind<F> {
         Ok(bytes)
     }
 
-    async fn create(&self, Place { key, list }: Place, object: &F::Object) -> Result<bool> {
+    async fn create(&self, ObjectKeys { key, list }: ObjectKeys, object: &F::Object) -> Result<bool> {
         let bytes = self.encode(&key, object)?.into();
         let draft = Draft { with: self.entry(list, &key), bytes, ttl: Some(self.form.ttl()), key, ..Draft::default() };
         Ok(matches!(cell::put(self, &draft, object).await?, Put::Done))
@@ -275,7 +275,7 @@ impl<F: ObjectType> Kind<F> {
     }
 
     /// Resets the object's remaining time. Returns `false` if there is none.
-    async fn extend(&self, place: &Place) -> Result<bool> {
+    async fn extend(&self, place: &ObjectKeys) -> Result<bool> {
         // Before the object: an entry without an object is skipped, but an object without an entry
         // would be missed.
         if let Some(list) = &place.list {

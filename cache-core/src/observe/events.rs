@@ -214,7 +214,7 @@ pub enum Table {
     Builds,
     /// Keys whose last refresh failed and which are not retried yet (4,096). For further keys the
     /// store is asked again.
-    Resting,
+    Cooldowns,
     /// Calls that wait for another process (65,536). Further calls poll.
     Waiters,
 }

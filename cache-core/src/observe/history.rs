@@ -119,9 +119,9 @@ pub enum HistoryEvent {
     RefreshSkipped,
     /// A refresh failed a moment ago, here or elsewhere, or another process is running one. This
     /// process does not refresh the entry for a while.
-    LeftAlone {
+    Cooldown {
         /// How long it does not refresh the entry.
-        rest: Duration,
+        lasts: Duration,
     },
     /// A value past its ttl was served.
     StaleServed(StaleCause),

@@ -155,8 +155,8 @@ impl<R: Send + 'static> PlainEntry<R> {
             let Plan { key, value, rules, local, .. } = &*plan;
             let plan = Plan::plain(&key.value_key, &key.name, *value, Arc::clone(rules), *local);
             let plan = Arc::new(Plan { refresh: true, overdue: returns.overdue, ..plan });
-            let landing = flight::run_here(&cache.0, Arc::clone(&plan), None, function).await;
-            returns.land(landing, &plan.key.name)
+            let outcome = flight::run_here(&cache.0, Arc::clone(&plan), None, function).await;
+            returns.convert(outcome, &plan.key.name)
         }
         .boxed()
     }

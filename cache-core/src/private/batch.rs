@@ -202,7 +202,7 @@ where
             let ids: Vec<K> = positions.iter().filter_map(|at| Some(asked.get(*at)?.0.clone())).collect();
             // The error of the whole call, if there was one.
             let whole: Mutex<Option<Erased>> = Mutex::new(None);
-            let landings = {
+            let outcomes = {
                 let (ids, whole, function) = (&ids, &whole, &function);
                 let ask = move |of: Vec<usize>| -> BoxFuture<'_, Returned> {
                     let wanted: Vec<K> = of.iter().filter_map(|at| ids.get(*at).cloned()).collect();
@@ -219,19 +219,19 @@ where
                 batch::run(&cache.0, &plans, &ask).await
             };
             let failed =
-                |landing: &FlightOutcome| matches!(landing, FlightOutcome::Failed(_) | FlightOutcome::Panicked(_));
+                |outcome: &FlightOutcome| matches!(outcome, FlightOutcome::Failed(_) | FlightOutcome::Panicked(_));
             let whole = whole.into_inner().unwrap_or_else(PoisonError::into_inner).is_some();
             if (whole || !R::FAILS_BY_ID)
-                && let Some(at) = landings.iter().position(failed)
+                && let Some(at) = outcomes.iter().position(failed)
             {
                 // The other outcomes are dropped, so that the caller gets the error itself and not
                 // a shared one.
-                let landing = landings.into_iter().nth(at).unwrap_or(FlightOutcome::Abandoned);
-                return fail(returns, landing, &resolved.name);
+                let outcome = outcomes.into_iter().nth(at).unwrap_or(FlightOutcome::Abandoned);
+                return fail(returns, outcome, &resolved.name);
             }
             let mut errors = Vec::new();
-            for ((at, id), landing) in positions.into_iter().zip(ids).zip(landings) {
-                match (returns.land(landing, &resolved.name), asked.get_mut(at)) {
+            for ((at, id), outcome) in positions.into_iter().zip(ids).zip(outcomes) {
+                match (returns.convert(outcome, &resolved.name), asked.get_mut(at)) {
                     (Ok(value), Some((_, hit))) => *hit = Some(value),
                     (Ok(_), None) => {}
                     (Err(error), _) => errors.push((id, error)),
@@ -244,11 +244,11 @@ where
     }
 }
 
-fn fail<R, T, E>(returns: Returns<One<T, E>>, landing: FlightOutcome, name: &str) -> R
+fn fail<R, T, E>(returns: Returns<One<T, E>>, outcome: FlightOutcome, name: &str) -> R
 where
     R: BatchReturn<Error = E>,
 {
-    match returns.land(landing, name).map(drop).map_err(R::fail) {
+    match returns.convert(outcome, name).map(drop).map_err(R::fail) {
         Err(Ok(failed)) => failed,
         #[expect(
             clippy::panic,

@@ -104,6 +104,6 @@ impl<R: Send + 'static> PlainMiss<R> {
         let plan = Plan { overdue: returns.overdue, ..plan };
         let name = Arc::clone(&plan.key.name);
         let call = read_or_run_plain(&cache.0, plan, function.map(returns.of.split).boxed());
-        call.map(move |landing| returns.land(landing, &name)).boxed()
+        call.map(move |outcome| returns.convert(outcome, &name)).boxed()
     }
 }

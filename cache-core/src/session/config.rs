@@ -301,7 +301,7 @@ pub(super) enum Form {
 
 /// Where a session is stored.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct SessionKey {
     pub(super) form: Form,
     pub(super) id: SessionId,
 }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::config::Config;
 use super::error::{SessionError, SessionErrorKind};
 use super::express::RESERVED;
-use super::stored::record::{COOKIE, is_meta_name, raw, unfit_for_express};
+use super::stored::record::{COOKIE, is_meta_name, lossy_in_express, raw};
 
 /// Checks whether values may be stored under this name.
 pub(super) fn check_name(config: &Config, name: &str) -> Result<(), SessionError> {
@@ -34,7 +34,7 @@ pub(super) fn to_raw<T: Serialize + ?Sized>(
 }
 
 pub(super) fn check_value(config: &Config, name: &str, raw: &RawValue) -> Result<(), SessionError> {
-    match unfit_for_express(raw).filter(|_| config.shares_with_express()) {
+    match lossy_in_express(raw).filter(|_| config.shares_with_express()) {
         Some(why) => Err(SessionError::new(SessionErrorKind::Value).detail(format!("`{name}`: {why}"))),
         None => Ok(()),
     }

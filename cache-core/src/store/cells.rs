@@ -46,7 +46,7 @@ pub(crate) enum Replaced {
 
 /// A key that is left behind when another one ends, for this time.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Mark<'a> {
+pub(crate) struct Tombstone<'a> {
     pub key: &'a str,
     pub lasts: Expiry,
 }
@@ -60,7 +60,7 @@ pub(crate) struct Replacing<'a> {
     pub key: &'a str,
     pub bytes: &'a Bytes,
     pub expiry: Option<Expiry>,
-    pub mark: Option<Mark<'a>>,
+    pub mark: Option<Tombstone<'a>>,
 }
 
 /// A write of one key together with its entry in an index.
@@ -81,7 +81,7 @@ pub(crate) struct Entering<'a> {
     /// A member to remove from an index, this one or another.
     pub leaves: Option<(&'a str, &'a str)>,
     pub limit: Option<Limit<'a>>,
-    pub mark: Option<Mark<'a>>,
+    pub mark: Option<Tombstone<'a>>,
 }
 
 /// A limit on the live members of the index. A member is live if its key exists, which is `prefix`
@@ -164,7 +164,7 @@ pub(crate) trait CellStore: Send + Sync + 'static {
 
     /// Writes the mark and deletes the key, in this order and in one round trip. Returns `false` if
     /// the key was absent.
-    fn delete_marked<'a>(&'a self, key: &'a str, mark: Mark<'a>) -> BoxFuture<'a, Result<bool>>;
+    fn delete_marked<'a>(&'a self, key: &'a str, mark: Tombstone<'a>) -> BoxFuture<'a, Result<bool>>;
 
     /// Writes one key in the place of another.
     fn replace<'a>(&'a self, replacing: Replacing<'a>) -> BoxFuture<'a, Result<Replaced>>;

@@ -17,12 +17,12 @@ use crate::error::Result;
 pub(crate) struct Want {
     pub(crate) key: Arc<str>,
     pub(crate) token: Token,
-    pub(crate) place: Place,
+    pub(crate) target: LeaseTarget,
 }
 
 /// Where to put a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum LeaseTarget {
     /// In the value key, if that is absent.
     Empty,
     /// In the value key, in the place of the record with this fill id, which may no longer be
@@ -91,9 +91,9 @@ pub(crate) enum Filled {
 
 /// The operations on leases.
 pub(crate) trait LeaseStore: Send + Sync + 'static {
-    /// Takes the lease for one attempt, if the key is as its [`Place`] requires. The record of a
-    /// refresh is then kept for at least as long as the lease (R28). A lease in the place of a mark
-    /// is one of [`Token::unawaited`]: other callers do not wait for it.
+    /// Takes the lease for one attempt, if the key is as its [`LeaseTarget`] requires. The record of
+    /// a refresh is then kept for at least as long as the lease (R28). A lease in the place of a
+    /// mark is one of [`Token::unawaited`]: other callers do not wait for it.
     fn acquire<'a>(&'a self, want: &'a Want, lease: Duration) -> BoxFuture<'a, Result<Acquired>>;
 
     /// Stores the record if this attempt still holds the lease and, for a refresh, the record it
@@ -150,7 +150,7 @@ impl Claim {
     }
 }
 
-impl Place {
+impl LeaseTarget {
     /// Returns what a fill under this lease replaces.
     pub(crate) fn over(self) -> Replaces {
         match self {

@@ -22,7 +22,7 @@ pub(crate) type Heads = Vec<(String, Bytes)>;
 
 /// The content of a version key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum VersionState {
     /// Nothing: entries under it are misses for good.
     Nothing,
     /// A fence, or the store does not know.
@@ -44,14 +44,14 @@ pub(crate) trait SweepStore {
     fn heads<'a>(&'a self, prefix: &'a str, from: u64) -> BoxFuture<'a, Result<(Heads, u64)>>;
 
     /// Returns the content of these version keys. Does not track them.
-    fn standing<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Standing>>>;
+    fn current<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<VersionState>>>;
 
     /// Removes each of these keys whose record still begins with exactly these bytes. Returns how
     /// many.
     fn remove_heads<'a>(&'a self, heads: &'a Heads) -> BoxFuture<'a, Result<u64>>;
 }
 
-impl Standing {
+impl VersionState {
     pub(crate) fn of(bytes: Option<&[u8]>) -> Self {
         bytes.map_or(Self::Nothing, |bytes| Version::of(bytes).map_or(Self::Unknown, Self::Version))
     }
@@ -70,19 +70,19 @@ impl Suspect {
 
     /// Returns whether the record can never be served again. `standing`: the content of
     /// [`versions`](Self::versions), read after the record's head.
-    pub(crate) fn is_dead(&self, standing: &[Standing]) -> bool {
-        let [namespace, function, tags @ ..] = standing else { return false };
+    pub(crate) fn is_dead(&self, current: &[VersionState]) -> bool {
+        let [namespace, function, tags @ ..] = current else { return false };
         let is_ended = match (namespace, function) {
-            (Standing::Nothing, _) | (_, Standing::Nothing) => true,
-            (Standing::Version(namespace), Standing::Version(function)) => {
+            (VersionState::Nothing, _) | (_, VersionState::Nothing) => true,
+            (VersionState::Version(namespace), VersionState::Version(function)) => {
                 self.envelope.versions != Some(digest(*namespace, *function))
             }
             _ => false,
         };
-        let ends = |(tag, standing): (&crate::value::envelope::TagVersion, &Standing)| match standing {
-            Standing::Nothing => true,
-            Standing::Unknown => false,
-            Standing::Version(version) => version.bits() != tag.version,
+        let ends = |(tag, current): (&crate::value::envelope::TagVersion, &VersionState)| match current {
+            VersionState::Nothing => true,
+            VersionState::Unknown => false,
+            VersionState::Version(version) => version.bits() != tag.version,
         };
         is_ended || self.envelope.tags.iter().zip(tags).any(ends)
     }
@@ -132,17 +132,17 @@ mod tests {
         let suspect = Suspect::of("app:post:7@f1", &record[..head]).unwrap();
         let keys: Vec<&str> = suspect.versions.iter().map(|key| &**key).collect();
         assert_eq!(keys, ["app@version", "app:post@version", "app@tag:author:7"]);
-        let of = Standing::Version;
-        let is_dead = |standing: [Standing; 3]| suspect.is_dead(&standing);
+        let of = VersionState::Version;
+        let is_dead = |current: [VersionState; 3]| suspect.is_dead(&current);
         assert!(!is_dead([of(namespace), of(function), of(tag)]));
-        assert!(!is_dead([of(namespace), of(function), Standing::Unknown]), "a fence may be withdrawn");
+        assert!(!is_dead([of(namespace), of(function), VersionState::Unknown]), "a fence may be withdrawn");
         for ended in [
             [of(other), of(function), of(tag)],
             [of(namespace), of(other), of(tag)],
             [of(namespace), of(function), of(other)],
-            [Standing::Nothing, of(function), of(tag)],
-            [of(namespace), Standing::Nothing, of(tag)],
-            [of(namespace), of(function), Standing::Nothing],
+            [VersionState::Nothing, of(function), of(tag)],
+            [of(namespace), VersionState::Nothing, of(tag)],
+            [of(namespace), of(function), VersionState::Nothing],
         ] {
             assert!(is_dead(ended), "{ended:?}");
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{RawStore, owned};
 use crate::error::Result;
 use crate::store::cells::{Limit, OverLimit};
-use crate::store::{Entered, Entering, Kind, Mark, Replaced, Replacing};
+use crate::store::{Entered, Entering, Kind, Replaced, Replacing, Tombstone};
 
 /// The result of `replace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl RawStore {
         mark: Option<(&str, Duration)>,
     ) -> Result<RawReplaced> {
         let (expected, bytes) = (Bytes::copy_from_slice(expected), Bytes::copy_from_slice(bytes));
-        let mark = mark.map(|(key, lasts)| Mark { key, lasts });
+        let mark = mark.map(|(key, lasts)| Tombstone { key, lasts });
         Ok(match self.store.replace(Replacing { old, expected: &expected, key, bytes: &bytes, expiry, mark }).await? {
             Replaced::Done => RawReplaced::Done,
             Replaced::Conflict => RawReplaced::Conflict,
@@ -94,7 +94,7 @@ impl RawStore {
             lasts: entering.left,
             leaves: entering.leaves,
             limit: entering.limit.map(|(prefix, most, refuse)| Limit { prefix, most, then: then(refuse) }),
-            mark: entering.mark.map(|(key, lasts)| Mark { key, lasts }),
+            mark: entering.mark.map(|(key, lasts)| Tombstone { key, lasts }),
         });
         Ok(match entered.await? {
             Entered::Done(ended) => RawEntered::Done(ended),
@@ -112,7 +112,7 @@ impl RawStore {
     }
 
     pub async fn delete_marked(&self, key: &str, mark: &str, lasts: Duration) -> Result<bool> {
-        self.store.delete_marked(key, Mark { key: mark, lasts }).await
+        self.store.delete_marked(key, Tombstone { key: mark, lasts }).await
     }
 
     /// Returns the members and how long each has left.

@@ -312,14 +312,14 @@ impl<S: SessionStore> Check<'_, S> {
         self.create(PROMISE, &key, b"0", Some(LONG)).await?;
         let count = async || {
             for _ in 0..EACH {
-                let mut standing = self.bytes(PROMISE, &key).await?.unwrap_or_default();
+                let mut current = self.bytes(PROMISE, &key).await?.unwrap_or_default();
                 loop {
                     let number: usize =
-                        std::str::from_utf8(&standing).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+                        std::str::from_utf8(&current).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
                     let next = number.saturating_add(1).to_string();
-                    match self.swap(PROMISE, &key, &standing, next.as_bytes(), Some(LONG)).await? {
+                    match self.swap(PROMISE, &key, &current, next.as_bytes(), Some(LONG)).await? {
                         SessionSwap::Done => break,
-                        SessionSwap::Conflict(found) => standing = found,
+                        SessionSwap::Conflict(found) => current = found,
                         SessionSwap::Gone => {
                             return holds(PROMISE, false, || "nothing stands there any more".to_owned());
                         }

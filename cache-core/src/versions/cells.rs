@@ -104,7 +104,7 @@ pub(crate) struct Dependency {
 
 /// What a notified change of a key means for the cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Notification {
     /// The key is not a version in use.
     NoVersion,
     /// The key is a version in use that was not known to be current.
@@ -216,9 +216,9 @@ impl Versions {
     }
 
     /// Marks a key as changed: a change was notified, or this process is about to make one.
-    pub(crate) fn changed(&self, key: &str) -> Told {
+    pub(crate) fn changed(&self, key: &str) -> Notification {
         let cell = self.table.read().unwrap_or_else(PoisonError::into_inner).cells.get(key).cloned();
-        cell.map_or(Told::NoVersion, |cell| cell.lose())
+        cell.map_or(Notification::NoVersion, |cell| cell.lose())
     }
 
     /// Returns the keys of the known versions that were used since the last call.
@@ -368,9 +368,9 @@ impl Cell {
         is_at.then(|| Dependency { cell: Arc::clone(self), stamp: last.stamp })
     }
 
-    fn lose(&self) -> Told {
+    fn lose(&self) -> Notification {
         let mut last = self.last();
-        let told = if self.is_known(&last) { Told::Known } else { Told::Unknown };
+        let told = if self.is_known(&last) { Notification::Known } else { Notification::Unknown };
         last.losses = last.losses.wrapping_add(1);
         last.changes = last.changes.wrapping_add(1);
         self.stamp.store(0, Ordering::Release);
@@ -435,11 +435,11 @@ mod tests {
         let (versions, old) = (Versions::new(0), Version::random());
         let cell = versions.cell("a");
         let pending = cell.begin();
-        assert_eq!(versions.changed("a"), Told::Unknown);
+        assert_eq!(versions.changed("a"), Notification::Unknown);
         cell.learn(pending, old);
         assert!(cell.known().is_none() && cell.has_changed(pending));
         assert!(cell.depend(old).is_none());
-        assert_eq!(versions.changed("b"), Told::NoVersion, "nobody goes by it");
+        assert_eq!(versions.changed("b"), Notification::NoVersion, "nobody goes by it");
     }
 
     #[test]
@@ -459,7 +459,7 @@ mod tests {
         assert_eq!(cell.known(), None);
         cell.learn(cell.begin(), first);
         assert!(under.are_known() && dependency.holds());
-        assert_eq!((versions.changed("a"), versions.changed("a")), (Told::Known, Told::Unknown));
+        assert_eq!((versions.changed("a"), versions.changed("a")), (Notification::Known, Notification::Unknown));
         cell.learn(cell.begin(), Version::random());
         assert!(!dependency.holds());
         assert!(cell.depend(first).is_none());

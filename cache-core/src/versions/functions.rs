@@ -53,7 +53,7 @@ impl FunctionVersions {
 mod tests {
     use super::*;
     use crate::store::Version;
-    use crate::versions::Told;
+    use crate::versions::Notification;
 
     #[test]
     // C1, R6
@@ -71,10 +71,10 @@ mod tests {
         assert!(Arc::ptr_eq(&known, &held.upgrade().unwrap()));
         assert!(Arc::ptr_eq(&known, &versions.cell(&function_key("app", "function_versions.f"))));
         known.learn(known.begin(), version);
-        assert_eq!(versions.changed(&function_key("app", "function_versions.f")), Told::Known);
+        assert_eq!(versions.changed(&function_key("app", "function_versions.f")), Notification::Known);
         assert!(cell(number).known().is_none());
         functions.namespace().learn(functions.namespace().begin(), version);
-        assert_eq!(versions.changed(&namespace_key("app")), Told::Known);
+        assert_eq!(versions.changed(&namespace_key("app")), Notification::Known);
         // A gap clears all of them.
         known.learn(known.begin(), version);
         versions.clear();

@@ -10,12 +10,12 @@ use futures::FutureExt as _;
 use futures::future::join_all;
 
 use super::look::Bases;
-use super::{Batch, Claim, MOST_AT_A_TIME, Run, Step, TRIPS_AT_A_TIME, landings};
+use super::{Batch, Claim, MOST_AT_A_TIME, Run, Step, TRIPS_AT_A_TIME, outcomes};
 use crate::call::fill::{Storable, storable};
 use crate::call::lifetime::lifetime_for;
 use crate::call::plan::Tally;
 use crate::call::run::{Fallback, give_up, within};
-use crate::coordination::lease::{End, Lease, Renewals, Told};
+use crate::coordination::lease::{End, Lease, LeaseNotice, Renewals};
 use crate::coordination::single_flight::{FlightOutcome, Running};
 use crate::error::{DeadlineExceeded, Result};
 use crate::mutants::{self, Invariant};
@@ -33,7 +33,7 @@ impl Batch<'_> {
         claims.sort_unstable_by_key(|claim| claim.at);
         let engine = self.engine;
         let ids: Vec<usize> = claims.iter().map(|claim| claim.at).collect();
-        let Some(one) = ids.first().map(|at| self.plan(*at)) else { return Step::Landed };
+        let Some(one) = ids.first().map(|at| self.plan(*at)) else { return Step::Completed };
         for plan in ids.iter().map(|at| self.plan(*at)) {
             plan.count(engine, Tally::Misses);
             plan.note(engine, HistoryEvent::RunBegan);
@@ -48,7 +48,7 @@ impl Batch<'_> {
             // Rarely needed, and then mostly for all keys.
             let by_key: OnceLock<HashMap<&str, usize>> = OnceLock::new();
             let of_keys = || ids.iter().map(|at| (&*self.plan(*at).key.value_key, *at)).collect();
-            let tell = |key: &str, told: Told| {
+            let tell = |key: &str, told: LeaseNotice| {
                 if let Some(at) = by_key.get_or_init(of_keys).get(key) {
                     self.tell(*at, told);
                 }
@@ -65,21 +65,21 @@ impl Batch<'_> {
         }
         let Some(returned) = returned else {
             self.pass_deadline(claims, &bases, deadline.unwrap_or_default(), run).await;
-            return Step::Landed;
+            return Step::Completed;
         };
         // The caller was dropped, and this run ends with it.
-        let Some(returned) = returned else { return Step::Landed };
+        let Some(returned) = returned else { return Step::Completed };
         let (mut values, mut failures) = (Vec::new(), Vec::new());
-        for (claim, landing) in claims.into_iter().zip(landings(returned, ids.len())) {
+        for (claim, outcome) in claims.into_iter().zip(outcomes(returned, ids.len())) {
             let plan = self.plan(claim.at);
-            match landing {
+            match outcome {
                 FlightOutcome::Value(value) => {
                     plan.note(engine, HistoryEvent::RunEnded { after: cost });
                     values.push((claim, value));
                 }
-                landing => {
+                outcome => {
                     plan.note(engine, HistoryEvent::RunFailed { after: cost });
-                    failures.push((claim, landing));
+                    failures.push((claim, outcome));
                 }
             }
         }
@@ -87,7 +87,7 @@ impl Batch<'_> {
             one.count(engine, Tally::ComputeErrors);
         }
         tokio::join!(self.store(values, &bases, cost), self.fail(failures, &bases, StaleCause::Failed));
-        Step::Landed
+        Step::Completed
     }
 
     /// Requests a call of the function from the caller. `None`: the caller was dropped.
@@ -224,9 +224,9 @@ impl Batch<'_> {
     /// the failure. An id with neither stays open.
     async fn fail(&self, failures: Vec<(Claim, FlightOutcome)>, bases: &Bases, cause: StaleCause) {
         let (mut leases, mut failed, mut old) = (Vec::new(), Vec::new(), Vec::new());
-        for (Claim { at, position, lease, old: value, beside }, landing) in failures {
-            match (value, landing) {
-                (Some(value), landing @ (FlightOutcome::Failed(_) | FlightOutcome::Abandoned)) => {
+        for (Claim { at, position, lease, old: value, beside }, outcome) in failures {
+            match (value, outcome) {
+                (Some(value), outcome @ (FlightOutcome::Failed(_) | FlightOutcome::Abandoned)) => {
                     old.push(async move {
                         let fallback = match (&lease, beside) {
                             (None, Some(fill_id)) => Fallback::Unleased(Arc::clone(&value), fill_id),
@@ -238,23 +238,23 @@ impl Batch<'_> {
                                 Some(basis) => basis.stands(&self.engine.versions).await,
                                 None => false,
                             };
-                        match landing {
+                        match outcome {
                             _ if stands => self.serve_old(at, value, cause),
                             FlightOutcome::Abandoned => {}
-                            landing => self.settle(at, landing),
+                            outcome => self.settle(at, outcome),
                         }
                     })
                 }
-                (_, landing) => {
+                (_, outcome) => {
                     leases.extend(lease);
-                    failed.push((at, landing));
+                    failed.push((at, outcome));
                 }
             }
         }
         let released = async {
             self.release(leases, End::Unstored).await;
-            let failed = failed.into_iter().filter(|(_, landing)| !matches!(landing, FlightOutcome::Abandoned));
-            failed.for_each(|(at, landing)| self.settle(at, landing));
+            let failed = failed.into_iter().filter(|(_, outcome)| !matches!(outcome, FlightOutcome::Abandoned));
+            failed.for_each(|(at, outcome)| self.settle(at, outcome));
         };
         let served = async {
             let mut old = old.into_iter();
@@ -277,15 +277,15 @@ impl Batch<'_> {
         self.engine.events.emit(Event::DeadlinePassed { name: Arc::clone(&plan.key.name) });
         plan.count(self.engine, Tally::ComputeErrors);
         ids.iter().for_each(|at| self.plan(*at).note(self.engine, HistoryEvent::DeadlinePassed));
-        let landing = match plan.overdue {
+        let outcome = match plan.overdue {
             Some(overdue) => FlightOutcome::Failed(overdue(DeadlineExceeded::new(deadline))),
             None => FlightOutcome::Abandoned,
         };
-        let failures = claims.into_iter().map(|claim| (claim, landing.clone())).collect();
+        let failures = claims.into_iter().map(|claim| (claim, outcome.clone())).collect();
         self.fail(failures, bases, StaleCause::DeadlinePassed).await;
         // The error type cannot express the deadline: the run goes on for its caller, and waiters
         // take over.
-        let left: Vec<bool> = ids.iter().map(|at| self.id(*at).landing.is_none()).collect();
+        let left: Vec<bool> = ids.iter().map(|at| self.id(*at).outcome.is_none()).collect();
         if !left.contains(&true) {
             return;
         }
@@ -295,9 +295,9 @@ impl Batch<'_> {
             drop(leader);
         }
         let Some(run) = run.await else { return };
-        let landed = landings(run, ids.len());
-        for ((at, landing), _) in ids.into_iter().zip(landed).zip(left).filter(|(_, left)| *left) {
-            self.settle(at, landing);
+        let completed = outcomes(run, ids.len());
+        for ((at, outcome), _) in ids.into_iter().zip(completed).zip(left).filter(|(_, left)| *left) {
+            self.settle(at, outcome);
         }
     }
 

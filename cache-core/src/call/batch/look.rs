@@ -11,14 +11,14 @@ use crate::call::patience::Patience;
 use crate::call::plan::{Plan, Tally};
 use crate::call::record::{Opened, Served, Stored, judge_checked, noted, open, undecodable};
 use crate::call::verdict::{Request, Verdict, decide};
-use crate::coordination::lease::{Renewals, Told};
+use crate::coordination::lease::{LeaseNotice, Renewals};
 use crate::coordination::single_flight::FlightOutcome;
 use crate::error::Result;
-use crate::local::Mark;
+use crate::local::PendingFill;
 use crate::mutants::{self, Invariant};
 use crate::observe::history::HistoryEvent;
 use crate::options::LocalTier;
-use crate::store::{Place, Slot};
+use crate::store::{LeaseTarget, Slot};
 use crate::value::Erased;
 use crate::versions::snapshot::VersionSnapshot;
 
@@ -82,13 +82,13 @@ impl Unserved {
 struct Read<'a> {
     position: usize,
     slot: Slot,
-    mark: Option<Mark<'a>>,
+    mark: Option<PendingFill<'a>>,
 }
 
 /// An id that has no value to return.
 struct Wanted {
     position: usize,
-    place: Place,
+    target: LeaseTarget,
     /// The record that the lease replaces.
     slot: Slot,
     old: Option<Erased>,
@@ -194,7 +194,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Completes an id with a value that was read.
-    fn serve(&self, at: usize, mut served: Served, mark: Option<Mark<'_>>) {
+    fn serve(&self, at: usize, mut served: Served, mark: Option<PendingFill<'_>>) {
         let plan = self.plan(at);
         served.keep(&plan.value, plan.local, mark);
         plan.count(self.engine, Tally::Hits);
@@ -240,7 +240,7 @@ impl<'a> Batch<'a> {
                 let local = self.engine.local.as_ref().filter(|_| plan.local != LocalTier::Off);
                 local.map(|local| local.begin(&plan.key.value_key))
             };
-            let marks: Vec<Option<Mark<'a>>> = plans.iter().map(mark).collect();
+            let marks: Vec<Option<PendingFill<'a>>> = plans.iter().map(mark).collect();
             let track = marks.iter().any(Option::is_some);
             let start = read.len();
             let positions = start..start.saturating_add(chunk.len());
@@ -273,7 +273,7 @@ impl<'a> Batch<'a> {
         for (read, stored) in self.judge_all(ids, read, &looked.bases).await? {
             let Some(&at) = ids.get(read.position) else { continue };
             let plan = self.plan(at);
-            let cooldown = |fill_id| engine.refreshes.resting(&plan.key.value_key, fill_id, engine.clock.coarse());
+            let cooldown = |fill_id| engine.refreshes.cooldown(&plan.key.value_key, fill_id, engine.clock.coarse());
             let verdict = match stored {
                 Some(stored) => decide(Request::of(engine, plan), noted(engine, plan, stored), cooldown),
                 None => Verdict::Compute(None),
@@ -297,7 +297,7 @@ impl<'a> Batch<'a> {
             let taken = looked.claims.iter().filter_map(|claim| Some((claim.at, claim.lease.as_ref()?)));
             let tell = |at, told| {
                 // Nothing is computed yet, so a held lease says nothing about a value.
-                if told == Told::Lost {
+                if told == LeaseNotice::Lost {
                     self.detach(at);
                 }
             };
@@ -307,15 +307,15 @@ impl<'a> Batch<'a> {
             if chunk.is_empty() {
                 return Ok(());
             }
-            let places: Vec<_> = chunk.iter().map(|(at, wanted)| (&self.plan(*at).key, wanted.place)).collect();
-            let answers = self.engine.leases.acquire_many(&places).await?;
-            for ((at, Wanted { position, place, slot, old }), answer) in chunk.into_iter().zip(answers) {
-                let beside = if let Place::Beside(fill_id) = place { Some(fill_id) } else { None };
+            let targets: Vec<_> = chunk.iter().map(|(at, wanted)| (&self.plan(*at).key, wanted.target)).collect();
+            let answers = self.engine.leases.acquire_many(&targets).await?;
+            for ((at, Wanted { position, target, slot, old }), answer) in chunk.into_iter().zip(answers) {
+                let beside = if let LeaseTarget::Beside(fill_id) = target { Some(fill_id) } else { None };
                 match answer {
                     Ok(Ok(lease)) => looked.claims.push(Claim { at, position, lease: Some(lease), old, beside }),
                     Ok(Err(obstacle)) => {
                         // A batch has no soft timeout, so how long it has waited does not matter.
-                        let verdict = refused(self.engine, self.plan(at), place, old, obstacle, Duration::ZERO);
+                        let verdict = refused(self.engine, self.plan(at), target, old, obstacle, Duration::ZERO);
                         let read = Read { position, slot, mark: None };
                         self.follow(at, read, verdict, beside, open, looked).await?;
                     }
@@ -343,7 +343,7 @@ impl<'a> Batch<'a> {
         match verdict {
             Verdict::Serve(served) => self.serve(at, served, mark),
             Verdict::ServeOld(old, cause) => self.serve_old(at, old, cause),
-            Verdict::Acquire(place, old) => open.wanted.push(Wanted { position, place, slot, old }),
+            Verdict::Acquire(target, old) => open.wanted.push(Wanted { position, target, slot, old }),
             Verdict::Wait(left) => looked.leased.push(Leased { at, left, beside }),
             Verdict::Compute(old) => {
                 let (old, beside) = old.unzip();
@@ -357,7 +357,7 @@ impl<'a> Batch<'a> {
             Verdict::Discard(reason) => {
                 undecodable(self.engine, self.plan(at), reason);
                 self.engine.store.discard(&self.plan(at).key.value_key, &slot).await?;
-                open.wanted.push(Wanted { position, place: Place::Empty, slot: Slot::Absent, old: None });
+                open.wanted.push(Wanted { position, target: LeaseTarget::Empty, slot: Slot::Absent, old: None });
             }
         }
         Ok(())

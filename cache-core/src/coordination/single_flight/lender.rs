@@ -23,13 +23,13 @@ const TURNS: u32 = 3;
 
 /// Where a future is polled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum PolledIn {
     Task(tokio::task::Id),
     /// Outside of any task, in `block_on`.
     Thread(ThreadId),
 }
 
-impl Place {
+impl PolledIn {
     fn here() -> Self {
         tokio::task::try_id().map_or_else(|| Self::Thread(thread::current().id()), Self::Task)
     }
@@ -41,7 +41,7 @@ pub(crate) struct Lender {
     polls: AtomicU64,
     /// Whether it was woken since it was last polled.
     is_woken: AtomicBool,
-    polled: Mutex<Option<(Place, Waker)>>,
+    polled: Mutex<Option<(PolledIn, Waker)>>,
 }
 
 impl Lender {
@@ -54,7 +54,7 @@ impl Lender {
     pub(crate) fn note_poll(&self, context: &Context<'_>) {
         self.is_woken.store(false, Ordering::Release);
         self.polls.fetch_add(1, Ordering::AcqRel);
-        let place = Place::here();
+        let place = PolledIn::here();
         let mut polled = self.polled();
         let is_the_same = polled.as_ref().is_some_and(|(at, waker)| *at == place && waker.will_wake(context.waker()));
         let replaced = if is_the_same { None } else { polled.replace((place, context.waker().clone())) };
@@ -63,10 +63,10 @@ impl Lender {
     }
 
     fn is_polled_here(&self) -> bool {
-        self.polled().as_ref().is_some_and(|(place, _)| *place == Place::here())
+        self.polled().as_ref().is_some_and(|(place, _)| *place == PolledIn::here())
     }
 
-    fn polled(&self) -> MutexGuard<'_, Option<(Place, Waker)>> {
+    fn polled(&self) -> MutexGuard<'_, Option<(PolledIn, Waker)>> {
         self.polled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

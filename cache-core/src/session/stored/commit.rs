@@ -16,7 +16,7 @@ use super::record::Record;
 use super::sessions::{Current, Sessions};
 use crate::cell::{self, CellKind, Cells, Draft, Gathered, LimitMet, ObjectForm as _, Plan, Put, SharedKind, Verdict};
 use crate::observe::events::SessionEvent;
-use crate::session::config::Place;
+use crate::session::config::SessionKey;
 use crate::session::error::{SessionError, SessionErrorKind, bad_id};
 use crate::session::id::SessionId;
 
@@ -93,7 +93,7 @@ impl Sessions {
         };
         let form = self.config.new_form();
         for _ in 0..ID_ATTEMPTS {
-            let at = Place { form, id };
+            let at = SessionKey { form, id };
             let key = self.key(self.host.namespace(), &at);
             record.sign(&self.config.keyring, &self.config.context(&key));
             let draft = Draft {
@@ -136,7 +136,7 @@ impl Sessions {
         (!self.config.disable_ttl).then_some(ttl)
     }
 
-    fn written(&self, at: Place, object: Record, draft: Draft) -> Written {
+    fn written(&self, at: SessionKey, object: Record, draft: Draft) -> Written {
         let Draft { key, bytes, ttl: left, .. } = draft;
         Written::Stored(Box::new(Current { at, key, bytes, object, left, read_at: self.now() }))
     }
@@ -156,7 +156,7 @@ impl Sessions {
 
 impl CellKind for Sessions {
     type Form = Self;
-    type At = Place;
+    type At = SessionKey;
     type StalenessPolicy = Write;
     type Error = SessionError;
 
@@ -249,7 +249,7 @@ impl SharedKind for Sessions {
     ) -> Result<Written, SessionError> {
         match verdict {
             Verdict::Written { before, object, draft } => {
-                let at = Place { form: self.target_form(&before), id: write.id.clone() };
+                let at = SessionKey { form: self.target_form(&before), id: write.id.clone() };
                 Ok(self.written(at, object, *draft))
             }
             Verdict::Over(current) => {

@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::object::CellHost;
 use crate::session::store::{SessionStore, SessionSwap, StoredSession};
 use crate::store::cells::OverLimit;
-use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Replacing, Swapped};
+use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Replaced, Replacing, Swapped, Tombstone};
 
 /// The value under a key whose session is being moved to another key.
 const MOVED: &[u8] = b"null";
@@ -98,8 +98,8 @@ impl<S: SessionStore> CustomStore<S> {
         self.store.remove(key).await.map_err(|error| failed("remove", error))
     }
 
-    async fn leave(&self, mark: Option<Mark<'_>>) -> Result<()> {
-        if let Some(Mark { key, lasts }) = mark
+    async fn leave(&self, mark: Option<Tombstone<'_>>) -> Result<()> {
+        if let Some(Tombstone { key, lasts }) = mark
             && !self.make(key, MARK, Some(lasts)).await?
         {
             self.prolong(key, lasts).await?;
@@ -107,7 +107,7 @@ impl<S: SessionStore> CustomStore<S> {
         Ok(())
     }
 
-    async fn end(&self, key: &str, mark: Option<Mark<'_>>) -> Result<bool> {
+    async fn end(&self, key: &str, mark: Option<Tombstone<'_>>) -> Result<bool> {
         // A failure to leave the mark is ignored: the removal may still succeed, and it is what
         // counts.
         drop(self.leave(mark).await);
@@ -120,7 +120,7 @@ impl<S: SessionStore> CustomStore<S> {
         (old, expected): (&str, &[u8]),
         (key, bytes): (&str, &[u8]),
         expiry: Option<Expiry>,
-        mark: Option<Mark<'_>>,
+        mark: Option<Tombstone<'_>>,
     ) -> Result<Moved> {
         match self.exchange(old, expected, MOVED, None).await? {
             Swapped::Done => {}
@@ -174,7 +174,7 @@ impl<S: SessionStore> CustomStore<S> {
     }
 
     /// Returns those of these members whose session exists.
-    async fn standing(&self, members: Vec<Member>) -> Result<Vec<Member>> {
+    async fn current(&self, members: Vec<Member>) -> Result<Vec<Member>> {
         let found = try_join_all(members.iter().map(|member| self.get(&member.k))).await?;
         Ok(members.into_iter().zip(found).filter_map(|(member, found)| found.map(|_| member)).collect())
     }
@@ -189,7 +189,7 @@ impl<S: SessionStore> CustomStore<S> {
             let (_, seen) = self.index(entering.index).await?;
             if let Some(limit) = refuses {
                 let others = others(&seen, entering).into_iter().partition::<Vec<_>, _>(|member| now < member.p);
-                let count = others.0.len().saturating_add(self.standing(others.1).await?.len());
+                let count = others.0.len().saturating_add(self.current(others.1).await?.len());
                 if limit.surplus(count).is_none() {
                     return Ok(None);
                 }
@@ -226,8 +226,8 @@ impl<S: SessionStore> CustomStore<S> {
             let (_, seen) = self.index(entering.index).await?;
             let mut before = if limit.is_some() { others(&seen, entering) } else { Vec::new() };
             before.retain(counts);
-            let standing = self.standing(before).await?;
-            let surplus = limit.and_then(|limit| limit.surplus(standing.len())).unwrap_or(0);
+            let current = self.current(before).await?;
+            let surplus = limit.and_then(|limit| limit.surplus(current.len())).unwrap_or(0);
             let confirmed = self.change(entering.index, |index| {
                 let come =
                     |member: &Member| counts(member) && !seen.0.iter().any(|old| old.k == member.k && counts(old));
@@ -238,7 +238,7 @@ impl<S: SessionStore> CustomStore<S> {
                 let own = index.0.iter_mut().find(|member| member.k == entering.member);
                 if let Some(own) = own.filter(|own| !own.d) {
                     own.p = 0;
-                    let ending: Vec<&str> = standing.iter().take(surplus).map(|member| member.k.as_str()).collect();
+                    let ending: Vec<&str> = current.iter().take(surplus).map(|member| member.k.as_str()).collect();
                     index.0.iter_mut().for_each(|member| member.d |= ending.contains(&member.k.as_str()));
                 }
                 // Includes members that another login has marked but not ended yet.
@@ -384,7 +384,7 @@ impl<S: SessionStore> CellStore for CustomStore<S> {
         Box::pin(async move { Ok((self.get(key).await?, self.get(mark).await?.is_some())) })
     }
 
-    fn delete_marked<'a>(&'a self, key: &'a str, mark: Mark<'a>) -> BoxFuture<'a, Result<bool>> {
+    fn delete_marked<'a>(&'a self, key: &'a str, mark: Tombstone<'a>) -> BoxFuture<'a, Result<bool>> {
         Box::pin(self.end(key, Some(mark)))
     }
 

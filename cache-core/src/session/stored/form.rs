@@ -12,15 +12,15 @@ use super::sessions::Sessions;
 use crate::cell::{ObjectForm, open_record, seal_record};
 use crate::error::Result;
 use crate::observe::events::SessionEvent;
-use crate::session::config::{Form, Place};
+use crate::session::config::{Form, SessionKey};
 use crate::value::codec::{Codec as _, Json};
 
 impl ObjectForm for Sessions {
     type Object = Record;
-    type Id = Place;
+    type Id = SessionKey;
 
     /// A key in the form of Express has no namespace.
-    fn key(&self, _namespace: &str, place: &Place) -> String {
+    fn key(&self, _namespace: &str, place: &SessionKey) -> String {
         self.config.key(place.form, &place.id)
     }
 

@@ -232,7 +232,7 @@ pub(in crate::session) fn raw<T: serde::Serialize + ?Sized>(value: &T) -> Result
 }
 
 /// Returns why an Express peer would not keep this value unchanged.
-pub(in crate::session) fn unfit_for_express(value: &RawValue) -> Option<&'static str> {
+pub(in crate::session) fn lossy_in_express(value: &RawValue) -> Option<&'static str> {
     let mut depth = 0_usize;
     let mut rest = value.get().as_bytes();
     while let Some((first, behind)) = rest.split_first() {
@@ -391,7 +391,7 @@ mod tests {
 
     #[test]
     fn what_an_express_peer_would_change_is_found() {
-        let unfit = |value: serde_json::Value| unfit_for_express(&raw(&value).unwrap());
+        let lossy = |value: serde_json::Value| lossy_in_express(&raw(&value).unwrap());
         for fits in [
             json!(9_007_199_254_740_991_u64),
             json!(-9_007_199_254_740_991_i64),
@@ -400,15 +400,15 @@ mod tests {
             json!({"12345678901234567890": ["\\\"12345678901234567890", 1.0]}),
             json!(null),
         ] {
-            assert_eq!(unfit(fits.clone()), None, "{fits}");
+            assert_eq!(lossy(fits.clone()), None, "{fits}");
         }
         for bad in [json!(9_007_199_254_740_992_u64), json!(i64::MIN), json!({"a": ["\\", u64::MAX]})] {
-            assert!(unfit(bad.clone()).is_some(), "{bad}");
+            assert!(lossy(bad.clone()).is_some(), "{bad}");
         }
         let nested =
             |depth: usize| RawValue::from_string(format!("{}{}", "[".repeat(depth), "]".repeat(depth))).unwrap();
-        assert_eq!(unfit_for_express(&nested(100)), None);
-        assert!(unfit_for_express(&nested(101)).is_some());
+        assert_eq!(lossy_in_express(&nested(100)), None);
+        assert!(lossy_in_express(&nested(101)).is_some());
     }
 
     #[test]
@@ -441,7 +441,7 @@ mod tests {
                 found.set_cookie(&cookie);
                 assert!(serde_json::from_str::<serde::de::IgnoredAny>(&written(&found)).is_ok());
                 for name in found.names().collect::<Vec<_>>() {
-                    unfit_for_express(found.raw(name).unwrap());
+                    lossy_in_express(found.raw(name).unwrap());
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::cell::{self, CellStore, Cells, Gathered, ObjectForm as _};
 use crate::clock::Timestamp;
 use crate::object::CellHost;
 use crate::observe::events::SessionEvent;
-use crate::session::config::{Config, Form, Place, Ttl};
+use crate::session::config::{Config, Form, SessionKey, Ttl};
 use crate::session::error::{SessionError, SessionErrorKind};
 use crate::session::express;
 use crate::session::id::SessionId;
@@ -82,7 +82,7 @@ impl Sessions {
     }
 
     async fn load_form(&self, form: Form, id: &SessionId) -> Result<Option<Current>, SessionError> {
-        let at = Place { form, id: id.clone() };
+        let at = SessionKey { form, id: id.clone() };
         let key = self.key(self.host.namespace(), &at);
         let found = match self.load_living(&key).await {
             Ok(Some(found)) => found,

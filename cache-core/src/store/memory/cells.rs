@@ -8,7 +8,7 @@ use super::{MemoryStore, SHARDS, index};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::mutants::{self, Invariant};
-use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Replacing, Swapped};
+use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Replaced, Replacing, Swapped, Tombstone};
 
 impl MemoryStore {
     /// Runs `step` on all shards. They are always locked in the same order, so that two calls never
@@ -41,7 +41,7 @@ impl<'a> Shards<'a> {
         &mut self.1[index]
     }
 
-    fn leave(&mut self, mark: Option<Mark<'_>>) {
+    fn leave(&mut self, mark: Option<Tombstone<'_>>) {
         if let Some(mark) = mark {
             self.of(mark.key).put(mark.key, Value::Bytes(Bytes::from_static(MARK)), Some(mark.lasts));
         }
@@ -168,7 +168,7 @@ impl CellStore for MemoryStore {
         })
     }
 
-    fn delete_marked<'a>(&'a self, key: &'a str, mark: Mark<'a>) -> BoxFuture<'a, Result<bool>> {
+    fn delete_marked<'a>(&'a self, key: &'a str, mark: Tombstone<'a>) -> BoxFuture<'a, Result<bool>> {
         Box::pin(future::ready(self.with_all(|shards| {
             shards.leave(Some(mark));
             Ok(shards.of(key).remove(key))

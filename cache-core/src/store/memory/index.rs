@@ -10,20 +10,20 @@ use crate::store::Expiry;
 type Members = BTreeMap<String, Timestamp>;
 
 pub(super) fn members(access: &mut Access<'_>, key: &str) -> Result<Vec<(String, Timestamp)>> {
-    let mut members: Vec<_> = standing(access, key)?.into_iter().collect();
+    let mut members: Vec<_> = current(access, key)?.into_iter().collect();
     members.sort_by(|(a, a_ends), (b, b_ends)| a_ends.cmp(b_ends).then_with(|| a.cmp(b)));
     Ok(members)
 }
 
 pub(super) fn put(access: &mut Access<'_>, key: &str, member: &str, lasts: Expiry) -> Result<()> {
-    let mut members = standing(access, key)?;
+    let mut members = current(access, key)?;
     members.insert(member.to_owned(), access.now.plus(lasts));
     store(access, key, members);
     Ok(())
 }
 
 pub(super) fn remove(access: &mut Access<'_>, key: &str, gone: &[String]) -> Result<u64> {
-    let mut members = standing(access, key)?;
+    let mut members = current(access, key)?;
     let removed = gone.iter().filter(|member| members.remove(*member).is_some()).count();
     if removed > 0 {
         store(access, key, members);
@@ -32,7 +32,7 @@ pub(super) fn remove(access: &mut Access<'_>, key: &str, gone: &[String]) -> Res
 }
 
 /// Returns the members that have not ended.
-fn standing(access: &mut Access<'_>, key: &str) -> Result<Members> {
+fn current(access: &mut Access<'_>, key: &str) -> Result<Members> {
     let now = access.now;
     match access.get(key).map(|entry| &entry.value) {
         None => Ok(Members::new()),

@@ -10,20 +10,20 @@ use super::shard::{Access, Value};
 use crate::error::Result;
 use crate::mutants::{self, Invariant};
 use crate::store::{
-    Acquired, Claim, Fill, Filled, LeaseStore, Place, Replaces, Rewrite, Slot, THROTTLE_MARK, Token, Want, has_fill_id,
-    is_unawaited, lease_key,
+    Acquired, Claim, Fill, Filled, LeaseStore, LeaseTarget, Replaces, Rewrite, Slot, THROTTLE_MARK, Token, Want,
+    has_fill_id, is_unawaited, lease_key,
 };
 
 impl LeaseStore for MemoryStore {
     fn acquire<'a>(&'a self, want: &'a Want, lease: Duration) -> BoxFuture<'a, Result<Acquired>> {
-        let Want { key, token, place } = want;
-        self.ready(key, |access| match (*place, access.slot(key)) {
-            (Place::Empty, Slot::Absent) => Ok(access.take(key, *token, lease)),
-            (Place::OverMark(mark), Slot::Unstored(found)) if found == mark => {
+        let Want { key, token, target } = want;
+        self.ready(key, |access| match (*target, access.slot(key)) {
+            (LeaseTarget::Empty, Slot::Absent) => Ok(access.take(key, *token, lease)),
+            (LeaseTarget::OverMark(mark), Slot::Unstored(found)) if found == mark => {
                 Ok(access.take(key, token.unawaited(), lease))
             }
-            (Place::Instead(id), _) if access.record_is(key, id) => Ok(access.take(key, *token, lease)),
-            (Place::Beside(id), _) if access.record_is(key, id) => access.take_beside(key, *token, lease),
+            (LeaseTarget::Instead(id), _) if access.record_is(key, id) => Ok(access.take(key, *token, lease)),
+            (LeaseTarget::Beside(id), _) if access.record_is(key, id) => access.take_beside(key, *token, lease),
             (_, found) => Ok(Acquired::Found(found)),
         })
     }
@@ -82,15 +82,15 @@ impl LeaseStore for MemoryStore {
     fn release<'a>(&'a self, claim: &'a Claim, unstored: Option<Duration>) -> BoxFuture<'a, Result<()>> {
         let Claim { key, token, over } = claim;
         self.ready(key, |access| {
-            let place = claim.lease_key();
+            let target = claim.lease_key();
             let forms = token.forms(*over);
             let is_own = |bytes: &Bytes| forms.iter().any(|form| bytes == form.as_bytes());
-            if !matches!(access.bytes(&place), Ok(Some(bytes)) if is_own(&bytes)) {
+            if !matches!(access.bytes(&target), Ok(Some(bytes)) if is_own(&bytes)) {
                 return Ok(());
             }
             match unstored {
-                Some(rest) => access.put(&place, Value::Bytes(token.unstored().into()), Some(rest)),
-                None => drop(access.remove(&place)),
+                Some(rest) => access.put(&target, Value::Bytes(token.unstored().into()), Some(rest)),
+                None => drop(access.remove(&target)),
             }
             if let Replaces::Stale(_) = over {
                 // Callers that wait for the refresh watch the record.

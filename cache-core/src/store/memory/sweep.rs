@@ -17,7 +17,7 @@ use futures::future::{self, BoxFuture};
 use super::shard::{Value, weight};
 use super::{MemoryStore, SHARDS};
 use crate::error::Result;
-use crate::store::sweep::{Heads, Standing, Suspect, SweepStore};
+use crate::store::sweep::{Heads, Suspect, SweepStore, VersionState};
 use crate::store::{CellStore as _, Version};
 use crate::value::envelope::Envelope;
 
@@ -113,22 +113,22 @@ impl MemoryStore {
         (records.collect(), to, from.saturating_sub(to))
     }
 
-    fn is_dead(&self, key: &str, head: &Bytes, known: &mut HashMap<Arc<str>, Standing>) -> bool {
+    fn is_dead(&self, key: &str, head: &Bytes, known: &mut HashMap<Arc<str>, VersionState>) -> bool {
         let Some(suspect) = Suspect::of(key, head) else { return false };
-        let mut standing =
+        let mut current =
             |version: &Arc<str>| *known.entry(Arc::clone(version)).or_insert_with(|| self.standing_of(version));
-        let standing: Vec<Standing> = suspect.versions.iter().map(&mut standing).collect();
-        suspect.is_dead(&standing)
+        let current: Vec<VersionState> = suspect.versions.iter().map(&mut current).collect();
+        suspect.is_dead(&current)
     }
 
     /// Returns the state of a version without counting a use.
-    fn standing_of(&self, version: &str) -> Standing {
+    fn standing_of(&self, version: &str) -> VersionState {
         let now = self.now();
         let shard = self.shard(version);
         match shard.entries.get(version).filter(|entry| !entry.is_expired(now)).map(|entry| &entry.value) {
-            None => Standing::Nothing,
-            Some(Value::Bytes(bytes)) => Version::of(bytes).map_or(Standing::Unknown, Standing::Version),
-            Some(_) => Standing::Unknown,
+            None => VersionState::Nothing,
+            Some(Value::Bytes(bytes)) => Version::of(bytes).map_or(VersionState::Unknown, VersionState::Version),
+            Some(_) => VersionState::Unknown,
         }
     }
 
@@ -175,9 +175,9 @@ impl SweepStore for MemoryStore {
         Box::pin(future::ready(heads()))
     }
 
-    fn standing<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Standing>>> {
-        let standing = versions.iter().map(|version| self.standing_of(version)).collect();
-        Box::pin(future::ready(self.check_open().map(|()| standing)))
+    fn current<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<VersionState>>> {
+        let current = versions.iter().map(|version| self.standing_of(version)).collect();
+        Box::pin(future::ready(self.check_open().map(|()| current)))
     }
 
     fn remove_heads<'a>(&'a self, heads: &'a Heads) -> BoxFuture<'a, Result<u64>> {

@@ -9,7 +9,7 @@ use super::{RedisStore, ms, on, reply, scripts};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::store::cells::OverLimit;
-use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Mark, Replaced, Replacing, Swapped};
+use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, MARK, Replaced, Replacing, Swapped, Tombstone};
 
 /// The approximate number of keys that one step of a list checks.
 const LISTED: u32 = 100;
@@ -85,7 +85,7 @@ impl CellStore for RedisStore {
         })
     }
 
-    fn delete_marked<'a>(&'a self, key: &'a str, mark: Mark<'a>) -> BoxFuture<'a, Result<bool>> {
+    fn delete_marked<'a>(&'a self, key: &'a str, mark: Tombstone<'a>) -> BoxFuture<'a, Result<bool>> {
         const STEP: &str = "delete";
         Box::pin(async move {
             let mut pipeline = redis::pipe();

@@ -8,7 +8,7 @@ use redis::{Cmd, Pipeline, Script, ScriptInvocation, Value};
 use super::{RedisStore, error, ms, on, reply, scripts};
 use crate::error::{ErrorKind, Result};
 use crate::store::{
-    Acquired, Claim, FILL_ID_AT, Fill, Filled, LeaseStore, Place, Replaces, Rewrite, Slot, Token, Want, lease_key,
+    Acquired, Claim, FILL_ID_AT, Fill, Filled, LeaseStore, LeaseTarget, Replaces, Rewrite, Slot, Token, Want, lease_key,
 };
 
 mod batch;
@@ -135,19 +135,19 @@ fn is_ours(found: &Value, token: Token) -> bool {
 /// Takes the lease in the place or next to what the key holds. `None`: if the key is absent, see
 /// [`set_lease`].
 fn acquire_script(want: &Want, lease: Duration) -> Option<ScriptInvocation<'static>> {
-    let Want { key, token, place } = want;
+    let Want { key, token, target } = want;
     let mut script;
-    match place {
-        Place::Empty => return None,
-        Place::Instead(fill_id) => {
+    match target {
+        LeaseTarget::Empty => return None,
+        LeaseTarget::Instead(fill_id) => {
             script = scripts::ACQUIRE_IN_PLACE.key(&**key);
             script.arg(&fill_id.to_le_bytes()[..]).arg(token.mark());
         }
-        Place::Beside(fill_id) => {
+        LeaseTarget::Beside(fill_id) => {
             script = refresh(&scripts::ACQUIRE_REFRESH, key);
             script.arg(&fill_id.to_le_bytes()[..]).arg(token.hex());
         }
-        Place::OverMark(mark) => {
+        LeaseTarget::OverMark(mark) => {
             script = scripts::ACQUIRE_OVER_MARK.key(&**key);
             script.arg(mark.unstored()).arg(token.unawaited().mark());
         }

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::{RedisStore, cells, error, on, reply, scripts};
 use crate::error::Result;
 use crate::key::versions::origin;
-use crate::store::sweep::{Heads, Standing, SweepStore};
+use crate::store::sweep::{Heads, SweepStore, VersionState};
 use crate::value::envelope::Envelope;
 
 /// The approximate number of the server's keys that one step checks.
@@ -44,7 +44,7 @@ impl SweepStore for RedisStore {
         })
     }
 
-    fn standing<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Standing>>> {
+    fn current<'a>(&'a self, versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<VersionState>>> {
         const STEP: &str = "sweep";
         Box::pin(async move {
             if versions.is_empty() {
@@ -53,7 +53,7 @@ impl SweepStore for RedisStore {
             let mut command = redis::cmd("MGET");
             command.arg(versions.iter().map(|version| &**version).collect::<Vec<_>>());
             let found = reply::all_bytes(STEP, self.link.command(STEP, &command).await?)?;
-            Ok(found.iter().map(|bytes| Standing::of(bytes.as_deref())).collect())
+            Ok(found.iter().map(|bytes| VersionState::of(bytes.as_deref())).collect())
         })
     }
 

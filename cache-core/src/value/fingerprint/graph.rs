@@ -67,7 +67,7 @@ pub(super) enum Target {
 
 /// One slot of a definition: a field, an element, a variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FieldPath {
     pub(super) def: usize,
     pub(super) slot: usize,
 }
@@ -136,7 +136,7 @@ pub(super) struct Graph {
 
 impl Graph {
     pub(super) const ROOT_DEF: usize = 0;
-    pub(super) const ROOT: Place = Place { def: Self::ROOT_DEF, slot: 0 };
+    pub(super) const ROOT: FieldPath = FieldPath { def: Self::ROOT_DEF, slot: 0 };
 
     pub(super) fn new() -> Self {
         let mut graph = Self {
@@ -214,7 +214,7 @@ impl Graph {
     }
 
     /// Records what a slot holds.
-    pub(super) fn record(&mut self, place: Place, target: Target) {
+    pub(super) fn record(&mut self, place: FieldPath, target: Target) {
         let Some(slot) = self.slot_mut(place) else { return };
         match slot.target {
             None => {
@@ -227,7 +227,7 @@ impl Graph {
 
     /// Returns which of `count` samples to offer in a slot. The result for `visitor` may be known
     /// from another slot.
-    pub(super) fn sample(&mut self, place: Place, visitor: &'static str, count: usize) -> usize {
+    pub(super) fn sample(&mut self, place: FieldPath, visitor: &'static str, count: usize) -> usize {
         let known = self.accepted.get(visitor).copied().unwrap_or_default();
         let Some(slot) = self.slot_mut(place) else { return 0 };
         if slot.refused == 0 && slot.state == State::Untried {
@@ -241,7 +241,7 @@ impl Graph {
     }
 
     /// Ends the filling of a slot: updates the slot and returns the result for the level above.
-    pub(super) fn settle<T>(&mut self, place: Place, outcome: Result<T, Halt>) -> Result<T, Halt> {
+    pub(super) fn settle<T>(&mut self, place: FieldPath, outcome: Result<T, Halt>) -> Result<T, Halt> {
         let rank = self.changes;
         if let Err(Halt::Fresh(names)) = &outcome {
             self.hints.extend(names.iter().copied());
@@ -284,7 +284,7 @@ impl Graph {
 
     /// Turns a failure into a retry for a type with an alternative: an option can be `None`, a
     /// sequence empty, an enum another variant.
-    pub(super) fn around(&self, place: Place, halt: Halt) -> Halt {
+    pub(super) fn around(&self, place: FieldPath, halt: Halt) -> Halt {
         match halt {
             Halt::Dead | Halt::Cut if !self.exhausted() && self.slot(place).is_some() => Halt::Retry,
             halt => halt,
@@ -297,7 +297,7 @@ impl Graph {
         let pending = self.is_pending(def);
         let reentered = self.defs.get(def).is_some_and(|def| def.active > 0);
         let needed = self.defs.get(def).is_some_and(|def| def.needs_items);
-        let Some(slot) = self.slot_mut(Place { def, slot: 0 }) else { return false };
+        let Some(slot) = self.slot_mut(FieldPath { def, slot: 0 }) else { return false };
         if std::mem::take(&mut slot.resting) {
             // Skipped for one pass; the next may try again.
             self.changed();
@@ -359,7 +359,7 @@ impl Graph {
     }
 
     /// Marks a definition, and a variant of it, as being filled or not.
-    pub(super) fn activate(&mut self, place: Place, is: bool) {
+    pub(super) fn activate(&mut self, place: FieldPath, is: bool) {
         let step = |count: &mut usize| *count = if is { count.saturating_add(1) } else { count.saturating_sub(1) };
         if let Some(def) = self.defs.get_mut(place.def) {
             step(&mut def.active);
@@ -453,11 +453,11 @@ impl Graph {
         found
     }
 
-    fn slot(&self, place: Place) -> Option<&Slot> {
+    fn slot(&self, place: FieldPath) -> Option<&Slot> {
         self.defs.get(place.def)?.slots.get(place.slot)
     }
 
-    fn slot_mut(&mut self, place: Place) -> Option<&mut Slot> {
+    fn slot_mut(&mut self, place: FieldPath) -> Option<&mut Slot> {
         self.defs.get_mut(place.def)?.slots.get_mut(place.slot)
     }
 

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 
-use super::graph::{Graph, Identity, Kind, Leaf, Place, Target};
+use super::graph::{FieldPath, Graph, Identity, Kind, Leaf, Target};
 use super::halt::Halt;
 use super::samples::{BYTES, CHARS, FRACTIONS, NUMBERS, TEXTS};
 
@@ -18,7 +18,7 @@ const MAX_DEPTH: usize = 96;
 #[derive(Clone, Copy)]
 pub(super) struct Tracer<'g> {
     graph: &'g RefCell<Graph>,
-    at: Place,
+    at: FieldPath,
     depth: usize,
 }
 
@@ -102,12 +102,12 @@ struct Inside<'g> {
 
 impl<'g> Inside<'g> {
     fn slot(self, slot: usize) -> Tracer<'g> {
-        Tracer { graph: self.graph, at: Place { def: self.def, slot }, depth: self.depth }
+        Tracer { graph: self.graph, at: FieldPath { def: self.def, slot }, depth: self.depth }
     }
 
     /// Lets the type's code fill a slot. The graph is not borrowed meanwhile.
     fn fill<T>(self, slot: usize, fill: impl FnOnce(Tracer<'g>) -> Result<T, Halt>) -> Result<T, Halt> {
-        let place = Place { def: self.def, slot };
+        let place = FieldPath { def: self.def, slot };
         self.graph.borrow_mut().activate(place, true);
         let outcome = fill(self.slot(slot));
         let mut graph = self.graph.borrow_mut();
@@ -117,7 +117,7 @@ impl<'g> Inside<'g> {
 
     /// Converts the failure of a slot for a type that does not need its content.
     fn around<T>(self, slot: usize, outcome: Result<T, Halt>) -> Result<T, Halt> {
-        outcome.map_err(|halt| self.graph.borrow().around(Place { def: self.def, slot }, halt))
+        outcome.map_err(|halt| self.graph.borrow().around(FieldPath { def: self.def, slot }, halt))
     }
 }
 

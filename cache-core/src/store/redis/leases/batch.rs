@@ -12,7 +12,7 @@ use super::{
 use crate::error::{ErrorKind, Result};
 use crate::store::redis::trips::{by_bytes, each};
 use crate::store::redis::{RedisStore, error, reply};
-use crate::store::{Acquired, Claim, Fill, Filled, LeaseStore as _, Place, Want};
+use crate::store::{Acquired, Claim, Fill, Filled, LeaseStore as _, LeaseTarget, Want};
 
 impl RedisStore {
     pub(super) async fn acquire_all(&self, wants: &[Want], lease: Duration) -> Result<Vec<Result<Acquired>>> {
@@ -40,10 +40,10 @@ impl RedisStore {
         let mut answers = Vec::with_capacity(wants.len());
         for want in wants {
             let answer = replies.raw()?;
-            answers.push(match want.place {
-                Place::Empty => reply::slot(STEP, answer, None).map(or_ours),
+            answers.push(match want.target {
+                LeaseTarget::Empty => reply::slot(STEP, answer, None).map(or_ours),
                 _ if error::is_unknown_script(&answer) => self.acquire(want, lease).await,
-                Place::Instead(_) | Place::Beside(_) | Place::OverMark(_) => acquired(STEP, answer),
+                LeaseTarget::Instead(_) | LeaseTarget::Beside(_) | LeaseTarget::OverMark(_) => acquired(STEP, answer),
             });
         }
         Ok(answers)

@@ -35,7 +35,7 @@ pub(super) struct Batch(Mutex<Inside>);
 
 #[derive(Default)]
 struct Inside {
-    places: Vec<Place>,
+    places: Vec<KeySlot>,
     readers: Vec<Reader>,
     /// The keys, concatenated.
     texts: String,
@@ -48,7 +48,7 @@ struct Inside {
 }
 
 /// A key of a batch.
-struct Place {
+struct KeySlot {
     key: Range<usize>,
     track: bool,
     /// How many of its readers wait.
@@ -239,12 +239,12 @@ impl Inside {
         }
         let start = self.texts.len();
         self.texts.push_str(key);
-        self.places.push(Place { key: start..self.texts.len(), track: false, waiting: 0, first: None });
+        self.places.push(KeySlot { key: start..self.texts.len(), track: false, waiting: 0, first: None });
         new
     }
 }
 
-impl Place {
+impl KeySlot {
     fn key<'t>(&self, texts: &'t str) -> &'t str {
         texts.get(self.key.clone()).unwrap_or_default()
     }

@@ -7,7 +7,7 @@ use super::{SimStore, now};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::store::cells::Limit;
-use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, Mark, Replaced, Replacing, Swapped};
+use crate::store::{CellStore, Entered, Entering, Expiry, Kind, Loaded, Replaced, Replacing, Swapped, Tombstone};
 
 impl CellStore for SimStore {
     fn now(&self) -> Timestamp {
@@ -56,9 +56,9 @@ impl CellStore for SimStore {
         self.pass("load of a session", move |store| now(store.load_marked(&key, &mark)))
     }
 
-    fn delete_marked<'a>(&'a self, key: &'a str, mark: Mark<'a>) -> BoxFuture<'a, Result<bool>> {
+    fn delete_marked<'a>(&'a self, key: &'a str, mark: Tombstone<'a>) -> BoxFuture<'a, Result<bool>> {
         let (key, mark, lasts) = (key.to_owned(), mark.key.to_owned(), mark.lasts);
-        self.pass("end of a session", move |store| now(store.delete_marked(&key, Mark { key: &mark, lasts })))
+        self.pass("end of a session", move |store| now(store.delete_marked(&key, Tombstone { key: &mark, lasts })))
     }
 
     fn replace<'a>(&'a self, replacing: Replacing<'a>) -> BoxFuture<'a, Result<Replaced>> {
@@ -66,7 +66,7 @@ impl CellStore for SimStore {
         let (old, expected, key, bytes) = (old.to_owned(), expected.clone(), key.to_owned(), bytes.clone());
         let mark = mark.map(|mark| (mark.key.to_owned(), mark.lasts));
         self.pass("replacement of a session", move |store| {
-            let mark = mark.as_ref().map(|(key, lasts)| Mark { key, lasts: *lasts });
+            let mark = mark.as_ref().map(|(key, lasts)| Tombstone { key, lasts: *lasts });
             let (old, expected, key, bytes) = (&old, &expected, &key, &bytes);
             now(store.replace(Replacing { old, expected, key, bytes, expiry, mark }))
         })
@@ -92,7 +92,7 @@ impl CellStore for SimStore {
                 lasts,
                 leaves: leaves.as_ref().map(|(index, member)| (index.as_str(), member.as_str())),
                 limit: limit.as_ref().map(|(prefix, most, then)| Limit { prefix, most: *most, then: *then }),
-                mark: mark.as_ref().map(|(key, lasts)| Mark { key, lasts: *lasts }),
+                mark: mark.as_ref().map(|(key, lasts)| Tombstone { key, lasts: *lasts }),
             };
             now(store.enter(entering))
         })

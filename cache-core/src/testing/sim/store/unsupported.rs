@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 
 use super::{SimStore, refused};
 use crate::error::Result;
-use crate::store::sweep::{Heads, Standing, SweepStore};
+use crate::store::sweep::{Heads, SweepStore, VersionState};
 use crate::store::{ChannelStore, HashStore, Message};
 
 impl ChannelStore for SimStore {
@@ -52,7 +52,7 @@ impl SweepStore for SimStore {
         refused()
     }
 
-    fn standing<'a>(&'a self, _versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Standing>>> {
+    fn current<'a>(&'a self, _versions: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<VersionState>>> {
         refused()
     }
 

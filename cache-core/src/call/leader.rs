@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::call::body::Function;
+use crate::call::function::Function;
 use crate::call::look::{Found, look};
 use crate::call::plain;
 use crate::call::plan::{Plan, Tally};

@@ -70,11 +70,11 @@ impl Function {
 /// How a run with a lent function ended for its caller.
 pub(crate) enum Lent<'a> {
     /// With this outcome.
-    Landed(FlightOutcome),
+    Completed(FlightOutcome),
     /// Without an outcome, before the function was called.
     Unused(BoxFuture<'a, Returned>),
     /// Without an outcome, while the function was running.
-    LeftAlone(BoxFuture<'a, Result<Returned, Panic>>),
+    Unfinished(BoxFuture<'a, Result<Returned, Panic>>),
 }
 
 /// A caller that has begun a run, and runs the function when the run asks for it.
@@ -122,11 +122,11 @@ impl<'a> Lending<'a> {
         }
     }
 
-    fn landed(&mut self, landing: FlightOutcome) -> Lent<'a> {
-        match (landing, self.run.take(), self.function.take()) {
-            (FlightOutcome::Abandoned, Some(run), _) => Lent::LeftAlone(run),
+    fn outcome(&mut self, outcome: FlightOutcome) -> Lent<'a> {
+        match (outcome, self.run.take(), self.function.take()) {
+            (FlightOutcome::Abandoned, Some(run), _) => Lent::Unfinished(run),
             (FlightOutcome::Abandoned, None, Some(function)) => Lent::Unused(function),
-            (landing, ..) => Lent::Landed(landing),
+            (outcome, ..) => Lent::Completed(outcome),
         }
     }
 }
@@ -140,8 +140,8 @@ impl<'a> Future for Lending<'a> {
         let context = &mut Context::from_waker(&this.waker);
         loop {
             // First, because a run that has ended does not need the function.
-            if let Poll::Ready(landing) = this.flight.poll(context) {
-                return Poll::Ready(this.landed(landing));
+            if let Poll::Ready(outcome) = this.flight.poll(context) {
+                return Poll::Ready(this.outcome(outcome));
             }
             if let Some(run) = &mut this.run {
                 let Poll::Ready(done) = run.as_mut().poll(context) else { return Poll::Pending };
@@ -149,7 +149,7 @@ impl<'a> Future for Lending<'a> {
                 // An error means that the run has ended with its runtime. The value is valid all
                 // the same.
                 if let Some(Err(done)) = this.returned.take().map(|returned| returned.send(done)) {
-                    return Poll::Ready(Lent::Landed(Function::returned(done)));
+                    return Poll::Ready(Lent::Completed(Function::returned(done)));
                 }
             } else if let Some(started) = &mut this.started {
                 let Poll::Ready(running) = Pin::new(started).poll(context) else { return Poll::Pending };
