@@ -40,12 +40,111 @@ async fn count_of(id: u64) -> u64 {
     id
 }
 
+#[cached(ttl = "1h")]
+async fn by_two_numbers(shop: u64, id: u64) -> Arc<Post> {
+    let _ = shop;
+    Post::of(id)
+}
+
+#[cached(ttl = "1h")]
+async fn by_three_numbers(shop: u64, shelf: u64, id: u64) -> Arc<Post> {
+    let _ = (shop, shelf);
+    Post::of(id)
+}
+
+#[cached(ttl = "1h")]
+async fn by_name_and_number(name: &str, page: u64) -> Arc<Post> {
+    let _ = page;
+    Post::of(posts::number(name))
+}
+
+#[cached(ttl = "1h", key = "{shop}:{id}")]
+async fn by_template(shop: u64, id: u64) -> Arc<Post> {
+    let _ = shop;
+    Post::of(id)
+}
+
 fn main() {
     Cache::install(Cache::in_memory()).expect("the first");
     for threads in [1, 2] {
         numbers().hold(threads, 400_000);
         names().hold(threads, 400_000);
+        composed_numbers().hold(threads, 400_000);
+        composed_names().hold(threads, 400_000);
     }
+}
+
+/// Keys of several arguments, beside a key of one.
+fn composed_numbers() -> Contest {
+    let keys = posts::numbers();
+    harness::runtime().block_on(async {
+        // Each in a loop of its own, so that the entries of each lie together in memory.
+        for key in posts::as_they_came(&keys) {
+            black_box(by_two_numbers(7, key).await);
+        }
+        for key in posts::as_they_came(&keys) {
+            black_box(by_three_numbers(7, 3, key).await);
+        }
+        for key in posts::as_they_came(&keys) {
+            black_box(by_template(7, key).await);
+        }
+    });
+    let (two, three, template, one) = (keys.clone(), keys.clone(), keys.clone(), keys.clone());
+    Contest::new(format!("several numbers, {} keys, value in Arc", keys.len()))
+        .enter("#[cached] fn(u64)", move |times| {
+            harness::runtime().block_on(async {
+                for key in one.iter().cycle().take(times) {
+                    black_box(by_number(black_box(*key)).await);
+                }
+            });
+        })
+        .enter("#[cached] fn(u64, u64)", move |times| {
+            harness::runtime().block_on(async {
+                for key in two.iter().cycle().take(times) {
+                    black_box(by_two_numbers(black_box(7), black_box(*key)).await);
+                }
+            });
+        })
+        .enter("#[cached] fn(u64, u64, u64)", move |times| {
+            harness::runtime().block_on(async {
+                for key in three.iter().cycle().take(times) {
+                    black_box(by_three_numbers(black_box(7), black_box(3), black_box(*key)).await);
+                }
+            });
+        })
+        .enter("#[cached(key = \"{shop}:{id}\")]", move |times| {
+            harness::runtime().block_on(async {
+                for key in template.iter().cycle().take(times) {
+                    black_box(by_template(black_box(7), black_box(*key)).await);
+                }
+            });
+        })
+}
+
+/// A text and a number, beside a text.
+fn composed_names() -> Contest {
+    let keys = posts::names();
+    harness::runtime().block_on(async {
+        for key in posts::as_they_came(&keys) {
+            black_box((by_name(&key).await, by_name_and_number(&key, 3).await));
+        }
+    });
+    let one = keys.clone();
+    Contest::new(format!("a text and a number, {} keys, value in Arc", keys.len()))
+        .enter("#[cached] fn(&str)", move |times| {
+            harness::runtime().block_on(async {
+                for key in one.iter().cycle().take(times) {
+                    black_box(by_name(black_box(key)).await);
+                }
+            });
+        })
+        .enter("#[cached] fn(&str, u64)", move |times| {
+            harness::runtime().block_on(async {
+                for key in keys.iter().cycle().take(times) {
+                    black_box(by_name_and_number(black_box(key), black_box(3)).await);
+                }
+            });
+        })
 }
 
 fn numbers() -> Contest {

@@ -249,10 +249,14 @@ impl<'a> KeyWriter<'a> {
     /// escaped in it, so the end of a placeholder is unambiguous: the macro has checked that there
     /// is a separator between every two.
     pub fn placeholder<P: KeyPart + ?Sized>(&mut self, part: &P) {
+        if let Whole::Number(number) = part.__whole() {
+            return self.out.push_number(number);
+        }
         let start = self.out.len();
         part.write_key(&mut KeyWriter::new(self.out));
         // The text before `start` is not part of this placeholder. Most parts contain no separator.
-        if self.out.as_str().get(start..).is_some_and(|written| written.contains(separates)) {
+        let is_separator = |byte: &u8| separates(char::from(*byte));
+        if self.out.as_bytes().get(start..).is_some_and(|written| written.iter().any(is_separator)) {
             let written = self.out.split_off(start);
             for c in written.chars() {
                 if separates(c) { escape(self.out, c) } else { self.out.push(c) }

@@ -58,7 +58,7 @@ use crate::call::lookup::Lookup;
 use crate::coordination::single_flight::FlightOutcome;
 use crate::entry::{CachedEntry, UnboundEntry};
 use crate::key::EntryKey;
-use crate::key::{self, KeyPart, KeyText, KeyWriter};
+use crate::key::{self, KeyPart, KeyText, KeyWriter, Whole};
 use crate::local::{Hit, LocalKeyRef, Origin, ParsedKey};
 use crate::observe::events::Event;
 use crate::observe::function_stats::FunctionNumber;
@@ -406,6 +406,48 @@ pub fn look_up_part<R: Send + 'static, P: KeyPart + ?Sized>(
         return Ok(hit);
     }
     lookup_part_written(&cached, cache, part)
+}
+
+/// Returns the part for [`look_up_parts`].
+#[inline(always)]
+pub fn whole<P: KeyPart + ?Sized>(part: &P) -> Whole<'_> {
+    part.__whole()
+}
+
+/// Like [`look_up`], for arguments that consist of these parts. Numbers and texts are compared
+/// without writing them as text. `args` writes the same arguments.
+///
+/// # Errors
+/// The miss, to be run.
+#[inline(always)]
+pub fn look_up_parts<R: Send + 'static, const N: usize>(
+    cached: impl Fn() -> Cached<R>,
+    cache: &Cache,
+    parts: [Whole<'_>; N],
+    args: impl FnOnce(&mut KeyWriter<'_>),
+) -> Result<R, Box<Miss<R>>> {
+    let resolved = resolve(&cached, cache);
+    if let Some(parts) = LocalKeyRef::comparable(parts)
+        && let key = LocalKeyRef::of_parts(&resolved.origin, &parts)
+        && key::is_uncut(&cache.0.namespace, &resolved.name, key.most_bytes())
+        && cache.0.meter.is_none()
+    {
+        if let Some(hit) = in_local_plain(&cached, cache, resolved, &key) {
+            return Ok(hit);
+        }
+        return lookup_parts_written(&cached, cache, args);
+    }
+    look_up(cached, cache, args)
+}
+
+#[cold]
+#[inline(never)]
+fn lookup_parts_written<R: Send + 'static>(
+    cached: &impl Fn() -> Cached<R>,
+    cache: &Cache,
+    args: impl FnOnce(&mut KeyWriter<'_>),
+) -> Result<R, Box<Miss<R>>> {
+    look_up(cached, cache, args)
 }
 
 /// Returns a plain L1 hit. `cached` is called where the conversion is used, so that the compiler

@@ -15,6 +15,9 @@ use crate::generics::{self, Kept};
 use crate::plan::{Home, KeyStep, Plan, Run};
 use crate::signature::{self, Function};
 
+/// Keys of up to this many arguments are compared in the local tier by their parts.
+const MOST_PARTS: usize = 6;
+
 /// Generates the function and its companions.
 pub(crate) fn expand(plan: &Plan, function: &Function) -> TokenStream {
     let context = Context::new(plan, function);
@@ -256,7 +259,31 @@ impl<'a> Context<'a> {
             let mixed = self.mixed.located_at(*span);
             return (Ident::new("look_up_part", self.mixed), quote_spanned!(mixed=> &#expression));
         }
+        if let Some(parts) = self.parts() {
+            let key = self.key();
+            return (Ident::new("look_up_parts", self.mixed), quote_spanned!(self.mixed=> #parts, #key));
+        }
         (Ident::new(if self.plan.plain { "look_up_plain" } else { "look_up" }, self.mixed), self.key())
+    }
+
+    /// Generates the parts of a key that consists of a few arguments.
+    fn parts(&self) -> Option<TokenStream> {
+        let krate = &self.plan.krate;
+        let steps = &self.plan.key;
+        if !(2..=MOST_PARTS).contains(&steps.len()) || self.plan.plain {
+            return None;
+        }
+        let parts: Option<Vec<TokenStream>> = steps
+            .iter()
+            .map(|step| match step {
+                KeyStep::Member(expression, span) if self.bindings(expression).is_empty() => {
+                    Some(quote_spanned!(self.mixed.located_at(*span)=> #krate::__private::whole(&#expression)))
+                }
+                _ => None,
+            })
+            .collect();
+        let parts = parts?;
+        Some(quote_spanned!(self.mixed=> [#(#parts),*]))
     }
 
     /// Generates the closure that writes the key's arguments.

@@ -14,7 +14,7 @@ pub(crate) struct KeyText {
     /// How much of it is in use.
     len: usize,
     /// All of the text, once it did not fit.
-    long: Option<String>,
+    long: Option<Vec<u8>>,
     number: Number,
     options: Options,
 }
@@ -44,7 +44,7 @@ enum Number {
 /// The digits of the longest number.
 const LONGEST_NUMBER: usize = 20;
 
-thread_local!(static SPARE: Cell<String> = const { Cell::new(String::new()) });
+thread_local!(static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
 
 impl KeyText {
     #[inline]
@@ -118,13 +118,19 @@ impl KeyText {
         if let Number::Waiting(_) = self.number {
             self.write_number();
         }
-        let end = self.len.saturating_add(text.len());
+        self.push_bytes(text.as_bytes());
+    }
+
+    /// Writes bytes, for a buffer that is not read as text. No number waits in it.
+    #[inline(always)]
+    pub(crate) fn push_bytes(&mut self, bytes: &[u8]) {
+        let end = self.len.saturating_add(bytes.len());
         match self.inline.get_mut(self.len..end) {
             Some(free) if self.long.is_none() => {
-                free.copy_from_slice(text.as_bytes());
+                free.copy_from_slice(bytes);
                 self.len = end;
             }
-            _ => self.long().push_str(text),
+            _ => self.long().extend_from_slice(bytes),
         }
     }
 
@@ -146,7 +152,7 @@ impl KeyText {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match &self.long {
             None => self.inline.get(..self.len).unwrap_or_default(),
-            Some(long) => long.as_bytes(),
+            Some(long) => long,
         }
     }
 
@@ -168,13 +174,13 @@ impl KeyText {
     }
 
     #[cold]
-    fn long(&mut self) -> &mut String {
-        let short = std::str::from_utf8(self.inline.get(..self.len).unwrap_or_default()).unwrap_or_default();
+    fn long(&mut self) -> &mut Vec<u8> {
+        let short = self.inline.get(..self.len).unwrap_or_default();
         self.long.get_or_insert_with(|| {
             // An error means that this thread is ending.
             let mut long = SPARE.try_with(Cell::take).unwrap_or_default();
             long.clear();
-            long.push_str(short);
+            long.extend_from_slice(short);
             long
         })
     }
@@ -190,7 +196,7 @@ impl Drop for KeyText {
 }
 
 #[cold]
-fn give_back(long: String) {
+fn give_back(long: Vec<u8>) {
     // An error means that this thread is ending.
     let _ended = SPARE.try_with(|spare| spare.set(long));
 }

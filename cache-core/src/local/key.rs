@@ -11,6 +11,9 @@
 //! SHA-256 has a collision in its first 128 bits, on which the bound of keys also relies. A push
 //! carries the whole text and finds the same entry.
 
+#[path = "key/parts.rs"]
+mod parts;
+
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 
@@ -59,8 +62,12 @@ pub(super) struct NumberKey<'a> {
 enum ArgsRef<'a> {
     Number(u64),
     Text(&'a [u8]),
-    /// As written: several parts, or something else that cannot be a single text.
+    /// As written: something else that cannot be a single text.
     Composed(&'a [u8]),
+    /// Several parts, numbers and texts.
+    Parts(&'a [Whole<'a>]),
+    /// Several parts, encoded: see [`parts`].
+    Encoded(&'a [u8]),
 }
 
 /// A key parsed from the text in the store.
@@ -73,6 +80,7 @@ enum ParsedArgs<'a> {
     Number(u64),
     Text(Cow<'a, [u8]>),
     Composed(&'a [u8]),
+    Encoded(KeyText),
 }
 
 impl<'a> LocalKeyRef<'a> {
@@ -90,6 +98,18 @@ impl<'a> LocalKeyRef<'a> {
         Some(Self { origin, args })
     }
 
+    /// Returns the parts for [`of_parts`](Self::of_parts); `None` if one of them has to be written.
+    #[inline(always)]
+    pub(crate) fn comparable<const N: usize>(parts: [Whole<'a>; N]) -> Option<[Whole<'a>; N]> {
+        parts::comparable(parts)
+    }
+
+    /// Makes the key of several parts.
+    #[inline(always)]
+    pub(crate) fn of_parts(origin: &'a Origin, parts: &'a [Whole<'a>]) -> Self {
+        Self { origin, args: ArgsRef::Parts(parts) }
+    }
+
     /// Returns how long the arguments may be when they are written.
     #[inline(always)]
     pub(crate) fn most_bytes(&self) -> usize {
@@ -98,6 +118,10 @@ impl<'a> LocalKeyRef<'a> {
             // Each byte may be escaped; the empty text takes two bytes.
             ArgsRef::Text(text) => text.len().saturating_mul(3).saturating_add(2),
             ArgsRef::Composed(text) => text.len(),
+            ArgsRef::Parts(parts) => parts::most_bytes(parts),
+            // A number has 9 bytes and up to 20 digits; a text has two bytes more, which are
+            // enough for the comma and for an empty text.
+            ArgsRef::Encoded(encoded) => encoded.len().saturating_mul(3),
         }
     }
 
@@ -109,6 +133,8 @@ impl<'a> LocalKeyRef<'a> {
         match self.args {
             ArgsRef::Number(number) => state.write_u64(number),
             ArgsRef::Text(text) | ArgsRef::Composed(text) => state.write(text),
+            ArgsRef::Parts(parts) => parts::hash(parts, &mut state),
+            ArgsRef::Encoded(encoded) => parts::hash_encoded(encoded, &mut state),
         }
         let hash = state.finish();
         (hash ^ (hash >> 32)) as u32
@@ -119,7 +145,7 @@ impl<'a> LocalKeyRef<'a> {
     pub(super) fn number(&self) -> Option<NumberKey<'a>> {
         match self.args {
             ArgsRef::Number(number) => Some(NumberKey { origin: self.origin, number }),
-            ArgsRef::Text(_) | ArgsRef::Composed(_) => None,
+            ArgsRef::Text(_) | ArgsRef::Composed(_) | ArgsRef::Parts(_) | ArgsRef::Encoded(_) => None,
         }
     }
 
@@ -129,20 +155,32 @@ impl<'a> LocalKeyRef<'a> {
             && match (self.args, &key.args) {
                 (ArgsRef::Number(number), Args::Number(other)) => number == *other,
                 (ArgsRef::Text(text), Args::Inline(Kind::Text, len, bytes))
-                | (ArgsRef::Composed(text), Args::Inline(Kind::Composed, len, bytes)) => {
+                | (ArgsRef::Composed(text), Args::Inline(Kind::Composed, len, bytes))
+                | (ArgsRef::Encoded(text), Args::Inline(Kind::Parts, len, bytes)) => {
                     bytes.get(..usize::from(*len)) == Some(text)
                 }
                 (ArgsRef::Text(text), Args::Heap(Kind::Text, other))
-                | (ArgsRef::Composed(text), Args::Heap(Kind::Composed, other)) => *text == **other,
+                | (ArgsRef::Composed(text), Args::Heap(Kind::Composed, other))
+                | (ArgsRef::Encoded(text), Args::Heap(Kind::Parts, other)) => *text == **other,
+                (ArgsRef::Parts(parts), Args::Inline(Kind::Parts, len, bytes)) => {
+                    bytes.get(..usize::from(*len)).is_some_and(|encoded| parts::is(parts, encoded))
+                }
+                (ArgsRef::Parts(parts), Args::Heap(Kind::Parts, encoded)) => parts::is(parts, encoded),
                 _ => false,
             }
     }
 
     pub(super) fn to_owned(self) -> LocalKey {
+        let encoded;
         let (kind, text) = match self.args {
             ArgsRef::Number(number) => return LocalKey { origin: *self.origin, args: Args::Number(number) },
             ArgsRef::Text(text) => (Kind::Text, text),
             ArgsRef::Composed(text) => (Kind::Composed, text),
+            ArgsRef::Parts(parts) => {
+                encoded = parts::encode(parts);
+                (Kind::Parts, encoded.as_bytes())
+            }
+            ArgsRef::Encoded(encoded) => (Kind::Parts, encoded),
         };
         let mut inline = [0; INLINE];
         let args = match (inline.get_mut(..text.len()), u8::try_from(text.len())) {
@@ -202,6 +240,7 @@ impl<'a> ParsedKey<'a> {
             ParsedArgs::Number(number) => ArgsRef::Number(*number),
             ParsedArgs::Text(text) => ArgsRef::Text(text),
             ParsedArgs::Composed(text) => ArgsRef::Composed(text),
+            ParsedArgs::Encoded(encoded) => ArgsRef::Encoded(encoded.as_bytes()),
         };
         LocalKeyRef { origin: &self.origin, args }
     }
@@ -215,6 +254,8 @@ impl<'a> ParsedArgs<'a> {
         }
         match Looks::of(args) {
             Looks::Plain => Self::Text(args.into()),
+            // A comma of a text is escaped.
+            _ if args.contains(&b',') => Self::Encoded(parts::encode_written(args)),
             Looks::Composed => Self::Composed(args),
             Looks::Escaped => text_of(args).map_or(Self::Composed(args), |text| Self::Text(text.into_bytes().into())),
         }
@@ -262,13 +303,17 @@ impl LocalKey {
             Args::Inline(kind, len, bytes) => (*kind, bytes.get(..usize::from(*len)).unwrap_or_default()),
             Args::Heap(kind, bytes) => (*kind, &**bytes),
         };
-        // The bytes came from a text.
-        let text = std::str::from_utf8(bytes).unwrap_or_default();
         match kind {
-            Kind::Text => out.push_str(&written_text(text)),
-            Kind::Composed => out.push_str(text),
+            Kind::Text => out.push_str(&written_text(as_text(bytes))),
+            Kind::Composed => out.push_str(as_text(bytes)),
+            Kind::Parts => parts::write(bytes, out),
         }
     }
+}
+
+/// Returns bytes that came from a text.
+fn as_text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// Texts that fit are always inline.
@@ -283,6 +328,7 @@ enum Args {
 enum Kind {
     Text,
     Composed,
+    Parts,
 }
 
 #[cfg(test)]
@@ -290,7 +336,7 @@ mod tests {
     use foldhash::fast::RandomState;
 
     use super::*;
-    use crate::key::{KeyPart, KeyWriter, MAX_KEY_LEN, is_uncut, write_value_key};
+    use crate::key::{Displayed, KeyPart, KeyWriter, MAX_KEY_LEN, is_uncut, write_value_key};
 
     fn text(name: &str, args: &str, fingerprint: &str) -> String {
         let mut text = String::new();
@@ -351,6 +397,53 @@ mod tests {
         is_one_key(&true);
     }
 
+    /// Checks that the parts, their written form and the key in the store give the same key.
+    fn are_one_key<A: KeyPart, B: KeyPart, C: KeyPart>(a: &A, b: &B, c: &C) {
+        let (origin, hasher) = (Origin::of("user", "f1"), RandomState::default());
+        let mut args = KeyText::new();
+        let mut writer = KeyWriter::new(&mut args);
+        writer.member(a);
+        writer.member(b);
+        writer.member(c);
+        let key = text("user", args.as_str(), "f1");
+        if !is_uncut("shop", "user", args.len()) {
+            return;
+        }
+        let (by_text, of_args) = (ParsedKey::parse(&key), ParsedKey::new(origin, &args));
+        let stored = by_text.as_ref().to_owned();
+        let parts = LocalKeyRef::comparable([a.__whole(), b.__whole(), c.__whole()]);
+        let parts = parts.as_ref().map(|parts| LocalKeyRef::of_parts(&origin, parts));
+        let is_whole = |whole| !matches!(whole, Whole::Other);
+        assert_eq!(parts.is_some(), is_whole(a.__whole()) && is_whole(b.__whole()) && is_whole(c.__whole()), "{key}");
+        for asked in [parts, Some(of_args.as_ref())].into_iter().flatten() {
+            assert!(asked.is(&stored) && asked.to_owned() == stored, "{key}");
+            assert_eq!(asked.hash(&hasher), by_text.as_ref().hash(&hasher), "{key}");
+            assert!(args.len() <= asked.most_bytes(), "{key}");
+        }
+        let mut written = String::new();
+        stored.write_args(&mut written);
+        assert_eq!(written, args.as_str());
+    }
+
+    #[test]
+    // T5
+    fn a_key_of_several_parts_is_the_same_however_it_is_asked_for() {
+        let (long, longer) = ("x".repeat(100), "y,".repeat(MAX_KEY_LEN));
+        let texts =
+            ["", "7", "07", "-7", "a:b@c", "7,de", ",", "a b", "%", "%2C", "\"\"", "?7", "ß", "\0", "(", "])", "~"];
+        let texts = texts.into_iter().chain([&*long, &longer]);
+        for part in texts.clone() {
+            are_one_key(&part, &7, &u64::MAX);
+            are_one_key(&1, &part, &part);
+            are_one_key(&(1, part), &-7, &Some(part));
+            are_one_key(&[part, part][..].to_vec(), &true, &part);
+            are_one_key(&Displayed(part), &(), &0);
+            for other in texts.clone() {
+                are_one_key(&part, &other, &part);
+            }
+        }
+    }
+
     #[test]
     // K1
     fn distinct_keys_are_distinct_here_too() {
@@ -364,6 +457,16 @@ mod tests {
             text("user", "%22%22", "f1"),
             text("user", "%22", "f1"),
             text("user", "7,8", "f1"),
+            text("user", "7,8,", "f1"),
+            text("user", ",7,8", "f1"),
+            text("user", "7,08", "f1"),
+            text("user", "7,\"\"", "f1"),
+            text("user", "7,%38", "f1"),
+            text("user", "7,a%20b", "f1"),
+            text("user", "7,a b", "f1"),
+            text("user", "7,(8", "f1"),
+            text("user", "(7,8)", "f1"),
+            text("user", "(7,8", "f1"),
             text("user", "7%2C8", "f1"),
             text("user", "7%2c8", "f1"),
             text("user", "7%", "f1"),

@@ -7,9 +7,13 @@ async fn total(year: u32, country: String) -> u64 {
         )]
         let (year, country) = (year, country);
         let __cache: &::cache_core::Cache = ::cache_core::__private::installed();
-        match ::cache_core::__private::look_up(
+        match ::cache_core::__private::look_up_parts(
             __companion_total::total::__cached,
             __cache,
+            [
+                ::cache_core::__private::whole(&year),
+                ::cache_core::__private::whole(&country),
+            ],
             |__key| {
                 __key.member(&year);
                 __key.member(&country);
