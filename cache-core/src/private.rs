@@ -363,7 +363,7 @@ pub fn look_up<R: Send + 'static>(
     let mut text = KeyText::lazy();
     args(&mut KeyWriter::new(&mut text));
     let is_uncut = key::is_uncut(&cache.0.namespace, &resolved.name, text.len());
-    if is_uncut && cache.0.meter.is_none() {
+    if is_uncut && cache.0.meter.is_none() && cache.0.local.is_some() {
         let key = ParsedKey::new(resolved.origin, &text);
         if let Some(hit) = in_local_plain(&cached, cache, resolved, &key.as_ref()) {
             return Ok(hit);
@@ -382,7 +382,7 @@ fn lookup_written<R: Send + 'static>(
     mut text: KeyText,
 ) -> Result<R, Box<Miss<R>>> {
     let args = text.written();
-    let key = is_uncut.then(|| ParsedKey::of_args(resolved.origin, args));
+    let key = (is_uncut && cache.0.local.is_some()).then(|| ParsedKey::of_args(resolved.origin, args));
     cached().lookup_cold(cache, key.as_ref().map(ParsedKey::as_ref).as_ref(), args)
 }
 

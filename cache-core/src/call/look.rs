@@ -69,7 +69,7 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
     let key = &*plan.key.value_key;
     let (mut slot, mut mark) = match slot {
         Some(slot) => (slot, None),
-        None => engine.builds.introduce(&plan.key, read(engine, plan, basis)).await?,
+        None => first_read(engine, plan, basis).await?,
     };
     // When the wait began.
     let mut waited: Option<Stopwatch> = None;
@@ -157,6 +157,22 @@ pub(super) fn refused(
 pub(super) async fn end_throttle(engine: &Engine, plan: &Plan) -> Result<()> {
     let throttle = Slot::Bytes(THROTTLE_MARK.into());
     engine.store.discard(&lease_key(&plan.key.value_key), &throttle).await
+}
+
+/// Reads the value as [`read`] does. At the first read of the function in this process, also
+/// registers its build.
+pub(super) async fn first_read<'a>(
+    engine: &'a Engine,
+    plan: &Plan,
+    basis: &mut VersionSnapshot,
+) -> Result<(Slot, Option<PendingFill<'a>>)> {
+    let build = &plan.key.fingerprint;
+    if basis.has_introduced(build) {
+        return read(engine, plan, basis).await;
+    }
+    let found = Box::pin(engine.builds.introduce(&plan.key, read(engine, plan, basis))).await?;
+    basis.set_introduced(build);
+    Ok(found)
 }
 
 /// Reads the value. If it comes with a mark, L1 may keep it.

@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use crate::call::flight::{Stage, Stages, run_here};
 use crate::call::function::Returned;
 use crate::call::leader::Read;
-use crate::call::look::read;
+use crate::call::look::first_read;
 use crate::call::plain;
 use crate::call::plan::{Plan, Tally};
 use crate::call::record::{self, Hit, kept};
@@ -92,7 +92,7 @@ async fn try_probe(
     plan: &Plan,
     basis: &mut VersionSnapshot,
 ) -> Result<std::result::Result<Probed, Slot>> {
-    let (slot, mark) = engine.builds.introduce(&plan.key, read(engine, plan, basis)).await?;
+    let (slot, mark) = first_read(engine, plan, basis).await?;
     if !matches!(slot, Slot::Bytes(_)) || !basis.is_complete() {
         return Ok(Err(slot));
     }

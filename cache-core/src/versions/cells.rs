@@ -59,6 +59,8 @@ pub(crate) struct Cell {
     shared: Mutex<Weak<List>>,
     /// Whether the known version was used since [`Versions::take_used`].
     used: AtomicBool,
+    /// For a function: the hash of the build whose first read has registered it.
+    introduced: AtomicU64,
 }
 
 #[derive(Default)]
@@ -292,7 +294,19 @@ impl Cell {
             last: Mutex::default(),
             shared: Mutex::default(),
             used: AtomicBool::new(false),
+            introduced: AtomicU64::new(0),
         }
+    }
+
+    /// Returns whether the build with this hash was registered by its first read. Only one build is
+    /// remembered: a process rarely has two of a function.
+    pub(crate) fn introduced(&self, build: u64) -> bool {
+        self.introduced.load(Ordering::Acquire) == build
+    }
+
+    /// Remembers that the first read of this build has registered it.
+    pub(crate) fn set_introduced(&self, build: u64) {
+        self.introduced.store(build, Ordering::Release);
     }
 
     pub(crate) fn key(&self) -> &Arc<str> {

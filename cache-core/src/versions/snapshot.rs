@@ -22,6 +22,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::clock::{Clock, millis};
 use crate::error::{Error, Result};
 use crate::key::versions::kind_key;
@@ -170,6 +172,18 @@ impl VersionSnapshot {
             self.take(found, tracked);
         }
         Ok(())
+    }
+
+    /// Returns whether a first read has registered this build of the function.
+    pub(crate) fn has_introduced(&self, build: &str) -> bool {
+        let [_, function] = &self.own;
+        function.cell.introduced(hash_of_build(build))
+    }
+
+    /// Remembers that a first read has registered this build of the function.
+    pub(crate) fn set_introduced(&self, build: &str) {
+        let [_, function] = &self.own;
+        function.cell.set_introduced(hash_of_build(build));
     }
 
     /// Returns the function's version.
@@ -385,6 +399,11 @@ impl VersionSnapshot {
             names.map(|(name, seen)| Some(TagVersion { name: name.into(), version: seen.version?.bits() })).collect();
         Ok(tags.map(|tags| Under { versions: Some(implicit), tags, dependencies: self.dependencies(&by_value) }))
     }
+}
+
+/// Zero stands for no build.
+fn hash_of_build(fingerprint: &str) -> u64 {
+    xxh3_64(fingerprint.as_bytes()) | 1
 }
 
 /// Returns their keys, without duplicates.
