@@ -122,7 +122,7 @@ pub(crate) async fn read(
         Opened::Other(stored) => return Ok(stored),
     };
     let check = basis.agrees(&engine.versions, &envelope, keeps).await?;
-    Ok(judge_checked(engine, plan, basis, &envelope, &payload, check))
+    Ok(judge_checked(engine, plan, basis, (&envelope, &payload), check, engine.store.now()))
 }
 
 /// Judges a record whose versions are checked.
@@ -130,14 +130,12 @@ pub(crate) fn judge_checked(
     engine: &Engine,
     plan: &Plan,
     basis: &VersionSnapshot,
-    envelope: &Envelope,
-    payload: &[u8],
+    (envelope, payload): (&Envelope, &[u8]),
     check: VersionCheck,
+    now: Timestamp,
 ) -> Stored {
     match check {
-        VersionCheck::Yes(under) => {
-            judge(&plan.value, &plan.terms(engine), engine.store.now(), envelope, payload, under)
-        }
+        VersionCheck::Yes(under) => judge(&plan.value, &plan.terms(engine), now, envelope, payload, under),
         VersionCheck::No => Stored::Invalid(envelope.fill_id, Some(basis.ended_by(envelope))),
         VersionCheck::Fenced => Stored::Fenced,
     }

@@ -144,7 +144,7 @@ impl<'a> Batch<'a> {
         // Their round trip failed, while an earlier one succeeded.
         let unanswered = read.len()..all.len();
         let mut left = Vec::new();
-        for (read, stored) in self.judge_all(all, read, bases).await? {
+        for (read, stored) in self.judged(all, read, bases).await? {
             let at = read.position;
             let plan = self.plan(at);
             match stored.map(|stored| decide(Request::of(self.engine, plan), stored, |_| None)) {
@@ -161,12 +161,12 @@ impl<'a> Batch<'a> {
 
     /// Opens and judges what was read. `None`: the versions of an id are not all known, so nothing
     /// can be served or stored.
-    async fn judge_all(
-        &self,
+    async fn judged<'b>(
+        &'b self,
         ids: &[usize],
         read: Vec<Read<'a>>,
-        bases: &Bases,
-    ) -> Result<Vec<(Read<'a>, Option<Stored>)>> {
+        bases: &'b Bases,
+    ) -> Result<impl Iterator<Item = (Read<'a>, Option<Stored>)> + use<'a, 'b>> {
         let opened: Vec<(Read<'a>, &Plan, Opened)> = read
             .into_iter()
             .filter_map(|read| {
@@ -180,17 +180,19 @@ impl<'a> Batch<'a> {
             .filter_map(|(read, _, opened)| Some((bases.of(read.position)?, opened.envelope()?, read.mark.is_some())))
             .collect();
         let mut checks = VersionSnapshot::agree_all(&self.engine.versions, &records).await?.into_iter();
-        let judged = opened.into_iter().map(|(read, plan, opened)| {
+        // One time for all of them.
+        let now = self.engine.store.now();
+        let judged = opened.into_iter().map(move |(read, plan, opened)| {
             let basis = bases.of(read.position);
             let stored = match opened {
                 Opened::Record { envelope, payload } => basis
                     .zip(checks.next())
-                    .map(|(basis, check)| judge_checked(self.engine, plan, basis, &envelope, &payload, check)),
+                    .map(|(basis, check)| judge_checked(self.engine, plan, basis, (&envelope, &payload), check, now)),
                 Opened::Other(stored) => Some(stored),
             };
             (read, stored.filter(|_| basis.is_some_and(VersionSnapshot::is_complete)))
         });
-        Ok(judged.collect())
+        Ok(judged)
     }
 
     /// Completes an id with a value that was read.
@@ -270,7 +272,8 @@ impl<'a> Batch<'a> {
     async fn judge(&self, ids: &[usize], open: &mut Open<'a>, looked: &mut Looked) -> Result<()> {
         let engine = self.engine;
         let read = std::mem::take(&mut open.read);
-        for (read, stored) in self.judge_all(ids, read, &looked.bases).await? {
+        let judged: Vec<_> = self.judged(ids, read, &looked.bases).await?.collect();
+        for (read, stored) in judged {
             let Some(&at) = ids.get(read.position) else { continue };
             let plan = self.plan(at);
             let cooldown = |fill_id| engine.refreshes.cooldown(&plan.key.value_key, fill_id, engine.clock.coarse());
