@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ use tempfile::TempDir;
 
 /// Only a broken machine takes longer.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
+
+/// No test needs its server for longer, but for soaks.
+const LASTS_AT_MOST: Duration = Duration::from_secs(480);
 
 /// URL options for a busy machine. The staleness bound has to be twice the timeout.
 pub const PATIENT: &str = "response_timeout=10s&connect_timeout=10s&max_staleness=20s";
@@ -48,6 +51,7 @@ pub struct RedisServer {
     password: Option<String>,
     arguments: Vec<String>,
     child: Mutex<Option<Child>>,
+    _watch: Option<Sender<()>>,
 }
 
 impl RedisServerBuilder {
@@ -130,8 +134,15 @@ impl RedisServerBuilder {
             arguments.extend(["--tls-ca-cert-file".into(), path("ca.crt")]);
             port
         });
-        let mut server =
-            RedisServer { folder, port: 0, tls_port, password: self.password, arguments, child: Mutex::default() };
+        let mut server = RedisServer {
+            folder,
+            port: 0,
+            tls_port,
+            password: self.password,
+            arguments,
+            child: Mutex::default(),
+            _watch: watch(),
+        };
         // Another process may take the port between finding and using it. In that case, try again.
         for _ in 0..5 {
             server.port = free_port();
@@ -338,6 +349,29 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Ends the test program if a server is not dropped in time: one test that hangs would keep all of
+/// them from having a result. Only under `tests/run` in its short form: benches and soaks take
+/// longer.
+fn watch() -> Option<Sender<()>> {
+    if std::env::var_os("CACHE_LONG").is_some() {
+        return None;
+    }
+    std::env::var_os("TESTS_TELL")?;
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let (held, dropped) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if dropped.recv_timeout(LASTS_AT_MOST) == Err(RecvTimeoutError::Timeout) {
+            // Not by `eprintln`, whose output the test harness keeps until the test ends.
+            let _nobody_reads = writeln!(
+                std::io::stderr(),
+                "error: {test} hangs: it has held its server for {LASTS_AT_MOST:?}; the test program ends"
+            );
+            std::process::exit(101);
+        }
+    });
+    Some(held)
 }
 
 /// Returns advice for a binary that cannot be started.
