@@ -92,7 +92,7 @@ fn check_background(args: &Args, owns_everything: bool, errors: &mut Errors) {
     for option in &args.written {
         let what = match option.to_string().as_str() {
             "stale_while_revalidate" => "the refresh runs in the background",
-            "early" if early_is_on => "the refresh ahead runs in the background",
+            "early" if early_is_on => "the early refresh runs in the background",
             "soft_timeout" if args.refresh_in_caller => {
                 errors.at(
                     option,

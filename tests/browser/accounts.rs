@@ -209,7 +209,7 @@ fn while_redis_is_away_pages_are_read_and_forms_say_why_they_are_not_there() {
     }
     for path in ["/login", "/devices", "/posts/new"] {
         assert_eq!(desk.goto(path), 503, "{path}");
-        assert!(tab.shows("Nobody can log in or write just now"), "{}", tab.text());
+        assert!(tab.shows("Logging in and writing are not possible at the moment"), "{}", tab.text());
     }
     assert_eq!(tab.cookies().len(), 1, "it is good again once Redis is back with its data");
 }

@@ -278,10 +278,10 @@ async fn an_address_that_is_said_twice_or_half_says_so() {
         (new().url(&url).tls(false), "both a URL and `tls`"),
         (new().url(&url).password(WRONG), "in one place"),
         (new().url("memory://").host("h"), "both a URL and `host`"),
-        (new().url("memory://").password(SECRET), "no use to `memory://`"),
-        (new().port(6379), "`port` without `host`"),
-        (new().password(SECRET), "`password` without `host`"),
-        (new().host("h").username("app"), "`username` without `password`"),
+        (new().url("memory://").password(SECRET), "cannot be used with `memory://`"),
+        (new().port(6379), "`port` is set without `host`"),
+        (new().password(SECRET), "`password` is set without `host`"),
+        (new().host("h").username("app"), "`username` is set without `password`"),
         (new().host("redis://h"), "a name or an address alone"),
     ] {
         let error = contradiction(builder).await;

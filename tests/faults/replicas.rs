@@ -97,7 +97,7 @@ async fn too_few_replicas_are_an_error_that_counts_them_and_reads_wait_for_nothi
         let (began, error, over) = soon(how, ended).await.unwrap();
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotReplicated, "{error}");
-        assert!(error.to_string().contains("0 of 1 replicas have acknowledged it within 3000 ms"), "{error}");
+        assert!(error.to_string().contains("0 of 1 replicas have acknowledged the write within 3000 ms"), "{error}");
         assert!(over - began >= Duration::from_secs(3), "{:?}", over - began);
         assert!(!error.is_transient());
         // It is done on the primary.

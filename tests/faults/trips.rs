@@ -250,7 +250,7 @@ async fn very_many_tags_are_invalidated_in_one_call_and_a_failure_says_how_many(
     assert!(proxy.has_lost());
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let text = error.to_string();
-    assert!(text.contains("000 of 10001 were done before, the others may or may not have been"), "{text}");
+    assert!(text.contains("000 of 10001 were completed before; the others may or may not have been"), "{text}");
     // The lost connection may count as available until its end is noticed.
     eventually("it has a new connection", || async { cache.stats().connects == 2 && cache.is_available() }).await;
     let mut fence = cache.fence();

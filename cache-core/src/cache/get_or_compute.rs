@@ -325,7 +325,7 @@ pub(crate) fn completed<V: Form, E: Send + Sync + 'static>(
 
 #[expect(clippy::panic, reason = "flights are keyed by value type, so only a bug in this crate leads here")]
 fn mismatch(name: &str) -> ! {
-    panic!("a run of `{name}` came to a value of another type")
+    panic!("`{name}` returned a value of another type")
 }
 
 impl Engine {

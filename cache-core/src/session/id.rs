@@ -185,8 +185,8 @@ impl Keyring {
         }
         if first.len() < MIN_SECRET_BYTES && !short_ones {
             return bad(format!(
-                "the session secret has {} bytes, at least {MIN_SECRET_BYTES} are needed; `Secret::generate()` makes one; put the \
-                 short one behind it until the sessions that it signed are gone",
+                "the session secret has {} bytes, at least {MIN_SECRET_BYTES} are needed; `Secret::generate()` makes \
+                one; keep the short one as a second secret until the sessions that it signed have ended",
                 first.len()
             ));
         }

@@ -133,7 +133,7 @@ fn a_wrong_password_and_an_unknown_login_get_the_same_answer() {
 fn a_login_is_had_by_one_author() {
     registered("dora");
     let late = Reader::new(*BLOG).register("Somebody Else", "Dora", PASSWORD);
-    assert!(late.status == 422 && late.body.contains("Somebody has this login already."));
+    assert!(late.status == 422 && late.body.contains("This login is already taken."));
     assert!(!BLOG.get("/authors").body.contains("Somebody Else"));
     let bad = Reader::new(*BLOG).register("x", "a b", "short");
     for field in ["name", "login", "password"] {

@@ -112,7 +112,7 @@ fn a_body_that_never_ends_is_given_up() {
         };
         let answer = answer.unwrap();
         assert_eq!(answer.status, 503, "{}", answer.body);
-        assert_eq!(answer.body.starts_with("{\"error\":\"that took too long"), is_json, "{}", answer.body);
+        assert_eq!(answer.body.starts_with("{\"error\":\"the request took too long"), is_json, "{}", answer.body);
         assert!(answer.headers.contains("content-security-policy: "), "{}", answer.headers);
     }
 }

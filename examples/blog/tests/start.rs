@@ -70,7 +70,7 @@ fn what_cannot_be_used_ends_it_with_one_line_that_says_what_to_change() {
     for (name, fix) in [
         ("no/such/folder.db", "its folder must exist and be writable"),
         ("empty.db?mode=ro", "the file and its folder must be writable"),
-        ("notes.txt", "is no SQLite database; name another one"),
+        ("notes.txt", "is not an SQLite database; use another file"),
     ] {
         let mut on_this_file = blog(&folder, "memory://");
         on_this_file.env("DATABASE_URL", format!("sqlite:{}", file(name)));
@@ -199,5 +199,5 @@ fn it_starts_without_redis_and_says_so() {
     child.wait().unwrap();
     assert!(lines[0].starts_with("listening on http://127.0.0.1:"), "{lines:?}");
     assert!(lines[1].contains("redis://127.0.0.1:1/0 (not reachable; "), "{lines:?}");
-    assert!(lines[1].contains("nobody can log in"), "{lines:?}");
+    assert!(lines[1].contains("logging in is not possible"), "{lines:?}");
 }

@@ -80,12 +80,15 @@ async fn an_error_that_becomes_an_answer_is_told_in_the_log() {
     // Logged once in a process, and no other test asks without a layer.
     assert_eq!((ask(app()).await, ask(app()).await), (500, 500));
     let told = std::mem::take(&mut *log.0.lock().unwrap());
-    assert!(told.contains("came through no session layer") && told.contains("SessionLayer::builder"), "{told}");
-    assert_eq!(told.matches("came through no session layer").count(), 1, "{told}");
+    assert!(told.contains("did not pass through a session layer") && told.contains("SessionLayer::builder"), "{told}");
+    assert_eq!(told.matches("did not pass through a session layer").count(), 1, "{told}");
     let layer = native(&Cache::in_memory()).build().unwrap();
     assert_eq!(ask(app().layer(layer)).await, 500);
     let told = std::mem::take(&mut *log.0.lock().unwrap());
-    assert!(told.contains("a session failed") && told.contains("the value does not fit"), "{told}");
+    assert!(
+        told.contains("a session operation failed") && told.contains("the value cannot be stored or read"),
+        "{told}"
+    );
     assert!(!told.contains("mellon"), "{told}");
     drop(guard);
 }
@@ -104,7 +107,10 @@ async fn an_error_that_becomes_a_thousand_answers_is_one_line_and_later_one_with
             assert_eq!(app.clone().oneshot(request).await.unwrap().status().as_u16(), 500);
         }
         let told = std::mem::take(&mut *log.0.lock().unwrap());
-        told.lines().filter(|line| line.contains("the value does not fit")).map(str::to_owned).collect::<Vec<_>>()
+        told.lines()
+            .filter(|line| line.contains("the value cannot be stored or read"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let first = fail(1000).await;
     assert!(first.len() == 1 && !first[0].contains("count"), "{first:?}");

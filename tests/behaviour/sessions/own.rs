@@ -268,19 +268,19 @@ async fn a_promise_that_a_store_breaks_is_named() {
     };
     assert_eq!(check(Broken::Nothing).await, Ok(()));
     for (broken, promise) in [
-        (Broken::TouchMakes, "what is absent is not made by swap, touch or remove"),
-        (Broken::BytesAreText, "bytes come back as they were stored"),
-        (Broken::KeysHaveNoCase, "keys that differ in case, blanks or signs are different keys"),
-        (Broken::CreateLooksFirst, "a key is created once, by one of many"),
-        (Broken::CreateOverwrites, "a key is created once, by one of many"),
-        (Broken::SwapComparesLengths, "a swap is made over exactly these bytes, and else tells what stands"),
-        (Broken::SwapLooksFirst, "of many swaps over the same bytes one is done"),
-        (Broken::RemoveAlwaysSaysYes, "what is absent is not made by swap, touch or remove"),
-        (Broken::NothingEnds, "a key ends by itself when its time is over, and is absent from then on"),
-        (Broken::SwapTakesTheEnd, "a swap without a time leaves the end as it is"),
-        (Broken::SwapGivesNoTime, "a swap with a time gives that"),
-        (Broken::TouchGivesNoTime, "a touch gives so much time from now on"),
-        (Broken::LoadTellsNoTime, "a load tells how long a key has left"),
+        (Broken::TouchMakes, "swap, touch and remove do not create an absent key"),
+        (Broken::BytesAreText, "bytes are loaded exactly as they were stored"),
+        (Broken::KeysHaveNoCase, "keys that differ in case, spaces or punctuation are different keys"),
+        (Broken::CreateLooksFirst, "of many concurrent creates of a key, exactly one succeeds"),
+        (Broken::CreateOverwrites, "of many concurrent creates of a key, exactly one succeeds"),
+        (Broken::SwapComparesLengths, "a swap replaces exactly the expected bytes, or else returns the current ones"),
+        (Broken::SwapLooksFirst, "of many concurrent swaps with the same expected bytes, exactly one succeeds"),
+        (Broken::RemoveAlwaysSaysYes, "swap, touch and remove do not create an absent key"),
+        (Broken::NothingEnds, "a key is absent after its ttl has passed"),
+        (Broken::SwapTakesTheEnd, "a swap without a ttl keeps the expiry"),
+        (Broken::SwapGivesNoTime, "a swap with a ttl sets that ttl"),
+        (Broken::TouchGivesNoTime, "a touch sets the ttl from now on"),
+        (Broken::LoadTellsNoTime, "a load returns the remaining ttl of a key"),
     ] {
         let found = check(broken).await.unwrap_err();
         assert_eq!(found.promise(), promise, "{broken:?}: {found}");

@@ -129,7 +129,7 @@ async fn a_server_that_takes_no_writes_holds_each_request_for_its_deadline_only(
             }
         }
     });
-    assert_eq!(&*reason.await, "the store of the sessions is unavailable");
+    assert_eq!(&*reason.await, "the session store is unavailable");
 }
 
 on_both_stores! {

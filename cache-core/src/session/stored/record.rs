@@ -62,8 +62,8 @@ impl Record {
             return Found::Unreadable("not a JSON object");
         };
         match record.members.get(COOKIE) {
-            None => Found::Unreadable("no `cookie` in it"),
-            Some(cookie) if StoredCookie::read(cookie).is_none() => Found::Unreadable("its `cookie` is no object"),
+            None => Found::Unreadable("there is no `cookie` in it"),
+            Some(cookie) if StoredCookie::read(cookie).is_none() => Found::Unreadable("its `cookie` is not an object"),
             Some(_) => Found::Record(record),
         }
     }
@@ -257,7 +257,7 @@ pub(in crate::session) fn lossy_in_express(value: &RawValue) -> Option<&'static 
             _ => {}
         }
         if depth > DEEPEST {
-            return Some("nested more than 100 deep");
+            return Some("nested more than 100 levels deep");
         }
     }
     None

@@ -140,7 +140,7 @@ impl Dialer {
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
     if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the host's name has no address"));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
     }
     let (stream, _others) =
         select_ok(addresses.into_iter().map(|address| Box::pin(TcpStream::connect(address)))).await?;
@@ -182,7 +182,7 @@ mod tls {
                     roots.add(certificate.map_err(|error| refused(&error))?).map_err(|error| refused(&error))?;
                 }
                 if roots.is_empty() {
-                    return Err(unusable("the certificate file of `tls_ca` has no certificate"));
+                    return Err(unusable("the certificate file of `tls_ca` contains no certificate"));
                 }
             }
             // If there are none, the handshake fails: nothing is trusted then.

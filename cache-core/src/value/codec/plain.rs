@@ -58,7 +58,7 @@ fn string(json: &[u8]) -> Option<String> {
 
 fn not_json(step: &'static str, error: &serde_json::Error) -> Error {
     let what = match error.classify() {
-        serde_json::error::Category::Data => "JSON of another shape than this type",
+        serde_json::error::Category::Data => "the JSON does not have the shape of this type",
         _ => "not JSON",
     };
     let detail = format!("{what} (line {}, column {})", error.line(), error.column());
