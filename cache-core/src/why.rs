@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_kept_value_from_being_served_is_told() {
+    fn the_text_says_why_a_local_copy_is_not_served() {
         let kept = LocalCopy {
             fresh_for: Duration::from_secs(5),
             served_for: Duration::from_secs(9),

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_that_come_meanwhile_are_gathered_for_the_next_round() {
+    fn jobs_added_during_a_round_join_the_next_round() {
         let gathering = Arc::<Gathering<u32>>::default();
         let mut turn = gathering.add("a", 1).unwrap();
         assert!(gathering.add("a", 2).is_none());
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_ends_early_takes_its_jobs_along() {
+    fn dropping_a_turn_drops_its_jobs() {
         let gathering = Arc::<Gathering<Arc<()>>>::default();
         let job = Arc::new(());
         let turn = gathering.add("a", Arc::clone(&job));

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_hold_up_or_change_the_shared_connection_is_refused_with_what_to_do_instead() {
+    fn commands_that_block_or_change_the_shared_connection_are_refused_with_the_fix() {
         for (command, part) in [
             ("BLPOP a 0", "does not block"),
             ("blpop a 0", "does not block"),

@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dependency_holds_while_its_version_is_known_to_stand() {
+    fn a_dependency_holds_while_its_version_is_known_to_be_current() {
         let (versions, first) = (Versions::new(0), Version::random());
         let cell = known(&versions, "a", first);
         let dependency = cell.depend(first).unwrap();
@@ -471,7 +471,7 @@ mod tests {
 
     #[test]
     // C1
-    fn cells_that_nothing_goes_by_are_given_up_a_few_at_a_time() {
+    fn unused_cells_are_dropped_a_few_at_a_time() {
         let (versions, version) = (Versions::new(1), Version::random());
         let hold = |number: usize| known(&versions, &format!("held {number}"), version).depend(version).unwrap();
         let held: Vec<_> = (0..3000).map(hold).collect();
@@ -492,7 +492,7 @@ mod tests {
 
     #[test]
     // C1
-    fn with_more_tags_than_there_is_room_for_many_are_known_all_the_same() {
+    fn many_tags_stay_known_even_if_not_all_fit() {
         let (versions, version) = (Versions::new(1), Version::random());
         let round = || {
             (0..LEAST_IDLE * 5 / 4).filter(|number| {

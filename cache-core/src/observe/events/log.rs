@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     // C4
-    fn a_fault_that_repeats_is_one_line_at_once_and_one_with_a_count_every_ten_seconds() {
+    fn a_repeated_fault_is_logged_at_once_and_then_counted_every_ten_seconds() {
         logged(|events, clock, lines| {
             for _ in 0..68 {
                 events.emit(failed("fill"));
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     // C4
-    fn the_first_line_of_a_kind_is_written_at_once_also_right_after_the_machine_has_started() {
+    fn the_first_line_of_a_kind_is_written_at_once_even_right_after_boot() {
         let mut kinds = Vec::new();
         let at = place(&mut kinds, Kind::of(&failed("fill")), 5);
         assert!(!kinds[at].is_quiet(5));
@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     // C4
-    fn counts_that_are_left_are_written_with_another_event_or_when_the_cache_ends() {
+    fn remaining_counts_are_written_with_the_next_event_or_when_the_cache_ends() {
         logged(|events, clock, lines| {
             (0..5).for_each(|_| events.emit(failed("fill")));
             clock.advance(ms(QUIET_MS));

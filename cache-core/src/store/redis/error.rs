@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_quotes_stays_out() {
+    fn errors_contain_no_text_that_the_server_quotes() {
         for (code, detail) in [("ERR", "value of 'user:7' is wrong"), ("user:7", "x"), ("WRONGTYPE", "user:7")] {
             let error = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
             let config = RedisConfig::parse("redis://h").unwrap();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn passing_faults_are_told_from_refusals() {
+    fn transient_faults_are_distinguished_from_refusals() {
         for (code, kind) in [
             ("LOADING", ErrorKind::Unavailable),
             ("READONLY", ErrorKind::Refused),

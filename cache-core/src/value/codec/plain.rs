@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn other_types_are_json_and_take_a_bare_text_where_they_are_one() {
+    fn other_types_are_json_and_accept_bare_text() {
         assert_eq!(&*encode("test", &Color::Red).unwrap(), b"red");
         assert_eq!(decode::<Color>("test", b"red").unwrap(), Color::Red);
         assert_eq!(decode::<Color>("test", b"\"red\"").unwrap(), Color::Red);

@@ -83,7 +83,7 @@ fn addresses_in_parts_are_read() {
 }
 
 #[test]
-fn mistakes_are_told_with_the_fix() {
+fn mistakes_are_reported_with_the_fix() {
     for (url, says) in [
         ("reids://h", "unknown scheme `reids`; did you mean `redis`?"),
         ("redis:/h", "no `://`"),
