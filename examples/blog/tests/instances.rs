@@ -105,7 +105,7 @@ fn number(page: &Page) -> u32 {
 }
 
 #[test]
-fn what_is_written_through_one_instance_shows_on_all() {
+fn a_write_through_one_instance_shows_on_all() {
     // I2, I3, T5, T7
     let instances = Instances::start();
     let lists = ["/", "/feed.xml", "/authors/1", "/search?q=quixotically"];

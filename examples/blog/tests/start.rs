@@ -42,7 +42,7 @@ fn a_wrong_cache_url_ends_it_with_one_line_that_says_what_to_write() {
 }
 
 #[test]
-fn what_cannot_be_used_ends_it_with_one_line_that_says_what_to_change() {
+fn an_unusable_setting_ends_it_with_one_line_that_names_the_fix() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let end = |mut blog: Command| {
@@ -80,7 +80,7 @@ fn what_cannot_be_used_ends_it_with_one_line_that_says_what_to_change() {
 }
 
 #[test]
-fn a_cookie_for_plain_http_is_there_for_who_asks_for_it() {
+fn a_cookie_for_plain_http_can_be_switched_on() {
     let folder = tempfile::tempdir().unwrap();
     for (setting, name, is_secure) in [("secure", "__Host-id-form=", true), ("insecure", "blog-id-form=", false)] {
         let mut child =
