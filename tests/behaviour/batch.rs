@@ -235,7 +235,7 @@ on_both_stores! {
     }
 
     // B2: each batch leads an id that the other follows.
-    async fn batches_that_follow_each_other_land_their_own_ids_first(nodes: &Nodes) {
+    async fn batches_that_follow_each_other_complete_their_own_ids_first(nodes: &Nodes) {
         let (cache, db) = (nodes.node().await, Db::shut());
         let calls = [spawn(&cache, &db, &[1]), spawn(&cache, &db, &[2])];
         db.gate.arrival().await;
@@ -256,7 +256,7 @@ on_both_stores! {
     }
 
     // B3
-    async fn an_id_that_failed_is_not_stored_and_the_others_are(nodes: &Nodes) {
+    async fn a_failed_id_is_not_stored_and_the_others_are(nodes: &Nodes) {
         let (cache, db) = (nodes.node().await, Db::open());
         for _ in 0..2 {
             let Partial { found, failed } = even(&cache, &db, &[2, 3, 4, 5, 2000]).await.unwrap();
@@ -426,7 +426,7 @@ on_both_stores! {
     }
 
     // R23: the ids become free even if the deadline cannot be reported.
-    async fn a_batch_whose_callers_cannot_be_told_goes_on_without_its_ids(nodes: &Nodes) {
+    async fn a_batch_without_a_deadline_error_goes_on_without_its_ids(nodes: &Nodes) {
         let settings = Cache::builder().jitter(0.0).deadline(Duration::from_millis(200));
         let (here, there) = (nodes.node_with(settings).await, nodes.node().await);
         let (mut events, gate) = (here.subscribe(), Gate::shut());

@@ -145,7 +145,7 @@ on_both_stores! {
     }
 
     // R25, T7
-    async fn what_is_stored_first_of_all_is_served(nodes: &Nodes) {
+    async fn the_first_value_under_a_new_registry_is_served(nodes: &Nodes) {
         let one = nodes.node().await;
         // The first use of the function anywhere, and uses after the registry was lost.
         for round in 0..3 {

@@ -119,7 +119,7 @@ on_both_stores! {
     }
 
     // V4: without `jitter`, the ttl is used unchanged
-    async fn a_ttl_stands_as_it_is_written(nodes: &Nodes) {
+    async fn without_jitter_a_ttl_is_exact(nodes: &Nodes) {
         let cache = nodes.node_with(Cache::builder()).await;
         let began = Instant::now();
         for id in 0..100 {

@@ -224,7 +224,7 @@ on_both_stores! {
     }
 
     // S4, S5, D5: a caller that is dropped gives the lease back
-    async fn a_dropped_caller_of_a_plain_key_holds_up_nobody(nodes: &Nodes) {
+    async fn a_dropped_caller_of_a_plain_key_blocks_no_other(nodes: &Nodes) {
         let (here, there, gate) = (nodes.node().await, nodes.node().await, Gate::shut());
         let dropped = start(&here, &gate, "Ada");
         gate.arrival().await;

@@ -123,7 +123,7 @@ async fn a_read_that_nobody_polls_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_lone_read_waits_for_nobody() {
+async fn a_single_read_is_sent_at_once() {
     let server = RedisServer::start();
     let store = store(&server, "").await;
     fill(&store).await;

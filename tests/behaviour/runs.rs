@@ -373,7 +373,7 @@ on_both_stores! {
     }
 
     // S12
-    async fn who_follows_a_caller_that_is_not_polled_waits_for_the_deadline_at_most(nodes: &Nodes) {
+    async fn a_follower_of_an_unpolled_caller_waits_at_most_for_the_deadline(nodes: &Nodes) {
         let cache = nodes.node_with(Cache::builder().jitter(0.0).deadline(Duration::from_millis(300))).await;
         let runs = AtomicU32::new(0);
         let mut first = Box::pin(held(&cache, &runs, 7));
@@ -401,7 +401,7 @@ on_both_stores! {
     }
 
     // S12
-    async fn who_joins_a_held_leader_of_its_own_task_leads_at_once(nodes: &Nodes) {
+    async fn a_call_behind_an_unpolled_leader_of_its_own_task_leads_at_once(nodes: &Nodes) {
         // No deadline would end the wait.
         let cache = nodes.node_with(Cache::builder().deadline(None)).await;
         let (signals, runs) = ([const { Notify::const_new() }; 8], AtomicU32::new(0));

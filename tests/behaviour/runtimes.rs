@@ -161,7 +161,7 @@ async fn gated(cache: &Cache, gate: Option<Arc<Notify>>, id: u64) -> u64 {
 // D9, R11: the lease of a run whose runtime has ended is given back with the next call from another
 // runtime.
 #[test]
-fn a_run_that_ends_with_its_runtime_keeps_nobody_waiting() {
+fn a_compute_that_ends_with_its_runtime_leaves_no_waiters() {
     let server = RedisServer::start();
     // A wait for a lease would exceed the test's timeout.
     let connect = || {

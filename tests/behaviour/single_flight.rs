@@ -217,7 +217,7 @@ on_both_stores! {
     }
 
     // S5
-    async fn a_run_that_nobody_waits_for_is_dropped(nodes: &Nodes) {
+    async fn a_compute_without_callers_is_dropped(nodes: &Nodes) {
         struct Told(Arc<tokio::sync::Notify>);
         impl Drop for Told {
             fn drop(&mut self) {
@@ -273,7 +273,7 @@ on_both_stores! {
     }
 
     // S7
-    async fn recursion_on_the_same_key_is_told_instead_of_hanging(nodes: &Nodes) {
+    async fn recursion_on_the_same_key_panics_instead_of_hanging(nodes: &Nodes) {
         let cache = nodes.node().await;
         let recursive = tokio::spawn({
             let cache = cache.clone();

@@ -308,7 +308,7 @@ async fn an_invalidation_of_tags_is_one_trip_however_many_entries_there_are() {
 
 // I5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn invalidations_of_tags_that_nobody_stored_under_leave_nothing_behind() {
+async fn invalidations_of_unused_tags_leave_nothing_behind() {
     let nodes = Nodes::redis();
     let Nodes::Redis(server) = &nodes else { unreachable!() };
     let cache = nodes.node().await;

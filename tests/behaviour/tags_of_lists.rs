@@ -84,7 +84,7 @@ on_both_stores! {
         }
     }
 
-    async fn lists_within_the_value_and_maps_tell_theirs(nodes: &Nodes) {
+    async fn nested_lists_and_maps_have_their_tags(nodes: &Nodes) {
         let cache = nodes.node().await;
         let whole = Page {
             name: "news".to_owned(),
@@ -142,7 +142,7 @@ on_both_stores! {
         assert_eq!(ids::entry(0).on(&cache).get().await.unwrap(), Some(vec![]));
     }
 
-    async fn a_page_of_elements_fits_and_more_is_told(nodes: &Nodes) {
+    async fn a_page_of_elements_fits_and_more_is_reported(nodes: &Nodes) {
         let cache = nodes.node().await;
         let mut events = cache.subscribe();
         for n in [128, 129] {

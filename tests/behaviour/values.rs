@@ -237,7 +237,7 @@ enum Untagged {
 
 #[tokio::test]
 // V7
-async fn a_codec_that_cannot_hold_a_type_and_a_type_that_cannot_be_fingerprinted_are_told() {
+async fn unsuitable_codecs_and_incomplete_fingerprints_are_reported() {
     #[cached(ttl = 60, skip(cache), cache = cache)]
     async fn untagged(cache: &Cache, id: u32) -> Untagged {
         if id == 0 { Untagged::Number(id) } else { Untagged::Text("x".to_owned()) }
@@ -305,7 +305,7 @@ async fn fallibles(cache: &Cache, gate: &Gate, ids: &[u32]) -> Result<HashMap<u3
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // V7, X1: an unknown layout also represents an unknown flag. Both are distinguished from garbage
-async fn a_record_of_a_build_that_knows_more_stays_until_another_replaces_it() {
+async fn a_record_of_a_newer_build_stays_until_it_is_replaced() {
     let nodes = Nodes::redis();
     let Nodes::Redis(server) = &nodes else { unreachable!() };
     let (here, there) = (nodes.node().await, nodes.node().await);

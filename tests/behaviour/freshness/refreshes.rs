@@ -72,7 +72,7 @@ async fn a_run_that_fails_after_the_store_was_lost_falls_back_on_the_old_value()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // F11
-async fn a_refresh_that_was_skipped_is_not_told_again_at_each_hit() {
+async fn a_skipped_refresh_is_not_reported_at_each_hit() {
     let clock = Clock::manual();
     let cache = Cache::builder().jitter(0.0).refreshes_in_flight(1).clock(clock.clone()).in_memory();
     let (open, gate) = (Gate::open(), Gate::shut());
@@ -203,7 +203,7 @@ async fn rather_patient(cache: Cache, gate: Gate, id: u32, answer: Answer) -> An
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // F5, X2
-async fn who_is_woken_for_nothing_waits_no_longer_than_its_soft_timeout() {
+async fn a_waiter_woken_without_a_value_waits_no_longer_than_its_soft_timeout() {
     let nodes = Nodes::embedded();
     let settings = || Cache::builder().jitter(0.0).lease(Duration::from_secs(3000));
     let (here, there) = (nodes.node_with(settings()).await, nodes.node_with(settings()).await);

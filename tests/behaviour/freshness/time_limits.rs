@@ -68,7 +68,7 @@ on_both_stores! {
 
 // F5, X2
 #[tokio::test]
-async fn who_is_woken_for_nothing_waits_on_and_is_counted_once() {
+async fn a_waiter_woken_without_a_value_waits_on_and_is_counted_once() {
     let nodes = Nodes::Redis(RedisServer::start());
     let Nodes::Redis(server) = &nodes else { unreachable!("it was just made") };
     let (here, there) = (nodes.node().await, nodes.node().await);
@@ -225,7 +225,7 @@ on_both_stores! {
     }
 
     // R23: the key becomes free even if the deadline cannot be reported.
-    async fn a_run_whose_callers_cannot_be_told_goes_on_without_its_key(nodes: &Nodes) {
+    async fn a_compute_without_a_deadline_error_goes_on_without_its_key(nodes: &Nodes) {
         let (here, there) = (nodes.node_with(short_deadline()).await, nodes.node().await);
         let (mut events, gate) = (here.subscribe(), Gate::shut());
         let call = |gate: &Gate, answer| {
@@ -246,7 +246,7 @@ on_both_stores! {
     }
 
     // R23: a run that owns its arguments goes on for all callers that wait for it.
-    async fn who_comes_after_the_deadline_of_a_run_does_not_join_it(nodes: &Nodes) {
+    async fn a_caller_after_the_deadline_of_a_compute_does_not_join_it(nodes: &Nodes) {
         let (cache, gate) = (nodes.node_with(short_deadline()).await, Gate::shut());
         let call = |gate: &Gate, answer| tokio::spawn(owned_mute(cache.clone(), gate.clone(), 7, answer));
         let hangs = call(&gate, 1);

@@ -50,7 +50,7 @@ async fn count(session: Session) -> Result<String, SessionError> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_in_the_place_of_one_that_was_not_saved_is_for_its_client_alone() {
+async fn an_error_instead_of_an_unsaved_response_is_private() {
     // N1
     let server = RedisServer::start();
     let cache = Cache::connect(server.url()).await.unwrap();
@@ -69,7 +69,7 @@ async fn an_answer_in_the_place_of_one_that_was_not_saved_is_for_its_client_alon
 
 // One thread, because the log is captured on the current thread.
 #[tokio::test(flavor = "current_thread")]
-async fn an_error_that_becomes_an_answer_is_told_in_the_log() {
+async fn an_error_that_becomes_a_response_is_logged() {
     let log = Log::default();
     let guard = tracing::subscriber::set_default(log.clone());
     let ask = |app: Router| async move {
@@ -96,7 +96,7 @@ async fn an_error_that_becomes_an_answer_is_told_in_the_log() {
 // One thread, because the log is captured on the current thread.
 #[tokio::test(flavor = "current_thread")]
 // C4
-async fn an_error_that_becomes_a_thousand_answers_is_one_line_and_later_one_with_a_count() {
+async fn a_thousand_error_responses_are_one_log_line_and_later_a_count() {
     let (log, clock) = (Log::default(), Clock::manual());
     let guard = tracing::subscriber::set_default(log.clone());
     let cache = Cache::builder().clock(clock.clone()).in_memory();

@@ -201,7 +201,7 @@ async fn mistakes(session: &Session) -> Vec<SessionError> {
 
 // One thread, because the log is captured on the current thread.
 #[tokio::test(flavor = "current_thread")]
-async fn no_id_secret_or_value_is_in_what_is_logged_told_or_shown() {
+async fn logs_events_and_errors_contain_no_id_secret_or_value() {
     let log = Log::default();
     let guard = tracing::subscriber::set_default(log.clone());
     let server = RedisServer::start();
