@@ -162,7 +162,7 @@ async fn a_value_computed_while_redis_dies_reaches_its_caller() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // D5
-async fn calls_dropped_at_any_await_leave_nobody_waiting() {
+async fn calls_dropped_at_any_await_leave_no_waiters() {
     let server = RedisServer::start();
     let cache = Cache::connect(&server.patient_url()).await.unwrap();
     for round in 0..200_u64 {

@@ -96,7 +96,7 @@ async fn killed_connections_leave_no_lease_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R11, D2
-async fn after_a_pause_of_writes_during_a_run_nobody_waits_for_its_lease() {
+async fn after_a_pause_of_writes_no_caller_waits_for_the_lease() {
     let server = RedisServer::start();
     let (cache, other) = (cache_at(&server.url()).await, cache_at(&server.url()).await);
     let gate = Gate::shut();

@@ -93,7 +93,7 @@ async fn a_user_who_may_not_choose_a_database_says_so() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_trusts_says_so() {
+async fn an_untrusted_certificate_says_so() {
     let Some(server) = RedisServer::with_tls() else { return };
     let error = refused(&server.untrusted_tls_url()).await;
     assert!(error.to_string().contains("tls_ca"), "{error}");
@@ -135,7 +135,7 @@ async fn another_server_says_so() {
 
 // D1
 #[tokio::test]
-async fn nothing_listens_and_the_store_starts_all_the_same() {
+async fn the_store_starts_even_if_nothing_listens() {
     let server = RedisServer::start();
     server.kill();
     let (store, mut events) = RawStore::redis_watched(&server.url()).await;
@@ -268,7 +268,7 @@ async fn an_address_in_parts_is_as_good_as_a_url() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_said_twice_or_half_says_so() {
+async fn a_duplicate_or_partial_address_says_so() {
     let server = RedisServer::builder().password(SECRET).start();
     let (new, url) = (Cache::builder, server.url());
     for (builder, says) in [

@@ -121,7 +121,7 @@ async fn a_restarted_server_has_forgotten_leases_and_scripts_and_all_is_well() {
 }
 
 #[tokio::test]
-async fn a_paused_server_holds_nobody_up() {
+async fn a_paused_server_blocks_no_caller() {
     let server = RedisServer::start();
     let store = store_at(&server.url()).await;
     let (_, wake) = store.read_and_watch("k").await.unwrap();

@@ -109,7 +109,7 @@ async fn too_few_replicas_are_an_error_that_counts_them_and_reads_wait_for_nothi
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R24
-async fn every_way_to_end_a_value_waits() {
+async fn every_kind_of_invalidation_waits() {
     let (primary, replica) = pair().await;
     let cache = waiting(&primary, Duration::from_millis(20)).await;
     let plain = Cache::builder().url(primary.url()).connect().await.unwrap();
@@ -149,7 +149,7 @@ async fn callers_at_the_same_time_share_the_wait() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R24, D2
-async fn the_waiting_connection_comes_back_after_a_restart_and_a_dropped_caller_holds_nobody_up() {
+async fn the_waiting_connection_comes_back_after_a_restart_and_a_dropped_caller_blocks_no_other() {
     let (primary, replica) = pair().await;
     let cache = waiting(&primary, Duration::from_secs(3)).await;
     soon("all are there", end(&cache, "entry")).await.unwrap();

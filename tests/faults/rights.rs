@@ -199,7 +199,7 @@ async fn a_right_that_is_lost_costs_no_wait_and_comes_back() {
 
 // T5, R6: no change would be pushed. Reads and writes, one by one and in batches, and versions.
 #[tokio::test]
-async fn what_the_server_refuses_to_track_is_not_kept() {
+async fn a_read_that_the_server_refuses_to_track_is_not_kept() {
     let server = RedisServer::start();
     set_user(&server, "app", "~* &* +@all");
     let cache = builder(&server, "app", "").require_store().connect().await.unwrap();

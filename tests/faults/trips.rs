@@ -263,7 +263,7 @@ async fn very_many_tags_are_invalidated_in_one_call_and_a_failure_says_how_many(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // C1
-async fn the_server_remembers_no_key_that_nobody_keeps() {
+async fn the_server_tracks_no_key_that_is_not_kept() {
     #[cached(name = "kept_nowhere", ttl = 600, skip(cache), cache = cache, local = false)]
     async fn kept_nowhere(cache: &Cache, id: u32) -> u32 {
         let _ = cache;

@@ -165,7 +165,7 @@ pub fn a_task_goes_on_where_one_that_waits_is_dropped() {
 }
 
 /// A caller after a write and its detachment does not get a value that was read before.
-pub fn who_comes_after_a_detachment_joins_no_earlier_run() {
+pub fn a_caller_after_a_detachment_joins_no_earlier_run() {
     let key = Key::new();
     let earlier = spawn(&key, read);
     let another = spawn(&key, read);
@@ -178,7 +178,7 @@ pub fn who_comes_after_a_detachment_joins_no_earlier_run() {
 }
 
 /// The same for a change of a version that the value depends on.
-pub fn who_comes_after_a_change_of_a_version_joins_no_earlier_run() {
+pub fn a_caller_after_a_change_of_a_version_joins_no_earlier_run() {
     let key = Key::new();
     let earlier = spawn(&key, read);
     key.row.store(1, Ordering::SeqCst);

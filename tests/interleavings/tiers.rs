@@ -98,7 +98,7 @@ pub fn no_fill_survives_a_gap() {
 }
 
 /// A read that is given up leaves nothing behind, whatever runs concurrently.
-pub fn marks_go_with_their_reads() {
+pub fn pending_fills_end_with_their_reads() {
     let node = Node::new();
     let given_up = spawn(&node, |node| drop(node.local.begin(&KEY.into())));
     let read = spawn(&node, |node| node.read(Dependencies::default()));
@@ -111,7 +111,7 @@ pub fn marks_go_with_their_reads() {
 }
 
 /// A version changes while two threads learn it.
-pub fn no_dependency_holds_after_its_version_was_told_changed() {
+pub fn no_dependency_holds_after_its_version_has_changed() {
     let node = Node::new();
     let before = node.learn().unwrap();
     let learned = |node: &Node| {
@@ -128,7 +128,7 @@ pub fn no_dependency_holds_after_its_version_was_told_changed() {
 }
 
 /// A value is filled under a version that changes in the meantime.
-pub fn no_value_is_served_under_a_version_that_was_told_changed() {
+pub fn no_value_is_served_under_a_version_that_has_changed() {
     let node = Node::new();
     let fill = |node: &Node| {
         if let Some(under) = node.learn() {
