@@ -546,7 +546,7 @@ mod tests {
         assert!(!watch.has_slept(&clock));
         let before = clock.coarse();
         clock.suspend(HOUR);
-        assert_eq!(clock.coarse(), before, "what hits go by stands still");
+        assert_eq!(clock.coarse(), before, "the clock that hits use stands still");
         assert!(watch.has_slept(&clock) && !watch.has_slept(&clock));
         clock.suspend(Duration::from_millis(99));
         assert!(!watch.has_slept(&clock));

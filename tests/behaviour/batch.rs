@@ -40,7 +40,7 @@ impl Db {
         if ids.contains(&666) {
             return Err(Broken(666));
         }
-        assert!(!ids.contains(&13), "nobody asks for 13");
+        assert!(!ids.contains(&13), "13 is never requested");
         Ok(ids.iter().filter(|id| **id < 1000).map(|id| (*id, format!("user {id}"))).collect())
     }
 
@@ -441,9 +441,9 @@ on_both_stores! {
         if let Nodes::Embedded(_, clock) = nodes {
             clock.advance(Duration::from_millis(200));
         }
-        event(&mut events, "it is told", |event| matches!(event, Event::DeadlinePassed { .. })).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::DeadlinePassed { .. })).await;
         let of_all = |answer| HashMap::from([(1, answer), (2, answer)]);
-        assert_eq!(soon("who waited runs anew", follows).await.unwrap(), of_all(2));
+        assert_eq!(soon("the waiter runs again", follows).await.unwrap(), of_all(2));
         assert_eq!(soon("and so may others", mute(&there, &Gate::open(), 3, &[1, 2])).await, of_all(2));
         assert!(!hangs.is_finished());
         gate.let_through(1);

@@ -87,7 +87,7 @@ async fn a_lease_in_the_embedded_store_ends_in_its_time_while_the_wall_clock_is_
     clock.advance(second);
     assert_eq!(acquire(2).await, RawAcquired::Ours, "it does not block its key");
     clock.set_wall_forward(HOUR * 2);
-    assert_ne!(acquire(3).await, RawAcquired::Ours, "nor is it gone");
+    assert_ne!(acquire(3).await, RawAcquired::Ours, "it is not gone either");
     store.index_put("i", "member", second).await.unwrap();
     clock.set_wall_forward(HOUR * 2);
     assert_eq!(store.index_members("i").await.unwrap(), [("member".to_owned(), second)]);

@@ -201,7 +201,7 @@ on_both_stores! {
             for node in &nodes {
                 match &stored {
                     Some(last) => becomes_without_write(node, last).await,
-                    None => panic!("the last write stands"),
+                    None => panic!("the last write is stored"),
                 }
             }
         }
@@ -414,7 +414,7 @@ async fn a_loop_of_hits_that_yields_receives_changes() {
     let mut hits = 0;
     while &*row(&here, &gate, 7, "new").await.unwrap() == "old" {
         hits += 1;
-        assert!(hits < 1_000_000, "it is never told");
+        assert!(hits < 1_000_000, "it is never notified");
         tokio::task::consume_budget().await;
     }
 }

@@ -78,7 +78,7 @@ on_both_stores! {
             table.0.fetch_add(1, SeqCst);
             fence.lift().await.unwrap();
             assert_eq!(read(&here, &table).await, before + 1, "{on:?}");
-            eventually("it is told", || async { read(&there, &table).await == before + 1 }).await;
+            eventually("it is reported", || async { read(&there, &table).await == before + 1 }).await;
             assert_eq!(stored(&there).await, Some(before + 1), "{on:?}");
         }
     }
@@ -212,7 +212,7 @@ on_both_stores! {
             table.0.fetch_add(1, SeqCst);
             fence.withdraw().await.unwrap();
             assert_eq!(read(&here, &table).await, before, "{on:?}");
-            eventually("it is told", || async { read(&there, &table).await == before }).await;
+            eventually("it is reported", || async { read(&there, &table).await == before }).await;
             for node in [&here, &there] {
                 assert_eq!(stored(node).await, Some(before), "{on:?}");
             }
@@ -243,7 +243,7 @@ on_both_stores! {
                 }
                 fence.withdraw().await.unwrap();
                 assert_eq!(stored(&there).await, expected, "{what} {on:?}");
-                eventually("it is told", || async { stored(&here).await == expected }).await;
+                eventually("it is reported", || async { stored(&here).await == expected }).await;
             }
         }
     }
@@ -320,7 +320,7 @@ on_both_stores! {
                 fences.push(raise(&cache, on, before).await);
             }
             let name = matches!(on, On::Entry).then_some("row");
-            event(&mut events, "it is told", |event| matches!(event, Event::TooManyFences { name: told } if told.as_deref() == name)).await;
+            event(&mut events, "it is reported", |event| matches!(event, Event::TooManyFences { name: told } if told.as_deref() == name)).await;
             for fence in fences {
                 fence.lift().await.unwrap();
             }

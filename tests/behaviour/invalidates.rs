@@ -114,7 +114,7 @@ on_both_stores! {
             row(&there, &table, 7).await;
             write(by, &here, &table, &Gate::open(), Outcome::Commit).await.unwrap();
             assert_eq!(row(&here, &table, 7).await, before + 1, "{by:?}");
-            eventually("it is told", || async { row(&there, &table, 7).await == before + 1 }).await;
+            eventually("it is reported", || async { row(&there, &table, 7).await == before + 1 }).await;
             assert_eq!(stored(&there).await, Some(before + 1), "{by:?}");
         }
     }
@@ -156,7 +156,7 @@ on_both_stores! {
                 }
                 // The write may have happened.
                 table.row.fetch_add(1, SeqCst);
-                eventually("what stood before has ended, and values are stored again", || async {
+                eventually("the entry from before has ended, and values are stored again", || async {
                     row(&cache, &table, 7).await == before + 1 && stored(&cache).await == Some(before + 1)
                 })
                 .await;
@@ -184,7 +184,7 @@ on_both_stores! {
             let (written, ()) = soon("the write ends", futures::future::join(write, reading)).await;
             written.unwrap();
             assert_eq!(row(&here, &table, 7).await, before + 1, "{by:?}");
-            eventually("it is told", || async { row(&there, &table, 7).await == before + 1 }).await;
+            eventually("it is reported", || async { row(&there, &table, 7).await == before + 1 }).await;
         }
     }
 
@@ -442,8 +442,8 @@ async fn a_write_whose_fence_could_not_be_raised_invalidates_all_the_same() {
         let (written, ()) = futures::future::join(write(by, &cache, &table, &gate, Outcome::Commit), mending).await;
         written.unwrap();
         if !matches!(by, By::Function) {
-            event(&mut events, "the failure is told", |event| matches!(event, Event::StoreFailed { .. })).await;
+            event(&mut events, "the failure is reported", |event| matches!(event, Event::StoreFailed { .. })).await;
         }
-        eventually("what stood before has ended", || async { row(&other, &table, 7).await == before + 1 }).await;
+        eventually("the entry from before has ended", || async { row(&other, &table, 7).await == before + 1 }).await;
     }
 }

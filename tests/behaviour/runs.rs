@@ -335,11 +335,11 @@ on_both_stores! {
         });
         assert_eq!(values.await, [2; 40]);
         for _ in 0..2 {
-            support::event(&mut told, "the panic is told", |event| matches!(event, Event::FillPanicked { .. })).await;
+            support::event(&mut told, "the panic is reported", |event| matches!(event, Event::FillPanicked { .. })).await;
         }
         let values = all_of(&cache, &gate, 40, || fragile(cache.clone(), gate.clone(), NOT_WRITTEN)).await;
         assert_eq!(values, vec![Fragile(NOT_WRITTEN); 40]);
-        support::event(&mut told, "the panic is told", |event| matches!(event, Event::EncodeFailed { .. })).await;
+        support::event(&mut told, "the panic is reported", |event| matches!(event, Event::EncodeFailed { .. })).await;
         assert_eq!(gate.runs(), 3);
     }
 
@@ -355,7 +355,7 @@ on_both_stores! {
         for value in soon("all return", calls).await {
             assert_eq!(value.unwrap(), Fragile(NOT_READ[at]));
         }
-        support::event(&mut told, "it is told", |event| matches!(event, Event::Undecodable { .. })).await;
+        support::event(&mut told, "it is reported", |event| matches!(event, Event::Undecodable { .. })).await;
     }
 
     // S11

@@ -182,7 +182,7 @@ fn a_compute_that_ends_with_its_runtime_leaves_no_waiters() {
     });
     drop(first);
     second.block_on(async {
-        assert_eq!(soon("nobody holds the key", gated(&cache, None, 1)).await, 2);
+        assert_eq!(soon("the key is not held", gated(&cache, None, 1)).await, 2);
         assert!(cache.is_available());
         // Another process.
         let other = connect().await.unwrap();

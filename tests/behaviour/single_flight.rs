@@ -213,7 +213,7 @@ on_both_stores! {
         for follower in followers {
             assert_eq!(soon("a follower runs it", follower).await.unwrap().unwrap(), "value");
         }
-        assert_eq!(gate.runs(), 2, "one run was dropped, one came to its end");
+        assert_eq!(gate.runs(), 2, "one run was dropped, one returned");
     }
 
     // S5

@@ -141,6 +141,6 @@ async fn a_change_of_any_read_key_is_reported(store: &RawStore) {
     store.read_many(&["a", "b"], &["v"], true).await.unwrap();
     store.write("b", &record(1, "new"), TTL, &[], "{n@version}:builds").await.unwrap();
     store.renew_versions(&["v"]).await.unwrap();
-    eventually("both are told", || async { told.of("b") && told.of("v") }).await;
+    eventually("both are notified", || async { told.of("b") && told.of("v") }).await;
     assert!(!told.of("a"));
 }

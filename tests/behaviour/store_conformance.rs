@@ -166,7 +166,7 @@ async fn a_recreated_registry_gives_the_function_another_version(store: &RawStor
     assert!(tracked);
     let second = register("f2").await;
     assert!(second.is_some() && second != first && stands().await == second);
-    eventually("the change is told", || async { told.of(version) }).await;
+    eventually("the change is reported", || async { told.of(version) }).await;
     assert_eq!((register("f1").await, stands().await), (second, second));
     let mut known = store.remove(&["k"], builds).await.unwrap();
     known.sort();
@@ -368,7 +368,7 @@ async fn any_bytes_round_trip(store: &RawStore) {
 }
 
 async fn a_message_reaches_every_subscriber(store: &RawStore) {
-    assert_eq!(store.publish("news", b"nobody listens").await.unwrap(), 0);
+    assert_eq!(store.publish("news", b"there are no subscribers").await.unwrap(), 0);
     let mut first = store.subscribe("news").await.unwrap();
     let mut second = store.subscribe("news").await.unwrap();
     let mut other = store.subscribe("other").await.unwrap();
@@ -390,7 +390,7 @@ async fn a_subscription_ends_with_its_last_subscriber(store: &RawStore) {
     let message = soon("the message arrives", second.next()).await;
     assert_eq!(message, Some(RawMessage::Payload(b"still".to_vec())));
     drop(second);
-    eventually("nobody listens any more", || async { store.publish("news", b"x").await.unwrap() == 0 }).await;
+    eventually("there are no subscribers left", || async { store.publish("news", b"x").await.unwrap() == 0 }).await;
     let mut again = store.subscribe("news").await.unwrap();
     store.publish("news", b"again").await.unwrap();
     let message = soon("the message arrives", again.next()).await;
@@ -401,7 +401,7 @@ async fn a_closed_store_says_so(store: &RawStore) {
     let mut messages = store.subscribe("news").await.unwrap();
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     assert!(store.close().await);
-    soon("closing wakes who waits", wake).await;
+    soon("closing wakes the waiter", wake).await;
     assert_eq!(soon("closing ends subscriptions", messages.next()).await, None);
     assert!(!store.is_available());
     assert_eq!(store.read("k").await.unwrap_err().kind(), ErrorKind::Closed);

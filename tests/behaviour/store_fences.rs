@@ -109,7 +109,7 @@ async fn a_record_ends_under_a_fence_as_it_would_without(store: &RawStore) {
 async fn only_a_record_is_put_aside(store: &RawStore) {
     store.acquire("leased", B, LIMIT, Nothing).await.unwrap();
     store.hash_set("hash", &[("field", b"value")]).await.unwrap();
-    store.put("without end", b"somebody else's", None).await.unwrap();
+    store.put("without end", b"owned by another writer", None).await.unwrap();
     for key in ["absent", "leased", "hash", "without end"] {
         raise(store, key, A, LIMIT).await;
         assert_eq!(read(store, key).await, RawSlot::Fenced, "{key}");
@@ -220,7 +220,7 @@ async fn an_expired_fence_beside_another_removes_the_record_before_both(store: &
         assert!(left(store, &aside("k")).await.is_none_or(|left| left <= SHORT));
         store.let_pass(AFTER_SHORT).await;
         assert_eq!(left(store, &aside("k")).await, None);
-        assert_eq!(read(store, "k").await, RawSlot::Fenced, "as long as the other stands");
+        assert_eq!(read(store, "k").await, RawSlot::Fenced, "as long as the other fence is raised");
         store.withdraw(&["k"], long).await.unwrap();
         assert_eq!(read(store, "k").await, RawSlot::Absent);
     }
@@ -234,7 +234,7 @@ async fn seventeen_fences_stand_until_the_last_of_them_would_end(store: &RawStor
         assert!(!store.fence_versions(&[], &["tag"], fence, LIMIT).await.unwrap());
     }
     for (fence, limit) in [(17, LIMIT * 2), (18, LIMIT)] {
-        assert!(store.raise(&["k"], BUILDS, fence, limit).await.unwrap().1, "it is told");
+        assert!(store.raise(&["k"], BUILDS, fence, limit).await.unwrap().1, "it is reported");
         assert!(store.fence_versions(&[], &["tag"], fence, limit).await.unwrap());
     }
     for fence in 1..=18 {
@@ -352,7 +352,7 @@ async fn a_version_under_a_fence_that_ran_out_does_not_come_back(store: &RawStor
     store.fence_versions(&[], &["tag"], A, SHORT).await.unwrap();
     store.fence_versions(&[], &["tag"], B, LIMIT).await.unwrap();
     store.let_pass(AFTER_SHORT).await;
-    assert_eq!(versions(store, &["tag"]).await, [None], "as long as the other stands");
+    assert_eq!(versions(store, &["tag"]).await, [None], "as long as the other fence is raised");
     store.withdraw_versions(&[], &["tag"], B).await.unwrap();
     let after = versions(store, &["tag"]).await;
     assert!(after[0].is_some() && after != before);
@@ -386,7 +386,7 @@ async fn raising_lifting_and_withdrawing_are_reported(store: &RawStore) {
         let told = store.told();
         raise(store, "k", A, LIMIT).await;
         store.fence_versions(&[], &["tag"], A, LIMIT).await.unwrap();
-        eventually("both are told", || async { told.of("k") && told.of("tag") }).await;
+        eventually("both are notified", || async { told.of("k") && told.of("tag") }).await;
         let (_, tracked) = store.versions(&["tag"], true).await.unwrap();
         assert!(tracked);
         let _slot = store.read_and_watch("k").await.unwrap();
@@ -398,6 +398,6 @@ async fn raising_lifting_and_withdrawing_are_reported(store: &RawStore) {
             store.withdraw(&["k"], A).await.unwrap();
             store.withdraw_versions(&[], &["tag"], A).await.unwrap();
         }
-        eventually("both are told", || async { told.of("k") && told.of("tag") }).await;
+        eventually("both are notified", || async { told.of("k") && told.of("tag") }).await;
     }
 }

@@ -272,7 +272,7 @@ async fn a_failed_refresh_leaves_a_throttle_that_all_see(store: &RawStore) {
     store.acquire("k", A, LEASE, Record(1)).await.unwrap();
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     assert!(store.throttle("k", A, LEASE).await.unwrap());
-    soon("who waits looks again", wake).await;
+    soon("the waiter reads again", wake).await;
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "old")));
     let found = store.acquire("k", B, LEASE, Record(1)).await.unwrap();
     assert!(matches!(found, RawAcquired::Throttled(Some(left)) if left <= LEASE && left > LEASE / 2), "{found:?}");
@@ -350,11 +350,11 @@ async fn a_waiter_for_a_refresh_is_woken_when_its_lease_is_released(store: &RawS
     store.acquire("k", A, LEASE, Record(1)).await.unwrap();
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     store.release("k", A, Record(1)).await.unwrap();
-    soon("who waits looks again", wake).await;
+    soon("the waiter reads again", wake).await;
     store.acquire("k", A, LEASE, Record(1)).await.unwrap();
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     store.release_unstored("k", A, Record(1), LEASE).await.unwrap();
-    soon("who waits looks again", wake).await;
+    soon("the waiter reads again", wake).await;
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "stale")));
 }
 
@@ -365,7 +365,7 @@ async fn a_run_that_stored_nothing_leaves_a_mark_that_one_attempt_takes_over(sto
     assert!(matches!(store.read("k").await.unwrap(), RawSlot::Leased(_)), "only its owner leaves it");
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     store.release_unstored("k", A, Nothing, LEASE).await.unwrap();
-    soon("who waits looks again", wake).await;
+    soon("the waiter reads again", wake).await;
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Unstored);
     // The run that left it is over.
     assert!(!store.fill("k", A, Nothing, &record(1, "late"), TTL).await.unwrap());

@@ -284,7 +284,7 @@ async fn entries_without_a_key_do_not_count(store: &RawStore) {
     enter(store, "a", TTL, None).await;
     enter(store, "b", TTL, None).await;
     store.delete("s:a").await.unwrap();
-    assert_eq!(enter(store, "c", TTL, Some((2, false))).await, done(&[]), "nobody has to go for one that is not there");
+    assert_eq!(enter(store, "c", TTL, Some((2, false))).await, done(&[]), "no session has to end for an absent one");
     store.delete("s:b").await.unwrap();
     assert_eq!(enter(store, "d", TTL, Some((2, true))).await, done(&[]));
     // An entry that has expired while its key still exists.
@@ -319,7 +319,7 @@ async fn an_ended_key_leaves_a_mark(store: &RawStore) {
     assert_eq!(store.load_marked("k", "m").await.unwrap(), (Some(b"v".to_vec()), false));
     assert!(store.delete_marked("k", "m", TTL).await.unwrap());
     assert_eq!(store.load_marked("k", "m").await.unwrap(), (None, true));
-    assert!(!store.delete_marked("k", "m", TTL).await.unwrap(), "nothing stood there");
+    assert!(!store.delete_marked("k", "m", TTL).await.unwrap(), "the key was absent");
     store.put("k", b"back", None).await.unwrap();
     assert_eq!(store.load_marked("k", "m").await.unwrap(), (Some(b"back".to_vec()), true));
     assert!(store.delete_marked("k", "m", SHORT).await.unwrap());

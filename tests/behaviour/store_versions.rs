@@ -61,7 +61,7 @@ async fn a_renewed_version_differs_and_is_reported(store: &RawStore) {
     let (before, _) = store.versions(&["a@version", "b@version"], true).await.unwrap();
     assert!(!told.of("a@version"), "what did not exist has not changed");
     store.renew_versions(&["a@version"]).await.unwrap();
-    eventually("the change is told", || async { told.of("a@version") }).await;
+    eventually("the change is reported", || async { told.of("a@version") }).await;
     let (after, _) = store.versions(&["a@version", "b@version"], true).await.unwrap();
     assert!(after[0].is_some() && after[0] != before[0], "{after:?}");
     assert_eq!(after[1], before[1]);
@@ -120,7 +120,7 @@ async fn a_lost_version_comes_back_as_another(store: &RawStore) {
     let told = store.told();
     let (before, _) = store.versions(&["a@version"], true).await.unwrap();
     store.delete("a@version").await.unwrap();
-    eventually("the loss is told", || async { told.of("a@version") }).await;
+    eventually("the loss is reported", || async { told.of("a@version") }).await;
     assert_eq!(store.versions(&["a@version"], false).await.unwrap().0, [None]);
     let (after, _) = store.versions(&["a@version"], true).await.unwrap();
     assert!(after[0].is_some() && after != before, "{after:?}");

@@ -149,7 +149,7 @@ on_both_stores! {
             assert_eq!(ids(&cache, n).await.len(), n as usize);
             assert_eq!(ids::entry(n).on(&cache).get().await.unwrap().is_some(), n == 128);
         }
-        event(&mut events, "it is told", |event| matches!(event, Event::TooManyTags { tags: 129, .. })).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::TooManyTags { tags: 129, .. })).await;
         cache.invalidate_tag("n:127").await.unwrap();
         assert_eq!(ids::entry(128).on(&cache).get().await.unwrap(), None);
         // The same tag of many elements counts once.

@@ -125,7 +125,7 @@ async fn a_missing_right_to_touch_is_reported_once() {
     for _ in 0..3 {
         hot(&cache, 7).await;
     }
-    after_minutes(&clock, "it is told", || cache.stats().store_failures == 1).await;
+    after_minutes(&clock, "it is reported", || cache.stats().store_failures == 1).await;
     for _ in 0..10 {
         hot(&cache, 7).await;
         clock.advance(MINUTE);

@@ -163,7 +163,7 @@ on_both_stores! {
         for call in others {
             assert_eq!(soon("both have it", call).await.unwrap().unwrap().unwrap(), "stored");
         }
-        assert_eq!(gate.runs(), 2, "it came to nothing, so nothing said that it stores nothing");
+        assert_eq!(gate.runs(), 2, "the compute was dropped, so it left no mark that it stores nothing");
     }
 
     // X7: with a record that can no longer be served.

@@ -106,7 +106,7 @@ async fn tls_to_a_plain_port_says_so() {
     let server = RedisServer::start();
     let url = format!("rediss://localhost:{}?connect_timeout=200ms", server.port());
     let (_store, mut events) = RawStore::redis_watched(&url).await;
-    let Event::ConnectFailed { reason, .. } = next(&mut events, "it is told", |_| true).await else { panic!() };
+    let Event::ConnectFailed { reason, .. } = next(&mut events, "it is reported", |_| true).await else { panic!() };
     assert!(reason.contains("TLS port?"), "{reason}");
 }
 
@@ -114,7 +114,7 @@ async fn tls_to_a_plain_port_says_so() {
 async fn no_tls_to_a_tls_port_says_so() {
     let Some(server) = RedisServer::with_tls() else { return };
     let (_store, mut events) = RawStore::redis_watched(&server.untrusted_tls_url().replace("rediss", "redis")).await;
-    let Event::ConnectFailed { reason, .. } = next(&mut events, "it is told", |_| true).await else { panic!() };
+    let Event::ConnectFailed { reason, .. } = next(&mut events, "it is reported", |_| true).await else { panic!() };
     assert!(reason.contains("`rediss://`"), "{reason}");
 }
 
@@ -143,7 +143,7 @@ async fn the_store_starts_even_if_nothing_listens() {
     assert!(!store.is_available());
     let error = store.read("k").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    let first = next(&mut events, "the attempt is told", |_| true).await;
+    let first = next(&mut events, "the attempt is reported", |_| true).await;
     assert!(matches!(first, Event::ConnectFailed { kind: ErrorKind::Unavailable, .. }), "{first:?}");
     server.restart();
     next(&mut events, "it connects by itself", |event| matches!(event, Event::Connected)).await;
@@ -155,7 +155,7 @@ async fn the_store_starts_even_if_nothing_listens() {
 async fn a_name_that_does_not_resolve_is_waited_for() {
     let (store, mut events) = RawStore::redis_watched(&format!("redis://:{SECRET}@no-such-host.invalid/")).await;
     assert!(!store.unwrap().is_available());
-    next(&mut events, "the attempt is told", |event| matches!(event, Event::ConnectFailed { .. })).await;
+    next(&mut events, "the attempt is reported", |event| matches!(event, Event::ConnectFailed { .. })).await;
 }
 
 // D1, D2: it accepts connections, but never answers.
@@ -234,7 +234,7 @@ async fn a_server_without_a_free_place_is_waited_for() {
     eventually("the place is taken", || async { holder.is_available() }).await;
     let (store, mut events) = RawStore::redis_watched(&server.url()).await;
     let store = store.unwrap();
-    let told = next(&mut events, "it is told", |_| true).await;
+    let told = next(&mut events, "it is reported", |_| true).await;
     assert!(matches!(told, Event::ConnectFailed { kind: ErrorKind::Unavailable, .. }), "{told:?}");
     holder.close().await;
     drop(holder);

@@ -55,7 +55,7 @@ async fn many_values_of_a_mebibyte_are_stored_and_read_without_a_fault_and_the_c
     }
     assert_eq!(db.asked.load(Ordering::SeqCst), ids.len(), "each was computed once");
     assert_eq!((there.stats().hits, there.stats().computes), (ids.len() as u64, 0));
-    assert_eq!(proxy.connections(), connections, "no connection was given up");
+    assert_eq!(proxy.connections(), connections, "no connection was closed");
     assert!(here.is_available() && there.is_available());
 }
 
@@ -160,7 +160,7 @@ async fn reads_that_queue_behind_one_that_times_out_get_their_values() {
         }
     })
     .await;
-    assert!((1..=4 + 2 * 128).contains(&failed), "{failed} of those that were sent, and none behind them");
+    assert!((1..=4 + 2 * 128).contains(&failed), "{failed} of those that were sent, and none after them");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

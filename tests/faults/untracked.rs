@@ -43,7 +43,7 @@ async fn untracked_reads_and_their_versions_are_not_kept() {
         drop(sender.send(event.clone()));
     });
     let here = builder.connect().await.unwrap();
-    event(&mut events, "it is told", |event| matches!(event, Event::TrackingUnavailable { .. })).await;
+    event(&mut events, "it is reported", |event| matches!(event, Event::TrackingUnavailable { .. })).await;
     let there = Cache::connect(server.patient_url()).await.unwrap();
     let gate = Gate::open();
     assert_eq!(read(&there, &gate, "v1").await, "v1");

@@ -190,7 +190,7 @@ pub fn a_caller_after_a_change_of_a_version_joins_no_earlier_run() {
 /// A detached run ends while the run that replaced it continues.
 pub fn a_run_that_ends_detaches_no_other() {
     let key = Key::new();
-    let Joined::Lead(first, _) = key.join() else { panic!("nobody else runs") };
+    let Joined::Lead(first, _) = key.join() else { panic!("no other run begins") };
     key.detach();
     let Joined::Lead(second, _) = key.join() else { panic!("the first is detached") };
     let ends = thread::spawn(move || first.complete(FlightOutcome::Value(Arc::new(1_usize))));

@@ -79,9 +79,9 @@ fn changes_beside_two_reads(change: fn(&Local)) {
     ];
     node.row.store(1, Ordering::SeqCst);
     change(&node.local);
-    assert_ne!(node.served(), Some(0), "served after the change was told");
+    assert_ne!(node.served(), Some(0), "served after the change was reported");
     reads.into_iter().for_each(|read| read.join().unwrap());
-    assert_ne!(node.served(), Some(0), "kept after the change was told");
+    assert_ne!(node.served(), Some(0), "kept after the change was reported");
     assert_eq!(node.local.marked_keys(), 0);
 }
 
@@ -122,7 +122,7 @@ pub fn no_dependency_holds_after_its_version_has_changed() {
     let others = [spawn(&node, learned), spawn(&node, learned)];
     node.version.store(1, Ordering::SeqCst);
     node.versions.changed("v");
-    assert!(!before.hold(), "right after it was told");
+    assert!(!before.hold(), "right after it was reported");
     others.into_iter().for_each(|other| other.join().unwrap());
     assert!(!before.hold(), "for good");
 }
@@ -140,7 +140,7 @@ pub fn no_value_is_served_under_a_version_that_has_changed() {
     node.row.store(1, Ordering::SeqCst);
     node.version.store(1, Ordering::SeqCst);
     node.versions.changed("v");
-    assert_ne!(node.served(), Some(0), "right after it was told");
+    assert_ne!(node.served(), Some(0), "right after it was reported");
     others.into_iter().for_each(|other| other.join().unwrap());
     assert_ne!(node.served(), Some(0), "for good");
     assert_eq!(node.local.marked_keys(), 0);

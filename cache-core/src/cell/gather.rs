@@ -92,7 +92,7 @@ mod tests {
         assert!(gathering.add("a", 2).is_none());
         let other = gathering.add("b", 9);
         assert_eq!(turn.next(), Some(vec![1, 2]));
-        assert!(gathering.add("a", 3).is_none(), "somebody works for it");
+        assert!(gathering.add("a", 3).is_none(), "a worker holds the turn");
         assert_eq!((turn.next(), turn.next()), (Some(vec![3]), None));
         // The turn is over. The next caller begins another, which the old one does not affect.
         let mut next = gathering.add("a", 4).unwrap();

@@ -143,7 +143,7 @@ mod tests {
             *self.telling.lock().unwrap() = Some(thread::current().id());
             tell();
             *self.telling.lock().unwrap() = None;
-            assert_eq!(self.in_telling.load(Ordering::SeqCst), 0, "destructors on the task that tells of it");
+            assert_eq!(self.in_telling.load(Ordering::SeqCst), 0, "destructors on the task that reports the gap");
         }
     }
 

@@ -159,7 +159,7 @@ mod tests {
     fn an_evicting_store_is_watched_for_a_minute_after_its_last_eviction() {
         let mut evictions = Evictions::default();
         evictions.look(Some(0), true);
-        assert!(!evictions.are_seen(), "it has never evicted: that was somebody's write");
+        assert!(!evictions.are_seen(), "it has never evicted: the push came from a write");
         evictions.look(Some(3), false);
         for _ in 0..EVICTS_FOR {
             assert!(evictions.are_seen());

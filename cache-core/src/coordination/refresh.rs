@@ -262,7 +262,11 @@ mod tests {
         // A new record is not resting.
         assert!(!refreshes.is_cooling_down("a", 2, 5_999));
         let rest = |other: &usize| refreshes.begin_cooldown(&other.to_string().into(), 1, 0, Duration::from_secs(5));
-        assert_eq!((0..2 * MOST_COOLING_DOWN).filter(rest).count(), 2, "forgotten all at once, and told");
+        assert_eq!(
+            (0..2 * MOST_COOLING_DOWN).filter(rest).count(),
+            2,
+            "all are forgotten at once, and this is reported"
+        );
         assert!(refreshes.keys().cooldowns.len() <= MOST_COOLING_DOWN);
     }
 }

@@ -242,7 +242,7 @@ fn dropping_everything_is_one_step_and_memory_is_freed_in_small_steps() {
     }
     local.clear();
     assert_eq!(dropped.load(Ordering::SeqCst), 0, "no value is looked at");
-    assert_eq!(local.entries.len(), ENTRIES, "nor is an entry");
+    assert_eq!(local.entries.len(), ENTRIES, "an entry is not served either");
     for number in [0, 1, ENTRIES - 1] {
         let key = format!("shop:user:{number}@f1");
         assert!(local.get_plain(&ParsedKey::parse(&key).as_ref(), |_| Some(())).is_none());
@@ -338,7 +338,7 @@ fn a_value_under_versions_from_before_a_gap_is_not_kept_after_it() {
     assert_eq!(read(&local, "k"), None);
     learn();
     assert!(local.begin(&"k".into()).keep(&value(1), 4, fresh_for(LONG), under));
-    assert_eq!(read(&local, "k"), Some(1), "the version stood all the while");
+    assert_eq!(read(&local, "k"), Some(1), "the version did not change");
 }
 
 #[test]

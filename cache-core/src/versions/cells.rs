@@ -439,7 +439,7 @@ mod tests {
         cell.learn(pending, old);
         assert!(cell.known().is_none() && cell.has_changed(pending));
         assert!(cell.depend(old).is_none());
-        assert_eq!(versions.changed("b"), Notification::NoVersion, "nobody goes by it");
+        assert_eq!(versions.changed("b"), Notification::NoVersion, "no entry depends on it");
     }
 
     #[test]
@@ -484,7 +484,7 @@ mod tests {
         assert!(idle < held.len() * 2 / 3, "{idle}");
         assert!(held.iter().all(Dependency::holds));
         versions.changed("held 7");
-        assert!(!held[7].holds(), "its cell is still told of changes");
+        assert!(!held[7].holds(), "its cell still receives changes");
         drop(held);
         while versions.give_back() {}
         assert_eq!(len(&versions), LEAST_IDLE);

@@ -166,7 +166,7 @@ fn a_form_without_its_token_writes_nothing() {
     assert_eq!(reader.post_without_token("/logout", &[("csrf", &foreign)]).status, 403);
     let stranger = BLOG.post("/posts", &fields);
     assert_eq!((stranger.status, stranger.location()), (303, Some("/login")));
-    assert_eq!(BLOG.post("/login", &fields).status, 403, "logging somebody in from another site");
+    assert_eq!(BLOG.post("/login", &fields).status, 403, "a login form sent from another site");
 }
 
 #[test]

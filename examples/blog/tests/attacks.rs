@@ -274,7 +274,7 @@ fn foreign_writes_to_the_store_never_change_a_users_identity() {
     // attacker's session.
     let record = stored(&redis, of_victim);
     let (codec, signed) = record::payload(of_victim, &record).unwrap();
-    assert!(String::from_utf8_lossy(signed).contains(r#""u":"1""#), "it says whose it is");
+    assert!(String::from_utf8_lossy(signed).contains(r#""u":"1""#), "it names its owner");
     for payload in [forged.as_bytes(), signed] {
         store(&redis, key, &record::seal_payload(key, codec, payload).unwrap());
         assert!(!is_somebody("__Host-id"));

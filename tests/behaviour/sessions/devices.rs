@@ -77,7 +77,7 @@ on_both_stores! {
             let seen = async || layer.of_user("ada").list().await.unwrap()[0].seen.unwrap();
             assert_eq!(seen().await, since);
             clock.advance(minute * 20);
-            assert_eq!(seen().await, since, "looking at the list is no use of the session");
+            assert_eq!(seen().await, since, "reading the list does not count as use of the session");
             browser.get(&layer, "views").await;
             assert_eq!(seen().await, since.plus(minute * 20));
             // Within a tenth of the session's time, reading writes nothing.

@@ -243,7 +243,7 @@ async fn logs_events_and_errors_contain_no_id_secret_or_value() {
             hidden.extend(browser.cookie(name));
         }
         let list = layer.of_user("ada@example").list().await.unwrap();
-        assert!(list.iter().any(|info| info.device.as_deref() == Some("mellon/1.0")), "told to who asks");
+        assert!(list.iter().any(|info| info.device.as_deref() == Some("mellon/1.0")), "returned on request");
         log.add(&format!("{list:?} {:?} {:?}", layer.all(), layer.all().list().await.unwrap()));
         // The stored data are corrupt, refused, or of another type; sessions have ended; signatures
         // are invalid.

@@ -128,7 +128,7 @@ on_both_stores! {
                 session.insert("lost", &1).await?;
                 Ok(500)
             });
-            assert_eq!(page.await.cookies.len(), 1, "or nobody could use it, and nobody else log in");
+            assert_eq!(page.await.cookies.len(), 1, "otherwise the session would be unreachable and its place lost");
             let devices = [(device, true)];
             assert_eq!((logged_in(&layer, &devices).await, devices[0].0.get(&layer, "lost").await), (1, None));
             layer.of_user("ada").end_all().await.unwrap();

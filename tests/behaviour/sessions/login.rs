@@ -86,7 +86,7 @@ on_both_stores! {
             assert_eq!(page.await.status, 200);
             let new = Browser::default();
             let page = new.visit(&layer, |session| async move {
-                assert_eq!(session.handle().await?, None, "nothing stands in the store");
+                assert_eq!(session.handle().await?, None, "the store is empty");
                 Ok(200)
             });
             assert_eq!(page.await.status, 200);

@@ -11,7 +11,7 @@ use tokio::sync::broadcast::Receiver;
 use super::client::{Browser, express, native};
 
 async fn told(events: &mut Receiver<Event>, what: fn(&SessionEvent) -> bool) {
-    soon("it is told", async {
+    soon("it is reported", async {
         while !matches!(events.recv().await.unwrap(), Event::Session(event) if what(&event)) {}
     })
     .await;

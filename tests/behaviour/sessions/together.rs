@@ -122,7 +122,7 @@ async fn a_server_that_takes_no_writes_holds_each_request_for_its_deadline_only(
     soon("a write is taken again", async { assert_eq!(browser.set(&layer, "other", 1).await.status, 200) }).await;
     let sent = scripts(&server) - before - 1;
     assert!((1..=2).contains(&sent), "{sent} scripts");
-    let reason = soon("it is told why", async {
+    let reason = soon("it gets the reason", async {
         loop {
             if let Event::Session(SessionEvent::Failed { reason }) = events.recv().await.unwrap() {
                 return reason;
@@ -231,7 +231,7 @@ async fn a_write_that_lost_many_races_succeeds_at_its_next_attempt() {
         go.send(()).unwrap();
     }
     assert!(!loser.is_finished());
-    next("the try that nobody disturbs").await;
+    next("the undisturbed attempt").await;
     go.send(()).unwrap();
     assert_eq!(soon("it gets through", loser).await.unwrap().status, 200);
     assert!(tried.recv().await.is_none(), "with no try more");

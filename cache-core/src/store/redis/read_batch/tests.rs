@@ -88,7 +88,7 @@ fn readers_of_one_key_share_a_place_and_dropping_one_keeps_the_others() {
         assert_eq!((outcome(left), outcome(other)), (Some(Ok(bytes("a"))), Some(Ok(bytes("b")))));
     }
     drop((wait(&reads, 0, "a", false), wait(&reads, 0, "a", false)));
-    assert!(reads.next_trip(0, LONGEST_WAIT).is_none(), "nobody waits for it");
+    assert!(reads.next_trip(0, LONGEST_WAIT).is_none(), "no caller waits for it");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_task_that_ends_late_takes_nothing_from_its_successor() {
     let trip = reads.next_trip(0, LONGEST_WAIT).unwrap();
     let waits = wait(&reads, 0, "b", false);
     let new = Closing::new(Arc::clone(&reads));
-    assert!(reads.wake.notified().now_or_never().is_some(), "it looks for what came before it");
+    assert!(reads.wake.notified().now_or_never().is_some(), "it looks for an earlier request");
     drop((trip, old));
     assert_eq!(outcome(left), Some(Err(ErrorKind::Closed)));
     assert!(reads.wake.notified().now_or_never().is_some(), "nothing is under way any more");
