@@ -155,7 +155,8 @@ fn placeholder(inner: &str) -> Result<Placeholder, String> {
             return Ok(Placeholder { computed: Some(inner.to_owned()), display, ..Placeholder::default() });
         }
         return Err(format!(
-            "`{{{inner}}}` is no placeholder; it takes an argument, fields of one, or a call: `{{id}}`, `{{user.id}}`, `{{url.as_str()}}`"
+            "`{{{inner}}}` is not a placeholder; it takes an argument, fields of one, or a call: \
+             `{{id}}`, `{{user.id}}`, `{{url.as_str()}}`"
         ));
     }
     Ok(match of_element {
@@ -309,13 +310,13 @@ mod tests {
             ("}", "a `}` without its `{`"),
             ("{}", "an empty placeholder"),
             ("{id:?}", "write `{id}`"),
-            ("{a + b}", "no placeholder"),
+            ("{a + b}", "not a placeholder"),
             ("{a::b:?}", "write `{a::b}`, or `{a::b:display}`"),
-            ("{a b}", "no placeholder"),
-            ("{a[]b}", "no placeholder"),
-            ("{a[].}", "no placeholder"),
+            ("{a b}", "not a placeholder"),
+            ("{a[]b}", "not a placeholder"),
+            ("{a[].}", "not a placeholder"),
             ("{a[].b[]}", "uses two lists"),
-            ("{0}", "no placeholder"),
+            ("{0}", "not a placeholder"),
             ("a b", "` ` is not allowed in a key"),
             ("{{x", "`{` is not allowed in a key"),
             ("{a}{b}", "there is nothing between `{a}` and `{b}`"),
