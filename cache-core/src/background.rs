@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     // D9
-    fn a_lasting_service_goes_on_in_another_runtime_after_its_own_has_ended() {
+    fn a_lasting_service_moves_to_another_runtime_when_its_own_ends() {
         let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (background, made) = (Background::new(), Arc::new(AtomicU32::new(0)));
         let (first, second) = (runtime(), runtime());

@@ -446,8 +446,8 @@ impl CacheBuilder {
             config.max_staleness = bound;
         }
         if config.max_staleness < config.response_timeout.saturating_mul(2) {
-            let detail =
-                "`max_staleness` has to be at least twice the response timeout, which a check of the link may take";
+            let detail = "`max_staleness` must be at least twice the response timeout: \
+                          a check of the connection may take that long";
             return Err(Error::new(ErrorKind::Configuration, "connect").detail(detail));
         }
         if let Some((count, timeout)) = self.wait_for_replicas {
@@ -474,7 +474,7 @@ impl CacheBuilder {
 
     #[cfg(not(feature = "redis"))]
     async fn connect_redis(self, _url: Option<&str>) -> Result<Cache> {
-        let detail = "this program was built without the feature `redis` of cache-core; only `memory://` works";
+        let detail = "cache-core was built without the feature `redis`, so only `memory://` works; enable the feature";
         Err(Error::new(ErrorKind::Configuration, "connect").detail(detail))
     }
 
@@ -489,7 +489,7 @@ impl CacheBuilder {
     ) -> Result<Cache> {
         check_namespace(namespace.as_deref())?;
         if self.lease < Duration::from_millis(30) {
-            let detail = "a lease is at least 30 ms, so that it can be renewed in time";
+            let detail = "the lease must be at least 30 ms, so that it can be renewed in time";
             return Err(Error::new(ErrorKind::Configuration, "connect").detail(detail));
         }
         let local = Local::new(self.local_limit_bytes, self.local_ttl, store.trust(), self.clock.clone()).map(Arc::new);
@@ -634,7 +634,7 @@ fn check_namespace(namespace: Option<&str>) -> Result<()> {
         None if namespace.len() > 64 => "the namespace is longer than 64 bytes".to_owned(),
         None => return Ok(()),
         Some(c) => {
-            format!("the namespace contains {c:?}, which keys use for themselves; write for example `shop.staging`")
+            format!("the namespace contains {c:?}, which is reserved in keys; write for example `shop.staging`")
         }
     };
     Err(Error::new(ErrorKind::Configuration, "namespace").detail(detail))

@@ -522,7 +522,7 @@ mod tests {
 
     #[test]
     // R14
-    fn the_servers_time_goes_on_by_a_clock_that_nobody_sets() {
+    fn server_time_advances_with_the_monotonic_clock() {
         let (clock, offset) = (Clock::manual(), ServerOffset::default());
         assert_eq!(offset.now(&clock), clock.wall(), "not known yet");
         let server = Timestamp::from_millis(5_000_000);
@@ -538,7 +538,7 @@ mod tests {
 
     #[test]
     // R7
-    fn sleep_is_seen_once_and_a_wall_clock_that_is_set_is_no_sleep() {
+    fn a_sleep_is_detected_once_and_setting_the_wall_clock_is_not_a_sleep() {
         let clock = Clock::manual();
         let watch = SleepWatch::new(&clock);
         clock.advance(HOUR);
@@ -546,7 +546,7 @@ mod tests {
         assert!(!watch.has_slept(&clock));
         let before = clock.coarse();
         clock.suspend(HOUR);
-        assert_eq!(clock.coarse(), before, "what hits go by stands still");
+        assert_eq!(clock.coarse(), before, "the clock that hits use stands still");
         assert!(watch.has_slept(&clock) && !watch.has_slept(&clock));
         clock.suspend(Duration::from_millis(99));
         assert!(!watch.has_slept(&clock));

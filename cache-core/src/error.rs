@@ -120,7 +120,7 @@ impl Error {
 
     /// Adds that `done` of the `all` parts of the operation were completed before the failure.
     pub(crate) fn after(self, done: usize, all: usize) -> Self {
-        let part = format!("{done} of {all} were done before, the others may or may not have been");
+        let part = format!("{done} of {all} were completed before; the others may or may not have been");
         let detail = self.detail.as_ref().map_or_else(|| part.clone(), |detail| format!("{detail}; {part}"));
         self.detail(detail)
     }
@@ -152,10 +152,10 @@ impl Error {
 
     fn what(&self) -> &'static str {
         match self.kind {
-            ErrorKind::Configuration => "the cache is not configured right",
+            ErrorKind::Configuration => "the cache is not configured correctly",
             ErrorKind::Unavailable => "the cache's store is unavailable",
             ErrorKind::Refused => "the cache's store refused the operation",
-            ErrorKind::NotReplicated => "the write has not reached enough replicas",
+            ErrorKind::NotReplicated => "too few replicas have acknowledged the write",
             ErrorKind::Encode => "the value could not be encoded",
             ErrorKind::Decode => "the stored bytes could not be decoded",
             ErrorKind::Limit => "a limit was reached",

@@ -432,7 +432,7 @@ fn escape(out: &mut impl fmt::Write, c: char) {
     note = "leave it out of the key with `skip(..)` in `#[cached(..)]`, or `#[cached(skip)]` on the parameter",
     note = "or add `#[derive(KeyPart)]` to `{Self}`, or name the parts that matter: `key = \"{{arg.field}}\"`, `key = \"{{arg.method()}}\"`, \
             `key = \"{{arg:display}}\"`",
-    note = "of a float the bits can be a part (`to_bits()`), of a hash map a `BTreeMap` of the same"
+    note = "use the bits of a float (`to_bits()`), and a `BTreeMap` instead of a hash map"
 )]
 pub trait KeyPart {
     /// Writes this value.

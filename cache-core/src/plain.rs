@@ -290,6 +290,6 @@ impl PlainValues {
 }
 
 fn interrupted() -> Error {
-    let detail = "messages may have been missed here; the subscription goes on";
+    let detail = "messages may have been missed; the subscription continues";
     Error::new(ErrorKind::Unavailable, "subscribe").detail(detail)
 }

@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     // C1
-    fn a_million_names_leave_no_more_than_the_bound_and_those_in_use_stay() {
+    fn a_million_names_stay_within_the_bound_and_keep_those_in_use() {
         let mut recent = Recent::<String, u64>::new(100);
         let mut forgotten = 0;
         for number in 0..1_000_000_u64 {

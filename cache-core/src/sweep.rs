@@ -133,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     // C6
-    async fn what_a_tag_has_ended_goes_first_when_room_is_needed() {
+    async fn entries_of_an_invalidated_tag_are_evicted_first() {
         let cache = embedded(KEYS as usize * 1400);
         fill(&cache, "used least recently", 0..200).await;
         fill(&cache, "ended", 0..KEYS - 300).await;

@@ -28,8 +28,8 @@ use crate::versions::keys;
 /// kept in this process: fresh for 3,590 s more
 /// 12:03:04.123             miss in the store
 /// 12:03:04.124  +0.8 ms    lease taken
-/// 12:03:04.124  +0.0 ms    run began
-/// 12:03:04.136  +12.4 ms   run ended after 12.4 ms
+/// 12:03:04.124  +0.0 ms    compute began
+/// 12:03:04.136  +12.4 ms   compute ended after 12.4 ms
 /// 12:03:04.137  +0.9 ms    stored, fresh for 3,600 s
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,14 +189,14 @@ impl fmt::Display for LocalCopy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("kept in this process")?;
         if !self.is_trusted {
-            return f.write_str(", not served: the connection has not been seen alive");
+            return f.write_str(", not served: the connection has not been confirmed alive");
         }
         if let Some(scope) = self.unknown_version {
-            return write!(f, ", not served: the version of its {scope} is not known to stand");
+            return write!(f, ", not served: the version of its {scope} is not known to be current");
         }
         match (self.fresh_for.is_zero(), self.served_for.is_zero()) {
-            (_, true) => f.write_str(", not served: its time has ended"),
-            (true, false) => write!(f, ": due, served for {} more while it is computed anew", Short(self.served_for)),
+            (_, true) => f.write_str(", not served: it has expired"),
+            (true, false) => write!(f, ": due, served for {} more while it is refreshed", Short(self.served_for)),
             (false, false) => write!(f, ": fresh for {} more", Short(self.fresh_for)),
         }
     }
@@ -218,46 +218,46 @@ impl fmt::Display for HistoryEvent {
             Self::Hit { fresh_for } if fresh_for.is_zero() => f.write_str("hit in the store, past its ttl"),
             Self::Hit { fresh_for } => write!(f, "hit in the store, fresh for {} more", Short(fresh_for)),
             Self::Missed => f.write_str("miss in the store"),
-            Self::Expired => f.write_str("a value past its ttl in the store"),
+            Self::Expired => f.write_str("value in the store past its ttl"),
             Self::Outdated(scope) => {
-                write!(f, "a record in the store from before an invalidation of its {scope}")
+                write!(f, "record in the store from before an invalidation of its {scope}")
             }
-            Self::Undecodable => f.write_str("bytes in the store that are no record"),
-            Self::Fenced => f.write_str("a write fence in the store: computed for the caller alone"),
-            Self::NotAwaited => f.write_str("a run stored nothing a moment ago: runs at once"),
+            Self::Undecodable => f.write_str("bytes in the store are not a record"),
+            Self::Fenced => f.write_str("write fence in the store: computed without storing"),
+            Self::NotAwaited => f.write_str("another compute stored nothing a moment ago: computes without waiting"),
             Self::Waited => f.write_str("waits for the process that has the lease"),
             Self::LeaseTaken => f.write_str("lease taken"),
             Self::LeaseRenewed => f.write_str("lease renewed"),
             Self::LeaseLost => f.write_str("lease lost: invalidated, overwritten or evicted meanwhile"),
-            Self::RunBegan => f.write_str("run began"),
-            Self::RunEnded { after } => write!(f, "run ended after {}", Short(after)),
-            Self::RunFailed { after } => write!(f, "run failed after {}", Short(after)),
-            Self::DeadlinePassed => f.write_str("run took longer than its deadline"),
+            Self::RunBegan => f.write_str("compute began"),
+            Self::RunEnded { after } => write!(f, "compute ended after {}", Short(after)),
+            Self::RunFailed { after } => write!(f, "compute failed after {}", Short(after)),
+            Self::DeadlinePassed => f.write_str("compute took longer than its deadline"),
             Self::Filled { fresh_for } => write!(f, "stored, fresh for {}", Short(fresh_for)),
             Self::Renewed { fresh_for } => write!(f, "old value kept, fresh for {}", Short(fresh_for)),
-            Self::FillRefused(Refusal::LeaseLost) => f.write_str("not stored: the lease was gone"),
-            Self::FillRefused(Refusal::Outdated) => {
-                f.write_str("not stored: invalidated by tag, function or namespace during the run, or too many tags")
-            }
-            Self::NotStored => f.write_str("not stored, by the function's rules or a limit"),
+            Self::FillRefused(Refusal::LeaseLost) => f.write_str("not stored: the lease was lost"),
+            Self::FillRefused(Refusal::Outdated) => f.write_str(
+                "not stored: invalidated by tag, function or namespace during the compute, or too many tags",
+            ),
+            Self::NotStored => f.write_str("not stored because of the function's options or a limit"),
             Self::Set => f.write_str("set by this process"),
             Self::Removed => f.write_str("invalidated by this process"),
             Self::Invalidated(scope, by) => write!(f, "{scope} invalidated by {by}"),
             Self::FenceRaised => f.write_str("fence raised by this process"),
             Self::FenceLifted => f.write_str("fence lifted by this process"),
             Self::FenceWithdrawn => f.write_str("fence withdrawn by this process"),
-            Self::WriteFailed(kind) => write!(f, "a write of this process failed ({kind:?})"),
-            Self::Changed => f.write_str("changed in the store: dropped here"),
-            Self::ConnectionLost => f.write_str("connection lost or made: all dropped here"),
+            Self::WriteFailed(kind) => write!(f, "write by this process failed ({kind:?})"),
+            Self::Changed => f.write_str("changed in the store: dropped from this process"),
+            Self::ConnectionLost => f.write_str("connection lost or established: everything dropped from this process"),
             Self::RefreshBegan => f.write_str("refresh began"),
-            Self::RefreshFailed => f.write_str("refresh failed, the old value stays"),
-            Self::RefreshSkipped => f.write_str("refresh left out: as many run as may"),
+            Self::RefreshFailed => f.write_str("refresh failed, the old value is kept"),
+            Self::RefreshSkipped => f.write_str("refresh skipped: the maximum number of refreshes is running"),
             Self::Cooldown { lasts } => write!(f, "not refreshed for {}", Short(lasts)),
             Self::StaleServed(cause) => f.write_str(match cause {
-                StaleCause::Failed => "old value served: the run failed",
+                StaleCause::Failed => "old value served: the compute failed",
                 StaleCause::DeadlinePassed => "old value served: the deadline passed",
-                StaleCause::Throttled => "old value served: a run failed a moment ago",
-                StaleCause::SoftTimeout => "old value served: the run goes on",
+                StaleCause::Throttled => "old value served: a compute failed a moment ago",
+                StaleCause::SoftTimeout => "old value served: the compute is still running",
             }),
             Self::StoreFailed(kind) => write!(f, "the store failed ({kind:?})"),
         }
@@ -344,7 +344,7 @@ mod tests {
         let lines = [
             "kept in this process: fresh for 3,590 s more",
             "12:03:04.123             miss in the store",
-            "12:03:04.124  +1.0 ms    run ended after 12.4 ms",
+            "12:03:04.124  +1.0 ms    compute ended after 12.4 ms",
             "12:03:06.124  +2.0 s     stored, fresh for 1,234,567 s",
             "12:06:24.124  +198 s     tag `author:7` invalidated by another process",
         ];
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_kept_value_from_being_served_is_told() {
+    fn the_text_says_why_a_local_copy_is_not_served() {
         let kept = LocalCopy {
             fresh_for: Duration::from_secs(5),
             served_for: Duration::from_secs(9),
@@ -362,9 +362,9 @@ mod tests {
         for (kept, is_served, says) in [
             (kept, true, "fresh for 5.0 s more"),
             (LocalCopy { fresh_for: Duration::ZERO, ..kept }, true, "due, served for 9.0 s more"),
-            (LocalCopy { fresh_for: Duration::ZERO, served_for: Duration::ZERO, ..kept }, false, "its time has ended"),
+            (LocalCopy { fresh_for: Duration::ZERO, served_for: Duration::ZERO, ..kept }, false, "it has expired"),
             (LocalCopy { unknown_version: Some(Scope::Function), ..kept }, false, "the version of its function"),
-            (LocalCopy { is_trusted: false, ..kept }, false, "has not been seen alive"),
+            (LocalCopy { is_trusted: false, ..kept }, false, "has not been confirmed alive"),
         ] {
             assert_eq!(kept.is_served(), is_served, "{says}");
             assert!(kept.to_string().contains(says), "{kept}");

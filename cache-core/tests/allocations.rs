@@ -50,7 +50,7 @@ fn allocated<T>(run: impl FnOnce() -> T) -> usize {
 }
 
 #[test]
-fn an_entry_in_this_process_is_small_and_a_hit_allocates_nothing_but_the_clone_of_the_value() {
+fn a_local_entry_is_small_and_a_hit_allocates_only_the_clone_of_its_value() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let overhead = overhead_of_an_entry(&runtime);
     assert!((100..150).contains(&overhead), "{overhead} bytes for each entry");

@@ -187,7 +187,7 @@ fn is_session(stored: &[u8]) -> bool {
 }
 
 #[test]
-fn no_stored_session_of_another_is_too_strange_and_what_is_not_touched_stays() {
+fn foreign_sessions_are_read_without_a_panic_and_untouched_parts_are_kept() {
     const PIECES: &[&[u8]] = &[
         b"{",
         b"}",

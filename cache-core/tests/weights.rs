@@ -77,7 +77,7 @@ fn holds_within<T: CacheValue>(factor: f64, make: impl Fn() -> T) {
 
 #[test]
 // C5
-fn what_a_value_weighs_is_near_what_it_takes_in_memory_and_the_limit_holds_for_that() {
+fn weights_are_close_to_the_memory_used_and_the_limit_holds() {
     texts_and_sequences();
     structures();
     maps();

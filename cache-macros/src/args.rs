@@ -387,7 +387,7 @@ pub(crate) fn lifetime(name: &str, value: Expr, errors: &mut Errors) -> Option<L
                 Err(message) => return wrong(message),
             },
             Lit::Float(_) => return wrong(format!("whole seconds only; write `{name} = \"1500ms\"`")),
-            _ => return wrong(format!("no duration; write seconds or text: `{name} = \"1d\"`")),
+            _ => return wrong(format!("not a duration; write seconds or text: `{name} = \"1d\"`")),
         },
         Expr::Unary(unary) if matches!(unary.op, UnOp::Neg(_)) => {
             return wrong(format!("a duration cannot be negative; write `{name} = \"1d\"`"));
@@ -395,7 +395,7 @@ pub(crate) fn lifetime(name: &str, value: Expr, errors: &mut Errors) -> Option<L
         _ => return Some(Lifetime::Expression(value)),
     };
     if constant.is_zero() {
-        let nothing = if name == "limit" { "no fence would ever stand" } else { "nothing would ever be served" };
+        let nothing = if name == "limit" { "no fence would ever be active" } else { "nothing would ever be served" };
         return wrong(format!("`{name}` is zero, so {nothing}; write `{name} = \"1m\"`, or remove it"));
     }
     if let Some(message) =
@@ -416,7 +416,7 @@ pub(crate) fn check_name(literal: &LitStr, errors: &mut Errors) {
     if let Some(c) = name.chars().find(|c| bad(*c)) {
         let plain: String = name.chars().map(|c| if bad(c) { '.' } else { c }).collect();
         let hint = if matches!(c, '{' | '}') { "; placeholders go into `key = \"..\"`" } else { "" };
-        errors.at(literal, format!("`{}` cannot stand in a name; write `\"{plain}\"`{hint}", c.escape_default()));
+        errors.at(literal, format!("`{}` is not allowed in a name; write `\"{plain}\"`{hint}", c.escape_default()));
     }
 }
 
@@ -447,7 +447,10 @@ fn local(value: Expr, errors: &mut Errors) -> Option<Local> {
         Expr::Lit(lit) => match &lit.lit {
             Lit::Bool(on) if !on.value() => return Some(Local::Off),
             Lit::Bool(_) => {
-                errors.at(&value, "the tier in the process is on already; write how long it keeps a value, `local = \"5s\"`, or remove it");
+                errors.at(
+                    &value,
+                    "the local tier is on already; write how long it keeps a value, `local = \"5s\"`, or remove it",
+                );
                 return None;
             }
             _ => {}

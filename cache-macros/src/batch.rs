@@ -37,7 +37,7 @@ pub(crate) fn find(args: &Args, params: &[Param], errors: &mut Errors) -> Option
         };
         let found = list(at, param);
         if found.is_none() {
-            errors.at(&param.ty, format!("`{name}` is to hold the ids of the batch; make it `&[Id]` or `Vec<Id>`"));
+            errors.at(&param.ty, format!("`{name}` must hold the ids of the batch; make it `&[Id]` or `Vec<Id>`"));
         } else if param.kept.is_empty() {
             errors.at(
                 name,
@@ -58,7 +58,7 @@ pub(crate) fn find(args: &Args, params: &[Param], errors: &mut Errors) -> Option
     if found.is_none() {
         errors.at(
             token,
-            "a batch is asked for by a list of ids; add a parameter `ids: &[Id]` or `ids: Vec<Id>`, and do not skip it",
+            "a batch takes a list of ids; add a parameter `ids: &[Id]` or `ids: Vec<Id>`, and do not skip it",
         );
     }
     found

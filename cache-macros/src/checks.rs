@@ -61,9 +61,9 @@ pub(crate) fn transactions(args: &Args, function: &Function, params: &[Param], e
             errors.at(
                 &param.ty,
                 format!(
-                    "`{handle}` can be an open transaction, and what is read in it would be stored for everybody, though it may be \
-                     rolled back; take the pool, or write `bypass = ..` with what tells that one is open; \
-                     if `{name}` never is one, `bypass = false`"
+                    "`{handle}` can be an open transaction, and a value that is read in it would be cached although \
+                     it may be rolled back; take the pool, or write `bypass = ..` with an expression that is true \
+                     inside a transaction; if `{name}` is never one, write `bypass = false`"
                 ),
             );
         }
@@ -104,7 +104,8 @@ impl<'ast> Visit<'ast> for Local<'_> {
         if let Some(last) = path.segments.last().filter(|last| last.ident == "Rc" && !last.arguments.is_none()) {
             self.0.at_span(
                 last.ident.span(),
-                "an `Rc` stays in its thread, and what is cached goes to callers in all of them: a value is `Send + Sync`; return an `Arc`",
+                "an `Rc` cannot leave its thread, but a cached value is shared between threads and must be \
+                `Send + Sync`; return an `Arc`",
             );
         }
         syn::visit::visit_path(self, path);
@@ -114,8 +115,8 @@ impl<'ast> Visit<'ast> for Local<'_> {
         match ty {
             Type::TraitObject(object) if is_local_error(object) => self.0.at_span(
                 object.span(),
-                "this error stays in its thread, and callers in all of them may wait for it: it has to be `Send + Sync`; \
-                 write `Box<dyn Error + Send + Sync>`",
+                "this error cannot leave its thread, but callers in other threads may wait for it, so it must be \
+                `Send + Sync`; write `Box<dyn Error + Send + Sync>`",
             ),
             other => syn::visit::visit_type(self, other),
         }

@@ -61,19 +61,19 @@ pub(crate) fn doubt(option: &str, duration: Duration, is_number: bool) -> Option
     let days = seconds / 86_400;
     let meant = written(seconds / 1_000);
     Some(match (too_long, is_number) {
-        (true, false) => format!(
-            "`{option}` is more than 365 days, and nothing is kept for longer; write at most `{option} = \"365d\"`"
-        ),
+        (true, false) => {
+            format!("`{option}` is more than 365 days, the longest possible; write at most `{option} = \"365d\"`")
+        }
         (true, true) if seconds.is_multiple_of(1_000) => format!(
-            "`{option}` is in seconds, and these are {days} days, of which nothing is kept for more than 365; if milliseconds \
-             are meant, write `{option} = \"{meant}\"`, else at most `{option} = \"365d\"`"
+            "`{option}` is in seconds, and this is {days} days, more than the 365 that are possible; if milliseconds \
+            are meant, write `{option} = \"{meant}\"`, else at most `{option} = \"365d\"`"
         ),
         (true, true) => format!(
-            "`{option}` is in seconds, and these are {days} days, of which nothing is kept for more than 365; write at most \
+            "`{option}` is in seconds, and this is {days} days, more than the 365 that are possible; write at most \
              `{option} = \"365d\"`"
         ),
         (false, _) => format!(
-            "`{option}` is in seconds, and these are more than {days} days; if milliseconds are meant, write \
+            "`{option}` is in seconds, and this is more than {days} days; if milliseconds are meant, write \
              `{option} = \"{meant}\"`, if not, `{option} = \"{seconds}s\"`"
         ),
     })

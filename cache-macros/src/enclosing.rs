@@ -46,7 +46,10 @@ pub(crate) fn refuse_associated_function(function: &Function, errors: &mut Error
         Places { free: 0, of_traits: 0, others: 0 } => {}
         Places { free: 0, of_traits: 0, .. } => errors.at(
             ident,
-            format!("`{ident}` stands in an `impl` and takes no `self`, so nothing tells that it is one of a type; write `#[cached(method)]`"),
+            format!(
+                "`{ident}` is in an `impl` and takes no `self`, so the macro cannot see that it is an associated \
+                function; write `#[cached(method)]`"
+            ),
         ),
         Places { free: 0, others: 0, .. } => errors.at(ident, of_a_trait(ident)),
         Places { .. } => {}

@@ -106,7 +106,8 @@ pub(crate) fn refuse_lists(template: &Template, errors: &mut Errors) {
         errors.at(
             &template.literal,
             format!(
-                "`{{{place}}}`: only tags of the value go by the elements of a list, as `tags(\"post:{{value[].id}}\")`"
+                "`{{{place}}}`: only tags of the value can use the elements of a list, as in \
+                `tags(\"post:{{value[].id}}\")`"
             ),
         );
     }

@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn what_borrows_runs_at_its_caller() {
+    fn a_function_that_borrows_runs_in_its_caller() {
         let owns = |function: Function| owns_everything(&function, &params(&function, &[]));
         for function in [
             parse_quote!(

@@ -114,7 +114,7 @@ fn list<'a>(tag: &'a Template, errors: &mut Errors) -> Option<&'a [String]> {
     let mut lists = placeholders(tag).filter_map(|place| place.list.as_deref());
     let first = lists.next()?;
     if lists.any(|other| other != first) {
-        errors.at(&tag.literal, "a tag goes by the elements of one list; write a tag for each");
+        errors.at(&tag.literal, "a tag can use the elements of only one list; write a tag for each");
     }
     Some(first)
 }

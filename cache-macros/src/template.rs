@@ -137,7 +137,7 @@ fn placeholder(inner: &str) -> Result<Placeholder, String> {
     }
     let (path, of_element) = match inner.split_once("[]") {
         Some((list, rest)) if rest.contains("[]") => {
-            return Err(format!("`{{{inner}}}` goes by two lists; write `{{{list}[]}}` with fields of its elements"));
+            return Err(format!("`{{{inner}}}` uses two lists; write `{{{list}[]}}` with fields of its elements"));
         }
         Some((list, "")) => (list, Some("")),
         // Text after the list that is not a field is an error.
@@ -155,7 +155,8 @@ fn placeholder(inner: &str) -> Result<Placeholder, String> {
             return Ok(Placeholder { computed: Some(inner.to_owned()), display, ..Placeholder::default() });
         }
         return Err(format!(
-            "`{{{inner}}}` is no placeholder; it takes an argument, fields of one, or a call: `{{id}}`, `{{user.id}}`, `{{url.as_str()}}`"
+            "`{{{inner}}}` is not a placeholder; it takes an argument, fields of one, or a call: \
+             `{{id}}`, `{{user.id}}`, `{{url.as_str()}}`"
         ));
     }
     Ok(match of_element {
@@ -197,7 +198,7 @@ fn check_literals(pieces: &[Piece], what: &str, wrong: &mut Vec<String>) {
             if !seen.contains(&c) {
                 seen.push(c);
                 wrong.push(format!(
-                    "`{}` cannot stand in a {what}; write `:`, `/`, `-` or `_` instead",
+                    "`{}` is not allowed in a {what}; write `:`, `/`, `-` or `_` instead",
                     c.escape_default()
                 ));
             }
@@ -216,8 +217,8 @@ fn check_separation(pieces: &[Piece], what: &str, wrong: &mut Vec<String>) {
                     let text = between.unwrap_or_default();
                     if text.is_empty() {
                         wrong.push(format!(
-                            "nothing stands between `{{{last}}}` and `{{{next}}}`, so different arguments could give one \
-                             {what}; write `{{{last}}}:{{{next}}}`"
+                            "there is nothing between `{{{last}}}` and `{{{next}}}`, so different arguments could \
+                            give one {what}; write `{{{last}}}:{{{next}}}`"
                         ));
                     } else if !text.contains(|c| SEPARATORS.contains(c)) {
                         wrong.push(format!(
@@ -309,18 +310,18 @@ mod tests {
             ("}", "a `}` without its `{`"),
             ("{}", "an empty placeholder"),
             ("{id:?}", "write `{id}`"),
-            ("{a + b}", "no placeholder"),
+            ("{a + b}", "not a placeholder"),
             ("{a::b:?}", "write `{a::b}`, or `{a::b:display}`"),
-            ("{a b}", "no placeholder"),
-            ("{a[]b}", "no placeholder"),
-            ("{a[].}", "no placeholder"),
-            ("{a[].b[]}", "goes by two lists"),
-            ("{0}", "no placeholder"),
-            ("a b", "` ` cannot stand in a key"),
-            ("{{x", "`{` cannot stand in a key"),
-            ("{a}{b}", "nothing stands between `{a}` and `{b}`"),
+            ("{a b}", "not a placeholder"),
+            ("{a[]b}", "not a placeholder"),
+            ("{a[].}", "not a placeholder"),
+            ("{a[].b[]}", "uses two lists"),
+            ("{0}", "not a placeholder"),
+            ("a b", "` ` is not allowed in a key"),
+            ("{{x", "`{` is not allowed in a key"),
+            ("{a}{b}", "there is nothing between `{a}` and `{b}`"),
             ("{a}-{b.c}", "`-` can also be part of a value"),
-            ("{a},{b}", "`,` cannot stand in a key"),
+            ("{a},{b}", "`,` is not allowed in a key"),
         ] {
             let wrong = parse(text).unwrap_err().join("\n");
             assert!(wrong.contains(part), "{text}: {wrong}");

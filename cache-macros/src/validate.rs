@@ -92,12 +92,12 @@ fn check_background(args: &Args, owns_everything: bool, errors: &mut Errors) {
     for option in &args.written {
         let what = match option.to_string().as_str() {
             "stale_while_revalidate" => "the refresh runs in the background",
-            "early" if early_is_on => "the refresh ahead runs in the background",
+            "early" if early_is_on => "the early refresh runs in the background",
             "soft_timeout" if args.refresh_in_caller => {
                 errors.at(
                     option,
                     format!(
-                        "with `refresh = \"caller\"` a run ends with its caller, so there is no `soft_timeout`; \
+                        "with `refresh = \"caller\"` a compute ends with its caller, so there is no `soft_timeout`; \
                          remove one of them, or {by_value} and refresh in the background"
                     ),
                 );
@@ -106,7 +106,7 @@ fn check_background(args: &Args, owns_everything: bool, errors: &mut Errors) {
             "soft_timeout" if !owns_everything => {
                 errors.at(
                     option,
-                    format!("the run goes on in the background, and cannot borrow from its caller; {by_value}"),
+                    format!("the compute continues in the background and cannot borrow from its caller; {by_value}"),
                 );
                 continue;
             }
@@ -116,7 +116,7 @@ fn check_background(args: &Args, owns_everything: bool, errors: &mut Errors) {
             errors.at(
                 option,
                 format!(
-                    "{what}, and cannot borrow from its caller; {by_value}, or write `refresh = \"caller\"`: \
+                    "{what} and cannot borrow from its caller; {by_value}, or write `refresh = \"caller\"`: \
                      then one caller computes, and all others get the value at once"
                 ),
             );

@@ -40,7 +40,7 @@ impl Db {
         if ids.contains(&666) {
             return Err(Broken(666));
         }
-        assert!(!ids.contains(&13), "nobody asks for 13");
+        assert!(!ids.contains(&13), "13 is never requested");
         Ok(ids.iter().filter(|id| **id < 1000).map(|id| (*id, format!("user {id}"))).collect())
     }
 
@@ -235,7 +235,7 @@ on_both_stores! {
     }
 
     // B2: each batch leads an id that the other follows.
-    async fn batches_that_follow_each_other_land_their_own_ids_first(nodes: &Nodes) {
+    async fn batches_that_follow_each_other_complete_their_own_ids_first(nodes: &Nodes) {
         let (cache, db) = (nodes.node().await, Db::shut());
         let calls = [spawn(&cache, &db, &[1]), spawn(&cache, &db, &[2])];
         db.gate.arrival().await;
@@ -256,7 +256,7 @@ on_both_stores! {
     }
 
     // B3
-    async fn an_id_that_failed_is_not_stored_and_the_others_are(nodes: &Nodes) {
+    async fn a_failed_id_is_not_stored_and_the_others_are(nodes: &Nodes) {
         let (cache, db) = (nodes.node().await, Db::open());
         for _ in 0..2 {
             let Partial { found, failed } = even(&cache, &db, &[2, 3, 4, 5, 2000]).await.unwrap();
@@ -426,7 +426,7 @@ on_both_stores! {
     }
 
     // R23: the ids become free even if the deadline cannot be reported.
-    async fn a_batch_whose_callers_cannot_be_told_goes_on_without_its_ids(nodes: &Nodes) {
+    async fn a_batch_without_a_deadline_error_goes_on_without_its_ids(nodes: &Nodes) {
         let settings = Cache::builder().jitter(0.0).deadline(Duration::from_millis(200));
         let (here, there) = (nodes.node_with(settings).await, nodes.node().await);
         let (mut events, gate) = (here.subscribe(), Gate::shut());
@@ -441,9 +441,9 @@ on_both_stores! {
         if let Nodes::Embedded(_, clock) = nodes {
             clock.advance(Duration::from_millis(200));
         }
-        event(&mut events, "it is told", |event| matches!(event, Event::DeadlinePassed { .. })).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::DeadlinePassed { .. })).await;
         let of_all = |answer| HashMap::from([(1, answer), (2, answer)]);
-        assert_eq!(soon("who waited runs anew", follows).await.unwrap(), of_all(2));
+        assert_eq!(soon("the waiter runs again", follows).await.unwrap(), of_all(2));
         assert_eq!(soon("and so may others", mute(&there, &Gate::open(), 3, &[1, 2])).await, of_all(2));
         assert!(!hangs.is_finished());
         gate.let_through(1);

@@ -65,7 +65,7 @@ fn found(ids: &[u32]) -> Names {
 
 on_both_stores! {
     // B1, B4
-    async fn what_is_missing_is_computed_with_one_call(nodes: &Nodes) {
+    async fn missing_ids_are_computed_with_one_call(nodes: &Nodes) {
         let (cache, db) = (nodes.node().await, Db::open());
         assert_eq!(names(&cache, &db, &[1, 2, 2, 5000]).await.unwrap(), found(&[1, 2]));
         assert_eq!(names(&cache, &db, &[3, 2, 5000, 1]).await.unwrap(), found(&[1, 2, 3]));
@@ -133,7 +133,7 @@ on_both_stores! {
     }
 
     // R1
-    async fn what_is_deleted_during_the_run_is_not_stored(nodes: &Nodes) {
+    async fn an_id_deleted_during_the_compute_is_not_stored(nodes: &Nodes) {
         let (cache, db) = (nodes.node_with(Cache::builder().namespace("app")).await, Db::default());
         let run = spawn(&cache, &db, &[1, 2]);
         db.gate.arrival().await;
@@ -170,7 +170,7 @@ async fn an_old_value_is_computed_anew_before_it_is_served() {
 
 #[tokio::test]
 // F2
-async fn an_old_value_is_fallen_back_on_where_that_is_asked_for() {
+async fn an_old_value_is_the_fallback_with_stale_if_error() {
     let ((clock, cache), db) = (embedded().await, Db::open());
     let options = options().stale_if_error(Duration::from_secs(3600));
     let get = |ids: Vec<u32>| {

@@ -118,7 +118,7 @@ on_both_stores! {
         assert_eq!(rows(&other, &db, &[1, 2]).await, of(&[(1, "v1"), (2, "v1")]));
         if let Nodes::Embedded(_, clock) = nodes {
             clock.advance(Duration::from_secs(61));
-            assert!(rows::refresh(&cache, &db, &[1, 2]).await.is_err(), "nor one past its time");
+            assert!(rows::refresh(&cache, &db, &[1, 2]).await.is_err(), "an expired one is not served either");
             assert_eq!(rows(&cache, &db, &[1]).await, of(&[(1, "v1")]), "which a call falls back on");
         }
         db.becomes("v2");

@@ -71,7 +71,7 @@ on_both_stores! {
         for tag in ["rows", "group:1"] {
             assert_eq!(read(&here, &Db::open(11)).await, Some(11));
             let fence = there.fence().tag(tag).raise().await.unwrap();
-            eventually("it is told", || async { read(&here, &Db::open(12)).await == Some(12) }).await;
+            eventually("it is reported", || async { read(&here, &Db::open(12)).await == Some(12) }).await;
             for node in [&here, &there, &nodes.node().await] {
                 assert_eq!(read(node, &Db::open(13)).await, Some(13), "{tag}");
                 assert_eq!(read(node, &Db::open(14)).await, Some(14), "not stored: {tag}");
@@ -79,7 +79,7 @@ on_both_stores! {
             fence.lift().await.unwrap();
             assert_eq!(read(&there, &Db::open(15)).await, Some(15), "{tag}");
             there.invalidate_tag("rows").await.unwrap();
-            eventually("it is told", || async { read(&here, &Db::open(11)).await == Some(11) }).await;
+            eventually("it is reported", || async { read(&here, &Db::open(11)).await == Some(11) }).await;
         }
     }
 }

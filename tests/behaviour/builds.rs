@@ -106,7 +106,7 @@ on_both_stores! {
                 _ => two.fence().entry(&entry).raise().await.unwrap().lift().await.unwrap(),
             }
             assert_eq!(old::stored(&two, 7).await, None, "{way}");
-            eventually("it is told", || async { old::read(&one, 7, round + 1).await == round + 1 }).await;
+            eventually("it is reported", || async { old::read(&one, 7, round + 1).await == round + 1 }).await;
             entry.invalidate().await.unwrap();
         }
     }
@@ -121,7 +121,7 @@ on_both_stores! {
         let three = nodes.node().await;
         new::thing::entry(7).on(&three).invalidate().await.unwrap();
         assert_eq!(old::stored(&three, 7).await, None);
-        eventually("it is told", || async { old::read(&one, 7, 3).await == 3 }).await;
+        eventually("it is reported", || async { old::read(&one, 7, 3).await == 3 }).await;
         // The build was registered, and registers again before it stores. A process that already
         // knew of it does the same.
         let four = nodes.node().await;
@@ -145,7 +145,7 @@ on_both_stores! {
     }
 
     // R25, T7
-    async fn what_is_stored_first_of_all_is_served(nodes: &Nodes) {
+    async fn the_first_value_under_a_new_registry_is_served(nodes: &Nodes) {
         let one = nodes.node().await;
         // The first use of the function anywhere, and uses after the registry was lost.
         for round in 0..3 {
@@ -157,7 +157,7 @@ on_both_stores! {
             let two = nodes.node().await;
             new::thing::entry(9).on(&two).set(new::Thing::of(round)).await.unwrap();
             assert_eq!(new::stored(&two, 9).await, Some(round));
-            eventually("the first is told", || async { new::read(&one, 9, 7).await == round }).await;
+            eventually("the first is notified", || async { new::read(&one, 9, 7).await == round }).await;
             nodes.delete_by_hand(REGISTRY).await;
         }
     }

@@ -87,7 +87,7 @@ async fn a_lease_in_the_embedded_store_ends_in_its_time_while_the_wall_clock_is_
     clock.advance(second);
     assert_eq!(acquire(2).await, RawAcquired::Ours, "it does not block its key");
     clock.set_wall_forward(HOUR * 2);
-    assert_ne!(acquire(3).await, RawAcquired::Ours, "nor is it gone");
+    assert_ne!(acquire(3).await, RawAcquired::Ours, "it is not gone either");
     store.index_put("i", "member", second).await.unwrap();
     clock.set_wall_forward(HOUR * 2);
     assert_eq!(store.index_members("i").await.unwrap(), [("member".to_owned(), second)]);
@@ -98,7 +98,7 @@ async fn a_lease_in_the_embedded_store_ends_in_its_time_while_the_wall_clock_is_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R7
-async fn what_a_process_has_kept_is_dropped_at_the_first_heartbeat_after_its_machine_slept() {
+async fn local_entries_are_dropped_at_the_first_heartbeat_after_the_machine_slept() {
     let nodes = Nodes::redis();
     // The manual clock does not advance, so the clock alone would trust the tier forever.
     let clock = Clock::manual();
@@ -159,7 +159,7 @@ async fn nothing_is_refreshed_ahead_in_the_first_half_of_its_ttl_in_either_tier(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // C1
-async fn a_call_whose_key_others_hold_again_and_again_runs_after_the_time_of_a_run() {
+async fn a_call_whose_key_stays_held_by_others_computes_after_the_longest_compute() {
     let nodes = Nodes::redis();
     let Nodes::Redis(server) = &nodes else { unreachable!() };
     let clock = Clock::manual();

@@ -101,7 +101,7 @@ on_both_stores! {
     }
 
     // T3
-    async fn the_tier_is_bounded_and_what_it_gives_up_is_read_again(nodes: &Nodes) {
+    async fn the_tier_is_bounded_and_evicted_entries_are_read_again(nodes: &Nodes) {
         let cache = nodes.node_with(Cache::builder().local_limit_bytes(100_000)).await;
         let ask = |id: u32| {
             let cache = cache.clone();
@@ -201,7 +201,7 @@ on_both_stores! {
             for node in &nodes {
                 match &stored {
                     Some(last) => becomes_without_write(node, last).await,
-                    None => panic!("the last write stands"),
+                    None => panic!("the last write is stored"),
                 }
             }
         }
@@ -376,7 +376,7 @@ async fn a_silent_link_bounds_staleness() {
 /// by the clock alone.
 #[test]
 // R7
-fn what_nobody_can_be_told_of_is_served_no_longer_than_the_bound() {
+fn a_change_without_a_push_is_served_no_longer_than_the_bound() {
     let bound = Duration::from_secs(5);
     let clock = cache_core::clock::Clock::manual();
     let server = RedisServer::start();
@@ -403,7 +403,7 @@ fn what_nobody_can_be_told_of_is_served_no_longer_than_the_bound() {
 /// would not receive the push before it ends.
 #[tokio::test]
 // T5
-async fn a_loop_of_hits_that_gives_way_hears_of_a_change() {
+async fn a_loop_of_hits_that_yields_receives_changes() {
     let server = RedisServer::start();
     let here =
         Cache::builder().url(server.patient_url()).max_staleness(Duration::from_secs(600)).connect().await.unwrap();
@@ -414,7 +414,7 @@ async fn a_loop_of_hits_that_gives_way_hears_of_a_change() {
     let mut hits = 0;
     while &*row(&here, &gate, 7, "new").await.unwrap() == "old" {
         hits += 1;
-        assert!(hits < 1_000_000, "it is never told");
+        assert!(hits < 1_000_000, "it is never notified");
         tokio::task::consume_budget().await;
     }
 }

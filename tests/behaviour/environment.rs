@@ -104,12 +104,12 @@ fn a_wrong_url_in_the_environment_is_an_error_that_names_the_variable() {
 }
 
 #[test]
-fn with_nothing_installed_the_process_memory_is_used_and_that_is_told_once() {
+fn without_an_installed_cache_memory_is_used_and_reported_once() {
     let log = in_a_process("nothing installed", None);
     assert_eq!(log.matches("no cache is installed").count(), 1, "{log}");
 }
 
 #[test]
-fn the_installed_cache_is_that_of_functions_that_name_none() {
+fn functions_without_a_cache_option_use_the_installed_cache() {
     in_a_process("installed", None);
 }

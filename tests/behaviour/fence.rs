@@ -78,7 +78,7 @@ on_both_stores! {
             table.0.fetch_add(1, SeqCst);
             fence.lift().await.unwrap();
             assert_eq!(read(&here, &table).await, before + 1, "{on:?}");
-            eventually("it is told", || async { read(&there, &table).await == before + 1 }).await;
+            eventually("it is reported", || async { read(&there, &table).await == before + 1 }).await;
             assert_eq!(stored(&there).await, Some(before + 1), "{on:?}");
         }
     }
@@ -195,7 +195,7 @@ on_both_stores! {
     }
 
     // I3: a write that did not happen
-    async fn a_withdrawn_fence_leaves_what_stood_before_it(nodes: &Nodes) {
+    async fn a_withdrawn_fence_leaves_the_entry_from_before_it(nodes: &Nodes) {
         let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
         for on in ALL {
             let before = table.0.load(SeqCst);
@@ -212,7 +212,7 @@ on_both_stores! {
             table.0.fetch_add(1, SeqCst);
             fence.withdraw().await.unwrap();
             assert_eq!(read(&here, &table).await, before, "{on:?}");
-            eventually("it is told", || async { read(&there, &table).await == before }).await;
+            eventually("it is reported", || async { read(&there, &table).await == before }).await;
             for node in [&here, &there] {
                 assert_eq!(stored(node).await, Some(before), "{on:?}");
             }
@@ -223,7 +223,7 @@ on_both_stores! {
     }
 
     // I3, R22: an invalidation, set or deletion under a fence remains in effect
-    async fn what_happens_under_a_fence_wins_over_its_withdrawal(nodes: &Nodes) {
+    async fn a_change_under_a_fence_wins_over_its_withdrawal(nodes: &Nodes) {
         let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
         for on in ALL {
             for (what, expected) in [("invalidation", None), ("set", Some(9)), ("deletion", None), ("clear", None)] {
@@ -243,13 +243,13 @@ on_both_stores! {
                 }
                 fence.withdraw().await.unwrap();
                 assert_eq!(stored(&there).await, expected, "{what} {on:?}");
-                eventually("it is told", || async { stored(&here).await == expected }).await;
+                eventually("it is reported", || async { stored(&here).await == expected }).await;
             }
         }
     }
 
     // R27: two writers of one row at the same time
-    async fn a_fence_stands_until_its_own_end_whatever_becomes_of_another(nodes: &Nodes) {
+    async fn a_fence_lasts_until_its_own_end_whatever_happens_to_another(nodes: &Nodes) {
         let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
         for on in ALL {
             // The first and the second fence end in both orders.
@@ -309,7 +309,7 @@ on_both_stores! {
     }
 
     // R27, C1
-    async fn one_fence_too_many_is_told_and_ends_by_its_time(nodes: &Nodes) {
+    async fn an_excess_fence_is_reported_and_ends_by_its_time(nodes: &Nodes) {
         let (cache, table) = (nodes.node().await, Table::default());
         for on in [On::Entry, On::Tag] {
             row::entry(7).on(&cache).invalidate().await.unwrap();
@@ -320,7 +320,7 @@ on_both_stores! {
                 fences.push(raise(&cache, on, before).await);
             }
             let name = matches!(on, On::Entry).then_some("row");
-            event(&mut events, "it is told", |event| matches!(event, Event::TooManyFences { name: told } if told.as_deref() == name)).await;
+            event(&mut events, "it is reported", |event| matches!(event, Event::TooManyFences { name: told } if told.as_deref() == name)).await;
             for fence in fences {
                 fence.lift().await.unwrap();
             }
@@ -394,7 +394,7 @@ on_both_stores! {
     }
 
     // I3: also if a tag of the value is known after the run only
-    async fn what_was_read_inside_a_transaction_is_not_stored_after_its_rollback(nodes: &Nodes) {
+    async fn a_value_read_inside_a_transaction_is_not_stored_after_its_rollback(nodes: &Nodes) {
         let (here, there, table, gate) = (nodes.node().await, nodes.node().await, Table::default(), Gate::shut());
         let fence = here.fence().tag("group:1").raise().await.unwrap();
         table.0.store(1, SeqCst);

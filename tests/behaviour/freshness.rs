@@ -119,7 +119,7 @@ on_both_stores! {
     }
 
     // V4: without `jitter`, the ttl is used unchanged
-    async fn a_ttl_stands_as_it_is_written(nodes: &Nodes) {
+    async fn without_jitter_a_ttl_is_exact(nodes: &Nodes) {
         let cache = nodes.node_with(Cache::builder()).await;
         let began = Instant::now();
         for id in 0..100 {
@@ -170,7 +170,7 @@ on_both_stores! {
         outlive(nodes, &[&here, &there], entry).await;
         let (mut events, gate) = (here.subscribe(), Gate::open());
         assert_eq!(soon("stale", behind(here.clone(), gate.clone(), 7, Err(Refused))).await, Ok(1));
-        event(&mut events, "it is told", |event| matches!(event, Event::RefreshFailed { name } if &**name == "behind")).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::RefreshFailed { name } if &**name == "behind")).await;
         for cache in [&here, &there, &here, &there] {
             assert_eq!(soon("stale", behind(cache.clone(), gate.clone(), 7, Ok(2))).await, Ok(1));
         }
@@ -193,7 +193,7 @@ on_both_stores! {
         for id in 0..3 {
             assert_eq!(soon("stale", behind(cache.clone(), gate.clone(), id, Ok(LASTS))).await, Ok(1));
         }
-        event(&mut events, "it is told", |event| matches!(event, Event::RefreshSkipped { name } if &**name == "behind")).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::RefreshSkipped { name } if &**name == "behind")).await;
         gate.arrival().await;
         gate.arrival().await;
         assert_eq!((gate.runs(), cache.stats().refreshes_skipped), (2, 1));
@@ -202,7 +202,7 @@ on_both_stores! {
         for _ in 0..100 {
             behind(cache.clone(), gate.clone(), 2, Ok(LASTS)).await.unwrap();
         }
-        assert!(cache.stats().refreshes_skipped <= 1, "told once, not at each hit");
+        assert!(cache.stats().refreshes_skipped <= 1, "reported once, not at each hit");
         if let Nodes::Embedded(_, clock) = nodes {
             clock.advance(Duration::from_millis(100));
         }
@@ -244,7 +244,7 @@ on_both_stores! {
         let mut events = cache.subscribe();
         assert_eq!(soon("it returns", fallback(&cache, &gate, 7, Err(Refused))).await, Ok(1));
         let failed = |event: &Event| matches!(event, Event::StaleServed { name, cause: StaleCause::Failed } if &**name == "fallback");
-        event(&mut events, "the error is told", failed).await;
+        event(&mut events, "the error is reported", failed).await;
         assert_eq!((gate.runs(), cache.stats().stale), (2, 1));
         // Without a stale value, the caller gets the error.
         assert_eq!(fallback(&cache, &gate, 8, Err(Refused)).await, Err(Refused));
@@ -365,7 +365,7 @@ async fn a_dear_value_is_refreshed_in_the_background_before_it_ends() {
         }
         let read = || async { dear::entry(7).on(&cache).get().await.unwrap() };
         eventually("the next value is there before the old one ends", || async { read().await == Some(3) }).await;
-        assert_eq!((cache.stats().refreshes, cache.stats().misses), (1, 1), "nobody waited for it");
+        assert_eq!((cache.stats().refreshes, cache.stats().misses), (1, 1), "no caller waited for it");
 
         assert_eq!(dear_to_the_end(cache.clone(), clock.clone(), 7, 1).await, 1);
         clock.advance(Duration::from_millis(59_999));
@@ -412,7 +412,7 @@ on_both_stores! {
             // It is used as a fallback until it is invalidated: by everything, or by its tag.
             assert_eq!(tagged(&here, &Gate::open(), Err(Refused), stale()).await, Ok(1));
             if tell { there.invalidate_tag("numbers").await.unwrap() } else { there.clear().await.unwrap() }
-            eventually("it is told", || async { tagged(&here, &Gate::open(), Err(Refused), stale()).await.is_err() }).await;
+            eventually("it is reported", || async { tagged(&here, &Gate::open(), Err(Refused), stale()).await.is_err() }).await;
         }
     }
 

@@ -59,7 +59,7 @@ impl Kind {
 
 on_both_stores! {
     // S12
-    async fn who_follows_a_batch_or_is_one_waits_for_a_caller_that_is_not_polled_for_the_deadline_at_most(nodes: &Nodes) {
+    async fn waiting_for_an_unpolled_caller_of_a_batch_ends_at_the_deadline(nodes: &Nodes) {
         for kinds in [(Kind::Batch, Kind::Batch), (Kind::Batch, Kind::Single), (Kind::Single, Kind::Batch)] {
             let (leader, follower) = kinds;
             let settings = Cache::builder().namespace(format!("{leader:?}{follower:?}")).jitter(0.0);

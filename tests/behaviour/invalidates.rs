@@ -107,20 +107,20 @@ async fn stored(cache: &Cache) -> Option<u32> {
 
 on_both_stores! {
     // I3: success
-    async fn a_write_that_happened_ends_what_it_names(nodes: &Nodes) {
+    async fn a_successful_write_invalidates_what_it_names(nodes: &Nodes) {
         let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
         for by in EVERY_WAY {
             let before = row(&here, &table, 7).await;
             row(&there, &table, 7).await;
             write(by, &here, &table, &Gate::open(), Outcome::Commit).await.unwrap();
             assert_eq!(row(&here, &table, 7).await, before + 1, "{by:?}");
-            eventually("it is told", || async { row(&there, &table, 7).await == before + 1 }).await;
+            eventually("it is reported", || async { row(&there, &table, 7).await == before + 1 }).await;
             assert_eq!(stored(&there).await, Some(before + 1), "{by:?}");
         }
     }
 
     // I3: failure
-    async fn after_a_write_that_did_not_happen_the_function_does_not_run_again(nodes: &Nodes) {
+    async fn a_failed_write_causes_no_compute(nodes: &Nodes) {
         let (here, there, table) = (nodes.node().await, nodes.node().await, Table::default());
         for by in EVERY_WAY {
             let before = row(&here, &table, 7).await;
@@ -136,7 +136,7 @@ on_both_stores! {
     }
 
     // I3: a panic, and a caller that is dropped
-    async fn a_write_of_unknown_outcome_ends_what_it_names_and_lifts_its_fence(nodes: &Nodes) {
+    async fn a_write_of_unknown_outcome_invalidates_and_lifts_its_fence(nodes: &Nodes) {
         let (cache, table) = (nodes.node().await, Arc::new(Table::default()));
         for by in EVERY_WAY {
             for panics in [true, false] {
@@ -156,7 +156,7 @@ on_both_stores! {
                 }
                 // The write may have happened.
                 table.row.fetch_add(1, SeqCst);
-                eventually("what stood before has ended, and values are stored again", || async {
+                eventually("the entry from before has ended, and values are stored again", || async {
                     row(&cache, &table, 7).await == before + 1 && stored(&cache).await == Some(before + 1)
                 })
                 .await;
@@ -184,12 +184,12 @@ on_both_stores! {
             let (written, ()) = soon("the write ends", futures::future::join(write, reading)).await;
             written.unwrap();
             assert_eq!(row(&here, &table, 7).await, before + 1, "{by:?}");
-            eventually("it is told", || async { row(&there, &table, 7).await == before + 1 }).await;
+            eventually("it is reported", || async { row(&there, &table, 7).await == before + 1 }).await;
         }
     }
 
     // I3: an `Err` that may come after the commit
-    async fn with_always_an_error_ends_what_the_write_names(nodes: &Nodes) {
+    async fn with_always_an_error_invalidates_what_the_write_names(nodes: &Nodes) {
         #[invalidates(row(id), cache = cache, always)]
         async fn write(cache: &Cache, table: &Table, id: u32) -> Result<(), &'static str> {
             table.row.fetch_add(1, SeqCst);
@@ -202,7 +202,7 @@ on_both_stores! {
     }
 
     // I3: a return type that is not a `Result` always means success
-    async fn whatever_else_a_function_returns_is_success(nodes: &Nodes) {
+    async fn a_return_value_other_than_a_result_is_success(nodes: &Nodes) {
         #[invalidates(row(id), cache = cache)]
         async fn nothing(cache: &Cache, table: &Table, id: u32) {
             table.row.fetch_add(1, SeqCst);
@@ -334,7 +334,7 @@ on_both_stores! {
     }
 
     // I3
-    async fn arguments_stay_the_bodys(nodes: &Nodes) {
+    async fn the_body_keeps_its_arguments(nodes: &Nodes) {
         #[invalidates(elsewhere::OwnedNames(name), tag = "name:{name}", cache = &cache)]
         async fn owned(cache: Cache, name: String, number: &AtomicU32) -> Written<String> {
             number.fetch_add(1, SeqCst);
@@ -402,7 +402,7 @@ on_both_stores! {
 
 #[tokio::test]
 // I3: the store is down
-async fn a_write_happens_also_where_nothing_can_be_invalidated() {
+async fn a_write_runs_even_if_nothing_can_be_invalidated() {
     let server = RedisServer::start();
     let cache = Cache::builder().url(format!("{}?response_timeout=200ms", server.url())).connect().await.unwrap();
     let table = Table::default();
@@ -442,8 +442,8 @@ async fn a_write_whose_fence_could_not_be_raised_invalidates_all_the_same() {
         let (written, ()) = futures::future::join(write(by, &cache, &table, &gate, Outcome::Commit), mending).await;
         written.unwrap();
         if !matches!(by, By::Function) {
-            event(&mut events, "the failure is told", |event| matches!(event, Event::StoreFailed { .. })).await;
+            event(&mut events, "the failure is reported", |event| matches!(event, Event::StoreFailed { .. })).await;
         }
-        eventually("what stood before has ended", || async { row(&other, &table, 7).await == before + 1 }).await;
+        eventually("the entry from before has ended", || async { row(&other, &table, 7).await == before + 1 }).await;
     }
 }

@@ -127,7 +127,7 @@ on_both_stores! {
                 assert_eq!(row::entry(7).on(&there).get().await.unwrap(), None, "{way:?}");
                 assert_eq!(row::entry(7).on(&here).get().await.unwrap(), None, "{way:?}");
                 if std::ptr::eq(by, &raw const here) {
-                    event(&mut events, "it is told", |event| matches!(event, Event::FillRefused { .. })).await;
+                    event(&mut events, "it is reported", |event| matches!(event, Event::FillRefused { .. })).await;
                 }
                 assert_eq!(read(&there, 7, "v2").await, "v2");
                 assert_eq!(read(&here, 7, "v3").await, "v2");
@@ -216,7 +216,7 @@ on_both_stores! {
             nodes.delete_by_hand(key).await;
             assert_eq!(row::entry(7).on(&nodes.node().await).get().await.unwrap(), None, "{key}");
             for node in [&here, &there] {
-                eventually("the tier is told", || async { read(node, 7, "v2").await == "v2" }).await;
+                eventually("the tier is notified", || async { read(node, 7, "v2").await == "v2" }).await;
             }
             // The recreated version is a different one.
             assert_eq!(row::entry(7).on(&here).get().await.unwrap().as_deref(), Some("v2"), "{key}");
@@ -230,7 +230,7 @@ on_both_stores! {
         let cache = nodes.node().await;
         read(&cache, 7, "v1").await;
         nodes.write_by_hand("cache:row@version", "1").await;
-        eventually("it is told", || async { read(&cache, 7, "v2").await == "v2" }).await;
+        eventually("it is reported", || async { read(&cache, 7, "v2").await == "v2" }).await;
         cache_is_usable(&cache).await;
     }
 

@@ -115,7 +115,7 @@ impl KeyPart for Address {
 
 // K1
 #[tokio::test]
-async fn a_part_by_hand_says_what_is_the_same() {
+async fn a_custom_key_part_defines_which_arguments_are_equal() {
     #[cached(name = "letters", ttl = 60)]
     async fn letters(of: Address) -> usize {
         of.0.len()

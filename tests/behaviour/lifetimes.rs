@@ -51,7 +51,7 @@ async fn an_entry_that_nobody_uses_for_a_quarter_is_computed_again() {
 }
 
 on_both_stores! {
-    async fn no_entry_stands_for_longer_than_a_year(nodes: &Nodes) {
+    async fn no_entry_lives_longer_than_a_year(nodes: &Nodes) {
         let cache = nodes.node_with(Cache::builder().namespace("app").jitter(0.0)).await;
         let options = EntryOptions::new().ttl(DAY * 5000).stale_if_error(DAY * 5000);
         let compute = || async { Ok::<_, String>(1) };

@@ -168,7 +168,7 @@ async fn writes_while_samples_are_under_way_are_not_reported() {
         .await;
     }
     let last = Instant::now();
-    eventually("each has been looked at again", || async {
+    eventually("each sample has been checked again", || async {
         last.elapsed() > bound && here.stats().meter_samples >= 2 * ROUNDS
     })
     .await;

@@ -196,7 +196,7 @@ on_both_stores! {
         assert_eq!(listed(&other, "7").await, []);
     }
 
-    async fn what_cannot_be_stored_is_an_error_and_changes_nothing(nodes: &Nodes) {
+    async fn an_object_that_cannot_be_stored_is_an_error_and_changes_nothing(nodes: &Nodes) {
         let cache = nodes.node().await;
         let drafts = drafts(&cache);
         drafts.create(&draft("tax", 1)).await.unwrap();

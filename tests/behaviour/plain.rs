@@ -40,7 +40,7 @@ on_both_stores! {
         assert!(!plain.remove("short").await.unwrap());
     }
 
-    async fn what_is_not_of_the_asked_type_is_an_error_without_its_text(nodes: &Nodes) {
+    async fn a_value_of_another_type_is_an_error_without_its_text(nodes: &Nodes) {
         let cache = nodes.node().await;
         let plain = cache.plain();
         plain.set("user", &"secret-text", None).await.unwrap();
@@ -133,7 +133,7 @@ on_both_stores! {
     }
 
     // node-10
-    async fn times_are_told_and_whole_numbers_are_added_to(nodes: &Nodes) {
+    async fn expiries_are_returned_and_integers_are_incremented(nodes: &Nodes) {
         let cache = nodes.node().await;
         let plain = cache.plain();
         assert_eq!(plain.ttl("k").await.unwrap(), TimeToLive::NoKey);
@@ -202,7 +202,7 @@ async fn plain_values_are_those_of_redis_cli() {
 
 /// node-10
 #[tokio::test]
-async fn any_command_is_sent_but_those_that_would_harm_the_shared_connection() {
+async fn commands_are_sent_except_those_that_harm_the_shared_connection() {
     let server = RedisServer::start();
     let cache = Cache::connect(&server.patient_url()).await.unwrap();
     let plain = cache.plain();

@@ -74,7 +74,7 @@ on_both_stores! {
         let second = start(&there, &other, "Bob");
         eventually("the second process waits", || async { there.stats().waited >= 1 }).await;
         eventually("a second caller joins", || async { here.stats().joined >= 1 }).await;
-        assert_eq!(stored(&here).await, None, "nothing stands there while it is computed");
+        assert_eq!(stored(&here).await, None, "the key is absent while it is computed");
         assert_eq!(here.plain().ttl(KEY).await.unwrap(), TimeToLive::NoKey);
         gate.let_through(1);
         for call in [first, joined, second] {
@@ -199,7 +199,7 @@ on_both_stores! {
         let mut events = here.subscribe();
         assert_eq!(read(&here, "Ada").await, "Ada");
         assert_eq!(read(&here, "Bob").await, "Bob");
-        event(&mut events, "it is told", |event| matches!(event, Event::Undecodable { .. })).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::Undecodable { .. })).await;
         assert_eq!(stored(&here).await.as_deref(), Some("[1,2]"));
         here.plain().remove(KEY).await.unwrap();
         here.plain().hash::<u64>(KEY).set("a", &1).await.unwrap();
@@ -217,14 +217,14 @@ on_both_stores! {
         eventually("the second waits", || async { there.stats().waited >= 1 && here.stats().joined >= 1 }).await;
         gate.let_through(1);
         let first = soon("the first fails", first).await.unwrap();
-        let joined = soon("so does who waited", joined).await.unwrap();
+        let joined = soon("so does the waiter", joined).await.unwrap();
         assert_eq!((first, joined), (Err(Arc::new("error".to_owned())), Err(Arc::new("error".to_owned()))));
         assert_eq!(soon("the second runs at once", second).await.unwrap().unwrap().name, "Bob");
         assert_eq!(stored(&here).await.as_deref(), Some(BOB));
     }
 
     // S4, S5, D5: a caller that is dropped gives the lease back
-    async fn a_dropped_caller_of_a_plain_key_holds_up_nobody(nodes: &Nodes) {
+    async fn a_dropped_caller_of_a_plain_key_blocks_no_other(nodes: &Nodes) {
         let (here, there, gate) = (nodes.node().await, nodes.node().await, Gate::shut());
         let dropped = start(&here, &gate, "Ada");
         gate.arrival().await;
@@ -270,7 +270,7 @@ on_both_stores! {
         })
         .await;
         assert!(user::entry(7).on(&there).invalidate().await.unwrap());
-        eventually("the process was told", || async { user(&here, &gate, 7, "Eve").await == Ok(user_named("Eve")) }).await;
+        eventually("the process was notified", || async { user(&here, &gate, 7, "Eve").await == Ok(user_named("Eve")) }).await;
         assert_eq!(user::refresh(&here, &gate, 7, "Ada").await, Ok(user_named("Ada")));
         assert_eq!(user(&here, &gate, 7, "Eve").await, Ok(user_named("Ada")), "an own refresh is read back at once");
         assert_eq!(stored(&here).await.as_deref(), Some(ADA));

@@ -310,7 +310,7 @@ fn a_slow_holder_that_lives_keeps_its_lease() {
     let renewals = || server.commandstats().get("pexpire").copied().unwrap_or(0);
     let (begin, mut checks) = (renewals(), 0);
     while renewals() < begin + 9 {
-        assert_eq!(server.cli(&["EXISTS", &key]).trim(), "1", "the lease stands all the time");
+        assert_eq!(server.cli(&["EXISTS", &key]).trim(), "1", "the lease is held all the time");
         checks += 1;
         assert!(checks < 100_000, "the lease is renewed");
     }
@@ -330,7 +330,7 @@ fn a_lost_lease_stores_nothing_and_releases_nothing() {
         server.cli(&["DEL", &key]);
         other.send("start v2").send("arrival").tells("arrived");
         one.send("pass").told();
-        assert!(server.cli(&["GET", &key]).starts_with('L'), "the lease of the other stands");
+        assert!(server.cli(&["GET", &key]).starts_with('L'), "the lease of the other is held");
         other.send("pass").tells("returned v2");
         one.send("read v3").tells("read v2");
     }

@@ -257,7 +257,7 @@ async fn a_run_beyond_the_staleness_bound_is_joined_while_its_lease_is_seen() {
     gate.arrival().await;
     for renewals in 1..=4 {
         clock.advance(bound / 2);
-        eventually("the lease is seen to stand", || async { here.stats().renewals >= renewals }).await;
+        eventually("the lease is seen", || async { here.stats().renewals >= renewals }).await;
     }
     let late = start(&here, &other, "v2");
     eventually("it joins the run", || async { here.stats().joined == 1 }).await;

@@ -91,7 +91,7 @@ async fn not_a_number(cache: &Cache, id: u64) -> (u64, f64) {
 
 #[tokio::test]
 // V9
-async fn a_type_with_a_skipped_field_is_told_once_at_its_first_writes() {
+async fn a_type_with_a_skipped_field_is_reported_once_at_its_first_writes() {
     use std::any::type_name;
     assert_eq!(told(async |cache, id| drop(skips(cache, id).await)).await, [type_name::<Skips>()]);
     let read = skips(&Cache::in_memory(), 1).await;
@@ -106,7 +106,7 @@ async fn a_type_with_a_skipped_field_is_told_once_at_its_first_writes() {
 
 #[tokio::test]
 // V9
-async fn a_type_that_is_read_back_as_it_was_or_cannot_be_compared_is_not_told() {
+async fn types_that_round_trip_or_cannot_be_compared_are_not_reported() {
     assert_eq!(told(async |cache, id| drop(right(cache, id).await)).await, [""; 0]);
     let not_comparable = async |cache: &Cache, id| assert_eq!(not_comparable(cache, id).await.id, id);
     assert_eq!(told(not_comparable).await, [""; 0]);
@@ -116,5 +116,5 @@ async fn a_type_that_is_read_back_as_it_was_or_cannot_be_compared_is_not_told() 
         let compute = || async { Ok::<_, String>(ByHand::new(id)) };
         cache.get_or_compute(Key::new("by hand").part(&id), &EntryOptions::new(), compute).await.unwrap();
     };
-    assert_eq!(told(by_hand).await, [""; 0], "nobody has looked what its type can do");
+    assert_eq!(told(by_hand).await, [""; 0], "its type has not been checked yet");
 }

@@ -116,14 +116,14 @@ async fn a_read_that_nobody_polls_holds_up_no_other() {
     let mut left = Box::pin(store.read("key 0"));
     assert!(left.as_mut().now_or_never().is_none());
     for number in 0..3 {
-        let read = soon("a read beside it", store.read(&key(number))).await;
+        let read = soon("another read at the same time", store.read(&key(number))).await;
         assert_eq!(read.unwrap(), RawSlot::Bytes(key(number).into_bytes()));
     }
     assert_eq!(soon("the first", left).await.unwrap(), RawSlot::Bytes(b"key 0".to_vec()));
 }
 
 #[tokio::test]
-async fn a_lone_read_waits_for_nobody() {
+async fn a_single_read_is_sent_at_once() {
     let server = RedisServer::start();
     let store = store(&server, "").await;
     fill(&store).await;
@@ -196,6 +196,6 @@ async fn values_that_come_together_are_kept_and_followed_one_by_one() {
     let again = join_all((0..READS).map(|id| together(&reader, id))).await;
     assert_eq!((again, reader.stats().local_hits), (read, READS as u64 + 1));
     together::entry(7).on(&writer).invalidate().await.unwrap();
-    eventually("the reader is told", || async { together(&reader, 7).await != written[7] }).await;
+    eventually("the reader sees the change", || async { together(&reader, 7).await != written[7] }).await;
     assert_eq!((together(&reader, 8).await, reader.stats().computes), (Arc::clone(&written[8]), 1));
 }

@@ -158,7 +158,7 @@ async fn each_operation_costs_what_it_should() {
 }
 
 #[tokio::test]
-async fn the_connection_says_who_it_is() {
+async fn the_connection_sets_its_client_name() {
     let server = RedisServer::start();
     let store = RawStore::redis(&format!("{}?client_name=blog-web", server.url())).await.unwrap();
     let clients = server.cli(&["CLIENT", "LIST"]);
@@ -234,7 +234,7 @@ async fn tls_works_with_its_authority() {
 
 // D5: callers are dropped at random moments, and no reply goes to another caller.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_call_gives_its_reply_to_nobody() {
+async fn the_reply_to_a_dropped_call_reaches_no_other_call() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
     proxy.delay(Duration::from_millis(1));

@@ -295,7 +295,8 @@ on_both_stores! {
             }
             let name = if owned { "owned_" } else { "borrowed_" };
             let names_both = |text: &String| {
-                text.contains(&format!("{name}first")) && text.contains(&format!("{name}second")) && text.contains("wait for ever")
+                text.contains(&format!("{name}first")) && text.contains(&format!("{name}second")) &&
+                    text.contains("wait forever")
             };
             assert!(texts.iter().all(names_both), "{texts:?}");
         }
@@ -318,7 +319,7 @@ on_both_stores! {
         one.second.let_through(10);
         for call in calls {
             let text = in_time(nodes, "it ends", call).await.unwrap().expect("there is no value");
-            assert!(text.contains("for ever"), "{text}");
+            assert!(text.contains("forever"), "{text}");
         }
     }
 
@@ -334,11 +335,11 @@ on_both_stores! {
         });
         assert_eq!(values.await, [2; 40]);
         for _ in 0..2 {
-            support::event(&mut told, "the panic is told", |event| matches!(event, Event::FillPanicked { .. })).await;
+            support::event(&mut told, "the panic is reported", |event| matches!(event, Event::FillPanicked { .. })).await;
         }
         let values = all_of(&cache, &gate, 40, || fragile(cache.clone(), gate.clone(), NOT_WRITTEN)).await;
         assert_eq!(values, vec![Fragile(NOT_WRITTEN); 40]);
-        support::event(&mut told, "the panic is told", |event| matches!(event, Event::EncodeFailed { .. })).await;
+        support::event(&mut told, "the panic is reported", |event| matches!(event, Event::EncodeFailed { .. })).await;
         assert_eq!(gate.runs(), 3);
     }
 
@@ -354,7 +355,7 @@ on_both_stores! {
         for value in soon("all return", calls).await {
             assert_eq!(value.unwrap(), Fragile(NOT_READ[at]));
         }
-        support::event(&mut told, "it is told", |event| matches!(event, Event::Undecodable { .. })).await;
+        support::event(&mut told, "it is reported", |event| matches!(event, Event::Undecodable { .. })).await;
     }
 
     // S11
@@ -372,7 +373,7 @@ on_both_stores! {
     }
 
     // S12
-    async fn who_follows_a_caller_that_is_not_polled_waits_for_the_deadline_at_most(nodes: &Nodes) {
+    async fn a_follower_of_an_unpolled_caller_waits_at_most_for_the_deadline(nodes: &Nodes) {
         let cache = nodes.node_with(Cache::builder().jitter(0.0).deadline(Duration::from_millis(300))).await;
         let runs = AtomicU32::new(0);
         let mut first = Box::pin(held(&cache, &runs, 7));
@@ -400,7 +401,7 @@ on_both_stores! {
     }
 
     // S12
-    async fn who_joins_a_held_leader_of_its_own_task_leads_at_once(nodes: &Nodes) {
+    async fn a_call_behind_an_unpolled_leader_of_its_own_task_leads_at_once(nodes: &Nodes) {
         // No deadline would end the wait.
         let cache = nodes.node_with(Cache::builder().deadline(None)).await;
         let (signals, runs) = ([const { Notify::const_new() }; 8], AtomicU32::new(0));

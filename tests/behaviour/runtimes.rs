@@ -161,7 +161,7 @@ async fn gated(cache: &Cache, gate: Option<Arc<Notify>>, id: u64) -> u64 {
 // D9, R11: the lease of a run whose runtime has ended is given back with the next call from another
 // runtime.
 #[test]
-fn a_run_that_ends_with_its_runtime_keeps_nobody_waiting() {
+fn a_compute_that_ends_with_its_runtime_leaves_no_waiters() {
     let server = RedisServer::start();
     // A wait for a lease would exceed the test's timeout.
     let connect = || {
@@ -182,7 +182,7 @@ fn a_run_that_ends_with_its_runtime_keeps_nobody_waiting() {
     });
     drop(first);
     second.block_on(async {
-        assert_eq!(soon("nobody holds the key", gated(&cache, None, 1)).await, 2);
+        assert_eq!(soon("the key is not held", gated(&cache, None, 1)).await, 2);
         assert!(cache.is_available());
         // Another process.
         let other = connect().await.unwrap();

@@ -269,7 +269,7 @@ on_both_stores! {
 
 #[test]
 // S13
-fn a_copy_that_holds_nothing_tells_the_text() {
+fn a_copy_that_cannot_hold_the_error_has_its_text() {
     let copy = AppError::Other(anyhow::Error::new(Cause(7)).context("while reading")).share();
     assert!(matches!(copy, AppError::Other(error) if error.to_string() == "while reading: shown Cause(7)"));
     let copy = io::Error::new(io::ErrorKind::NotFound, Cause(7)).share();

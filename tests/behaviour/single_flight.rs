@@ -213,11 +213,11 @@ on_both_stores! {
         for follower in followers {
             assert_eq!(soon("a follower runs it", follower).await.unwrap().unwrap(), "value");
         }
-        assert_eq!(gate.runs(), 2, "one run was dropped, one came to its end");
+        assert_eq!(gate.runs(), 2, "one run was dropped, one returned");
     }
 
     // S5
-    async fn a_run_that_nobody_waits_for_is_dropped(nodes: &Nodes) {
+    async fn a_compute_without_callers_is_dropped(nodes: &Nodes) {
         struct Told(Arc<tokio::sync::Notify>);
         impl Drop for Told {
             fn drop(&mut self) {
@@ -273,7 +273,7 @@ on_both_stores! {
     }
 
     // S7
-    async fn recursion_on_the_same_key_is_told_instead_of_hanging(nodes: &Nodes) {
+    async fn recursion_on_the_same_key_panics_instead_of_hanging(nodes: &Nodes) {
         let cache = nodes.node().await;
         let recursive = tokio::spawn({
             let cache = cache.clone();

@@ -175,7 +175,7 @@ expiring! {
 
 on_both_stores! {
     // S1, X1
-    async fn an_expired_value_makes_nobody_wait_for_a_process_that_shares_no_run(nodes: &Nodes) {
+    async fn no_caller_waits_for_a_process_that_does_not_share_its_compute(nodes: &Nodes) {
         let both = [nodes.node().await, nodes.node().await];
         let kinds = [(1, Kind::Owning), (2, Kind::Borrowing), (3, Kind::Batch)];
         let (filling, running) = (Gate::open(), Gate::shut());
@@ -216,7 +216,7 @@ const WHILE: Duration = Duration::from_millis(450);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // X2
-async fn who_waits_for_another_process_asks_nothing_until_it_is_told() {
+async fn a_waiter_sends_no_requests_until_it_is_notified() {
     let server = RedisServer::start();
     // No lease is renewed in this time. A renewal would be pushed like any change.
     let long = Duration::from_secs(300);

@@ -18,8 +18,8 @@ conformance! {
     several_fills_are_each_under_their_lease
     several_leases_are_renewed_and_released_by_their_owner_only
     several_runs_that_stored_nothing_leave_a_mark_each
-    a_key_of_another_type_is_no_matter_to_the_others
-    a_change_of_any_key_that_was_read_is_told
+    a_key_of_another_type_does_not_affect_the_others
+    a_change_of_any_read_key_is_reported
 }
 
 async fn several_values_and_versions_are_read_at_once(store: &RawStore) {
@@ -126,7 +126,7 @@ async fn several_runs_that_stored_nothing_leave_a_mark_each(store: &RawStore) {
 }
 
 // V7
-async fn a_key_of_another_type_is_no_matter_to_the_others(store: &RawStore) {
+async fn a_key_of_another_type_does_not_affect_the_others(store: &RawStore) {
     store.hash_set("hash", &[("field", b"value")]).await.unwrap();
     store.read_many(&["hash", "a"], &[], true).await.unwrap();
     let wants = [("hash", A, RawPlace::Empty), ("a", A, RawPlace::Empty), ("hash", A, RawPlace::Beside(7))];
@@ -136,11 +136,11 @@ async fn a_key_of_another_type_is_no_matter_to_the_others(store: &RawStore) {
 }
 
 // I2
-async fn a_change_of_any_key_that_was_read_is_told(store: &RawStore) {
+async fn a_change_of_any_read_key_is_reported(store: &RawStore) {
     let told = store.told();
     store.read_many(&["a", "b"], &["v"], true).await.unwrap();
     store.write("b", &record(1, "new"), TTL, &[], "{n@version}:builds").await.unwrap();
     store.renew_versions(&["v"]).await.unwrap();
-    eventually("both are told", || async { told.of("b") && told.of("v") }).await;
+    eventually("both are notified", || async { told.of("b") && told.of("v") }).await;
     assert!(!told.of("a"));
 }

@@ -64,7 +64,7 @@ conformance! {
     a_write_keeps_the_own_key_named_as_a_sibling
     a_removal_ends_every_lease_of_its_keys
     builds_are_known_until_they_expire
-    a_registry_that_is_made_anew_gives_the_function_another_version
+    a_recreated_registry_gives_the_function_another_version
     a_discard_removes_exactly_what_was_seen
     a_waiter_is_woken_by_a_fill
     a_waiter_is_woken_by_a_removal_and_by_a_release
@@ -74,10 +74,10 @@ conformance! {
     an_object_is_created_once
     a_swap_replaces_exactly_what_was_expected
     a_swap_can_keep_the_time_left
-    an_expiry_is_set_and_taken_away
+    an_expiry_is_set_and_removed
     a_hash_holds_fields
-    another_type_is_refused_or_told
-    any_bytes_come_back_as_they_were
+    another_type_is_refused_or_reported
+    any_bytes_round_trip
     a_message_reaches_every_subscriber
     a_subscription_ends_with_its_last_subscriber
     a_closed_store_says_so
@@ -148,7 +148,7 @@ async fn builds_are_known_until_they_expire(store: &RawStore) {
 }
 
 // R25
-async fn a_registry_that_is_made_anew_gives_the_function_another_version(store: &RawStore) {
+async fn a_recreated_registry_gives_the_function_another_version(store: &RawStore) {
     let (builds, version) = ("{f@version}:builds", "f@version");
     let register = async |build: &str| store.register_build(builds, version, build, TTL).await.unwrap();
     let stands = async || store.versions(&[version], false).await.unwrap().0[0];
@@ -166,7 +166,7 @@ async fn a_registry_that_is_made_anew_gives_the_function_another_version(store: 
     assert!(tracked);
     let second = register("f2").await;
     assert!(second.is_some() && second != first && stands().await == second);
-    eventually("the change is told", || async { told.of(version) }).await;
+    eventually("the change is reported", || async { told.of(version) }).await;
     assert_eq!((register("f1").await, stands().await), (second, second));
     let mut known = store.remove(&["k"], builds).await.unwrap();
     known.sort();
@@ -295,7 +295,7 @@ async fn a_swap_can_keep_the_time_left(store: &RawStore) {
     assert_eq!(store.load("k").await.unwrap(), Some((b"b".to_vec(), None)));
 }
 
-async fn an_expiry_is_set_and_taken_away(store: &RawStore) {
+async fn an_expiry_is_set_and_removed(store: &RawStore) {
     assert!(!store.expire("k", Some(TTL)).await.unwrap());
     assert!(!store.expire("k", None).await.unwrap());
     store.put("k", b"v", None).await.unwrap();
@@ -328,7 +328,7 @@ async fn a_hash_holds_fields(store: &RawStore) {
     assert!(!store.delete("h").await.unwrap());
 }
 
-async fn another_type_is_refused_or_told(store: &RawStore) {
+async fn another_type_is_refused_or_reported(store: &RawStore) {
     store.hash_set("h", &[("f", b"v")]).await.unwrap();
     assert_eq!(store.read("h").await.unwrap(), RawSlot::WrongType);
     assert_eq!(store.read_and_watch("h").await.unwrap().0, RawSlot::WrongType);
@@ -356,7 +356,7 @@ async fn another_type_is_refused_or_told(store: &RawStore) {
     assert_eq!(store.read("h").await.unwrap(), RawSlot::Bytes(record(1, "v")));
 }
 
-async fn any_bytes_come_back_as_they_were(store: &RawStore) {
+async fn any_bytes_round_trip(store: &RawStore) {
     let all: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     for bytes in [&b""[..], b"\r\n", b"\0", b"L", &all] {
         store.put("k\r\n \0 {} ü", bytes, None).await.unwrap();
@@ -368,7 +368,7 @@ async fn any_bytes_come_back_as_they_were(store: &RawStore) {
 }
 
 async fn a_message_reaches_every_subscriber(store: &RawStore) {
-    assert_eq!(store.publish("news", b"nobody listens").await.unwrap(), 0);
+    assert_eq!(store.publish("news", b"there are no subscribers").await.unwrap(), 0);
     let mut first = store.subscribe("news").await.unwrap();
     let mut second = store.subscribe("news").await.unwrap();
     let mut other = store.subscribe("other").await.unwrap();
@@ -390,7 +390,7 @@ async fn a_subscription_ends_with_its_last_subscriber(store: &RawStore) {
     let message = soon("the message arrives", second.next()).await;
     assert_eq!(message, Some(RawMessage::Payload(b"still".to_vec())));
     drop(second);
-    eventually("nobody listens any more", || async { store.publish("news", b"x").await.unwrap() == 0 }).await;
+    eventually("there are no subscribers left", || async { store.publish("news", b"x").await.unwrap() == 0 }).await;
     let mut again = store.subscribe("news").await.unwrap();
     store.publish("news", b"again").await.unwrap();
     let message = soon("the message arrives", again.next()).await;
@@ -401,7 +401,7 @@ async fn a_closed_store_says_so(store: &RawStore) {
     let mut messages = store.subscribe("news").await.unwrap();
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     assert!(store.close().await);
-    soon("closing wakes who waits", wake).await;
+    soon("closing wakes the waiter", wake).await;
     assert_eq!(soon("closing ends subscriptions", messages.next()).await, None);
     assert!(!store.is_available());
     assert_eq!(store.read("k").await.unwrap_err().kind(), ErrorKind::Closed);

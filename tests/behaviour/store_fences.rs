@@ -25,21 +25,21 @@ conformance! {
     a_record_put_aside_is_gone_when_the_fence_is
     a_record_ends_under_a_fence_as_it_would_without
     only_a_record_is_put_aside
-    a_fence_that_does_not_stand_any_more_puts_nothing_back
+    an_ended_fence_puts_nothing_back
     a_fence_that_was_cut_leaves_nothing_to_the_next
     the_last_of_two_withdrawn_fences_puts_the_record_back
-    a_lifted_fence_leaves_the_other_and_ends_what_stood_before_both
+    a_lifted_fence_leaves_the_other_and_removes_the_record_before_both
     a_lifted_fence_ends_what_was_stored_since_it_was_cut
-    a_fence_that_runs_out_beside_another_ends_what_stood_before_both
+    an_expired_fence_beside_another_removes_the_record_before_both
     seventeen_fences_stand_until_the_last_of_them_would_end
     a_raised_fence_ends_the_lease_of_a_refresh
     all_siblings_are_fenced_and_the_known_builds_told
-    a_removal_takes_what_is_put_aside
+    a_removal_also_removes_the_record_put_aside
     a_withdrawn_fence_leaves_the_version_before_it
     a_lifted_fence_on_a_version_leaves_the_other
     a_version_under_a_fence_that_ran_out_does_not_come_back
-    a_lift_ends_a_version_that_stands_and_makes_none
-    raising_lifting_and_withdrawing_are_told
+    a_lift_ends_an_existing_version_and_creates_none
+    raising_lifting_and_withdrawing_are_reported
 }
 
 fn aside(key: &str) -> String {
@@ -109,7 +109,7 @@ async fn a_record_ends_under_a_fence_as_it_would_without(store: &RawStore) {
 async fn only_a_record_is_put_aside(store: &RawStore) {
     store.acquire("leased", B, LIMIT, Nothing).await.unwrap();
     store.hash_set("hash", &[("field", b"value")]).await.unwrap();
-    store.put("without end", b"somebody else's", None).await.unwrap();
+    store.put("without end", b"owned by another writer", None).await.unwrap();
     for key in ["absent", "leased", "hash", "without end"] {
         raise(store, key, A, LIMIT).await;
         assert_eq!(read(store, key).await, RawSlot::Fenced, "{key}");
@@ -120,7 +120,7 @@ async fn only_a_record_is_put_aside(store: &RawStore) {
     assert!(!store.fill("leased", B, Nothing, &record(2, "old"), TTL).await.unwrap());
 }
 
-async fn a_fence_that_does_not_stand_any_more_puts_nothing_back(store: &RawStore) {
+async fn an_ended_fence_puts_nothing_back(store: &RawStore) {
     write(store, "removed", TTL).await;
     raise(store, "removed", A, LIMIT).await;
     store.delete("removed").await.unwrap();
@@ -160,7 +160,7 @@ async fn the_last_of_two_withdrawn_fences_puts_the_record_back(store: &RawStore)
 }
 
 // R27
-async fn a_lifted_fence_leaves_the_other_and_ends_what_stood_before_both(store: &RawStore) {
+async fn a_lifted_fence_leaves_the_other_and_removes_the_record_before_both(store: &RawStore) {
     for [first, second] in [[A, B], [B, A]] {
         for both_happened in [true, false] {
             write(store, "k", TTL).await;
@@ -211,7 +211,7 @@ async fn a_lifted_fence_ends_what_was_stored_since_it_was_cut(store: &RawStore) 
 }
 
 // R22, R27: its holder has died, perhaps after the commit
-async fn a_fence_that_runs_out_beside_another_ends_what_stood_before_both(store: &RawStore) {
+async fn an_expired_fence_beside_another_removes_the_record_before_both(store: &RawStore) {
     for [short, long] in [[A, B], [B, A]] {
         write(store, "k", TTL).await;
         let limit = |fence: u128| if fence == short { SHORT } else { LIMIT };
@@ -220,7 +220,7 @@ async fn a_fence_that_runs_out_beside_another_ends_what_stood_before_both(store:
         assert!(left(store, &aside("k")).await.is_none_or(|left| left <= SHORT));
         store.let_pass(AFTER_SHORT).await;
         assert_eq!(left(store, &aside("k")).await, None);
-        assert_eq!(read(store, "k").await, RawSlot::Fenced, "as long as the other stands");
+        assert_eq!(read(store, "k").await, RawSlot::Fenced, "as long as the other fence is raised");
         store.withdraw(&["k"], long).await.unwrap();
         assert_eq!(read(store, "k").await, RawSlot::Absent);
     }
@@ -234,7 +234,7 @@ async fn seventeen_fences_stand_until_the_last_of_them_would_end(store: &RawStor
         assert!(!store.fence_versions(&[], &["tag"], fence, LIMIT).await.unwrap());
     }
     for (fence, limit) in [(17, LIMIT * 2), (18, LIMIT)] {
-        assert!(store.raise(&["k"], BUILDS, fence, limit).await.unwrap().1, "it is told");
+        assert!(store.raise(&["k"], BUILDS, fence, limit).await.unwrap().1, "it is reported");
         assert!(store.fence_versions(&[], &["tag"], fence, limit).await.unwrap());
     }
     for fence in 1..=18 {
@@ -285,7 +285,7 @@ async fn all_siblings_are_fenced_and_the_known_builds_told(store: &RawStore) {
     assert_eq!(read(store, "k@two").await, RawSlot::Absent);
 }
 
-async fn a_removal_takes_what_is_put_aside(store: &RawStore) {
+async fn a_removal_also_removes_the_record_put_aside(store: &RawStore) {
     write(store, "k", TTL).await;
     raise(store, "k", A, LIMIT).await;
     store.remove(&["k"], BUILDS).await.unwrap();
@@ -352,7 +352,7 @@ async fn a_version_under_a_fence_that_ran_out_does_not_come_back(store: &RawStor
     store.fence_versions(&[], &["tag"], A, SHORT).await.unwrap();
     store.fence_versions(&[], &["tag"], B, LIMIT).await.unwrap();
     store.let_pass(AFTER_SHORT).await;
-    assert_eq!(versions(store, &["tag"]).await, [None], "as long as the other stands");
+    assert_eq!(versions(store, &["tag"]).await, [None], "as long as the other fence is raised");
     store.withdraw_versions(&[], &["tag"], B).await.unwrap();
     let after = versions(store, &["tag"]).await;
     assert!(after[0].is_some() && after != before);
@@ -365,7 +365,7 @@ async fn a_version_under_a_fence_that_ran_out_does_not_come_back(store: &RawStor
 }
 
 // I5
-async fn a_lift_ends_a_version_that_stands_and_makes_none(store: &RawStore) {
+async fn a_lift_ends_an_existing_version_and_creates_none(store: &RawStore) {
     let before = versions(store, &["stands", "function"]).await;
     store.lift_versions(&["function", "no function"], &["stands", "absent"], A).await.unwrap();
     let (after, _) = store.versions(&["stands", "function", "absent", "no function"], false).await.unwrap();
@@ -377,7 +377,7 @@ async fn a_lift_ends_a_version_that_stands_and_makes_none(store: &RawStore) {
 }
 
 // I2
-async fn raising_lifting_and_withdrawing_are_told(store: &RawStore) {
+async fn raising_lifting_and_withdrawing_are_reported(store: &RawStore) {
     for lifts in [true, false] {
         write(store, "k", TTL).await;
         let (_, tracked) = store.versions(&["tag"], true).await.unwrap();
@@ -386,7 +386,7 @@ async fn raising_lifting_and_withdrawing_are_told(store: &RawStore) {
         let told = store.told();
         raise(store, "k", A, LIMIT).await;
         store.fence_versions(&[], &["tag"], A, LIMIT).await.unwrap();
-        eventually("both are told", || async { told.of("k") && told.of("tag") }).await;
+        eventually("both are notified", || async { told.of("k") && told.of("tag") }).await;
         let (_, tracked) = store.versions(&["tag"], true).await.unwrap();
         assert!(tracked);
         let _slot = store.read_and_watch("k").await.unwrap();
@@ -398,6 +398,6 @@ async fn raising_lifting_and_withdrawing_are_told(store: &RawStore) {
             store.withdraw(&["k"], A).await.unwrap();
             store.withdraw_versions(&[], &["tag"], A).await.unwrap();
         }
-        eventually("both are told", || async { told.of("k") && told.of("tag") }).await;
+        eventually("both are notified", || async { told.of("k") && told.of("tag") }).await;
     }
 }

@@ -50,8 +50,8 @@ conformance! {
     a_failed_refresh_leaves_a_throttle_that_all_see
     a_throttle_is_left_by_the_lease_s_owner_only_and_ends
     a_head_is_rewritten_under_the_lease_and_over_the_same_record_only
-    a_record_beside_a_lease_stands_at_least_as_long_as_it
-    who_waits_for_a_refresh_is_woken_when_its_lease_is_given_back
+    a_record_lives_at_least_as_long_as_its_lease
+    a_waiter_for_a_refresh_is_woken_when_its_lease_is_released
     a_run_that_stored_nothing_leaves_a_mark_that_one_attempt_takes_over
     a_mark_of_a_run_that_stored_nothing_ends_as_a_lease_does
     beside_a_record_a_run_that_stored_nothing_leaves_a_mark_too
@@ -272,7 +272,7 @@ async fn a_failed_refresh_leaves_a_throttle_that_all_see(store: &RawStore) {
     store.acquire("k", A, LEASE, Record(1)).await.unwrap();
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     assert!(store.throttle("k", A, LEASE).await.unwrap());
-    soon("who waits looks again", wake).await;
+    soon("the waiter reads again", wake).await;
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "old")));
     let found = store.acquire("k", B, LEASE, Record(1)).await.unwrap();
     assert!(matches!(found, RawAcquired::Throttled(Some(left)) if left <= LEASE && left > LEASE / 2), "{found:?}");
@@ -319,7 +319,7 @@ async fn a_head_is_rewritten_under_the_lease_and_over_the_same_record_only(store
 }
 
 // R28
-async fn a_record_beside_a_lease_stands_at_least_as_long_as_it(store: &RawStore) {
+async fn a_record_lives_at_least_as_long_as_its_lease(store: &RawStore) {
     let left = async |key| store.load(key).await.unwrap().and_then(|(_, left)| left).unwrap();
     store.write("k", &record(1, "stale"), LEASE, &[], "b").await.unwrap();
     store.acquire("k", A, TTL, Record(1)).await.unwrap();
@@ -345,16 +345,16 @@ async fn a_record_beside_a_lease_stands_at_least_as_long_as_it(store: &RawStore)
 }
 
 // X7
-async fn who_waits_for_a_refresh_is_woken_when_its_lease_is_given_back(store: &RawStore) {
+async fn a_waiter_for_a_refresh_is_woken_when_its_lease_is_released(store: &RawStore) {
     store.write("k", &record(1, "stale"), TTL, &[], "b").await.unwrap();
     store.acquire("k", A, LEASE, Record(1)).await.unwrap();
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     store.release("k", A, Record(1)).await.unwrap();
-    soon("who waits looks again", wake).await;
+    soon("the waiter reads again", wake).await;
     store.acquire("k", A, LEASE, Record(1)).await.unwrap();
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     store.release_unstored("k", A, Record(1), LEASE).await.unwrap();
-    soon("who waits looks again", wake).await;
+    soon("the waiter reads again", wake).await;
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Bytes(record(1, "stale")));
 }
 
@@ -365,7 +365,7 @@ async fn a_run_that_stored_nothing_leaves_a_mark_that_one_attempt_takes_over(sto
     assert!(matches!(store.read("k").await.unwrap(), RawSlot::Leased(_)), "only its owner leaves it");
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     store.release_unstored("k", A, Nothing, LEASE).await.unwrap();
-    soon("who waits looks again", wake).await;
+    soon("the waiter reads again", wake).await;
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Unstored);
     // The run that left it is over.
     assert!(!store.fill("k", A, Nothing, &record(1, "late"), TTL).await.unwrap());

@@ -13,7 +13,7 @@ const SHORT: Duration = Duration::from_millis(40);
 const AFTER_SHORT: Duration = Duration::from_millis(60);
 
 conformance! {
-    a_swap_that_meets_others_bytes_tells_them
+    a_conflicting_swap_returns_the_current_bytes
     a_key_takes_the_place_of_another
     a_replacement_wants_exactly_what_was_read
     a_replacement_has_its_expiry
@@ -24,21 +24,21 @@ conformance! {
     members_are_removed
     an_index_of_another_type_is_left_alone
     a_key_and_its_entry_are_written_in_one_step
-    what_cannot_be_written_changes_nothing
+    a_refused_write_changes_nothing
     an_entry_takes_the_place_of_another_with_its_key
-    one_too_many_is_refused
-    of_one_too_many_the_first_to_end_goes
-    what_does_not_stand_does_not_count
-    of_many_entries_at_once_as_many_stay_as_may
-    what_ends_leaves_a_mark
-    keys_are_listed_by_what_they_begin_with
+    an_entry_above_the_limit_is_refused
+    above_the_limit_the_entry_that_ends_first_is_removed
+    entries_without_a_key_do_not_count
+    concurrent_entries_stay_within_the_limit
+    an_ended_key_leaves_a_mark
+    keys_are_listed_by_prefix
 }
 
 async fn bytes(store: &RawStore, key: &str) -> Option<Vec<u8>> {
     store.load(key).await.unwrap().map(|(bytes, _)| bytes)
 }
 
-async fn a_swap_that_meets_others_bytes_tells_them(store: &RawStore) {
+async fn a_conflicting_swap_returns_the_current_bytes(store: &RawStore) {
     store.put("k", b"theirs \r\n\0", None).await.unwrap();
     assert_eq!(store.swap_conflict("k", b"mine", b"new").await.unwrap().unwrap(), b"theirs \r\n\0");
     // Bytes that look like a reply of another kind.
@@ -196,7 +196,7 @@ async fn a_key_and_its_entry_are_written_in_one_step(store: &RawStore) {
     assert!(store.create("i", b"x", None).await.unwrap(), "the index ended with its last entry");
 }
 
-async fn what_cannot_be_written_changes_nothing(store: &RawStore) {
+async fn a_refused_write_changes_nothing(store: &RawStore) {
     enter(store, "a", TTL, None).await;
     store.put("s:taken", b"theirs", None).await.unwrap();
     let (_, entering) = new("b");
@@ -250,7 +250,7 @@ async fn an_entry_takes_the_place_of_another_with_its_key(store: &RawStore) {
     assert!(store.load_marked("s:old", "mark").await.unwrap().1);
 }
 
-async fn one_too_many_is_refused(store: &RawStore) {
+async fn an_entry_above_the_limit_is_refused(store: &RawStore) {
     for (member, expected) in [("a", done(&[])), ("b", done(&[])), ("c", RawEntered::Full)] {
         assert_eq!(enter(store, member, TTL, Some((2, true))).await, expected, "{member}");
     }
@@ -268,7 +268,7 @@ async fn one_too_many_is_refused(store: &RawStore) {
     assert_eq!(store.enter(elsewhere).await.unwrap(), RawEntered::Full);
 }
 
-async fn of_one_too_many_the_first_to_end_goes(store: &RawStore) {
+async fn above_the_limit_the_entry_that_ends_first_is_removed(store: &RawStore) {
     for (member, left) in [("late", TTL * 3), ("soon", TTL), ("later", TTL * 4)] {
         enter(store, member, left, None).await;
     }
@@ -280,11 +280,11 @@ async fn of_one_too_many_the_first_to_end_goes(store: &RawStore) {
     assert_eq!((members(store, "i").await, bytes(store, "s:late").await), (vec!["newer".to_owned()], None));
 }
 
-async fn what_does_not_stand_does_not_count(store: &RawStore) {
+async fn entries_without_a_key_do_not_count(store: &RawStore) {
     enter(store, "a", TTL, None).await;
     enter(store, "b", TTL, None).await;
     store.delete("s:a").await.unwrap();
-    assert_eq!(enter(store, "c", TTL, Some((2, false))).await, done(&[]), "nobody has to go for one that is not there");
+    assert_eq!(enter(store, "c", TTL, Some((2, false))).await, done(&[]), "no session has to end for an absent one");
     store.delete("s:b").await.unwrap();
     assert_eq!(enter(store, "d", TTL, Some((2, true))).await, done(&[]));
     // An entry that has expired while its key still exists.
@@ -293,7 +293,7 @@ async fn what_does_not_stand_does_not_count(store: &RawStore) {
     assert_eq!(enter(store, "f", TTL, Some((3, true))).await, done(&[]));
 }
 
-async fn of_many_entries_at_once_as_many_stay_as_may(store: &RawStore) {
+async fn concurrent_entries_stay_within_the_limit(store: &RawStore) {
     for (index, refuse) in [("refusing", true), ("ending", false)] {
         let tasks: Vec<_> = (0..40)
             .map(|n| {
@@ -314,12 +314,12 @@ async fn of_many_entries_at_once_as_many_stay_as_may(store: &RawStore) {
     }
 }
 
-async fn what_ends_leaves_a_mark(store: &RawStore) {
+async fn an_ended_key_leaves_a_mark(store: &RawStore) {
     store.put("k", b"v", None).await.unwrap();
     assert_eq!(store.load_marked("k", "m").await.unwrap(), (Some(b"v".to_vec()), false));
     assert!(store.delete_marked("k", "m", TTL).await.unwrap());
     assert_eq!(store.load_marked("k", "m").await.unwrap(), (None, true));
-    assert!(!store.delete_marked("k", "m", TTL).await.unwrap(), "nothing stood there");
+    assert!(!store.delete_marked("k", "m", TTL).await.unwrap(), "the key was absent");
     store.put("k", b"back", None).await.unwrap();
     assert_eq!(store.load_marked("k", "m").await.unwrap(), (Some(b"back".to_vec()), true));
     assert!(store.delete_marked("k", "m", SHORT).await.unwrap());
@@ -333,7 +333,7 @@ async fn what_ends_leaves_a_mark(store: &RawStore) {
     assert_eq!((replaced, store.load_marked("k", "n").await.unwrap()), (RawReplaced::Conflict, (None, false)));
 }
 
-async fn keys_are_listed_by_what_they_begin_with(store: &RawStore) {
+async fn keys_are_listed_by_prefix(store: &RawStore) {
     let keys: Vec<String> = (0..1000).map(|n| format!("a*[b]:{n:03}")).collect();
     join_all(keys.iter().map(|key| store.put(key, b"v", None))).await;
     for other in ["a*[b]", "axb:1", "aab:1", "b"] {

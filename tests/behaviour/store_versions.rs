@@ -21,10 +21,10 @@ const B: u128 = 0xb;
 conformance! {
     a_version_is_made_once_and_stays
     a_value_and_its_versions_are_read_in_one_trip
-    a_renewed_version_is_another_and_is_told
-    a_renewal_leaves_nothing_where_no_version_stands
+    a_renewed_version_differs_and_is_reported
+    a_renewal_creates_no_version
     a_version_that_is_read_is_kept_from_running_out
-    nobody_fills_what_is_fenced
+    a_fenced_key_is_not_filled
     a_lost_version_comes_back_as_another
     bytes_that_are_no_version_count_as_one
 }
@@ -56,12 +56,12 @@ async fn a_value_and_its_versions_are_read_in_one_trip(store: &RawStore) {
 }
 
 // I2
-async fn a_renewed_version_is_another_and_is_told(store: &RawStore) {
+async fn a_renewed_version_differs_and_is_reported(store: &RawStore) {
     let told = store.told();
     let (before, _) = store.versions(&["a@version", "b@version"], true).await.unwrap();
     assert!(!told.of("a@version"), "what did not exist has not changed");
     store.renew_versions(&["a@version"]).await.unwrap();
-    eventually("the change is told", || async { told.of("a@version") }).await;
+    eventually("the change is reported", || async { told.of("a@version") }).await;
     let (after, _) = store.versions(&["a@version", "b@version"], true).await.unwrap();
     assert!(after[0].is_some() && after[0] != before[0], "{after:?}");
     assert_eq!(after[1], before[1]);
@@ -69,7 +69,7 @@ async fn a_renewed_version_is_another_and_is_told(store: &RawStore) {
 }
 
 // I5: an entry stored under a lost version is a miss anyway
-async fn a_renewal_leaves_nothing_where_no_version_stands(store: &RawStore) {
+async fn a_renewal_creates_no_version(store: &RawStore) {
     store.versions(&["a@version"], true).await.unwrap();
     store.renew_versions(&["new@version", "a@version", "other@version"]).await.unwrap();
     let (found, _) = store.versions(&["new@version", "a@version", "other@version"], false).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_version_that_is_read_is_kept_from_running_out(store: &RawStore) {
 }
 
 // R22
-async fn nobody_fills_what_is_fenced(store: &RawStore) {
+async fn a_fenced_key_is_not_filled(store: &RawStore) {
     store.acquire("k", A, LEASE, Nothing).await.unwrap();
     store.raise(&["k"], "{f@version}:builds", 7, TTL).await.unwrap();
     assert_eq!(store.read("k").await.unwrap(), RawSlot::Fenced);
@@ -120,7 +120,7 @@ async fn a_lost_version_comes_back_as_another(store: &RawStore) {
     let told = store.told();
     let (before, _) = store.versions(&["a@version"], true).await.unwrap();
     store.delete("a@version").await.unwrap();
-    eventually("the loss is told", || async { told.of("a@version") }).await;
+    eventually("the loss is reported", || async { told.of("a@version") }).await;
     assert_eq!(store.versions(&["a@version"], false).await.unwrap().0, [None]);
     let (after, _) = store.versions(&["a@version"], true).await.unwrap();
     assert!(after[0].is_some() && after != before, "{after:?}");

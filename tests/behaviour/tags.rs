@@ -147,7 +147,7 @@ on_both_stores! {
                     _ => by.clear().await.unwrap(),
                 }
                 let is_told = || async { alone::entry(2).on(&here).get().await.unwrap().is_none() };
-                eventually("it is told", is_told).await;
+                eventually("it is reported", is_told).await;
                 let new = soon("a later caller runs", alone(&here, &Gate::open(), 1, "v2")).await;
                 assert_eq!(new, "v2", "{what}");
                 gate.let_through(1);
@@ -209,7 +209,7 @@ on_both_stores! {
             nodes.delete_by_hand(key).await;
             assert!(!is_stored(&nodes.node().await, 1).await, "{key}");
             for node in [&here, &there] {
-                eventually("the tier is told", || async { read_post(node, 1, by(7, "a b/c", "v2")).await == "v2" }).await;
+                eventually("the tier is notified", || async { read_post(node, 1, by(7, "a b/c", "v2")).await == "v2" }).await;
             }
             post::entry(1).on(&here).invalidate().await.unwrap();
             eventually("the removal arrives", || async { !is_stored(&there, 1).await }).await;
@@ -253,7 +253,7 @@ on_both_stores! {
             assert_eq!(cache.get_or_compute(Key::new("many").part(&tags), &options, compute).await.unwrap(), tags);
             assert_eq!(cache.stats().fills, fills);
         }
-        event(&mut events, "it is told", |event| matches!(event, Event::TooManyTags { tags: 129, .. })).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::TooManyTags { tags: 129, .. })).await;
     }
 
     async fn a_tag_longer_than_a_record_holds_works_like_any_other(nodes: &Nodes) {
@@ -308,7 +308,7 @@ async fn an_invalidation_of_tags_is_one_trip_however_many_entries_there_are() {
 
 // I5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn invalidations_of_tags_that_nobody_stored_under_leave_nothing_behind() {
+async fn invalidations_of_unused_tags_leave_nothing_behind() {
     let nodes = Nodes::redis();
     let Nodes::Redis(server) = &nodes else { unreachable!() };
     let cache = nodes.node().await;

@@ -84,7 +84,7 @@ on_both_stores! {
         }
     }
 
-    async fn lists_within_the_value_and_maps_tell_theirs(nodes: &Nodes) {
+    async fn nested_lists_and_maps_have_their_tags(nodes: &Nodes) {
         let cache = nodes.node().await;
         let whole = Page {
             name: "news".to_owned(),
@@ -142,14 +142,14 @@ on_both_stores! {
         assert_eq!(ids::entry(0).on(&cache).get().await.unwrap(), Some(vec![]));
     }
 
-    async fn a_page_of_elements_fits_and_more_is_told(nodes: &Nodes) {
+    async fn a_page_of_elements_fits_and_more_is_reported(nodes: &Nodes) {
         let cache = nodes.node().await;
         let mut events = cache.subscribe();
         for n in [128, 129] {
             assert_eq!(ids(&cache, n).await.len(), n as usize);
             assert_eq!(ids::entry(n).on(&cache).get().await.unwrap().is_some(), n == 128);
         }
-        event(&mut events, "it is told", |event| matches!(event, Event::TooManyTags { tags: 129, .. })).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::TooManyTags { tags: 129, .. })).await;
         cache.invalidate_tag("n:127").await.unwrap();
         assert_eq!(ids::entry(128).on(&cache).get().await.unwrap(), None);
         // The same tag of many elements counts once.

@@ -40,7 +40,7 @@ async fn after_minutes(clock: &Clock, what: &str, holds: impl Fn() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // T8
-async fn what_is_hit_here_is_touched_once_a_minute_and_nothing_else() {
+async fn only_local_hits_are_touched_once_a_minute() {
     // Each use counts.
     let server = RedisServer::builder().option("maxmemory-policy", "allkeys-lfu").option("lfu-log-factor", "0").start();
     let clock = Clock::manual();
@@ -82,7 +82,7 @@ async fn what_is_hit_here_is_touched_once_a_minute_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // T8
-async fn when_the_store_evicts_what_is_hit_here_is_touched_at_once_and_each_second() {
+async fn while_the_store_evicts_local_hits_are_touched_at_once_and_each_second() {
     let server = RedisServer::builder().maxmemory("6mb").option("maxmemory-policy", "allkeys-lru").start();
     let clock = Clock::manual();
     let settings = Cache::builder().url(server.url()).clock(clock.clone()).max_staleness(10_000 * MINUTE);
@@ -116,7 +116,7 @@ async fn when_the_store_evicts_what_is_hit_here_is_touched_at_once_and_each_seco
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // T8
-async fn a_user_who_may_not_touch_is_told_once_and_goes_without() {
+async fn a_missing_right_to_touch_is_reported_once() {
     let server = RedisServer::builder().user("app on >secret ~* &* +@all -touch").start();
     let clock = Clock::manual();
     let settings =
@@ -125,7 +125,7 @@ async fn a_user_who_may_not_touch_is_told_once_and_goes_without() {
     for _ in 0..3 {
         hot(&cache, 7).await;
     }
-    after_minutes(&clock, "it is told", || cache.stats().store_failures == 1).await;
+    after_minutes(&clock, "it is reported", || cache.stats().store_failures == 1).await;
     for _ in 0..10 {
         hot(&cache, 7).await;
         clock.advance(MINUTE);

@@ -78,7 +78,7 @@ async fn all_wait(caches: &[Cache]) {
 
 on_both_stores! {
     // X7, R18
-    async fn who_waited_for_a_run_that_stored_nothing_runs_at_once(nodes: &Nodes) {
+    async fn waiters_for_a_compute_that_stored_nothing_compute_at_once(nodes: &Nodes) {
         for outcome in UNSTORED {
             let (caches, gate) = (several(nodes, 6).await, Gate::shut());
             let first = start(&caches[0], &gate, outcome);
@@ -151,7 +151,7 @@ on_both_stores! {
     }
 
     // X7, R20
-    async fn a_dropped_run_is_taken_over_by_one_of_those_who_wait(nodes: &Nodes) {
+    async fn a_dropped_compute_is_taken_over_by_a_waiter(nodes: &Nodes) {
         let (caches, gate) = (several(nodes, 3).await, Gate::shut());
         let dropped = start(&caches[0], &gate, Outcome::Stored);
         gate.arrival().await;
@@ -163,11 +163,11 @@ on_both_stores! {
         for call in others {
             assert_eq!(soon("both have it", call).await.unwrap().unwrap().unwrap(), "stored");
         }
-        assert_eq!(gate.runs(), 2, "it came to nothing, so nothing said that it stores nothing");
+        assert_eq!(gate.runs(), 2, "the compute was dropped, so it left no mark that it stores nothing");
     }
 
     // X7: with a record that can no longer be served.
-    async fn who_waited_for_a_failed_run_beside_an_ended_record_runs_at_once(nodes: &Nodes) {
+    async fn waiters_for_a_failed_compute_beside_an_ended_record_compute_at_once(nodes: &Nodes) {
         let (caches, gate) = (several(nodes, 4).await, Gate::shut());
         let call = |cache: &Cache, gate: &Gate, is_error: bool| {
             let (cache, gate) = (cache.clone(), gate.clone());
@@ -194,7 +194,7 @@ on_both_stores! {
     }
 
     // X7, B3
-    async fn ids_of_a_batch_that_failed_are_run_at_once_by_those_who_waited(nodes: &Nodes) {
+    async fn waiters_compute_the_ids_of_a_failed_batch_at_once(nodes: &Nodes) {
         let (caches, gate) = (several(nodes, 4).await, Gate::shut());
         let batch = |cache: &Cache, ids: Vec<u32>| {
             let (cache, gate) = (cache.clone(), gate.clone());

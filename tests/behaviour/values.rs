@@ -132,7 +132,7 @@ on_both_stores! {
         for (round, text) in foreign.iter().enumerate() {
             nodes.write_by_hand(entry.key(), text).await;
             assert_eq!(entry.get().await.unwrap(), None);
-            event(&mut events, "it is told", |event| matches!(event, Event::Undecodable { name, .. } if &**name == "fallible")).await;
+            event(&mut events, "it is reported", |event| matches!(event, Event::Undecodable { name, .. } if &**name == "fallible")).await;
             assert_eq!(soon("it is computed", fallible(&cache, &gate, 7, false)).await.unwrap(), "row 7");
             assert_eq!(gate.runs(), round + 1);
             assert_eq!(soon("it is stored", fallible(&cache, &gate, 7, false)).await.unwrap(), "row 7");
@@ -159,7 +159,7 @@ on_both_stores! {
         cache.plain().hash::<String>(entry.key()).set("field", &"value".to_owned()).await.unwrap();
         assert_eq!(entry.get().await.unwrap(), None);
         assert_eq!(soon("it is computed", fallible(&cache, &gate, 7, false)).await.unwrap(), "row 7");
-        event(&mut events, "it is told", |event| matches!(event, Event::Undecodable { .. })).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::Undecodable { .. })).await;
         assert_eq!(entry.get().await.unwrap().as_deref(), Some("row 7"));
         assert_eq!(gate.runs(), 1);
     }
@@ -182,7 +182,7 @@ on_both_stores! {
         let compute = || async { Ok::<_, Infallible>("x".repeat(1000)) };
         let value = cache.get_or_compute(Key::new("large"), &EntryOptions::new(), compute).await.unwrap();
         assert_eq!(value.len(), 1000);
-        event(&mut events, "it is told", |event| matches!(event, Event::TooLarge { bytes, .. } if *bytes > 1000)).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::TooLarge { bytes, .. } if *bytes > 1000)).await;
         assert_eq!(cache.stats().fills, 0);
     }
 
@@ -237,7 +237,7 @@ enum Untagged {
 
 #[tokio::test]
 // V7
-async fn a_codec_that_cannot_hold_a_type_and_a_type_that_cannot_be_fingerprinted_are_told() {
+async fn unsuitable_codecs_and_incomplete_fingerprints_are_reported() {
     #[cached(ttl = 60, skip(cache), cache = cache)]
     async fn untagged(cache: &Cache, id: u32) -> Untagged {
         if id == 0 { Untagged::Number(id) } else { Untagged::Text("x".to_owned()) }
@@ -271,7 +271,7 @@ async fn every_mutation_of_a_stored_record_is_a_miss_with_an_event() {
     let gate = Gate::open();
     fallible(&cache, &gate, 7, false).await.unwrap();
     let key = fallible::entry(7).on(&cache).key().to_owned();
-    let RawSlot::Bytes(record) = store.read(&key).await.unwrap() else { panic!("a record stands") };
+    let RawSlot::Bytes(record) = store.read(&key).await.unwrap() else { panic!("there is a record") };
     let mut random = 0x9E37_79B9_7F4A_7C15_u64;
     let mut below = move |limit: usize| {
         random ^= random << 13;
@@ -290,8 +290,8 @@ async fn every_mutation_of_a_stored_record_is_a_miss_with_an_event() {
         }
         store.put(&key, &bytes, None).await.unwrap();
         assert_eq!(fallible(&cache, &gate, 7, false).await.unwrap(), "row 7");
-        assert_eq!(cache.stats().undecodable, round + 1, "told once each: {bytes:?}");
-        assert_eq!(gate.runs() as u64, round + 2, "computed anew each time");
+        assert_eq!(cache.stats().undecodable, round + 1, "each is reported once: {bytes:?}");
+        assert_eq!(gate.runs() as u64, round + 2, "computed again each time");
     }
 }
 
@@ -305,22 +305,22 @@ async fn fallibles(cache: &Cache, gate: &Gate, ids: &[u32]) -> Result<HashMap<u3
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // V7, X1: an unknown layout also represents an unknown flag. Both are distinguished from garbage
-async fn a_record_of_a_build_that_knows_more_stays_until_another_replaces_it() {
+async fn a_record_of_a_newer_build_stays_until_it_is_replaced() {
     let nodes = Nodes::redis();
     let Nodes::Redis(server) = &nodes else { unreachable!() };
     let (here, there) = (nodes.node().await, nodes.node().await);
     let store = RawStore::redis(&server.url()).await.unwrap();
     fallible(&here, &Gate::open(), 7, false).await.unwrap();
     let entry = fallible::entry(7).on(&here);
-    let RawSlot::Bytes(mut newer) = store.read(entry.key()).await.unwrap() else { panic!("a record stands") };
+    let RawSlot::Bytes(mut newer) = store.read(entry.key()).await.unwrap() else { panic!("there is a record") };
     newer[2] += 1;
     let minute = Some(Duration::from_secs(60));
     for by_batch in [false, true] {
         store.put(entry.key(), &newer, minute).await.unwrap();
-        eventually("the tier is told", || async { entry.get().await.unwrap().is_none() }).await;
+        eventually("the tier is notified", || async { entry.get().await.unwrap().is_none() }).await;
         let mut events = here.subscribe();
         fallible(&here, &Gate::open(), 7, true).await.unwrap_err();
-        event(&mut events, "it is told", |event| matches!(event, Event::Undecodable { .. })).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::Undecodable { .. })).await;
         assert_eq!(store.read(entry.key()).await.unwrap(), RawSlot::Bytes(newer.clone()), "a run that failed");
         // The mark of that run, which makes others not wait (X7).
         store.delete(&format!("{{{}}}:l", entry.key())).await.unwrap();

@@ -108,7 +108,7 @@ on_both_stores! {
         assert_eq!(steps(&why(&here)), [&FILLED[..], &["Removed", "Set"]].concat());
     }
 
-    async fn an_invalidation_of_many_shows_of_what_and_by_whom(nodes: &Nodes) {
+    async fn an_invalidation_of_many_shows_its_scope_and_its_process(nodes: &Nodes) {
         let (here, there) = (nodes.node().await, nodes.node().await);
         for (scope, tag) in [(Scope::Tag, Some("row:7")), (Scope::Function, None), (Scope::Namespace, None)] {
             is_kept(&here).await;
@@ -216,7 +216,7 @@ on_both_stores! {
         assert!(cache.why::<u32>(&Key::new("by_hand").part(&8)).steps().is_empty());
     }
 
-    async fn turned_off_there_are_no_steps_and_still_what_is_kept(nodes: &Nodes) {
+    async fn a_disabled_history_has_no_steps_and_still_shows_the_local_copy(nodes: &Nodes) {
         let cache = nodes.node_with(Cache::builder().history(0)).await;
         is_kept(&cache).await;
         assert!(why(&cache).steps().is_empty());

@@ -20,7 +20,7 @@ fn is_logged_in(tab: &Tab) -> bool {
 }
 
 #[test]
-fn who_registers_gets_a_cookie_that_neither_scripts_nor_other_sites_get() {
+fn registration_sets_a_cookie_that_scripts_and_other_sites_cannot_read() {
     let desk = Desk::new();
     register(&desk);
     let cookies = desk.tab.cookies();
@@ -52,7 +52,7 @@ fn a_login_that_is_to_be_remembered_outlives_the_browser_by_30_days() {
 }
 
 #[test]
-fn who_has_to_log_in_first_comes_to_the_page_that_was_asked_for() {
+fn a_required_login_leads_to_the_requested_page() {
     let desk = Desk::new();
     let Desk { tab, .. } = &desk;
     desk.goto("/");
@@ -98,7 +98,7 @@ fn logging_out_everywhere_ends_another_browser_at_its_next_page() {
 }
 
 #[test]
-fn after_logging_out_the_way_back_leads_to_nothing_private() {
+fn after_a_logout_going_back_shows_nothing_private() {
     let desk = Desk::new();
     let Desk { tab, .. } = &desk;
     desk.log_in(tab);
@@ -209,7 +209,7 @@ fn while_redis_is_away_pages_are_read_and_forms_say_why_they_are_not_there() {
     }
     for path in ["/login", "/devices", "/posts/new"] {
         assert_eq!(desk.goto(path), 503, "{path}");
-        assert!(tab.shows("Nobody can log in or write just now"), "{}", tab.text());
+        assert!(tab.shows("Logging in and writing are not possible at the moment"), "{}", tab.text());
     }
     assert_eq!(tab.cookies().len(), 1, "it is good again once Redis is back with its data");
 }

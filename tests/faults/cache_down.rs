@@ -46,7 +46,7 @@ async fn redis_down_at_start_up_the_application_starts_and_recovers_by_itself() 
     server.kill();
     let connected =
         timeout(BOUND, Cache::connect(&format!("{}{OPTIONS}", server.url()))).await.expect("it starts in time");
-    let (cache, gate) = (connected.expect("Redis down is no error"), Gate::open());
+    let (cache, gate) = (connected.expect("Redis being down is not an error"), Gate::open());
     let mut events = cache.subscribe();
     for id in 0..20 {
         answers(&cache, &gate, id).await;
@@ -107,7 +107,7 @@ async fn fault_under_load(fail: impl Fn(&RedisServer), mend: impl Fn(&RedisServe
     for _ in 0..2 {
         eventually("the load runs on Redis", || async { cache.is_available() && cache.stats().fills > 0 }).await;
         fail(&server);
-        event(&mut events, "the fault is told", |event| matches!(event, Event::Disconnected { .. })).await;
+        event(&mut events, "the fault is reported", |event| matches!(event, Event::Disconnected { .. })).await;
         // Calls continue without the store for a while.
         let computed = cache.stats().computes;
         eventually("calls compute", || async { cache.stats().computes > computed + 500 }).await;
@@ -136,7 +136,7 @@ async fn redis_full_or_read_only_every_call_ends_in_time_with_its_value() {
             answers(&cache, &gate, id).await;
         }
         assert_eq!(gate.runs(), 48);
-        event(&mut events, "it is told", |event| matches!(event, Event::StoreFailed { .. })).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::StoreFailed { .. })).await;
         server.cli(mend);
         recovers(&cache).await;
     }
@@ -162,7 +162,7 @@ async fn a_value_computed_while_redis_dies_reaches_its_caller() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // D5
-async fn calls_dropped_at_any_await_leave_nobody_waiting() {
+async fn calls_dropped_at_any_await_leave_no_waiters() {
     let server = RedisServer::start();
     let cache = Cache::connect(&server.patient_url()).await.unwrap();
     for round in 0..200_u64 {

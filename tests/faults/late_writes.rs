@@ -48,7 +48,7 @@ fn cart(text: &str) -> Cart {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R26
-async fn an_object_that_was_saved_later_stands_when_the_link_heals() {
+async fn a_later_save_of_an_object_wins_when_the_link_heals() {
     let (_server, proxy, slow, other) = two().await;
     let (carts, elsewhere): (Objects<Cart>, Objects<Cart>) = (slow.objects(), other.objects());
     carts.save(&cart("v1")).await.unwrap();
@@ -63,7 +63,7 @@ async fn an_object_that_was_saved_later_stands_when_the_link_heals() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R26
-async fn a_plain_value_that_was_set_later_stands_when_the_link_heals() {
+async fn a_later_set_of_a_plain_value_wins_when_the_link_heals() {
     let (_server, proxy, slow, other) = two().await;
     proxy.hold_fast();
     assert_eq!(slow.plain().set("k", "v2", None).await.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -76,7 +76,7 @@ async fn a_plain_value_that_was_set_later_stands_when_the_link_heals() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R26
-async fn a_value_that_was_set_later_stands_when_the_link_heals() {
+async fn a_later_set_of_a_value_wins_when_the_link_heals() {
     let (_server, proxy, slow, other) = two().await;
     let (here, elsewhere) = (row::entry(7).on(&slow), row::entry(7).on(&other));
     here.set("v1".to_owned()).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_failed_set_is_followed_by_an_invalidation() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R26, D8
-async fn a_server_that_allows_no_kill_is_told_of_once() {
+async fn a_server_that_allows_no_kill_is_reported_once() {
     let server = RedisServer::builder().user("app on >secret ~* &* +@all -client|kill").start();
     let cache = Cache::builder().url(format!("{}{OPTIONS}", server.url_as("app:secret"))).connect().await.unwrap();
     let mut events = cache.subscribe();
@@ -127,7 +127,7 @@ async fn a_server_that_allows_no_kill_is_told_of_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R26: a restarted server assigns the same connection ids again.
-async fn a_server_that_was_started_anew_loses_no_connection_of_another() {
+async fn a_restarted_server_loses_no_other_connection() {
     let server = RedisServer::start();
     let mut caches = Vec::new();
     for _ in 0..4 {

@@ -40,7 +40,7 @@ fn leases(server: &RedisServer) -> usize {
 }
 
 async fn no_lease_stands(server: &RedisServer) {
-    eventually("no lease stands", || async { leases(server) == 0 }).await;
+    eventually("no lease is held", || async { leases(server) == 0 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,7 +96,7 @@ async fn killed_connections_leave_no_lease_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R11, D2
-async fn after_a_pause_of_writes_during_a_run_nobody_waits_for_its_lease() {
+async fn after_a_pause_of_writes_no_caller_waits_for_the_lease() {
     let server = RedisServer::start();
     let (cache, other) = (cache_at(&server.url()).await, cache_at(&server.url()).await);
     let gate = Gate::shut();
@@ -128,7 +128,7 @@ fn a_run_that_ends_with_its_runtime_gives_its_lease_back() {
     away.shutdown_background();
     home.block_on(async {
         soon("the call ends with its runtime", call).await.unwrap_err();
-        assert_eq!(soon("nobody waits", row(&cache, &Gate::open(), 7)).await, Ok(7));
+        assert_eq!(soon("no caller waits", row(&cache, &Gate::open(), 7)).await, Ok(7));
     });
 }
 
@@ -185,7 +185,7 @@ async fn a_fence_whose_lift_failed_is_lifted_on_the_next_connection() {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         row(&other, &open, 7).await.unwrap();
         row(&other, &open, 7).await.unwrap();
-        assert_eq!(open.runs(), 3, "the fence stands, so nothing is stored");
+        assert_eq!(open.runs(), 3, "the fence is still raised, so nothing is stored");
         proxy.heal();
         is_up(&cache).await;
         // From here on a value is stored again, long before the fence would end by itself.

@@ -93,7 +93,7 @@ async fn a_user_who_may_not_choose_a_database_says_so() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_trusts_says_so() {
+async fn an_untrusted_certificate_says_so() {
     let Some(server) = RedisServer::with_tls() else { return };
     let error = refused(&server.untrusted_tls_url()).await;
     assert!(error.to_string().contains("tls_ca"), "{error}");
@@ -106,7 +106,7 @@ async fn tls_to_a_plain_port_says_so() {
     let server = RedisServer::start();
     let url = format!("rediss://localhost:{}?connect_timeout=200ms", server.port());
     let (_store, mut events) = RawStore::redis_watched(&url).await;
-    let Event::ConnectFailed { reason, .. } = next(&mut events, "it is told", |_| true).await else { panic!() };
+    let Event::ConnectFailed { reason, .. } = next(&mut events, "it is reported", |_| true).await else { panic!() };
     assert!(reason.contains("TLS port?"), "{reason}");
 }
 
@@ -114,7 +114,7 @@ async fn tls_to_a_plain_port_says_so() {
 async fn no_tls_to_a_tls_port_says_so() {
     let Some(server) = RedisServer::with_tls() else { return };
     let (_store, mut events) = RawStore::redis_watched(&server.untrusted_tls_url().replace("rediss", "redis")).await;
-    let Event::ConnectFailed { reason, .. } = next(&mut events, "it is told", |_| true).await else { panic!() };
+    let Event::ConnectFailed { reason, .. } = next(&mut events, "it is reported", |_| true).await else { panic!() };
     assert!(reason.contains("`rediss://`"), "{reason}");
 }
 
@@ -135,7 +135,7 @@ async fn another_server_says_so() {
 
 // D1
 #[tokio::test]
-async fn nothing_listens_and_the_store_starts_all_the_same() {
+async fn the_store_starts_even_if_nothing_listens() {
     let server = RedisServer::start();
     server.kill();
     let (store, mut events) = RawStore::redis_watched(&server.url()).await;
@@ -143,7 +143,7 @@ async fn nothing_listens_and_the_store_starts_all_the_same() {
     assert!(!store.is_available());
     let error = store.read("k").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    let first = next(&mut events, "the attempt is told", |_| true).await;
+    let first = next(&mut events, "the attempt is reported", |_| true).await;
     assert!(matches!(first, Event::ConnectFailed { kind: ErrorKind::Unavailable, .. }), "{first:?}");
     server.restart();
     next(&mut events, "it connects by itself", |event| matches!(event, Event::Connected)).await;
@@ -155,7 +155,7 @@ async fn nothing_listens_and_the_store_starts_all_the_same() {
 async fn a_name_that_does_not_resolve_is_waited_for() {
     let (store, mut events) = RawStore::redis_watched(&format!("redis://:{SECRET}@no-such-host.invalid/")).await;
     assert!(!store.unwrap().is_available());
-    next(&mut events, "the attempt is told", |event| matches!(event, Event::ConnectFailed { .. })).await;
+    next(&mut events, "the attempt is reported", |event| matches!(event, Event::ConnectFailed { .. })).await;
 }
 
 // D1, D2: it accepts connections, but never answers.
@@ -234,7 +234,7 @@ async fn a_server_without_a_free_place_is_waited_for() {
     eventually("the place is taken", || async { holder.is_available() }).await;
     let (store, mut events) = RawStore::redis_watched(&server.url()).await;
     let store = store.unwrap();
-    let told = next(&mut events, "it is told", |_| true).await;
+    let told = next(&mut events, "it is reported", |_| true).await;
     assert!(matches!(told, Event::ConnectFailed { kind: ErrorKind::Unavailable, .. }), "{told:?}");
     holder.close().await;
     drop(holder);
@@ -268,7 +268,7 @@ async fn an_address_in_parts_is_as_good_as_a_url() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_said_twice_or_half_says_so() {
+async fn a_duplicate_or_partial_address_says_so() {
     let server = RedisServer::builder().password(SECRET).start();
     let (new, url) = (Cache::builder, server.url());
     for (builder, says) in [
@@ -278,10 +278,10 @@ async fn an_address_that_is_said_twice_or_half_says_so() {
         (new().url(&url).tls(false), "both a URL and `tls`"),
         (new().url(&url).password(WRONG), "in one place"),
         (new().url("memory://").host("h"), "both a URL and `host`"),
-        (new().url("memory://").password(SECRET), "no use to `memory://`"),
-        (new().port(6379), "`port` without `host`"),
-        (new().password(SECRET), "`password` without `host`"),
-        (new().host("h").username("app"), "`username` without `password`"),
+        (new().url("memory://").password(SECRET), "cannot be used with `memory://`"),
+        (new().port(6379), "`port` is set without `host`"),
+        (new().password(SECRET), "`password` is set without `host`"),
+        (new().host("h").username("app"), "`username` is set without `password`"),
         (new().host("redis://h"), "a name or an address alone"),
     ] {
         let error = contradiction(builder).await;

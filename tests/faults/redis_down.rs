@@ -101,7 +101,7 @@ async fn a_killed_server_fails_calls_at_once_and_is_found_again() {
     let store = store_at(&server.url()).await;
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     server.kill();
-    soon("who waits is woken", wake).await;
+    soon("the waiter is woken", wake).await;
     assert_each_call_fails_in_time(&store).await;
     assert_each_call_fails_at_once(&store).await;
     server.restart();
@@ -121,13 +121,13 @@ async fn a_restarted_server_has_forgotten_leases_and_scripts_and_all_is_well() {
 }
 
 #[tokio::test]
-async fn a_paused_server_holds_nobody_up() {
+async fn a_paused_server_blocks_no_caller() {
     let server = RedisServer::start();
     let store = store_at(&server.url()).await;
     let (_, wake) = store.read_and_watch("k").await.unwrap();
     server.pause();
     assert_each_call_fails_in_time(&store).await;
-    soon("who waits is woken", wake).await;
+    soon("the waiter is woken", wake).await;
     assert_each_call_fails_at_once(&store).await;
     server.resume();
     assert_recovers(&store).await;
@@ -184,7 +184,7 @@ async fn a_cut_link_is_made_again() {
     for _ in 0..3 {
         let (_, wake) = store.read_and_watch("k").await.unwrap();
         proxy.cut();
-        soon("who waits is woken", wake).await;
+        soon("the waiter is woken", wake).await;
         assert_each_call_fails_in_time(&store).await;
         proxy.heal();
         assert_recovers(&store).await;
@@ -201,7 +201,7 @@ async fn a_frozen_link_is_noticed_without_any_call() {
     proxy.freeze();
     // The heartbeat detects it. The waiter is woken, because it could miss a change in the
     // meantime.
-    soon("who waits is woken", wake).await;
+    soon("the waiter is woken", wake).await;
     assert_each_call_fails_at_once(&store).await;
     proxy.heal();
     assert_recovers(&store).await;
@@ -230,7 +230,7 @@ async fn killed_connections_are_made_again_without_an_end() {
     let mut events = store.events();
     for _ in 0..10 {
         server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
-        soon("it is told", async { while !matches!(events.recv().await.unwrap(), Event::Disconnected { .. }) {} })
+        soon("it is reported", async { while !matches!(events.recv().await.unwrap(), Event::Disconnected { .. }) {} })
             .await;
         soon("it connects", async { while !matches!(events.recv().await.unwrap(), Event::Connected) {} }).await;
         eventually("it works", || async { store.read("k").await.is_ok() }).await;
@@ -247,7 +247,7 @@ async fn a_subscription_is_taken_up_again_and_says_so() {
     server.restart();
     // Reported twice: when it broke, and when it is back.
     for _ in 0..2 {
-        assert_eq!(soon("it is told", messages.next()).await, Some(RawMessage::Interrupted));
+        assert_eq!(soon("it is reported", messages.next()).await, Some(RawMessage::Interrupted));
     }
     eventually("the store is back", || async { store.publish("news", b"x").await.is_ok_and(|count| count == 1) }).await;
     assert_eq!(soon("the message arrives", messages.next()).await, Some(RawMessage::Payload(b"x".to_vec())));
@@ -260,9 +260,9 @@ async fn a_frozen_subscription_is_noticed() {
     let store = store_at(&proxy.url()).await;
     let mut messages = store.subscribe("news").await.unwrap();
     proxy.freeze();
-    assert_eq!(soon("it is told", messages.next()).await, Some(RawMessage::Interrupted));
+    assert_eq!(soon("it is reported", messages.next()).await, Some(RawMessage::Interrupted));
     proxy.heal();
-    assert_eq!(soon("it is told again", messages.next()).await, Some(RawMessage::Interrupted));
+    assert_eq!(soon("it is reported again", messages.next()).await, Some(RawMessage::Interrupted));
     server.cli(&["PUBLISH", "news", "x"]);
     assert_eq!(soon("the message arrives", messages.next()).await, Some(RawMessage::Payload(b"x".to_vec())));
 }

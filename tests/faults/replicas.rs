@@ -97,7 +97,7 @@ async fn too_few_replicas_are_an_error_that_counts_them_and_reads_wait_for_nothi
         let (began, error, over) = soon(how, ended).await.unwrap();
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotReplicated, "{error}");
-        assert!(error.to_string().contains("0 of 1 replicas have acknowledged it within 3000 ms"), "{error}");
+        assert!(error.to_string().contains("0 of 1 replicas have acknowledged the write within 3000 ms"), "{error}");
         assert!(over - began >= Duration::from_secs(3), "{:?}", over - began);
         assert!(!error.is_transient());
         // It is done on the primary.
@@ -109,7 +109,7 @@ async fn too_few_replicas_are_an_error_that_counts_them_and_reads_wait_for_nothi
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R24
-async fn every_way_to_end_a_value_waits() {
+async fn every_kind_of_invalidation_waits() {
     let (primary, replica) = pair().await;
     let cache = waiting(&primary, Duration::from_millis(20)).await;
     let plain = Cache::builder().url(primary.url()).connect().await.unwrap();
@@ -149,7 +149,7 @@ async fn callers_at_the_same_time_share_the_wait() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // R24, D2
-async fn the_waiting_connection_comes_back_after_a_restart_and_a_dropped_caller_holds_nobody_up() {
+async fn the_waiting_connection_comes_back_after_a_restart_and_a_dropped_caller_blocks_no_other() {
     let (primary, replica) = pair().await;
     let cache = waiting(&primary, Duration::from_secs(3)).await;
     soon("all are there", end(&cache, "entry")).await.unwrap();

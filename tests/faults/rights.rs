@@ -176,15 +176,15 @@ async fn a_right_that_is_lost_costs_no_wait_and_comes_back() {
     server.cli(&["ACL", "SETUSER", "app", "-@scripting"]);
     // The lease is taken, but neither the fill nor the script that gives the lease back is allowed.
     assert_eq!(soon("it is computed", doubled(&cache, 2)).await, Some(4));
-    eventually("the connection is given up", || async { !cache.is_available() }).await;
+    eventually("the connection is closed", || async { !cache.is_available() }).await;
     for id in 2..6 {
-        assert_eq!(soon("nobody waits", doubled(&cache, id)).await, Some(id * 2));
+        assert_eq!(soon("no caller waits", doubled(&cache, id)).await, Some(id * 2));
     }
     let keys = server.cli(&["KEYS", "*"]);
     let leases = keys.lines().filter(|key| server.cli(&["TYPE", key]) == "string");
     let leases: Vec<_> = leases.filter(|key| server.cli(&["GET", key]).starts_with('L')).collect();
     assert!(leases.is_empty(), "{leases:?}");
-    eventually("it is told", || async { told.lock().unwrap().len() == 2 }).await;
+    eventually("it is reported", || async { told.lock().unwrap().len() == 2 }).await;
     for told in told.lock().unwrap().iter() {
         assert!(told.contains("+evalsha") && told.contains("+script|load"), "{told}");
     }
@@ -199,7 +199,7 @@ async fn a_right_that_is_lost_costs_no_wait_and_comes_back() {
 
 // T5, R6: no change would be pushed. Reads and writes, one by one and in batches, and versions.
 #[tokio::test]
-async fn what_the_server_refuses_to_track_is_not_kept() {
+async fn a_read_that_the_server_refuses_to_track_is_not_kept() {
     let server = RedisServer::start();
     set_user(&server, "app", "~* &* +@all");
     let cache = builder(&server, "app", "").require_store().connect().await.unwrap();

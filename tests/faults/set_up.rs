@@ -39,7 +39,7 @@ async fn an_operation_without_a_connection_names_the_address_and_the_cause() {
 
 // D1
 #[tokio::test]
-async fn a_program_that_needs_its_store_is_told_at_the_start() {
+async fn a_required_store_that_is_down_fails_the_start() {
     let server = RedisServer::start();
     let connect = || Cache::builder().url(format!("{}?{PATIENT}", server.url())).require_store().connect();
     assert!(connect().await.unwrap().is_available());
@@ -65,7 +65,7 @@ async fn an_empty_user_or_password_is_none() {
 
 // D1: the hint names what the program has used.
 #[tokio::test]
-async fn a_hint_names_the_methods_to_who_gave_parts_and_the_url_to_who_gave_one() {
+async fn hints_name_the_methods_or_the_url_as_the_address_was_given() {
     let server = RedisServer::builder().password("secret").start();
     let parts = || Cache::builder().host("127.0.0.1").port(server.port());
     let text = async |builder: cache_core::CacheBuilder| builder.connect().await.unwrap_err().to_string();
@@ -80,7 +80,7 @@ async fn a_hint_names_the_methods_to_who_gave_parts_and_the_url_to_who_gave_one(
 
 // D1: an option of another client's URL does not prevent a start.
 #[tokio::test]
-async fn an_option_of_another_client_is_told_and_no_error() {
+async fn an_option_of_another_client_is_reported_and_not_an_error() {
     let server = RedisServer::start();
     let told = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&told);
@@ -96,7 +96,7 @@ async fn an_option_of_another_client_is_told_and_no_error() {
 
 // D1: a proxy, or an old server.
 #[tokio::test]
-async fn who_refuses_hello_is_told_what_must_answer_there() {
+async fn a_server_that_refuses_hello_is_an_error_with_the_requirement() {
     for refusal in ["-ERR unsupported command\r\n", "-ERR unknown command 'HELLO'\r\n", "-NOPROTO no\r\n"] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

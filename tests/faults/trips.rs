@@ -55,7 +55,7 @@ async fn many_values_of_a_mebibyte_are_stored_and_read_without_a_fault_and_the_c
     }
     assert_eq!(db.asked.load(Ordering::SeqCst), ids.len(), "each was computed once");
     assert_eq!((there.stats().hits, there.stats().computes), (ids.len() as u64, 0));
-    assert_eq!(proxy.connections(), connections, "no connection was given up");
+    assert_eq!(proxy.connections(), connections, "no connection was closed");
     assert!(here.is_available() && there.is_available());
 }
 
@@ -160,7 +160,7 @@ async fn reads_that_queue_behind_one_that_times_out_get_their_values() {
         }
     })
     .await;
-    assert!((1..=4 + 2 * 128).contains(&failed), "{failed} of those that were sent, and none behind them");
+    assert!((1..=4 + 2 * 128).contains(&failed), "{failed} of those that were sent, and none after them");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -250,7 +250,7 @@ async fn very_many_tags_are_invalidated_in_one_call_and_a_failure_says_how_many(
     assert!(proxy.has_lost());
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let text = error.to_string();
-    assert!(text.contains("000 of 10001 were done before, the others may or may not have been"), "{text}");
+    assert!(text.contains("000 of 10001 were completed before; the others may or may not have been"), "{text}");
     // The lost connection may count as available until its end is noticed.
     eventually("it has a new connection", || async { cache.stats().connects == 2 && cache.is_available() }).await;
     let mut fence = cache.fence();
@@ -263,7 +263,7 @@ async fn very_many_tags_are_invalidated_in_one_call_and_a_failure_says_how_many(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // C1
-async fn the_server_remembers_no_key_that_nobody_keeps() {
+async fn the_server_tracks_no_key_that_is_not_kept() {
     #[cached(name = "kept_nowhere", ttl = 600, skip(cache), cache = cache, local = false)]
     async fn kept_nowhere(cache: &Cache, id: u32) -> u32 {
         let _ = cache;

@@ -34,7 +34,7 @@ async fn read(cache: &Cache, gate: &Gate, text: &str) -> String {
 
 // T5, R4: no change would be told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_server_cannot_track_is_not_kept_and_neither_are_its_versions() {
+async fn untracked_reads_and_their_versions_are_not_kept() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
     proxy.refuse_tracking();
@@ -43,7 +43,7 @@ async fn what_a_server_cannot_track_is_not_kept_and_neither_are_its_versions() {
         drop(sender.send(event.clone()));
     });
     let here = builder.connect().await.unwrap();
-    event(&mut events, "it is told", |event| matches!(event, Event::TrackingUnavailable { .. })).await;
+    event(&mut events, "it is reported", |event| matches!(event, Event::TrackingUnavailable { .. })).await;
     let there = Cache::connect(server.patient_url()).await.unwrap();
     let gate = Gate::open();
     assert_eq!(read(&there, &gate, "v1").await, "v1");

@@ -165,7 +165,7 @@ pub fn a_task_goes_on_where_one_that_waits_is_dropped() {
 }
 
 /// A caller after a write and its detachment does not get a value that was read before.
-pub fn who_comes_after_a_detachment_joins_no_earlier_run() {
+pub fn a_caller_after_a_detachment_joins_no_earlier_run() {
     let key = Key::new();
     let earlier = spawn(&key, read);
     let another = spawn(&key, read);
@@ -178,7 +178,7 @@ pub fn who_comes_after_a_detachment_joins_no_earlier_run() {
 }
 
 /// The same for a change of a version that the value depends on.
-pub fn who_comes_after_a_change_of_a_version_joins_no_earlier_run() {
+pub fn a_caller_after_a_change_of_a_version_joins_no_earlier_run() {
     let key = Key::new();
     let earlier = spawn(&key, read);
     key.row.store(1, Ordering::SeqCst);
@@ -190,7 +190,7 @@ pub fn who_comes_after_a_change_of_a_version_joins_no_earlier_run() {
 /// A detached run ends while the run that replaced it continues.
 pub fn a_run_that_ends_detaches_no_other() {
     let key = Key::new();
-    let Joined::Lead(first, _) = key.join() else { panic!("nobody else runs") };
+    let Joined::Lead(first, _) = key.join() else { panic!("no other run begins") };
     key.detach();
     let Joined::Lead(second, _) = key.join() else { panic!("the first is detached") };
     let ends = thread::spawn(move || first.complete(FlightOutcome::Value(Arc::new(1_usize))));

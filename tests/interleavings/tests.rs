@@ -44,9 +44,9 @@ models! {
     // S4, S5, R20
     a_task_goes_on_where_one_that_waits_is_dropped,
     // T7
-    who_comes_after_a_detachment_joins_no_earlier_run,
+    a_caller_after_a_detachment_joins_no_earlier_run,
     // T7: of a version.
-    who_comes_after_a_change_of_a_version_joins_no_earlier_run,
+    a_caller_after_a_change_of_a_version_joins_no_earlier_run,
     // R19
     a_run_that_ends_detaches_no_other,
     // R6, T4
@@ -54,18 +54,18 @@ models! {
     // R7
     no_fill_survives_a_gap,
     // R6
-    marks_go_with_their_reads,
+    pending_fills_end_with_their_reads,
     // R4, R6
-    no_dependency_holds_after_its_version_was_told_changed,
+    no_dependency_holds_after_its_version_has_changed,
     // R4, R6
-    no_value_is_served_under_a_version_that_was_told_changed,
+    no_value_is_served_under_a_version_that_has_changed,
     // R4, R7
     no_value_is_kept_under_a_version_from_before_a_gap,
 }
 
 #[test]
 // R6
-fn a_fill_that_does_not_look_at_changes_is_found() {
+fn a_fill_that_ignores_changes_is_found() {
     breaks_without(Invariant::ChangePoisonsFill, interleavings::no_fill_survives_a_change_of_its_key);
     breaks_without(Invariant::ChangePoisonsFill, interleavings::no_fill_survives_a_gap);
 }
@@ -73,17 +73,11 @@ fn a_fill_that_does_not_look_at_changes_is_found() {
 #[test]
 // R6: of a version.
 fn a_version_learned_over_a_change_is_found() {
-    breaks_without(
-        Invariant::ChangeForgetsRead,
-        interleavings::no_value_is_served_under_a_version_that_was_told_changed,
-    );
+    breaks_without(Invariant::ChangeForgetsRead, interleavings::no_value_is_served_under_a_version_that_has_changed);
 }
 
 #[test]
 // R4
-fn a_tier_that_does_not_go_by_versions_is_found() {
-    breaks_without(
-        Invariant::VersionEndsLocal,
-        interleavings::no_value_is_served_under_a_version_that_was_told_changed,
-    );
+fn a_tier_that_ignores_versions_is_found() {
+    breaks_without(Invariant::VersionEndsLocal, interleavings::no_value_is_served_under_a_version_that_has_changed);
 }

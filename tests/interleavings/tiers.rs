@@ -79,9 +79,9 @@ fn changes_beside_two_reads(change: fn(&Local)) {
     ];
     node.row.store(1, Ordering::SeqCst);
     change(&node.local);
-    assert_ne!(node.served(), Some(0), "served after the change was told");
+    assert_ne!(node.served(), Some(0), "served after the change was reported");
     reads.into_iter().for_each(|read| read.join().unwrap());
-    assert_ne!(node.served(), Some(0), "kept after the change was told");
+    assert_ne!(node.served(), Some(0), "kept after the change was reported");
     assert_eq!(node.local.marked_keys(), 0);
 }
 
@@ -98,7 +98,7 @@ pub fn no_fill_survives_a_gap() {
 }
 
 /// A read that is given up leaves nothing behind, whatever runs concurrently.
-pub fn marks_go_with_their_reads() {
+pub fn pending_fills_end_with_their_reads() {
     let node = Node::new();
     let given_up = spawn(&node, |node| drop(node.local.begin(&KEY.into())));
     let read = spawn(&node, |node| node.read(Dependencies::default()));
@@ -111,7 +111,7 @@ pub fn marks_go_with_their_reads() {
 }
 
 /// A version changes while two threads learn it.
-pub fn no_dependency_holds_after_its_version_was_told_changed() {
+pub fn no_dependency_holds_after_its_version_has_changed() {
     let node = Node::new();
     let before = node.learn().unwrap();
     let learned = |node: &Node| {
@@ -122,13 +122,13 @@ pub fn no_dependency_holds_after_its_version_was_told_changed() {
     let others = [spawn(&node, learned), spawn(&node, learned)];
     node.version.store(1, Ordering::SeqCst);
     node.versions.changed("v");
-    assert!(!before.hold(), "right after it was told");
+    assert!(!before.hold(), "right after it was reported");
     others.into_iter().for_each(|other| other.join().unwrap());
     assert!(!before.hold(), "for good");
 }
 
 /// A value is filled under a version that changes in the meantime.
-pub fn no_value_is_served_under_a_version_that_was_told_changed() {
+pub fn no_value_is_served_under_a_version_that_has_changed() {
     let node = Node::new();
     let fill = |node: &Node| {
         if let Some(under) = node.learn() {
@@ -140,7 +140,7 @@ pub fn no_value_is_served_under_a_version_that_was_told_changed() {
     node.row.store(1, Ordering::SeqCst);
     node.version.store(1, Ordering::SeqCst);
     node.versions.changed("v");
-    assert_ne!(node.served(), Some(0), "right after it was told");
+    assert_ne!(node.served(), Some(0), "right after it was reported");
     others.into_iter().for_each(|other| other.join().unwrap());
     assert_ne!(node.served(), Some(0), "for good");
     assert_eq!(node.local.marked_keys(), 0);

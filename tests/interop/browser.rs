@@ -172,7 +172,7 @@ impl Visit {
         let (pair, attributes) = cookie.split_once("; ").unwrap_or((cookie, ""));
         let name = pair.split_once('=').expect("a pair").0;
         let value = ids.name(&sid_of(pair));
-        let date = self.0.header("date").expect("the server tells its time");
+        let date = self.0.header("date").expect("the server returns its time");
         let attributes = attributes.split("; ").map(|attribute| match attribute.strip_prefix("Expires=") {
             Some(expires) => format!("Expires=+{}", rounded(seconds(expires) - seconds(date))),
             None => attribute.to_owned(),

@@ -73,7 +73,7 @@ on_both_peers! {
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
-    async fn the_attributes_of_a_cookie_stand_in_their_order(peer: Peer) {
+    async fn the_attributes_of_a_cookie_are_in_order(peer: Peer) {
         let mut redis = Redis::start().await;
         let all = Cookie {
             max_age: Some(90_000),

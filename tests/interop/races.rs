@@ -190,7 +190,7 @@ async fn requests_without_a_cookie_get_sessions_of_their_own() {
 
 /// With both peers, the browser keeps the session of the last response. The others expire.
 #[tokio::test]
-async fn of_requests_that_regenerate_at_once_each_has_a_session_of_its_own() {
+async fn concurrent_regenerations_each_get_their_own_session() {
     let mut redis = Redis::start().await;
     for peer in [Peer::Express, Peer::Ours] {
         redis.flush().await;

@@ -78,7 +78,7 @@ async fn a_session_whose_cookie_cannot_be_sent_is_not_stored_by_ours() {
         assert_eq!(is_secure(site.port(0), &[]).await, None);
         assert_eq!(redis.stored("sess:", &mut Ids::new(None)).await.len(), sessions, "{peer:?}");
         let visit = Browser::new(site.port(0)).visit(&["set a 1", "save"]).await;
-        assert_eq!(visit.0.status, saved, "who waits for it hears of it: {visit:?}");
+        assert_eq!(visit.0.status, saved, "the waiter gets the error: {visit:?}");
     }
 }
 

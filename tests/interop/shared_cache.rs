@@ -115,7 +115,7 @@ fn transports() -> [Transport; 3] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shared_cache_gives_no_answer_of_a_session_to_somebody_else() {
+async fn a_shared_cache_serves_no_session_response_to_another_user() {
     // N1
     for mode in [SessionMode::Native, SessionMode::Express] {
         for transport in transports() {
@@ -151,7 +151,7 @@ async fn without_the_headers_it_gives_one_users_answer_to_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shared_cache_keeps_nothing_of_a_moment_without_the_store() {
+async fn a_shared_cache_keeps_no_response_from_a_store_outage() {
     // N1
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;

@@ -490,7 +490,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn every_difference_stands_in_the_documentation_and_has_a_test() {
+fn every_difference_is_documented_and_tested() {
     let page = std::fs::read_to_string(root().join("cache-core/docs/sessions-express.md")).unwrap();
     let listed = DIFFERENCES.iter().map(|difference| difference.why).chain(ELSEWHERE.iter().map(|(why, _)| *why));
     let missing: Vec<&str> = listed.filter(|why| !page.contains(why)).collect();

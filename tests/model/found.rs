@@ -33,7 +33,7 @@ async fn a_run_without_a_lease_is_not_joined_beyond_the_staleness_bound() {
     world.pause(2001).await;
     assert_eq!(soon("a new run", row(&cache, &Gate::open(), 7, "v2")).await.unwrap(), "v2");
     gate.let_through(1);
-    assert_eq!(old.await.unwrap().unwrap(), "v1", "who waited for it gets its value");
+    assert_eq!(old.await.unwrap().unwrap(), "v1", "the waiter gets its value");
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,7 +104,7 @@ async fn after_a_stop(seed: u64) -> String {
     elsewhere.clear().await.unwrap();
     node.thaw().await;
     let new = soon("a new run", row(&cache, &Gate::open(), 7, "v2")).await.unwrap();
-    assert_eq!(soon("the old run", old).await.unwrap().unwrap(), "v1", "who waited for it gets its value");
+    assert_eq!(soon("the old run", old).await.unwrap().unwrap(), "v1", "the waiter gets its value");
     driver.abort();
     new
 }

@@ -252,7 +252,7 @@ fn an_invalidation_of_an_owner_binds_that_owners_versions() {
 }
 
 #[test]
-fn that_a_row_is_absent_may_be_as_old_as_the_last_version_at_which_it_was() {
+fn an_absent_row_may_be_as_old_as_its_last_absent_version() {
     let mut history = History::new(1);
     let check = |history: &History| {
         history.check(&Read { row: 0, version: None, node: 0, began: 9000, known: 9 }, 2000).is_some()
@@ -267,7 +267,7 @@ fn that_a_row_is_absent_may_be_as_old_as_the_last_version_at_which_it_was() {
 }
 
 #[test]
-fn a_write_of_the_cell_that_was_over_when_a_later_one_began_is_not_read_after_that() {
+fn a_cell_write_that_ended_before_a_later_one_began_is_not_read_after_it() {
     let mut history = History::new(0);
     assert_eq!((history.begin_write(0), history.begin_write(10), history.begin_write(30)), (0, 1, 2));
     history.end_write(0, 20, 1, true);

@@ -53,7 +53,7 @@ guards! {
     // R6
     a_fill_of_l1_with_what_was_replaced_meanwhile_is_found: ChangePoisonsFill at 23,
     // T5
-    an_l1_that_is_deaf_to_pushes_is_found: PushDropsEntry at 26,
+    an_l1_that_ignores_pushes_is_found: PushDropsEntry at 26,
     // R7
     an_l1_that_outlives_its_link_is_found: GapEmptiesLocal at 24 of 0,
     // R7
@@ -61,9 +61,9 @@ guards! {
     // R9
     an_own_write_that_leaves_l1_is_found: OwnWriteForgets at 4,
     // R10
-    a_token_of_a_client_is_found: TokenOfAttempt at 59,
+    one_lease_token_for_a_whole_client_is_found: TokenOfAttempt at 59,
     // T7
-    a_run_that_is_joined_though_nothing_tells_of_it_is_found: UnseenRunIsNotJoined at 321 of 1,
+    a_join_of_a_run_that_was_not_seen_is_found: UnseenRunIsNotJoined at 321 of 1,
     // R4: of a function, and of everything.
     a_fill_under_versions_from_after_its_run_is_found: VersionsFromBeforeRun at 5,
     // R4
@@ -75,7 +75,7 @@ guards! {
     // R4
     a_kind_that_is_renewed_after_its_tag_is_found: KindsBeforeTags at 622 of OF_AN_OWNER,
     // R4, I2
-    an_l1_that_does_not_go_by_versions_is_found: VersionEndsLocal at 2,
+    an_l1_that_ignores_versions_is_found: VersionEndsLocal at 2,
     // R6: of a version.
     a_version_that_changed_before_its_answer_is_found: ChangeForgetsRead at 161 of OF_AN_OWNER,
     // R7: of a version.
@@ -98,10 +98,10 @@ guards! {
     // R13: of a batch with partly renewed leases.
     a_lease_that_is_given_up_after_a_renewal_that_failed_is_found: FailedRenewalIsRepeated at 1264 of LISTED,
     // X7
-    a_run_that_others_queue_behind_though_it_stores_nothing_is_found: UnstoredLeavesMark at 0 of PICKY,
+    a_queue_behind_a_run_that_stores_nothing_is_found: UnstoredLeavesMark at 0 of PICKY,
     // V5
-    a_value_that_is_stored_though_it_is_not_to_be_is_found: CacheIfIsAsked at 2 of PICKY,
-    a_login_that_its_users_list_does_not_name_is_found: LoginIsEntered at 0; Aim::Account,
+    a_value_stored_against_its_rules_is_found: CacheIfIsAsked at 2 of PICKY,
+    a_login_missing_from_its_users_list_is_found: LoginIsEntered at 0; Aim::Account,
     a_session_that_changes_its_id_while_all_are_ended_is_found: EndingLooksAgain at 5; Aim::Account,
     // C1
     an_operation_that_stays_outstanding_is_found: DoneIsTakenOff at 0,
@@ -114,7 +114,7 @@ guards! {
     // R6: of a batch.
     a_batch_that_marks_its_keys_after_its_fills_is_found: BatchMarksBeforeFill at 202 of LISTED,
     // X1: shows that the rule of one run can be broken.
-    a_run_beside_anothers_lease_is_found: LeaseIsExclusive at 13,
+    a_run_beside_the_lease_of_another_process_is_found: LeaseIsExclusive at 13,
     // Shows that the rule of leftover tasks can be broken.
     a_waiter_that_stays_behind_is_found: WaiterLeaves at 96,
     // R7
@@ -124,5 +124,5 @@ guards! {
     // R7
     a_trust_that_outlives_its_link_is_found: LossRevokesTrust at 0,
     // R7
-    a_link_that_is_used_before_its_gap_is_told_is_found: GapBeforePublish at 0,
+    a_link_that_is_used_before_its_gap_is_reported_is_found: GapBeforePublish at 0,
 }

@@ -296,17 +296,16 @@ async fn end(run: &Run, processes: Vec<Process>) {
     for process in &processes {
         let waiters = process.node.waiters();
         if waiters > 0 {
-            let what = format!("node {}: {waiters} waiters are left, though nobody asks", process.node.index());
+            let what = format!("node {}: {waiters} waiters are left, but no caller waits", process.node.index());
             run.violates(Rule::Ends, what);
         }
         let (flights, outstanding) = (flights(&process.cache), process.node.outstanding());
         if flights > 0 {
-            let what = format!("node {}: {flights} runs can be joined, though none is under way", process.node.index());
+            let what = format!("node {}: {flights} runs can be joined, but none is in progress", process.node.index());
             run.violates(Rule::Ends, what);
         }
         if outstanding > 0 && process.node.is_connected() {
-            let what =
-                format!("node {}: {outstanding} operations wait, though the store answers", process.node.index());
+            let what = format!("node {}: {outstanding} operations wait, but the store answers", process.node.index());
             run.violates(Rule::Ends, what);
         }
     }
@@ -612,7 +611,7 @@ impl Running {
             && super::ONE_RUN_A_KEY
         {
             let now = run.world().now();
-            run.violates(Rule::OneRun, format!("two runs of row {row} at {now}, though nothing failed"));
+            run.violates(Rule::OneRun, format!("two runs of row {row} at {now}, but nothing failed"));
         }
         Self { run: run.clone(), keys, began }
     }

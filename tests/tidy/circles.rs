@@ -137,7 +137,7 @@ fn found(files: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn a_circle_is_found_however_it_is_written() {
+fn circular_imports_are_found_in_every_notation() {
     let both = [
         "cache-core/src/a.rs:1: `a` uses `b`, which leads back to it",
         "cache-core/src/b.rs:1: `b` uses `a`, which leads back to it",

@@ -46,7 +46,7 @@ fn brings_node(version: &str) -> (String, String) {
 }
 
 #[test]
-fn a_node_that_is_too_old_is_left_for_one_of_the_registry() {
+fn an_outdated_node_is_replaced_by_one_from_the_registry() {
     let (said, calls) = brings_node("18.20.4");
     assert!(said.contains("uses v22.23.5") && said.contains("Node 18.20.4 is too old"), "{said}");
     assert_eq!(calls.lines().count(), 1, "{calls}");

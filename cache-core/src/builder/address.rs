@@ -72,12 +72,16 @@ impl CacheBuilder {
         let first = |parts: &[(&'static str, bool)]| parts.iter().find(|(_, set)| *set).map(|(name, _)| *name);
         let is_memory = self.url.as_deref().is_some_and(|url| super::in_memory(url).is_some());
         let detail = match (&self.url, first(&of_host), first(&of_login)) {
-            (Some(_), Some(part), _) => format!("both a URL and `{part}`: the URL has a place for it; say one of them"),
-            (Some(_), None, Some(part)) if is_memory => format!("`{part}` is of no use to `memory://`"),
-            (None, Some(part), _) | (None, None, Some(part)) if host.is_none() => {
-                format!("`{part}` without `host`: where is the server? Write `.host(\"127.0.0.1\")` beside it")
+            (Some(_), Some(part), _) => {
+                format!("both a URL and `{part}` are set; put `{part}` into the URL, or remove the URL")
             }
-            _ if username.is_some() && password.is_none() => "`username` without `password`".to_owned(),
+            (Some(_), None, Some(part)) if is_memory => format!("`{part}` cannot be used with `memory://`; remove it"),
+            (None, Some(part), _) | (None, None, Some(part)) if host.is_none() => {
+                format!("`{part}` is set without `host`; add `.host(\"127.0.0.1\")`")
+            }
+            _ if username.is_some() && password.is_none() => {
+                "`username` is set without `password`; add `.password(..)`".to_owned()
+            }
             _ => return Ok(()),
         };
         Err(Error::new(ErrorKind::Configuration, "connect").detail(detail))

@@ -325,7 +325,7 @@ pub(crate) fn completed<V: Form, E: Send + Sync + 'static>(
 
 #[expect(clippy::panic, reason = "flights are keyed by value type, so only a bug in this crate leads here")]
 fn mismatch(name: &str) -> ! {
-    panic!("a run of `{name}` came to a value of another type")
+    panic!("`{name}` returned a value of another type")
 }
 
 impl Engine {
@@ -362,7 +362,7 @@ mod tests {
 
     #[tokio::test]
     // C1
-    async fn names_that_are_data_fill_no_table_beyond_its_bound_and_it_is_told_once() {
+    async fn tables_of_names_are_bounded_and_report_once_that_they_are_full() {
         let cache = Cache::builder().local_limit_bytes(0).memory_limit_bytes(4 << 20).in_memory();
         let (mut events, mut full) = (cache.subscribe(), Vec::new());
         let names = 3 * 4096;

@@ -18,7 +18,7 @@ impl Cache {
     pub fn install(cache: Self) -> Result<()> {
         INSTALLED.set(cache).map_err(|_| {
             let detail =
-                "a cache is in use already; call `Cache::install` once, before the first call of a cached function";
+                "a cache is already in use; call `Cache::install` once, before the first call of a cached function";
             Error::new(ErrorKind::Configuration, "install").detail(detail)
         })
     }

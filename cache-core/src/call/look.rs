@@ -81,8 +81,8 @@ async fn try_look(engine: &Arc<Engine>, plan: &Plan, basis: &mut VersionSnapshot
         verdict = match verdict {
             Verdict::LookAt(found) => {
                 if !patience.look_again() {
-                    let detail = "others held the key for longer than a run may take; \
-                                  the value is computed without storing it";
+                    let detail = "other processes held the lease for longer than a compute may take; the value is \
+                        computed without storing it";
                     return Err(Error::new(ErrorKind::Limit, "read").detail(detail));
                 }
                 if !basis.is_complete() {

@@ -140,7 +140,7 @@ pub(super) async fn look<'a>(engine: &'a Engine, plan: &Plan) -> Result<(PlainCo
     };
     let Some(value) = decode(&plan.value, &bytes) else {
         plan.observed(engine, HistoryEvent::Undecodable);
-        let reason = "the plain key holds something else than a value of this type";
+        let reason = "the value of the plain key cannot be decoded as this type";
         engine.events.emit(Event::Undecodable { name: Arc::clone(&plan.key.name), reason });
         return Ok((PlainContent::Foreign, Some(Seen { bytes: Some(bytes), mark })));
     };
@@ -189,8 +189,9 @@ async fn find<'a>(engine: &'a Arc<Engine>, plan: &Plan, lease_key: &EntryKey) ->
             _ => {}
         }
     }
-    Err(Error::new(ErrorKind::Limit, "read")
-        .detail("others held the key for longer than a run may take; the value is computed without storing it"))
+    Err(Error::new(ErrorKind::Limit, "read").detail(
+        "other processes held the lease for longer than a compute may take; the value is computed without storing it",
+    ))
 }
 
 /// Under the lease, reads the key again: returns a value that was stored before, or what to
@@ -336,7 +337,7 @@ fn encode(engine: &Engine, plan: &Plan, value: &Erased) -> Result<Bytes> {
     }
     let mut json = Vec::new();
     if (plan.value.encode)(value, &mut json, &mut |_| {})? != Json::ID {
-        let detail = "JSON cannot tell all values of this type apart, so it cannot be shared as a plain value";
+        let detail = "JSON cannot distinguish all values of this type, so it cannot be stored as a plain value";
         return Err(Error::new(ErrorKind::Encode, "encode").detail(detail));
     }
     let bytes = plain::of_json(json);

@@ -192,6 +192,6 @@ impl<R> Returns<R> {
             clippy::panic,
             reason = "flights are keyed by value type, and abandoned flights are led again; only a bug here leads to it"
         )]
-        returned.unwrap_or_else(|| panic!("a run of `{name}` came to a value of another type"))
+        returned.unwrap_or_else(|| panic!("`{name}` returned a value of another type"))
     }
 }

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_decides() {
+    fn the_verdict_depends_on_what_is_stored() {
         let mark = || Token::of_unstored(format!("N{:032x}", 5).as_bytes()).unwrap();
         let old_record = |value| Stored::Old(Old { fill_id: ID, value });
         let rows: Vec<(fn() -> Stored, [&str; 3])> = vec![
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_way_decides() {
+    fn the_verdict_depends_on_the_obstacle() {
         let mark = || Token::of_unstored(format!("N{:032x}", 5).as_bytes()).unwrap();
         let refused = |request, target, old, obstacle, waited| {
             text(&decide_refused(request, target, old, obstacle, Duration::from_secs(waited)))

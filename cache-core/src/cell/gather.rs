@@ -86,13 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_that_come_meanwhile_are_gathered_for_the_next_round() {
+    fn jobs_added_during_a_round_join_the_next_round() {
         let gathering = Arc::<Gathering<u32>>::default();
         let mut turn = gathering.add("a", 1).unwrap();
         assert!(gathering.add("a", 2).is_none());
         let other = gathering.add("b", 9);
         assert_eq!(turn.next(), Some(vec![1, 2]));
-        assert!(gathering.add("a", 3).is_none(), "somebody works for it");
+        assert!(gathering.add("a", 3).is_none(), "a worker holds the turn");
         assert_eq!((turn.next(), turn.next()), (Some(vec![3]), None));
         // The turn is over. The next caller begins another, which the old one does not affect.
         let mut next = gathering.add("a", 4).unwrap();
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_ends_early_takes_its_jobs_along() {
+    fn dropping_a_turn_drops_its_jobs() {
         let gathering = Arc::<Gathering<Arc<()>>>::default();
         let job = Arc::new(());
         let turn = gathering.add("a", Arc::clone(&job));

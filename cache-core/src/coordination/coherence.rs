@@ -143,7 +143,7 @@ mod tests {
             *self.telling.lock().unwrap() = Some(thread::current().id());
             tell();
             *self.telling.lock().unwrap() = None;
-            assert_eq!(self.in_telling.load(Ordering::SeqCst), 0, "destructors on the task that tells of it");
+            assert_eq!(self.in_telling.load(Ordering::SeqCst), 0, "destructors on the task that reports the gap");
         }
     }
 
@@ -197,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     // R7, S10, C6
-    async fn a_gap_runs_no_destructor_and_a_task_of_its_own_runs_them_all_though_each_panics() {
+    async fn a_gap_leaves_destructors_to_a_task_that_survives_their_panics() {
         let (coherence, drops) = (coherence(), Arc::new(Drops::default()));
         for round in 1..=3 {
             (0..1000).for_each(|number| keep(&coherence, &format!("shop:user:{number}@f1"), &drops));
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     // S10, C6
-    fn without_a_runtime_the_fills_give_back_what_a_gap_has_dropped() {
+    fn without_a_runtime_fills_free_the_entries_that_a_gap_dropped() {
         let (coherence, drops) = (coherence(), Arc::new(Drops::default()));
         (0..1000).for_each(|number| keep(&coherence, &format!("shop:user:{number}@f1"), &drops));
         drops.tell(|| coherence.gap());

@@ -156,10 +156,10 @@ mod tests {
 
     #[test]
     // T8
-    fn a_store_that_evicts_is_looked_at_for_a_minute_after_it_stops() {
+    fn an_evicting_store_is_watched_for_a_minute_after_its_last_eviction() {
         let mut evictions = Evictions::default();
         evictions.look(Some(0), true);
-        assert!(!evictions.are_seen(), "it has never evicted: that was somebody's write");
+        assert!(!evictions.are_seen(), "it has never evicted: the push came from a write");
         evictions.look(Some(3), false);
         for _ in 0..EVICTS_FOR {
             assert!(evictions.are_seen());
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     // T8
-    fn without_the_right_to_ask_what_was_told_counts() {
+    fn without_the_right_to_run_info_only_pushed_evictions_count() {
         let mut evictions = Evictions::default();
         evictions.look(None, true);
         assert!(evictions.are_seen());

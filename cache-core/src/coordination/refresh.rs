@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     // F11
-    fn refreshes_are_one_a_key_and_bounded() {
+    fn refreshes_are_bounded_and_one_per_key() {
         let refreshes = Refreshes::new(2);
         let Begun::Ticket(first) = begin(&refreshes, "a", 0) else { panic!("there is a place") };
         assert!(matches!(begin(&refreshes, "a", 0), Begun::CoolingDown));
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     // F3
-    fn a_record_whose_refresh_failed_is_left_alone_for_a_time() {
+    fn a_failed_refresh_starts_a_cooldown_for_its_record() {
         let refreshes = Refreshes::new(2);
         refreshes.begin_cooldown(&"a".into(), 1, 1_000, Duration::from_secs(5));
         assert!(matches!(begin(&refreshes, "a", 5_999), Begun::CoolingDown));
@@ -262,7 +262,11 @@ mod tests {
         // A new record is not resting.
         assert!(!refreshes.is_cooling_down("a", 2, 5_999));
         let rest = |other: &usize| refreshes.begin_cooldown(&other.to_string().into(), 1, 0, Duration::from_secs(5));
-        assert_eq!((0..2 * MOST_COOLING_DOWN).filter(rest).count(), 2, "forgotten all at once, and told");
+        assert_eq!(
+            (0..2 * MOST_COOLING_DOWN).filter(rest).count(),
+            2,
+            "all are forgotten at once, and this is reported"
+        );
         assert!(refreshes.keys().cooldowns.len() <= MOST_COOLING_DOWN);
     }
 }

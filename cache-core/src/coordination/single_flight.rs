@@ -538,7 +538,8 @@ impl Caller {
                 )]
                 {
                     panic!(
-                        "`{name}` calls itself for the key it is computing, and would wait for itself for ever; call its `uncached` companion there"
+                        "`{name}` calls itself for the key it is computing, and would wait for itself forever; call \
+                        its `uncached` companion instead"
                     );
                 }
             }
@@ -564,7 +565,8 @@ impl Caller {
             )]
             {
                 panic!(
-                    "`{}` calls `{name}` for a key whose run waits for this very run of `{}`: both would wait for ever; call an `uncached` companion in one of them",
+                    "`{}` calls `{name}` for a key whose compute waits for this compute of `{}`: both would wait \
+                    forever; call an `uncached` companion in one of them",
                     waits.name, waits.name
                 );
             }

@@ -139,7 +139,7 @@ fn separators_inside_arguments_do_not_move_them() {
 
 // K1
 #[test]
-fn nothing_empty_and_absent_are_three_things() {
+fn none_empty_text_and_empty_lists_have_different_keys() {
     let all = [args(None::<&str>), args(Some("")), args(Some("\"\"")), args(Some("!")), args(Some("?"))];
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
     assert_ne!(args(None::<Option<u8>>), args(Some(None::<u8>)));

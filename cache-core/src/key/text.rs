@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_the_same_on_the_stack_and_beyond() {
+    fn text_is_the_same_on_the_stack_and_on_the_heap() {
         for piece in ["a", "é\u{301}", "0123456789", ""] {
             let (mut text, mut plain) = (KeyText::new(), String::new());
             for _ in 0..40 {

@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     // T3
-    fn what_is_counted_is_what_stands_and_never_more_than_the_limit() {
+    fn the_counted_bytes_match_the_entries_and_stay_within_the_limit() {
         let (mut table, mut draw) = (Table::new(), draws(1));
         for step in 0..200_000 {
             let hash = draw(300) as u32;
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     // T3
-    fn one_that_comes_and_goes_leaves_few_tickets_behind() {
+    fn a_key_that_is_added_and_removed_repeatedly_leaves_few_tickets() {
         let mut table = Table::new();
         for step in 0..10_000 {
             table.remove(step % 3);
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_once_in_passing_does_not_drive_out_what_is_asked_for() {
+    fn a_scan_does_not_evict_frequently_used_entries() {
         let mut table = Table::new();
         for hash in 0..50 {
             table.put(hash, 10);
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_soon_after_it_went_stays() {
+    fn an_entry_that_returns_soon_after_its_eviction_is_kept() {
         let mut table = Table::new();
         for hash in 0..50 {
             table.put(hash, 10);
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_asked_for_any_more_makes_room() {
+    fn unused_entries_are_evicted() {
         let mut table = Table::new();
         for hash in 0..100 {
             table.put(hash, 10);
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn hits_are_as_many_as_with_quick_cache() {
+    fn the_hit_ratio_matches_quick_cache() {
         let mut table = Table::new();
         let ours = hits(|hash| {
             let hit = table.hit(hash);

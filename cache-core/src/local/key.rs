@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     // K1
-    fn distinct_keys_are_distinct_here_too() {
+    fn distinct_keys_have_distinct_local_keys() {
         let cut = "n".repeat(MAX_KEY_LEN);
         let keys = [
             text("user", "7", "f1"),

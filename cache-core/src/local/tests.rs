@@ -73,7 +73,7 @@ fn keys_of_one_hash_are_kept_and_dropped_apart() {
 
 #[test]
 // R7
-fn what_was_found_without_trust_is_not_served_for_trust_that_came_meanwhile() {
+fn an_entry_found_without_trust_is_not_served_under_later_trust() {
     let trust = Arc::new(Trust::absolute());
     let local = Local::new(1 << 20, LONG, Arc::clone(&trust), Clock::manual()).unwrap();
     local.begin(&"k".into()).keep(&value(1), 4, fresh_for(LONG), Dependencies::default());
@@ -90,7 +90,7 @@ fn what_was_found_without_trust_is_not_served_for_trust_that_came_meanwhile() {
 
 #[test]
 // R7, T1
-fn a_call_that_is_held_up_does_not_serve_what_has_ended_meanwhile() {
+fn a_delayed_call_does_not_serve_an_entry_that_ended_meanwhile() {
     let (clock, trust) = (Clock::manual(), Arc::new(Trust::absolute()));
     let local = Local::new(1 << 20, LONG, Arc::clone(&trust), clock.clone()).unwrap();
     let held_up = |by: Duration| {
@@ -120,7 +120,7 @@ fn a_gap_empties_the_tier_and_refuses_fills_from_before() {
 
 #[test]
 // T1, T2
-fn a_value_is_served_for_the_shorter_of_its_time_and_the_tiers() {
+fn a_value_is_served_for_the_shorter_of_its_ttl_and_that_of_the_tier() {
     let clock = Clock::manual();
     let local = local(&clock);
     for (left, served) in [(Duration::from_secs(5), 5), (Duration::from_secs(500), 60)] {
@@ -233,7 +233,7 @@ fn until(mut is_so: impl FnMut() -> bool) {
 
 #[test]
 // R7, C6
-fn dropping_everything_is_one_step_and_the_memory_is_given_back_in_small_ones() {
+fn dropping_everything_is_one_step_and_memory_is_freed_in_small_steps() {
     const ENTRIES: usize = 50_000;
     let (dropped, clock) = (Arc::new(AtomicUsize::new(0)), Clock::manual());
     let local = Local::new(1 << 30, LONG, Arc::new(Trust::absolute()), clock).unwrap();
@@ -242,7 +242,7 @@ fn dropping_everything_is_one_step_and_the_memory_is_given_back_in_small_ones() 
     }
     local.clear();
     assert_eq!(dropped.load(Ordering::SeqCst), 0, "no value is looked at");
-    assert_eq!(local.entries.len(), ENTRIES, "nor is an entry");
+    assert_eq!(local.entries.len(), ENTRIES, "an entry is not served either");
     for number in [0, 1, ENTRIES - 1] {
         let key = format!("shop:user:{number}@f1");
         assert!(local.get_plain(&ParsedKey::parse(&key).as_ref(), |_| Some(())).is_none());
@@ -259,7 +259,7 @@ fn dropping_everything_is_one_step_and_the_memory_is_given_back_in_small_ones() 
 
 #[test]
 // C5
-fn what_is_dead_goes_before_anything_that_is_alive_and_the_limit_holds_with_it() {
+fn dead_entries_are_evicted_first_and_count_towards_the_limit() {
     let local = local(&Clock::manual());
     let fill = |from: u32| {
         for number in from..from + 2000 {
@@ -297,7 +297,7 @@ fn a_dead_entry_is_neither_reported_nor_in_the_way() {
 
 #[test]
 // S10
-fn a_destructor_that_panics_or_comes_back_to_the_tier_harms_nobody() {
+fn a_destructor_may_panic_or_use_the_tier() {
     struct Bomb(Arc<Local>, Arc<AtomicUsize>);
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -325,7 +325,7 @@ fn a_destructor_that_panics_or_comes_back_to_the_tier_harms_nobody() {
 
 #[test]
 // R4, R7
-fn what_was_stored_under_versions_from_before_a_gap_is_not_kept_after_it() {
+fn a_value_under_versions_from_before_a_gap_is_not_kept_after_it() {
     let (local, versions, version) = (local(&Clock::manual()), Versions::new(0), Version::random());
     let cell = versions.cell("v");
     let learn = || cell.learn(cell.begin(), version);
@@ -338,7 +338,7 @@ fn what_was_stored_under_versions_from_before_a_gap_is_not_kept_after_it() {
     assert_eq!(read(&local, "k"), None);
     learn();
     assert!(local.begin(&"k".into()).keep(&value(1), 4, fresh_for(LONG), under));
-    assert_eq!(read(&local, "k"), Some(1), "the version stood all the while");
+    assert_eq!(read(&local, "k"), Some(1), "the version did not change");
 }
 
 #[test]

@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     // T8
-    fn a_key_is_put_together_again_as_it_stands_in_the_store() {
+    fn a_key_is_rebuilt_exactly_as_it_is_stored() {
         let origins = Origins::default();
         let long = format!("app:f:{}@f1", "x".repeat(100));
         let keys = [

@@ -48,7 +48,7 @@ impl<T: CacheObject> ObjectForm for Derived<T> {
         let broken = |reason: &str| Error::new(ErrorKind::Decode, "load").detail(format!("`{}`: {reason}", T::NAME));
         let (codec, payload) = open_record(key, bytes).map_err(broken)?;
         if codec != T::Codec::ID {
-            return Err(broken("the object was stored with another codec; read it with that one, and save it anew"));
+            return Err(broken("the object was stored with another codec; read it with that one, and save it again"));
         }
         T::Codec::decode(payload).map(Some).map_err(|error| {
             broken("the stored fields do not fit the type; give new fields `#[serde(default)]`").source(error)

@@ -598,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_counts_while_it_ends_is_counted_where_several_may() {
+    fn counts_of_an_ending_thread_go_to_a_shared_stripe() {
         struct Last(Arc<Striped>, mpsc::Sender<usize>);
         impl Drop for Last {
             fn drop(&mut self) {

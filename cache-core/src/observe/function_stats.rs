@@ -252,13 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn a_hit_ratio_is_of_calls_that_waited_for_no_run() {
+    fn the_hit_ratio_counts_calls_that_did_not_wait_for_a_compute() {
         let stats = FunctionStats { local_hits: 6, hits: 1, misses: 2, joined: 1, ..FunctionStats::default() };
         assert_eq!((stats.hit_ratio(), FunctionStats::default().hit_ratio()), (Some(0.7), None));
     }
 
     #[test]
-    fn what_is_counted_for_others_is_counted() {
+    fn hits_of_functions_without_a_number_are_counted() {
         let functions = Functions::new();
         functions.local_hit(FunctionNumber::OTHER);
         functions.local_hit(FunctionNumber::OTHER);

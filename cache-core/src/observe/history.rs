@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_steps_go_and_the_memory_stays_what_it_was() {
+    fn the_oldest_steps_are_dropped_and_memory_stays_constant() {
         let history = History::new(64, Clock::manual());
         for millis in 0..10 {
             history.note("a", HistoryEvent::Hit { fresh_for: Duration::from_millis(millis) });
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn turned_off_it_keeps_nothing() {
+    fn a_disabled_history_keeps_nothing() {
         let history = History::new(0, Clock::manual());
         history.note("a", HistoryEvent::Missed);
         assert!(kinds(&history, "a").is_empty());

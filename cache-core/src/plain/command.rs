@@ -103,7 +103,7 @@ impl Reply {
     pub fn value<T: DeserializeOwned>(&self) -> Result<T> {
         match self {
             Self::Bytes(bytes) => form::decode("command", bytes),
-            _ => Err(Error::new(ErrorKind::Decode, "command").detail("the answer is no text; match on its variants")),
+            _ => Err(Error::new(ErrorKind::Decode, "command").detail("the reply is not text; match on its variants")),
         }
     }
 
@@ -191,17 +191,18 @@ fn refusal(words: &[Vec<u8>]) -> Option<String> {
             .any(|word| word.eq_ignore_ascii_case(b"BLOCK"));
     if waits || is(BLOCKING) {
         return Some(format!(
-            "`{name}` would wait on the connection that the whole cache shares; use a form that does not block, or a \
-             connection of your own"
+            "`{name}` would block the connection that the whole cache shares; use a form that does not block, or your \
+            own connection"
         ));
     }
     if is(TRANSACTIONS) {
         return Some(format!(
-            "`{name}` makes a transaction of the connection that the whole cache shares; use a script: `command(\"EVAL\")`"
+            "`{name}` starts a transaction on the connection that the whole cache shares; use a script: \
+            `command(\"EVAL\")`"
         ));
     }
     if is(MESSAGES) {
-        return Some(format!("`{name}` is for a connection of its own; use `plain().subscribe(..)`"));
+        return Some(format!("`{name}` needs its own connection; use `plain().subscribe(..)`"));
     }
     let changes_client = name == "CLIENT" && word(1).is_none_or(|what| !CLIENT.contains(&&*what));
     if changes_client || is(STATE) {
@@ -210,7 +211,7 @@ fn refusal(words: &[Vec<u8>]) -> Option<String> {
              with `Cache::builder()`"
         ));
     }
-    is(SERVER).then(|| format!("`{name}` stops the server for everybody; send it with `redis-cli`"))
+    is(SERVER).then(|| format!("`{name}` stops the server for all clients; send it with `redis-cli`"))
 }
 
 #[cfg(test)]
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_hold_up_or_change_the_shared_connection_is_refused_with_what_to_do_instead() {
+    fn commands_that_block_or_change_the_shared_connection_are_refused_with_the_fix() {
         for (command, part) in [
             ("BLPOP a 0", "does not block"),
             ("blpop a 0", "does not block"),

@@ -33,7 +33,7 @@ mod sealed {
     impl Content for String {
         type Borrowed = str;
         fn of(step: &'static str, bytes: Bytes) -> Result<Self> {
-            let detail = "not text in UTF-8; read it with `bytes`";
+            let detail = "the value is not UTF-8 text; read it with `bytes`";
             Self::from_utf8(bytes.into()).map_err(|_| Error::new(ErrorKind::Decode, step).detail(detail))
         }
     }

@@ -89,7 +89,7 @@ pub enum TimeToLive {
 
 pub(super) fn checked(ttl: Option<Duration>) -> Result<Option<Duration>> {
     if ttl.is_some_and(|ttl| ttl < Duration::from_millis(1)) {
-        let detail = "a ttl is at least one millisecond; use `remove` to remove a key, `None` for no expiry";
+        let detail = "the ttl must be at least one millisecond; use `remove` to remove a key, `None` for no expiry";
         return Err(Error::new(ErrorKind::Configuration, "plain").detail(detail));
     }
     Ok(ttl)

@@ -254,6 +254,6 @@ where
             clippy::panic,
             reason = "only a failure of the whole call leads here, and such a type has an error of the whole call"
         )]
-        Ok(()) | Err(Err(_)) => panic!("a run of `{name}` failed in a way that its return type does not know"),
+        Ok(()) | Err(Err(_)) => panic!("`{name}` failed with an error that its return type cannot represent"),
     }
 }

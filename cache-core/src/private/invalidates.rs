@@ -143,9 +143,9 @@ impl fmt::Debug for Begun {
 
 /// An entry with a known cache.
 #[diagnostic::on_unimplemented(
-    message = "only an argument of the cached function says which cache this entry is in",
-    label = "an entry of no cache yet",
-    note = "say it for all that is invalidated here: `#[invalidates(cache = &state.cache, ..)]`",
+    message = "the cache of this entry depends on an argument of the cached function",
+    label = "the cache is not known here",
+    note = "name the cache of everything that is invalidated here: `#[invalidates(cache = &state.cache, ..)]`",
     note = "a function with `plain` has no fences: call `f::entry(..).invalidate()` after the write instead"
 )]
 pub trait OfItsCache {
@@ -167,9 +167,10 @@ impl<R> OfItsCache for CachedEntry<R> {
 
 /// An argument that both the entry and the body need.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no `Clone`, so it cannot be given to the entry and to the body",
+    message = "`{Self}` does not implement `Clone`, so it cannot be passed to both the entry and the body",
     label = "needed twice: for the entry, and in the body",
-    note = "give the entry a part of it, such as `user(form.id)`, or a reference, where the cached function takes one: `user(&id)`"
+    note = "pass a part of it to the entry, such as `user(form.id)`, or a reference if the cached function takes one: \
+        `user(&id)`"
 )]
 pub trait Argument: Clone {}
 impl<T: Clone> Argument for T {}

@@ -219,8 +219,9 @@ impl Config {
             return Err("`absolute_timeout` is zero, so no session would be stored; leave it out for none".into());
         }
         if self.take_over_until.is_some_and(|until| now.until(until) > LONGEST_COOKIE) {
-            return Err("`take_over_until` is more than 400 days away, longer than any cookie lives: name the day on which the last \
-                        session of Express has ended".into());
+            return Err("`take_over_until` is more than 400 days away, longer than any cookie lives; use the day on \
+                which the last session of Express ends"
+                .into());
         }
         Ok(())
     }
@@ -231,25 +232,26 @@ impl Config {
         let cookie = &self.cookie;
         for name in [&self.name, &self.native_name] {
             if !is_cookie_name(name) {
-                return Err("a cookie's name has only letters, digits and !#$%&'*+-.^_`|~ in it".into());
+                return Err("a cookie name may contain only letters, digits and !#$%&'*+-.^_`|~".into());
             }
         }
         let (domain, path) = (cookie.domain.as_deref().unwrap_or_default(), self.path());
         if !is_attribute_text(domain) || !is_attribute_text(path) || !path.starts_with('/') {
-            return Err("a cookie's path begins with `/`; path and domain are ASCII without `;`".into());
+            return Err("a cookie path must begin with `/`; path and domain must be ASCII without `;`".into());
         }
         // Browsers silently drop longer ones: RFC 6265bis, 5.6 and 5.7, less the longest signed id.
         if [&self.name, &self.native_name].iter().any(|name| name.len() > LONGEST_ATTRIBUTE)
             || domain.len() > LONGEST_ATTRIBUTE
             || path.len() > LONGEST_ATTRIBUTE
         {
-            return Err("a cookie's name, path and domain have at most 1024 bytes".into());
+            return Err("a cookie's name, path and domain may have at most 1024 bytes".into());
         }
         let own = self.mode != SessionMode::Express;
         if own && self.native_name.starts_with("__Host-") && (cookie.domain.is_some() || path != "/") {
             let name = &self.native_name;
             return Err(format!(
-                "a cookie called `{name}` has no domain and the path `/`; choose another `native_name`"
+                "browsers accept a cookie called `{name}` only without a domain and with the path `/`; choose another \
+                `native_name`"
             ));
         }
         let insecure = self.secure() == Secure::Never;
@@ -265,16 +267,16 @@ impl Config {
             ));
         }
         if self.transports.is_empty() {
-            return Err("sessions need a transport".into());
+            return Err("sessions need at least one transport".into());
         }
         if !(0.0..=1.0).contains(&self.touch_after) {
-            return Err("`touch_after` is a fraction between 0 and 1".into());
+            return Err("`touch_after` must be a fraction between 0 and 1".into());
         }
         if self.max_bytes < LEAST_BYTES {
-            return Err(format!("`max_bytes` is at least {LEAST_BYTES}: a session has its cookie in it"));
+            return Err(format!("`max_bytes` must be at least {LEAST_BYTES}, because a session contains its cookie"));
         }
         if self.max_sessions.is_some_and(|(most, _)| most == 0) {
-            return Err("`max_sessions` is at least 1".into());
+            return Err("`max_sessions` must be at least 1".into());
         }
         Ok(())
     }

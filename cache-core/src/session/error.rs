@@ -117,19 +117,19 @@ impl SessionError {
     /// Returns a description that contains nothing of the session.
     pub(super) fn what(&self) -> &'static str {
         match self.kind {
-            SessionErrorKind::Unavailable => "the store of the sessions is unavailable",
-            SessionErrorKind::Refused => "the store of the sessions refused the operation",
+            SessionErrorKind::Unavailable => "the session store is unavailable",
+            SessionErrorKind::Refused => "the session store refused the operation",
             SessionErrorKind::Gone => "the session has ended",
             SessionErrorKind::ReservedName => "the name is reserved",
-            SessionErrorKind::Value => "the value does not fit",
+            SessionErrorKind::Value => "the value cannot be stored or read",
             SessionErrorKind::TooLarge => "the session is too large",
-            SessionErrorKind::Conflict => "too many others changed the session at the same time",
-            SessionErrorKind::Answered => "the answer is on its way, the session cannot be changed any more",
-            SessionErrorKind::TooManySessions => "the user has as many sessions as may be",
-            SessionErrorKind::NoCookie => "the request came by plain HTTP, and the cookie is for HTTPS only",
-            SessionErrorKind::Unsupported => "the store of the sessions cannot do that",
-            SessionErrorKind::Id => "no usable id could be made",
-            SessionErrorKind::NoLayer => "the request came through no session layer",
+            SessionErrorKind::Conflict => "too many other requests changed the session at the same time",
+            SessionErrorKind::Answered => "the response is already being sent, so the session can no longer be changed",
+            SessionErrorKind::TooManySessions => "the user already has the maximum number of sessions",
+            SessionErrorKind::NoCookie => "the request used plain HTTP, and the session cookie is for HTTPS only",
+            SessionErrorKind::Unsupported => "the session store does not support this operation",
+            SessionErrorKind::Id => "no usable session id could be generated",
+            SessionErrorKind::NoLayer => "the request did not pass through a session layer",
         }
     }
 }
@@ -153,5 +153,5 @@ impl StdError for SessionError {
 /// Returns the error for an id that cannot be used.
 pub(super) fn bad_id() -> SessionError {
     SessionError::new(SessionErrorKind::Id)
-        .detail("`generate_id` gave an empty one, one over 256 bytes or one with white space")
+        .detail("`generate_id` returned an id that is empty, longer than 256 bytes or contains white space")
 }

@@ -185,8 +185,8 @@ impl Keyring {
         }
         if first.len() < MIN_SECRET_BYTES && !short_ones {
             return bad(format!(
-                "the session secret has {} bytes, at least {MIN_SECRET_BYTES} are needed; `Secret::generate()` makes one; put the \
-                 short one behind it until the sessions that it signed are gone",
+                "the session secret has {} bytes, at least {MIN_SECRET_BYTES} are needed; `Secret::generate()` makes \
+                one; keep the short one as a second secret until the sessions that it signed have ended",
                 first.len()
             ));
         }
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_keeps_its_tag_and_others_have_that_of_their_hash() {
+    fn an_id_keeps_its_tag_and_a_foreign_id_gets_one_from_its_hash() {
         let id = SessionId::random();
         assert_eq!((id.tag(), id.tag().len()), (id.hash()[..11].to_owned(), 11));
         let tag = user_tag(b"key", "ada");

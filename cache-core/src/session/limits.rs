@@ -11,9 +11,9 @@ use super::stored::record::{COOKIE, is_meta_name, lossy_in_express, raw};
 /// Checks whether values may be stored under this name.
 pub(super) fn check_name(config: &Config, name: &str) -> Result<(), SessionError> {
     let detail = if name == COOKIE || is_meta_name(name) {
-        "the session itself uses it"
+        "the session uses this name itself"
     } else if config.shares_with_express() && RESERVED.contains(&name) {
-        "Express takes it away when it reads the session"
+        "Express removes this name when it reads the session"
     } else {
         return Ok(());
     };
@@ -27,7 +27,7 @@ pub(super) fn to_raw<T: Serialize + ?Sized>(
     value: &T,
 ) -> Result<Box<RawValue>, SessionError> {
     let raw = raw(value).map_err(|error| {
-        SessionError::new(SessionErrorKind::Value).detail(format!("`{name}` has no JSON form")).source(error)
+        SessionError::new(SessionErrorKind::Value).detail(format!("`{name}` cannot be encoded as JSON")).source(error)
     })?;
     check_value(config, name, &raw)?;
     Ok(raw)

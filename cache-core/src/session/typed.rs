@@ -35,7 +35,7 @@ use super::{Result, Session};
 /// A missing value becomes the default of its type. A field that serializes to `null`, as `None`
 /// does, is removed.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no view of a session",
+    message = "`{Self}` is not a view of a session",
     note = "add `#[derive(SessionData)]` to `{Self}`"
 )]
 pub trait SessionData: Sized {
@@ -63,7 +63,9 @@ impl SessionFields {
     /// [`SessionErrorKind::Value`](super::SessionErrorKind::Value) for a value without a JSON form.
     pub fn set<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<()> {
         let raw = super::stored::record::raw(value).map_err(|error| {
-            SessionError::new(super::SessionErrorKind::Value).detail(format!("`{name}` has no JSON form")).source(error)
+            SessionError::new(super::SessionErrorKind::Value)
+                .detail(format!("`{name}` cannot be encoded as JSON"))
+                .source(error)
         })?;
         self.0.push((name, raw));
         Ok(())
@@ -134,14 +136,12 @@ pub const fn assert_name(name: &str) {
     #[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "below the length")]
     while index < RESERVED.len() {
         if equal(RESERVED[index], name) {
-            panic!(
-                "Express takes a value of this name away when it reads the session; add `#[session(name = \"..\")]`"
-            );
+            panic!("Express removes a value of this name when it reads the session; add `#[session(name = \"..\")]`");
         }
         index += 1;
     }
     if equal(name, COOKIE) || equal(name, META) || name.is_empty() {
-        panic!("the session itself uses this name; add `#[session(name = \"..\")]`");
+        panic!("the session uses this name itself; add `#[session(name = \"..\")]`");
     }
 }
 

@@ -54,7 +54,7 @@ impl fmt::Debug for SessionValues<'_> {
 /// Makes an error with the position only: the texts of serde_json may quote the value.
 pub(super) fn not_of_type(name: &str, error: &serde_json::Error) -> SessionError {
     SessionError::new(SessionErrorKind::Value)
-        .detail(format!("`{name}` is not of the type that was asked for (column {})", error.column()))
+        .detail(format!("`{name}` does not have the requested type (column {})", error.column()))
 }
 
 /// Adds to a number. Returns the sum as stored and its whole part. As in JavaScript, `null` is

@@ -390,14 +390,14 @@ mod tests {
 
     #[test]
     // R7
-    fn the_gap_is_told_before_a_session_is_published() {
+    fn a_gap_is_reported_before_a_session_is_published() {
         let effects = set_up(true).on(Event::WorkedOff { answered: false }, 140);
         assert_eq!(effects, [Effect::Gap, Effect::Trust(2100), Effect::Publish]);
     }
 
     #[test]
     // R7
-    fn trust_counts_from_the_sending_of_the_last_request_that_was_answered() {
+    fn trust_starts_when_the_last_answered_request_was_sent() {
         let mut rules = set_up(true);
         assert_eq!(rules.on(Event::WorkedOff { answered: true }, 900)[1], Effect::Trust(2130));
         assert_eq!(rules.on(Event::Asking, 1600), []);
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     // R7
-    fn a_lost_session_is_unpublished_before_the_gap_is_told_and_trusted_no_more() {
+    fn a_lost_session_is_unpublished_before_its_gap_is_reported_and_no_longer_trusted() {
         for event in [Event::Lost, Event::Closed] {
             let mut rules = set_up(true);
             drop(rules.on(Event::WorkedOff { answered: false }, 140));
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     // R7
-    fn a_clock_that_stood_still_is_a_gap_and_ends_the_trust_until_the_next_answer() {
+    fn a_stopped_clock_is_a_gap_and_ends_trust_until_the_next_answer() {
         let mut rules = set_up(true);
         drop(rules.on(Event::WorkedOff { answered: false }, 140));
         assert_eq!(rules.on(Event::ClockJumped, 800), [Effect::Revoke, Effect::Gap]);
@@ -439,7 +439,7 @@ mod tests {
 
     #[test]
     // R7
-    fn a_session_that_the_clock_stood_still_in_the_set_up_of_is_not_trusted_before_its_first_heartbeat() {
+    fn a_session_whose_set_up_was_stopped_is_not_trusted_before_its_first_heartbeat() {
         let mut rules = set_up(true);
         assert_eq!(rules.on(Event::ClockJumped, 140), [Effect::Revoke, Effect::Gap]);
         let effects = rules.on(Event::WorkedOff { answered: true }, 140);

@@ -155,7 +155,7 @@ fn holds(promise: &'static str, holds: bool, detail: impl FnOnce() -> String) ->
 
 /// Checks the result of one step.
 fn is<T: fmt::Debug + PartialEq>(promise: &'static str, step: &str, found: T, right: T) -> Checked {
-    holds(promise, found == right, || format!("{step} gives {found:?} instead of {right:?}"))
+    holds(promise, found == right, || format!("{step} returns {found:?} instead of {right:?}"))
 }
 
 impl<S: SessionStore> Check<'_, S> {
@@ -210,11 +210,11 @@ impl<S: SessionStore> Check<'_, S> {
     }
 
     async fn what_is_absent(&self) -> Checked {
-        self.is_absent("what is absent is not made by swap, touch or remove", &self.key("absent")).await
+        self.is_absent("swap, touch and remove do not create an absent key", &self.key("absent")).await
     }
 
     async fn bytes_come_back(&self) -> Checked {
-        const PROMISE: &str = "bytes come back as they were stored";
+        const PROMISE: &str = "bytes are loaded exactly as they were stored";
         let all: Vec<u8> = (0..=u8::MAX).collect();
         let large = all.repeat(512);
         for bytes in [&b""[..], b"{\"a\":1} \r\n\0", &[0xff, 0xfe, 0], &all, &large] {
@@ -237,18 +237,18 @@ impl<S: SessionStore> Check<'_, S> {
     }
 
     async fn keys_are_told_apart(&self) -> Checked {
-        const PROMISE: &str = "keys that differ in case, blanks or signs are different keys";
+        const PROMISE: &str = "keys that differ in case, spaces or punctuation are different keys";
         let long = "k".repeat(400);
         let longer = format!("{long}k");
         let names = ["k", "K", "k ", " k", "k%", "k_", "k*", "{k}", "k:k", "é", "e", &long, &longer];
         for name in names {
             let created = self.create(PROMISE, &self.key(name), name.as_bytes(), Some(LONG)).await?;
-            holds(PROMISE, created, || format!("`{name}` is taken for another key"))?;
+            holds(PROMISE, created, || format!("`{name}` is treated as another key"))?;
         }
         for name in names {
             let found = self.bytes(PROMISE, &self.key(name)).await?;
             holds(PROMISE, found.as_deref() == Some(name.as_bytes()), || {
-                format!("`{name}` has what another key should")
+                format!("`{name}` has the bytes of another key")
             })?;
             is(PROMISE, "remove", self.remove(PROMISE, &self.key(name)).await?, true)?;
         }
@@ -256,7 +256,7 @@ impl<S: SessionStore> Check<'_, S> {
     }
 
     async fn one_creates(&self) -> Checked {
-        const PROMISE: &str = "a key is created once, by one of many";
+        const PROMISE: &str = "of many concurrent creates of a key, exactly one succeeds";
         let key = self.key("created");
         is(PROMISE, "the first create", self.create(PROMISE, &key, b"first", Some(LONG)).await?, true)?;
         is(PROMISE, "the second create", self.create(PROMISE, &key, b"second", Some(LONG)).await?, false)?;
@@ -267,14 +267,14 @@ impl<S: SessionStore> Check<'_, S> {
         let created = join_all(all).await.into_iter().collect::<Result<Vec<bool>, _>>()?;
         let winners: Vec<&String> =
             contents.iter().zip(created).filter(|(_, won)| *won).map(|(text, _)| text).collect();
-        holds(PROMISE, winners.len() == 1, || format!("{} of {CALLERS} creates at once are done", winners.len()))?;
+        holds(PROMISE, winners.len() == 1, || format!("{} of {CALLERS} concurrent creates succeeded", winners.len()))?;
         let right = winners.first().map(|text| text.as_bytes().to_vec());
         is(PROMISE, "load after many creates", self.bytes(PROMISE, &key).await?, right)?;
         self.remove(PROMISE, &key).await.map(drop)
     }
 
     async fn a_swap_compares(&self) -> Checked {
-        const PROMISE: &str = "a swap is made over exactly these bytes, and else tells what stands";
+        const PROMISE: &str = "a swap replaces exactly the expected bytes, or else returns the current ones";
         let key = self.key("swapped");
         self.create(PROMISE, &key, b"Bytes", Some(LONG)).await?;
         for other in [&b"bytes"[..], b"Byte", b"Bytes ", b"Bytes\0", b"", b"%"] {
@@ -292,21 +292,21 @@ impl<S: SessionStore> Check<'_, S> {
     }
 
     async fn one_swaps(&self) -> Checked {
-        const PROMISE: &str = "of many swaps over the same bytes one is done";
+        const PROMISE: &str = "of many concurrent swaps with the same expected bytes, exactly one succeeds";
         let key = self.key("contended");
         self.create(PROMISE, &key, b"before", Some(LONG)).await?;
         let contents: Vec<String> = (0..CALLERS).map(|n| n.to_string()).collect();
         let all = contents.iter().map(|text| self.swap(PROMISE, &key, b"before", text.as_bytes(), Some(LONG)));
         let swapped = join_all(all).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         let done = swapped.iter().filter(|swapped| **swapped == SessionSwap::Done).count();
-        holds(PROMISE, done == 1, || format!("{done} of {CALLERS} are done"))?;
+        holds(PROMISE, done == 1, || format!("{done} of {CALLERS} succeeded"))?;
         let gone = swapped.contains(&SessionSwap::Gone);
-        holds(PROMISE, !gone, || "one is told that nothing stands there".to_owned())?;
+        holds(PROMISE, !gone, || "one swap reports that the key is absent".to_owned())?;
         self.remove(PROMISE, &key).await.map(drop)
     }
 
     async fn no_increment_is_lost(&self) -> Checked {
-        const PROMISE: &str = "what is swapped again over what a conflict tells is never lost";
+        const PROMISE: &str = "no increment is lost if a conflicting swap is retried with the returned bytes";
         const EACH: usize = 8;
         let key = self.key("counted");
         self.create(PROMISE, &key, b"0", Some(LONG)).await?;
@@ -321,7 +321,7 @@ impl<S: SessionStore> Check<'_, S> {
                         SessionSwap::Done => break,
                         SessionSwap::Conflict(found) => current = found,
                         SessionSwap::Gone => {
-                            return holds(PROMISE, false, || "nothing stands there any more".to_owned());
+                            return holds(PROMISE, false, || "the key is absent".to_owned());
                         }
                     }
                 }
@@ -335,29 +335,29 @@ impl<S: SessionStore> Check<'_, S> {
     }
 
     async fn a_removal_removes(&self) -> Checked {
-        const PROMISE: &str = "what is removed is absent, and says once that it stood";
+        const PROMISE: &str = "a removed key is absent, and exactly one removal reports that it existed";
         let key = self.key("removed");
         self.create(PROMISE, &key, b"a", Some(LONG)).await?;
         is(PROMISE, "remove", self.remove(PROMISE, &key).await?, true)?;
         self.is_absent(PROMISE, &key).await?;
-        is(PROMISE, "create after it", self.create(PROMISE, &key, b"b", Some(LONG)).await?, true)?;
+        is(PROMISE, "create after the removal", self.create(PROMISE, &key, b"b", Some(LONG)).await?, true)?;
         let removed = join_all((0..CALLERS).map(|_| self.remove(PROMISE, &key))).await;
         let removed = removed.into_iter().collect::<Result<Vec<bool>, _>>()?;
         let stood = removed.into_iter().filter(|stood| *stood).count();
-        holds(PROMISE, stood == 1, || format!("{stood} of {CALLERS} removals at once say that it stood"))
+        holds(PROMISE, stood == 1, || format!("{stood} of {CALLERS} concurrent removals report that the key existed"))
     }
 
     /// Checks all expiries together, so that time passes only once.
     async fn times(&self, pass: impl AsyncFnOnce(Duration)) -> Checked {
-        const LEFT: &str = "a load tells how long a key has left";
-        const END: &str = "a key ends by itself when its time is over, and is absent from then on";
-        const KEEP: &str = "a swap without a time leaves the end as it is";
-        const GIVE: &str = "a swap with a time gives that";
-        const TOUCH: &str = "a touch gives so much time from now on";
+        const LEFT: &str = "a load returns the remaining ttl of a key";
+        const END: &str = "a key is absent after its ttl has passed";
+        const KEEP: &str = "a swap without a ttl keeps the expiry";
+        const GIVE: &str = "a swap with a ttl sets that ttl";
+        const TOUCH: &str = "a touch sets the ttl from now on";
         let key = |name: &str| self.key(name);
         for (name, ttl) in [
             ("ends", Some(SHORT)),
-            ("ends, made anew", Some(SHORT)),
+            ("ends, created again", Some(SHORT)),
             ("stays", Some(LONG)),
             ("for ever", None),
             ("kept short", Some(SHORT)),
@@ -384,7 +384,7 @@ impl<S: SessionStore> Check<'_, S> {
         // A conflict extends nothing.
         let conflict = self.swap(END, &key("ends"), b"other", b"b", Some(LONG)).await?;
         is(END, "swap over other bytes", conflict, SessionSwap::Conflict(b"a".to_vec()))?;
-        is(END, "create of what stands", self.create(END, &key("ends"), b"b", Some(LONG)).await?, false)?;
+        is(END, "create of an existing key", self.create(END, &key("ends"), b"b", Some(LONG)).await?, false)?;
         let left = self.load(LEFT, &key("stays")).await?.and_then(|found| found.ttl);
         let right = left.is_some_and(|left| left <= LONG && left >= LONG.saturating_sub(SLACK));
         holds(LEFT, right, || format!("{left:?} right after a create with {LONG:?}"))?;
@@ -409,19 +409,19 @@ impl<S: SessionStore> Check<'_, S> {
         for (promise, name) in [(END, "for ever"), (KEEP, "kept for ever")] {
             let found = self.load(promise, &key(name)).await?;
             let right = found.as_ref().is_some_and(|found| found.ttl.is_none());
-            holds(promise, right, || format!("{found:?} for a key without an end"))?;
+            holds(promise, right, || format!("{found:?} for a key without an expiry"))?;
             self.remove(promise, &key(name)).await?;
         }
-        let anew = key("ends, made anew");
-        is(END, "create where something has ended", self.create(END, &anew, b"new", Some(LONG)).await?, true)?;
+        let anew = key("ends, created again");
+        is(END, "create of an expired key", self.create(END, &anew, b"new", Some(LONG)).await?, true)?;
         let found = self.load(END, &anew).await?;
         let right = found.as_ref().is_some_and(|found| found.bytes == b"new" && found.ttl > Some(SHORT));
-        holds(END, right, || format!("{found:?} where something new was created after an end"))?;
+        holds(END, right, || format!("{found:?} for a key that was created again after it had expired"))?;
         self.remove(END, &anew).await.map(drop)
     }
 }
 
 fn fault(promise: &'static str, error: impl Into<Box<dyn StdError + Send + Sync>>) -> BrokenPromise {
     let error: Box<dyn StdError + Send + Sync> = error.into();
-    BrokenPromise { promise, detail: format!("the store fails: {error}") }
+    BrokenPromise { promise, detail: format!("the store failed: {error}") }
 }

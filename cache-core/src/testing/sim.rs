@@ -321,7 +321,7 @@ impl World {
 
     /// Restarts the server with an empty store; all connections end.
     pub fn restart_store(&self) {
-        self.note(|| "the store starts anew".to_owned());
+        self.note(|| "the store restarts".to_owned());
         *lock(&self.0.store) = Arc::new(embedded(&self.0.clock));
         self.listen_to_store();
         let open: Vec<usize> = {

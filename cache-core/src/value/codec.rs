@@ -83,11 +83,11 @@ fn encode_error(error: impl std::error::Error + Send + Sync + 'static) -> Error 
 
 // Without the format's own message: it quotes the invalid bytes, and payloads stay out of errors.
 fn decode_error(codec: &'static str) -> Error {
-    Error::new(ErrorKind::Decode, "decode").detail(format!("the bytes are not {codec} of this type"))
+    Error::new(ErrorKind::Decode, "decode").detail(format!("the bytes are not valid {codec} for this type"))
 }
 
 fn trailing_error() -> Error {
-    Error::new(ErrorKind::Decode, "decode").detail("bytes are left over behind the value")
+    Error::new(ErrorKind::Decode, "decode").detail("there are more bytes after the value")
 }
 
 #[cfg(test)]

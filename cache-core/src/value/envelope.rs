@@ -118,7 +118,7 @@ impl Envelope {
     /// over 255 bytes.
     pub(crate) fn seal(&self, key: &str, write_payload: impl FnOnce(&mut Vec<u8>) -> Result<u8>) -> Result<Vec<u8>> {
         let limit = |what: &'static str| Error::new(ErrorKind::Limit, "seal").detail(what);
-        let tags = u8::try_from(self.tags.len()).map_err(|_| limit("more than 255 tags"))?;
+        let tags = u8::try_from(self.tags.len()).map_err(|_| limit("the value has more than 255 tags"))?;
         let flags = if self.present { PRESENT } else { 0 } | if self.versions.is_some() { VERSIONED } else { 0 };
 
         let mut out = Vec::with_capacity(HEADER_LEN.saturating_mul(4));
@@ -135,7 +135,7 @@ impl Envelope {
             out.extend_from_slice(&versions.to_le_bytes());
         }
         for tag in &self.tags {
-            let len = u8::try_from(tag.name.len()).map_err(|_| limit("a tag's name over 255 bytes"))?;
+            let len = u8::try_from(tag.name.len()).map_err(|_| limit("a tag name is longer than 255 bytes"))?;
             out.push(len);
             out.extend_from_slice(tag.name.as_bytes());
             out.extend_from_slice(&tag.version.to_le_bytes());
@@ -175,18 +175,18 @@ impl Envelope {
         }
         let newer = |reason| match bytes.get(FILL_ID_AT).and_then(|id| id.try_into().ok()) {
             Some(fill_id) => Unreadable::Newer(u64::from_le_bytes(fill_id), reason),
-            None => foreign("cut off in the header"),
+            None => foreign("the header is truncated"),
         };
         if rest.u8() != Some(LAYOUT) {
-            return Err(newer("a record of another layout"));
+            return Err(newer("the record has another layout version"));
         }
         // Checked before any other field is used.
         let stored = bytes.get(CHECKSUM_AT..HEADER_LEN).and_then(|stored| stored.try_into().ok());
-        if stored.map(u64::from_le_bytes) != Some(checksum(key, bytes).ok_or(foreign("cut off in the header"))?) {
+        if stored.map(u64::from_le_bytes) != Some(checksum(key, bytes).ok_or(foreign("the header is truncated"))?) {
             return Err(foreign("the checksum does not match: damaged, or stored under another key"));
         }
         if bytes.get(FLAGS_AT).is_some_and(|flags| flags & !(PRESENT | VERSIONED) != 0) {
-            return Err(newer("a record with flags that this build does not know"));
+            return Err(newer("the record has flags that this build does not know"));
         }
         let (envelope, rest) = Self::read(rest).ok_or(foreign("the header contradicts itself"))?;
         Ok((envelope, bytes.len().saturating_sub(rest.len())))

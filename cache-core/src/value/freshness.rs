@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     // F12
-    fn a_value_of_a_minute_that_takes_nine_seconds_runs_less_than_twice_as_often_as_without_refreshes() {
+    fn early_refreshes_less_than_double_the_computes_of_a_slow_value() {
         let run = |beta: f64| {
             let (mut record, mut runs) = (envelope(60_000, 0, 9_000), 1);
             let mut refreshed_at = None;

@@ -453,11 +453,11 @@ mod tests {
         cell.learn(pending, old);
         assert!(cell.known().is_none() && cell.has_changed(pending));
         assert!(cell.depend(old).is_none());
-        assert_eq!(versions.changed("b"), Notification::NoVersion, "nobody goes by it");
+        assert_eq!(versions.changed("b"), Notification::NoVersion, "no entry depends on it");
     }
 
     #[test]
-    fn a_dependency_holds_while_its_version_is_known_to_stand() {
+    fn a_dependency_holds_while_its_version_is_known_to_be_current() {
         let (versions, first) = (Versions::new(0), Version::random());
         let cell = known(&versions, "a", first);
         let dependency = cell.depend(first).unwrap();
@@ -485,7 +485,7 @@ mod tests {
 
     #[test]
     // C1
-    fn cells_that_nothing_goes_by_are_given_up_a_few_at_a_time() {
+    fn unused_cells_are_dropped_a_few_at_a_time() {
         let (versions, version) = (Versions::new(1), Version::random());
         let hold = |number: usize| known(&versions, &format!("held {number}"), version).depend(version).unwrap();
         let held: Vec<_> = (0..3000).map(hold).collect();
@@ -498,7 +498,7 @@ mod tests {
         assert!(idle < held.len() * 2 / 3, "{idle}");
         assert!(held.iter().all(Dependency::holds));
         versions.changed("held 7");
-        assert!(!held[7].holds(), "its cell is still told of changes");
+        assert!(!held[7].holds(), "its cell still receives changes");
         drop(held);
         while versions.give_back() {}
         assert_eq!(len(&versions), LEAST_IDLE);
@@ -506,7 +506,7 @@ mod tests {
 
     #[test]
     // C1
-    fn with_more_tags_than_there_is_room_for_many_are_known_all_the_same() {
+    fn many_tags_stay_known_even_if_not_all_fit() {
         let (versions, version) = (Versions::new(1), Version::random());
         let round = || {
             (0..LEAST_IDLE * 5 / 4).filter(|number| {

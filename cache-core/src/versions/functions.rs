@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     // C1, R6
-    fn a_functions_cell_is_the_one_of_its_key_however_many_cells_were_given_up() {
+    fn a_function_keeps_the_cell_of_its_key_when_cells_are_dropped() {
         let versions = Versions::new(1);
         let functions = FunctionVersions::new(&versions, "app");
         let number = FunctionNumber::of_function("function_versions.f");

@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     // I1
-    fn an_invalidation_renews_one_key_a_tag_and_one_a_kind_before() {
+    fn an_invalidation_renews_a_key_per_kind_and_then_one_per_tag() {
         let keys = |tags: &[&'static str]| {
             let keys = keys_of_tags("app", tags);
             keys.iter().map(|key| key.to_string()).collect::<Vec<_>>()
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_key_tells_of_what_it_is() {
+    fn a_version_key_names_its_scope() {
         assert_eq!(scope(&namespace_key("app")), Scope::Namespace);
         assert_eq!(scope(&function_key("app", "shop.product")), Scope::Function);
         for tag in ["posts", "author:7", "@version", "a@version"] {

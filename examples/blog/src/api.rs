@@ -165,13 +165,15 @@ impl From<Problem> for Fault {
         let retry_after = problem.retry_after();
         let fault = match problem {
             Problem::LogIn(_) => Self::new(StatusCode::UNAUTHORIZED, "the session has ended"),
-            Problem::NotFound(what) => Self::new(StatusCode::NOT_FOUND, format!("there is no such {what}")),
+            Problem::NotFound(what) => Self::new(StatusCode::NOT_FOUND, format!("this {what} does not exist")),
             Problem::TooManyAttempts(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "too many attempts to log in"),
             Problem::Busy | Problem::NoSessions | Problem::Full => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again in a moment")
             }
-            Problem::TooSlow => Self::new(StatusCode::SERVICE_UNAVAILABLE, "that took too long; it may have been done"),
-            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "that is our fault"),
+            Problem::TooSlow => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "the request took too long; it may have been executed")
+            }
+            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
         };
         Self { retry_after, ..fault }
     }

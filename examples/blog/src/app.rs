@@ -128,7 +128,7 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     let store = if app.cache.is_available() {
         ""
     } else {
-        " (not reachable; until it is, pages are made without it, and nobody can log in)"
+        " (not reachable; until it is, pages are made without it, and logging in is not possible)"
     };
     say(&format!("store:    {}{store}", app.store()));
     say(&format!("database: {}", app.database()));
@@ -136,7 +136,8 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         say("sessions: signed with SESSION_SECRET");
     } else {
         say(
-            "sessions: signed with a secret made just now: a restart logs everybody out, and no other instance knows them; set SESSION_SECRET",
+            "sessions: signed with a temporary secret: a restart logs everyone out, and other instances do not accept \
+            them; set SESSION_SECRET",
         );
     }
     if app.db.has_demo() {

@@ -102,7 +102,7 @@ impl Database {
             Some("sqlite") => {
                 let path = text.split_once('?').map_or(text, |(path, _)| path);
                 if sqlite_path(path).is_empty() {
-                    return Err(StartError::Setting(format!("DATABASE_URL: names no file; {FIX}")));
+                    return Err(StartError::Setting(format!("DATABASE_URL: there is no file name in it; {FIX}")));
                 }
                 // `rwc` creates the file. A `mode` in the URL is kept.
                 let url = match text.split_once('?') {
@@ -120,9 +120,9 @@ impl Database {
                         .to_owned(),
                 )),
                 Ok(_) => Ok(Self::Postgres { url: text.to_owned() }),
-                Err(error) => Err(StartError::Setting(format!("DATABASE_URL: is not a URL ({error}); {FIX}"))),
+                Err(error) => Err(StartError::Setting(format!("DATABASE_URL: not a URL ({error}); {FIX}"))),
             },
-            _ => Err(StartError::Setting(format!("DATABASE_URL: names no known database; {FIX}"))),
+            _ => Err(StartError::Setting(format!("DATABASE_URL: the database is not known; {FIX}"))),
         }
     }
 

@@ -166,7 +166,7 @@ fn reason(error: &sqlx::Error, database: &Database) -> String {
             match code {
                 Some(SQLITE_CANTOPEN) => "the file cannot be opened; its folder must exist and be writable".to_owned(),
                 Some(SQLITE_READONLY) => "it cannot be written; the file and its folder must be writable".to_owned(),
-                Some(SQLITE_NOTADB) => "the file is no SQLite database; name another one".to_owned(),
+                Some(SQLITE_NOTADB) => "the file is not an SQLite database; use another file".to_owned(),
                 _ => error.message().to_owned(),
             }
         }

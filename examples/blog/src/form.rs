@@ -22,8 +22,8 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 512 * 1024;
 
 const OLD_FORM: &str = "Nothing was saved: since this form was opened you have logged in or out, or your login has ended. \
      Go back to the form and send it again.";
-const NO_COOKIE: &str = "Your browser sent no cookie, so nobody can be logged in. It may keep none at all, or none for this address: \
-     without HTTPS browsers keep the cookie of this blog for http://localhost only.";
+const NO_COOKIE: &str = "Your browser sent no cookie, so you cannot log in. It may block all cookies, or those of \
+    this address: without HTTPS, browsers keep the cookie of this blog for http://localhost only.";
 
 /// The `{id}` in the address.
 pub(crate) struct Id(pub(crate) i64);
@@ -35,7 +35,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
         let Path(text) = Path::<String>::from_request_parts(parts, state).await?;
         match text.parse() {
             Ok(id) if id > 0 => Ok(Self(id)),
-            _ => Err(Problem::BadRequest("The number in the address is not one.".to_owned())),
+            _ => Err(Problem::BadRequest("The id in the address is not a number.".to_owned())),
         }
     }
 }

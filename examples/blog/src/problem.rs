@@ -74,15 +74,15 @@ impl IntoResponse for Problem {
             Self::Forbidden(text) => (StatusCode::FORBIDDEN, "Not allowed", text.to_owned()),
             Self::NoSessions => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "Nobody can log in or write just now",
-                "Reading works as ever. Please try again in a moment.".to_owned(),
+                "Logging in and writing are not possible at the moment",
+                "Reading still works. Please try again in a moment.".to_owned(),
             ),
-            Self::BadRequest(text) => (StatusCode::BAD_REQUEST, "That did not make sense", text),
-            Self::NotFound(what) => (StatusCode::NOT_FOUND, "Not found", format!("There is no such {what} here.")),
+            Self::BadRequest(text) => (StatusCode::BAD_REQUEST, "The request is not valid", text),
+            Self::NotFound(what) => (StatusCode::NOT_FOUND, "Not found", format!("This {what} does not exist.")),
             Self::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
-                "Not like this",
-                "This address exists, but it cannot be used in this way.".to_owned(),
+                "Not possible at this address",
+                "This address exists, but not for this kind of request.".to_owned(),
             ),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -112,7 +112,7 @@ impl IntoResponse for Problem {
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "Something went wrong",
-                "That is our fault, not yours. It has been written down; please try again.".to_owned(),
+                "This is an error of the blog. It has been logged; please try again.".to_owned(),
             ),
         };
         (retry_after, pages::problem(status, title, &text)).into_response()
@@ -156,6 +156,6 @@ impl From<FormRejection> for Problem {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return Self::TooLarge;
         }
-        Self::BadRequest("The form did not arrive as one.".to_owned())
+        Self::BadRequest("The form could not be read.".to_owned())
     }
 }

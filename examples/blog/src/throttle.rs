@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_address_may_try_one_login_ten_times_and_locks_nobody_out_elsewhere() {
+    async fn one_address_may_try_one_login_ten_times_without_locking_out_others() {
         let cache = Cache::in_memory();
         let (here, there) = (at([192, 0, 2, 1]), at([192, 0, 2, 2]));
         attempt(&cache, "Ada", &here, BY_BOTH).await;

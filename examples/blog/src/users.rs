@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_fits_its_own_hash_and_nobodys_costs_the_same() {
+    fn a_password_matches_its_hash_and_an_unknown_login_costs_the_same() {
         let hashed = hash("correct horse").unwrap();
         assert!(fits("correct horse", &hashed) && !fits("correct house", &hashed) && !fits("", NOBODY));
         let (real, nobody) = (PasswordHash::new(&hashed).unwrap(), PasswordHash::new(NOBODY).unwrap());

@@ -65,7 +65,7 @@ fn token_of(login: &str) -> String {
 }
 
 #[test]
-fn who_registers_can_write_log_out_and_log_in_again() {
+fn a_registered_user_can_write_log_out_and_log_in_again() {
     let reader = registered("ada");
     let address = publish(&reader, "Written by a new author");
     assert!(BLOG.get(&address).body.contains("Somebody New") && BLOG.get("/authors").body.contains("Somebody New"));
@@ -79,7 +79,7 @@ fn who_registers_can_write_log_out_and_log_in_again() {
 }
 
 #[test]
-fn who_has_to_log_in_first_comes_to_the_page_that_was_asked_for() {
+fn a_required_login_leads_to_the_requested_page() {
     let own = format!("{}/edit", publish(&registered("bea"), "Before the login"));
     let login = |way: &str, next: &str| {
         let reader = Reader::new(*BLOG);
@@ -130,10 +130,10 @@ fn a_wrong_password_and_an_unknown_login_get_the_same_answer() {
 }
 
 #[test]
-fn a_login_is_had_by_one_author() {
+fn a_login_belongs_to_one_author() {
     registered("dora");
     let late = Reader::new(*BLOG).register("Somebody Else", "Dora", PASSWORD);
-    assert!(late.status == 422 && late.body.contains("Somebody has this login already."));
+    assert!(late.status == 422 && late.body.contains("This login is already taken."));
     assert!(!BLOG.get("/authors").body.contains("Somebody Else"));
     let bad = Reader::new(*BLOG).register("x", "a b", "short");
     for field in ["name", "login", "password"] {
@@ -166,11 +166,11 @@ fn a_form_without_its_token_writes_nothing() {
     assert_eq!(reader.post_without_token("/logout", &[("csrf", &foreign)]).status, 403);
     let stranger = BLOG.post("/posts", &fields);
     assert_eq!((stranger.status, stranger.location()), (303, Some("/login")));
-    assert_eq!(BLOG.post("/login", &fields).status, 403, "logging somebody in from another site");
+    assert_eq!(BLOG.post("/login", &fields).status, 403, "a login form sent from another site");
 }
 
 #[test]
-fn only_who_wrote_a_post_can_change_it() {
+fn only_the_author_of_a_post_can_change_it() {
     let address = publish(&registered("finn"), "By Finn");
     let other = registered("gina");
     for path in [format!("{address}/edit"), format!("{address}/delete")] {
@@ -247,7 +247,7 @@ fn logging_out_everywhere_ends_all_clients_at_once() {
 }
 
 #[test]
-fn views_are_counted_exactly_however_many_at_once() {
+fn concurrent_views_are_counted_exactly() {
     let reader = registered("kim");
     scope(|scope| {
         for _ in 0..8 {
@@ -280,7 +280,7 @@ fn a_remembered_login_has_a_cookie_that_lasts() {
 }
 
 #[test]
-fn visitors_get_no_session_from_pages_that_anybody_reads() {
+fn public_pages_start_no_session() {
     for path in ["/", "/posts/1", "/authors", "/authors/1", "/search?q=bread", "/feed.xml", "/cache", "/style.css"] {
         let page = BLOG.get(path);
         assert!(page.status == 200 && page.all("set-cookie").is_empty(), "{path}");

@@ -191,7 +191,7 @@ fn the_id_from_before_a_login_is_not_the_id_after_it_and_is_worth_nothing() {
 }
 
 #[test]
-fn a_session_of_another_database_lets_nobody_in_with_the_same_redis_and_secret() {
+fn a_session_of_another_database_is_refused_with_the_same_redis_and_secret() {
     // N6
     let redis = RedisServer::start();
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -234,7 +234,7 @@ fn programs_with_namespaces_of_their_own_share_a_redis_and_no_session() {
 }
 
 #[test]
-fn what_others_write_into_the_store_makes_nobody_somebody_else() {
+fn foreign_writes_to_the_store_never_change_a_users_identity() {
     // N4
     let (redis, _folder, process) = one();
     let blog = process.browser;
@@ -274,7 +274,7 @@ fn what_others_write_into_the_store_makes_nobody_somebody_else() {
     // attacker's session.
     let record = stored(&redis, of_victim);
     let (codec, signed) = record::payload(of_victim, &record).unwrap();
-    assert!(String::from_utf8_lossy(signed).contains(r#""u":"1""#), "it says whose it is");
+    assert!(String::from_utf8_lossy(signed).contains(r#""u":"1""#), "it names its owner");
     for payload in [forged.as_bytes(), signed] {
         store(&redis, key, &record::seal_payload(key, codec, payload).unwrap());
         assert!(!is_somebody("__Host-id"));
@@ -287,7 +287,7 @@ fn what_others_write_into_the_store_makes_nobody_somebody_else() {
 }
 
 #[test]
-fn guessed_ids_are_nobodys_and_are_not_even_looked_up() {
+fn guessed_ids_are_refused_without_a_lookup() {
     let (redis, _folder, process) = one();
     let blog = process.browser;
     let reader = registered(blog, "nora");
@@ -353,7 +353,7 @@ fn guessed_passwords_are_throttled_by_account_and_address_and_store_no_session()
 }
 
 #[test]
-fn forms_that_nobody_sends_store_no_session() {
+fn forms_that_are_not_sent_store_no_session() {
     let (redis, _folder, process) = one();
     let blog = process.browser;
     for path in ["/login", "/register", "/login?next=%2Fposts%2Fnew"] {

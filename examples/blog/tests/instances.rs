@@ -105,7 +105,7 @@ fn number(page: &Page) -> u32 {
 }
 
 #[test]
-fn what_is_written_through_one_instance_shows_on_all() {
+fn a_write_through_one_instance_shows_on_all() {
     // I2, I3, T5, T7
     let instances = Instances::start();
     let lists = ["/", "/feed.xml", "/authors/1", "/search?q=quixotically"];
@@ -248,7 +248,11 @@ fn pages_are_served_and_right_while_redis_is_away_and_after_it_is_back() {
         // Without the store no reader is known, so nothing is written; a change in the database
         // still shows.
         let refused = instances.writer(1).post(&format!("{address}/edit"), &[("title", "Refused"), ("body", "x")]);
-        assert!(refused.status == 503 && refused.body.contains("Nobody can log in"), "{}", refused.body);
+        assert!(
+            refused.status == 503 && refused.body.contains("Logging in and writing are not possible"),
+            "{}",
+            refused.body
+        );
         assert_ne!(title_in_the_database(&instances, &address), "Refused");
         change_title_in_the_database(&instances, &address, title);
         shows_everywhere(&instances, 1, &shows(title));

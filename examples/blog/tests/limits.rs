@@ -62,7 +62,7 @@ fn waiting(blog: SocketAddr, path: &str, body: &str) -> TcpStream {
 }
 
 #[test]
-fn a_request_whose_headers_never_end_is_closed_and_takes_nobodys_place() {
+fn a_request_with_endless_headers_is_closed_and_blocks_no_other() {
     let limits = Limits { headers: SHORT, requests: NonZeroUsize::MIN, ..Limits::default() };
     let (blog, patient) = (blog(limits.clone()), blog(Limits { headers: DEADLINE, ..limits }));
     let starts = ["", "G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nhost: blog\r\nx-slow: "];
@@ -112,7 +112,7 @@ fn a_body_that_never_ends_is_given_up() {
         };
         let answer = answer.unwrap();
         assert_eq!(answer.status, 503, "{}", answer.body);
-        assert_eq!(answer.body.starts_with("{\"error\":\"that took too long"), is_json, "{}", answer.body);
+        assert_eq!(answer.body.starts_with("{\"error\":\"the request took too long"), is_json, "{}", answer.body);
         assert!(answer.headers.contains("content-security-policy: "), "{}", answer.headers);
     }
 }

@@ -77,7 +77,7 @@ fn every_page_answers() {
 }
 
 #[test]
-fn what_is_not_there_gets_a_page() {
+fn a_missing_page_gets_an_error_page() {
     for path in
         ["/nope", "/posts/999999", "/authors/999999", "/?page=4000000000", "/authors/1?page=400", "/posts/999999/edit"]
     {
@@ -136,7 +136,7 @@ fn the_longest_post_is_taken() {
 }
 
 #[test]
-fn mistakes_stand_next_to_their_fields_and_text_is_kept() {
+fn mistakes_are_shown_next_to_their_fields_and_text_is_kept() {
     let page = post("/posts", &[("title", "ab"), ("body", "kept \"text\" <b>")]);
     assert_eq!(page.status, 422);
     assert!(page.body.contains("id=\"title-mistake\""));
@@ -211,7 +211,7 @@ fn a_write_shows_at_once_on_every_page() {
 }
 
 #[test]
-fn a_post_that_was_looked_for_too_early_is_found_once_it_is_there() {
+fn a_post_that_was_requested_too_early_is_found_once_it_exists() {
     let address = publish("An unrememberable place in line", "x");
     let (_, id) = address.rsplit_once('/').unwrap();
     let next = id.parse::<i64>().unwrap().saturating_add(1);

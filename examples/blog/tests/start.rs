@@ -42,7 +42,7 @@ fn a_wrong_cache_url_ends_it_with_one_line_that_says_what_to_write() {
 }
 
 #[test]
-fn what_cannot_be_used_ends_it_with_one_line_that_says_what_to_change() {
+fn an_unusable_setting_ends_it_with_one_line_that_names_the_fix() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let end = |mut blog: Command| {
@@ -70,7 +70,7 @@ fn what_cannot_be_used_ends_it_with_one_line_that_says_what_to_change() {
     for (name, fix) in [
         ("no/such/folder.db", "its folder must exist and be writable"),
         ("empty.db?mode=ro", "the file and its folder must be writable"),
-        ("notes.txt", "is no SQLite database; name another one"),
+        ("notes.txt", "is not an SQLite database; use another file"),
     ] {
         let mut on_this_file = blog(&folder, "memory://");
         on_this_file.env("DATABASE_URL", format!("sqlite:{}", file(name)));
@@ -80,7 +80,7 @@ fn what_cannot_be_used_ends_it_with_one_line_that_says_what_to_change() {
 }
 
 #[test]
-fn a_cookie_for_plain_http_is_there_for_who_asks_for_it() {
+fn a_cookie_for_plain_http_can_be_switched_on() {
     let folder = tempfile::tempdir().unwrap();
     for (setting, name, is_secure) in [("secure", "__Host-id-form=", true), ("insecure", "blog-id-form=", false)] {
         let mut child =
@@ -199,5 +199,5 @@ fn it_starts_without_redis_and_says_so() {
     child.wait().unwrap();
     assert!(lines[0].starts_with("listening on http://127.0.0.1:"), "{lines:?}");
     assert!(lines[1].contains("redis://127.0.0.1:1/0 (not reachable; "), "{lines:?}");
-    assert!(lines[1].contains("nobody can log in"), "{lines:?}");
+    assert!(lines[1].contains("logging in is not possible"), "{lines:?}");
 }

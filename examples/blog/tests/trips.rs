@@ -17,7 +17,7 @@ use support::{Proxy, RedisServer};
 const VIEWS: u64 = 50;
 
 #[test]
-fn strangers_cost_the_store_nothing_and_readers_one_trip_a_page() {
+fn visitors_cost_no_round_trip_and_logged_in_readers_one_per_page() {
     let redis = RedisServer::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let proxy = runtime.block_on(Proxy::start(redis.port()));

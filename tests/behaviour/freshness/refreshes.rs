@@ -67,12 +67,12 @@ async fn a_run_that_fails_after_the_store_was_lost_falls_back_on_the_old_value()
     proxy.cut();
     eventually("the loss is noticed", || async { !cache.is_available() }).await;
     gate.let_through(1);
-    assert_eq!(soon("it ends", failing).await.unwrap(), Ok(1), "nobody can tell whether it still stands");
+    assert_eq!(soon("it ends", failing).await.unwrap(), Ok(1), "it is not known whether the value is current");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // F11
-async fn a_refresh_that_was_skipped_is_not_told_again_at_each_hit() {
+async fn a_skipped_refresh_is_not_reported_at_each_hit() {
     let clock = Clock::manual();
     let cache = Cache::builder().jitter(0.0).refreshes_in_flight(1).clock(clock.clone()).in_memory();
     let (open, gate) = (Gate::open(), Gate::shut());
@@ -203,7 +203,7 @@ async fn rather_patient(cache: Cache, gate: Gate, id: u32, answer: Answer) -> An
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 // F5, X2
-async fn who_is_woken_for_nothing_waits_no_longer_than_its_soft_timeout() {
+async fn a_waiter_woken_without_a_value_waits_no_longer_than_its_soft_timeout() {
     let nodes = Nodes::embedded();
     let settings = || Cache::builder().jitter(0.0).lease(Duration::from_secs(3000));
     let (here, there) = (nodes.node_with(settings()).await, nodes.node_with(settings()).await);
@@ -216,7 +216,7 @@ async fn who_is_woken_for_nothing_waits_no_longer_than_its_soft_timeout() {
     let waits = tokio::spawn(rather_patient(here.clone(), unused.clone(), 7, Ok(3)));
     eventually("it waits", || async { here.stats().waited == 1 }).await;
     let Nodes::Embedded(_, clock) = &nodes else { panic!("it is the embedded store") };
-    eventually("it gives up waiting", || async {
+    eventually("it stops waiting", || async {
         clock.advance(Duration::from_secs(1));
         // Pushed like any change, but the value is the same.
         here.plain().expire(entry(&here).key(), HOUR).await.unwrap();

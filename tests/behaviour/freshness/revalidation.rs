@@ -81,7 +81,7 @@ on_both_stores! {
         entry_of_page::entry().on(&cache).invalidate().await.unwrap();
         gate.let_through(1);
         soon("it returns", slow).await.unwrap();
-        event(&mut events, "it is told", |event| matches!(event, Event::FillRefused { .. })).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::FillRefused { .. })).await;
         assert_eq!(page(&cache, &Gate::open(), &asked, HOUR).await, Ok(text.clone()));
         assert_eq!(*asked.lock().unwrap(), [None, Some(text), None]);
     }

@@ -57,7 +57,7 @@ on_both_stores! {
         }
         assert_eq!(soon("it returns", waits).await.unwrap(), Ok(1));
         let told = |event: &Event| matches!(event, Event::StaleServed { cause: StaleCause::SoftTimeout, .. });
-        event(&mut events, "it is told", told).await;
+        event(&mut events, "it is reported", told).await;
         // While the run continues, no caller starts another.
         assert_eq!(soon("it returns", patient(here.clone(), gate.clone(), 7, Ok(3))).await, Ok(1));
         gate.let_through(1);
@@ -68,7 +68,7 @@ on_both_stores! {
 
 // F5, X2
 #[tokio::test]
-async fn who_is_woken_for_nothing_waits_on_and_is_counted_once() {
+async fn a_waiter_woken_without_a_value_waits_on_and_is_counted_once() {
     let nodes = Nodes::Redis(RedisServer::start());
     let Nodes::Redis(server) = &nodes else { unreachable!("it was just made") };
     let (here, there) = (nodes.node().await, nodes.node().await);
@@ -189,7 +189,7 @@ on_both_stores! {
         pass_deadline(nodes);
         assert_eq!(soon("it ends", hangs).await.unwrap(), Err(Slow::Late(Duration::from_millis(200))));
         assert_eq!(Arc::strong_count(&ended), 1, "the future is dropped");
-        event(&mut events, "it is told", |event| matches!(event, Event::DeadlinePassed { name } if &**name == "limited")).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::DeadlinePassed { name } if &**name == "limited")).await;
         assert_eq!(soon("the key is free", limited(&there, &Gate::open(), 7, &ended)).await, Ok(1));
         assert_eq!(there.stats().waited, 0);
         // The function's own errors are unchanged, and an I/O error can represent the deadline too.
@@ -221,11 +221,11 @@ on_both_stores! {
         assert_eq!(soon("it ends", hangs).await.unwrap(), Ok(1));
         assert_eq!(Arc::strong_count(&ended), 1, "the future is dropped");
         let told = |event: &Event| matches!(event, Event::StaleServed { cause: StaleCause::DeadlinePassed, .. });
-        event(&mut events, "it is told", told).await;
+        event(&mut events, "it is reported", told).await;
     }
 
     // R23: the key becomes free even if the deadline cannot be reported.
-    async fn a_run_whose_callers_cannot_be_told_goes_on_without_its_key(nodes: &Nodes) {
+    async fn a_compute_without_a_deadline_error_goes_on_without_its_key(nodes: &Nodes) {
         let (here, there) = (nodes.node_with(short_deadline()).await, nodes.node().await);
         let (mut events, gate) = (here.subscribe(), Gate::shut());
         let call = |gate: &Gate, answer| {
@@ -237,8 +237,8 @@ on_both_stores! {
         let follows = call(&Gate::open(), 2);
         eventually("it has joined", || async { here.stats().joined == 1 }).await;
         pass_deadline(nodes);
-        event(&mut events, "it is told", |event| matches!(event, Event::DeadlinePassed { .. })).await;
-        assert_eq!(soon("who waited runs anew", follows).await.unwrap(), 2);
+        event(&mut events, "it is reported", |event| matches!(event, Event::DeadlinePassed { .. })).await;
+        assert_eq!(soon("the waiter runs again", follows).await.unwrap(), 2);
         assert_eq!(soon("and so may others", mute(&there, &Gate::open(), 7, 3)).await, 2);
         gate.let_through(1);
         assert_eq!(soon("its own caller gets its value", hangs).await.unwrap(), 1);
@@ -246,7 +246,7 @@ on_both_stores! {
     }
 
     // R23: a run that owns its arguments goes on for all callers that wait for it.
-    async fn who_comes_after_the_deadline_of_a_run_does_not_join_it(nodes: &Nodes) {
+    async fn a_caller_after_the_deadline_of_a_compute_does_not_join_it(nodes: &Nodes) {
         let (cache, gate) = (nodes.node_with(short_deadline()).await, Gate::shut());
         let call = |gate: &Gate, answer| tokio::spawn(owned_mute(cache.clone(), gate.clone(), 7, answer));
         let hangs = call(&gate, 1);
@@ -255,11 +255,11 @@ on_both_stores! {
         let joins = call(&other, 2);
         eventually("it has joined", || async { cache.stats().joined == 1 }).await;
         pass_deadline(nodes);
-        eventually("nobody can join it any more", || async { flights(&cache) == 0 }).await;
+        eventually("it can no longer be joined", || async { flights(&cache) == 0 }).await;
         assert_eq!(soon("a later caller runs", call(&other, 3)).await.unwrap(), 3);
         gate.let_through(1);
         for waits in [hangs, joins] {
-            assert_eq!(soon("who waited gets its value", waits).await.unwrap(), 1);
+            assert_eq!(soon("the waiter gets its value", waits).await.unwrap(), 1);
         }
         assert_eq!((cache.stats().joined, other.runs()), (1, 1));
         let entry = owned_mute::entry(7).on(&cache);
@@ -275,7 +275,7 @@ on_both_stores! {
         assert_eq!(soon("stale", behind(cache.clone(), gate.clone(), 7, Ok(2))).await, Ok(1));
         gate.arrival().await;
         pass_deadline(nodes);
-        event(&mut events, "it is told", |event| matches!(event, Event::RefreshFailed { .. })).await;
+        event(&mut events, "it is reported", |event| matches!(event, Event::RefreshFailed { .. })).await;
         assert_eq!(soon("stale", behind(cache.clone(), gate.clone(), 7, Ok(2))).await, Ok(1));
         assert_eq!(gate.runs(), 1);
     }

@@ -50,7 +50,7 @@ async fn count(session: Session) -> Result<String, SessionError> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_in_the_place_of_one_that_was_not_saved_is_for_its_client_alone() {
+async fn an_error_instead_of_an_unsaved_response_is_private() {
     // N1
     let server = RedisServer::start();
     let cache = Cache::connect(server.url()).await.unwrap();
@@ -69,7 +69,7 @@ async fn an_answer_in_the_place_of_one_that_was_not_saved_is_for_its_client_alon
 
 // One thread, because the log is captured on the current thread.
 #[tokio::test(flavor = "current_thread")]
-async fn an_error_that_becomes_an_answer_is_told_in_the_log() {
+async fn an_error_that_becomes_a_response_is_logged() {
     let log = Log::default();
     let guard = tracing::subscriber::set_default(log.clone());
     let ask = |app: Router| async move {
@@ -80,12 +80,15 @@ async fn an_error_that_becomes_an_answer_is_told_in_the_log() {
     // Logged once in a process, and no other test asks without a layer.
     assert_eq!((ask(app()).await, ask(app()).await), (500, 500));
     let told = std::mem::take(&mut *log.0.lock().unwrap());
-    assert!(told.contains("came through no session layer") && told.contains("SessionLayer::builder"), "{told}");
-    assert_eq!(told.matches("came through no session layer").count(), 1, "{told}");
+    assert!(told.contains("did not pass through a session layer") && told.contains("SessionLayer::builder"), "{told}");
+    assert_eq!(told.matches("did not pass through a session layer").count(), 1, "{told}");
     let layer = native(&Cache::in_memory()).build().unwrap();
     assert_eq!(ask(app().layer(layer)).await, 500);
     let told = std::mem::take(&mut *log.0.lock().unwrap());
-    assert!(told.contains("a session failed") && told.contains("the value does not fit"), "{told}");
+    assert!(
+        told.contains("a session operation failed") && told.contains("the value cannot be stored or read"),
+        "{told}"
+    );
     assert!(!told.contains("mellon"), "{told}");
     drop(guard);
 }
@@ -93,7 +96,7 @@ async fn an_error_that_becomes_an_answer_is_told_in_the_log() {
 // One thread, because the log is captured on the current thread.
 #[tokio::test(flavor = "current_thread")]
 // C4
-async fn an_error_that_becomes_a_thousand_answers_is_one_line_and_later_one_with_a_count() {
+async fn a_thousand_error_responses_are_one_log_line_and_later_a_count() {
     let (log, clock) = (Log::default(), Clock::manual());
     let guard = tracing::subscriber::set_default(log.clone());
     let cache = Cache::builder().clock(clock.clone()).in_memory();
@@ -104,7 +107,10 @@ async fn an_error_that_becomes_a_thousand_answers_is_one_line_and_later_one_with
             assert_eq!(app.clone().oneshot(request).await.unwrap().status().as_u16(), 500);
         }
         let told = std::mem::take(&mut *log.0.lock().unwrap());
-        told.lines().filter(|line| line.contains("the value does not fit")).map(str::to_owned).collect::<Vec<_>>()
+        told.lines()
+            .filter(|line| line.contains("the value cannot be stored or read"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let first = fail(1000).await;
     assert!(first.len() == 1 && !first[0].contains("count"), "{first:?}");

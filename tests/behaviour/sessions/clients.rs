@@ -39,7 +39,7 @@ on_both_stores! {
         assert_eq!(app.get(&layer, "views").await, None);
     }
 
-    async fn a_token_goes_by_a_header_of_ones_own(nodes: &Nodes) {
+    async fn a_token_is_sent_in_a_custom_header(nodes: &Nodes) {
         let cache = nodes.node().await;
         let header = Transport::Header(HeaderName::from_static("x-session"));
         let layer = express(&cache).transports([header]).build().unwrap();
@@ -64,7 +64,7 @@ async fn ignore(_: Session) -> &'static str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_the_store_away_nothing_is_promised_to_the_client() {
+async fn without_the_store_no_cookie_is_sent() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
     let cache = Cache::builder().url(proxy.url()).response_timeout(Duration::from_millis(200)).connect().await.unwrap();

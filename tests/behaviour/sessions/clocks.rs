@@ -130,7 +130,7 @@ async fn the_absolute_timeout_counts_the_servers_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_express_peer_with_a_wrong_clock_has_written_is_taken_by_its_key() {
+async fn a_session_of_an_express_peer_with_a_wrong_clock_ends_with_its_key() {
     let nodes = Nodes::redis();
     let Nodes::Redis(server) = &nodes else { unreachable!() };
     let cache = nodes.node().await;

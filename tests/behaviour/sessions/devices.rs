@@ -19,7 +19,7 @@ async fn devices(layer: &SessionLayer, user: &str) -> Vec<Option<String>> {
 }
 
 on_both_stores! {
-    async fn a_login_tells_the_browser_only_if_it_is_asked_for(nodes: &Nodes) {
+    async fn a_login_records_the_browser_only_if_configured(nodes: &Nodes) {
         let cache = nodes.node().await;
         for build in [express, native] {
             let (silent, telling) = (build(&cache).build().unwrap(), build(&cache).record_user_agent(true).build().unwrap());
@@ -65,7 +65,7 @@ on_both_stores! {
         }
     }
 
-    async fn when_a_session_was_last_used_is_told_by_its_end(nodes: &Nodes) {
+    async fn the_last_use_of_a_session_follows_from_its_expiry(nodes: &Nodes) {
         let Nodes::Embedded(_, clock) = nodes else { return };
         let cache = nodes.node().await;
         let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
@@ -77,7 +77,7 @@ on_both_stores! {
             let seen = async || layer.of_user("ada").list().await.unwrap()[0].seen.unwrap();
             assert_eq!(seen().await, since);
             clock.advance(minute * 20);
-            assert_eq!(seen().await, since, "looking at the list is no use of the session");
+            assert_eq!(seen().await, since, "reading the list does not count as use of the session");
             browser.get(&layer, "views").await;
             assert_eq!(seen().await, since.plus(minute * 20));
             // Within a tenth of the session's time, reading writes nothing.

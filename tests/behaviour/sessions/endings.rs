@@ -166,7 +166,7 @@ on_both_stores! {
                 gate.let_through(1);
                 assert_eq!(soon("the late one", request).await.unwrap().cookies, Vec::<String>::new());
                 assert_eq!(old.get(&layer, "views").await, None);
-                assert_eq!(layer.all().length().await.unwrap(), 0, "{status}: an ended session stands again");
+                assert_eq!(layer.all().length().await.unwrap(), 0, "{status}: an ended session exists again");
             }
         }
     }

@@ -19,7 +19,7 @@ async fn look(browser: &Browser, layer: &SessionLayer) -> Page {
 }
 
 on_both_stores! {
-    async fn a_session_stands_as_express_stores_it(nodes: &Nodes) {
+    async fn a_session_is_stored_as_express_stores_it(nodes: &Nodes) {
         let cache = nodes.node().await;
         let layer = express(&cache).build().unwrap();
         let browser = Browser::default();
@@ -89,7 +89,7 @@ on_both_stores! {
         }
     }
 
-    async fn all_options_stand_in_the_store_and_in_the_cookie(nodes: &Nodes) {
+    async fn all_options_are_in_the_store_and_in_the_cookie(nodes: &Nodes) {
         let cache = nodes.node().await;
         let cookie = CookieOptions::new()
             .max_age(Duration::from_millis(90_000))
@@ -167,7 +167,7 @@ on_both_stores! {
         assert_eq!(browser.stored(&cache).await.unwrap(), format!("{},\"views\":2}}", before.strip_suffix('}').unwrap()));
     }
 
-    async fn what_cannot_be_read_is_left_as_it_is(nodes: &Nodes) {
+    async fn an_unreadable_session_is_left_unchanged(nodes: &Nodes) {
         let cache = nodes.node().await;
         let layer = express(&cache).build().unwrap();
         for (text, unreadable) in [("5", 1), ("[]", 1), ("{}", 1), (r#"{"cookie":null,"a":1}"#, 1), ("null", 0), ("false", 0)] {
@@ -325,7 +325,7 @@ on_both_stores! {
         assert!(page.cookies[0].ends_with("; Domain=old.example; Path=/; HttpOnly; SameSite=Strict"), "{page:?}");
     }
 
-    async fn options_of_express_act_as_there(nodes: &Nodes) {
+    async fn options_of_express_act_as_in_express(nodes: &Nodes) {
         let cache = nodes.node().await;
         let eager = express(&cache).save_uninitialized(true).build().unwrap();
         let browser = Browser::default();

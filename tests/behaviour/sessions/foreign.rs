@@ -79,7 +79,7 @@ on_both_stores! {
         assert_eq!(browser.get(&layer, "views").await, Some(3));
     }
 
-    async fn nothing_that_an_express_peer_stores_makes_a_user_somebody_else(nodes: &Nodes) {
+    async fn writes_of_an_express_peer_never_change_a_users_identity(nodes: &Nodes) {
         // N4
         let forged = r#""_m":{"u":"admin","a":1767225600000,"i":1798761600000},"views":1"#;
         let cache = nodes.node().await;
@@ -134,7 +134,7 @@ on_both_stores! {
         assert_eq!(browser.get(&layer, "views").await, None);
     }
 
-    async fn who_is_logged_in_stays_so_when_the_secret_changes(nodes: &Nodes) {
+    async fn users_stay_logged_in_when_the_secret_changes(nodes: &Nodes) {
         // N4
         let cache = nodes.node().await;
         let newer = "another secret of thirty-two bytes";

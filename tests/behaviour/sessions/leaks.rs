@@ -201,7 +201,7 @@ async fn mistakes(session: &Session) -> Vec<SessionError> {
 
 // One thread, because the log is captured on the current thread.
 #[tokio::test(flavor = "current_thread")]
-async fn no_id_secret_or_value_is_in_what_is_logged_told_or_shown() {
+async fn logs_events_and_errors_contain_no_id_secret_or_value() {
     let log = Log::default();
     let guard = tracing::subscriber::set_default(log.clone());
     let server = RedisServer::start();
@@ -243,7 +243,7 @@ async fn no_id_secret_or_value_is_in_what_is_logged_told_or_shown() {
             hidden.extend(browser.cookie(name));
         }
         let list = layer.of_user("ada@example").list().await.unwrap();
-        assert!(list.iter().any(|info| info.device.as_deref() == Some("mellon/1.0")), "told to who asks");
+        assert!(list.iter().any(|info| info.device.as_deref() == Some("mellon/1.0")), "returned on request");
         log.add(&format!("{list:?} {:?} {:?}", layer.all(), layer.all().list().await.unwrap()));
         // The stored data are corrupt, refused, or of another type; sessions have ended; signatures
         // are invalid.

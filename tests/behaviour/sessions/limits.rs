@@ -58,7 +58,7 @@ async fn logged_in(layer: &SessionLayer, devices: &[(Browser, bool)]) -> usize {
 }
 
 on_both_stores! {
-    async fn of_logins_at_once_no_more_are_let_in_than_there_is_room(nodes: &Nodes) {
+    async fn concurrent_logins_never_exceed_the_limit(nodes: &Nodes) {
         let (one, two) = (nodes.node().await, nodes.node().await);
         for build in [express, native] {
             let layers = [&one, &two].map(|cache| build(cache).max_sessions(MOST, TooMany::Refuse).build().unwrap());
@@ -75,7 +75,7 @@ on_both_stores! {
         }
     }
 
-    async fn of_logins_at_once_as_many_stay_as_there_is_room(nodes: &Nodes) {
+    async fn concurrent_logins_leave_as_many_sessions_as_the_limit(nodes: &Nodes) {
         let (one, two) = (nodes.node().await, nodes.node().await);
         for build in [express, native] {
             let layers = [&one, &two].map(|cache| build(cache).max_sessions(MOST, TooMany::EndOldest).build().unwrap());
@@ -128,14 +128,14 @@ on_both_stores! {
                 session.insert("lost", &1).await?;
                 Ok(500)
             });
-            assert_eq!(page.await.cookies.len(), 1, "or nobody could use it, and nobody else log in");
+            assert_eq!(page.await.cookies.len(), 1, "otherwise the session would be unreachable and its place lost");
             let devices = [(device, true)];
             assert_eq!((logged_in(&layer, &devices).await, devices[0].0.get(&layer, "lost").await), (1, None));
             layer.of_user("ada").end_all().await.unwrap();
         }
     }
 
-    async fn a_session_that_takes_the_place_of_ones_own_is_not_one_too_many(nodes: &Nodes) {
+    async fn replacing_an_own_session_does_not_exceed_the_limit(nodes: &Nodes) {
         let cache = nodes.node().await;
         for then in [TooMany::Refuse, TooMany::EndOldest] {
             for build in [express, native] {
@@ -162,7 +162,7 @@ on_both_stores! {
         }
     }
 
-    async fn one_that_has_run_out_leaves_its_place_to_another(nodes: &Nodes) {
+    async fn an_expired_session_leaves_its_place_to_another(nodes: &Nodes) {
         let cache = nodes.node().await;
         for then in [TooMany::Refuse, TooMany::EndOldest] {
             let layer = express(&cache).ttl(Duration::from_secs(60)).max_sessions(2, then).build().unwrap();

@@ -86,7 +86,7 @@ on_both_stores! {
             assert_eq!(page.await.status, 200);
             let new = Browser::default();
             let page = new.visit(&layer, |session| async move {
-                assert_eq!(session.handle().await?, None, "nothing stands in the store");
+                assert_eq!(session.handle().await?, None, "the store is empty");
                 Ok(200)
             });
             assert_eq!(page.await.status, 200);
@@ -115,7 +115,7 @@ on_both_stores! {
         assert_eq!(user(&used, &layer).await, None);
     }
 
-    async fn of_too_many_sessions_the_oldest_goes_or_the_newest_is_refused(nodes: &Nodes) {
+    async fn above_the_limit_the_oldest_session_ends_or_the_newest_is_refused(nodes: &Nodes) {
         let cache = nodes.node().await;
         let ending = native(&cache).max_sessions(2, TooMany::EndOldest).build().unwrap();
         let devices = [Browser::default(), Browser::default(), Browser::default()];
@@ -190,7 +190,7 @@ on_both_stores! {
         }
     }
 
-    async fn a_list_that_was_lost_is_made_anew(nodes: &Nodes) {
+    async fn a_lost_list_is_created_again(nodes: &Nodes) {
         let Nodes::Redis(server) = nodes else { return };
         let cache = nodes.node().await;
         for layer in both(&cache) {

@@ -110,7 +110,7 @@ async fn a_session_that_moves_between_two_looks_is_found() {
 }
 
 on_both_stores! {
-    async fn no_cookie_without_the_prefix_lets_anybody_in(nodes: &Nodes) {
+    async fn a_cookie_without_the_prefix_is_refused(nodes: &Nodes) {
         // N2
         let cache = nodes.node().await;
         let (before, layer) = (express(&cache).build().unwrap(), native(&cache).build().unwrap());

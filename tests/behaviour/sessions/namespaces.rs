@@ -11,7 +11,7 @@ use tokio::sync::broadcast::Receiver;
 use super::client::{Browser, express, native};
 
 async fn told(events: &mut Receiver<Event>, what: fn(&SessionEvent) -> bool) {
-    soon("it is told", async {
+    soon("it is reported", async {
         while !matches!(events.recv().await.unwrap(), Event::Session(event) if what(&event)) {}
     })
     .await;
@@ -55,7 +55,7 @@ on_both_stores! {
         assert_eq!(user(&bob, &in_blog).await.as_deref(), Some("7"));
     }
 
-    async fn beside_express_a_shared_prefix_is_told_and_users_are_not_mixed_up(nodes: &Nodes) {
+    async fn a_prefix_shared_with_express_is_reported_and_users_are_not_mixed_up(nodes: &Nodes) {
         // N6
         let shop = nodes.node_with(Cache::builder().namespace("shop")).await;
         let blog = nodes.node_with(Cache::builder().namespace("blog")).await;
@@ -95,7 +95,7 @@ on_both_stores! {
         }
     }
 
-    async fn the_time_that_is_left_is_told(nodes: &Nodes) {
+    async fn the_remaining_time_is_returned(nodes: &Nodes) {
         let Nodes::Embedded(_, clock) = nodes else { return };
         let cache = nodes.node().await;
         let minute = Duration::from_secs(60);

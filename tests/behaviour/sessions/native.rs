@@ -72,7 +72,7 @@ on_both_stores! {
         assert_eq!(browser.get(&after, "views").await, Some(2));
     }
 
-    async fn nobody_is_logged_out_on_the_way_to_our_own_form(nodes: &Nodes) {
+    async fn moving_to_the_native_form_logs_no_user_out(nodes: &Nodes) {
         let cache = nodes.node().await;
         let (old, both, new) = (express(&cache).build().unwrap(), dual(&cache), moving(&cache).build().unwrap());
         let browser = Browser::default();
@@ -116,7 +116,7 @@ on_both_stores! {
         }
     }
 
-    async fn a_cookie_signed_with_an_old_secret_is_signed_anew(nodes: &Nodes) {
+    async fn a_cookie_signed_with_an_old_secret_is_signed_again(nodes: &Nodes) {
         let cache = nodes.node().await;
         let newer = "another secret of thirty-two bytes";
         let (old, new) = (native(&cache).build().unwrap(), SessionLayer::builder(&cache).secret(newer).secret(SECRET).build().unwrap());
@@ -149,7 +149,7 @@ on_both_stores! {
         assert_eq!(browser.get(&layer, "views").await, None);
     }
 
-    async fn a_cookie_lasts_as_long_as_browsers_keep_one_and_the_session_as_was_said(nodes: &Nodes) {
+    async fn a_cookie_lasts_as_long_as_browsers_allow_and_the_session_as_configured(nodes: &Nodes) {
         let cache = nodes.node().await;
         let (two_years, day) = (Duration::from_secs(730 * 86_400), Duration::from_secs(86_400));
         let layer = native(&cache).cookie(CookieOptions::new().max_age(two_years)).build().unwrap();

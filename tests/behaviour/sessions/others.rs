@@ -109,7 +109,7 @@ on_both_stores! {
         }
     }
 
-    async fn a_session_that_expires_during_its_request_is_not_made_anew(nodes: &Nodes) {
+    async fn a_session_that_expires_during_its_request_is_not_created_again(nodes: &Nodes) {
         let Nodes::Embedded(_, clock) = nodes else { return };
         let cache = nodes.node().await;
         for layer in both(&cache) {
@@ -226,7 +226,7 @@ on_both_stores! {
         }
     }
 
-    async fn a_visitor_without_a_name_is_in_no_list(nodes: &Nodes) {
+    async fn an_anonymous_session_is_in_no_list(nodes: &Nodes) {
         let cache = nodes.node().await;
         for layer in both(&cache) {
             Browser::default().set(&layer, "views", 1).await;
@@ -239,7 +239,7 @@ on_both_stores! {
         }
     }
 
-    async fn a_user_who_changes_is_in_the_list_of_one(nodes: &Nodes) {
+    async fn a_session_that_changes_its_user_is_in_one_list(nodes: &Nodes) {
         let cache = nodes.node().await;
         for layer in both(&cache) {
             let browser = Browser::default();

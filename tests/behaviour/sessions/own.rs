@@ -268,19 +268,19 @@ async fn a_promise_that_a_store_breaks_is_named() {
     };
     assert_eq!(check(Broken::Nothing).await, Ok(()));
     for (broken, promise) in [
-        (Broken::TouchMakes, "what is absent is not made by swap, touch or remove"),
-        (Broken::BytesAreText, "bytes come back as they were stored"),
-        (Broken::KeysHaveNoCase, "keys that differ in case, blanks or signs are different keys"),
-        (Broken::CreateLooksFirst, "a key is created once, by one of many"),
-        (Broken::CreateOverwrites, "a key is created once, by one of many"),
-        (Broken::SwapComparesLengths, "a swap is made over exactly these bytes, and else tells what stands"),
-        (Broken::SwapLooksFirst, "of many swaps over the same bytes one is done"),
-        (Broken::RemoveAlwaysSaysYes, "what is absent is not made by swap, touch or remove"),
-        (Broken::NothingEnds, "a key ends by itself when its time is over, and is absent from then on"),
-        (Broken::SwapTakesTheEnd, "a swap without a time leaves the end as it is"),
-        (Broken::SwapGivesNoTime, "a swap with a time gives that"),
-        (Broken::TouchGivesNoTime, "a touch gives so much time from now on"),
-        (Broken::LoadTellsNoTime, "a load tells how long a key has left"),
+        (Broken::TouchMakes, "swap, touch and remove do not create an absent key"),
+        (Broken::BytesAreText, "bytes are loaded exactly as they were stored"),
+        (Broken::KeysHaveNoCase, "keys that differ in case, spaces or punctuation are different keys"),
+        (Broken::CreateLooksFirst, "of many concurrent creates of a key, exactly one succeeds"),
+        (Broken::CreateOverwrites, "of many concurrent creates of a key, exactly one succeeds"),
+        (Broken::SwapComparesLengths, "a swap replaces exactly the expected bytes, or else returns the current ones"),
+        (Broken::SwapLooksFirst, "of many concurrent swaps with the same expected bytes, exactly one succeeds"),
+        (Broken::RemoveAlwaysSaysYes, "swap, touch and remove do not create an absent key"),
+        (Broken::NothingEnds, "a key is absent after its ttl has passed"),
+        (Broken::SwapTakesTheEnd, "a swap without a ttl keeps the expiry"),
+        (Broken::SwapGivesNoTime, "a swap with a ttl sets that ttl"),
+        (Broken::TouchGivesNoTime, "a touch sets the ttl from now on"),
+        (Broken::LoadTellsNoTime, "a load returns the remaining ttl of a key"),
     ] {
         let found = check(broken).await.unwrap_err();
         assert_eq!(found.promise(), promise, "{broken:?}: {found}");
@@ -288,7 +288,7 @@ async fn a_promise_that_a_store_breaks_is_named() {
 }
 
 #[tokio::test]
-async fn no_increment_is_lost_by_several_processes_on_a_store_of_ones_own() {
+async fn no_increment_is_lost_by_several_processes_on_a_custom_store() {
     let store = Map::new();
     let layers = [on(&store), on(&store), on(&store)];
     let browser = Browser::default();
@@ -306,7 +306,7 @@ async fn no_increment_is_lost_by_several_processes_on_a_store_of_ones_own() {
 }
 
 #[tokio::test]
-async fn what_has_ended_is_not_made_anew_on_a_store_of_ones_own() {
+async fn an_ended_session_is_not_created_again_on_a_custom_store() {
     let (store, gate) = (Map::new(), Gate::shut());
     let layer = on(&store);
     let browser = Browser::default();
@@ -329,7 +329,7 @@ async fn what_has_ended_is_not_made_anew_on_a_store_of_ones_own() {
 }
 
 #[tokio::test]
-async fn another_id_leaves_none_under_the_old_one_on_a_store_of_ones_own() {
+async fn an_id_change_leaves_nothing_under_the_old_id_on_a_custom_store() {
     let store = Map::new();
     for layer in [on(&store), express(&Cache::in_memory()).store(Arc::clone(&store)).build().unwrap()] {
         let browser = Browser::default();
@@ -381,7 +381,7 @@ async fn a_login_that_fails_at_any_step_leaves_no_session_outside_of_the_list() 
 }
 
 #[tokio::test]
-async fn a_look_at_the_list_takes_no_login_away_that_is_on_its_way() {
+async fn reading_the_list_removes_no_login_in_progress() {
     for step in 0.. {
         let (store, gate) = (Map::new(), Gate::shut());
         let layer = on(&store);
@@ -413,7 +413,7 @@ async fn a_look_at_the_list_takes_no_login_away_that_is_on_its_way() {
 }
 
 #[tokio::test]
-async fn of_many_logins_at_once_as_many_stay_as_may_on_a_store_of_ones_own() {
+async fn concurrent_logins_leave_as_many_sessions_as_the_limit_on_a_custom_store() {
     for then in [TooMany::Refuse, TooMany::EndOldest] {
         let store = Map::new();
         let layer = native(&Cache::in_memory()).store(Arc::clone(&store)).max_sessions(3, then).build().unwrap();
@@ -435,7 +435,7 @@ async fn of_many_logins_at_once_as_many_stay_as_may_on_a_store_of_ones_own() {
 }
 
 #[tokio::test]
-async fn of_two_logins_one_stays_whatever_step_the_other_one_is_at() {
+async fn one_of_two_overlapping_logins_stays_at_every_step() {
     for (then, right) in [(TooMany::Refuse, [200, 409]), (TooMany::EndOldest, [200, 200])] {
         for step in 0.. {
             let (store, gate) = (Map::new(), Gate::shut());
@@ -468,7 +468,7 @@ async fn of_two_logins_one_stays_whatever_step_the_other_one_is_at() {
 
 // One thread: everything that can run has run when this task continues.
 #[tokio::test(flavor = "current_thread")]
-async fn of_a_request_whose_change_cannot_be_made_nothing_goes_out_with_others() {
+async fn nothing_of_a_failed_request_is_written_with_others() {
     let (store, gate) = (Map::new(), Gate::shut());
     let layer = on(&store);
     let browser = Browser::default();
@@ -505,7 +505,7 @@ async fn of_a_request_whose_change_cannot_be_made_nothing_goes_out_with_others()
 }
 
 #[tokio::test]
-async fn an_id_that_is_somebodys_already_costs_nobody_a_session_on_a_store_of_ones_own() {
+async fn a_generated_id_that_exists_ends_no_session_on_a_custom_store() {
     let (store, next) = (Map::new(), Arc::new(Mutex::new("one")));
     let generated = Arc::clone(&next);
     let layer = express(&Cache::in_memory()).store(Arc::clone(&store));
@@ -522,7 +522,7 @@ async fn an_id_that_is_somebodys_already_costs_nobody_a_session_on_a_store_of_on
 }
 
 #[tokio::test]
-async fn a_login_that_was_not_stored_takes_no_place_in_the_list_of_a_store_of_ones_own() {
+async fn a_login_that_was_not_stored_takes_no_place_in_the_list_of_a_custom_store() {
     let (store, asked) = (Map::new(), Arc::new(AtomicU64::new(0)));
     let counted = Arc::clone(&asked);
     // The first of them is somebody's already.
@@ -537,7 +537,7 @@ async fn a_login_that_was_not_stored_takes_no_place_in_the_list_of_a_store_of_on
 }
 
 #[tokio::test]
-async fn what_a_peer_of_express_brings_back_is_ended_on_a_store_of_ones_own() {
+async fn a_session_restored_by_an_express_peer_is_ended_on_a_custom_store() {
     let store = Map::new();
     let layer = express(&Cache::in_memory()).store(Arc::clone(&store)).build().unwrap();
     let browser = Browser::default();
@@ -552,7 +552,7 @@ async fn what_a_peer_of_express_brings_back_is_ended_on_a_store_of_ones_own() {
 }
 
 #[tokio::test]
-async fn what_goes_through_all_sessions_is_refused_on_a_store_of_ones_own() {
+async fn operations_on_all_sessions_are_refused_on_a_custom_store() {
     let store = Map::new();
     let layer = on(&store);
     login(&Browser::default(), &layer).await;
@@ -568,7 +568,7 @@ async fn what_goes_through_all_sessions_is_refused_on_a_store_of_ones_own() {
 }
 
 #[tokio::test]
-async fn a_store_of_ones_own_that_is_away_or_silent_costs_503_within_the_deadline() {
+async fn a_custom_store_that_fails_or_hangs_is_a_503_within_the_deadline() {
     let (store, clock) = (Map::new(), Clock::manual());
     let cache = Cache::builder().clock(clock.clone()).in_memory();
     let deadline = Duration::from_secs(7);

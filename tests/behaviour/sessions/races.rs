@@ -194,7 +194,7 @@ on_both_stores! {
         assert_eq!(browser.get(&layer, "user").await, Some(7));
     }
 
-    async fn what_is_popped_is_given_to_exactly_one(nodes: &Nodes) {
+    async fn a_popped_value_is_returned_to_exactly_one_request(nodes: &Nodes) {
         let cache = nodes.node().await;
         let layer = native(&cache).build().unwrap();
         let (browser, gate) = (Browser::default(), Gate::shut());

@@ -35,7 +35,7 @@ async fn ada(nodes: &Nodes, layer: &SessionLayer) -> (Browser, String, String) {
 }
 
 on_both_stores! {
-    async fn what_an_express_peer_brings_back_is_deleted_again(nodes: &Nodes) {
+    async fn a_session_restored_by_an_express_peer_is_deleted_again(nodes: &Nodes) {
         let (one, other) = (nodes.node().await, nodes.node().await);
         for mode in [SessionMode::Express, SessionMode::Dual] {
             for (name, end) in ENDS {
@@ -62,7 +62,7 @@ on_both_stores! {
         }
     }
 
-    async fn what_was_ended_from_a_list_stays_so(nodes: &Nodes) {
+    async fn a_session_ended_from_a_list_stays_ended(nodes: &Nodes) {
         let cache = nodes.node().await;
         let layer = express(&cache).max_sessions(2, TooMany::EndOldest).build().unwrap();
         for how in 0..4 {
@@ -84,7 +84,7 @@ on_both_stores! {
         }
     }
 
-    async fn one_that_was_brought_back_is_in_no_list(nodes: &Nodes) {
+    async fn a_restored_session_is_in_no_list(nodes: &Nodes) {
         let cache = nodes.node().await;
         let layer = express(&cache).build().unwrap();
         let (browser, key, text) = ada(nodes, &layer).await;

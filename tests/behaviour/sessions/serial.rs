@@ -150,11 +150,11 @@ async fn rounds(nodes: &Nodes, count: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn overlapping_requests_come_to_what_some_order_of_them_does_embedded() {
+async fn overlapping_requests_are_serializable_embedded() {
     rounds(&Nodes::embedded(), 1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn overlapping_requests_come_to_what_some_order_of_them_does_redis() {
+async fn overlapping_requests_are_serializable_redis() {
     rounds(&Nodes::redis(), 500).await;
 }

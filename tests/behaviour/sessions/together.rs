@@ -64,7 +64,7 @@ fn scripts(server: &RedisServer) -> u64 {
 
 // One thread: everything that can run has run when this task continues.
 #[tokio::test(flavor = "current_thread")]
-async fn all_that_wait_for_one_session_go_out_in_one_swap() {
+async fn waiting_changes_of_one_session_are_written_in_one_swap() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
     let cache = Cache::connect(&format!("{}?{}", proxy.url(), support::PATIENT)).await.unwrap();
@@ -122,18 +122,18 @@ async fn a_server_that_takes_no_writes_holds_each_request_for_its_deadline_only(
     soon("a write is taken again", async { assert_eq!(browser.set(&layer, "other", 1).await.status, 200) }).await;
     let sent = scripts(&server) - before - 1;
     assert!((1..=2).contains(&sent), "{sent} scripts");
-    let reason = soon("it is told why", async {
+    let reason = soon("it gets the reason", async {
         loop {
             if let Event::Session(SessionEvent::Failed { reason }) = events.recv().await.unwrap() {
                 return reason;
             }
         }
     });
-    assert_eq!(&*reason.await, "the store of the sessions is unavailable");
+    assert_eq!(&*reason.await, "the session store is unavailable");
 }
 
 on_both_stores! {
-    async fn a_change_that_cannot_be_made_keeps_no_other_from_theirs(nodes: &Nodes) {
+    async fn a_failed_change_blocks_no_other(nodes: &Nodes) {
         let cache = nodes.node().await;
         let layer = native(&cache).build().unwrap();
         let (browser, gate) = (Browser::default(), Gate::shut());
@@ -173,7 +173,7 @@ on_both_stores! {
         assert_eq!((browser.get(&layer, "views").await, browser.get(&layer, "other").await), (Some(65), None));
     }
 
-    async fn a_request_whose_client_goes_away_takes_no_other_along(nodes: &Nodes) {
+    async fn a_request_dropped_by_its_client_cancels_no_other(nodes: &Nodes) {
         let cache = nodes.node().await;
         let layer = native(&cache).build().unwrap();
         let (browser, gate) = (Browser::default(), Gate::shut());
@@ -198,7 +198,7 @@ on_both_stores! {
 
 // One thread for the blocking closure, and others for everything else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_write_that_others_have_beaten_again_and_again_gets_through_with_its_next_try() {
+async fn a_write_that_lost_many_races_succeeds_at_its_next_attempt() {
     // N3
     let server = RedisServer::start();
     let [near, far] = [(); 2].map(|()| Cache::connect(server.patient_url()));
@@ -231,7 +231,7 @@ async fn a_write_that_others_have_beaten_again_and_again_gets_through_with_its_n
         go.send(()).unwrap();
     }
     assert!(!loser.is_finished());
-    next("the try that nobody disturbs").await;
+    next("the undisturbed attempt").await;
     go.send(()).unwrap();
     assert_eq!(soon("it gets through", loser).await.unwrap().status, 200);
     assert!(tried.recv().await.is_none(), "with no try more");
@@ -241,7 +241,7 @@ async fn a_write_that_others_have_beaten_again_and_again_gets_through_with_its_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn processes_that_write_one_session_all_get_their_turn() {
+async fn all_processes_that_write_one_session_make_progress() {
     // N3
     let server = RedisServer::start();
     let mut processes = Vec::new();
@@ -356,7 +356,7 @@ async fn beside_fast_ones(delay: Duration) -> [Share; 2] {
 // A measurement: `--nocapture` shows it. A slow process is not promised any part of the turns while
 // fast ones write without a pause, only that each of its writes gets through in the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_write_of_a_process_with_a_slow_link_gets_through_beside_fast_ones() {
+async fn writes_over_a_slow_link_succeed_beside_fast_ones() {
     // N3
     for delay in [0, 1, 5] {
         let [fast, slow] = beside_fast_ones(Duration::from_millis(delay)).await;

@@ -54,7 +54,7 @@ on_both_stores! {
         assert_eq!(page.await.status, 200);
     }
 
-    async fn changes_of_different_fields_at_the_same_time_both_stay(nodes: &Nodes) {
+    async fn concurrent_changes_of_different_fields_are_both_kept(nodes: &Nodes) {
         let cache = nodes.node().await;
         let layer = native(&cache).build().unwrap();
         let (browser, gate) = (Browser::default(), Gate::shut());
@@ -111,7 +111,7 @@ on_both_stores! {
         assert!(page.await.cookies.is_empty());
     }
 
-    async fn forms_of_other_sites_are_told_apart(nodes: &Nodes) {
+    async fn forms_of_other_sites_are_detected(nodes: &Nodes) {
         let cache = nodes.node().await;
         let layer = native(&cache).build().unwrap();
         let browser = Browser::default();
@@ -178,7 +178,7 @@ on_both_stores! {
         assert_eq!(page.await.status, 200);
     }
 
-    async fn after_the_answer_nothing_is_changed(nodes: &Nodes) {
+    async fn nothing_changes_after_the_response(nodes: &Nodes) {
         let cache = nodes.node().await;
         let layer = native(&cache).build().unwrap();
         let (browser, kept) = (Browser::default(), std::sync::Arc::new(std::sync::Mutex::new(None)));

@@ -26,7 +26,7 @@ macro_rules! arguments {
             let mut expected = 0;
             $(
                 expected += 1;
-                assert_eq!(shape(&runs, $value).await, expected, "{} was not told apart", stringify!($value));
+                assert_eq!(shape(&runs, $value).await, expected, "{} was not distinguished", stringify!($value));
                 assert_eq!(shape(&runs, $value).await, expected, "{} was not found again", stringify!($value));
                 shape::entry($value).invalidate().await.unwrap();
                 expected += 1;

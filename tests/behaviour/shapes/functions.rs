@@ -149,7 +149,7 @@ struct ById(u32);
 struct ByAge(u32);
 
 #[tokio::test]
-async fn type_parameters_that_only_the_body_sees_tell_entries_apart() {
+async fn type_parameters_used_only_in_the_body_separate_entries() {
     // K2
     #[cached]
     async fn shape<T: Table, const UPPER: bool, const N: usize>() -> String {
@@ -163,7 +163,7 @@ async fn type_parameters_that_only_the_body_sees_tell_entries_apart() {
 }
 
 #[tokio::test]
-async fn arguments_of_other_types_that_are_written_alike_are_other_keys() {
+async fn equal_texts_of_different_types_are_different_keys() {
     // K1
     #[cached]
     async fn generic<K: KeyPart + Send>(#[cached(skip)] runs: &Runs, key: K) -> u32 {
@@ -322,7 +322,7 @@ async fn a_cached_function_can_be_spawned() {
 }
 
 #[tokio::test]
-async fn the_future_of_a_call_has_no_room_for_the_body() {
+async fn the_future_of_a_call_does_not_contain_the_body() {
     #[cached(bypass = id == 0, skip(runs))]
     async fn borrowing(runs: &Runs, id: u8) -> usize {
         let large = [id; 10_000];

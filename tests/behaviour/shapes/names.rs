@@ -75,7 +75,7 @@ async fn one_name_within_two_functions() {
 }
 
 #[tokio::test]
-async fn a_name_is_shared_when_told_to() {
+async fn a_name_can_be_shared_explicitly() {
     // K2
     #[cached(name = "shapes.shared", skip(runs))]
     async fn one(runs: &Runs, id: u32) -> u32 {

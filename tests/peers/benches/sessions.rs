@@ -172,7 +172,7 @@ fn express(url: &str) -> Contender {
         .spawn()
         .expect("node can be started");
     let mut line = String::new();
-    Lines::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("it says where it is");
+    Lines::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("it prints its address");
     let port: String = line.chars().filter(char::is_ascii_digit).collect();
     Contender {
         name: "Express 5.3 + connect-redis 9",

@@ -208,75 +208,75 @@ fn write(event: &Event, count: Option<u64>) {
             tracing::warn!(target: super::TARGET, %name, reason, count, "stored bytes are not a record; treated as a miss")
         }
         Event::FillRefused { name } => {
-            tracing::debug!(target: super::TARGET, %name, "value not stored: its lease was gone")
+            tracing::debug!(target: super::TARGET, %name, "value not stored: its lease was lost")
         }
         Event::FillPanicked { name } => {
-            tracing::error!(target: super::TARGET, %name, count, "a closure of the function panicked; the value was returned and not stored")
+            tracing::error!(target: super::TARGET, %name, count, "a closure in the function's options panicked; the value was returned but not stored")
         }
         Event::StaleServed { name, cause } => {
             tracing::warn!(target: super::TARGET, %name, ?cause, count, "a value was served after its ttl")
         }
         Event::RefreshFailed { name } => {
-            tracing::warn!(target: super::TARGET, %name, count, "refresh failed; the old value stays")
+            tracing::warn!(target: super::TARGET, %name, count, "refresh failed; the old value is kept")
         }
         Event::RefreshSkipped { name } => {
-            tracing::warn!(target: super::TARGET, %name, count, "refresh left out: as many run as may")
+            tracing::warn!(target: super::TARGET, %name, count, "refresh skipped: the maximum number of refreshes is running")
         }
         Event::DeadlinePassed { name } => {
-            tracing::warn!(target: super::TARGET, %name, count, "a run took longer than its deadline")
+            tracing::warn!(target: super::TARGET, %name, count, "a compute took longer than its deadline")
         }
         Event::EncodeFailed { name, reason } => {
             tracing::error!(target: super::TARGET, %name, %reason, count, "value could not be encoded; not cached")
         }
         Event::TooLarge { name, bytes } => {
-            tracing::warn!(target: super::TARGET, %name, bytes, count, "value over the size limit; not cached")
+            tracing::warn!(target: super::TARGET, %name, bytes, count, "value exceeds the size limit; not cached")
         }
         Event::TooManyTags { name, tags } => {
-            tracing::warn!(target: super::TARGET, %name, tags, count, "value with too many tags; not cached")
+            tracing::warn!(target: super::TARGET, %name, tags, count, "value has too many tags; not cached")
         }
         Event::TooManyFences { name } => {
             let name = name.as_deref().unwrap_or("a tag");
             tracing::warn!(target: super::TARGET,
                 name,
                 count,
-                "more than 16 write fences at once; it stays fenced until the last would end by its time"
+                "more than 16 write fences at once; fenced until the last one expires"
             )
         }
         Event::CodecReplaced { type_name, codec } => tracing::warn!(target: super::TARGET,
             type_name,
             codec,
             count,
-            "the codec cannot read back what it writes for this type; MessagePack is used; say `codec = \"msgpack\"`"
+            "the codec cannot read back what it writes for this type, so MessagePack is used; write `codec = \"msgpack\"`"
         ),
         Event::ReadBackDiffers { type_name } => tracing::warn!(target: super::TARGET,
             type_name,
             count,
-            "values of this type are not equal to what is read back of them: only the first caller gets what the function returned"
+            "values of this type change when they are stored and read back; only the first caller gets exactly what the function returned"
         ),
         Event::FingerprintIncomplete { type_name } => tracing::warn!(target: super::TARGET,
             type_name,
             count,
-            "changes of this type's fields may go unnoticed; raise `version` in #[cached(..)] when they change"
+            "changes to this type's fields may not be detected; raise `version` in #[cached(..)] when they change"
         ),
         Event::TrackingUnavailable { reason } => {
             tracing::warn!(target: super::TARGET, %reason, count, "the server does not allow CLIENT TRACKING; waiting falls back to polling")
         }
         Event::KillUnavailable { reason } => {
-            tracing::warn!(target: super::TARGET, %reason, count, "the server does not allow CLIENT INFO or CLIENT KILL; writes of a lost connection may land late")
+            tracing::warn!(target: super::TARGET, %reason, count, "the server does not allow CLIENT INFO or CLIENT KILL; writes of a lost connection may be executed later")
         }
         Event::InfoUnavailable => {
             tracing::warn!(target: super::TARGET,
                 count,
-                "the user may not run INFO; give it `+info` in the server's ACL to see evictions at once"
+                "the user may not run INFO; give it `+info` in the server's ACL to detect evictions at once"
             )
         }
         Event::UrlOptionIgnored { option } => {
-            tracing::warn!(target: super::TARGET, option, count, "an option of the cache's URL is one of other clients and changes nothing")
+            tracing::warn!(target: super::TARGET, option, count, "an option in the cache's URL is ignored: only other clients use it")
         }
         Event::OutstandingDropped => {
             tracing::warn!(target: super::TARGET,
                 count,
-                "too many operations wait for the connection; the oldest leases run out by themselves"
+                "too many operations wait for the connection; the oldest leases are left to expire"
             )
         }
         Event::StaleBeyondBound { name, after } => {
@@ -286,11 +286,11 @@ fn write(event: &Event, count: Option<u64>) {
             tracing::warn!(target: super::TARGET,
                 ?table,
                 count,
-                "a table of this process is full; are there data in the names of keys by hand?"
+                "a table of this process is full; check that names passed to `get_or_compute` contain no data"
             )
         }
         Event::Evicted { entries } => {
-            tracing::debug!(target: super::TARGET, entries, "embedded store over its memory limit")
+            tracing::debug!(target: super::TARGET, entries, "embedded store exceeded its memory limit and evicted entries")
         }
         #[cfg(feature = "sessions")]
         Event::Session(event) => super::session::write(event, count),
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     // C4
-    fn a_fault_that_repeats_is_one_line_at_once_and_one_with_a_count_every_ten_seconds() {
+    fn a_repeated_fault_is_logged_at_once_and_then_counted_every_ten_seconds() {
         logged(|events, clock, lines| {
             for _ in 0..68 {
                 events.emit(failed("fill"));
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     // C4
-    fn the_first_line_of_a_kind_is_written_at_once_also_right_after_the_machine_has_started() {
+    fn the_first_line_of_a_kind_is_written_at_once_even_right_after_boot() {
         let mut kinds = Vec::new();
         let at = place(&mut kinds, Kind::of(&failed("fill")), 5);
         assert!(!kinds[at].is_quiet(5));
@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     // C4
-    fn counts_that_are_left_are_written_with_another_event_or_when_the_cache_ends() {
+    fn remaining_counts_are_written_with_the_next_event_or_when_the_cache_ends() {
         logged(|events, clock, lines| {
             (0..5).for_each(|_| events.emit(failed("fill")));
             clock.advance(ms(QUIET_MS));

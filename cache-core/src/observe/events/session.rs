@@ -174,24 +174,24 @@ pub(super) fn is_detail(event: &SessionEvent) -> bool {
 pub(super) fn write(event: &SessionEvent, count: Option<u64>) {
     match event {
         SessionEvent::Unreadable { reason } => {
-            tracing::warn!(target: super::TARGET, reason, count, "what stands under a session's key is no session; left as it is")
+            tracing::warn!(target: super::TARGET, reason, count, "the value under a session's key is not a session; it is left unchanged")
         }
         SessionEvent::CookieNotSent => tracing::error!(target: super::TARGET,
             count,
-            "a session's cookie could not be sent: it is for HTTPS only and the request came by plain HTTP; behind a proxy, see `SessionBuilder::proxy`"
+            "a session cookie was not sent: it is for HTTPS only, and the request used plain HTTP; behind a proxy, see `SessionBuilder::proxy`"
         ),
         SessionEvent::Failed { reason } => {
-            tracing::error!(target: super::TARGET, reason = &**reason, count, "a session failed; the client got an error")
+            tracing::error!(target: super::TARGET, reason = &**reason, count, "a session operation failed; the client got an error")
         }
         SessionEvent::ShortSecret { bytes } => {
             tracing::warn!(target: super::TARGET, bytes, count, "a session secret is shorter than 32 bytes; `Secret::generate()` makes one");
         }
         SessionEvent::SharedPrefix => tracing::warn!(target: super::TARGET,
             count,
-            "another namespace keeps its sessions under the same prefix, and may end or use those of this one; give one of them another `SessionBuilder::prefix`"
+            "another namespace stores its sessions under the same prefix, and may use or end the sessions of this one; set another `SessionBuilder::prefix` in one of them"
         ),
         SessionEvent::Resurrected => {
-            tracing::warn!(target: super::TARGET, count, "an Express peer has brought a session back that had ended; it was deleted again");
+            tracing::warn!(target: super::TARGET, count, "an Express peer stored a session again that had ended; it was deleted again");
         }
         SessionEvent::BadSignature => {
             tracing::info!(target: super::TARGET, count, "a session id without a valid signature")

@@ -139,7 +139,7 @@ impl<S: SessionStore> CustomStore<S> {
     async fn index(&self, key: &str) -> Result<(Option<Bytes>, Index)> {
         let Some((bytes, _)) = self.get(key).await? else { return Ok((None, Index::default())) };
         let index = serde_json::from_slice(&bytes).map_err(|_broken| {
-            Error::new(ErrorKind::Decode, "index").detail("what stands in the place of a user's list is none")
+            Error::new(ErrorKind::Decode, "index").detail("the stored bytes are not the session list of a user")
         })?;
         Ok((Some(bytes), index))
     }
@@ -170,7 +170,8 @@ impl<S: SessionStore> CustomStore<S> {
             }
             (before, index) = self.index(key).await?;
         }
-        Err(Error::new(ErrorKind::Limit, "index").detail("too many others changed the list at the same time"))
+        Err(Error::new(ErrorKind::Limit, "index")
+            .detail("too many other requests changed the user's session list at the same time"))
     }
 
     /// Returns those of these members whose session exists.
@@ -370,7 +371,7 @@ impl<S: SessionStore> CellStore for CustomStore<S> {
         Box::pin(async move {
             match expiry {
                 Some(expiry) => self.prolong(key, expiry).await,
-                None => Err(cannot("take an end away")),
+                None => Err(cannot("remove an expiry")),
             }
         })
     }
@@ -447,7 +448,7 @@ fn failed(step: &'static str, error: impl Into<Box<dyn std::error::Error + Send 
 }
 
 fn cannot(what: &str) -> Error {
-    Error::new(ErrorKind::Refused, "session").detail(format!("a store of one's own cannot {what}"))
+    Error::new(ErrorKind::Refused, "session").detail(format!("a store given by `SessionBuilder::store` cannot {what}"))
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]

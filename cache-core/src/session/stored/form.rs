@@ -41,7 +41,7 @@ impl ObjectForm for Sessions {
             Form::Express => Record::read(bytes),
             Form::Native => match open_record(key, bytes) {
                 Ok((Json::ID, json)) => Record::read(json),
-                Ok(_) => Found::Unreadable("a record of another codec"),
+                Ok(_) => Found::Unreadable("the record was written with another codec"),
                 Err(reason) => Found::Unreadable(reason),
             },
         };

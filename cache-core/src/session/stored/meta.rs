@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_we_have_signed_for_this_session_counts() {
+    fn only_metadata_signed_for_this_session_counts() {
         // N4
         let (ours, other) = (keyring(&["ours"]), keyring(&["other"]));
         let meta = Meta { user: Some("ada".into()), since: Some(Timestamp::from_millis(7)), ..Meta::default() };

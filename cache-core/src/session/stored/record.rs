@@ -62,8 +62,8 @@ impl Record {
             return Found::Unreadable("not a JSON object");
         };
         match record.members.get(COOKIE) {
-            None => Found::Unreadable("no `cookie` in it"),
-            Some(cookie) if StoredCookie::read(cookie).is_none() => Found::Unreadable("its `cookie` is no object"),
+            None => Found::Unreadable("there is no `cookie` in it"),
+            Some(cookie) if StoredCookie::read(cookie).is_none() => Found::Unreadable("its `cookie` is not an object"),
             Some(_) => Found::Record(record),
         }
     }
@@ -257,7 +257,7 @@ pub(in crate::session) fn lossy_in_express(value: &RawValue) -> Option<&'static 
             _ => {}
         }
         if depth > DEEPEST {
-            return Some("nested more than 100 deep");
+            return Some("nested more than 100 levels deep");
         }
     }
     None
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_session_is_told_from_what_cannot_be_read() {
+    fn absent_sessions_and_unreadable_bytes_are_distinguished() {
         for nothing in ["", "null", " null\n", "false", "TOMBSTONE"] {
             assert!(matches!(Record::read(nothing.as_bytes()), Found::Nothing), "{nothing}");
         }
@@ -334,12 +334,12 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_names_the_last_counts() {
+    fn the_last_of_equal_names_counts() {
         assert_eq!(written(&record(r#"{"cookie":{},"a":1,"b":2,"a":3}"#)), r#"{"cookie":{},"a":3,"b":2}"#);
     }
 
     #[test]
-    fn a_save_begins_the_time_anew_and_changes_nothing_else_of_the_cookie() {
+    fn a_save_restarts_the_expiry_and_changes_nothing_else_in_the_cookie() {
         let now = Timestamp::from_millis(1_795_166_482_716);
         let renewed = |cookie: &str| {
             let mut record = record(&format!(r#"{{"a":1,"cookie":{cookie}}}"#));
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn only_values_make_a_difference() {
+    fn only_values_are_compared() {
         let (a, b) = (record(STORED), record(&STORED.replace("600000", "5")));
         assert!(a.same_values(&b));
         assert!(!a.same_values(&record(&STORED.replace("\"views\":1", "\"views\":2"))));
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_are_too_strange() {
+    fn arbitrary_bytes_are_read_without_a_panic() {
         // xorshift64*, so that a failure can be reproduced.
         let mut state = 7_u64;
         let mut below = |bound: usize| {

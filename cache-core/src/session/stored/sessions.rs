@@ -89,7 +89,7 @@ impl Sessions {
             Ok(None) => return Ok(None),
             // A value of another Redis type is left as it is.
             Err(error) if error.kind() == SessionErrorKind::Refused => {
-                self.emit(SessionEvent::Unreadable { reason: "the store refuses to read it" });
+                self.emit(SessionEvent::Unreadable { reason: "the store refused to read it" });
                 return Ok(None);
             }
             Err(error) => return Err(error),

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_stand_in_the_order_of_express() {
+    fn attributes_are_in_the_order_of_express() {
         let all = Attributes {
             domain: Some("example.com".into()),
             path: Some("/".into()),

@@ -15,7 +15,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Session {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, SessionError> {
         parts.extensions.get::<Self>().cloned().ok_or_else(|| {
-            let detail = "add `.layer(SessionLayer::builder(&cache)..build()?)` to the router, outside of the cookie's path there is none";
+            let detail = "add `.layer(SessionLayer::builder(&cache)..build()?)` to the router; outside of the \
+                cookie's path there are no sessions";
             SessionError::new(SessionErrorKind::NoLayer).detail(detail)
         })
     }
@@ -65,6 +66,8 @@ fn log_once(_error: &SessionError) {
     #[cfg(feature = "tracing")]
     {
         static LOGGED: std::sync::Once = std::sync::Once::new();
-        LOGGED.call_once(|| tracing::error!(target: crate::observe::events::TARGET, error = %_error, "a session's error became the answer"));
+        LOGGED.call_once(|| {
+            tracing::error!(target: crate::observe::events::TARGET, error = %_error, "a session error became the response")
+        });
     }
 }

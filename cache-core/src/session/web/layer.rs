@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_answer_depends_on_is_named_whatever_the_handler_says() {
+    fn vary_names_what_the_response_depends_on_whatever_the_handler_sets() {
         // N1
         for (said, vary) in [
             (&[][..], "Cookie, Authorization, x-id"),

@@ -29,7 +29,7 @@ impl Session {
     pub async fn login(&self, user: impl Into<String>) -> Result<()> {
         let user: String = user.into();
         if user.is_empty() || user.len() > MAX_USER_BYTES {
-            let detail = "the user has a name of 1 to 256 bytes";
+            let detail = "the user name must have 1 to 256 bytes";
             return Err(SessionError::new(SessionErrorKind::Value).detail(detail));
         }
         let mut state = self.state.lock().await;

@@ -106,7 +106,7 @@ impl State {
         let result = self.sessions.cells.within(&mut self.left, step).await;
         let late = || {
             SessionError::new(SessionErrorKind::Unavailable)
-                .detail("the deadline of the request is over; see `SessionBuilder::deadline`")
+                .detail("the deadline of the request has passed; see `SessionBuilder::deadline`")
         };
         result.ok_or_else(late)
     }
@@ -118,7 +118,7 @@ impl State {
         }
         self.looked = true;
         if self.lost {
-            return Err(SessionError::new(SessionErrorKind::Unavailable).detail("an earlier change may be lost"));
+            return Err(SessionError::new(SessionErrorKind::Unavailable).detail("an earlier change may have been lost"));
         }
         if self.open {
             return Ok(());

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_fence_is_read_as_none() {
+    fn bytes_that_are_not_fences_are_read_as_none() {
         let fence = {
             let mut fences = Fences::over(Before::Nothing);
             fences.add(Token::from_bits(0xa), at(2000));
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     // R27, C1
-    fn one_fence_too_many_ends_by_its_time_alone() {
+    fn an_excess_fence_ends_only_by_its_time() {
         let mut fences = Fences::over(Before::Nothing);
         let most = u128::try_from(FENCES_MAX).unwrap();
         for token in 1..=most {
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     // R27
-    fn what_stood_before_a_fence_that_ran_out_does_not_come_back() {
+    fn a_record_from_before_an_expired_fence_does_not_come_back() {
         let mut fences = Fences::over(Before::Record(at(9000)));
         fences.add(Token::from_bits(1), at(1000));
         fences.add(Token::from_bits(2), at(2000));

@@ -52,7 +52,7 @@ impl PlainStore for MemoryStore {
     }
 
     fn command(&self, _words: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Reply>> {
-        let detail = "the embedded store takes no commands; connect the cache to a Redis server";
+        let detail = "the embedded store has no commands; connect the cache to a Redis server";
         Box::pin(future::ready(Err(Error::new(ErrorKind::Refused, "command").detail(detail))))
     }
 
@@ -89,6 +89,6 @@ pub(super) fn sum(found: Option<&[u8]>, by: i64) -> Result<i64> {
     };
     let sum = number.and_then(|number| number.checked_add(by));
     sum.ok_or_else(|| {
-        Error::new(ErrorKind::Refused, "increment").detail("not a whole number of 64 bits, or the sum is none")
+        Error::new(ErrorKind::Refused, "increment").detail("the stored value or the sum is not a 64-bit integer")
     })
 }

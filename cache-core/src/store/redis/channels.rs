@@ -126,7 +126,8 @@ impl Channels {
     ) -> Result<(Membership, broadcast::Receiver<Message>, watch::Receiver<Subscription>)> {
         let mut state = self.state();
         if !state.wanted.contains_key(name) && state.wanted.len() >= MAX_CHANNELS {
-            return Err(Error::new(ErrorKind::Limit, step).detail(format!("more than {MAX_CHANNELS} channels")));
+            return Err(Error::new(ErrorKind::Limit, step)
+                .detail(format!("a cache subscribes to at most {MAX_CHANNELS} channels")));
         }
         let channel = state.wanted.entry(name.to_owned()).or_insert_with(|| Channel {
             messages: broadcast::Sender::new(BUFFER),

@@ -107,7 +107,7 @@ impl Replicas {
     /// [`ErrorKind::Configuration`]: the timeout is out of range.
     pub(crate) fn new(count: u32, timeout: Duration) -> Result<Option<Self>> {
         if timeout < Duration::from_millis(1) || timeout > LONGEST {
-            return Err(wrong("the time that replicas may take must be between 1ms and 600s"));
+            return Err(wrong("the replica timeout must be between 1ms and 600s"));
         }
         Ok((count > 0).then_some(Self { count, timeout }))
     }
@@ -193,7 +193,9 @@ impl RedisConfig {
         let said = self.user.is_some() || self.password.is_some();
         for (name, part) in [("username", &parts.username), ("password", &parts.password)] {
             if part.is_some() && said {
-                return Err(wrong(format!("the URL says who logs in, and `{name}` too; say it in one place")));
+                return Err(wrong(format!(
+                    "the URL contains a login, and `{name}` is set too; set the login in one place"
+                )));
             }
         }
         if let Some(password) = &parts.password {
@@ -331,7 +333,7 @@ impl Scheme {
             "rediss" | "valkeys" | "redis+ssl" | "redis+tls" | "valkey+ssl" | "valkey+tls" => Ok(Self::Tls),
             "redis+unix" | "unix" | "redis+socket" | "redis-socket" | "valkey+unix" => Ok(Self::Unix),
             name if name.contains("cluster") => Err(wrong(
-                "Redis Cluster is not supported yet; write the `redis://` URL of a server that is in no cluster",
+                "Redis Cluster is not supported yet; write the `redis://` URL of a server that is not in a cluster",
             )),
             name if name.contains("sentinel") => {
                 Err(wrong("Redis Sentinel is not supported yet; write the `redis://` URL of the primary itself"))
@@ -390,7 +392,7 @@ impl Query {
         }
         config.replicas = match (self.get("wait_for_replicas"), self.get("replica_timeout")) {
             (None, None) => None,
-            (None, Some(_)) => return Err(wrong("`replica_timeout` goes with `wait_for_replicas` only")),
+            (None, Some(_)) => return Err(wrong("`replica_timeout` needs `wait_for_replicas`")),
             (Some(count), timeout) => {
                 let count =
                     count.parse().map_err(|_not_a_number| wrong("`wait_for_replicas` is not a whole number"))?;
@@ -405,7 +407,7 @@ impl Query {
             name.clone_into(&mut config.client_name);
         }
         if self.get("tls_ca").is_some() && !matches!(config.address, Address::Tls { .. }) {
-            return Err(wrong("`tls_ca` goes with `rediss://` only"));
+            return Err(wrong("`tls_ca` can be used with `rediss://` only"));
         }
         config.namespace = self.get("namespace").map(str::to_owned);
         config.ignored.clone_from(&self.ignored);
@@ -426,12 +428,12 @@ fn host_and_port_of(text: &str) -> Result<(String, u16)> {
         match (rest.is_empty(), rest.strip_prefix(':')) {
             (true, _) => (host, None),
             (false, Some(port)) => (host, Some(port)),
-            (false, None) => return Err(wrong("after the `]` of an IPv6 address comes `:port` or nothing")),
+            (false, None) => return Err(wrong("after the `]` of an IPv6 address there can only be `:port`")),
         }
     } else {
         match text.split_once(':') {
             Some((_, rest)) if rest.contains(':') => {
-                return Err(wrong("an IPv6 address goes in brackets: `redis://[::1]:6379`"));
+                return Err(wrong("an IPv6 address must be in brackets: `redis://[::1]:6379`"));
             }
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
@@ -446,7 +448,7 @@ fn host_and_port_of(text: &str) -> Result<(String, u16)> {
         ));
     }
     if host.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '#' | '%' | '@')) {
-        return Err(wrong(format!("the host contains characters that no host has; {ENCODE}")));
+        return Err(wrong(format!("the host contains invalid characters; {ENCODE}")));
     }
     let port = match port {
         None => DEFAULT_PORT,

@@ -20,9 +20,7 @@ pub(super) fn of(step: &'static str, error: &RedisError) -> Error {
     match error.kind() {
         // The system's own message, which contains no argument of a command.
         RedisKind::Io => new(ErrorKind::Unavailable, &format!("the connection broke: {error}")),
-        RedisKind::Parse => {
-            new(ErrorKind::Unavailable, "the server's answer could not be read; the connection is made anew")
-        }
+        RedisKind::Parse => new(ErrorKind::Unavailable, "the server's reply could not be read; reconnecting"),
         RedisKind::UnexpectedReturnType => unexpected(step),
         _ => new(ErrorKind::Refused, error.category()),
     }
@@ -40,14 +38,14 @@ pub(super) fn is_unknown_script(reply: &Value) -> bool {
 
 /// A reply of a type that this command never has.
 pub(super) fn unexpected(step: &'static str) -> Error {
-    Error::new(ErrorKind::Refused, step).detail("the server's answer has an unexpected type")
+    Error::new(ErrorKind::Refused, step).detail("the server's reply has an unexpected type")
 }
 
 /// There is no connection at the moment. `why`: why the last attempt failed, or the last connection
 /// ended.
 pub(super) fn disconnected(step: &'static str, config: &RedisConfig, why: Option<&str>) -> Error {
     let why = why.map_or_else(String::new, |why| format!(" ({why})"));
-    let detail = format!("not connected to {config}{why}; connecting goes on in the background");
+    let detail = format!("not connected to {config}{why}; connection attempts continue in the background");
     Error::new(ErrorKind::Unavailable, step).detail(detail).unsent()
 }
 
@@ -58,8 +56,7 @@ pub(super) fn closed(step: &'static str) -> Error {
 
 /// No answer within the response timeout.
 pub(super) fn timed_out(step: &'static str) -> Error {
-    Error::new(ErrorKind::Unavailable, step)
-        .detail("no answer in time; the operation may or may not have been executed")
+    Error::new(ErrorKind::Unavailable, step).detail("no reply in time; the operation may or may not have been executed")
 }
 
 /// An attempt to connect took longer than its timeout.
@@ -88,16 +85,16 @@ pub(super) fn of_connect(error: &RedisError, config: &RedisConfig) -> Error {
                  with the right ones, `/ ? # @ : %` in them percent-encoded"
                 .into(),
             Given::Builder => "the server refuses this user and password (WRONGPASS); give the right ones to \
-                 `.username(..)` and `.password(..)`, as they are"
+                `.username(..)` and `.password(..)`, without percent-encoding"
                 .into(),
         }),
         (_, RedisKind::AuthenticationFailed) => configuration("the server refuses this user and password".into()),
         (Some("NOAUTH"), _) => configuration(match config.address_by {
-            Given::Url => "the server wants a password (NOAUTH); write `redis://:password@host` or \
+            Given::Url => "the server requires a password (NOAUTH); write `redis://:password@host` or \
                  `redis://user:password@host`"
                 .into(),
             Given::Builder => {
-                "the server wants a password (NOAUTH); add `.password(..)`, and `.username(..)` where it has users"
+                "the server requires a password (NOAUTH); add `.password(..)`, and `.username(..)` if it has users"
                     .into()
             }
         }),
@@ -112,7 +109,7 @@ pub(super) fn of_connect(error: &RedisError, config: &RedisConfig) -> Error {
         }
         (None, RedisKind::Io) => of_io(&error.to_string(), config),
         (None, RedisKind::Parse) => configuration(format!(
-            "what answers there is not Redis, or wants TLS; check host and port, or {}",
+            "the server is not Redis, or requires TLS; check host and port, or {}",
             with_tls(config)
         )),
         (None, RedisKind::InvalidClientConfig) => configuration(error.to_string()),
@@ -120,8 +117,8 @@ pub(super) fn of_connect(error: &RedisError, config: &RedisConfig) -> Error {
     }
 }
 
-const NO_RESP3: &str = "what answers there does not speak RESP3 (it refuses `HELLO 3`): it must be Redis 7.0, Valkey \
-     7.2 or later, without a proxy in between that does not pass RESP3 on; give the address of the server itself";
+const NO_RESP3: &str = "the server does not speak RESP3 (it refuses `HELLO 3`): it must be Redis 7.0, Valkey 7.2 or \
+    later, without a proxy in between that does not support RESP3; give the address of the server itself";
 
 fn with_tls(config: &RedisConfig) -> &'static str {
     match config.address_by {
@@ -164,18 +161,18 @@ fn of_io(text: &str, config: &RedisConfig) -> Error {
         (ErrorKind::Configuration, hint)
     } else if text.contains("corrupt message") {
         let hint = if by_url {
-            "; what answers there does not speak TLS: write `redis://`, or use the TLS port"
+            "; the server does not speak TLS on this port: write `redis://`, or use the TLS port"
         } else {
-            "; what answers there does not speak TLS: leave `.tls(true)` out, or use the TLS port"
+            "; the server does not speak TLS on this port: leave `.tls(true)` out, or use the TLS port"
         };
         (ErrorKind::Configuration, hint)
     } else if text.contains("Permission denied") {
-        (ErrorKind::Configuration, "; the process may not use this socket")
+        (ErrorKind::Configuration, "; this process has no permission to use the socket")
     } else if closed && matches!(config.address, Address::Tcp { .. }) {
         let hint = if by_url {
-            "; the server hung up: if this is its TLS port, write `rediss://`"
+            "; the server closed the connection: if this is its TLS port, write `rediss://`"
         } else {
-            "; the server hung up: if this is its TLS port, add `.tls(true)`"
+            "; the server closed the connection: if this is its TLS port, add `.tls(true)`"
         };
         (ErrorKind::Unavailable, hint)
     } else {
@@ -194,7 +191,7 @@ fn of_code(step: &'static str, code: &str) -> Error {
 
 fn described(code: &str) -> String {
     let words = match code {
-        "WRONGTYPE" => "the key holds another type",
+        "WRONGTYPE" => "the key holds a value of another Redis type",
         "READONLY" => "the server is a read-only replica",
         "OOM" => "the server is out of memory and does not evict; see its `maxmemory-policy`",
         "MISCONF" => "the server cannot save to its disk and refuses writes",
@@ -221,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_quotes_stays_out() {
+    fn errors_contain_no_text_that_the_server_quotes() {
         for (code, detail) in [("ERR", "value of 'user:7' is wrong"), ("user:7", "x"), ("WRONGTYPE", "user:7")] {
             let error = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
             let config = RedisConfig::parse("redis://h").unwrap();
@@ -232,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn passing_faults_are_told_from_refusals() {
+    fn transient_faults_are_distinguished_from_refusals() {
         for (code, kind) in [
             ("LOADING", ErrorKind::Unavailable),
             ("READONLY", ErrorKind::Refused),

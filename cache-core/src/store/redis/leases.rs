@@ -269,8 +269,12 @@ mod tests {
         let ours = || Some(Value::BulkString(record.get(FILL_ID_AT).unwrap().to_vec()));
         assert_eq!(after(1, true, ours()), Filled::Tracked);
         assert_eq!(after(1, false, ours()), Filled::Stored, "`CLIENT CACHING` was refused");
-        assert_eq!(after(1, true, Some(Value::BulkString(vec![9; 8]))), Filled::Stored, "somebody else has written");
-        assert_eq!(after(1, true, Some(Value::BulkString(Vec::new()))), Filled::Stored, "somebody has removed it");
+        assert_eq!(after(1, true, Some(Value::BulkString(vec![9; 8]))), Filled::Stored, "another client has written");
+        assert_eq!(
+            after(1, true, Some(Value::BulkString(Vec::new()))),
+            Filled::Stored,
+            "another client has removed it"
+        );
         assert_eq!(after(1, false, None), Filled::Stored);
         assert_eq!(after(0, true, ours()), Filled::Refused);
     }

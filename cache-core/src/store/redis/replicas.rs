@@ -100,7 +100,8 @@ impl Replicated {
             return Ok(());
         }
         Err(Error::new(ErrorKind::NotReplicated, step).detail(format!(
-            "{} of {count} replicas have acknowledged it within {} ms; it is done on the primary, and a failover may undo it",
+            "{} of {count} replicas have acknowledged the write within {} ms; the primary has executed it, but a \
+            failover may undo it",
             round.acknowledged,
             timeout.as_millis()
         )))

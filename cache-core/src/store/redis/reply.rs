@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_told_by_its_id_and_address() {
+    fn a_connection_is_identified_by_its_id_and_address() {
         let told = |text: &str| client(&Value::BulkString(text.as_bytes().to_vec()));
         assert_eq!(
             told("id=7 addr=127.0.0.1:4000 laddr=127.0.0.1:6379 fd=8 name= db=0"),

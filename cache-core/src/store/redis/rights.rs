@@ -172,8 +172,8 @@ fn is_of_a_cluster(answer: &Value) -> bool {
 /// several.
 pub(super) fn of_a_cluster() -> Error {
     Error::new(ErrorKind::Configuration, "connect").detail(
-        "the server is a node of a Redis Cluster, which is not supported yet: write the URL of a server that is in \
-         none, as `redis://host:6379` (`cluster-enabled no` in its configuration)",
+        "the server is a node of a Redis Cluster, which is not supported yet: write the URL of a server that is not \
+        in one, as `redis://host:6379` (`cluster-enabled no` in its configuration)",
     )
 }
 

@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     // C3
-    fn reads_start_small_grow_with_what_came_and_shrink_at_once_when_records_are_large() {
+    fn reads_start_small_grow_with_success_and_shrink_when_records_are_large() {
         let sizes = Sizes::new();
         assert_eq!(fitting(&sizes, "f"), FIRST_KEYS);
         saw(&sizes, "f", 10, 100);
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     // C3
-    fn keys_without_a_record_say_little_of_how_large_one_would_be() {
+    fn missing_records_hardly_change_the_expected_size() {
         let sizes = Sizes::new();
         saw(&sizes, "f", 5000, 0);
         assert_eq!(fitting(&sizes, "f"), MIB / UNSEEN_BYTES as usize);
@@ -257,7 +257,7 @@ mod tests {
 
     #[tokio::test]
     // C1
-    async fn after_a_trip_that_failed_no_other_is_sent_and_what_was_done_is_told() {
+    async fn no_trip_follows_a_failed_one_and_the_completed_part_is_reported() {
         use std::cell::Cell;
 
         use crate::error::ErrorKind;

@@ -140,7 +140,7 @@ impl Dialer {
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
     if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the host's name has no address"));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
     }
     let (stream, _others) =
         select_ok(addresses.into_iter().map(|address| Box::pin(TcpStream::connect(address)))).await?;
@@ -182,7 +182,7 @@ mod tls {
                     roots.add(certificate.map_err(|error| refused(&error))?).map_err(|error| refused(&error))?;
                 }
                 if roots.is_empty() {
-                    return Err(unusable("the certificate file of `tls_ca` has no certificate"));
+                    return Err(unusable("the certificate file of `tls_ca` contains no certificate"));
                 }
             }
             // If there are none, the handshake fails: nothing is trusted then.
@@ -366,7 +366,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     // C3, D2
-    async fn an_answer_is_waited_for_while_bytes_come_and_no_longer_than_twenty_times() {
+    async fn the_timeout_is_extended_while_bytes_arrive_up_to_twenty_times() {
         let (nothing, some, dribble) = (waited(RESPONSE, 0), waited(RESPONSE / 2, 10), waited(RESPONSE / 2, 1000));
         assert_eq!(nothing.await, RESPONSE);
         let after_the_last = some.await - RESPONSE * 5;
@@ -388,7 +388,7 @@ mod tests {
     #[cfg(unix)]
     #[tokio::test]
     // C3
-    async fn what_arrives_counts_and_what_a_full_socket_takes_and_nothing_else() {
+    async fn only_received_bytes_and_bytes_that_a_full_socket_takes_count() {
         let (near, far) = UnixStream::pair().unwrap();
         let moves = Arc::new(AtomicU64::new(0));
         let mut watched = Watched { socket: Box::new(near), moves: Arc::clone(&moves), is_full: false };

@@ -193,7 +193,7 @@ impl Link {
                 let end = answered.map_or(0, |sent_at| sent_at + MAX_STALENESS_MS);
                 (until > end).then(|| format!("trusts its link for {} ms too long", until - end))
             }
-            Effect::Publish => (!node.knows_gap).then(|| "uses a link before its gap was told".to_owned()),
+            Effect::Publish => (!node.knows_gap).then(|| "uses a link before its gap was reported".to_owned()),
             Effect::Gap => (node.current.is_none() && node.trust.holds(node.clock.coarse()))
                 .then(|| "trusts a link that it has lost".to_owned()),
             Effect::Revoke | Effect::Unpublish => None,

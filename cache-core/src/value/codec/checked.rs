@@ -93,7 +93,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Coding<T> {
             decode: |codec, bytes| match codec {
                 id if id == C::ID => C::decode(bytes),
                 MsgPack::ID => MsgPack::decode(bytes),
-                _ => Err(Error::new(ErrorKind::Decode, "decode").detail("the record is of another codec")),
+                _ => Err(Error::new(ErrorKind::Decode, "decode").detail("the record was written with another codec")),
             },
             record: || {
                 let record = record::<T>(C::ID);
@@ -171,7 +171,7 @@ impl<T> Coding<T> {
         on_finding: &mut impl FnMut(Finding),
     ) -> Result<()> {
         if let Some(what) = (self.lossy_part)(value, form.self_describing) {
-            return Err(Error::new(ErrorKind::Encode, "encode").detail(format!("{} has {what}", form.name)));
+            return Err(Error::new(ErrorKind::Encode, "encode").detail(format!("{} {what}", form.name)));
         }
         let start = out.len();
         (form.encode)(value, out)?;

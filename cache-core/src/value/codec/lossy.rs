@@ -15,8 +15,8 @@ use serde::ser::{self, Serialize, Serializer};
 /// Returns a description of a part of this value that the kind of format cannot represent.
 pub(super) fn lossy_part<T: Serialize + ?Sized>(value: &T, self_describing: bool) -> Option<&'static str> {
     match value.serialize(Probe { self_describing, in_some: false }) {
-        Err(Found::SkippedField) => Some("no form for a skipped field"),
-        Err(Found::SomeOfNothing) => Some("the same form for `Some(None)` as for `None`"),
+        Err(Found::SkippedField) => Some("cannot represent a skipped field"),
+        Err(Found::SomeOfNothing) => Some("cannot distinguish `Some(None)` from `None`"),
         Ok(()) | Err(Found::Refused) => None,
     }
 }

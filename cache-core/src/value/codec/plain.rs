@@ -58,7 +58,7 @@ fn string(json: &[u8]) -> Option<String> {
 
 fn not_json(step: &'static str, error: &serde_json::Error) -> Error {
     let what = match error.classify() {
-        serde_json::error::Category::Data => "JSON of another shape than this type",
+        serde_json::error::Category::Data => "the JSON does not have the shape of this type",
         _ => "not JSON",
     };
     let detail = format!("{what} (line {}, column {})", error.line(), error.column());
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn other_types_are_json_and_take_a_bare_text_where_they_are_one() {
+    fn other_types_are_json_and_accept_bare_text() {
         assert_eq!(&*encode("test", &Color::Red).unwrap(), b"red");
         assert_eq!(decode::<Color>("test", b"red").unwrap(), Color::Red);
         assert_eq!(decode::<Color>("test", b"\"red\"").unwrap(), Color::Red);

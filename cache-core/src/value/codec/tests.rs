@@ -67,7 +67,7 @@ fn encoded<C: Codec>(value: &impl Serialize) -> Vec<u8> {
 }
 
 #[test]
-fn every_codec_reads_back_what_it_wrote_and_demands_the_end_of_the_input() {
+fn every_codec_round_trips_and_refuses_trailing_bytes() {
     fn check<C: Codec>() {
         fn one<C: Codec, T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) {
             let mut bytes = b"before".to_vec();

@@ -94,7 +94,7 @@ fn a_header_that_contradicts_itself_is_refused_even_with_a_valid_checksum() {
 
 #[test]
 // V7: it may be read by the build that wrote it, so it is no garbage
-fn a_record_of_a_build_that_knows_more_is_told_from_foreign_bytes() {
+fn a_record_of_a_newer_build_is_distinguished_from_foreign_bytes() {
     let newer = |forged: Result<(Envelope, usize), Unreadable>| match forged {
         Err(Unreadable::Newer(fill_id, _)) => Some(fill_id),
         _ => None,

@@ -172,7 +172,7 @@ impl Graph {
         self.incomplete = true;
         #[cfg(panic = "unwind")]
         if self.steps > MAX_STEPS.saturating_mul(2) {
-            std::panic::resume_unwind(Box::new("a Deserialize implementation that never stops asking"));
+            std::panic::resume_unwind(Box::new("a `Deserialize` implementation that never ends"));
         }
         Err(Halt::Dead)
     }

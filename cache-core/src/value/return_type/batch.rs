@@ -267,7 +267,7 @@ impl<V, E> fmt::Debug for BatchProbe<V, E> {
 /// message.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a value of a batch",
-    label = "the values of a batch are what is there, without `Option` or `Result`",
+    label = "the values of a batch are the values that exist, without `Option` or `Result`",
     note = "leave an id that has no value out of the container: it is absent, which `negative_ttl` caches",
     note = "put an id that failed into a `Partial`: `Partial<HashMap<Id, Value>, Error>`"
 )]

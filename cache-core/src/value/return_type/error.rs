@@ -68,12 +68,12 @@ use crate::value::Erased;
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot reach every caller that waits for one run",
-    label = "this error can be copied neither by `Clone` nor in another way",
+    message = "`{Self}` cannot be returned to every caller that waits for one compute",
+    label = "this error implements neither `Clone` nor `ShareError`",
     note = "add `#[derive(cache_core::value::ShareError)]` to `{Self}`, or `#[derive(Clone)]`; for `sqlx::Error` turn on the feature `sqlx` of cache-core",
     note = "an error of another crate goes into an `Arc`, or into your own error with `#[derive(ShareError)]`: there on its field `#[share(io)]` \
             copies by `From<std::io::Error>`, `#[share(with = path)]` by a function",
-    note = "or let every caller run the function itself: `#[cached(single_flight = \"none\")]`"
+    note = "or let every caller compute for itself: `#[cached(single_flight = \"none\")]`"
 )]
 pub trait ShareError {
     /// Returns a copy for another caller.
@@ -288,7 +288,8 @@ impl ShareError for io::Error {
     message = "`{Self}` cannot say that the `deadline` has passed",
     label = "a function with a `deadline` returns a `Result` whose error can be made from `cache_core::error::DeadlineExceeded`",
     note = "add `impl From<cache_core::error::DeadlineExceeded> for {Self}` if that is your error type",
-    note = "or remove `deadline`: the cache's own then frees the key, and the function goes on for its callers"
+    note = "or remove `deadline`: the cache's default deadline then frees the key, and the function continues for its \
+        callers"
 )]
 pub trait DeadlineError {}
 impl<E: From<DeadlineExceeded>> DeadlineError for E {}

@@ -110,7 +110,7 @@ impl<K, T: NotCacheable> NotCacheable for BTreeMap<K, T> {}
 /// Implemented by no [`NotCacheable`] type. Required only of those, for the error message.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` must not be cached: it is marked as `NotCacheable`",
-    label = "its values would stand in Redis as they are",
+    label = "its values would be stored unencrypted in Redis",
     note = "return a type with what may be stored, without the secret; or do not cache this function"
 )]
 pub trait MayBeCached {}

@@ -52,7 +52,7 @@ pub(super) async fn register(visit: Visit, Form(mut form): Form<RegisterForm>) -
     if mistakes.is_empty() {
         match users::register(&visit.db, &form.name, &form.login, form.password.clone()).await? {
             Some(author) => return welcome(&visit, author, false, "Welcome. You can write now.", &form.next).await,
-            None => mistakes.add("login", "Somebody has this login already."),
+            None => mistakes.add("login", "This login is already taken."),
         }
     }
     register_page(&visit, StatusCode::UNPROCESSABLE_ENTITY, &form, &mistakes).await

@@ -40,7 +40,7 @@ pub(super) async fn search_page(
     let content = html! {
         // Shown while the store is unavailable, and only to readers with a session cookie.
         @if visit.session().is_err() {
-            p.message role="status" { "Nobody can log in or write just now. Reading works as ever." }
+            p.message role="status" { "Logging in and writing are not possible at the moment. Reading still works." }
         }
         @for message in &messages { p.message role="status" { (message.text) } }
         (content)

@@ -24,7 +24,8 @@ pub(super) async fn show(State(app): State<App>, visit: Visit) -> Result<Respons
         (by_function(&cache.function_stats()))
         h2 { "In all" }
         (in_all(&cache.stats()))
-        p.hint { "Counted in this process since it started. No hit in this process asks the store, no hit at all asks the database." }
+        p.hint { "Counted in this process since it started. A hit in this process does not ask the store, and no hit \
+            asks the database." }
     };
     layout::page(&visit, "Cache", &content).await
 }
@@ -41,9 +42,9 @@ fn by_function(functions: &[FunctionStats]) -> Markup {
                         ("L1 hits", "answered from decoded values in this process"),
                         ("L2 hits", "answered from the store"),
                         ("Misses", "nothing usable was there"),
-                        ("Computes", "the function ran"),
+                        ("Computes", "the function was computed"),
                     ] { th.number scope="col" { abbr title=(meaning) { (name) } } }
-                    th scope="col" { abbr title="the share of calls that waited for no run" { "Hit ratio" } }
+                    th scope="col" { abbr title="the share of calls that did not wait for a compute" { "Hit ratio" } }
                 } }
                 tbody { @for function in functions { tr {
                     th scope="row" { code { (breakable(&function.name)) } }
@@ -79,8 +80,8 @@ fn in_all(stats: &Stats) -> Markup {
         ("Refreshes in the background", stats.refreshes),
         ("Values stored", stats.fills),
         ("Outdated before they were stored", stats.refused_fills),
-        ("Waited for a run here", stats.joined),
-        ("Waited for a run elsewhere", stats.waited),
+        ("Waited for a compute in this process", stats.joined),
+        ("Waited for a compute in another process", stats.waited),
         ("Store failures", stats.store_failures),
         ("Connections made", stats.connects),
     ];

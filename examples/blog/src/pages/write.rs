@@ -97,7 +97,11 @@ pub(super) async fn delete(
 /// Returns a post that this reader may change.
 async fn own(visit: &Visit, reader: &Author, id: i64) -> Result<Arc<Post>, Problem> {
     let post = post(&visit.db, id).await?.ok_or(Problem::NotFound("post"))?;
-    if post.author_id == reader.id { Ok(post) } else { Err(Problem::Forbidden("Only who wrote a post can change it.")) }
+    if post.author_id == reader.id {
+        Ok(post)
+    } else {
+        Err(Problem::Forbidden("Only the author of a post can change it."))
+    }
 }
 
 fn new_form(csrf: &str, form: &PostForm, mistakes: &Mistakes) -> Markup {

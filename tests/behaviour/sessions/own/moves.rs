@@ -47,7 +47,7 @@ async fn a_session_goes_from_express_over_both_to_native_and_ends_for_all() {
 }
 
 #[tokio::test]
-async fn a_session_that_moves_while_it_ends_ends_on_a_store_of_ones_own() {
+async fn a_session_that_moves_while_it_ends_ends_on_a_custom_store() {
     let store = Map::new();
     let [before, _, after] = three_modes(&store).await;
     let (browser, gate) = (Browser::default(), Gate::shut());
@@ -154,7 +154,7 @@ async fn a_change_that_comes_at_any_step_of_a_move_is_not_lost() {
 }
 
 #[tokio::test]
-async fn sessions_of_express_move_on_a_store_of_ones_own() {
+async fn sessions_of_express_move_on_a_custom_store() {
     let store = Map::new();
     let cache = Cache::builder().clock(Clock::manual()).in_memory();
     let before = express(&cache).store(Arc::clone(&store)).build().unwrap();

@@ -133,7 +133,7 @@ mod tests {
     use crate::store::redis::RedisConfig;
 
     #[test]
-    fn urls_that_other_clients_understand_work_or_name_what_to_write() {
+    fn urls_of_other_clients_work_or_are_refused_with_the_fix() {
         for (url, told) in [
             ("redis://h?protocol=resp3", None),
             ("redis://h?protocol=2", Some("protocol")),

@@ -18,9 +18,9 @@ fn replicas_are_read_with_their_time() {
     assert_eq!(replicas("redis://h?wait_for_replicas=0"), None);
     assert_eq!(replicas("redis://h?wait_for_replicas=1"), Some((1, 500)));
     assert_eq!(replicas("redis://h?replica_timeout=2s&wait_for_replicas=2"), Some((2, 2000)));
-    assert!(refused("redis://h?replica_timeout=2s").contains("goes with `wait_for_replicas`"));
+    assert!(refused("redis://h?replica_timeout=2s").contains("needs `wait_for_replicas`"));
     assert!(refused("redis://h?wait_for_replicas=all").contains("not a whole number"));
-    assert!(Replicas::new(1, Duration::ZERO).is_err(), "for ever, to Redis");
+    assert!(Replicas::new(1, Duration::ZERO).is_err(), "Redis would wait forever");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn addresses_in_parts_are_read() {
 }
 
 #[test]
-fn mistakes_are_told_with_the_fix() {
+fn mistakes_are_reported_with_the_fix() {
     for (url, says) in [
         ("reids://h", "unknown scheme `reids`; did you mean `redis`?"),
         ("redis:/h", "no `://`"),

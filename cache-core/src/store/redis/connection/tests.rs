@@ -140,7 +140,7 @@ async fn a_machine_that_has_slept_trusts_nothing_from_before() {
 
 #[tokio::test]
 // R14
-async fn the_time_of_a_node_is_the_servers_whatever_is_done_to_its_wall_clock() {
+async fn a_node_uses_the_servers_time_whatever_its_wall_clock_shows() {
     let (clock, at_time, background) = (Clock::manual(), AtTime::nothing(), Arc::new(Background::new()));
     let link = at_time.link(&clock, &background);
     let _open = open(&link).await;

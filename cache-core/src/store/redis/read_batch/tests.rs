@@ -73,7 +73,7 @@ fn a_read_goes_alone_only_while_nothing_is_under_way() {
 
 #[test]
 // D5
-fn readers_of_one_key_share_its_place_and_one_that_is_dropped_leaves_the_others_theirs() {
+fn readers_of_one_key_share_a_place_and_dropping_one_keeps_the_others() {
     let reads = reads();
     let _under_way = alone(&reads);
     for dropped in 0..3 {
@@ -88,12 +88,12 @@ fn readers_of_one_key_share_its_place_and_one_that_is_dropped_leaves_the_others_
         assert_eq!((outcome(left), outcome(other)), (Some(Ok(bytes("a"))), Some(Ok(bytes("b")))));
     }
     drop((wait(&reads, 0, "a", false), wait(&reads, 0, "a", false)));
-    assert!(reads.next_trip(0, LONGEST_WAIT).is_none(), "nobody waits for it");
+    assert!(reads.next_trip(0, LONGEST_WAIT).is_none(), "no caller waits for it");
 }
 
 #[test]
 // R9
-fn whoever_asks_after_a_key_was_taken_to_be_sent_does_not_share_what_it_brings() {
+fn a_reader_does_not_join_a_read_that_was_already_sent() {
     let reads = reads();
     let _under_way = alone(&reads);
     let before = wait(&reads, 0, "a", false);
@@ -107,7 +107,7 @@ fn whoever_asks_after_a_key_was_taken_to_be_sent_does_not_share_what_it_brings()
 
 #[test]
 // R9, C3
-fn nobody_joins_a_batch_of_which_a_part_was_sent() {
+fn no_reader_joins_a_partly_sent_batch() {
     let reads = reads();
     let _under_way = alone(&reads);
     // Large values: few go together.
@@ -128,7 +128,7 @@ fn nobody_joins_a_batch_of_which_a_part_was_sent() {
 
 #[test]
 // D2
-fn one_that_has_waited_for_too_long_is_told_and_the_other_of_its_key_is_served() {
+fn a_reader_that_times_out_gets_an_error_and_the_other_of_its_key_a_value() {
     let reads = reads();
     let _under_way = alone(&reads);
     let old = wait(&reads, 0, "a", false);
@@ -155,7 +155,7 @@ fn a_key_is_tracked_if_one_of_its_readers_asks_for_it() {
 }
 
 #[test]
-fn who_waits_when_the_store_closes_is_told_and_so_is_who_comes_then() {
+fn closing_the_store_fails_waiting_and_later_readers() {
     let reads = Arc::new(reads());
     let _under_way = alone(&reads);
     let waits = wait(&reads, 0, "a", false);
@@ -166,7 +166,7 @@ fn who_waits_when_the_store_closes_is_told_and_so_is_who_comes_then() {
 
 #[test]
 // D9
-fn a_task_that_ends_after_the_next_was_made_takes_nothing_from_it() {
+fn a_task_that_ends_late_takes_nothing_from_its_successor() {
     let reads = Arc::new(reads());
     let _under_way = alone(&reads);
     let old = Closing::new(Arc::clone(&reads));
@@ -174,7 +174,7 @@ fn a_task_that_ends_after_the_next_was_made_takes_nothing_from_it() {
     let trip = reads.next_trip(0, LONGEST_WAIT).unwrap();
     let waits = wait(&reads, 0, "b", false);
     let new = Closing::new(Arc::clone(&reads));
-    assert!(reads.wake.notified().now_or_never().is_some(), "it looks for what came before it");
+    assert!(reads.wake.notified().now_or_never().is_some(), "it looks for an earlier request");
     drop((trip, old));
     assert_eq!(outcome(left), Some(Err(ErrorKind::Closed)));
     assert!(reads.wake.notified().now_or_never().is_some(), "nothing is under way any more");
@@ -189,7 +189,7 @@ fn a_task_that_ends_after_the_next_was_made_takes_nothing_from_it() {
 
 #[test]
 // C1
-fn a_batch_has_so_many_keys_at_most_and_what_nobody_waits_for_takes_no_room() {
+fn batches_are_bounded_and_abandoned_keys_take_no_room() {
     let reads = reads();
     let _under_way = alone(&reads);
     let all: Vec<_> = (0..=MOST_KEYS).map(|key| wait(&reads, 0, &key.to_string(), false)).collect();
