@@ -22,8 +22,8 @@ use source::{Source, words};
 
 /// The lines of code (without blank lines and comments) a file should have at most, and the hard
 /// limit.
-const LONG: usize = 500;
-const TOO_LONG: usize = 600;
+const LONG: usize = 450;
+const TOO_LONG: usize = 500;
 
 /// The place and description of a broken rule.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,19 +1,19 @@
 //! One run: clients on several nodes read and write a few things while links, clocks and nodes
 //! fail.
 
+mod process;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use cache_core::Cache;
 use cache_core::testing::sim::{Invariant, MAX_STALENESS, Node, World, flights, without};
 use tokio::runtime::{Builder, Handle};
-use tokio::task::JoinSet;
 
+use self::process::Process;
 use super::account::{self, Account};
-use super::client::Client;
 use super::counters::{self, Counters};
 use super::functions::{ALONE, Build, FUNCTIONS, Failed, PICKY};
 use super::history::{History, Rule, Violation};
@@ -631,44 +631,5 @@ impl Drop for Running {
                 state.unstored.push(Ran { key: *key, began: self.began, ended });
             }
         }
-    }
-}
-
-/// One process with its clients.
-struct Process {
-    node: Node,
-    cache: Cache,
-    build: Build,
-    clients: JoinSet<()>,
-}
-
-impl Process {
-    fn start(run: &Run) -> Self {
-        let (world, plan) = (&run.shared.world, &run.shared.plan);
-        let node = world.node();
-        let draw = |limit| world.draw_from(PLAN | (1 << 32) | node.index() as u64, limit);
-        if !plan.calm {
-            // Clocks differ between machines.
-            node.step_clock(draw(2 * STEP_MS) as i64 - STEP_MS as i64);
-        }
-        let room = if plan.narrow { 3000 } else { 1 << 16 };
-        let cache = node.cache(Cache::builder().lease(Duration::from_secs(3)).local_limit_bytes(room));
-        let build = if plan.two_builds && draw(2) == 0 { Build::New } else { Build::Old };
-        let mut process = Self { node, cache, build, clients: JoinSet::new() };
-        for client in 0..CLIENTS {
-            let client = process.client(run, 1 + process.node.index() * CLIENTS + client);
-            process.clients.spawn(client.go_on());
-        }
-        process
-    }
-
-    fn client(&self, run: &Run, who: usize) -> Client {
-        Client::new(run.at(self.node.index()), self.cache.clone(), self.node.clone(), self.build, who)
-    }
-
-    fn kill(&mut self, run: &Run) {
-        self.node.kill();
-        self.clients.abort_all();
-        run.state().reached.add_stats(&self.cache);
     }
 }

@@ -203,7 +203,8 @@ mod tests {
     fn the_verdict_depends_on_what_is_stored() {
         let mark = || Token::of_unstored(format!("N{:032x}", 5).as_bytes()).unwrap();
         let old_record = |value| Stored::Old(Old { fill_id: ID, value });
-        let rows: Vec<(fn() -> Stored, [&str; 3])> = vec![
+        type Row = (fn() -> Stored, [&'static str; 3]);
+        let rows: Vec<Row> = vec![
             (|| Stored::Absent, ["acquire Empty"; 3]),
             (value, ["serve", "serve", "acquire Beside(7)"]),
             (|| Stored::Old(Old { fill_id: ID, value: None }), ["acquire Beside(7)"; 3]),
