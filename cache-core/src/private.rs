@@ -401,14 +401,22 @@ pub fn look_up_part<R: Send + 'static, P: KeyPart + ?Sized>(
     lookup_part_written(&cached, cache, part)
 }
 
-/// Returns the part for [`look_up_parts`].
+/// One of the arguments of a key, from [`part`].
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "it may be personal data")]
+pub struct Part<'a> {
+    whole: Whole<'a>,
+    value: &'a dyn KeyPart,
+}
+
+/// Returns an argument for [`look_up_parts`].
 #[inline(always)]
-pub fn whole<P: KeyPart + ?Sized>(part: &P) -> Whole<'_> {
-    part.__whole()
+pub fn part<P: KeyPart>(value: &P) -> Part<'_> {
+    Part { whole: value.__whole(), value }
 }
 
 /// Like [`look_up`], for arguments that consist of these parts. Numbers and texts are compared
-/// without writing them as text. `args` writes the same arguments.
+/// without writing them as text.
 ///
 /// # Errors
 /// The miss, to be run.
@@ -416,31 +424,27 @@ pub fn whole<P: KeyPart + ?Sized>(part: &P) -> Whole<'_> {
 pub fn look_up_parts<R: Send + 'static, const N: usize>(
     cached: impl Fn() -> Cached<R>,
     cache: &Cache,
-    parts: [Whole<'_>; N],
-    args: impl FnOnce(&mut KeyWriter<'_>),
+    parts: [Part<'_>; N],
 ) -> Result<R, Box<Miss<R>>> {
     let resolved = resolve(&cached, cache);
-    if let Some(parts) = LocalKeyRef::comparable(parts)
-        && let key = LocalKeyRef::of_parts(&resolved.origin, &parts)
+    if let Some(wholes) = LocalKeyRef::comparable(parts.map(|part| part.whole))
+        && let key = LocalKeyRef::of_parts(&resolved.origin, &wholes)
         && key::is_uncut(&cache.0.namespace, &resolved.name, key.most_bytes())
         && cache.0.meter.is_none()
+        && let Some(hit) = in_local_plain(&cached, cache, resolved, &key)
     {
-        if let Some(hit) = in_local_plain(&cached, cache, resolved, &key) {
-            return Ok(hit);
-        }
-        return lookup_parts_written(&cached, cache, args);
+        return Ok(hit);
     }
-    look_up(cached, cache, args)
+    lookup_parts_written(&cached, cache, &parts)
 }
 
-#[cold]
 #[inline(never)]
 fn lookup_parts_written<R: Send + 'static>(
     cached: &impl Fn() -> Cached<R>,
     cache: &Cache,
-    args: impl FnOnce(&mut KeyWriter<'_>),
+    parts: &[Part<'_>],
 ) -> Result<R, Box<Miss<R>>> {
-    look_up(cached, cache, args)
+    look_up(cached, cache, |key| parts.iter().for_each(|part| key.member(part.value)))
 }
 
 /// Returns a plain L1 hit. `cached` is called where the conversion is used, so that the compiler

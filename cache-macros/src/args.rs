@@ -547,21 +547,9 @@ impl Lifetime {
     /// Returns the expression of type `Duration`, unless it depends on the value.
     pub(crate) fn to_expression(&self, span: Span) -> Option<TokenStream> {
         match self {
-            Self::Constant(duration) => Some(constant(*duration, span)),
+            Self::Constant(duration) => Some(duration::constant(*duration, span)),
             Self::Expression(expression) => Some(quote!(#expression)),
             Self::OfValue(_) => None,
         }
     }
-}
-
-/// Returns a duration as an expression, in whole seconds if possible.
-pub(crate) fn constant(duration: Duration, span: Span) -> TokenStream {
-    let (function, number) = if duration.subsec_millis() == 0 {
-        ("from_secs", duration.as_secs())
-    } else {
-        ("from_millis", u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-    };
-    let function = Ident::new(function, span);
-    let number = proc_macro2::Literal::u64_unsuffixed(number);
-    quote::quote_spanned!(span=> ::core::time::Duration::#function(#number))
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proc_macro2::{Ident, Span, TokenStream};
+
 const UNITS: [(&str, u64); 6] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
 
@@ -107,6 +109,18 @@ fn unknown_unit(unit: &str, number: &str) -> String {
     } else {
         format!("unknown unit `{unit}`; write `\"{number}{meant}\"`")
     }
+}
+
+/// Returns a duration as an expression, in whole seconds if possible.
+pub(crate) fn constant(duration: Duration, span: Span) -> TokenStream {
+    let (function, number) = if duration.subsec_millis() == 0 {
+        ("from_secs", duration.as_secs())
+    } else {
+        ("from_millis", u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    };
+    let function = Ident::new(function, span);
+    let number = proc_macro2::Literal::u64_unsuffixed(number);
+    quote::quote_spanned!(span=> ::core::time::Duration::#function(#number))
 }
 
 #[cfg(test)]

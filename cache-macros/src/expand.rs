@@ -260,8 +260,7 @@ impl<'a> Context<'a> {
             return (Ident::new("look_up_part", self.mixed), quote_spanned!(mixed=> &#expression));
         }
         if let Some(parts) = self.parts() {
-            let key = self.key();
-            return (Ident::new("look_up_parts", self.mixed), quote_spanned!(self.mixed=> #parts, #key));
+            return (Ident::new("look_up_parts", self.mixed), parts);
         }
         (Ident::new(if self.plan.plain { "look_up_plain" } else { "look_up" }, self.mixed), self.key())
     }
@@ -277,7 +276,7 @@ impl<'a> Context<'a> {
             .iter()
             .map(|step| match step {
                 KeyStep::Member(expression, span) if self.bindings(expression).is_empty() => {
-                    Some(quote_spanned!(self.mixed.located_at(*span)=> #krate::__private::whole(&#expression)))
+                    Some(quote_spanned!(self.mixed.located_at(*span)=> #krate::__private::part(&#expression)))
                 }
                 _ => None,
             })

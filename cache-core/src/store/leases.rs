@@ -91,8 +91,8 @@ pub(crate) enum Filled {
 
 /// The operations on leases.
 pub(crate) trait LeaseStore: Send + Sync + 'static {
-    /// Takes the lease for one attempt, if the key is as its [`LeaseTarget`] requires. The record of
-    /// a refresh is then kept for at least as long as the lease (R28). A lease in the place of a
+    /// Takes the lease for one attempt, if the key is as its [`LeaseTarget`] requires. The record
+    /// of a refresh is then kept for at least as long as the lease (R28). A lease in the place of a
     /// mark is one of [`Token::unawaited`]: other callers do not wait for it.
     fn acquire<'a>(&'a self, want: &'a Want, lease: Duration) -> BoxFuture<'a, Result<Acquired>>;
 

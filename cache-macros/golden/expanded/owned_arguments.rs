@@ -11,13 +11,9 @@ async fn total(year: u32, country: String) -> u64 {
             __companion_total::total::__cached,
             __cache,
             [
-                ::cache_core::__private::whole(&year),
-                ::cache_core::__private::whole(&country),
+                ::cache_core::__private::part(&year),
+                ::cache_core::__private::part(&country),
             ],
-            |__key| {
-                __key.member(&year);
-                __key.member(&country);
-            },
         ) {
             ::core::result::Result::Ok(__hit) => return __hit,
             ::core::result::Result::Err(__miss) => {
