@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use cache_core::Cache;
 use cached::macros::concurrent_cached;
+use hitbox_fn::prelude::PolicyConfig;
+use hitbox_moka::MokaBackend;
 use peers::measure::{Contest, Plan, Results};
 use peers::posts::{self, Post};
 use tokio::runtime::Runtime;
@@ -32,6 +34,11 @@ async fn bounded_by_number(id: u64) -> Arc<Post> {
 #[concurrent_cached(max_size = 32768, ttl_secs = 3600, key = "String", convert = r##"{ name.to_owned() }"##)]
 async fn bounded_by_name(name: &str) -> Arc<Post> {
     Post::of(posts::number(name))
+}
+
+#[hitbox_fn::cached]
+async fn of_hitbox(id: u64) -> Post {
+    Post::long(id, 160)
 }
 
 #[concurrent_cached]
@@ -92,6 +99,9 @@ fn by_number(threads: usize, plan: Plan) -> Results {
     let quick = quick_cache::sync::Cache::new(MOST as usize);
     let moka = moka::sync::Cache::builder().max_capacity(MOST).time_to_live(TTL).build();
     let waits = moka::future::Cache::builder().max_capacity(MOST).time_to_live(TTL).build();
+    let policy = PolicyConfig::builder().ttl(TTL).build();
+    let hitbox = MokaBackend::builder().max_entries(MOST).build();
+    let hitbox = hitbox_fn::Cache::builder().backend(hitbox).policy(policy).build();
     for key in 0..KEYS {
         quick.insert(key, Post::of(key));
         moka.insert(key, Post::of(key));
@@ -111,6 +121,13 @@ fn by_number(threads: usize, plan: Plan) -> Results {
         )
         .enter("cached, `max_size` and ttl", calls!(keys, |key: &u64| bounded_by_number(*key)))
         .enter("cached, neither", calls!(keys, |key: &u64| unbounded_by_number(*key)))
+        .enter(
+            "hitbox on moka",
+            calls!(keys, |key: &u64| {
+                let (key, hitbox) = (*key, &hitbox);
+                async move { of_hitbox(key).cache(hitbox).await }
+            }),
+        )
         .hold(plan)
 }
 

@@ -9,6 +9,7 @@
 //! tables and writes nothing.
 
 mod batch;
+mod behaviours;
 mod cold;
 mod growth;
 mod l1;
@@ -24,6 +25,10 @@ use peers::{machine, plot, report};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == behaviours::CHILD) {
+        println!("{}", l1::runtime().block_on(behaviours::child()));
+        return;
+    }
     let is_quick = arguments.iter().any(|argument| argument == "--quick");
     let wants = |part: &str| {
         arguments.iter().all(|argument| argument.starts_with('-')) || arguments.iter().any(|argument| argument == part)
@@ -34,6 +39,9 @@ fn main() {
     }
     if wants("growth") {
         growth(plan).publish("growth", is_quick);
+    }
+    if wants("behaviours") {
+        Part { text: behaviours::table(&l2::runtime()), plot: None }.publish("behaviours", is_quick);
     }
 }
 
