@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::server::RedisServer;
 
-/// How many rounds to run, and how long a round of the baseline takes.
+/// How many rounds to run, and how long a contender takes in each.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub rounds: usize,
@@ -125,17 +125,14 @@ impl<'a> Contest<'a> {
 
     /// Runs all rounds.
     pub fn hold(self, plan: Plan) -> Results {
-        let times = self.calibrate(plan);
-        eprintln!("{}: {} rounds of {times}", self.title, plan.rounds);
-        for (_, run) in &self.contenders {
-            // Warm-up: maps the memory and fills the caches.
-            run((times / 4).next_multiple_of(self.grain));
-        }
+        eprintln!("{}: {} rounds", self.title, plan.rounds);
+        // This is the warm-up too: it maps the memory and fills the caches.
+        let times: Vec<usize> = self.contenders.iter().map(|(_, run)| self.calibrate(plan, run)).collect();
         let mut rounds = vec![Vec::new(); self.contenders.len()];
         for round in 0..plan.rounds {
             for turn in 0..self.contenders.len() {
                 let which = (round + turn) % self.contenders.len();
-                rounds[which].push(self.round(which, round, times));
+                rounds[which].push(self.round(which, round, times[which]));
             }
         }
         let column = |which: usize, of: fn(&Round) -> f64| rounds[which].iter().map(of).collect::<Vec<_>>();
@@ -156,12 +153,12 @@ impl<'a> Contest<'a> {
         Results { title: self.title.clone(), lines: lines.collect() }
     }
 
-    /// Returns how many operations of the baseline take about one slice.
-    fn calibrate(&self, plan: Plan) -> usize {
+    /// Returns how many operations of a contender take about one slice.
+    fn calibrate(&self, plan: Plan, run: &dyn Fn(usize)) -> usize {
         let mut times = self.grain;
         loop {
             let started = Instant::now();
-            (self.contenders[0].1)(times);
+            run(times);
             let elapsed = started.elapsed();
             if elapsed * 4 >= plan.slice || times > 1 << 26 {
                 let scale = plan.slice.as_secs_f64() / elapsed.as_secs_f64().max(1e-9);
@@ -172,6 +169,7 @@ impl<'a> Contest<'a> {
         }
     }
 
+    /// Runs one contender once.
     fn round(&self, which: usize, round: usize, times: usize) -> Round {
         let (client, server) = (process_cpu(), self.server.map(ServerClock::read));
         let elapsed = deeper(round * 7 % 19, &|| {

@@ -19,7 +19,7 @@ pub fn table(results: &[Results]) -> String {
             }
             let title = if at == 0 { contest.title.as_str() } else { "" };
             let Spread { median, min, max } = line.time;
-            let server = line.server.map_or_else(String::new, time);
+            let server = line.server.filter(|server| *server > 0.0).map_or_else(String::new, time);
             let _infallible = writeln!(
                 text,
                 "| {title} | {} | {} | {} to {} | x{:.2} | {} | {server} | {} |",

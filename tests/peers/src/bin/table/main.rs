@@ -4,8 +4,8 @@
 //!     cargo run --release --manifest-path tests/peers/Cargo.toml --bin table -- --quick
 //!     cargo run --release --manifest-path tests/peers/Cargo.toml --bin table -- growth
 //!
-//! The parts are `speed`, `growth` and `behaviours`; without a name, all of them run. Each part
-//! starts its own `redis-server` on a free loopback port. `--quick` takes a short time, prints the
+//! The parts are `speed`, `growth` and `behaviours`; without a name, all of them run. The
+//! program starts its own `redis-server` on free loopback ports. `--quick` takes a short time, prints the
 //! tables and writes nothing.
 
 mod batch;
@@ -34,11 +34,13 @@ fn main() {
         arguments.iter().all(|argument| argument.starts_with('-')) || arguments.iter().any(|argument| argument == part)
     };
     let plan = if is_quick { Plan::quick() } else { Plan::full() };
+    // One server for both, because a function of `cached` stays with its first connection.
+    let server = RedisServer::start();
     if wants("speed") {
-        speed(plan).publish("speed", is_quick);
+        speed(&server, plan).publish("speed", is_quick);
     }
     if wants("growth") {
-        growth(plan).publish("growth", is_quick);
+        growth(&server, plan).publish("growth", is_quick);
     }
     if wants("behaviours") {
         Part { text: behaviours::table(&l2::runtime()), plot: None }.publish("behaviours", is_quick);
@@ -65,9 +67,8 @@ impl Part {
     }
 }
 
-fn speed(plan: Plan) -> Part {
-    let server = RedisServer::start();
-    let (url, clock) = (server.url(), ServerClock::of(&server));
+fn speed(server: &RedisServer, plan: Plan) -> Part {
+    let (url, clock) = (server.url(), ServerClock::of(server));
     let before = machine::load();
     let runtime = l2::runtime();
     let mut results = l1::hold(plan);
@@ -76,7 +77,7 @@ fn speed(plan: Plan) -> Part {
     results.extend(batch::hold(&runtime, &clients, &clock, plan));
     results.push(cold::hold(&runtime, &url, &clock, plan));
     results.extend(views::hold(&url, &clock, plan));
-    let about = format!("{} Versions: {}.", about(&server, plan, before), machine::versions());
+    let about = format!("{} Versions: {}.", about(server, plan, before), machine::versions());
     let drawn: Vec<Results> = results.iter().filter(|contest| !contest.title.contains("2 thread")).cloned().collect();
     Part {
         text: format!("{}\n{}", report::wrap(&about), report::table(&results)),
@@ -84,13 +85,12 @@ fn speed(plan: Plan) -> Part {
     }
 }
 
-fn growth(plan: Plan) -> Part {
-    let server = RedisServer::start();
-    let clock = ServerClock::of(&server);
+fn growth(server: &RedisServer, plan: Plan) -> Part {
+    let clock = ServerClock::of(server);
     let before = machine::load();
     let (results, charts) = growth::hold(&l2::runtime(), &server.url(), &clock, plan);
     Part {
-        text: format!("{}\n{}", report::wrap(&about(&server, plan, before)), report::table(&results)),
+        text: format!("{}\n{}", report::wrap(&about(server, plan, before)), report::table(&results)),
         plot: Some(("growth.svg", plot::lines(&charts))),
     }
 }

@@ -75,6 +75,7 @@ async fn races() -> Vec<Row> {
         ("R20: the first of two callers is dropped", Vec::new()),
     ];
     for (name, peer) in PEERS.iter().zip(peers) {
+        races::check(name, &*peer).await;
         let cells = [
             cell(name, races::invalidation_during_a_compute(Arc::clone(&peer))).await,
             cell(name, races::set_during_a_compute(Arc::clone(&peer))).await,
@@ -104,7 +105,10 @@ async fn tiers() -> Vec<Row> {
     let never = two_tiers("hitbox, by default", never).await;
     let always = async |url: String| on_redis::hitbox_in_two_tiers(&url, RefillPolicy::Always);
     let always = two_tiers("hitbox, `RefillPolicy::Always`", always).await;
-    let both = |at: usize| format!("hits in Redis do not fill moka (default): {}; they do: {}", never[at], always[at]);
+    let both = |at: usize| match (&never[at], &always[at]) {
+        (never, always) if never == always => never.clone(),
+        (never, always) => format!("by default: {never}; with `RefillPolicy::Always`: {always}"),
+    };
     let row = |at: usize| {
         let cells = [ours[at].clone(), of_cached[at].clone(), both(at)];
         cells.into_iter().chain([NO_SERVER; 3].map(str::to_owned)).collect()
@@ -117,9 +121,13 @@ async fn two_tiers(name: &str, connect: impl AsyncFn(String) -> Arc<dyn Peer>) -
     let server = RedisServer::start();
     let mut proxy = Proxy::start(server.port()).await;
     let (reader, writer) = (connect(proxy.url()).await, connect(server.url()).await);
+    races::check(name, &*writer).await;
     let race = tiers::a_write_overtakes_a_reply(Arc::clone(&reader), Arc::clone(&writer), &mut proxy);
-    let first = cell(name, race).await;
+    let mut first = cell(name, race).await;
     proxy.open();
+    if !tiers::keeps_hits(&*reader, &*writer, &proxy).await {
+        first += " (it keeps no hits of Redis in the process)";
+    }
     [first, cell(name, tiers::a_frozen_link(reader, writer, &proxy)).await]
 }
 

@@ -13,6 +13,16 @@ const SETTLES: Duration = Duration::from_millis(200);
 /// Long enough for any answer that comes.
 const ANSWERS: Duration = Duration::from_secs(10);
 
+/// Panics unless `set` and `invalidate` do what they say when nothing happens at the same time.
+/// Otherwise a wrong key here would look like a stale value there.
+pub async fn check(name: &str, peer: &dyn Peer) {
+    peer.set(100, 9).await.expect("it can be set");
+    assert_eq!(peer.read(Source::with_row(1), 100).await, Ok(9), "{name} does not return what was set");
+    peer.invalidate(100).await.expect("it can be invalidated");
+    assert_eq!(peer.read(Source::with_row(3), 100).await, Ok(3), "{name} returns what was invalidated");
+    assert_eq!(peer.read(Source::with_row(4), 100).await, Ok(3), "{name} does not cache");
+}
+
 /// R1: a compute reads the old row, the row changes, the entry is invalidated, the compute ends.
 pub async fn invalidation_during_a_compute(peer: Arc<dyn Peer>) -> String {
     during_a_compute(peer, 1, async |peer, id| peer.invalidate(id).await).await

@@ -11,6 +11,7 @@ use super::peer::{Peer, Source};
 const KEPT: Duration = Duration::from_secs(3);
 /// The same in R7: three times our default bound.
 const LAGS: Duration = Duration::from_secs(6);
+const FILLS: Duration = Duration::from_millis(200);
 const PACE: Duration = Duration::from_millis(20);
 
 /// R6: the reader's reply with the old value is on its way while the writer stores a new one.
@@ -38,6 +39,22 @@ pub async fn a_write_overtakes_a_reply(reader: Arc<dyn Peer>, writer: Arc<dyn Pe
     "right".into()
 }
 
+/// Returns whether the reader keeps in its process what it has read from Redis.
+pub async fn keeps_hits(reader: &dyn Peer, writer: &dyn Peer, proxy: &Proxy) -> bool {
+    let source = Source::with_row(1);
+    let _stored = writer.read(Arc::clone(&source), 650).await;
+    for _ in 0..2 {
+        let _hit = reader.read(Arc::clone(&source), 650).await;
+        // A fill of the local tier may still be under way.
+        tokio::time::sleep(FILLS).await;
+    }
+    source.write(2);
+    proxy.freeze();
+    let answer = tokio::time::timeout(FILLS, reader.read(source, 650)).await;
+    proxy.open();
+    matches!(answer, Ok(Ok(1)))
+}
+
 /// R7: the link of the reader is frozen, and the writer stores a new value.
 pub async fn a_frozen_link(reader: Arc<dyn Peer>, writer: Arc<dyn Peer>, proxy: &Proxy) -> String {
     let source = Source::with_row(1);
@@ -61,7 +78,15 @@ async fn wait_for_new(reader: &dyn Peer, source: &Arc<Source>, id: u64, most: Du
     let started = Instant::now();
     loop {
         match reader.read(Arc::clone(source), id).await {
-            Ok(2) => return Ok(started.elapsed()),
+            Ok(2) => {
+                let elapsed = started.elapsed();
+                // A fill of the local tier may still be under way.
+                tokio::time::sleep(FILLS).await;
+                return match reader.read(Arc::clone(source), id).await {
+                    Ok(1) => Err("**old value kept**, after the new one was served".into()),
+                    _ => Ok(elapsed),
+                };
+            }
             Ok(1) if started.elapsed() < most => tokio::time::sleep(PACE).await,
             Ok(1) => return Err(format!("**old value kept**, still after {} s", most.as_secs())),
             Ok(other) => return Err(format!("a value of {other}")),
