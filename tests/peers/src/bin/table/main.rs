@@ -4,8 +4,8 @@
 //!     cargo run --release --manifest-path tests/peers/Cargo.toml --bin table -- --quick
 //!     cargo run --release --manifest-path tests/peers/Cargo.toml --bin table -- growth
 //!
-//! The parts are `speed`, `growth` and `behaviours`; without a name, all of them run. The
-//! program starts its own `redis-server` on free loopback ports. `--quick` takes a short time, prints the
+//! The parts are `speed`, `growth` and `behaviours`; without a name, all of them run. The program
+//! starts its own `redis-server` on free loopback ports. `--quick` takes a short time, prints the
 //! tables and writes nothing.
 
 mod batch;
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use peers::measure::{Plan, Results, ServerClock};
 use peers::server::RedisServer;
 use peers::{machine, plot, report};
+use tokio::runtime::Runtime;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -34,16 +35,17 @@ fn main() {
         arguments.iter().all(|argument| argument.starts_with('-')) || arguments.iter().any(|argument| argument == part)
     };
     let plan = if is_quick { Plan::quick() } else { Plan::full() };
-    // One server for both, because a function of `cached` stays with its first connection.
-    let server = RedisServer::start();
+    // One server and one runtime for all, because a function of `cached` stays with its first
+    // connection.
+    let (server, runtime) = (RedisServer::start(), l2::runtime());
     if wants("speed") {
-        speed(&server, plan).publish("speed", is_quick);
+        speed(&server, &runtime, plan).publish("speed", is_quick);
     }
     if wants("growth") {
-        growth(&server, plan).publish("growth", is_quick);
+        growth(&server, &runtime, plan).publish("growth", is_quick);
     }
     if wants("behaviours") {
-        Part { text: behaviours::table(&l2::runtime()), plot: None }.publish("behaviours", is_quick);
+        Part { text: behaviours::table(&runtime), plot: None }.publish("behaviours", is_quick);
     }
 }
 
@@ -67,15 +69,14 @@ impl Part {
     }
 }
 
-fn speed(server: &RedisServer, plan: Plan) -> Part {
+fn speed(server: &RedisServer, runtime: &Runtime, plan: Plan) -> Part {
     let (url, clock) = (server.url(), ServerClock::of(server));
     let before = machine::load();
-    let runtime = l2::runtime();
     let mut results = l1::hold(plan);
     let clients = Arc::new(runtime.block_on(l2::Clients::connect(&url)));
-    results.extend(l2::hold(&runtime, &clients, &clock, plan));
-    results.extend(batch::hold(&runtime, &clients, &clock, plan));
-    results.push(cold::hold(&runtime, &url, &clock, plan));
+    results.extend(l2::hold(runtime, &clients, &clock, plan));
+    results.extend(batch::hold(runtime, &clients, &clock, plan));
+    results.push(cold::hold(runtime, &url, &clock, plan));
     results.extend(views::hold(&url, &clock, plan));
     let about = format!("{} Versions: {}.", about(server, plan, before), machine::versions());
     let drawn: Vec<Results> = results.iter().filter(|contest| !contest.title.contains("2 thread")).cloned().collect();
@@ -85,10 +86,10 @@ fn speed(server: &RedisServer, plan: Plan) -> Part {
     }
 }
 
-fn growth(server: &RedisServer, plan: Plan) -> Part {
+fn growth(server: &RedisServer, runtime: &Runtime, plan: Plan) -> Part {
     let clock = ServerClock::of(server);
     let before = machine::load();
-    let (results, charts) = growth::hold(&l2::runtime(), &server.url(), &clock, plan);
+    let (results, charts) = growth::hold(runtime, &server.url(), &clock, plan);
     Part {
         text: format!("{}\n{}", report::wrap(&about(server, plan, before)), report::table(&results)),
         plot: Some(("growth.svg", plot::lines(&charts))),

@@ -26,7 +26,8 @@ impl Source {
         Arc::new(Self { row, fails: AtomicBool::new(false), computes, is_open })
     }
 
-    /// Makes a row with the value 1 whose computes read it and then wait for [`release`](Self::release).
+    /// Makes a row with the value 1. Computes read it and then wait for
+    /// [`release`](Self::release).
     pub fn shut() -> Arc<Self> {
         let source = Self::with_row(1);
         source.is_open.send_replace(false);
