@@ -93,8 +93,9 @@ impl Chart {
         let steps = (self.marks.len().max(2) - 1) as f64;
         let right = |at: usize| LEFT + WIDTH * at as f64 / steps;
         let mut text = format!(r#"<text class="t" x="{LEFT}" y="20">{}</text>"#, plain(&self.title));
-        let ticks = (lowest.floor() as i32..=highest.ceil() as i32)
-            .flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10_f64.powi(power)));
+        let digits: &[f64] = if highest - lowest < 1.2 { &[1.0, 2.0, 3.0, 4.0, 6.0, 8.0] } else { &[1.0, 2.0, 5.0] };
+        let powers = lowest.floor() as i32..=highest.ceil() as i32;
+        let ticks = powers.flat_map(|power| digits.iter().map(move |digit| digit * 10_f64.powi(power)));
         for tick in ticks.filter(|tick| (lowest..=highest).contains(&tick.log10())) {
             let y = down(tick);
             let _infallible = write!(
