@@ -91,19 +91,20 @@ async fn races() -> Vec<Row> {
 }
 
 async fn tiers() -> Vec<Row> {
-    let ours = async |url: String| -> Arc<dyn Peer> {
+    let ours = async |url: String, _is_reader: bool| -> Arc<dyn Peer> {
         let peer: Arc<dyn Peer> = Arc::new(on_redis::Ours::connect(&url).await);
         peer
     };
     let ours = two_tiers("cache-core", ours).await;
-    let of_cached = async |url: String| -> Arc<dyn Peer> {
-        let peer: Arc<dyn Peer> = Arc::new(on_redis::CachedOnRedis::connect(&url, true).await);
+    // A process of `cached` with a local tier does not always read what it has set.
+    let of_cached = async |url: String, is_reader: bool| -> Arc<dyn Peer> {
+        let peer: Arc<dyn Peer> = Arc::new(on_redis::CachedOnRedis::connect(&url, is_reader).await);
         peer
     };
     let of_cached = two_tiers("`cached`", of_cached).await;
-    let never = async |url: String| on_redis::hitbox_in_two_tiers(&url, RefillPolicy::Never);
+    let never = async |url: String, _is_reader: bool| on_redis::hitbox_in_two_tiers(&url, RefillPolicy::Never);
     let never = two_tiers("hitbox, by default", never).await;
-    let always = async |url: String| on_redis::hitbox_in_two_tiers(&url, RefillPolicy::Always);
+    let always = async |url: String, _is_reader: bool| on_redis::hitbox_in_two_tiers(&url, RefillPolicy::Always);
     let always = two_tiers("hitbox, `RefillPolicy::Always`", always).await;
     let both = |at: usize| match (&never[at], &always[at]) {
         (never, always) if never == always => never.clone(),
@@ -117,10 +118,10 @@ async fn tiers() -> Vec<Row> {
 }
 
 /// Plays R6 and R7 with a reader behind a proxy and a writer.
-async fn two_tiers(name: &str, connect: impl AsyncFn(String) -> Arc<dyn Peer>) -> [String; 2] {
+async fn two_tiers(name: &str, connect: impl AsyncFn(String, bool) -> Arc<dyn Peer>) -> [String; 2] {
     let server = RedisServer::start();
     let mut proxy = Proxy::start(server.port()).await;
-    let (reader, writer) = (connect(proxy.url()).await, connect(server.url()).await);
+    let (reader, writer) = (connect(proxy.url(), true).await, connect(server.url(), false).await);
     races::check(name, &*writer).await;
     let race = tiers::a_write_overtakes_a_reply(Arc::clone(&reader), Arc::clone(&writer), &mut proxy);
     let mut first = cell(name, race).await;
