@@ -21,6 +21,8 @@ pub async fn a_write_overtakes_a_reply(reader: Arc<dyn Peer>, writer: Arc<dyn Pe
     for id in 601..606 {
         let source = Source::with_row(1);
         let _stored = writer.read(Arc::clone(&source), id).await;
+        // hitbox may write to Redis in the background.
+        tokio::time::sleep(FILLS).await;
         proxy.hold_replies();
         let (late, row) = (Arc::clone(&reader), Arc::clone(&source));
         let late = tokio::spawn(async move { late.read(row, id).await });
