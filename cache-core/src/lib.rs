@@ -186,6 +186,8 @@ pub mod docs {
     pub mod blog {}
     #[doc = include_str!("../docs/comparison.md")]
     pub mod comparison {}
+    #[doc = include_str!("../docs/peers.md")]
+    pub mod peers {}
     #[cfg(feature = "axum")]
     #[doc = include_str!("../docs/migration.md")]
     pub mod migration {}

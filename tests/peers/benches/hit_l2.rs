@@ -79,9 +79,12 @@ fn contest(runtime: &Arc<Runtime>, callers: usize) -> Contest {
         .enter("redis GET + decode", run(runtime, callers, move |id| raw(connection.clone(), id)))
         .enter("cache-core, L1 off", run(runtime, callers, move |id| read(untracked.clone(), id)))
         .enter("cache-core, first read of a process", run(runtime, callers, move |id| read(tracked.clone(), id)))
-        .enter("cached on Redis", run(runtime, callers, |id| async move {
-            black_box(of_cached(id).await.expect("a post"));
-        }))
+        .enter(
+            "cached on Redis",
+            run(runtime, callers, |id| async move {
+                black_box(of_cached(id).await.expect("a post"));
+            }),
+        )
 }
 
 async fn read(cache: Cache, id: u64) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use redis::Value;
+use redis::{ToRedisArgs, Value};
 
 use super::retry::retry;
 use super::{RedisStore, error, ms, on, reply, scripts};
@@ -129,7 +129,9 @@ fn any(step: &'static str, value: Value) -> Result<Reply> {
         Value::BulkString(bytes) => Reply::Bytes(bytes),
         Value::SimpleString(text) | Value::VerbatimString { text, .. } => Reply::Bytes(text.into_bytes()),
         Value::Okay => Reply::Bytes(b"OK".to_vec()),
-        Value::BigNumber(digits) => Reply::Bytes(digits),
+        // Bytes, or a `BigInt` if any crate of the program enables the feature `num-bigint` of
+        // `redis`, which is on by default.
+        Value::BigNumber(digits) => Reply::Bytes(digits.to_redis_args().concat()),
         Value::Array(items) | Value::Set(items) => Reply::Array(all(items)?),
         Value::Map(pairs) => {
             let pair = |(name, item)| Ok((any(step, name)?, any(step, item)?));
