@@ -237,6 +237,12 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
+    /// Writes arguments as members.
+    #[doc(hidden)]
+    pub fn parts(&mut self, parts: &[Part<'_>]) {
+        parts.iter().for_each(|part| self.member(part.value));
+    }
+
     /// Writes literal text of a key template. The macro has checked that it needs no escape.
     pub fn literal(&mut self, text: &'static str) {
         self.out.push_str(text);
@@ -442,6 +448,15 @@ pub trait KeyPart {
     fn __whole(&self) -> Whole<'_> {
         Whole::Other
     }
+}
+
+/// One of several arguments of a key.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "it may be personal data")]
+pub struct Part<'a> {
+    pub(crate) whole: Whole<'a>,
+    pub(crate) value: &'a dyn KeyPart,
 }
 
 /// A part that is all of a key's arguments, as is most common. A local hit compares it without

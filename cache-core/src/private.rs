@@ -51,7 +51,7 @@ use crate::cache::Cache;
 use crate::call::lookup::Lookup;
 use crate::entry::{CachedEntry, UnboundEntry};
 use crate::key::EntryKey;
-use crate::key::{self, KeyPart, KeyText, KeyWriter, Whole};
+use crate::key::{self, KeyPart, KeyText, KeyWriter, Part};
 use crate::local::{Hit, LocalKeyRef, Origin, ParsedKey};
 use crate::observe::events::Event;
 use crate::observe::function_stats::FunctionNumber;
@@ -401,14 +401,6 @@ pub fn look_up_part<R: Send + 'static, P: KeyPart + ?Sized>(
     lookup_part_written(&cached, cache, part)
 }
 
-/// One of the arguments of a key, from [`part`].
-#[derive(Clone, Copy)]
-#[expect(missing_debug_implementations, reason = "it may be personal data")]
-pub struct Part<'a> {
-    whole: Whole<'a>,
-    value: &'a dyn KeyPart,
-}
-
 /// Returns an argument for [`look_up_parts`].
 #[inline(always)]
 pub fn part<P: KeyPart>(value: &P) -> Part<'_> {
@@ -444,7 +436,7 @@ fn lookup_parts_written<R: Send + 'static>(
     cache: &Cache,
     parts: &[Part<'_>],
 ) -> Result<R, Box<Miss<R>>> {
-    look_up(cached, cache, |key| parts.iter().for_each(|part| key.member(part.value)))
+    look_up(cached, cache, |key| key.parts(parts))
 }
 
 /// Returns a plain L1 hit. `cached` is called where the conversion is used, so that the compiler

@@ -293,6 +293,10 @@ impl<'a> Context<'a> {
         if self.plan.key.is_empty() {
             return quote_spanned!(self.mixed=> |_| {});
         }
+        // As in the look-up, so that an argument that cannot be a part is reported once.
+        if let Some(parts) = self.parts() {
+            return quote_spanned!(self.mixed=> |__key| __key.parts(&#parts));
+        }
         let steps = self.key_steps();
         quote_spanned!(self.mixed=> |__key| { #steps })
     }

@@ -131,8 +131,13 @@ impl __companion_users::users {
                         __tag.placeholder(&ids);
                     }),
                 |__key| {
-                    __key.member(&tenant);
-                    __key.member(&ids);
+                    __key
+                        .parts(
+                            &[
+                                ::cache_core::__private::part(&tenant),
+                                ::cache_core::__private::part(&ids),
+                            ],
+                        )
                 },
             )
     }

@@ -94,8 +94,13 @@ impl __companion_total::total {
                 __cache,
                 __companion_total::total::__rules(),
                 |__key| {
-                    __key.member(&year);
-                    __key.member(&country);
+                    __key
+                        .parts(
+                            &[
+                                ::cache_core::__private::part(&year),
+                                ::cache_core::__private::part(&country),
+                            ],
+                        )
                 },
             )
     }
@@ -119,8 +124,13 @@ impl __companion_total::total {
                 __cache,
                 __companion_total::total::__rules(),
                 |__key| {
-                    __key.member(&year);
-                    __key.member(&country);
+                    __key
+                        .parts(
+                            &[
+                                ::cache_core::__private::part(&year),
+                                ::cache_core::__private::part(&country),
+                            ],
+                        )
                 },
             )
             .__refresh(__companion_total::total::__body(year, country))
