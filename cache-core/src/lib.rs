@@ -28,7 +28,7 @@
 //! | the entries of a function | [`CachedEntry`], [`entry`] |
 //! | caching without the attribute | [`Cache::get_or_compute`], [`Cache::get_or_compute_many`] |
 //! | its keys and options | [`Key`], [`EntryOptions`], [`options`] |
-//! | arguments and values | [`KeyPart`], [`CacheValue`](value::CacheValue), [`ShareError`](value::ShareError), [`codec`] |
+//! | arguments and values | [`KeyPart`], [`value`], [`codec`] |
 //! | objects that cannot be computed again | [`object`] |
 //! | values shared with programs in other languages | [`plain`] |
 //! | observability | [`events`], [`Cache::stats`], [`Cache::function_stats`], [`why`] |

@@ -35,7 +35,7 @@ pub(crate) enum Verdict {
     /// Run the function without storing its value. The expired value of the record with this fill
     /// id is what to return if the function fails.
     Compute(Option<(Erased, u64)>),
-    /// Remove the content of the key, which is no record of this function.
+    /// Remove the content of the key: it is not a record of this function.
     Discard(&'static str),
     /// Decide again: this is the content of the key now.
     LookAt(Slot),

@@ -401,7 +401,7 @@ impl VersionSnapshot {
     }
 }
 
-/// Zero stands for no build.
+/// Returns a number for the build, never zero: a cell starts with zero.
 fn hash_of_build(fingerprint: &str) -> u64 {
     xxh3_64(fingerprint.as_bytes()) | 1
 }
